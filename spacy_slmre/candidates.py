@@ -1,0 +1,145 @@
+"""Candidate generators: which ordered pairs of a document to ask about, and why others were left out."""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from spacy.tokens import Doc, Span
+
+from spacy_slmre.relations import CANDIDATES
+from spacy_slmre.schema import LabelSchema
+
+
+@dataclass
+class Candidates:
+    """What a generator proposes.
+
+    Attributes:
+        pairs: Ordered (head, tail) pairs.
+        considered: Number of all ordered pairs that there are.
+        skipped: How many of them were left out, by reason.
+    """
+
+    pairs: list[tuple[Span, Span]]
+    considered: int
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+class CandidateGenerator(Protocol):
+    """Proposes the pairs of a document, given the schema with its type constraints."""
+
+    def __call__(self, doc: Doc, schema: LabelSchema) -> Candidates: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntityPairs:
+    """Ordered pairs of entities that stand close.
+
+    Pairs left out are counted as "sentence", "distance", "type" (no label of the schema allows the two
+    entity types), "same_span" (the same words annotated twice) and "cap".
+
+    Attributes:
+        spans_key: Take the entities from `doc.spans[spans_key]`, which may overlap, in place of `doc.ents`.
+        max_sentences: Size of the window that must hold both arguments; 1 is the same sentence. Without
+            sentence boundaries, the document counts as one sentence.
+        max_distance: Most tokens between the two arguments; None sets no limit.
+        max_pairs: Most pairs a document; the closest are kept. None sets no limit.
+
+    Raises:
+        ValueError: A limit is out of its range.
+    """
+
+    spans_key: str | None = None
+    max_sentences: int = 1
+    max_distance: int | None = None
+    max_pairs: int | None = 10_000
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_sentences", 1), ("max_distance", 0), ("max_pairs", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"candidates.{name} = {value}, but it must be at least {least}.")
+
+    def __call__(self, doc: Doc, schema: LabelSchema) -> Candidates:
+        """The pairs of a document."""
+        spans = sorted(self._spans(doc), key=lambda span: (span.start_char, span.end_char, span.label_))
+        candidates = Candidates([], len(spans) * (len(spans) - 1))
+        types = [schema.map_type(span.label_) for span in spans]
+        close = 0
+        for i, j in self._close(doc, spans):
+            close += 2
+            left, right = spans[i], spans[j]
+            if (left.start, left.end) == (right.start, right.end):
+                candidates.skipped["same_span"] += 2
+            elif self.max_distance is not None and right.start - left.end > self.max_distance:
+                candidates.skipped["distance"] += 2
+            else:
+                for head, tail in ((i, j), (j, i)):
+                    if schema.allows_any(types[head], types[tail]):
+                        candidates.pairs.append((spans[head], spans[tail]))
+                    else:
+                        candidates.skipped["type"] += 1
+        if far := candidates.considered - close:
+            candidates.skipped["sentence"] += far
+        if self.max_pairs is not None and len(candidates.pairs) > self.max_pairs:
+            candidates.skipped["cap"] = len(candidates.pairs) - self.max_pairs
+            closest = sorted(range(len(candidates.pairs)), key=lambda n: _distance(*candidates.pairs[n]))
+            candidates.pairs = [candidates.pairs[n] for n in sorted(closest[: self.max_pairs])]
+        return candidates
+
+    def _spans(self, doc: Doc) -> Sequence[Span]:
+        if self.spans_key is None:
+            return doc.ents
+        if self.spans_key not in doc.spans:
+            return ()
+        return [span for span in doc.spans[self.spans_key] if len(span)]
+
+    def _close(self, doc: Doc, spans: Sequence[Span]) -> Iterator[tuple[int, int]]:
+        """Positions of the unordered pairs that lie within the window of sentences."""
+        starts = [sent.start for sent in doc.sents] if doc.has_annotation("SENT_START") else [0]
+        first = [bisect.bisect_right(starts, span.start) for span in spans]
+        last = [bisect.bisect_right(starts, span.end - 1) for span in spans]
+        for i in range(len(spans)):
+            for j in range(i + 1, len(spans)):
+                if first[j] - first[i] >= self.max_sentences:
+                    break  # spans are in text order: every later one is farther still
+                if max(last[i], last[j]) - first[i] < self.max_sentences:
+                    yield i, j
+
+
+class GivenPairs:
+    """Exactly the pairs in `doc._.relation_candidates`.
+
+    For annotated pairs whose labels are to be predicted: no limit and no type constraint applies.
+    """
+
+    def __call__(self, doc: Doc, schema: LabelSchema) -> Candidates:
+        """The pairs of a document."""
+        pairs: Sequence[tuple[Span, Span]] = getattr(doc._, CANDIDATES)
+        return Candidates(list(pairs), len(pairs))
+
+
+def entity_pairs(
+    *,
+    spans_key: str | None = None,
+    max_sentences: int = 1,
+    max_distance: int | None = None,
+    max_pairs: int | None = 10_000,
+) -> CandidateGenerator:
+    """Registered as `@misc = "spacy-slmre.EntityPairs.v1"`; see `EntityPairs`."""
+    return EntityPairs(
+        spans_key=spans_key, max_sentences=max_sentences, max_distance=max_distance, max_pairs=max_pairs
+    )
+
+
+def given_pairs() -> CandidateGenerator:
+    """Registered as `@misc = "spacy-slmre.GivenPairs.v1"`; see `GivenPairs`."""
+    return GivenPairs()
+
+
+def _distance(head: Span, tail: Span) -> int:
+    return max(head.start, tail.start) - min(head.end, tail.end)

@@ -1,0 +1,73 @@
+"""The registered scorer: relations of predicted documents against gold ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+
+from spacy_slmre.metrics import Item, count, count_per_label, macro_f1
+from spacy_slmre.relations import RELATIONS
+
+Propose = Callable[[Doc], Iterable[tuple[Span, Span]]]
+
+
+def score_relations(
+    examples: Iterable[Example],
+    *,
+    attr: str = RELATIONS,
+    propose: Propose | None = None,
+    **_: Any,
+) -> dict[str, Any]:
+    """Positive-class scores over (head, tail, label), matched by character offsets.
+
+    A gold pair that the candidate step never proposed counts as a false negative like any other.
+
+    Args:
+        examples: Gold relations on the reference side, predicted ones on the predicted side.
+        attr: The attribute that holds the predicted relations; gold ones stand in `doc._.relations`.
+        propose: The candidate pairs of a document; with it, candidate recall is reported.
+
+    Returns:
+        `rel_micro_p`, `rel_micro_r`, `rel_micro_f`, `rel_macro_f`, `rel_per_type` (label → p, r, f) and
+        `rel_candidate_recall`: the share of gold relations whose pair was proposed. Without gold relations
+        in any example, all are None, as in spaCy's own scorers.
+    """
+    gold: set[Item] = set()
+    predicted: set[Item] = set()
+    proposed = 0
+    for number, example in enumerate(examples):
+        items = _items(number, example.reference, RELATIONS)
+        gold |= items
+        predicted |= _items(number, example.predicted, attr)
+        if propose is not None:
+            pairs = {_pair(number, head, tail) for head, tail in propose(example.predicted)}
+            proposed += sum(pair in pairs for pair, _ in items)
+    names = ("rel_micro_p", "rel_micro_r", "rel_micro_f", "rel_macro_f", "rel_per_type", "rel_candidate_recall")
+    if not gold:
+        return dict.fromkeys(names)
+    micro, per_label = count(gold, predicted), count_per_label(gold, predicted)
+    values = (
+        micro.precision,
+        micro.recall,
+        micro.f1,
+        macro_f1(per_label),
+        {label: prf.to_dict() for label, prf in per_label.items()},
+        proposed / len(gold) if propose is not None else None,
+    )
+    return dict(zip(names, values, strict=True))
+
+
+def make_relation_scorer() -> Callable[..., dict[str, Any]]:
+    """Registered as `@scorers = "spacy-slmre.RelationScorer.v1"`."""
+    return score_relations
+
+
+def _items(number: int, doc: Doc, attr: str) -> set[Item]:
+    return {(_pair(number, rel.head, rel.tail), rel.label) for rel in getattr(doc._, attr)}
+
+
+def _pair(number: int, head: Span, tail: Span) -> tuple[int, ...]:
+    return number, head.start_char, head.end_char, tail.start_char, tail.end_char
