@@ -1,0 +1,15 @@
+"""Commands of `python -m spacy slmre`. Heavy imports stay inside the commands: every spaCy command loads this."""
+
+from __future__ import annotations
+
+import typer
+from spacy.cli._util import app as spacy_app
+
+slmre_cli = typer.Typer(
+    name="slmre",
+    help="Relation extraction with small language models.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+# Mounted here, at import: spaCy loads the entry point for just this effect.
+spacy_app.add_typer(slmre_cli)
