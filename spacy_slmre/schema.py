@@ -82,10 +82,12 @@ class LabelSchema:
             if empty := [label for label in self.labels if not getattr(label, what).strip()]:
                 raise ValueError(f"The label {empty[0]!r} has an empty {what}.")
             if doubles := sorted({value for value in values if values.count(value) > 1}):
-                raise ValueError(f"Labels must differ, but a {what} occurs more than once: {', '.join(doubles)}.")
+                raise ValueError(
+                    f"Labels must differ, but a {what} occurs more than once: {', '.join(doubles)}."
+                )
         if self.negative_label is not None and self.negative_label not in self.index:
             raise ValueError(
-                f'The negative label "{self.negative_label}" is not among the labels: {", ".join(self.names)}.'
+                f'The negative label "{self.negative_label}" is none of the labels: {", ".join(self.names)}.'
             )
 
     @classmethod
@@ -129,10 +131,14 @@ class LabelSchema:
             if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
                 raise ValueError(f'A label is a name or an object with a "name", not {entry!r}.')
             if unknown := set(entry) - {"name", "wording", "definition", "types"}:
-                raise ValueError(f'Unknown keys in the label "{entry["name"]}": {", ".join(sorted(unknown))}.')
+                raise ValueError(
+                    f'Unknown keys in the label "{entry["name"]}": {", ".join(sorted(unknown))}.'
+                )
             types = tuple(tuple(pair) for pair in entry.get("types", ()))
             if any(len(pair) != 2 for pair in types):
-                raise ValueError(f'"types" of the label "{entry["name"]}" must list [head type, tail type] pairs.')
+                raise ValueError(
+                    f'"types" of the label "{entry["name"]}" must list [head type, tail type] pairs.'
+                )
             wording = entry.get("wording") or wording_of(entry["name"])
             labels.append(RelationLabel(entry["name"], wording, entry.get("definition", ""), types))
         return cls(
@@ -161,7 +167,9 @@ class LabelSchema:
     @classmethod
     def general(cls) -> LabelSchema:
         """The schema for everyday relations that is used where none is given."""
-        return cls.from_dict(json.loads((files("spacy_slmre") / "schemas" / "general.json").read_text("utf-8")))
+        return cls.from_dict(
+            json.loads((files("spacy_slmre") / "schemas" / "general.json").read_text("utf-8"))
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` gives an equal schema."""

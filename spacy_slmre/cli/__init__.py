@@ -1,4 +1,7 @@
-"""Commands of `python -m spacy slmre`. Heavy imports stay inside the commands: every spaCy command loads this."""
+"""Commands of `python -m spacy slmre`.
+
+Every spaCy command loads this package: heavy imports stay inside the commands.
+"""
 
 from __future__ import annotations
 
