@@ -16,3 +16,10 @@ slmre_cli = typer.Typer(
 )
 # Mounted here, at import: spaCy loads the entry point for just this effect.
 spacy_app.add_typer(slmre_cli)
+
+from spacy_slmre.cli import (  # noqa: E402  (the commands register themselves on slmre_cli)
+    download_base,
+    extract,
+)
+
+__all__ = ["download_base", "extract", "slmre_cli"]

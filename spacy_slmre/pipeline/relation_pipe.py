@@ -174,7 +174,8 @@ class RelationPipe(Pipe):
         get_examples: Callable[[], Iterable[Example]],
         *,
         nlp: Language | None = None,
-        labels: Sequence[str] | Mapping[str, Any] | None = None,
+        # Built-in names only: spaCy resolves the annotation in another module to check [initialize].
+        labels: list[str] | dict[str, object] | None = None,
     ) -> None:
         """Settle the labels and load the model's weights.
 

@@ -23,7 +23,7 @@ def make_small_lm(
     keep_4bit: bool = False,
     dtype: str = "auto",
     device: str = "auto",
-    max_batch_tokens: int = 1024,
+    max_batch_tokens: int = 512,
     prefix_cache: bool = True,
     label_list: bool | None = None,
     definitions: bool | None = None,

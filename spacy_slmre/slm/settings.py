@@ -23,7 +23,7 @@ class SmallLMSettings:
     keep_4bit: bool = False
     dtype: str = "auto"
     device: str = "auto"
-    max_batch_tokens: int = 1024
+    max_batch_tokens: int = 512
     prefix_cache: bool = True
     style: PromptStyle = field(default_factory=PromptStyle)
 
