@@ -27,10 +27,10 @@ from spacy_slmre.slm.architecture import make_small_lm
 from spacy_slmre.slm.model import SmallLM
 
 LABELS = """place of birth, place of death, date of birth, date of death, residence, country of citizenship, spouse,
-mother, father, child, sibling, employer, member of, educated at, author, composer, director, performer, founded by,
-inception, headquarters location, part of, located in, capital of, continent, country, official language, religion,
-position held, award received, participant in, subsidiary, owned by, manufacturer, publisher, genre, occupation,
-military branch, notable work, no relation"""
+mother, father, child, sibling, employer, member of, educated at, author, composer, director, performer,
+founded by, inception, headquarters location, part of, located in, capital of, continent, country,
+official language, religion, position held, award received, participant in, subsidiary, owned by,
+manufacturer, publisher, genre, occupation, military branch, notable work, no relation"""
 NAMES = ["Marie Curie", "Warsaw", "Pierre Curie", "the University of Paris"]
 TYPES = ["PER", "LOC", "PER", "ORG"]
 
@@ -65,13 +65,14 @@ def generate(lm: SmallLM, prompts: list[str], batch_size: int) -> None:
             )
 
 
-def timed(action: Callable[[], object]) -> float:
+def _timed(action: Callable[[], object]) -> float:
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
@@ -99,7 +100,7 @@ def main() -> None:
         seconds: dict[str, list[float]] = {name: [] for name, _ in ways}
         for number in range(args.rounds):
             for name, way in ways if number % 2 == 0 else ways[::-1]:
-                seconds[name].append(timed(way))
+                seconds[name].append(_timed(way))
         ratios = [g / o for o, g in zip(seconds["ours"], seconds["generate"], strict=True)]
         rows.append(
             {

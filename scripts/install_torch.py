@@ -18,6 +18,7 @@ CUDA_PARTS = ("nvidia", "cuda", "triton")
 
 
 def main(build: str) -> None:
+    """Install the build that is asked for."""
     if build not in ("cpu", "gpu"):
         sys.exit(f'TORCH={build}: use "cpu" or "gpu".')
     if build == "cpu" and brings_cuda():
@@ -35,6 +36,7 @@ def brings_cuda() -> bool:
 
 
 def run(*command: str) -> None:
+    """Show and run a command; `uv` is run as a module of this Python."""
     print("+", *command, flush=True)
     subprocess.run([sys.executable, "-m", *command] if command[0] == "uv" else command, check=True)
 

@@ -115,6 +115,8 @@ class RelationInstance:
 
 
 def _offsets(values: Sequence) -> tuple[int, int, str]:
+    if len(values) != 3:
+        raise TypeError("an argument has three parts")
     start, end, entity_type = values
     return int(start), int(end), str(entity_type)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
@@ -116,12 +116,14 @@ class LabelSchema:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LabelSchema:
-        """A schema from what `to_dict` gives; in a file written by hand only `labels` and names are needed.
+        """A schema from what `to_dict` gives.
+
+        In a file written by hand only the labels' names are needed; the negative label is added if absent.
 
         Raises:
             ValueError: A key is missing or unknown, or a value has the wrong form.
         """
-        if not isinstance(data, Mapping) or not isinstance(data.get("labels"), Sequence):
+        if not isinstance(data, Mapping) or not isinstance(data.get("labels"), (list, tuple)):
             raise ValueError('A schema is an object with a list "labels" of objects with a "name".')
         if unknown := set(data) - {"labels", "negative_label", "type_map"}:
             raise ValueError(f"Unknown keys in the schema: {', '.join(sorted(unknown))}.")
@@ -141,9 +143,12 @@ class LabelSchema:
                 )
             wording = entry.get("wording") or wording_of(entry["name"])
             labels.append(RelationLabel(entry["name"], wording, entry.get("definition", ""), types))
+        negative_label = data.get("negative_label", NEGATIVE_LABEL)
+        if labels and negative_label is not None and negative_label not in [label.name for label in labels]:
+            labels.append(RelationLabel(negative_label, wording_of(negative_label)))
         return cls(
             tuple(labels),
-            data.get("negative_label", NEGATIVE_LABEL),
+            negative_label,
             dict(data.get("type_map", DEFAULT_TYPE_MAP)),
         )
 

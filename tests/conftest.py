@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import spacy
 import torch
@@ -22,6 +23,9 @@ from spacy_slmre.slm.model import SmallLM
 from spacy_slmre.slm.settings import SmallLMSettings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Machines that run tests are shared; how long an example takes says nothing.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "

@@ -103,7 +103,7 @@ def architecture(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     instances=instance_lists(), schema=schemas(), budget=st.sampled_from([1, 90, 1024]), cache=st.booleans()
 )
@@ -119,7 +119,7 @@ def test_packed_equals_separate(make_lm, architecture, instances, schema, budget
         assert lm.network.training is training
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(instances=instance_lists(), schema=schemas(), k=st.integers(1, 5), data=st.data())
 def test_best_is_exact(make_lm, architecture, instances, schema, k, data) -> None:
     lm = make_lm(architecture)
