@@ -26,7 +26,8 @@ from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm.architecture import make_small_lm
 from spacy_slmre.slm.model import SmallLM
 
-LABELS = """place of birth, place of death, date of birth, date of death, residence, country of citizenship, spouse,
+LABELS = """\
+place of birth, place of death, date of birth, date of death, residence, country of citizenship, spouse,
 mother, father, child, sibling, employer, member of, educated at, author, composer, director, performer,
 founded by, inception, headquarters location, part of, located in, capital of, continent, country,
 official language, religion, position held, award received, participant in, subsidiary, owned by,

@@ -152,7 +152,9 @@ class Adapter:
                 f"The adapter's weights are damaged ({error}). Copy the adapter again, or tune it anew."
             ) from error
         try:
-            config = PeftConfig.from_peft_type(**{**self.config, "inference_mode": True})
+            # Which base it is, we know better by fingerprint; peft would warn of a folder that moved.
+            overrides = {"inference_mode": True, "base_model_name_or_path": None}
+            config = PeftConfig.from_peft_type(**{**self.config, **overrides})
             result: Any = set_peft_model_state_dict(
                 peft_model := get_peft_model(model, config, autocast_adapter_dtype=False), tensors
             )

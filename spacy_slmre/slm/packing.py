@@ -87,7 +87,7 @@ class TokenTree:
         self._blocks.extend([-1] * padding)
         self.computed = len(self._tokens)
 
-        blocks = np.asarray(self._blocks)
+        blocks = np.asarray(self._blocks, dtype=np.int64)
         sees = np.zeros((len(self._parents) + 1, len(self._parents) + 1), dtype=bool)
         for block, path in enumerate(self._ancestors):
             sees[block, path] = True
