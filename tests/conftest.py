@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -26,6 +26,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Machines that run tests are shared; how long an example takes says nothing.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
+# For tiny networks a second thread only waits for the first, on a busy machine for very long.
+ALL_THREADS = torch.get_num_threads()
+torch.set_num_threads(1)
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
@@ -149,8 +152,8 @@ def blank() -> Callable[[], Language]:
     return make
 
 
-@pytest.fixture(scope="session")
-def real_base() -> str:
+@pytest.fixture
+def real_base() -> Iterator[str]:
     """The packaged SmolLM2-135M; installed by `make test`, and required in CI."""
     if not (packaged_folder() / "config.json").exists():
         message = (
@@ -159,4 +162,6 @@ def real_base() -> str:
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    return "smollm2-135m-instruct"
+    torch.set_num_threads(ALL_THREADS)
+    yield "smollm2-135m-instruct"
+    torch.set_num_threads(1)
