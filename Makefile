@@ -41,7 +41,7 @@ demo: base  ## Find relations in the texts of assets/demo; prints tables, writes
 	$(BIN)/python -m spacy assemble configs/demo.cfg $(OUTPUT)/demo_pipeline
 	$(BIN)/python -m spacy slmre extract assets/demo --pipeline $(OUTPUT)/demo_pipeline \
 		--output $(OUTPUT)/demo.jsonl --table --overwrite
-	@echo "These relations come from a small model that was not tuned for the task: expect most to be wrong."
+	@echo "The model was not tuned for this task yet and had to name a relation for every pair: most are wrong."
 
 test: install-dev base  ## Run all tests
 	$(BIN)/python -m pytest

