@@ -1,4 +1,7 @@
-"""Commands of `python -m spacy slmre`. Heavy imports stay inside the commands: every spaCy command loads this."""
+"""Commands of `python -m spacy slmre`.
+
+Every spaCy command loads this package: heavy imports stay inside the commands.
+"""
 
 from __future__ import annotations
 
@@ -13,3 +16,13 @@ slmre_cli = typer.Typer(
 )
 # Mounted here, at import: spaCy loads the entry point for just this effect.
 spacy_app.add_typer(slmre_cli)
+
+from spacy_slmre.cli import (  # noqa: E402  (the commands register themselves on slmre_cli)
+    benchmarks,
+    convert,
+    debug_data,
+    inspect,
+    mix,
+)
+
+__all__ = ["benchmarks", "convert", "debug_data", "inspect", "mix", "slmre_cli"]

@@ -170,19 +170,22 @@ def all_benchmarks() -> dict[str, Benchmark]:
     return dict(sorted(benchmarks.get_all().items()))
 
 
-def load_labels(table: str, *names: str) -> tuple[RelationLabel, ...]:
+def load_labels(table: str, only: str | None = None) -> tuple[RelationLabel, ...]:
     """Labels of a table in `labels/`, which maps a name to its wording and definition.
 
     Args:
         table: File name without ending.
-        names: Only these labels, in this order; none gives all, in the order of the file.
+        only: Another file beside it, a list of the names to take, in their order; without it all are taken.
     """
-    text = (files("spacy_slmre.corpora") / "labels" / f"{table}.json").read_text("utf-8")
-    entries = json.loads(text)
+    entries = _load_json(table)
     return tuple(
         RelationLabel(name, entries[name][0] or wording_of(name), entries[name][1])
-        for name in names or entries
+        for name in (_load_json(only) if only else entries)
     )
+
+
+def _load_json(name: str) -> Any:
+    return json.loads((files("spacy_slmre.corpora") / "labels" / f"{name}.json").read_text("utf-8"))
 
 
 def both_directions(labels: tuple[RelationLabel, ...]) -> tuple[RelationLabel, ...]:

@@ -57,7 +57,8 @@ CARD = Benchmark(
     title="Biographical",
     domain="literary",
     task="Nine facts of a person's life, or another relation, between two marked entities of a sentence.",
-    citation="Plum et al. 2022. Biographical: A Semi-Supervised Relation Extraction Dataset. arXiv:2205.00806",
+    citation="Plum et al. 2022. Biographical: A Semi-Supervised Relation Extraction Dataset. "
+    "arXiv:2205.00806",
     licence="see the publishers' page",
     redistributable=False,
     obtain="Fetch the English sets from the hub id plumaj/biographical (en/m2_train.tsv, m2_test.tsv and "
@@ -66,8 +67,8 @@ CARD = Benchmark(
     direction="Head is the first marked entity, as a rule the person.",
     notes=(
         "The study tests on a subsample of 31,492 instances.",
-        "Written from public descriptions of the format and tested on sentences of our own: check the rejects "
-        "of your first conversion.",
+        "Written from public descriptions of the format and tested on sentences of our own: check the "
+        "rejects of your first conversion.",
     ),
     aliases={
         "birth date": "birthdate",

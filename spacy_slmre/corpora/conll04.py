@@ -69,7 +69,12 @@ CARD = Benchmark(
     "Tasks. https://aclanthology.org/W04-2401",
     licence="none stated",
     redistributable=False,
-    obtain="Download the three JSON files from github.com/LorrinWWW/two-are-better-than-one (datasets).",
+    obtain="Download the three JSON files from the addresses below.",
+    urls={
+        split: "https://raw.githubusercontent.com/LorrinWWW/two-are-better-than-one/HEAD/datasets/unified/"
+        f"{name}.CoNLL04.json"
+        for split, name in (("train", "train"), ("dev", "valid"), ("test", "test"))
+    },
     schema=LabelSchema(load_labels("conll04"), None),
     direction="Head is the first argument.",
     splits={"train": 1283, "dev": 343, "test": 422},

@@ -63,7 +63,7 @@ CARD = Benchmark(
     obtain="Download the files literature-train.json, -dev.json and -test.json from the addresses below; "
     "the other five domains have the same form.",
     urls={
-        split: f"https://raw.githubusercontent.com/mainlp/CrossRE/main/crossre_data/literature-{split}.json"
+        split: f"https://raw.githubusercontent.com/mainlp/CrossRE/HEAD/crossre_data/literature-{split}.json"
         for split in ("train", "dev", "test")
     },
     schema=LabelSchema(load_labels("crossre")),

@@ -14,7 +14,7 @@ from spacy_slmre.corpora.records import Mention, Pair, Record, Reject
 from spacy_slmre.relations import PAIRS, RELATIONS
 
 MENTIONS = "relation_mentions"
-"""`doc.spans["relation_mentions"]`: all mentions, where some overlap and so do not all fit into `doc.ents`."""
+"""`doc.spans["relation_mentions"]`: all mentions, where they do not all fit into `doc.ents`."""
 
 # Where a document comes from, as plain strings in `doc.user_data`. The schema of its pairs follows from it.
 BENCHMARK = "slmre.benchmark"

@@ -48,12 +48,16 @@ CARD = Benchmark(
     title="GIDS",
     domain="general",
     task="Four Freebase relations of persons, or none, between two marked entities of a short passage.",
-    citation="Jat et al. 2018. Improving Distantly Supervised Relation Extraction using Word and Entity Based "
-    "Attention. arXiv:1804.06987",
+    citation="Jat et al. 2018. Improving Distantly Supervised Relation Extraction using Word and Entity "
+    "Based Attention. arXiv:1804.06987",
     licence="none stated",
     redistributable=False,
-    obtain="Download train.tsv, dev.tsv and test.tsv from "
-    "github.com/SharmisthaJat/RE-DS-Word-Attention-Models (data/GIDS).",
+    obtain="Download dev.tsv and test.tsv from the addresses below, train.tsv from the page of that project.",
+    urls={
+        split: "https://raw.githubusercontent.com/SharmisthaJat/RE-DS-Word-Attention-Models/HEAD/Data/GIDS/"
+        f"{split}.tsv"
+        for split in ("dev", "test")
+    },
     schema=LabelSchema(load_labels("gids"), "NA"),
     direction="Head is the person, tail the place, institution or degree.",
     splits={"train": 11297, "dev": 1864, "test": 5663},

@@ -16,15 +16,15 @@ CARD = Benchmark(
     redistributable=False,
     obtain="Download the three text files from the addresses below.",
     urls={
-        split: f"https://raw.githubusercontent.com/zhangdongxu/kbp37/master/{split}.txt"
+        split: f"https://raw.githubusercontent.com/zhangdongxu/kbp37/HEAD/{split}.txt"
         for split in ("train", "dev", "test")
     },
     schema=LabelSchema((*both_directions(load_labels("kbp37")), NO_RELATION)),
     direction="Head is e1 and tail is e2, in text order; the label says which is the first argument.",
     splits={"train": 15917, "dev": 1724, "test": 3405},
     notes=(
-        "Where the source marks nothing, `<e1> </e1>`, the instance is rejected: 110 in train, 10 in dev, 26 in "
-        "test.",
+        "Where the source marks nothing, `<e1> </e1>`, the instance is rejected: 110 in train, 10 in dev, "
+        "26 in test.",
         "Entities have no types here: all are ENTITY.",
     ),
     read=read_marked_file,

@@ -114,17 +114,17 @@ CARD = Benchmark(
     title="PG-Fiction (ARF)",
     domain="literary",
     task="47 relations between people, places, things and ideas in passages of fiction, annotated by GPT-4o.",
-    citation="Christou and Tsoumakas 2025. Artificial Relationships in Fiction: A Dataset for Advancing NLP in "
-    "Literary Domains. LaTeCH-CLfL 2025",
+    citation="Christou and Tsoumakas 2025. Artificial Relationships in Fiction: A Dataset for Advancing NLP "
+    "in Literary Domains. LaTeCH-CLfL 2025",
     licence="MIT",
     redistributable=True,
-    obtain="Fetch the raw rows from the hub id Despina/project_gutenberg:synthetic_relations_in_fiction_books, "
-    "or the study's rows from the hub id Despina/project-gutenberg-fiction-relations.",
+    obtain="Fetch the raw rows from the hub id Despina/project_gutenberg:synthetic_relations_in_fiction_books"
+    ", or the study's rows from the hub id Despina/project-gutenberg-fiction-relations.",
     schema=LabelSchema(load_labels("pg_fiction"), None),
     direction="Head is entity1.",
     notes=(
-        "The study counts 48 canonical labels and tests on 8,144 instances; public copies of the ontology list "
-        "the 47 that are here.",
+        "The study counts 48 canonical labels and tests on 8,144 instances; public copies of the ontology "
+        "list the 47 that are here.",
         "The published raw rows are one split; the study's own splits are its rows on the hub.",
         "Relation strings outside the ontology are mapped by labels/pg_fiction_mapping.json; mapping=FILE "
         "extends it. What stays unknown is rejected.",

@@ -14,8 +14,6 @@ from spacy_slmre.corpora.sources import read_json
 from spacy_slmre.instances import Mention
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 
-_PROPERTIES = ["P6", "P17", "P19", "P20", "P22", "P25", "P26", "P27", "P30", "P31", "P35", "P36", "P37", "P39", "P40", "P50", "P54", "P57", "P58", "P69", "P86", "P102", "P108", "P112", "P118", "P123", "P127", "P131", "P136", "P137", "P140", "P150", "P155", "P156", "P159", "P161", "P162", "P166", "P170", "P171", "P172", "P175", "P176", "P178", "P179", "P190", "P194", "P205", "P206", "P241", "P264", "P272", "P276", "P279", "P355", "P361", "P364", "P400", "P403", "P449", "P463", "P488", "P495", "P527", "P551", "P569", "P570", "P571", "P576", "P577", "P580", "P582", "P585", "P607", "P674", "P676", "P706", "P710", "P737", "P740", "P749", "P800", "P807", "P840", "P937", "P1001", "P1056", "P1198", "P1336", "P1344", "P1365", "P1366", "P1376", "P1412", "P1441", "P3373"]
-
 Place = tuple[int, int, int]
 """A mention: sentence, first token, token after the last."""
 
@@ -130,17 +128,18 @@ CARD = Benchmark(
     redistributable=True,
     obtain="Download the files train_revised.json, dev_revised.json and test_revised.json.",
     urls={
-        split: f"https://raw.githubusercontent.com/tonytan48/Re-DocRED/main/data/{split}_revised.json"
+        split: f"https://raw.githubusercontent.com/tonytan48/Re-DocRED/HEAD/data/{split}_revised.json"
         for split in ("train", "dev", "test")
     },
-    schema=LabelSchema((*load_labels("wikidata", *_PROPERTIES), NO_RELATION)),
+    schema=LabelSchema((*load_labels("wikidata", only="re_docred_properties"), NO_RELATION)),
     direction="Head is the subject of the property.",
     splits={"train": 85932, "dev": 17284, "test": 17448},
     notes=(
         "Official sizes count whole documents. 7,982 triples of dev and 8,156 of test have both entities in "
         "one sentence; the others are rejected. The study tests on 12,693 instances by a filter that it "
         "does not state.",
-        "In test the 8,156 triples are 6,482 distinct pairs: with one answer a pair micro-F1 cannot pass 0.795.",
+        "In test the 8,156 triples are 6,482 distinct pairs: with one answer a pair micro-F1 "
+        "cannot pass 0.795.",
         "A negative is a pair that shares a sentence and has no label in the whole document.",
     ),
     read=read_re_docred,

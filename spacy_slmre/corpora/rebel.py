@@ -75,10 +75,10 @@ CARD = Benchmark(
     direction="Head is the subject of the property.",
     splits={"sample": 2868},
     notes=(
-        "The sample has 1,000 abstracts. In 636 places its spans are 2 or 4 characters off; all arguments are "
-        "found again by their words.",
-        "The labels are the 230 properties that the authors count at least 1,000 times, and the rarer ones of "
-        "the sample. The study draws a subsample with 219 labels and 7,503 test instances.",
+        "The sample has 1,000 abstracts. In 636 places its spans are 2 or 4 characters off; all arguments "
+        "are found again by their words.",
+        "The labels are the 230 properties that the authors count at least 1,000 times, and the rarer ones "
+        "of the sample. The study draws a subsample with 219 labels and 7,503 test instances.",
         "A document is a whole abstract. Nine triples of the sample relate an entity to itself.",
     ),
     aliases={

@@ -19,9 +19,9 @@ CARD = Benchmark(
     redistributable=True,
     obtain="Download SemEval2010_task8_all_data, or the two text files in it from the addresses below.",
     urls={
-        "train": "https://raw.githubusercontent.com/roomylee/cnn-relation-extraction/master/"
+        "train": "https://raw.githubusercontent.com/roomylee/cnn-relation-extraction/HEAD/"
         "SemEval2010_task8_all_data/SemEval2010_task8_training/TRAIN_FILE.TXT",
-        "test": "https://raw.githubusercontent.com/roomylee/cnn-relation-extraction/master/"
+        "test": "https://raw.githubusercontent.com/roomylee/cnn-relation-extraction/HEAD/"
         "SemEval2010_task8_all_data/SemEval2010_task8_testing_keys/TEST_FILE_FULL.TXT",
     },
     schema=LabelSchema((*both_directions(load_labels("semeval2010_task8")), _OTHER), "Other"),

@@ -159,7 +159,7 @@ def file_hash(path: str | Path) -> str:
 def _unpack(data: bytes) -> dict[Any, Any]:
     # With a hook of its own the function does not look for extensions of the format either.
     return srsly.msgpack.unpackb(
-        data, raw=False, use_list=False, strict_map_key=False, object_pairs_hook=dict
+        data or b"\x80", raw=False, use_list=False, strict_map_key=False, object_pairs_hook=dict
     )
 
 

@@ -133,9 +133,8 @@ def read_rows(
 def check_columns(found: Collection[str], wanted: Collection[str], where: str) -> None:
     """Raise a CorpusError that names the columns that are missing and those that are there."""
     if missing := [column for column in wanted if column not in found]:
-        raise CorpusError(
-            f"{where}: there is no column {', '.join(missing)}; the columns are: {', '.join(found) or 'none'}."
-        )
+        there = ", ".join(map(str, found)) or "none"
+        raise CorpusError(f"{where}: there is no column {', '.join(missing)}; the columns are: {there}.")
 
 
 def _stream(source: str, hub_split: str) -> Iterator[dict[str, Any]]:
@@ -219,5 +218,7 @@ def _wrong_encoding(path: str | Path) -> CorpusError:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
                 byte = line[error.start]
-                break
-    return CorpusError(f"{path}:{number}: byte 0x{byte:02x} is not UTF-8. Convert the file to UTF-8 first.")
+                return CorpusError(
+                    f"{path}:{number}: byte 0x{byte:02x} is not UTF-8. Convert the file to UTF-8 first."
+                )
+    return CorpusError(f"{path} is not UTF-8. Convert the file to UTF-8 first.")

@@ -71,8 +71,20 @@ def _read_patch(path: Path | None) -> dict[str, str]:
 
 
 _LABELS = {label.name: label for label in load_labels("tacred")}
-_ONLY_TACRED = ["org:city_of_headquarters", "org:country_of_headquarters", "org:stateorprovince_of_headquarters", "org:parents", "org:subsidiaries", "per:alternate_names"]
-_ONLY_RETACRED = ["org:city_of_branch", "org:country_of_branch", "org:stateorprovince_of_branch", "per:identity"]
+_ONLY_TACRED = [
+    "org:city_of_headquarters",
+    "org:country_of_headquarters",
+    "org:stateorprovince_of_headquarters",
+    "org:parents",
+    "org:subsidiaries",
+    "per:alternate_names",
+]
+_ONLY_RETACRED = [
+    "org:city_of_branch",
+    "org:country_of_branch",
+    "org:stateorprovince_of_branch",
+    "per:identity",
+]
 
 
 def _schema_without(names: list[str]) -> LabelSchema:

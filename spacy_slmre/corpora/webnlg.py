@@ -40,7 +40,11 @@ CARD = Benchmark(
     "https://aclanthology.org/P17-1017",
     licence="none stated (WebNLG itself: CC BY-NC-SA 4.0)",
     redistributable=False,
-    obtain="Download train.json, dev.json and test.json from github.com/yubowen-ph/JointER (dataset/WebNLG).",
+    obtain="Download the three JSON files from the addresses below.",
+    urls={
+        split: f"https://raw.githubusercontent.com/yubowen-ph/JointER/HEAD/dataset/WebNLG/data/{split}.json"
+        for split in ("train", "dev", "test")
+    },
     schema=LabelSchema(load_labels("webnlg"), None),
     direction="Head is the subject of the triple.",
     splits={"train": 11313, "dev": 1224, "test": 1607},

@@ -1,0 +1,30 @@
+"""How commands speak: notes and progress on standard error, errors without a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+
+console = Console(stderr=True, highlight=False)
+
+
+def say(message: str) -> None:
+    """A note to the person at the terminal."""
+    console.print(message, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def failing_clearly() -> Iterator[None]:
+    """Errors that say what to do end the command with their message and exit code 1."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        console.print("[bold red]✘[/bold red]", end=" ")
+        say(str(error))
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        say("Interrupted.")
+        raise typer.Exit(130) from None
