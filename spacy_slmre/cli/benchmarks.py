@@ -10,6 +10,8 @@ import typer
 from spacy_slmre.cli import slmre_cli
 from spacy_slmre.cli.output import failing_clearly
 
+_SPLITS = ("train", "dev", "test")
+
 
 @slmre_cli.command("benchmarks")
 @failing_clearly()
@@ -39,16 +41,16 @@ def _show_table(cards: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "domain", "labels", box=SIMPLE, padding=(0, 1, 0, 0))
-    for split in ("train", "dev", "test"):
-        table.add_column(split, justify="right")
-    table.add_column("licence", no_wrap=True, overflow="ellipsis")
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in ("name", "domain"):
+        table.add_column(column, no_wrap=True)
+    for column in ("labels", "train", "dev", "test"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("licence", overflow="ellipsis", no_wrap=True, max_width=18)
     for card in cards:
-        sizes = [
-            f"{card['splits'][split]:,}" if split in card["splits"] else ""
-            for split in ("train", "dev", "test")
-        ]
-        table.add_row(card["name"], card["domain"], _labels(card), *sizes, card["licence"])
+        labels = str(len(card["schema"]["labels"])) if card["schema"] else "any"
+        sizes = [f"{card['splits'][split]:,}" if split in card["splits"] else "" for split in _SPLITS]
+        table.add_row(card["name"], card["domain"], labels, *sizes, card["licence"])
     console = Console()
     console.print(table)
     console.print("One card in full: python -m spacy slmre benchmarks NAME", style="dim")
@@ -76,11 +78,3 @@ def _show_card(card: dict[str, Any]) -> None:
         for label in card["schema"]["labels"]:
             table.add_row(label["name"], label["wording"], label["definition"])
         console.print(table)
-
-
-def _labels(card: dict[str, Any]) -> str:
-    if not card["schema"]:
-        return "any"
-    labels = len(card["schema"]["labels"])
-    negative = card["schema"]["negative_label"]
-    return f"{labels - 1} + {negative}" if negative else str(labels)

@@ -45,9 +45,14 @@ def debug_data_cli(
             console.print(f"{name:<6} {summary.documents:,} documents, {counts}", highlight=False)
         styles = {"error": "bold red", "warning": "yellow", "info": "dim"}
         for finding in findings:
-            console.print(f"{finding.level:<8} {finding.message}", style=styles[finding.level], markup=False)
+            console.print(
+                f"{finding.level:<8} {finding.message}",
+                style=styles[finding.level],
+                markup=False,
+                soft_wrap=True,
+            )
             for example in finding.examples:
-                console.print(f"           {example}", style="dim", markup=False)
+                console.print(f"           {example}", style="dim", markup=False, soft_wrap=True)
         if not any(finding.level != "info" for finding in findings):
             console.print("Nothing stands out.", style="green")
     if any(finding.level == "error" for finding in findings):

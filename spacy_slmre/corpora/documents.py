@@ -82,9 +82,10 @@ def tokenize(
         mentions: The mentions.
         words: The tokens, where the source has some; joined by single spaces they are the text.
     """
-    if words is not None:
-        return Doc(nlp.vocab, list(words), [True] * (len(words) - 1) + [False])
-    doc = nlp.make_doc(text)
+    if words is None:
+        doc = nlp.make_doc(text)
+    else:
+        doc = Doc(nlp.vocab, list(words), [True] * (len(words) - 1) + [False])
     starts = {token.idx for token in doc}
     ends = {token.idx + len(token) for token in doc}
     wanted = list(mentions)

@@ -156,7 +156,7 @@ def file_hash(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _unpack(data: bytes) -> dict[Any, Any]:
+def _unpack(data: bytes | None) -> dict[Any, Any]:
     # With a hook of its own the function does not look for extensions of the format either.
     return srsly.msgpack.unpackb(
         data or b"\x80", raw=False, use_list=False, strict_map_key=False, object_pairs_hook=dict

@@ -61,10 +61,10 @@ def _read_patch(path: Path | None) -> dict[str, str]:
     with open_text(path) as file:
         try:
             patch = json.load(file)
-        except ValueError as error:
-            raise CorpusError(f"{path}: the label patch is no JSON ({error}).") from error
-    entries = patch.items() if isinstance(patch, dict) else ((entry.get("id"), entry) for entry in patch)
-    labels = {name: entry["relation"] if isinstance(entry, dict) else entry for name, entry in entries}
+            entries = patch.items() if isinstance(patch, dict) else ((entry["id"], entry) for entry in patch)
+            labels = {name: entry["relation"] if isinstance(entry, dict) else entry for name, entry in entries}
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorpusError(f"{path} cannot be read as a label patch ({error!r}).") from error
     if not all(isinstance(name, str) and isinstance(label, str) for name, label in labels.items()):
         raise CorpusError(f"{path}: a label patch maps instance ids to labels, which this file does not do.")
     return labels
