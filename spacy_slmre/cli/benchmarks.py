@@ -67,11 +67,15 @@ def _show_card(card: dict[str, Any]) -> None:
         facts.add_row(key, card[key])
     facts.add_row("redistributable", "yes" if card["redistributable"] else "no")
     facts.add_row("instances", ", ".join(f"{split} {count:,}" for split, count in card["splits"].items()))
+    folder = card["folder"]
+    facts.add_row("files", ", ".join(f"{split} {folder}/{file}" for split, file in card["files"].items()))
     for what, values in (("url", card["urls"]), ("setting", card["settings"])):
         for key, value in values.items():
-            facts.add_row(what, f"{key}: {value}" if what == "url" else f"{key} (default {value or 'none'})")
+            default = "none" if value in (None, "") else value
+            facts.add_row(what, f"{key}: {value}" if what == "url" else f"{key} (default {default})")
     for note in card["notes"]:
         facts.add_row("note", note)
+    facts.add_row("converter", card["converter"])
     console.print(facts)
     if card["schema"]:
         table = Table("label", "wording", "definition")

@@ -43,6 +43,8 @@ class Benchmark:
         licence: The licence as its publishers state it.
         redistributable: Whether the licence lets the data be passed on.
         obtain: How to get the data.
+        files: Names of the files, by split, as their publishers call them.
+        folder: Folder of these files among raw data; if not given, the benchmark's name.
         urls: Addresses of the files, by split, where anyone may fetch them.
         schema: The labels; None where rows bring labels of their own.
         direction: How the order of head and tail relates to the label.
@@ -66,6 +68,8 @@ class Benchmark:
     schema: LabelSchema | None
     direction: str
     read: Reader = field(repr=False)
+    files: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
     urls: Mapping[str, str] = field(default_factory=dict)
     splits: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -141,11 +145,14 @@ class Benchmark:
             "licence": self.licence,
             "redistributable": self.redistributable,
             "obtain": self.obtain,
+            "folder": self.folder or self.name,
+            "files": dict(self.files),
             "urls": dict(self.urls),
             "schema": self.schema.to_dict() if self.schema else None,
             "direction": self.direction,
             "splits": dict(self.splits),
-            "settings": {name: str(par.default) for name, par in self.settings.items()},
+            "settings": {name: par.default for name, par in self.settings.items()},
+            "converter": inspect.getdoc(self.read),
             "notes": list(self.notes),
         }
 

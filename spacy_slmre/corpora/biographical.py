@@ -63,9 +63,11 @@ CARD = Benchmark(
     redistributable=False,
     obtain="Fetch the English sets from the hub id plumaj/biographical (en/m2_train.tsv, m2_test.tsv and "
     "their coref and skip variants), or the study's rows from the hub id Despina/biographical:subsampled.",
+    files={"train": "m2_train.tsv", "dev": "dev.tsv", "test": "m2_test.tsv"},
     schema=LabelSchema(load_labels("biographical"), "Other"),
     direction="Head is the first marked entity, as a rule the person.",
     notes=(
+        "There is no official dev split; one of your own is called dev.tsv.",
         "The study tests on a subsample of 31,492 instances.",
         "Written from public descriptions of the format and tested on sentences of our own: check the "
         "rejects of your first conversion.",

@@ -70,6 +70,7 @@ CARD = Benchmark(
     licence="none stated",
     redistributable=False,
     obtain="Download the three JSON files from the addresses below.",
+    files={"train": "train.CoNLL04.json", "dev": "valid.CoNLL04.json", "test": "test.CoNLL04.json"},
     urls={
         split: "https://raw.githubusercontent.com/LorrinWWW/two-are-better-than-one/HEAD/datasets/unified/"
         f"{name}.CoNLL04.json"
@@ -89,6 +90,7 @@ CARD = Benchmark(
 ALL_PAIRS = replace(
     CARD,
     name="conll04_pairs",
+    folder="conll04",
     title="CoNLL04, all pairs",
     task="Five relations or none for the ordered pairs of typed entities of news sentences.",
     schema=LabelSchema((*load_labels("conll04"), NO_RELATION)),

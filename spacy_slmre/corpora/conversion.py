@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import spacy
 
-from spacy_slmre.corpora.benchmark import Benchmark, get_benchmark
+from spacy_slmre.corpora.benchmark import Benchmark, all_benchmarks, get_benchmark
 from spacy_slmre.corpora.documents import make_doc
 from spacy_slmre.corpora.records import Reject
 from spacy_slmre.corpora.shards import SHARD_SIZE, ShardWriter, file_hash, write_aside
@@ -94,6 +94,25 @@ def convert(
     }
     write_aside(summary_path(output), json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     return result
+
+
+def find_sources(raw: str | Path, names: Collection[str] = ()) -> list[tuple[Benchmark, str, Path]]:
+    """The files of benchmarks that lie in a folder of raw data, as `<folder>/<file>` of their cards.
+
+    Args:
+        raw: The folder.
+        names: Look for these benchmarks only; none looks for all.
+
+    Returns:
+        Benchmark, split and file of each that is there.
+    """
+    cards = [get_benchmark(name) for name in names] or list(all_benchmarks().values())
+    found = [
+        (card, split, Path(raw) / (card.folder or card.name) / file)
+        for card in cards
+        for split, file in card.files.items()
+    ]
+    return [(card, split, path) for card, split, path in found if path.is_file()]
 
 
 def summary_path(output: str | Path) -> Path:

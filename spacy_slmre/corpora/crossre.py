@@ -62,6 +62,8 @@ CARD = Benchmark(
     redistributable=True,
     obtain="Download the files literature-train.json, -dev.json and -test.json from the addresses below; "
     "the other five domains have the same form.",
+    folder="crossre_literature",
+    files={"train": "literature-train.json", "dev": "literature-dev.json", "test": "literature-test.json"},
     urls={
         split: f"https://raw.githubusercontent.com/mainlp/CrossRE/HEAD/crossre_data/literature-{split}.json"
         for split in ("train", "dev", "test")

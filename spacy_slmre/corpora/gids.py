@@ -53,6 +53,7 @@ CARD = Benchmark(
     licence="none stated",
     redistributable=False,
     obtain="Download dev.tsv and test.tsv from the addresses below, train.tsv from the page of that project.",
+    files={"train": "train.tsv", "dev": "dev.tsv", "test": "test.tsv"},
     urls={
         split: "https://raw.githubusercontent.com/SharmisthaJat/RE-DS-Word-Attention-Models/HEAD/Data/GIDS/"
         f"{split}.tsv"

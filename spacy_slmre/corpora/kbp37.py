@@ -15,6 +15,7 @@ CARD = Benchmark(
     licence="none stated",
     redistributable=False,
     obtain="Download the three text files from the addresses below.",
+    files={"train": "train.txt", "dev": "dev.txt", "test": "test.txt"},
     urls={
         split: f"https://raw.githubusercontent.com/zhangdongxu/kbp37/HEAD/{split}.txt"
         for split in ("train", "dev", "test")

@@ -118,7 +118,7 @@ def make_manifest(mixture: Mixture, corpora: str | Path, *, skip_missing: bool =
     Args:
         mixture: The mixture.
         corpora: Folder of converted benchmarks: `<benchmark>/<split>.spacy`.
-        skip_missing: Do without benchmarks that are not there.
+        skip_missing: Do without benchmarks and splits that are not there.
 
     Returns:
         The manifest: for each split its sources with files, hashes, counts and the bounds of the sample, what
@@ -129,7 +129,7 @@ def make_manifest(mixture: Mixture, corpora: str | Path, *, skip_missing: bool =
     """
     corpora = Path(corpora)
     absent = [name for name in mixture.benchmarks if not _present(corpora, name, mixture.caps)]
-    if absent and not skip_missing:
+    if absent and (not skip_missing or len(absent) == len(mixture.benchmarks)):
         raise CorpusError(
             f"There is no corpus of {', '.join(absent)} in {corpora}. Convert it to {corpora / absent[0]} "
             "first (python -m spacy slmre convert --help), or leave out what is missing with --skip-missing."
@@ -141,7 +141,7 @@ def make_manifest(mixture: Mixture, corpora: str | Path, *, skip_missing: bool =
             for name in mixture.benchmarks
             if (corpora / name / f"{split}.spacy").exists()
         ]
-        if not sources:
+        if not sources and not skip_missing:
             raise CorpusError(f"None of the benchmarks has a split {split} in {corpora}.")
         _draw(sources, mixture, split, cap)
         splits[split] = {
@@ -276,8 +276,8 @@ def _draw(sources: list[_Source], mixture: Mixture, split: str, cap: int) -> Non
         domain = get_benchmark(source.benchmark).domain
         key = {"none": "", "domain": domain, "benchmark": source.benchmark}[mixture.balance]
         groups.setdefault(key, _Group()).sources.append(source)
-    share = min(group.pairs for group in groups.values())
-    if cap:
+    share = min((group.pairs for group in groups.values()), default=0)
+    if cap and groups:
         share = min(share, cap // len(groups))
     for group in groups.values():
         _draw_group(group, mixture.seed, split, share)

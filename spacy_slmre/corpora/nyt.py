@@ -47,6 +47,8 @@ CARD = Benchmark(
     redistributable=False,
     obtain="Download train_triples.json, val_triples.json and test_triples.json of the data set NYT* from "
     "github.com/hy-struggle/PRGC.",
+    folder="nyt24",
+    files={"train": "train_triples.json", "dev": "val_triples.json", "test": "test_triples.json"},
     schema=LabelSchema(load_labels("nyt"), None),
     direction="Head is the subject of the Freebase property.",
     splits={"train": 94222, "dev": 8489, "test": 8616},

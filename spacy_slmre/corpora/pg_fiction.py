@@ -120,12 +120,13 @@ CARD = Benchmark(
     redistributable=True,
     obtain="Fetch the raw rows from the hub id Despina/project_gutenberg:synthetic_relations_in_fiction_books"
     ", or the study's rows from the hub id Despina/project-gutenberg-fiction-relations.",
+    files={"train": "train.parquet", "dev": "dev.parquet", "test": "test.parquet"},
     schema=LabelSchema(load_labels("pg_fiction"), None),
     direction="Head is entity1.",
     notes=(
         "The study counts 48 canonical labels and tests on 8,144 instances; public copies of the ontology "
         "list the 47 that are here.",
-        "The published raw rows are one split; the study's own splits are its rows on the hub.",
+        "The published raw rows are one split, here train; the study's own splits are its rows on the hub.",
         "Relation strings outside the ontology are mapped by labels/pg_fiction_mapping.json; mapping=FILE "
         "extends it. What stays unknown is rejected.",
     ),

@@ -127,6 +127,7 @@ CARD = Benchmark(
     licence="MIT",
     redistributable=True,
     obtain="Download the files train_revised.json, dev_revised.json and test_revised.json.",
+    files={"train": "train_revised.json", "dev": "dev_revised.json", "test": "test_revised.json"},
     urls={
         split: f"https://raw.githubusercontent.com/tonytan48/Re-DocRED/HEAD/data/{split}_revised.json"
         for split in ("train", "dev", "test")

@@ -68,6 +68,12 @@ CARD = Benchmark(
     redistributable=True,
     obtain="Download rebel_dataset from the hub id Babelscape/rebel-dataset (en_train.jsonl, en_val.jsonl, "
     "en_test.jsonl), or the sample of 1,000 abstracts from the address below.",
+    files={
+        "sample": "sample.jsonl",
+        "train": "en_train.jsonl",
+        "dev": "en_val.jsonl",
+        "test": "en_test.jsonl",
+    },
     urls={"sample": "https://raw.githubusercontent.com/Babelscape/rebel/HEAD/data/rebel/sample.jsonl"},
     schema=LabelSchema(
         tuple(label for label in load_labels("wikidata") if label.name not in _NOT_IN_REBEL), None

@@ -18,6 +18,7 @@ CARD = Benchmark(
     licence="CC BY 3.0",
     redistributable=True,
     obtain="Download SemEval2010_task8_all_data, or the two text files in it from the addresses below.",
+    files={"train": "TRAIN_FILE.TXT", "test": "TEST_FILE_FULL.TXT"},
     urls={
         "train": "https://raw.githubusercontent.com/roomylee/cnn-relation-extraction/HEAD/"
         "SemEval2010_task8_all_data/SemEval2010_task8_training/TRAIN_FILE.TXT",

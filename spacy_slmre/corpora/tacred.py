@@ -62,7 +62,9 @@ def _read_patch(path: Path | None) -> dict[str, str]:
         try:
             patch = json.load(file)
             entries = patch.items() if isinstance(patch, dict) else ((entry["id"], entry) for entry in patch)
-            labels = {name: entry["relation"] if isinstance(entry, dict) else entry for name, entry in entries}
+            labels = {
+                name: entry["relation"] if isinstance(entry, dict) else entry for name, entry in entries
+            }
         except (ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"{path} cannot be read as a label patch ({error!r}).") from error
     if not all(isinstance(name, str) and isinstance(label, str) for name, label in labels.items()):
@@ -107,6 +109,7 @@ CARD = Benchmark(
     licence="LDC User Agreement",
     redistributable=False,
     obtain=_OBTAIN,
+    files={"train": "train.json", "dev": "dev.json", "test": "test.json"},
     schema=_schema_without(_ONLY_RETACRED),
     direction="Head is the subject, tail the object.",
     splits={"train": 68124, "dev": 22631, "test": 15509},

@@ -41,6 +41,7 @@ CARD = Benchmark(
     licence="none stated (WebNLG itself: CC BY-NC-SA 4.0)",
     redistributable=False,
     obtain="Download the three JSON files from the addresses below.",
+    files={"train": "train.json", "dev": "dev.json", "test": "test.json"},
     urls={
         split: f"https://raw.githubusercontent.com/yubowen-ph/JointER/HEAD/dataset/WebNLG/data/{split}.json"
         for split in ("train", "dev", "test")
