@@ -86,10 +86,8 @@ def tokenize(
         doc = nlp.make_doc(text)
     else:
         doc = Doc(nlp.vocab, list(words), [True] * (len(words) - 1) + [False])
-    starts = {token.idx for token in doc}
-    ends = {token.idx + len(token) for token in doc}
     wanted = list(mentions)
-    if all(mention.start in starts and mention.end in ends for mention in wanted):
+    if all(doc.char_span(mention.start, mention.end) is not None for mention in wanted):
         return doc
     edges = {edge for mention in wanted for edge in (mention.start, mention.end)}
     pieces: list[str] = []

@@ -62,11 +62,9 @@ def read_hub_rows(
             if isinstance(row.get("malformed"), Malformed):
                 yield Reject(line, f"{split}-{number}", "malformed record", str(row["malformed"]))
                 continue
-            types = tuple(str(row.get(f"{side}Type") or UNTYPED) for side in ("entity1", "entity2"))
+            types = (str(row.get("entity1Type") or UNTYPED), str(row.get("entity2Type") or UNTYPED))
             try:
-                head, tail = place_pair(
-                    text, row["entity1"], row["entity2"], (types[0], types[1]), loose=True
-                )
+                head, tail = place_pair(text, row["entity1"], row["entity2"], types, loose=True)
             except Malformed as error:
                 yield Reject(line, f"{split}-{number}", "argument not in the text", str(error))
                 continue

@@ -130,10 +130,10 @@ def make_manifest(mixture: Mixture, corpora: str | Path, *, skip_missing: bool =
     corpora = Path(corpora)
     absent = [name for name in mixture.benchmarks if not _present(corpora, name, mixture.caps)]
     if absent and (not skip_missing or len(absent) == len(mixture.benchmarks)):
-        raise CorpusError(
-            f"There is no corpus of {', '.join(absent)} in {corpora}. Convert it to {corpora / absent[0]} "
-            "first (python -m spacy slmre convert --help), or leave out what is missing with --skip-missing."
+        message = (
+            f"There is no corpus of {', '.join(absent)} in {corpora}. Convert what you have: slmre convert"
         )
+        raise CorpusError(message + (", or do without: --skip-missing." if not skip_missing else "."))
     splits = {}
     for split, cap in mixture.caps.items():
         sources = [

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -84,7 +84,10 @@ class Malformed(ValueError):
 
 
 def rejecting(
-    rows: Iterable[tuple[int, Any]], parse: Any, split: str, **settings: Any
+    rows: Iterable[tuple[int, Any]],
+    parse: Callable[..., Iterable[Record | Reject]],
+    split: str,
+    **settings: Any,
 ) -> Iterator[Record | Reject]:
     """Parse rows one by one; a row that is malformed becomes a reject.
 

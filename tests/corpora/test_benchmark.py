@@ -94,7 +94,7 @@ def test_negatives():
 
 
 def test_an_unknown_benchmark_names_the_known_ones():
-    with pytest.raises(CorpusError, match='no benchmark "acred".*tacred'):
+    with pytest.raises(CorpusError, match=r'no benchmark "acred".*tacred'):
         get_benchmark("acred")
 
 

@@ -58,7 +58,8 @@ def test_semeval(read, write, change):
 
 
 def test_semeval_bad_records(read, write):
-    text = '1\t"A <e1>b</e1> c."\nOther\n\n2\t"A <e1>b</e1> <e2>c</e2>."\n3\t"<e1>A</e1> <e2> </e2>."\nOther\nstray\n'
+    text = '1\t"A <e1>b</e1> c."\nOther\n\n2\t"A <e1>b</e1> <e2>c</e2>."\n'
+    text += '3\t"<e1>A</e1> <e2> </e2>."\nOther\nstray\n'
     docs, rejects = read("semeval2010_task8", write("s.txt", text))
     assert not [triple for doc in docs for triple in triples(doc)]
     assert [(reject.line, reject.reason) for reject in rejects] == [
@@ -143,7 +144,8 @@ def test_nyt(read, write):
 
 def test_gids(read, write):
     label = "/people/person/place_of_birth"
-    row = f"/m/1\t/m/2\tAnn_B._Lee\tSouth_Bend,_Indiana\t{label}\tAnn_B._Lee was born in South_Bend,_Indiana . ###END### \n"
+    row = f"/m/1\t/m/2\tAnn_B._Lee\tSouth_Bend,_Indiana\t{label}\t"
+    row += "Ann_B._Lee was born in South_Bend,_Indiana . ###END### \n"
     short = "/m/1\t/m/2\tAnn\n"
     lost = f"/m/1\t/m/2\tBo\tOslo\t{label}\tAnn is in Oslo . ###END###\n"
     (doc,), rejects = read("gids", write("g.tsv", row + "\n" + short + lost))

@@ -132,7 +132,7 @@ def test_a_changed_corpus_is_noticed(corpora, tmp_path):
 
 
 def test_what_is_missing_is_said(corpora):
-    with pytest.raises(CorpusError, match=r"There is no corpus of tacred .* --skip-missing"):
+    with pytest.raises(CorpusError, match=r"There is no corpus of tacred .*--skip-missing"):
         make_manifest(mixture(benchmarks=("demo", "tacred")), corpora)
     manifest = make_manifest(mixture(benchmarks=("demo", "tacred")), corpora, skip_missing=True)
     assert manifest["splits"]["train"]["missing"] == ["tacred"]
