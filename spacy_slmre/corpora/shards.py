@@ -105,16 +105,22 @@ class ShardWriter:
 
 
 def corpus_files(path: str | Path) -> list[Path]:
-    """The `.spacy` files of a corpus: the file itself, or those in the folder, in order.
+    """The `.spacy` files of a corpus: the file itself, or those in the folder and its folders, in order.
 
     Raises:
         CorpusError: There is no such file, or the folder holds none.
     """
     path = Path(path)
-    files = sorted(path.glob("*.spacy")) if path.is_dir() else [path]
-    if not files or not path.exists():
+    files = sorted(path.rglob("*.spacy")) if path.is_dir() else [path]
+    # What begins with a dot is still being written.
+    files = [file for file in files if file.is_file() and not _is_hidden(file.relative_to(path))]
+    if not files:
         raise CorpusError(f"There is no corpus at {path}. Make one with: python -m spacy slmre convert")
     return files
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def read_docs(path: str | Path, vocab: Vocab) -> Iterator[Doc]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,13 @@ def test_what_is_no_corpus_says_so(nlp, tmp_path):
     (tmp_path / "bad.spacy").write_bytes(b"not a corpus")
     with pytest.raises(CorpusError, match=r"bad\.spacy is no \.spacy file, or it is damaged"):
         list(read_docs(tmp_path / "bad.spacy", nlp.vocab))
+
+
+def test_a_folder_of_corpora_is_read_whole(nlp, tmp_path):
+    write(tmp_path / "a.spacy", make_docs(nlp, 5))
+    write(tmp_path / "b.spacy", make_docs(nlp, 25))
+    shutil.copytree(tmp_path / "b.spacy", tmp_path / ".b.spacy.half")
+    assert len(corpus_files(tmp_path)) == 4 and len(list(read_docs(tmp_path, nlp.vocab))) == 30
 
 
 def test_user_data_without_annotation(nlp, tmp_path):
