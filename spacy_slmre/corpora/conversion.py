@@ -19,6 +19,9 @@ from spacy_slmre.corpora.sources import CorpusError
 from spacy_slmre.corpora.summary import Summary
 from spacy_slmre.relations import install_extensions
 
+# A vocabulary grows with every new word; beyond this, the next shard begins with a fresh one.
+_LARGEST_VOCABULARY = 200_000
+
 
 def convert(
     benchmark: Benchmark,
@@ -76,8 +79,7 @@ def convert(
             if item.pairs and len(lost) == len(item.pairs):
                 continue
             summary.add(doc)
-            if writer.add(doc):
-                # A vocabulary grows with every new word: each shard begins with a fresh one.
+            if writer.add(doc) and len(nlp.vocab) > _LARGEST_VOCABULARY:
                 nlp = spacy.blank(lang)
             if progress and summary.documents % 1000 == 0:
                 progress(summary.documents)

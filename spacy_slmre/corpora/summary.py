@@ -51,7 +51,8 @@ class Summary:
                 by_pair.setdefault(key, set()).add(relation.label)
         self.pairs += len(by_pair)
         self.multi_label_pairs += sum(len(labels) > 1 for labels in by_pair.values())
-        size = (len(doc), len(doc.text), str(doc.user_data.get(ID, "")))
+        characters = doc[-1].idx + len(doc[-1]) if len(doc) else 0
+        size = (len(doc), characters, str(doc.user_data.get(ID, "")))
         self.longest = max(self.longest, size)
 
     @property

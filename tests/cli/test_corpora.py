@@ -149,3 +149,29 @@ def test_mix(corpora, tmp_path):
     gentune = ROOT / "configs" / "mixtures" / "gentune.cfg"
     assert "There is no corpus of tacred" in run("mix", gentune, corpora, tmp_path / "g.json", code=1)
     assert not (tmp_path / "g.json").exists()
+
+
+def test_convert_all_takes_what_is_there(tmp_path):
+    raw = tmp_path / "raw" / "conll04"
+    raw.mkdir(parents=True)
+    row = {"tokens": ["Ann", "of", "Oslo"], "entities": [[0, 1, "Peop"], [2, 3, "Loc"]]}
+    (raw / "test.CoNLL04.json").write_text(json.dumps([row | {"relations": [[0, 1, 2, 3, "Live_In"]]}]))
+    shown = run("convert-all", ROOT / "assets", tmp_path / "raw", tmp_path / "out")
+    written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.spacy"))
+    assert written == [
+        "conll04/test.spacy",
+        "conll04_pairs/test.spacy",
+        *(f"demo/{s}.spacy" for s in ("dev", "test", "train")),
+    ]
+    assert "conll04_pairs test 1 documents 2 pairs 1 negatives 0 rejected" in shown
+
+
+def test_convert_all_goes_on_after_a_bad_file(tmp_path):
+    (tmp_path / "raw" / "conll04").mkdir(parents=True)
+    (tmp_path / "raw" / "conll04" / "test.CoNLL04.json").write_text("[{")
+    shown = run("convert-all", tmp_path / "raw", ROOT / "assets", tmp_path / "out", code=1)
+    assert "test.CoNLL04.json:1: no complete JSON object" in shown and "demo train 102 documents" in shown
+    assert "2 of 5 files could not be converted." in shown
+    assert "No file of gids lies in" in run(
+        "convert-all", tmp_path / "raw", tmp_path / "out", "--only", "gids", code=1
+    )
