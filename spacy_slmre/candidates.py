@@ -22,17 +22,20 @@ class Candidates:
         pairs: Ordered (head, tail) pairs.
         considered: Number of all ordered pairs that there are.
         skipped: How many of them were left out, by reason.
+        typed: Whether a pair may only have labels that the schema allows for its entity types.
     """
 
     pairs: list[tuple[Span, Span]]
     considered: int
     skipped: Counter[str] = field(default_factory=Counter)
+    typed: bool = True
 
 
 class CandidateGenerator(Protocol):
     """Proposes the pairs of a document, given the schema with its type constraints."""
 
-    def __call__(self, doc: Doc, schema: LabelSchema) -> Candidates: ...
+    def __call__(self, doc: Doc, schema: LabelSchema) -> Candidates:
+        """The pairs of a document."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +123,7 @@ class GivenPairs:
     def __call__(self, doc: Doc, schema: LabelSchema) -> Candidates:
         """The pairs of a document."""
         pairs: Sequence[tuple[Span, Span]] = getattr(doc._, CANDIDATES)
-        return Candidates(list(pairs), len(pairs))
+        return Candidates(list(pairs), len(pairs), typed=False)
 
 
 def entity_pairs(

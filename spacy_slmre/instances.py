@@ -83,7 +83,9 @@ class RelationInstance:
         mentions = [Mention(*head), Mention(*tail)]
         for mention in mentions:
             if not 0 <= mention.start < mention.end <= len(text):
-                raise ValueError(f"The argument [{mention.start}:{mention.end}] lies outside the text {text!r}.")
+                raise ValueError(
+                    f"The argument [{mention.start}:{mention.end}] lies outside the text {text!r}."
+                )
         ordered = sorted(set(mentions))
         context = Context(text, tuple(ordered))
         return cls(context, ordered.index(mentions[0]), ordered.index(mentions[1]), label)
@@ -108,11 +110,13 @@ class RelationInstance:
             return cls.from_offsets(data["text"], head, tail, data.get("label"))
         except (KeyError, TypeError) as error:
             raise ValueError(
-                f'An instance needs "text", and "head" and "tail" as [start, end, type]; found {dict(data)!r}.'
+                f'An instance has "text", and "head" and "tail" as [start, end, type]; found {dict(data)!r}.'
             ) from error
 
 
 def _offsets(values: Sequence) -> tuple[int, int, str]:
+    if len(values) != 3:
+        raise TypeError("an argument has three parts")
     start, end, entity_type = values
     return int(start), int(end), str(entity_type)
 

@@ -136,7 +136,9 @@ def make_record(doc: Doc, relation: Any) -> Record:
     if isinstance(relation, Relation):
         relation = (relation.head, relation.tail, relation.label, relation.score)
     if not isinstance(relation, Sequence) or len(relation) not in (3, 4):
-        raise ValueError(f"A relation is a Relation or a tuple (head, tail, label[, score]), not {relation!r}.")
+        raise ValueError(
+            f"A relation is a Relation or a tuple (head, tail, label[, score]), not {relation!r}."
+        )
     head, tail, label, *rest = relation
     score = float(rest[0]) if rest else 1.0
     if not isinstance(label, str) or not label:
@@ -219,7 +221,10 @@ def join_docs(docs: Sequence[Doc]) -> Doc:
     """
     if not docs:
         raise ValueError("There are no documents to join.")
-    joined = Doc.from_docs(list(docs), exclude=["user_data"])
+    with warnings.catch_warnings():
+        # spaCy says that it leaves our records out; they follow.
+        warnings.filterwarnings("ignore", message=r"\[W10[12]\].*spacy_slmre")
+        joined = Doc.from_docs(list(docs))
     assert joined is not None
     position = 0
     for doc in docs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
@@ -82,10 +82,12 @@ class LabelSchema:
             if empty := [label for label in self.labels if not getattr(label, what).strip()]:
                 raise ValueError(f"The label {empty[0]!r} has an empty {what}.")
             if doubles := sorted({value for value in values if values.count(value) > 1}):
-                raise ValueError(f"Labels must differ, but a {what} occurs more than once: {', '.join(doubles)}.")
+                raise ValueError(
+                    f"Labels must differ, but a {what} occurs more than once: {', '.join(doubles)}."
+                )
         if self.negative_label is not None and self.negative_label not in self.index:
             raise ValueError(
-                f'The negative label "{self.negative_label}" is not among the labels: {", ".join(self.names)}.'
+                f'The negative label "{self.negative_label}" is none of the labels: {", ".join(self.names)}.'
             )
 
     @classmethod
@@ -114,12 +116,14 @@ class LabelSchema:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LabelSchema:
-        """A schema from what `to_dict` gives; in a file written by hand only `labels` and names are needed.
+        """A schema from what `to_dict` gives.
+
+        In a file written by hand only the labels' names are needed; the negative label is added if absent.
 
         Raises:
             ValueError: A key is missing or unknown, or a value has the wrong form.
         """
-        if not isinstance(data, Mapping) or not isinstance(data.get("labels"), Sequence):
+        if not isinstance(data, Mapping) or not isinstance(data.get("labels"), (list, tuple)):
             raise ValueError('A schema is an object with a list "labels" of objects with a "name".')
         if unknown := set(data) - {"labels", "negative_label", "type_map"}:
             raise ValueError(f"Unknown keys in the schema: {', '.join(sorted(unknown))}.")
@@ -129,15 +133,22 @@ class LabelSchema:
             if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
                 raise ValueError(f'A label is a name or an object with a "name", not {entry!r}.')
             if unknown := set(entry) - {"name", "wording", "definition", "types"}:
-                raise ValueError(f'Unknown keys in the label "{entry["name"]}": {", ".join(sorted(unknown))}.')
+                raise ValueError(
+                    f'Unknown keys in the label "{entry["name"]}": {", ".join(sorted(unknown))}.'
+                )
             types = tuple(tuple(pair) for pair in entry.get("types", ()))
             if any(len(pair) != 2 for pair in types):
-                raise ValueError(f'"types" of the label "{entry["name"]}" must list [head type, tail type] pairs.')
+                raise ValueError(
+                    f'"types" of the label "{entry["name"]}" must list [head type, tail type] pairs.'
+                )
             wording = entry.get("wording") or wording_of(entry["name"])
             labels.append(RelationLabel(entry["name"], wording, entry.get("definition", ""), types))
+        negative_label = data.get("negative_label", NEGATIVE_LABEL)
+        if labels and negative_label is not None and negative_label not in [label.name for label in labels]:
+            labels.append(RelationLabel(negative_label, wording_of(negative_label)))
         return cls(
             tuple(labels),
-            data.get("negative_label", NEGATIVE_LABEL),
+            negative_label,
             dict(data.get("type_map", DEFAULT_TYPE_MAP)),
         )
 
@@ -161,7 +172,9 @@ class LabelSchema:
     @classmethod
     def general(cls) -> LabelSchema:
         """The schema for everyday relations that is used where none is given."""
-        return cls.from_dict(json.loads((files("spacy_slmre") / "schemas" / "general.json").read_text("utf-8")))
+        return cls.from_dict(
+            json.loads((files("spacy_slmre") / "schemas" / "general.json").read_text("utf-8"))
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `from_dict` gives an equal schema."""

@@ -45,7 +45,14 @@ def score_relations(
         if propose is not None:
             pairs = {_pair(number, head, tail) for head, tail in propose(example.predicted)}
             proposed += sum(pair in pairs for pair, _ in items)
-    names = ("rel_micro_p", "rel_micro_r", "rel_micro_f", "rel_macro_f", "rel_per_type", "rel_candidate_recall")
+    names = (
+        "rel_micro_p",
+        "rel_micro_r",
+        "rel_micro_f",
+        "rel_macro_f",
+        "rel_per_type",
+        "rel_candidate_recall",
+    )
     if not gold:
         return dict.fromkeys(names)
     micro, per_label = count(gold, predicted), count_per_label(gold, predicted)

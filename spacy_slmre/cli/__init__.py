@@ -21,8 +21,19 @@ from spacy_slmre.cli import (  # noqa: E402  (the commands register themselves o
     benchmarks,
     convert,
     debug_data,
+    download_base,
+    extract,
     inspect,
     mix,
 )
 
-__all__ = ["benchmarks", "convert", "debug_data", "inspect", "mix", "slmre_cli"]
+__all__ = [
+    "benchmarks",
+    "convert",
+    "debug_data",
+    "download_base",
+    "extract",
+    "inspect",
+    "mix",
+    "slmre_cli",
+]

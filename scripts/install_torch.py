@@ -1,0 +1,45 @@
+"""Install torch into this environment: a build without CUDA by default, one with it for `gpu`.
+
+On Linux, the package index that pip asks by default may give a CUDA build that weighs gigabytes. This
+asks pip first what it would install, and takes uv's `--torch-backend=cpu` where that would be such a build.
+
+Usage: python scripts/install_torch.py [cpu|gpu]
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+TORCH = "torch==2.13.0"
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+CUDA_PARTS = ("nvidia", "cuda", "triton")
+
+
+def main(build: str) -> None:
+    """Install the build that is asked for."""
+    if build not in ("cpu", "gpu"):
+        sys.exit(f'TORCH={build}: use "cpu" or "gpu".')
+    if build == "cpu" and brings_cuda():
+        run(*PIP, "install", "--quiet", "uv")
+        run("uv", "pip", "install", "--python", sys.executable, "--torch-backend=cpu", TORCH)
+    else:
+        run(*PIP, "install", "--quiet", TORCH)
+
+
+def brings_cuda() -> bool:
+    """Whether pip, left alone, would bring CUDA packages."""
+    command = [*PIP, "install", "--quiet", "--dry-run", "--report", "-", TORCH]
+    report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return any(item["metadata"]["name"].lower().startswith(CUDA_PARTS) for item in report["install"])
+
+
+def run(*command: str) -> None:
+    """Show and run a command; `uv` is run as a module of this Python."""
+    print("+", *command, flush=True)
+    subprocess.run([sys.executable, "-m", *command] if command[0] == "uv" else command, check=True)
+
+
+if __name__ == "__main__":
+    main(*(sys.argv[1:] or ["cpu"]))

@@ -1,0 +1,85 @@
+"""Documents through a pipeline: a result for each, whatever happens to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from spacy.language import Language
+from spacy.tokens import Doc
+
+from spacy_slmre.extraction.sources import ExtractionError, Source
+
+
+@dataclass(frozen=True)
+class Result:
+    """A document that was read: with its relations, or with what went wrong."""
+
+    id: str
+    doc: Doc | None = None
+    error: str | None = None
+
+
+def extract(
+    nlp: Language, sources: Iterable[Source], *, batch_size: int = 64, n_process: int = 1
+) -> Iterator[Result]:
+    """Run documents through a pipeline: a result for each, in order; one that fails stops no other.
+
+    Args:
+        nlp: The pipeline; its error handler is replaced.
+        sources: The documents.
+        batch_size: Documents a batch.
+        n_process: Worker processes.
+    """
+    errors: dict[int, str] = {}
+    waiting: dict[int, Source] = {}
+
+    def handle(name: str, component: object, docs: Iterable[Doc], error: Exception) -> None:
+        for doc in docs:
+            errors[doc._context] = f"{name}: {type(error).__name__}: {error}"
+
+    def readable() -> Iterator[tuple[str | Doc, int]]:
+        for number, source in enumerate(sources):
+            waiting[number] = source
+            if isinstance(source.content, str) and len(source.content) > nlp.max_length:
+                errors[number] = (
+                    f"{len(source.content)} characters, more than nlp.max_length {nlp.max_length}"
+                )
+            elif source.content is not None:
+                yield source.content, number
+
+    def failed(before: int | None) -> Iterator[Result]:
+        for number in sorted(number for number in waiting if before is None or number < before):
+            source = waiting.pop(number)
+            told = source.error or errors.pop(number, None) or "failed in a worker process"
+            yield Result(source.id, error=told)
+
+    nlp.default_error_handler = handle
+    for _, component in nlp.pipeline:
+        # Not by nlp.set_error_handler: spaCy 3.8's parser takes none and would stop it.
+        with suppress(AttributeError):
+            component.set_error_handler(handle)  # type: ignore[attr-defined]
+    for doc, number in nlp.pipe(readable(), as_tuples=True, batch_size=batch_size, n_process=n_process):
+        # Documents come in order: those before this one that did not come have failed.
+        yield from failed(number)
+        yield Result(waiting.pop(number).id, doc)
+    yield from failed(None)
+
+
+def skip_done(sources: Iterable[Source], done: Iterable[str]) -> Iterator[Source]:
+    """The sources that an interrupted run has not written yet.
+
+    Raises:
+        ExtractionError: The inputs are not those of that run.
+    """
+    remaining = iter(sources)
+    for id in done:
+        source = next(remaining, None)
+        if source is None or source.id != id:
+            found = f'"{source.id}"' if source is not None else "nothing"
+            raise ExtractionError(
+                f'The interrupted run had the document "{id}" where now there is {found}. Give --restart to '
+                "throw its results away."
+            )
+    yield from remaining

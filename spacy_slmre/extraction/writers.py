@@ -1,0 +1,239 @@
+"""Results into a JSONL file or a folder of `.spacy` shards."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from spacy.tokens import DocBin, Span
+
+from spacy_slmre.extraction.running import Result
+from spacy_slmre.extraction.sources import ExtractionError
+from spacy_slmre.relations import RELATIONS, report_name
+
+
+def to_json(result: Result, attr: str = RELATIONS) -> dict[str, Any]:
+    """A result as plain data: id, text, entities, relations and report, or id and error."""
+    if result.doc is None:
+        return {"id": result.id, "error": result.error}
+    doc = result.doc
+    return {
+        "id": result.id,
+        "text": doc.text,
+        "entities": [_span_json(ent) for ent in doc.ents],
+        "relations": [
+            {
+                "head": _span_json(relation.head),
+                "tail": _span_json(relation.tail),
+                "label": relation.label,
+                "score": round(relation.score, 6),
+            }
+            for relation in getattr(doc._, attr)
+        ],
+        "report": getattr(doc._, report_name(attr)),
+    }
+
+
+def _span_json(span: Span) -> dict[str, Any]:
+    return {"start": span.start_char, "end": span.end_char, "text": span.text, "type": span.label_}
+
+
+class Writer(Protocol):
+    """Takes results in order; knows which an interrupted run has written.
+
+    Attributes:
+        output: What is made.
+        part: Where results lie until all are written.
+        written: Number of documents in it, those that `done` has told included.
+    """
+
+    output: Path
+    part: Path
+    written: int
+
+    def done(self) -> Iterator[str]:
+        """Ids of the documents that are written already."""
+
+    def write(self, result: Result) -> None:
+        """Add one result."""
+
+    def finish(self) -> None:
+        """All is written: the output gets its name."""
+
+
+class JsonlWriter:
+    """One JSON line a document, in `<output>.part` until all are written.
+
+    Args:
+        output: The file to make.
+        attr: The attribute that holds the relations.
+    """
+
+    def __init__(self, output: Path, attr: str = RELATIONS) -> None:
+        self.output = output
+        self.part = output.with_name(output.name + ".part")
+        self.attr = attr
+        self.written = 0
+        self._stream: BinaryIO | None = None
+
+    def done(self) -> Iterator[str]:
+        """Ids of the lines that are whole; a line that was cut off in writing is removed."""
+        if not self.part.exists():
+            return
+        whole = 0
+        with self.part.open("rb") as stream:
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                whole += len(line)
+                self.written += 1
+                yield json.loads(line)["id"]
+        os.truncate(self.part, whole)
+
+    def write(self, result: Result) -> None:
+        """Add one line; it is handed to the system at once, so that a killed run keeps it."""
+        if self._stream is None:
+            self._stream = self.part.open("ab")
+        data = to_json(result, self.attr)
+        try:
+            line = json.dumps(data, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:  # half a surrogate pair: only JSON's own escapes can say it
+            line = json.dumps(data).encode("ascii")
+        self._stream.write(line + b"\n")
+        self._stream.flush()
+        self.written += 1
+
+    def finish(self) -> None:
+        """Give the file its name."""
+        stream = self._stream or self.part.open("ab")
+        stream.flush()
+        os.fsync(stream.fileno())
+        stream.close()
+        self.part.replace(self.output)
+
+
+class ShardWriter:
+    """A folder of `.spacy` shards, in `<output>.part` until all are written.
+
+    Beside `00000.spacy` lies `00000.json` with the ids of its documents, and the errors of those that
+    failed; it is written last, so that a shard with it is complete.
+
+    Args:
+        output: The folder to make.
+        size: Documents a shard: what is held in memory.
+    """
+
+    def __init__(self, output: Path, size: int = 500) -> None:
+        self.output = output
+        self.part = output.with_name(output.name + ".part")
+        self.size = size
+        self.written = 0
+        self._held: list[Result] = []
+        self._shards = 0
+
+    def done(self) -> Iterator[str]:
+        """Ids of the documents in complete shards."""
+        for file in sorted(self.part.glob("*.json")):
+            self._shards += 1
+            for entry in json.loads(file.read_text(encoding="utf-8")):
+                self.written += 1
+                yield entry["id"]
+
+    def write(self, result: Result) -> None:
+        """Add one document; every `size` of them make a shard."""
+        self._held.append(result)
+        self.written += 1
+        if len(self._held) >= self.size:
+            self._write_shard()
+
+    def finish(self) -> None:
+        """Write the last shard and give the folder its name."""
+        if self._held or not self._shards:
+            self._write_shard()
+        _remove(self.output)
+        self.part.replace(self.output)
+
+    def _write_shard(self) -> None:
+        self.part.mkdir(parents=True, exist_ok=True)
+        name = self.part / f"{self._shards:05}"
+        bin_ = DocBin(docs=[r.doc for r in self._held if r.doc is not None], store_user_data=True)
+        entries = [
+            {"id": result.id} if result.doc is not None else {"id": result.id, "error": result.error}
+            for result in self._held
+        ]
+        for suffix, data in ((".spacy", bin_.to_bytes()), (".json", json.dumps(entries).encode())):
+            aside = name.with_suffix(suffix + ".writing")
+            aside.write_bytes(data)
+            aside.replace(name.with_suffix(suffix))
+        self._held = []
+        self._shards += 1
+
+
+def open_output(
+    output: Path,
+    run: dict[str, Any],
+    *,
+    attr: str = RELATIONS,
+    restart: bool = False,
+    overwrite: bool = False,
+) -> Writer:
+    """The writer for an output, with what an interrupted run has left, if it was the same run.
+
+    Args:
+        output: A name that ends with .jsonl or .spacy.
+        run: What makes two runs the same: pipeline and inputs, as plain data.
+        attr: The attribute that holds the relations.
+        restart: Throw away what an interrupted run has left.
+        overwrite: Replace an output that is there.
+
+    Raises:
+        ExtractionError: The output exists, its ending is unknown, it cannot be written, or the interrupted
+            run was another one.
+    """
+    writer: Writer
+    if output.suffix == ".jsonl":
+        writer = JsonlWriter(output, attr)
+    elif output.suffix == ".spacy":
+        writer = ShardWriter(output)
+    else:
+        raise ExtractionError(f"The output {output} must end with .jsonl or .spacy.")
+    if output.exists() and not overwrite:
+        raise ExtractionError(f"The output {output} is there already: give --overwrite to replace it.")
+    note = _note(output)
+    if restart:
+        _remove(writer.part)
+        _remove(note)
+    described = json.dumps(run, sort_keys=True)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if note.exists() and note.read_text(encoding="utf-8") != described:
+            raise ExtractionError(
+                f"An interrupted run left {writer.part}, but it had another pipeline or other inputs. Repeat "
+                "it as it was, or give --restart to throw its results away."
+            )
+        note.write_text(described, encoding="utf-8")
+    except OSError as error:
+        raise ExtractionError(f"The output {output} cannot be written: {error.strerror}.") from error
+    return writer
+
+
+def close_output(writer: Writer) -> None:
+    """Give a complete output its name and remove the note about its run."""
+    writer.finish()
+    _remove(_note(writer.output))
+
+
+def _note(output: Path) -> Path:
+    """Where it stands what run the unfinished output belongs to."""
+    return output.with_name(output.name + ".part-of")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

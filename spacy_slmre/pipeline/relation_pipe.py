@@ -1,0 +1,430 @@
+"""What every relation component does, whatever model labels its pairs.
+
+Documents become candidate pairs and instances, instances of many documents are labelled together, and the
+labels become records on the documents. The model behind it sees instances only.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import srsly
+from spacy import util
+from spacy.language import Language
+from spacy.pipeline import Pipe
+from spacy.tokens import Doc, Span
+from spacy.training import Example, validate_examples, validate_get_examples
+from spacy.vocab import Vocab
+
+from spacy_slmre.candidates import CandidateGenerator
+from spacy_slmre.instances import RelationInstance, make_instances
+from spacy_slmre.relations import (
+    PAIRS,
+    RELATIONS,
+    Record,
+    install_extensions,
+    make_record,
+    report_name,
+    write_records,
+    write_report,
+)
+from spacy_slmre.schema import LabelSchema, RelationLabel, wording_of
+
+
+@runtime_checkable
+class RelationModel(Protocol):
+    """What a component asks of its model, one schema a call."""
+
+    @property
+    def schema(self) -> LabelSchema | None:
+        """The label set that the model was tuned on, where there is one."""
+
+    def load(self) -> RelationModel:
+        """Have the weights ready; raises where they cannot be had."""
+
+    def fit(
+        self, instances: Sequence[RelationInstance], max_context_tokens: int
+    ) -> list[RelationInstance | None]:
+        """Shorten contexts around their pairs; None for a pair that does not fit."""
+
+    def log_probs(self, instances: Sequence[RelationInstance], schema: LabelSchema) -> np.ndarray:
+        """All log-probabilities: (n_instances, n_labels)."""
+
+    def best(
+        self,
+        instances: Sequence[RelationInstance],
+        schema: LabelSchema,
+        k: int = 1,
+        allowed: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Columns and log-probabilities of the k best (allowed) labels: (n_instances, k) each."""
+
+    def save(self, folder: Path, *, embed: bool) -> None:
+        """Write the model, with or without the weights that others have as well."""
+
+    def restore(self, folder: Path, *, temporary: bool = False) -> RelationModel:
+        """The model that `save` wrote."""
+
+
+@dataclass
+class _Asked:
+    """A document with its instances, before they are labelled."""
+
+    doc: Doc
+    pairs: list[tuple[Span, Span]]
+    instances: list[RelationInstance]
+    typed: bool
+    report: dict[str, Any]
+
+
+class RelationPipe(Pipe):
+    """Base of the relation components.
+
+    Args:
+        vocab: The pipeline's vocabulary.
+        model: What labels the instances.
+        name: The component's name in the pipeline.
+        schema: The labels; None takes the model's own, else the general schema.
+        candidates: Proposes the pairs.
+        threshold: A relation is written if its probability is at least this; 0 writes every pair whose
+            most probable label is not the negative one.
+        label_thresholds: Thresholds of single labels, in place of `threshold`.
+        batch_size: Instances that are labelled together, across documents.
+        max_context_tokens: Longer contexts are shortened around their pair, counted in the model's tokens.
+        attr: Relations are written to `doc._.<attr>`.
+        weights: What saving does with weights that others have too: "reference" or "embed".
+        scorer: Scores predicted documents.
+
+    Raises:
+        ValueError: A setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        model: RelationModel,
+        name: str,
+        *,
+        schema: LabelSchema | None,
+        candidates: CandidateGenerator,
+        threshold: float = 0.0,
+        label_thresholds: Mapping[str, float] | None = None,
+        batch_size: int = 128,
+        max_context_tokens: int = 512,
+        attr: str = RELATIONS,
+        weights: str = "reference",
+        scorer: Callable | None = None,
+    ) -> None:
+        for setting, value in (("batch_size", batch_size), ("max_context_tokens", max_context_tokens)):
+            if value < 1:
+                raise ValueError(f"{name}.{setting} = {value}, but it must be at least 1.")
+        if weights not in ("reference", "embed"):
+            raise ValueError(f'{name}.weights = "{weights}": use "reference" or "embed".')
+        install_extensions(attr)
+        self.vocab = vocab
+        self.name = name
+        self.model = model
+        self.candidates = candidates
+        self.batch_size = batch_size
+        self.max_context_tokens = max_context_tokens
+        self.attr = attr
+        self.weights = weights
+        self.scorer = scorer
+        self.schema_given = schema is not None or model.schema is not None
+        self.schema = schema or model.schema or LabelSchema.general()
+        self.threshold = threshold
+        self.label_thresholds = dict(label_thresholds or {})
+        self._check_thresholds()
+        self._configured = self._state()
+        self._warned = False
+
+    # -- labels ------------------------------------------------------------------------------------
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of all labels, the negative one included."""
+        return self.schema.names
+
+    @property
+    def label_data(self) -> dict[str, Any]:
+        """What `initialize` needs to have the same labels again (`spacy init labels` writes it)."""
+        return self.schema.to_dict()
+
+    def add_label(self, label: str) -> int:
+        """Add a relation, worded after its name.
+
+        Returns:
+            1, or 0 where the label is there already.
+        """
+        if not isinstance(label, str):
+            raise ValueError(f"A label is a string, not {label!r}.")
+        if label in self.schema.index:
+            return 0
+        self.schema = self.schema.with_label(RelationLabel(label, wording_of(label)))
+        return 1
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        # Built-in names only: spaCy resolves the annotation in another module to check [initialize].
+        labels: list[str] | dict[str, object] | None = None,
+    ) -> None:
+        """Settle the labels and load the model's weights.
+
+        Args:
+            get_examples: Gold documents; where no labels were configured, theirs are taken.
+            nlp: The pipeline.
+            labels: Names, or what `label_data` gave; they replace those that were configured.
+        """
+        validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
+        if labels is not None:
+            if isinstance(labels, Mapping):
+                self.schema = LabelSchema.from_dict(labels)
+            else:
+                self.schema = LabelSchema.from_labels(labels, self.schema.negative_label)
+        elif not self.schema_given:
+            found = {
+                relation.label
+                for example in get_examples()
+                for attr in (PAIRS, RELATIONS)
+                for relation in getattr(example.reference._, attr)
+            }
+            if found - {self.schema.negative_label}:
+                self.schema = LabelSchema.from_labels(sorted(found), self.schema.negative_label)
+        self._check_thresholds()
+        self.model.load()
+
+    # -- annotation --------------------------------------------------------------------------------
+
+    def __call__(self, doc: Doc) -> Doc:
+        """Write the relations of one document to `doc._.<attr>`."""
+        self.model.load()
+        try:
+            self._annotate([self._ask(doc)])
+        except Exception as error:
+            self.get_error_handler()(self.name, self, [doc], error)
+        return doc
+
+    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
+        """Annotate a stream; instances of several documents are labelled together.
+
+        A document that fails goes to the error handler alone.
+
+        Args:
+            stream: Documents.
+            batch_size: Most documents held back at a time; how many instances are labelled together is the
+                component's own `batch_size`.
+        """
+        self.model.load()
+        handle = self.get_error_handler()
+        held: list[_Asked] = []
+        for doc in stream:
+            try:
+                held.append(self._ask(doc))
+            except Exception as error:
+                handle(self.name, self, [doc], error)
+                continue
+            if len(held) >= batch_size or sum(len(asked.instances) for asked in held) >= self.batch_size:
+                yield from self._annotated(held, handle)
+                held = []
+        yield from self._annotated(held, handle)
+
+    def _annotated(self, held: list[_Asked], handle: Callable) -> Iterator[Doc]:
+        try:
+            self._annotate(held)
+        except Exception as error:
+            if len(held) == 1:
+                handle(self.name, self, [held[0].doc], error)
+                return
+            # One of them fails: each is tried alone, so that the others keep their relations.
+            for asked in held:
+                yield from self._annotated([asked], handle)
+            return
+        yield from (asked.doc for asked in held)
+
+    def _ask(self, doc: Doc) -> _Asked:
+        """The instances of a document, and the report of what is left out."""
+        candidates = self.candidates(doc, self.schema)
+        instances = make_instances(doc, candidates.pairs, self.schema)
+        fitting = self.model.fit(instances, self.max_context_tokens)
+        kept = [(pair, fit) for pair, fit in zip(candidates.pairs, fitting, strict=True) if fit is not None]
+        skipped = dict(candidates.skipped)
+        if too_long := len(instances) - len(kept):
+            skipped["too_long"] = too_long
+        report = {
+            "considered": candidates.considered,
+            "scored": len(kept),
+            "shortened": sum(fit not in (None, whole) for fit, whole in zip(fitting, instances, strict=True)),
+            "skipped": skipped,
+        }
+        return _Asked(doc, [pair for pair, _ in kept], [fit for _, fit in kept], candidates.typed, report)
+
+    def _annotate(self, asked: Sequence[_Asked]) -> None:
+        """Label all instances together and write the records; no document is written if one fails."""
+        instances = [instance for one in asked for instance in one.instances]
+        columns, log_probs = self.model.best(instances, self.schema, 1, self._allowed(asked))
+        start = 0
+        results = []
+        for one in asked:
+            rows = range(start, start + len(one.pairs))
+            start = rows.stop
+            found = (
+                self._decide(one.doc, pair, int(columns[row, 0]), float(log_probs[row, 0]))
+                for pair, row in zip(one.pairs, rows, strict=True)
+            )
+            results.append([record for record in found if record is not None])
+        for one, records in zip(asked, results, strict=True):
+            write_records(one.doc, records, self.attr)
+            write_report(one.doc, one.report, self.attr)
+            self._warn(one.report)
+
+    def _allowed(self, asked: Sequence[_Asked]) -> np.ndarray | None:
+        """Which labels the types of each instance allow: bool (n_instances, n_labels); None allows all."""
+        if not any(label.types for label in self.schema.labels):
+            return None
+        everything = np.ones(len(self.schema.labels), dtype=bool)
+        rows = [
+            self.schema.allowed(instance.head_mention.type, instance.tail_mention.type)
+            if one.typed
+            else everything
+            for one in asked
+            for instance in one.instances
+        ]
+        return np.stack(rows) if rows else None
+
+    def _decide(self, doc: Doc, pair: tuple[Span, Span], column: int, log_prob: float) -> Record | None:
+        label, score = self.schema.names[column], float(np.exp(log_prob))
+        if label == self.schema.negative_label or score < self.label_thresholds.get(label, self.threshold):
+            return None
+        return make_record(doc, (*pair, label, score))
+
+    def _warn(self, report: Mapping[str, Any]) -> None:
+        skipped = report["skipped"]
+        cut = {reason: skipped[reason] for reason in ("cap", "too_long") if skipped.get(reason)}
+        if report["shortened"]:
+            cut["shortened"] = report["shortened"]
+        if cut and not self._warned:
+            self._warned = True
+            told = ", ".join(f"{number} {reason}" for reason, number in cut.items())
+            warnings.warn(
+                f"{self.name}: a document is too long or too full for all of its pairs to be asked about in "
+                f"full ({told}); doc._.{report_name(self.attr)} says what was left out. Later documents are "
+                "counted there without a warning.",
+                stacklevel=4,
+            )
+
+    # -- scoring -----------------------------------------------------------------------------------
+
+    def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
+        """Score predicted relations against gold ones; see `spacy_slmre.scorer.score_relations`."""
+        if self.scorer is None:
+            return {}
+        examples = list(examples)
+        validate_examples(examples, f"{type(self).__name__}.score")
+        return self.scorer(
+            examples,
+            **{
+                "attr": self.attr,
+                "labels": self.labels,
+                "propose": lambda doc: self.candidates(doc, self.schema).pairs,
+                **kwargs,
+            },
+        )
+
+    # -- serialisation -----------------------------------------------------------------------------
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
+        """Write labels, changed settings and the model into a folder."""
+        writers = {
+            "cfg.json": lambda file: srsly.write_json(file, self._saved()),
+            "model": lambda folder: self.model.save(folder, embed=self.weights == "embed"),
+        }
+        util.to_disk(path, writers, exclude)
+
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> RelationPipe:
+        """Read what `to_disk` wrote."""
+        readers = {
+            "cfg.json": lambda file: self._restore(srsly.read_json(file)),
+            "model": self._restore_model,
+        }
+        util.from_disk(path, readers, exclude)
+        return self
+
+    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
+        """The same as bytes."""
+        writers = {"cfg": lambda: srsly.json_dumps(self._saved()), "model": self._model_to_bytes}
+        return util.to_bytes(writers, exclude)
+
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> RelationPipe:
+        """Read what `to_bytes` gave."""
+        readers: dict[str, Callable[[bytes], Any]] = {
+            "cfg": lambda data: self._restore(srsly.json_loads(data)),
+            "model": self._model_from_bytes,
+        }
+        util.from_bytes(bytes_data, readers, exclude)
+        return self
+
+    def _restore_model(self, folder: Path) -> None:
+        self.model = self.model.restore(folder)
+
+    def _model_to_bytes(self) -> bytes:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            self.model.save(folder, embed=self.weights == "embed")
+            files = sorted(file for file in folder.rglob("*") if file.is_file())
+            return srsly.msgpack_dumps(
+                {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+            )
+
+    def _model_from_bytes(self, data: bytes) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name).resolve()
+            for path, content in srsly.msgpack_loads(data).items():
+                target = (folder / path).resolve()
+                if not target.is_relative_to(folder):
+                    raise ValueError(
+                        f'The bytes name a file outside the pipeline ("{path}"): they are damaged.'
+                    )
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+            self.model = self.model.restore(folder, temporary=True)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "schema": self.schema.to_dict(),
+            "threshold": self.threshold,
+            "label_thresholds": dict(self.label_thresholds),
+        }
+
+    def _saved(self) -> dict[str, Any]:
+        return {"configured": self._configured, "current": self._state()}
+
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        # What was changed since the component was made (labels learnt, thresholds fitted) is restored;
+        # what the config now says otherwise than when it was saved was changed on purpose, and stays.
+        state = {
+            key: saved["current"][key] if self._configured[key] == saved["configured"][key] else own
+            for key, own in self._state().items()
+        }
+        self.schema = LabelSchema.from_dict(state["schema"])
+        self.threshold = state["threshold"]
+        self.label_thresholds = dict(state["label_thresholds"])
+        self._check_thresholds()
+
+    def _check_thresholds(self) -> None:
+        for label, value in [("threshold", self.threshold), *self.label_thresholds.items()]:
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{self.name}: the threshold {label} = {value} is no probability (0 to 1).")
+        if unknown := set(self.label_thresholds) - set(self.schema.names):
+            raise ValueError(
+                f"{self.name}.label_thresholds has unknown labels: {', '.join(sorted(unknown))}. "
+                f"The labels are: {', '.join(self.schema.names)}."
+            )

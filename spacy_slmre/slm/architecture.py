@@ -1,0 +1,127 @@
+"""The small language model as an architecture of spaCy's configs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spacy_slmre.instances import RelationInstance
+from spacy_slmre.slm.adapter import Adapter, AdapterRecord
+from spacy_slmre.slm.loading import PACKAGED_BASE, ModelError
+from spacy_slmre.slm.model import SmallLM
+from spacy_slmre.slm.prompts import PromptStyle
+from spacy_slmre.slm.settings import SmallLMSettings
+
+
+def make_small_lm(
+    base: str | None = None,
+    revision: str | None = None,
+    adapter: str | None = None,
+    quantization: str | None = "nf4",
+    keep_4bit: bool = False,
+    dtype: str = "auto",
+    device: str = "auto",
+    max_batch_tokens: int = 512,
+    prefix_cache: bool = True,
+    label_list: bool | None = None,
+    definitions: bool | None = None,
+    demonstrations: str | None = None,
+    templates: str | None = None,
+) -> SmallLM:
+    """Registered as `@architectures = "spacy-slmre.SmallLM.v1"`. Nothing is contacted, no weights are read.
+
+    What an adapter records of itself (base model and prompt style) is taken from it; a setting given here
+    that says otherwise is an error.
+
+    Args:
+        base: "smollm2-135m-instruct" (the packaged model, the default), a folder, or a hub id.
+        revision: Commit or tag on the hub.
+        adapter: Folder of an adapter.
+        quantization: "nf4" for 4-bit weights, null for none.
+        keep_4bit: Keep weights in 4 bits on a CPU, where they are otherwise brought back to `dtype`.
+        dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware computes in it.
+        device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU where there is one.
+        max_batch_tokens: Tokens of one packed sequence; memory grows with its square.
+        prefix_cache: Compute the instruction once and keep it.
+        label_list: The instruction lists the labels (default: yes).
+        definitions: The list gives their definitions (default: yes).
+        demonstrations: JSONL file of labelled instances shown in the instruction, each with "text",
+            "head" and "tail" as [start, end, type], and "label".
+        templates: Folder with system.jinja, context.jinja and query.jinja.
+
+    Raises:
+        ModelError: A setting is out of its range, or contradicts the adapter.
+    """
+    # A saved pipeline brings adapter, demonstrations and templates along, while its config still names the
+    # files that they came from: that these are gone is an error only when the model is wanted without them.
+    found: Adapter | None = None
+    problem: ModelError | None = None
+    style = PromptStyle()
+    given: dict[str, Any] = {"label_list": label_list, "definitions": definitions}
+    given = {name: value for name, value in given.items() if value is not None}
+    try:
+        if adapter is not None:
+            found = Adapter.from_folder(adapter)
+        if demonstrations is not None:
+            given["demonstrations"] = read_demonstrations(Path(demonstrations))
+        if templates is not None:
+            given["templates"] = PromptStyle.from_folder(templates).templates
+    except ModelError as error:
+        problem = error
+    except ValueError as error:
+        problem = ModelError(str(error))
+    record = found.record if found is not None else None
+    if record is not None:
+        _check_record(record, given)
+        style, base = record.style, base or record.base.name
+        revision = revision or record.base.revision
+    else:
+        style = PromptStyle(**given)
+    settings = SmallLMSettings(
+        base=base or PACKAGED_BASE,
+        revision=revision,
+        quantization=quantization,
+        keep_4bit=keep_4bit,
+        dtype=dtype,
+        device=device,
+        max_batch_tokens=max_batch_tokens,
+        prefix_cache=prefix_cache,
+        style=style,
+    )
+    return SmallLM(settings, found, problem=problem)
+
+
+def _check_record(record: AdapterRecord, given: Mapping[str, Any]) -> None:
+    """Raise where a setting contradicts what the adapter was tuned with."""
+    for name, value in given.items():
+        if getattr(record.style, name) != value:
+            raise ModelError(
+                f"model.{name} contradicts the adapter, which was tuned with another value "
+                f"({getattr(record.style, name)!r}). Leave model.{name} out, or tune an adapter with it."
+            )
+
+
+def read_demonstrations(path: Path) -> tuple[dict[str, Any], ...]:
+    """Labelled instances from JSONL.
+
+    Raises:
+        ModelError: The file cannot be read, or a line is no labelled instance.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ModelError(f'model.demonstrations = "{path}" cannot be read: {error.strerror}.') from error
+    demonstrations = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            instance = RelationInstance.from_dict(json.loads(line))
+        except ValueError as error:
+            raise ModelError(f"{path}:{number}: {error}") from error
+        if not instance.label:
+            raise ModelError(f'{path}:{number}: a demonstration needs a "label".')
+        demonstrations.append(instance.to_dict())
+    return tuple(demonstrations)

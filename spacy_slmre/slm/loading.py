@@ -1,0 +1,310 @@
+"""Base models: finding them, checking them before anything runs, loading them in 4 bits or plain.
+
+A base model is a folder in Hugging Face's form with weights as safetensors. Nothing here executes code
+from a model folder, and pickled weights are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger("spacy")
+
+PACKAGED_BASE = "smollm2-135m-instruct"
+"""Name of the base model that `python -m spacy slmre download-base` installs, without a model hub."""
+CACHE_VARIABLE = "SPACY_SLMRE_CACHE"
+ORIGIN_FILE = "slmre_origin.json"
+"""In a folder that we wrote: from which weights it was made."""
+MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
+"""What of a model repository is fetched or copied: no pickles, no code."""
+
+# Forked worker processes inherit torch's thread pool without its threads, and would wait for them for
+# ever; a pool of one thread needs none.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
+class ModelError(ValueError):
+    """A model cannot be used; the message names the setting and the remedy."""
+
+
+@dataclass(frozen=True)
+class BaseIdentity:
+    """Which base model this is.
+
+    Attributes:
+        name: Packaged name, folder or hub id.
+        revision: Commit or tag on the hub, where given.
+        fingerprint: Of the weights themselves; a 4-bit copy keeps that of the weights it was made from.
+    """
+
+    name: str
+    revision: str | None = None
+    fingerprint: str | None = None
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+def cache_folder() -> Path:
+    """Where converted models lie: $SPACY_SLMRE_CACHE, else the user's cache folder."""
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spacy-slmre"
+
+
+def packaged_folder() -> Path:
+    """Where `download-base` puts the packaged base model."""
+    return cache_folder() / f"{PACKAGED_BASE}-nf4"
+
+
+def locate_base(name: str, revision: str | None = None) -> Path:
+    """The folder of a base model, fetched from the hub only where it lies nowhere on this machine.
+
+    Args:
+        name: `PACKAGED_BASE`, a folder, or a hub id ("owner/model").
+        revision: Commit or tag on the hub.
+
+    Raises:
+        ModelError: It is nowhere to be found, or its folder cannot be used.
+    """
+    if name == PACKAGED_BASE:
+        folder = packaged_folder()
+        if not (folder / "config.json").exists():
+            raise ModelError(
+                f'model.base = "{name}": the packaged base model is not installed (looked in {folder}). '
+                "Install it once with:\n    python -m spacy slmre download-base"
+            )
+    elif Path(name).expanduser().is_dir():
+        folder = Path(name).expanduser()
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+        folder = _fetch(name, revision)
+    else:
+        raise ModelError(
+            f'model.base = "{name}": no such folder, no hub id of the form "owner/model", and not the '
+            f'packaged model "{PACKAGED_BASE}".'
+        )
+    check_folder(folder, name)
+    return folder
+
+
+def _fetch(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    for local in (True, False):
+        try:
+            return Path(
+                snapshot_download(
+                    name, revision=revision, allow_patterns=list(MODEL_FILES), local_files_only=local
+                )
+            )
+        except Exception as error:
+            failure = error
+    raise ModelError(
+        f'model.base = "{name}"{f" at revision {revision}" if revision else ""}: no such folder here, not in '
+        f"the Hugging Face cache, and the hub could not serve it ({type(failure).__name__}). Check the name, "
+        f"or fetch it on a machine with a network (`hf download {name}`) and give the folder as model.base."
+    ) from failure
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """Refuse a folder that is no model, has no safetensors, or wants to run code of its own.
+
+    Raises:
+        ModelError: With what was found and what to do.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f'model.base = "{name}": {folder} has no config.json, so it is no model.') from error
+    except ValueError as error:
+        raise ModelError(f'model.base = "{name}": {folder / "config.json"} is no JSON ({error}).') from error
+    if not list(folder.glob("*.safetensors")):
+        pickles = [path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)]
+        found = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
+        raise ModelError(
+            f'model.base = "{name}": {folder} holds {found}. Weights are read from safetensors alone, since '
+            "a pickle can run code: take a revision that has them, or convert it where you trust it with "
+            "`save_pretrained`."
+        )
+    if "auto_map" in config:
+        raise ModelError(
+            f'model.base = "{name}" asks for code from its own folder (auto_map in config.json), which is '
+            "never run. Take a model whose architecture transformers itself has."
+        )
+    if "sliding_attention" in (config.get("layer_types") or ()) or config.get("use_sliding_window"):
+        raise ModelError(
+            f'model.base = "{name}" has sliding-window attention layers, which cannot see the shared prompt '
+            "tree as a whole. Take a model with full attention (SmolLM2, Qwen2.5, Llama 3.2, SmolLM3, …)."
+        )
+    for setting in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if config.get(setting) not in (None, 1, 1.0):
+            raise ModelError(f'model.base = "{name}" scales its logits ({setting}), which is not supported.')
+
+
+def identify(folder: Path, name: str, revision: str | None = None) -> BaseIdentity:
+    """Name, revision and fingerprint of a base model's folder."""
+    origin = folder / ORIGIN_FILE
+    if origin.exists():
+        return BaseIdentity(name, revision, json.loads(origin.read_text(encoding="utf-8"))["fingerprint"])
+    return BaseIdentity(name, revision, fingerprint(*sorted(folder.glob("*.safetensors"))))
+
+
+def fingerprint(*files: Path) -> str:
+    """A hash of weight files: their sizes, first 64 KiB (names and shapes) and 256 spots spread over each.
+
+    It tells one training's weights from another's in a moment, for files of any size. It is no proof
+    against someone who alters a file with intent.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{size}\n".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(1 << 16))
+            for spot in range(256):
+                stream.seek(size * spot // 256)
+                digest.update(stream.read(1024))
+    return digest.hexdigest()[:32]
+
+
+# -- loading -------------------------------------------------------------------------------------------
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device for a setting; "auto" is the GPU where there is one.
+
+    Raises:
+        ModelError: It is no device, or there is no GPU.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f'model.device = "{device}" is no device: use "auto", "cpu" or "cuda".') from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f'model.device = "{device}", but torch finds no GPU here: use "auto" or "cpu".')
+    return resolved
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The compute type for a setting; "auto" is bfloat16 where the hardware computes in it, else float32.
+
+    Raises:
+        ModelError: It is no compute type that is supported.
+    """
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype in types:
+        return types[dtype]
+    if dtype != "auto":
+        raise ModelError(f'model.dtype = "{dtype}": use "auto", {", ".join(map(repr, types))}.')
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def load_base(
+    folder: Path,
+    *,
+    quantization: str | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    keep_4bit: bool = False,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load weights and tokenizer from a checked folder, in evaluation mode.
+
+    Args:
+        folder: What `locate_base` gave.
+        quantization: "nf4" puts the linear layers through 4 bits (NF4, double quantisation); None does not.
+            Weights that lie in 4 bits on disk are loaded from these in either case.
+        dtype: Compute type.
+        device: Where to.
+        keep_4bit: Keep the weights in 4 bits on a CPU too (a quarter of the memory, several times
+            slower). By default they are brought back to `dtype` there, with exactly the 4-bit values.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    in_4bit = quantization == "nf4" or "quantization_config" in config
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "attn_implementation": "sdpa",
+        "use_safetensors": True,
+        "local_files_only": True,
+        "trust_remote_code": False,
+    }
+    if in_4bit:
+        options["device_map"] = {"": device}
+        if "quantization_config" not in config:
+            options["quantization_config"] = nf4_config(dtype)
+    with quiet_loading():
+        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if in_4bit:
+            correct_4bit_layers(model, dtype)
+            if device.type == "cpu" and not keep_4bit:
+                model = model.dequantize(dtype=dtype)
+            # What was saved in another type and is not 4-bit (embeddings, norms) keeps it otherwise; buffers
+            # are left alone, since rotary frequencies must stay in float32.
+            for parameter in model.parameters():
+                if parameter.is_floating_point():
+                    parameter.data = parameter.data.to(dtype)
+    if not in_4bit:
+        torch.nn.Module.to(model, device)
+    return model.eval(), tokenizer
+
+
+def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 with double quantisation, as QLoRA (arXiv 2305.14314) has it."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def correct_4bit_layers(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Set the compute type, and keep bitsandbytes from re-packing weights on AVX512-BF16 processors.
+
+    The re-packed form is several times slower without an extra kernel, gives wrong gradients after an
+    evaluation in the middle of training, and cannot be saved without loss (bitsandbytes 0.50.2).
+    """
+    import bitsandbytes as bnb
+
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+            module.compute_dtype = dtype
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without transformers' progress bars and notes: a 0.2 s load needs none, and ours say more."""
+    verbosity = hf_logging.get_verbosity()
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()

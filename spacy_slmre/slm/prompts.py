@@ -1,0 +1,246 @@
+"""Prompts as trees: the tokens of prefix, context, query and answer, made apart so that parts are shared.
+
+A prompt reads: instruction and label list, demonstrations, the opening of the user's turn (together the
+*prefix*, the same for a whole corpus); the text with its entities numbered (the *context*); the pair, and
+the opening of the model's turn (the *query*). Every part is tokenised on its own and their tokens are
+joined, in tuning and in use alike, so that a prefix computed once fits every context.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from transformers import PreTrainedTokenizerBase
+
+from spacy_slmre.instances import Context, Mention, RelationInstance
+from spacy_slmre.schema import LabelSchema
+
+PARTS = ("system", "context", "query")
+# Stands for the user's turn while the chat template is rendered around it.
+_GAP = "\u2402GAP\u2403"
+# A chat template that states today's date would make another prompt, and other answers, every day.
+_FIXED_DATE = "{%- macro strftime_now(format) -%}01 January 2025{%- endmacro -%}"
+_THINKING = re.compile(r"<think>\s*</think>\s*")
+
+
+def default_templates() -> dict[str, str]:
+    """The templates that come with this package."""
+    folder = files("spacy_slmre") / "slm" / "templates"
+    return {part: _strip_last_newline((folder / f"{part}.jinja").read_text("utf-8")) for part in PARTS}
+
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """How instances are put into words. An adapter records the style that it was tuned with.
+
+    Attributes:
+        label_list: The instruction lists the labels ("schema-enumerated"); without, it is "generic".
+        definitions: The list gives each label's definition.
+        demonstrations: Labelled instances shown before the question, as `RelationInstance.to_dict` gives
+            them; two of them make the study's 2-shot style.
+        templates: Jinja text of "system" (gets `labels`, `definitions`), "context" (`text`) and "query"
+            (`head` and `tail`, each with `number`, `text`, `type`).
+    """
+
+    label_list: bool = True
+    definitions: bool = True
+    demonstrations: tuple[Mapping[str, Any], ...] = ()
+    templates: Mapping[str, str] = field(default_factory=default_templates)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, **settings: Any) -> PromptStyle:
+        """A style with the templates system.jinja, context.jinja and query.jinja of a folder.
+
+        Raises:
+            ValueError: One of the files is absent.
+        """
+        try:
+            templates = {
+                part: _strip_last_newline((Path(folder) / f"{part}.jinja").read_text(encoding="utf-8"))
+                for part in PARTS
+            }
+        except OSError as error:
+            raise ValueError(
+                f"model.templates: {error.filename} cannot be read ({error.strerror})."
+            ) from error
+        return cls(templates=templates, **settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "label_list": self.label_list,
+            "definitions": self.definitions,
+            "demonstrations": [dict(demonstration) for demonstration in self.demonstrations],
+            "templates": dict(self.templates),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PromptStyle:
+        """The inverse of `to_dict`."""
+        return cls(
+            label_list=bool(data["label_list"]),
+            definitions=bool(data["definitions"]),
+            demonstrations=tuple(data["demonstrations"]),
+            templates=dict(data["templates"]),
+        )
+
+
+class PromptBuilder:
+    """Token ids of the parts of prompts, for one tokenizer and one style.
+
+    Raises:
+        ValueError: A template has an error.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, style: PromptStyle) -> None:
+        self.tokenizer = tokenizer
+        self.style = style
+        # Templates may come with a downloaded adapter: the sandbox lets them fill in text and no more.
+        environment = ImmutableSandboxedEnvironment(autoescape=False)
+        try:
+            self._templates = {part: environment.from_string(style.templates[part]) for part in PARTS}
+        except TemplateError as error:
+            raise ValueError(f"A prompt template has an error: {error}") from error
+
+    def prefix(self, schema: LabelSchema) -> list[int]:
+        """Everything before the context."""
+        # A chat template writes the begin-of-text token itself where the model wants one.
+        return self._encode_frame(self._frame(schema)[0], bare=not self.tokenizer.chat_template)
+
+    def contexts(self, contexts: Sequence[Context]) -> list[list[int]]:
+        """The texts, with every mention numbered."""
+        return self._encode([self._context_text(context) for context in contexts])
+
+    def queries(self, instances: Sequence[RelationInstance]) -> list[list[int]]:
+        """The pairs, and the opening of the model's turn."""
+        opening = self._encode_frame(self._opening)
+        return [[*tokens, *opening] for tokens in self._encode([self._query_text(i) for i in instances])]
+
+    def answers(self, schema: LabelSchema) -> list[list[int]]:
+        """The labels' wordings, each closed by the end token; (n_labels,) lists."""
+        wordings = self._encode([label.wording for label in schema.labels])
+        return [[*tokens, self.end_token] for tokens in wordings]
+
+    def text(self, instance: RelationInstance, schema: LabelSchema) -> str:
+        """The whole prompt of one instance, to be read or to be given to another program."""
+        before, after = self._frame(schema)
+        return before + self._context_text(instance.context) + self._query_text(instance) + after
+
+    def token_offsets(self, text: str) -> list[tuple[int, int]]:
+        """Character offsets (start, end) of the tokens of a bare text."""
+        encoded = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True
+        )
+        return encoded["offset_mapping"]
+
+    @cached_property
+    def end_token(self) -> int:
+        """The token that closes an answer: the end of the turn, else a line break."""
+        if self.tokenizer.eos_token_id is not None:
+            return int(self.tokenizer.eos_token_id)
+        return self._encode(["\n"])[0][-1]
+
+    @cached_property
+    def _opening(self) -> str:
+        # The same for every schema, with demonstrations or without.
+        return self._wrap("", [])[1]
+
+    def _frame(self, schema: LabelSchema) -> tuple[str, str]:
+        """The text before and after the user's words."""
+        labels = schema.labels if self.style.label_list else ()
+        system = self._templates["system"].render(labels=labels, definitions=self.style.definitions)
+        turns = []
+        for data in self.style.demonstrations:
+            shown = RelationInstance.from_dict(data)
+            if shown.label not in schema.index:
+                raise ValueError(
+                    f'A demonstration has the label "{shown.label}", which the schema lacks. Its labels are: '
+                    f"{', '.join(schema.names)}."
+                )
+            question = self._context_text(shown.context) + self._query_text(shown)
+            turns.append((question, schema.labels[schema.index[shown.label]].wording))
+        return self._wrap(system, turns)
+
+    def _wrap(self, system: str, turns: Sequence[tuple[str, str]]) -> tuple[str, str]:
+        if not self.tokenizer.chat_template:
+            told = "".join(f"{question}\n{answer}\n\n" for question, answer in turns)
+            return f"{system}\n\n{told}", "\n"
+        rendered = self._render_chat(system, turns)
+        before, _, after = rendered.rpartition(_GAP)
+        return before, after
+
+    def _render_chat(self, system: str, turns: Sequence[tuple[str, str]]) -> str:
+        talk = [
+            message
+            for question, answer in turns
+            for message in (
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": answer},
+            )
+        ]
+        talk.append({"role": "user", "content": _GAP})
+        try:
+            rendered = self._apply_template([{"role": "system", "content": system}, *talk])
+        except TemplateError:
+            # Some models know no system turn: the first user turn begins with the instruction.
+            talk[0] = {"role": "user", "content": f"{system}\n\n{talk[0]['content']}"}
+            rendered = self._apply_template(talk)
+        # Templates of models that reason put in an empty thought; the answer here is a label and no more.
+        return _THINKING.sub("", rendered)
+
+    def _apply_template(self, messages: list[dict[str, str]]) -> str:
+        return self.tokenizer.apply_chat_template(  # type: ignore[return-value]
+            messages,
+            chat_template=_FIXED_DATE + self.tokenizer.chat_template,
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+        )
+
+    def _context_text(self, context: Context) -> str:
+        return self._templates["context"].render(text=number_mentions(context))
+
+    def _query_text(self, instance: RelationInstance) -> str:
+        return self._templates["query"].render(
+            head=_describe(instance, instance.head), tail=_describe(instance, instance.tail)
+        )
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        """Tokens of the users' words, in which "<|im_end|>" is nothing but characters."""
+        if not texts:
+            return []
+        return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def _encode_frame(self, text: str, *, bare: bool = False) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=bare)["input_ids"]
+
+
+def number_mentions(context: Context) -> str:
+    """The text with each mention in brackets behind its number: "[1 Ann] met [2 Bo]"."""
+    inserts: list[tuple[int, int, int, str]] = []
+    for number, mention in enumerate(context.mentions, 1):
+        # At one place, brackets close before others open; the longer mention opens first, closes last.
+        inserts.append((mention.start, 1, -mention.end, f"[{number} "))
+        inserts.append((mention.end, 0, -mention.start, "]"))
+    pieces, position = [], 0
+    for place, _, _, insert in sorted(inserts):
+        pieces += [context.text[position:place], insert]
+        position = place
+    return "".join([*pieces, context.text[position:]])
+
+
+def _describe(instance: RelationInstance, position: int) -> dict[str, Any]:
+    mention: Mention = instance.context.mentions[position]
+    return {"number": position + 1, "text": instance.text_of(mention), "type": mention.type}
+
+
+def _strip_last_newline(text: str) -> str:
+    return text.removesuffix("\n")

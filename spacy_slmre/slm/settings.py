@@ -1,0 +1,37 @@
+"""Settings of a small language model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from spacy_slmre.slm import loading
+from spacy_slmre.slm.loading import PACKAGED_BASE, ModelError
+from spacy_slmre.slm.prompts import PromptStyle
+
+
+@dataclass(frozen=True)
+class SmallLMSettings:
+    """Settings of a `SmallLM`; `make_small_lm` says what each means.
+
+    Raises:
+        ModelError: A setting is out of its range.
+    """
+
+    base: str = PACKAGED_BASE
+    revision: str | None = None
+    quantization: str | None = "nf4"
+    keep_4bit: bool = False
+    dtype: str = "auto"
+    device: str = "auto"
+    max_batch_tokens: int = 512
+    prefix_cache: bool = True
+    style: PromptStyle = field(default_factory=PromptStyle)
+
+    def __post_init__(self) -> None:
+        if self.quantization not in (None, "nf4"):
+            raise ModelError(f'model.quantization = "{self.quantization}": use "nf4", or null for none.')
+        if self.max_batch_tokens < 1:
+            raise ModelError(f"model.max_batch_tokens = {self.max_batch_tokens}, but it must be at least 1.")
+        if not self.base:
+            raise ModelError(f'model.base is empty: give "{PACKAGED_BASE}", a folder or a hub id.')
+        loading.resolve_dtype(self.dtype, loading.resolve_device(self.device))

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+import spacy
+import torch
+from spacy.language import Language
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    SmolLM3Config,
+)
+
+from spacy_slmre.slm.loading import packaged_folder
+from spacy_slmre.slm.model import SmallLM
+from spacy_slmre.slm.settings import SmallLMSettings
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Machines that run tests are shared; how long an example takes says nothing.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
+# For tiny networks a second thread only waits for the first, on a busy machine for very long.
+ALL_THREADS = torch.get_num_threads()
+torch.set_num_threads(1)
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+CORPUS = [
+    "Ann Lee was born in Rome and works for the Red Mill in Paris, where her sister Bo lives.",
+    "place of birth place of death employer member of sibling spouse no relation author founded by",
+    "You label the relation that a text states between two of its entities, from the head to the tail.",
+    "Answer with one of these: Head: [1] Tail: [2] (PER) (LOC) (ORG) Text: 0 1 2 3 4 5 6 7 8 9",
+]
+ARCHITECTURES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "smollm3": SmolLM3Config}
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A small byte-level BPE tokenizer with a chat template."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.train_from_iterator(
+        CORPUS,
+        trainers.BpeTrainer(
+            vocab_size=420,
+            special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def random_network(architecture: str, vocabulary: int, seed: int = 0) -> torch.nn.Module:
+    config = ARCHITECTURES[architecture](
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        # Large weights make distributions far from uniform, so that a wrong mask shows.
+        initializer_range=0.3,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def make_lm(tokenizer: PreTrainedTokenizerFast) -> Callable[..., SmallLM]:
+    """Makes a SmallLM around a tiny random network in float32."""
+
+    def make(architecture: str = "llama", seed: int = 0, **settings: object) -> SmallLM:
+        options = {"dtype": "float32", "device": "cpu", "quantization": None, **settings}
+        return SmallLM(
+            SmallLMSettings(**options),
+            network=(random_network(architecture, len(tokenizer), seed), tokenizer),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Folder of a tiny random Llama, as any local model lies on disk."""
+    folder = tmp_path_factory.mktemp("tiny-base")
+    random_network("llama", len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_model(tiny_base: Path) -> dict:
+    """The model block of a config for the tiny base, in float32."""
+    return {
+        "@architectures": "spacy-slmre.SmallLM.v1",
+        "base": str(tiny_base),
+        "quantization": None,
+        "dtype": "float32",
+        "device": "cpu",
+    }
+
+
+PATTERNS = [
+    {"label": "PERSON", "pattern": name}
+    for name in ("Ann Lee", "Bo Lee", "Marie Curie", "Pierre Curie", "Ada Byron", "Zoë 🦊")
+] + [
+    {"label": "GPE", "pattern": "Rome"},
+    {"label": "GPE", "pattern": "Warsaw"},
+    {"label": "ORG", "pattern": "Red Mill"},
+]
+TEXTS = [
+    "Ann Lee was born in Rome. Her brother Bo Lee works for Red Mill in Warsaw.",
+    "Marie Curie married Pierre Curie.",
+    "Nobody is named here.",
+    "",
+    "Ada Byron knew Marie Curie, Pierre Curie, Ann Lee and Bo Lee of Red Mill in Rome and Warsaw.",
+    "Zoë 🦊 e\u0301toile met Ann Lee in Rome.",
+]
+
+
+@pytest.fixture
+def blank() -> Callable[[], Language]:
+    """Makes a pipeline with sentences and entities, and no relation component yet."""
+
+    def make() -> Language:
+        nlp = spacy.blank("en")
+        nlp.add_pipe("sentencizer")
+        nlp.add_pipe("entity_ruler").add_patterns(PATTERNS)
+        return nlp
+
+    return make
+
+
+@pytest.fixture
+def real_base() -> Iterator[str]:
+    """The packaged SmolLM2-135M; installed by `make test`, and required in CI."""
+    if not (packaged_folder() / "config.json").exists():
+        message = (
+            f"the packaged base model is not in {packaged_folder()}: python -m spacy slmre download-base"
+        )
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    torch.set_num_threads(ALL_THREADS)
+    yield "smollm2-135m-instruct"
+    torch.set_num_threads(1)

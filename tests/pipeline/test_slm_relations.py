@@ -1,0 +1,427 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import pickle
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import spacy
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+from thinc.api import ConfigValidationError
+
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.slm.loading import ModelError
+from tests.conftest import PATTERNS, TEXTS
+
+LABELS = ["place of birth", "place of death", "employer", "sibling"]
+
+
+@pytest.fixture
+def nlp(blank: Callable[[], Language], tiny_model: dict) -> Language:
+    nlp = blank()
+    nlp.add_pipe("slm_relations", config={"model": tiny_model, "labels": LABELS, "negative_label": None})
+    return nlp
+
+
+def found(doc: Doc) -> list[tuple]:
+    return [(r.head.start_char, r.tail.start_char, r.label) for r in doc._.relations]
+
+
+def scores(doc: Doc) -> list[float]:
+    return [relation.score for relation in doc._.relations]
+
+
+def test_add_pipe_reads_and_contacts_nothing() -> None:
+    nlp = spacy.blank("en")
+    component = nlp.add_pipe("slm_relations")
+    assert not component.model.is_loaded
+    assert component.schema == LabelSchema.general() and component.labels[-1] == "no_relation"
+    problems = nlp.analyze_pipes()
+    assert problems["summary"]["slm_relations"]["assigns"] == ["doc._.relations"]
+    assert problems["problems"]["slm_relations"] == ["doc.ents"]
+
+
+def test_writes_relations(nlp: Language) -> None:
+    doc = nlp(TEXTS[4])
+    assert len(doc._.relations) == 8 * 7
+    assert all(r.label in LABELS and 0 < r.score <= 1 for r in doc._.relations)
+    assert scores(doc) == sorted(scores(doc), reverse=True)
+    assert doc._.relations_report == {"considered": 56, "scored": 56, "shortened": 0, "skipped": {}}
+    assert doc.text == TEXTS[4] and len(doc.ents) == 8
+
+
+@pytest.mark.parametrize(("batch_size", "docs"), [(1, 1), (7, 2), (1000, 1000)])
+def test_pipe_equals_call(nlp: Language, batch_size: int, docs: int) -> None:
+    alone = [nlp(text) for text in TEXTS]
+    nlp.get_pipe("slm_relations").batch_size = batch_size
+    together = list(nlp.pipe(TEXTS, batch_size=docs))
+    assert [doc.text for doc in together] == TEXTS
+    for one, other in zip(alone, together, strict=True):
+        assert sorted(found(one)) == sorted(found(other))
+        assert scores(one) == pytest.approx(scores(other), abs=1e-4)
+
+
+def test_negative_label_and_thresholds(blank: Callable[[], Language], tiny_model: dict) -> None:
+    def run(**config: object) -> list:
+        nlp = blank()
+        nlp.add_pipe("slm_relations", config={"model": tiny_model, "labels": LABELS, **config})
+        return nlp(TEXTS[4])._.relations
+
+    everything = run(negative_label=None)
+    assert all(relation.label != "employer" for relation in run(negative_label="employer"))
+    median = everything[len(everything) // 2].score
+    assert len(run(negative_label=None, threshold=median)) == sum(r.score >= median for r in everything)
+    assert run(negative_label=None, threshold=1.0) == ()
+    label = everything[0].label
+    only = run(negative_label=None, threshold=1.0, label_thresholds={label: 0.0})
+    assert {r.label for r in only} == {label}
+    assert len(only) == sum(r.label == label for r in everything)
+
+
+def test_labels_are_confined_to_what_the_types_allow(
+    blank: Callable[[], Language], tiny_model: dict, tmp_path: Path
+) -> None:
+    schema = {
+        "negative_label": None,
+        "labels": [
+            {"name": "born", "types": [["PER", "LOC"]]},
+            {"name": "kin", "types": [["PER", "PER"]]},
+            {"name": "works", "types": [["PER", "ORG"]]},
+        ],
+    }
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    nlp = blank()
+    reference = {"@misc": "spacy-slmre.SchemaFile.v1", "path": str(tmp_path / "schema.json")}
+    nlp.add_pipe("slm_relations", config={"model": tiny_model, "schema": reference})
+    relations = nlp(TEXTS[4])._.relations
+    kinds = {(r.head.label_, r.label, r.tail.label_) for r in relations}
+    assert kinds == {("PERSON", "born", "GPE"), ("PERSON", "kin", "PERSON"), ("PERSON", "works", "ORG")}
+
+
+def test_other_attribute(blank: Callable[[], Language], tiny_model: dict) -> None:
+    nlp = blank()
+    nlp.add_pipe(
+        "slm_relations",
+        config={"model": tiny_model, "labels": LABELS, "attr": "links", "negative_label": None},
+    )
+    doc = nlp(TEXTS[0])
+    assert doc._.links and doc._.relations == () and doc._.links_report["scored"] == 8
+    assert doc[0:1]._.links
+
+
+def test_span_groups_with_nested_entities(blank: Callable[[], Language], tiny_model: dict) -> None:
+    nlp = blank()
+    candidates = {"@misc": "spacy-slmre.EntityPairs.v1", "spans_key": "args"}
+    component = nlp.add_pipe(
+        "slm_relations",
+        config={"model": tiny_model, "labels": LABELS, "negative_label": None, "candidates": candidates},
+    )
+    doc = nlp.make_doc("The University of Warsaw was cold.")
+    doc.spans["args"] = [Span(doc, 1, 4, "ORG"), Span(doc, 3, 4, "GPE")]
+    component(doc)
+    assert {(r.head.text, r.tail.text) for r in doc._.relations} == {
+        ("University of Warsaw", "Warsaw"),
+        ("Warsaw", "University of Warsaw"),
+    }
+
+
+# -- much and long -------------------------------------------------------------------------------------
+
+
+def test_long_sentence_is_shortened_and_told_once(nlp: Language) -> None:
+    filler = " ".join("word" for _ in range(2500))
+    text = f"Ann Lee {filler} Bo Lee knew Marie Curie {filler} in Rome"
+    with pytest.warns(UserWarning, match=r"relations_report") as caught:
+        doc, _ = nlp(text), nlp(text)
+    assert len(caught) == 1
+    report = doc._.relations_report
+    assert report["considered"] == 12 and report["scored"] == 2 and report["shortened"] == 2
+    assert report["skipped"] == {"too_long": 10}
+    assert {r.head.text for r in doc._.relations} == {"Bo Lee", "Marie Curie"}
+
+
+def test_three_hundred_entities(blank: Callable[[], Language], tiny_model: dict) -> None:
+    nlp = blank()
+    candidates = {"@misc": "spacy-slmre.EntityPairs.v1", "max_pairs": 500}
+    config = {"model": tiny_model, "labels": LABELS, "negative_label": None, "candidates": candidates}
+    nlp.add_pipe("slm_relations", config=config)
+    text = ", ".join(PATTERNS[n % 5]["pattern"] for n in range(300))
+    with pytest.warns(UserWarning, match="cap"):
+        doc = nlp(text)
+    assert len(doc.ents) == 300
+    report = doc._.relations_report
+    assert report["considered"] == 300 * 299
+    assert report["scored"] == 500 and report["skipped"] == {"cap": 300 * 299 - 500}
+    assert len(doc._.relations) == 500
+
+
+def test_prompt_that_fits_no_limit_names_the_setting(nlp: Language) -> None:
+    nlp.get_pipe("slm_relations").max_context_tokens = 1
+    with pytest.warns(UserWarning, match="too_long"):
+        doc = nlp(TEXTS[0])
+    assert doc._.relations_report["skipped"]["too_long"] == 8
+
+
+# -- errors --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["candidates", "model"])
+def test_failing_document_goes_to_the_error_handler_alone(
+    nlp: Language, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    component = nlp.get_pipe("slm_relations")
+    good = [nlp(text) for text in TEXTS]
+    if where == "candidates":
+        generate = component.candidates
+        monkeypatch.setattr(
+            component,
+            "candidates",
+            lambda doc, schema: 1 / 0 if "Nobody" in doc.text else generate(doc, schema),
+        )
+    else:
+        best = component.model.best
+
+        def fail(instances, *args):
+            if any("married" in instance.context.text for instance in instances):
+                raise RuntimeError("broken")
+            return best(instances, *args)
+
+        monkeypatch.setattr(component.model, "best", fail)
+    failed: list[str] = []
+    nlp.set_error_handler(lambda name, pipe, docs, error: failed.extend(doc.text for doc in docs))
+    docs = list(nlp.pipe(TEXTS))
+    assert failed == [TEXTS[2] if where == "candidates" else TEXTS[1]]
+    assert [doc.text for doc in docs] == [text for text in TEXTS if text not in failed]
+    assert [sorted(found(doc)) for doc in docs] == [
+        sorted(found(doc)) for doc in good if doc.text not in failed
+    ]
+
+
+def test_without_a_handler_errors_are_raised(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nlp.get_pipe("slm_relations"), "candidates", lambda doc, schema: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        nlp("Ann Lee was here.")
+    with pytest.raises(ZeroDivisionError):
+        list(nlp.pipe(TEXTS))
+
+
+def test_missing_model_is_told_before_any_document(blank: Callable[[], Language]) -> None:
+    nlp = blank()
+    model = {"@architectures": "spacy-slmre.SmallLM.v1", "base": "./nowhere"}
+    nlp.add_pipe("slm_relations", config={"model": model})
+    nlp.set_error_handler(lambda *args: None)
+
+    def texts() -> Iterator[str]:
+        pytest.fail("a document was asked for")
+        yield "Ann Lee"
+
+    with pytest.raises(ModelError, match="nowhere"):
+        list(nlp.pipe(texts()))
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        ({"labels": []}, ValueError, "label set is empty"),
+        ({"labels": ["a", "a"]}, ValueError, "more than once"),
+        ({"labels": "abc"}, ConfigValidationError, "labels"),
+        ({"threshold": 1.5}, ValueError, r"threshold = 1\.5 is no probability"),
+        ({"threshold": "high"}, ConfigValidationError, "threshold"),
+        ({"label_thresholds": {"zzz": 0.5}}, ValueError, "unknown labels: zzz"),
+        ({"batch_size": 0}, ValueError, r"slm_relations\.batch_size = 0"),
+        ({"max_context_tokens": 0}, ValueError, r"slm_relations\.max_context_tokens = 0"),
+        ({"weights": "none"}, ValueError, 'weights = "none"'),
+        ({"attr": "relation_pairs"}, ValueError, "gold annotation"),
+        ({"model": "smollm2"}, ConfigValidationError, "model"),
+        ({"candidates": {"@misc": "spacy-slmre.EntityPairs.v1", "max_pairs": 0}}, ValueError, "max_pairs"),
+    ],
+)
+def test_bad_settings_are_refused_where_the_component_is_made(
+    config: dict, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        spacy.blank("en").add_pipe("slm_relations", config=config)
+
+
+# -- labels and training examples ----------------------------------------------------------------------
+
+
+def test_labels_and_schema_are_not_both_given(tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text('{"labels": ["a"]}')
+    reference = {"@misc": "spacy-slmre.SchemaFile.v1", "path": str(tmp_path / "schema.json")}
+    with pytest.raises(ValueError, match="not both"):
+        spacy.blank("en").add_pipe("slm_relations", config={"labels": ["a"], "schema": reference})
+
+
+def test_initialize_takes_labels(blank: Callable[[], Language], tiny_model: dict) -> None:
+    nlp = blank()
+    component = nlp.add_pipe("slm_relations", config={"model": tiny_model})
+    reference = nlp.make_doc("Ann Lee met Bo Lee")
+    reference._.relation_pairs = [
+        (reference[0:2], reference[3:5], "knows"),
+        (reference[3:5], reference[0:2], "no_relation"),
+    ]
+    nlp.initialize(lambda: [Example(nlp.make_doc(reference.text), reference)])
+    assert component.labels == ("knows", "no_relation") and component.model.is_loaded
+    component.initialize(lambda: [Example(reference, reference)], nlp=nlp, labels=["a", "b"])
+    assert component.labels == ("a", "b", "no_relation")
+    component.initialize(
+        lambda: [Example(reference, reference)], nlp=nlp, labels=LabelSchema.general().to_dict()
+    )
+    assert (
+        component.schema == LabelSchema.general() and component.label_data == LabelSchema.general().to_dict()
+    )
+
+
+def test_initialize_keeps_configured_labels(nlp: Language) -> None:
+    nlp.initialize()
+    assert nlp.get_pipe("slm_relations").labels == tuple(LABELS)
+
+
+def test_add_label(nlp: Language) -> None:
+    component = nlp.get_pipe("slm_relations")
+    before = len(nlp(TEXTS[0])._.relations)
+    assert component.add_label("married_to") == 1 and component.add_label("married_to") == 0
+    assert component.schema.labels[-1].wording == "married to"
+    assert len(nlp(TEXTS[0])._.relations) == before
+    with pytest.raises(ValueError, match="A label is a string"):
+        component.add_label(3)
+
+
+def test_score_and_evaluate(nlp: Language) -> None:
+    reference = nlp(TEXTS[0])
+    gold = nlp.make_doc(TEXTS[0])
+    relation = reference._.relations[0]
+    far = (gold[0:2], gold[7:8], "sibling")
+    gold._.relations = [
+        (
+            gold[relation.head.start : relation.head.end],
+            gold[relation.tail.start : relation.tail.end],
+            relation.label,
+        ),
+        far,
+    ]
+    results = nlp.evaluate([Example(nlp.make_doc(gold.text), gold)])
+    assert results["rel_micro_p"] == pytest.approx(1 / 8)
+    assert results["rel_micro_r"] == results["rel_candidate_recall"] == 0.5
+    assert results["rel_per_type"][relation.label]["r"] > 0
+
+
+# -- saving --------------------------------------------------------------------------------------------
+
+
+def assert_same(one: Language, other: Language) -> None:
+    for a, b in zip(one.pipe(TEXTS), other.pipe(TEXTS), strict=True):
+        assert sorted(found(a)) == sorted(found(b))
+        assert scores(a) == pytest.approx(scores(b), abs=1e-5)
+
+
+@pytest.mark.parametrize("way", ["disk", "bytes"])
+@pytest.mark.parametrize("weights", ["reference", "embed"])
+def test_save_and_load(
+    nlp: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, weights: str
+) -> None:
+    monkeypatch.setenv("SPACY_SLMRE_CACHE", str(tmp_path / "cache"))
+    component = nlp.get_pipe("slm_relations")
+    component.weights = weights
+    component.add_label("married_to")
+    component.threshold = 0.2
+    nlp.to_disk(tmp_path / "pipeline")
+    again = spacy.load(tmp_path / "pipeline")
+    restored = again.get_pipe("slm_relations")
+    if way == "bytes":
+        again.get_pipe("slm_relations").add_label("forgotten")
+        assert restored.from_bytes(component.to_bytes()) is restored
+    assert restored.labels == component.labels and restored.threshold == 0.2
+    assert (restored.model.folder is not None) == (weights == "embed")
+    assert_same(nlp, again)
+
+
+def test_embedded_pipeline_needs_nothing_else(nlp: Language, tmp_path: Path, tiny_base: Path) -> None:
+    component = nlp.get_pipe("slm_relations")
+    component.weights = "embed"
+    nlp.to_disk(tmp_path / "pipeline")
+    config = (tmp_path / "pipeline" / "config.cfg").read_text()
+    (tmp_path / "pipeline" / "config.cfg").write_text(config.replace(str(tiny_base), "/gone"))
+    assert_same(nlp, spacy.load(tmp_path / "pipeline"))
+
+
+def test_embedding_quantises_what_runs_in_4_bits(
+    blank: Callable[[], Language], tiny_model: dict, tmp_path: Path
+) -> None:
+    nlp = blank()
+    model = {**tiny_model, "quantization": "nf4"}
+    config = {"model": model, "labels": LABELS, "negative_label": None, "weights": "embed"}
+    nlp.add_pipe("slm_relations", config=config)
+    list(nlp.pipe(TEXTS))
+    nlp.to_disk(tmp_path / "pipeline")
+    base = tmp_path / "pipeline" / "slm_relations" / "model" / "base"
+    assert "bnb_4bit_quant_type" in (base / "config.json").read_text()
+    assert_same(nlp, spacy.load(tmp_path / "pipeline"))
+
+
+def test_reference_to_other_weights_is_refused(nlp: Language, tmp_path: Path, tiny_base: Path) -> None:
+    import shutil
+
+    nlp.to_disk(tmp_path / "pipeline")
+    other = shutil.copytree(tiny_base, tmp_path / "other")
+    base = {"components": {"slm_relations": {"model": {"base": str(other)}}}}
+    assert_same(nlp, spacy.load(tmp_path / "pipeline", config=base))
+    data = bytearray((other / "model.safetensors").read_bytes())
+    data[-500:] = bytes(500)
+    (other / "model.safetensors").write_bytes(data)
+    with pytest.raises(ModelError, match="saved with other weights"):
+        spacy.load(tmp_path / "pipeline", config=base)("Ann Lee met Bo Lee.")
+
+
+def test_config_changed_after_saving_wins(nlp: Language, tmp_path: Path) -> None:
+    nlp.get_pipe("slm_relations").threshold = 0.25
+    nlp.to_disk(tmp_path)
+    assert spacy.load(tmp_path).get_pipe("slm_relations").threshold == 0.25
+    changed = spacy.load(tmp_path, config={"components": {"slm_relations": {"threshold": 0.75}}})
+    assert changed.get_pipe("slm_relations").threshold == 0.75
+
+
+def test_damaged_pipeline_folder(nlp: Language, tmp_path: Path) -> None:
+    nlp.to_disk(tmp_path)
+    (tmp_path / "slm_relations" / "model" / "model.json").write_text("{")
+    with pytest.raises(ModelError, match=r"model\.json is missing or damaged"):
+        spacy.load(tmp_path)
+
+
+def test_pickle_does_not_carry_weights(nlp: Language) -> None:
+    component = nlp.get_pipe("slm_relations")
+    list(nlp.pipe(TEXTS))
+    data = pickle.dumps(component)
+    assert len(data) < 100_000
+    doc = blank_doc = nlp.make_doc(TEXTS[0])
+    for _, pipe in nlp.pipeline[:-1]:
+        doc = pipe(doc)
+    assert found(pickle.loads(data)(blank_doc)) == found(nlp(TEXTS[0]))
+
+
+# -- processes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_n_process(nlp: Language, method: str) -> None:
+    # The prediction in this process comes first: forking after torch's threads have run can hang.
+    alone = [nlp(text) for text in TEXTS * 3]
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            together = list(nlp.pipe(TEXTS * 3, n_process=2, batch_size=4))
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert [sorted(found(doc)) for doc in together] == [sorted(found(doc)) for doc in alone]
+    for one, other in zip(alone, together, strict=True):
+        assert scores(one) == pytest.approx(scores(other), abs=1e-4)
+        assert one._.relations_report == other._.relations_report

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+import spacy
+from hypothesis import given
+from hypothesis import strategies as st
+from spacy.tokens import Doc, Span
+
+from spacy_slmre.candidates import entity_pairs, given_pairs
+from spacy_slmre.relations import install_extensions
+from spacy_slmre.schema import LabelSchema
+
+ANY = LabelSchema.from_labels(["knows"])
+
+
+@pytest.fixture
+def doc() -> Doc:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("sentencizer")
+    doc = nlp("Ann met Bo in Rome. Cy slept. Dee met Eva.")
+    ents = {"Ann": "PERSON", "Bo": "PERSON", "Rome": "GPE", "Cy": "PERSON", "Dee": "PERSON", "Eva": "PERSON"}
+    doc.ents = [Span(doc, t.i, t.i + 1, ents[t.text]) for t in doc if t.text in ents]
+    return doc
+
+
+def pairs(doc: Doc, schema: LabelSchema = ANY, **settings: object) -> tuple[set[str], dict[str, int]]:
+    found = entity_pairs(**settings)(doc, schema)
+    assert found.considered == len(found.pairs) + sum(found.skipped.values())
+    return {f"{head.text}-{tail.text}" for head, tail in found.pairs}, dict(found.skipped)
+
+
+def test_same_sentence_in_both_directions(doc: Doc) -> None:
+    found, skipped = pairs(doc)
+    assert found == {"Ann-Bo", "Bo-Ann", "Ann-Rome", "Rome-Ann", "Bo-Rome", "Rome-Bo", "Dee-Eva", "Eva-Dee"}
+    assert skipped == {"sentence": 22}
+
+
+def test_window_of_sentences(doc: Doc) -> None:
+    assert "Rome-Cy" in pairs(doc, max_sentences=2)[0] and "Rome-Dee" not in pairs(doc, max_sentences=2)[0]
+    assert len(pairs(doc, max_sentences=3)[0]) == 30
+
+
+def test_distance(doc: Doc) -> None:
+    found, skipped = pairs(doc, max_distance=1)
+    assert found == {"Ann-Bo", "Bo-Ann", "Bo-Rome", "Rome-Bo", "Dee-Eva", "Eva-Dee"}
+    assert skipped["distance"] == 2
+
+
+def test_types_are_mapped_before_constraints_apply(doc: Doc) -> None:
+    schema = LabelSchema.from_dict(
+        {"labels": [{"name": "born in", "types": [["PER", "LOC"]]}, "no_relation"]}
+    )
+    found, skipped = pairs(doc, schema)
+    assert found == {"Ann-Rome", "Bo-Rome"} and skipped["type"] == 6
+
+
+def test_cap_keeps_the_closest(doc: Doc) -> None:
+    found, skipped = pairs(doc, max_pairs=4, max_sentences=3)
+    assert len(found) == 4 and skipped["cap"] == 26
+    assert "Ann-Eva" not in found
+
+
+def test_overlapping_and_doubled_spans_from_a_group(doc: Doc) -> None:
+    doc.spans["args"] = [Span(doc, 0, 3, "X"), Span(doc, 2, 3, "Y"), Span(doc, 2, 3, "Z")]
+    found, skipped = pairs(doc, spans_key="args")
+    assert found == {"Ann met Bo-Bo", "Bo-Ann met Bo"} and skipped == {"same_span": 2}
+    assert pairs(doc, spans_key="absent") == (set(), {})
+
+
+def test_no_sentences_no_entities_no_text() -> None:
+    nlp = spacy.blank("en")
+    doc = nlp("Ann met Bo. Cy met Dee.")
+    assert pairs(doc) == (set(), {})
+    doc.ents = [Span(doc, 0, 1, "A"), Span(doc, 6, 7, "B")]
+    assert len(pairs(doc)[0]) == 2
+    assert pairs(nlp("")) == (set(), {})
+
+
+@pytest.mark.parametrize("setting", ["max_sentences", "max_pairs"])
+def test_limits_out_of_range_are_refused(setting: str) -> None:
+    with pytest.raises(ValueError, match=rf"candidates\.{setting} = 0"):
+        entity_pairs(**{setting: 0})
+
+
+def test_given_pairs(doc: Doc) -> None:
+    install_extensions()
+    doc._.relation_candidates = [(doc[0:1], doc[2:3])]
+    found = given_pairs()(doc, LabelSchema.general())
+    assert [(h.text, t.text) for h, t in found.pairs] == [("Ann", "Bo")] and not found.typed
+
+
+@given(st.data())
+def test_agrees_with_a_plain_count_of_all_pairs(data: st.DataObject) -> None:
+    length = data.draw(st.integers(1, 25))
+    starts = [True, *(data.draw(st.booleans()) for _ in range(length - 1))]
+    doc = Doc(spacy.blank("en").vocab, words=["w"] * length, sent_starts=starts)
+    spans = data.draw(st.sets(st.tuples(st.integers(0, length - 1), st.integers(1, 4)), max_size=8))
+    doc.spans["s"] = [Span(doc, s, min(s + n, length), "T") for s, n in spans]
+    window = data.draw(st.integers(1, 3))
+    sentence = [sum(starts[: i + 1]) for i in range(length)]
+    expected = sum(
+        a is not b
+        and (a.start, a.end) != (b.start, b.end)
+        and max(sentence[a.end - 1], sentence[b.end - 1]) - min(sentence[a.start], sentence[b.start]) < window
+        for a in doc.spans["s"]
+        for b in doc.spans["s"]
+    )
+    found = entity_pairs(spans_key="s", max_sentences=window)(doc, ANY)
+    assert len(found.pairs) == expected
+    assert found.considered == len(found.pairs) + sum(found.skipped.values())

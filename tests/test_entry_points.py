@@ -1,0 +1,38 @@
+"""Whatever this package announces to spaCy can be resolved, under the names that it announces."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import distribution
+
+import pytest
+import spacy
+from spacy.util import registry
+
+POINTS = [point for point in distribution("spacy-slmre").entry_points if point.group.startswith("spacy_")]
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point.group}:{point.name}")
+def test_entry_point_resolves(point) -> None:
+    assert callable(point.load())
+    if point.group == "spacy_factories":
+        assert spacy.blank("en").has_factory(point.name)
+    elif point.group == "spacy_cli":
+        assert "slmre" in registry.cli.get_all()
+    else:
+        assert registry.has(point.group.removeprefix("spacy_"), point.name)
+
+
+def test_all_groups_are_announced() -> None:
+    groups = {"factories", "architectures", "misc", "scorers", "readers", "cli"}
+    assert {f"spacy_{group}" for group in groups} <= {point.group for point in POINTS}
+
+
+def test_importing_entry_points_loads_nothing_heavy() -> None:
+    # spaCy imports every factory and command at start; torch comes with thinc wherever it is installed.
+    modules = {point.module for point in POINTS if point.group in ("spacy_factories", "spacy_cli")}
+    heavy = ("transformers", "peft", "bitsandbytes", "datasets", "spacy_llm")
+    code = f"import sys, {', '.join(modules)}; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import pickle
+from functools import partial
+
+import pytest
+import spacy
+from spacy.tokens import Doc, DocBin, Span
+
+from spacy_slmre.relations import Relation, install_extensions, join_docs, read_records, span_as_doc
+
+
+@pytest.fixture
+def doc() -> Doc:
+    install_extensions()
+    doc = spacy.blank("en")("Ann Lee was born in Rome. She works for Red Mill.")
+    doc.ents = [Span(doc, 0, 2, "PERSON"), Span(doc, 5, 6, "GPE"), Span(doc, 10, 12, "ORG")]
+    ann, rome, mill = doc.ents
+    doc._.relations = [(ann, rome, "place of birth", 0.5), Relation(ann, mill, "employer", 0.9)]
+    doc._.relation_pairs = [(ann, rome, "place of birth"), (rome, ann, "no_relation")]
+    doc._.relation_candidates = [(ann, rome), (rome, mill)]
+    return doc
+
+
+def as_text(doc: Doc) -> list[tuple]:
+    return [
+        (r.head.text, r.head.label_, r.label, r.tail.text, r.tail.label_, r.score) for r in doc._.relations
+    ]
+
+
+EXPECTED = [
+    ("Ann Lee", "PERSON", "employer", "Red Mill", "ORG", 0.9),
+    ("Ann Lee", "PERSON", "place of birth", "Rome", "GPE", 0.5),
+]
+
+
+def test_best_first(doc: Doc) -> None:
+    assert as_text(doc) == EXPECTED
+    assert str(doc._.relations[0]) == "Ann Lee – employer – Red Mill (0.90)"
+
+
+def test_span_relations(doc: Doc) -> None:
+    assert [r.label for r in doc[10:11]._.relations] == ["employer"]
+    assert [r.label for r in doc[0:1]._.relations] == ["employer", "place of birth"]
+    assert doc[2:4]._.relations == ()
+
+
+def test_gold_pairs_and_candidates(doc: Doc) -> None:
+    assert [(r.head.text, r.label) for r in doc._.relation_pairs] == [
+        ("Ann Lee", "place of birth"),
+        ("Rome", "no_relation"),
+    ]
+    assert [(h.text, t.text) for h, t in doc._.relation_candidates] == [
+        ("Ann Lee", "Rome"),
+        ("Rome", "Red Mill"),
+    ]
+
+
+def test_entities_keep_their_knowledge_base_id(doc: Doc) -> None:
+    doc.ents = [Span(doc, 0, 2, "PERSON", kb_id="Q1"), *doc.ents[1:]]
+    assert doc._.relations[0].head.kb_id_ == "Q1"
+
+
+@pytest.mark.parametrize("way", ["bytes", "docbin", "pickle", "copy"])
+def test_survives(doc: Doc, way: str) -> None:
+    vocab = spacy.blank("en").vocab
+    if way == "bytes":
+        doc = Doc(vocab).from_bytes(doc.to_bytes())
+    elif way == "docbin":
+        packed = DocBin(docs=[doc], store_user_data=True).to_bytes()
+        doc = next(iter(DocBin().from_bytes(packed).get_docs(vocab)))
+    elif way == "pickle":
+        doc = pickle.loads(pickle.dumps(doc))
+    else:
+        doc = doc.copy()
+    assert as_text(doc) == EXPECTED
+
+
+def test_retokenisation_keeps_relations(doc: Doc) -> None:
+    with doc.retokenize() as retokenizer:
+        retokenizer.merge(doc[0:2])
+    assert [(r.head.text, r.tail.text) for r in doc._.relations] == [
+        ("Ann Lee", "Red Mill"),
+        ("Ann Lee", "Rome"),
+    ]
+    assert doc[0].text == "Ann Lee"
+
+
+def test_record_that_no_longer_matches_is_left_out_with_a_warning(doc: Doc) -> None:
+    with doc.retokenize() as retokenizer:
+        retokenizer.merge(doc[4:6])
+    with pytest.warns(UserWarning, match="1 of 2 relation records"):
+        assert [r.label for r in doc._.relations] == ["employer"]
+    record = {
+        "head": {"start": 0, "end": 3, "text": "Bob", "type": ""},
+        "tail": {"start": 4, "end": 7, "text": "Lee", "type": ""},
+    }
+    with pytest.warns(UserWarning, match="1 of 1"):
+        assert read_records(doc, [record]) == []
+
+
+def test_split_and_join(doc: Doc) -> None:
+    first = span_as_doc(doc[0:7])
+    assert [r.label for r in first._.relations] == ["place of birth"]
+    assert len(first._.relation_pairs) == 2
+    other = spacy.blank("en")("Nobody is here")
+    joined = join_docs([Doc(doc.vocab, words=["Nobody", "here"]), doc, doc])
+    assert len(joined._.relations) == 4
+    assert {(r.head.text, r.tail.text) for r in joined._.relations} == {
+        ("Ann Lee", "Rome"),
+        ("Ann Lee", "Red Mill"),
+    }
+    assert len({r.head.start for r in joined._.relations}) == 2
+    second = span_as_doc(joined[len(joined) - len(doc) :])
+    assert as_text(second) == EXPECTED
+    assert other._.relations == ()
+    with pytest.raises(ValueError, match="no documents"):
+        join_docs([])
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (lambda doc: [(doc[0:1], doc[1:2])], "tuple"),
+        (lambda doc: ["relation"], "tuple"),
+        (lambda doc: [(doc[0:1], doc[1:1], "x")], "empty span"),
+        (lambda doc: [(doc[0:1], doc[1:2], "")], "label"),
+        (lambda doc: [(doc[0:1], doc[1:2], "x", float("nan"))], "not a number"),
+        (lambda doc: [(doc[0:1], spacy.blank("en")("other")[0:1], "x")], "its own document"),
+    ],
+)
+def test_bad_annotation_is_refused(doc: Doc, bad, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        doc._.relations = bad(doc)
+    assert as_text(doc) == EXPECTED
+
+
+def test_name_of_another_package_is_not_taken() -> None:
+    Doc.set_extension("taken", default=None)
+    try:
+        with pytest.raises(ValueError, match=r'Doc\._\.taken belongs to another package.*attr="…"'):
+            install_extensions("taken")
+    finally:
+        Doc.remove_extension("taken")
+    with pytest.raises(ValueError, match="attribute name"):
+        install_extensions("not a name")
+
+
+def test_extensions_are_installed_once() -> None:
+    install_extensions()
+    before = Doc.get_extension("relations")
+    install_extensions()
+    assert Doc.get_extension("relations") == before
+    # As a spawned worker process receives them.
+    getter = pickle.loads(pickle.dumps(before[2]))
+    assert isinstance(getter, partial)
+    Doc.set_extension("relations", getter=getter, setter=before[3], force=True)
+    install_extensions()
