@@ -17,8 +17,8 @@ from spacy_slmre.corpora.records import Record, Reject
 from spacy_slmre.corpora.sources import CorpusError
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, RelationLabel, wording_of
 
-benchmarks = catalogue.create("spacy_slmre", "benchmarks", entry_points=True)
-"""Cards by name. Another package adds one by the entry point group `spacy_slmre_benchmarks`."""
+benchmarks = catalogue.create("slmre", "benchmarks", entry_points=True)
+"""Cards by name. Another package adds one by the entry point group `slmre_benchmarks`."""
 
 NO_RELATION = RelationLabel(
     NEGATIVE_LABEL, "no relation", "none of the other relations holds between head and tail"

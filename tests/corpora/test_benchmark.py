@@ -24,7 +24,7 @@ NINE = {
 
 
 def test_every_entry_point_is_a_card_of_its_name():
-    points = entry_points(group="spacy_slmre_benchmarks")
+    points = entry_points(group="slmre_benchmarks")
     assert {point.name: point.load().name for point in points} == {name: name for name in CARDS}
     assert set(NINE) <= set(CARDS)
 
