@@ -18,8 +18,22 @@ slmre_cli = typer.Typer(
 spacy_app.add_typer(slmre_cli)
 
 from spacy_slmre.cli import (  # noqa: E402  (the commands register themselves on slmre_cli)
+    benchmarks,
+    convert,
+    debug_data,
     download_base,
     extract,
+    inspect,
+    mix,
 )
 
-__all__ = ["download_base", "extract", "slmre_cli"]
+__all__ = [
+    "benchmarks",
+    "convert",
+    "debug_data",
+    "download_base",
+    "extract",
+    "inspect",
+    "mix",
+    "slmre_cli",
+]

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections import Counter
+
+import pytest
+
+from spacy_slmre.corpora.benchmark import get_benchmark
+from spacy_slmre.corpora.conversion import convert
+from spacy_slmre.corpora.mixtures import (
+    Mixture,
+    make_manifest,
+    manifest_schemas,
+    read_manifest,
+    read_mixture,
+    verify_manifest,
+)
+from spacy_slmre.corpora.sources import CorpusError
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory, demo):
+    """demo (general, 348 pairs or so), conll04 (general, 30) and crossre (literary, 40 in 20 documents)."""
+    folder = tmp_path_factory.mktemp("mixed")
+    shutil.copytree(demo / "demo", folder / "demo")
+    conll = [
+        {
+            "tokens": ["Ann", str(n), "of", "Oslo"],
+            "entities": [[0, 2, "Peop"], [3, 4, "Loc"]],
+            "relations": [[0, 2, 3, 4, "Live_In"]],
+        }
+        for n in range(30)
+    ]
+    crossre = [
+        {
+            "doc_key": f"d{n}",
+            "sentence": ["Ann", str(n), "wrote", "Dust"],
+            "ner": [[0, 1, "writer"], [3, 3, "book"]],
+            "relations": [[3, 3, 0, 1, "artifact"], [0, 1, 3, 3, "role"]],
+        }
+        for n in range(20)
+    ]
+    for name, rows in (("conll04", conll), ("crossre", crossre)):
+        source = folder / f"{name}.json"
+        source.write_text(json.dumps(rows))
+        convert(get_benchmark(name), source, folder / name / "train.spacy", split="train", shard_size=8)
+    return folder
+
+
+def mixture(**changes):
+    values = {"name": "m", "benchmarks": ("demo", "conll04", "crossre"), "caps": {"train": 0}, "seed": 1}
+    return Mixture(**{**values, **changes})
+
+
+def sampled(manifest, split="train"):
+    return {s["benchmark"]: s["sample"]["pairs"] for s in manifest["splits"][split]["sources"]}
+
+
+def ids(manifest, corpora, nlp, split="train"):
+    return [
+        (doc.user_data["slmre.benchmark"], doc.user_data["slmre.id"], len(doc._.relation_pairs))
+        for doc in read_mixture(manifest, split, corpora, nlp.vocab)
+    ]
+
+
+def test_without_a_cap_everything_is_taken(corpora, nlp):
+    manifest = make_manifest(mixture(), corpora)
+    available = {s["benchmark"]: s["available"]["pairs"] for s in manifest["splits"]["train"]["sources"]}
+    assert sampled(manifest) == available and available["conll04"] == 30 and available["crossre"] == 40
+    read = Counter()
+    for name, _, pairs in ids(manifest, corpora, nlp):
+        read[name] += pairs
+    assert read == available
+
+
+@pytest.mark.parametrize("cap", [1, 37, 100])
+def test_a_cap_is_met_to_the_pair(corpora, nlp, cap):
+    manifest = make_manifest(mixture(caps={"train": cap}), corpora)
+    assert sum(sampled(manifest).values()) == manifest["splits"]["train"]["pairs"] == cap
+    docs = list(read_mixture(manifest, "train", corpora, nlp.vocab))
+    assert sum(len(doc._.relation_pairs) for doc in docs) == cap
+    assert len(docs) == manifest["splits"]["train"]["documents"]
+    for doc in docs:
+        kept = {(r.head.start_char, r.tail.start_char, r.label) for r in doc._.relation_pairs}
+        assert {(r.head.start_char, r.tail.start_char, r.label) for r in doc._.relations} <= kept
+
+
+def test_domains_are_balanced(corpora):
+    assert sampled(make_manifest(mixture(balance="domain", caps={"train": 60}), corpora))["crossre"] == 30
+    # The smaller domain bounds the larger one.
+    counts = sampled(make_manifest(mixture(balance="domain", caps={"train": 1000}), corpora))
+    assert counts["crossre"] == 40 and counts["demo"] + counts["conll04"] == 40
+
+
+def test_benchmarks_are_balanced(corpora):
+    counts = sampled(make_manifest(mixture(balance="benchmark", caps={"train": 75}), corpora))
+    assert counts == {"demo": 25, "conll04": 25, "crossre": 25}
+
+
+def test_a_manifest_says_all_that_is_needed(corpora, nlp, tmp_path):
+    manifest = make_manifest(mixture(caps={"train": 50}), corpora)
+    (tmp_path / "m.json").write_text(json.dumps(manifest))
+    again = read_manifest(tmp_path / "m.json")
+    assert ids(again, corpora, nlp) == ids(manifest, corpora, nlp)
+    assert make_manifest(mixture(caps={"train": 50}), corpora) == manifest
+    assert make_manifest(mixture(caps={"train": 50}, seed=2), corpora) != manifest
+    verify_manifest(again, "train", corpora)
+    schemas = manifest_schemas(again)
+    assert schemas["crossre"] == get_benchmark("crossre").schema and set(schemas) == {
+        "demo",
+        "conll04",
+        "crossre",
+    }
+
+
+def test_the_benchmarks_are_mixed(corpora, nlp):
+    names = [name for name, _, _ in ids(make_manifest(mixture(), corpora), corpora, nlp)]
+    changes = sum(first != second for first, second in itertools.pairwise(names))
+    assert changes > 20
+
+
+def test_a_changed_corpus_is_noticed(corpora, tmp_path):
+    shutil.copytree(corpora, tmp_path / "c")
+    manifest = make_manifest(mixture(), tmp_path / "c")
+    source = tmp_path / "c" / "conll04.json"
+    source.write_text(json.dumps(json.loads(source.read_text())[:-1]))
+    convert(get_benchmark("conll04"), source, tmp_path / "c" / "conll04" / "train.spacy", split="train")
+    with pytest.raises(CorpusError, match="is not the corpus that the mixture was made from"):
+        verify_manifest(manifest, "train", tmp_path / "c")
+
+
+def test_what_is_missing_is_said(corpora):
+    with pytest.raises(CorpusError, match=r"There is no corpus of tacred .*--skip-missing"):
+        make_manifest(mixture(benchmarks=("demo", "tacred")), corpora)
+    manifest = make_manifest(mixture(benchmarks=("demo", "tacred")), corpora, skip_missing=True)
+    assert manifest["splits"]["train"]["missing"] == ["tacred"]
+    manifest = make_manifest(mixture(caps={"train": 0, "dev": 0}), corpora)
+    assert manifest["splits"]["dev"]["missing"] == ["conll04", "crossre"]
+    with pytest.raises(CorpusError, match="None of the benchmarks has a split eval"):
+        make_manifest(mixture(caps={"train": 0, "eval": 0}), corpora)
+    with pytest.raises(CorpusError, match='no split "eval"'):
+        verify_manifest(manifest, "eval", corpora)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"balance": "all"},
+        {"benchmarks": ()},
+        {"benchmarks": ("demo", "demo")},
+        {"caps": {}},
+        {"caps": {"train": -1}},
+    ],
+)
+def test_settings_out_of_range(changes):
+    with pytest.raises(CorpusError):
+        mixture(**changes)
+
+
+def test_bad_files(write, tmp_path):
+    with pytest.raises(CorpusError, match="cannot be read"):
+        Mixture.from_file(tmp_path / "gone.cfg")
+    for number, text in enumerate(
+        ["nonsense", "[other]\na = 1", '[mixture]\nname = "m"\nbenchmarks = ["demo"]\nx = 1']
+    ):
+        with pytest.raises(CorpusError, match="describes no mixture"):
+            Mixture.from_file(write(f"{number}.cfg", text))
+    for number, text in enumerate(["nonsense", "[]", '{"splits": 1}']):
+        with pytest.raises(CorpusError, match="is no manifest"):
+            read_manifest(write(f"{number}.json", text))
+
+
+@pytest.mark.parametrize("name", ["gentune", "littune", "mixtune", "demo"])
+def test_the_configs_are_mixtures(name, request):
+    config = request.config.rootpath / "configs" / "mixtures" / f"{name}.cfg"
+    made = Mixture.from_file(config)
+    assert made.name == name and made.seed == 42
+    domains = {get_benchmark(benchmark).domain for benchmark in made.benchmarks}
+    wanted = {"gentune": {"general"}, "littune": {"literary"}, "mixtune": {"general", "literary"}}
+    assert domains == wanted.get(name, {"general"})
+    if name != "demo":
+        assert made.caps == {"train": 200_000, "dev": 20_000}
+        assert made.balance == ("domain" if name == "mixtune" else "none")

@@ -1,0 +1,64 @@
+"""The project file fits the cards, and its commands run where nothing has been downloaded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import srsly
+
+from spacy_slmre.corpora.benchmark import all_benchmarks
+
+ROOT = Path(__file__).parents[2]
+PROJECT = srsly.read_yaml(ROOT / "project.yml")
+MIRROR = "https://raw.githubusercontent.com"
+
+
+def test_assets_are_those_of_the_cards():
+    found = {
+        asset["dest"].removeprefix("${vars.raw}/"): asset["url"].replace(
+            "${vars.mirror}", PROJECT["vars"]["mirror"]
+        )
+        for asset in PROJECT["assets"]
+        if "url" in asset
+    }
+    wanted = {
+        f"{card.folder or card.name}/{card.files[split]}": url
+        for card in all_benchmarks().values()
+        for split, url in card.urls.items()
+    }
+    assert found == wanted and all(url.startswith(MIRROR) for url in found.values())
+
+
+def test_what_has_no_address_has_an_instruction():
+    private = [asset for asset in PROJECT["assets"] if "url" not in asset]
+    assert any("LDC2018T24" in asset["description"] for asset in private)
+    assert all(asset["extra"] and asset["description"] for asset in private)
+
+
+def test_every_benchmark_and_mixture_has_a_command():
+    names = {command["name"] for command in PROJECT["commands"]}
+    cards = [card.name for card in all_benchmarks().values() if card.files and card.name != "demo"]
+    wanted = {f"convert-{name.replace('_', '-')}" for name in cards if name != "conll04_pairs"}
+    assert names == wanted | {"convert", "demo-corpus"} | {
+        f"mix-{path.stem}" for path in (ROOT / "configs" / "mixtures").glob("*.cfg")
+    }
+    # A run of a project stops at a command whose files are missing.
+    assert not any("deps" in command for command in PROJECT["commands"])
+
+
+@pytest.mark.slow
+def test_a_fresh_machine_converts_and_mixes(tmp_path):
+    for name in ("assets", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "project.yml", tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for command in ("convert", "mix-demo", "demo-corpus"):
+        run = [sys.executable, "-m", "spacy", "project", "run", command]
+        subprocess.run(run, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    corpora = tmp_path / "data" / "corpora"
+    assert (corpora / "demo" / "train.spacy").is_file() and (corpora / "demo.json").is_file()
