@@ -58,7 +58,7 @@ format: install-dev  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: base  ## Measure inference against Hugging Face generate
+bench: base  ## Measure pairs a second against Hugging Face generate
 	$(BIN)/python benchmarks/inference.py
 
 clean:  ## Remove the virtual environment and all outputs

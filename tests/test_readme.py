@@ -28,13 +28,14 @@ def test_examples_run(tmp_path: Path, real_base: str) -> None:
     (tmp_path / "session.py").write_text("\n".join(blocks("python")), encoding="utf-8")
     for folder in ("assets", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copy(ROOT / "project.yml", tmp_path)
     commands = [
         line
         for block in blocks("bash")
         for line in block.splitlines()
         if line.strip() and not line.startswith(INSTALLING)
     ]
-    assert len(commands) == 4
+    assert len(commands) == 8
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command in ["python session.py", *commands]:
         done = subprocess.run(
@@ -55,7 +56,7 @@ def test_examples_run(tmp_path: Path, real_base: str) -> None:
 
 
 def test_named_things_exist() -> None:
-    for name in re.findall(r"`((?:spacy_slmre|configs|assets)/[\w./]+)`", README):
+    for name in re.findall(r"`((?:spacy_slmre|configs|assets|docs)/[\w./]+)`", README):
         assert (ROOT / name).exists(), name
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"`?make ([a-z-]+)", README):
