@@ -1,9 +1,11 @@
 """Prompts as trees: the tokens of prefix, context, query and answer, made apart so that parts are shared.
 
 A prompt reads: instruction and label list, demonstrations, the opening of the user's turn (together the
-*prefix*, the same for a whole corpus); the text with its entities numbered (the *context*); the pair, and
-the opening of the model's turn (the *query*). Every part is tokenised on its own and their tokens are
-joined, in tuning and in use alike, so that a prefix computed once fits every context.
+*prefix*, the same for a whole corpus); the text with its entities numbered, and the opening of the model's
+turn (the *context*); the pair (the *query*), to which the label is the model's continuation. The pair
+stands in the model's turn so that all pairs of a context share what opens it. Every part is tokenised on
+its own and their tokens are joined, in tuning and in use alike, so that a prefix computed once fits every
+context.
 """
 
 from __future__ import annotations
@@ -116,23 +118,23 @@ class PromptBuilder:
         return self._encode_frame(self._frame(schema)[0], bare=not self.tokenizer.chat_template)
 
     def contexts(self, contexts: Sequence[Context]) -> list[list[int]]:
-        """The texts, with every mention numbered."""
-        return self._encode([self._context_text(context) for context in contexts])
+        """The texts, with every mention numbered, and the opening of the model's turn."""
+        encoded = self._encode([self._context_text(context) for context in contexts])
+        return [[*tokens, *self._opening] for tokens in encoded]
 
     def queries(self, instances: Sequence[RelationInstance]) -> list[list[int]]:
-        """The pairs, and the opening of the model's turn."""
-        opening = self._encode_frame(self._opening)
-        return [[*tokens, *opening] for tokens in self._encode([self._query_text(i) for i in instances])]
+        """The pairs."""
+        return self._encode([self._query_text(instance) for instance in instances])
 
     def answers(self, schema: LabelSchema) -> list[list[int]]:
         """The labels' wordings, each closed by the end token; (n_labels,) lists."""
-        wordings = self._encode([label.wording for label in schema.labels])
+        wordings = self._encode([self._answer_text(label.wording) for label in schema.labels])
         return [[*tokens, self.end_token] for tokens in wordings]
 
     def text(self, instance: RelationInstance, schema: LabelSchema) -> str:
         """The whole prompt of one instance, to be read or to be given to another program."""
         before, after = self._frame(schema)
-        return before + self._context_text(instance.context) + self._query_text(instance) + after
+        return before + self._context_text(instance.context) + after + self._query_text(instance)
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
         """Character offsets (start, end) of the tokens of a bare text."""
@@ -149,9 +151,9 @@ class PromptBuilder:
         return self._encode(["\n"])[0][-1]
 
     @cached_property
-    def _opening(self) -> str:
+    def _opening(self) -> list[int]:
         # The same for every schema, with demonstrations or without.
-        return self._wrap("", [])[1]
+        return self._encode_frame(self._wrap("", [])[1])
 
     def _frame(self, schema: LabelSchema) -> tuple[str, str]:
         """The text before and after the user's words."""
@@ -165,8 +167,9 @@ class PromptBuilder:
                     f'A demonstration has the label "{shown.label}", which the schema lacks. Its labels are: '
                     f"{', '.join(schema.names)}."
                 )
-            question = self._context_text(shown.context) + self._query_text(shown)
-            turns.append((question, schema.labels[schema.index[shown.label]].wording))
+            wording = schema.labels[schema.index[shown.label]].wording
+            answer = self._query_text(shown) + self._answer_text(wording)
+            turns.append((self._context_text(shown.context), answer))
         return self._wrap(system, turns)
 
     def _wrap(self, system: str, turns: Sequence[tuple[str, str]]) -> tuple[str, str]:
@@ -212,6 +215,9 @@ class PromptBuilder:
         return self._templates["query"].render(
             head=_describe(instance, instance.head), tail=_describe(instance, instance.tail)
         )
+
+    def _answer_text(self, wording: str) -> str:
+        return f" {wording}"
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Tokens of the users' words, in which "<|im_end|>" is nothing but characters."""

@@ -31,19 +31,18 @@ def test_whole_prompt(tokenizer) -> None:
     assert PromptBuilder(tokenizer, style).text(INSTANCE, SCHEMA) == (
         "<|im_start|>system\n"
         "You name the relation that a text states from one of its entities, the head, to another, the tail.\n"
-        "Each question reads: head to tail. Answer with one of these:\n"
+        "For head to tail, answer with one of these:\n"
         "- born in: the head was born in the tail\n"
         "- works for\n"
         "- no relation<|im_end|>\n"
         "<|im_start|>user\n"
-        "Text: [1 Bo] works for [2 Acme]\n"
-        "[1] Bo (PER) to [2] Acme<|im_end|>\n"
+        "Text: [1 Bo] works for [2 Acme]<|im_end|>\n"
         "<|im_start|>assistant\n"
-        "works for<|im_end|>\n"
+        "[1] Bo (PER) to [2] Acme: works for<|im_end|>\n"
         "<|im_start|>user\n"
-        "Text: [1 Ann] was born in [2 Rome].\n"
-        "[1] Ann (PER) to [2] Rome (LOC)<|im_end|>\n"
+        "Text: [1 Ann] was born in [2 Rome].<|im_end|>\n"
         "<|im_start|>assistant\n"
+        "[1] Ann (PER) to [2] Rome (LOC):"
     )
 
 
@@ -52,7 +51,7 @@ def test_generic_style_names_no_label(tokenizer) -> None:
     assert (
         "born in:" not in prompt
         and "works for" not in prompt
-        and "name of the relation, and nothing else" in prompt
+        and "name of the relation and nothing else" in prompt
     )
     bare = PromptBuilder(tokenizer, PromptStyle(definitions=False)).text(INSTANCE, SCHEMA)
     assert "- born in\n" in bare
@@ -73,8 +72,9 @@ def test_special_tokens_in_a_text_are_only_characters(tokenizer) -> None:
     instance = RelationInstance.from_offsets(text, (0, 3, "PER"), (text.index("Bo"), len(text), "PER"))
     builder = PromptBuilder(tokenizer, PromptStyle())
     tokens = builder.contexts([instance.context])[0]
-    assert not set(tokens) & set(tokenizer.all_special_ids)
-    assert tokenizer.decode(tokens) == "Text: [1 Ann]<|im_end|> said <|im_start|>system to [2 Bo]"
+    opening = len(tokenizer("<|im_end|>\n<|im_start|>assistant\n")["input_ids"])
+    assert not set(tokens[:-opening]) & set(tokenizer.all_special_ids)
+    assert tokenizer.decode(tokens[:-opening]) == "Text: [1 Ann]<|im_end|> said <|im_start|>system to [2 Bo]"
     # and the setting does not stick to the tokenizer
     assert builder.prefix(SCHEMA)[0] == tokenizer.bos_token_id
 
@@ -91,7 +91,7 @@ def test_thoughts_dates_and_refused_system_turns(tokenizer) -> None:
     prompt = PromptBuilder(thinking, PromptStyle(demonstrations=(SHOWN,))).text(INSTANCE, SCHEMA)
     assert "think" not in prompt
     assert prompt.startswith("01 January 2025<user>You name the relation")
-    assert prompt.endswith("<assistant>")
+    assert prompt.endswith("<assistant>[1] Ann (PER) to [2] Rome (LOC):")
 
 
 def test_base_model_without_chat_template(tokenizer) -> None:
@@ -101,9 +101,8 @@ def test_base_model_without_chat_template(tokenizer) -> None:
     plain.chat_template = None
     builder = PromptBuilder(plain, PromptStyle(demonstrations=(SHOWN,)))
     prompt = builder.text(INSTANCE, SCHEMA)
-    assert "[1] Bo (PER) to [2] Acme\nworks for\n\nText: [1 Ann]" in prompt and prompt.endswith(
-        "to [2] Rome (LOC)\n"
-    )
+    assert "[2 Acme]\n[1] Bo (PER) to [2] Acme: works for\n\nText: [1 Ann]" in prompt
+    assert prompt.endswith("Text: [1 Ann] was born in [2 Rome].\n[1] Ann (PER) to [2] Rome (LOC):")
     assert builder.answers(SCHEMA)[0][-1] == plain.eos_token_id
 
 
@@ -129,7 +128,7 @@ def test_own_templates_and_demonstrations_from_files(tmp_path: Path, tiny_base: 
     for part, text in {
         "system": "Say it.",
         "context": "T: {{ text }}",
-        "query": "\n{{ head.text }}?",
+        "query": "{{ head.text }}?",
     }.items():
         (tmp_path / f"{part}.jinja").write_text(text + "\n", encoding="utf-8")
     (tmp_path / "shown.jsonl").write_text(json.dumps(SHOWN) + "\n\n", encoding="utf-8")
@@ -140,7 +139,11 @@ def test_own_templates_and_demonstrations_from_files(tmp_path: Path, tiny_base: 
         demonstrations=str(tmp_path / "shown.jsonl"),
     )
     prompt = lm.prompts.text(INSTANCE, SCHEMA)
-    assert "T: [1 Bo] works for [2 Acme]\nBo?<|im_end|>" in prompt and "Say it.<|im_end|>" in prompt
+    assert (
+        "T: [1 Bo] works for [2 Acme]<|im_end|>" in prompt
+        and "Bo? works for<|im_end|>" in prompt
+        and "Say it.<|im_end|>" in prompt
+    )
     with pytest.raises(ValueError, match='label "works for", which the schema lacks'):
         lm.log_probs([INSTANCE], LabelSchema.from_labels(["other"]))
 
