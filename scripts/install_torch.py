@@ -18,14 +18,29 @@ CUDA_PARTS = ("nvidia", "cuda", "triton")
 
 
 def main(build: str) -> None:
-    """Install the build that is asked for."""
+    """Install the build that is asked for, in place of another that is there."""
     if build not in ("cpu", "gpu"):
         sys.exit(f'TORCH={build}: use "cpu" or "gpu".')
+    found = installed_build()
+    if found == build:
+        return
+    if found is not None:
+        run(*PIP, "uninstall", "--quiet", "--yes", "torch")
     if build == "cpu" and brings_cuda():
         run(*PIP, "install", "--quiet", "uv")
         run("uv", "pip", "install", "--python", sys.executable, "--torch-backend=cpu", TORCH)
     else:
         run(*PIP, "install", "--quiet", TORCH)
+    if (now := installed_build()) != build:
+        sys.exit(f"{TORCH} was installed, but it is a build for {now}: see 'Get started' on pytorch.org.")
+
+
+def installed_build() -> str | None:
+    """What the torch in this environment is built for; None where there is none, or another version."""
+    code = "import torch; print(torch.__version__.split('+')[0], 'gpu' if torch.version.cuda else 'cpu')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    version, _, build = done.stdout.strip().partition(" ")
+    return build if version == TORCH.partition("==")[2] else None
 
 
 def brings_cuda() -> bool:

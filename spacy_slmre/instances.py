@@ -107,10 +107,12 @@ class RelationInstance:
         """
         try:
             head, tail = (_offsets(data[side]) for side in ("head", "tail"))
+            if not isinstance(data["text"], str):
+                raise TypeError("the text is no text")
             return cls.from_offsets(data["text"], head, tail, data.get("label"))
         except (KeyError, TypeError) as error:
             raise ValueError(
-                f'An instance has "text", and "head" and "tail" as [start, end, type]; found {dict(data)!r}.'
+                f'An instance has "text", and "head" and "tail" as [start, end, type]; found {data!r}.'
             ) from error
 
 
@@ -144,14 +146,16 @@ def make_instances(
     for place, spans in spans_at.items():
         window = doc[place[0] : place[1]]
         # White space at the edges would only cost tokens; offsets count from the first other character.
-        text = window.text.rstrip()
-        offset = window.start_char + len(text) - len(text.lstrip())
+        text = window.text.strip()
+        offset = window.start_char + len(window.text) - len(window.text.lstrip())
         ordered = sorted(spans)
         mentions = tuple(
-            Mention(start - offset, end - offset, schema.map_type(label)) for start, end, label in ordered
+            # An entity may begin or end with white space that is cut off here.
+            Mention(max(start - offset, 0), min(end - offset, len(text)), schema.map_type(label))
+            for start, end, label in ordered
         )
         contexts[place] = (
-            Context(text.lstrip(), mentions),
+            Context(text, mentions),
             {bounds: position for position, bounds in enumerate(ordered)},
         )
     instances = []

@@ -123,6 +123,11 @@ def _set_candidates(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
     write_records(doc, records, CANDIDATES)
 
 
+def relations_of(doc: Doc, attr: str = RELATIONS) -> tuple[Relation, ...]:
+    """What `doc._.<attr>` gives, whether or not that attribute is registered (or is somebody else's)."""
+    return _get_relations(doc, attr=attr)
+
+
 # -- records -------------------------------------------------------------------------------------------
 
 

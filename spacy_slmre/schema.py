@@ -40,19 +40,14 @@ class RelationLabel:
         name: What records and scores call it, for instance "per:city_of_birth".
         wording: What the model reads and answers, for instance "city of birth".
         definition: One line for the instruction; may be empty.
-        types: Allowed (head type, tail type) pairs, "*" standing for any type; empty allows all.
+        types: Allowed (head type, tail type) pairs, as annotated or as mapped, "*" standing for any type;
+            empty allows all.
     """
 
     name: str
     wording: str
     definition: str = ""
     types: tuple[tuple[str, str], ...] = ()
-
-    def allows(self, head_type: str, tail_type: str) -> bool:
-        """Whether the label may hold between these (mapped) types."""
-        return not self.types or any(
-            head in (ANY_TYPE, head_type) and tail in (ANY_TYPE, tail_type) for head, tail in self.types
-        )
 
 
 @dataclass(frozen=True)
@@ -136,20 +131,29 @@ class LabelSchema:
                 raise ValueError(
                     f'Unknown keys in the label "{entry["name"]}": {", ".join(sorted(unknown))}.'
                 )
-            types = tuple(tuple(pair) for pair in entry.get("types", ()))
-            if any(len(pair) != 2 for pair in types):
+            texts = {key: entry.get(key) or "" for key in ("wording", "definition")}
+            if bad := [key for key, value in texts.items() if not isinstance(value, str)]:
+                raise ValueError(
+                    f'"{bad[0]}" of the label "{entry["name"]}" must be text, not {entry[bad[0]]!r}.'
+                )
+            types = entry.get("types") or ()
+            if not isinstance(types, (list, tuple)) or not all(_is_pair(pair) for pair in types):
                 raise ValueError(
                     f'"types" of the label "{entry["name"]}" must list [head type, tail type] pairs.'
                 )
-            wording = entry.get("wording") or wording_of(entry["name"])
-            labels.append(RelationLabel(entry["name"], wording, entry.get("definition", ""), types))
+            wording = texts["wording"] or wording_of(entry["name"])
+            pairs = tuple((head, tail) for head, tail in types)
+            labels.append(RelationLabel(entry["name"], wording, texts["definition"], pairs))
         negative_label = data.get("negative_label", NEGATIVE_LABEL)
+        type_map = data.get("type_map", DEFAULT_TYPE_MAP)
+        if not isinstance(negative_label, str | None) or not isinstance(type_map, Mapping):
+            raise ValueError('"negative_label" is a name or null, and "type_map" an object of names.')
         if labels and negative_label is not None and negative_label not in [label.name for label in labels]:
             labels.append(RelationLabel(negative_label, wording_of(negative_label)))
         return cls(
             tuple(labels),
             negative_label,
-            dict(data.get("type_map", DEFAULT_TYPE_MAP)),
+            dict(type_map),
         )
 
     @classmethod
@@ -227,10 +231,16 @@ class LabelSchema:
         """Which labels may hold between these mapped types: bool (n_labels,); the negative one always may."""
         key = (head_type, tail_type)
         if key not in self._allowed:
-            self._allowed[key] = np.array(
-                [label.name == self.negative_label or label.allows(*key) for label in self.labels]
-            )
+            self._allowed[key] = np.array([self._allows(label, *key) for label in self.labels])
         return self._allowed[key]
+
+    def _allows(self, label: RelationLabel, head_type: str, tail_type: str) -> bool:
+        if label.name == self.negative_label or not label.types:
+            return True
+        return any(
+            self.map_type(head) in (ANY_TYPE, head_type) and self.map_type(tail) in (ANY_TYPE, tail_type)
+            for head, tail in label.types
+        )
 
     def allows_any(self, head_type: str, tail_type: str) -> bool:
         """Whether any positive label may hold between these mapped types."""
@@ -272,6 +282,28 @@ def general_schema(negative: bool = True) -> LabelSchema:
     return LabelSchema(labels, None, schema.type_map)
 
 
-def schema_file(path: Path) -> LabelSchema:
+@dataclass(frozen=True)
+class UnreadSchema:
+    """A schema whose file is absent.
+
+    A saved pipeline brings its labels along, while its config still names the file that they came from: that
+    it is gone is an error only where the labels are wanted without them.
+    """
+
+    error: ValueError
+
+
+def schema_file(path: Path) -> LabelSchema | UnreadSchema:
     """Registered as `@misc = "spacy-slmre.SchemaFile.v1"`: a schema from a JSON file."""
-    return LabelSchema.from_file(path)
+    try:
+        return LabelSchema.from_file(path)
+    except ValueError as error:
+        if Path(path).exists():
+            raise
+        return UnreadSchema(error)
+
+
+def _is_pair(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(part, str) for part in value)
+    )

@@ -9,7 +9,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from spacy_slmre.metrics import Item, count, count_per_label, macro_f1
-from spacy_slmre.relations import RELATIONS
+from spacy_slmre.relations import RELATIONS, relations_of
 
 Propose = Callable[[Doc], Iterable[tuple[Span, Span]]]
 
@@ -27,7 +27,8 @@ def score_relations(
 
     Args:
         examples: Gold relations on the reference side, predicted ones on the predicted side.
-        attr: The attribute that holds the predicted relations; gold ones stand in `doc._.relations`.
+        attr: The attribute that holds the predicted relations. Gold ones stand in `doc._.relations`, where
+            corpora have them, or else in that attribute too.
         propose: The candidate pairs of a document; with it, candidate recall is reported.
 
     Returns:
@@ -39,7 +40,7 @@ def score_relations(
     predicted: set[Item] = set()
     proposed = 0
     for number, example in enumerate(examples):
-        items = _items(number, example.reference, RELATIONS)
+        items = _items(number, example.reference, RELATIONS) or _items(number, example.reference, attr)
         gold |= items
         predicted |= _items(number, example.predicted, attr)
         if propose is not None:
@@ -73,7 +74,7 @@ def make_relation_scorer() -> Callable[..., dict[str, Any]]:
 
 
 def _items(number: int, doc: Doc, attr: str) -> set[Item]:
-    return {(_pair(number, rel.head, rel.tail), rel.label) for rel in getattr(doc._, attr)}
+    return {(_pair(number, rel.head, rel.tail), rel.label) for rel in relations_of(doc, attr)}
 
 
 def _pair(number: int, head: Span, tail: Span) -> tuple[int, ...]:

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacy_slmre.schema import LabelSchema, RelationLabel, general_schema, schema_file, wording_of
+from spacy_slmre.schema import (
+    LabelSchema,
+    RelationLabel,
+    UnreadSchema,
+    general_schema,
+    schema_file,
+    wording_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +62,12 @@ def test_from_labels_adds_the_negative_label_and_keeps_wordings_apart() -> None:
         (lambda: LabelSchema.from_dict({"labels": "a"}), ValueError, 'list "labels"'),
         (lambda: LabelSchema.from_dict({"labels": [{"wording": "x"}]}), ValueError, '"name"'),
         (
+            lambda: LabelSchema.from_dict({"labels": [{"name": "a", "wording": 5}]}),
+            ValueError,
+            "must be text",
+        ),
+        (lambda: LabelSchema.from_dict({"labels": ["a"], "type_map": None}), ValueError, "type_map"),
+        (
             lambda: LabelSchema.from_dict({"labels": ["a"], "extra": 1}),
             ValueError,
             "Unknown keys in the schema: extra",
@@ -81,7 +94,9 @@ def test_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"schema\.json:2: the schema file is no JSON"):
         schema_file(file)
     with pytest.raises(ValueError, match="cannot be read"):
-        schema_file(tmp_path / "absent.json")
+        LabelSchema.from_file(tmp_path / "absent.json")
+    # In a config, it may be that a saved pipeline brings the labels along.
+    assert isinstance(schema_file(tmp_path / "absent.json"), UnreadSchema)
 
 
 def test_types() -> None:
@@ -95,6 +110,8 @@ def test_types() -> None:
     assert allowed[schema.index["place of birth"]] and allowed[schema.index["no_relation"]]
     assert not allowed[schema.index["spouse"]]
     assert schema.allows_any("PER", "PER") and not schema.allows_any("DATE", "DATE")
+    own_names = LabelSchema.from_dict({"labels": [{"name": "born", "types": [["PERSON", "GPE"]]}]})
+    assert own_names.allows_any("PER", "LOC") and not own_names.allows_any("LOC", "PER")
     anything = LabelSchema((RelationLabel("a", "a", types=(("*", "LOC"),)),), None)
     assert anything.allows_any("XY", "LOC") and not anything.allows_any("LOC", "XY")
 

@@ -65,14 +65,18 @@ def extract_command(
         from spacy_slmre.extraction.sources import find_inputs, read_sources
         from spacy_slmre.extraction.writers import close_output, open_output
 
-        inputs = find_inputs(texts, format)
+        inputs = find_inputs(texts, format, output)
         nlp, component = _load(pipeline)
-        run = {"pipeline": [pipeline, nlp.meta["version"], nlp.config["components"]], "inputs": inputs}
+        run = {
+            "pipeline": [pipeline, nlp.meta["version"], nlp.config["components"]],
+            "inputs": [[path, form, *_state(path)] for path, form in inputs],
+            "fields": [text_field, id_field],
+        }
         writer = open_output(output, run, attr=component.attr, restart=restart, overwrite=overwrite)
         sources = read_sources(inputs, nlp, sys.stdin.buffer, text_field, id_field)
         single = all(form == "txt" for _, form in inputs)
         progress, task = _progress(len(inputs) if single else None)
-        relations = failed = 0
+        relations = 0
         try:
             with progress:
                 remaining = skip_done(sources, writer.done())
@@ -80,7 +84,6 @@ def extract_command(
                     say("Going on where an interrupted run stopped.")
                 for result in extract(nlp, remaining, batch_size=batch_size, n_process=n_process):
                     writer.write(result)
-                    failed += result.doc is None
                     found = getattr(result.doc._, component.attr) if result.doc is not None else ()
                     relations += len(found)
                     if table:
@@ -93,9 +96,17 @@ def extract_command(
             writer.close()
         close_output(writer)
         say(f"{writer.written} documents, {relations} relations found in this run → {output}")
-        if failed:
-            say(f"{failed} documents failed: each says why in the output.")
+        if writer.failed:
+            say(f"{writer.failed} documents failed: each says why in the output.")
             raise typer.Exit(1)
+
+
+def _state(path: str) -> tuple[int, float]:
+    """Size and time of a file: whether it is still the same."""
+    if path == "-":
+        return 0, 0.0
+    status = Path(path).stat()
+    return status.st_size, status.st_mtime
 
 
 def _load(pipeline: str) -> tuple[Language, RelationPipe]:
@@ -115,7 +126,7 @@ def _load(pipeline: str) -> tuple[Language, RelationPipe]:
     if not components:
         say(f'"{pipeline}" finds no relations: adding slm_relations with its defaults.')
         components = [nlp.add_pipe("slm_relations")]  # type: ignore[list-item]
-    components[-1].model.load()
+    components[-1].ready()
     return nlp, components[-1]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from spacy.language import Language
 from spacy.tokens import Doc
+from spacy.util import raise_error
 
 from spacy_slmre.extraction.sources import ExtractionError, Source
 
@@ -32,39 +33,65 @@ def extract(
         batch_size: Documents a batch.
         n_process: Worker processes.
     """
-    errors: dict[int, str] = {}
+    handle = _ErrorHandler()
     waiting: dict[int, Source] = {}
-
-    def handle(name: str, component: object, docs: Iterable[Doc], error: Exception) -> None:
-        for doc in docs:
-            errors[doc._context] = f"{name}: {type(error).__name__}: {error}"
 
     def readable() -> Iterator[tuple[str | Doc, int]]:
         for number, source in enumerate(sources):
             waiting[number] = source
             if isinstance(source.content, str) and len(source.content) > nlp.max_length:
-                errors[number] = (
-                    f"{len(source.content)} characters, more than nlp.max_length {nlp.max_length}"
-                )
+                error = f"{len(source.content)} characters, more than nlp.max_length {nlp.max_length}"
+                handle.errors[number] = error
             elif source.content is not None:
                 yield source.content, number
 
     def failed(before: int | None) -> Iterator[Result]:
         for number in sorted(number for number in waiting if before is None or number < before):
             source = waiting.pop(number)
-            told = source.error or errors.pop(number, None) or "failed in a worker process"
-            yield Result(source.id, error=told)
+            error = source.error or handle.errors.pop(number, None) or _reason(nlp, source)
+            yield Result(source.id, error=error)
 
-    nlp.default_error_handler = handle
-    for _, component in nlp.pipeline:
-        # Not by nlp.set_error_handler: spaCy 3.8's parser takes none and would stop it.
-        with suppress(AttributeError):
-            component.set_error_handler(handle)  # type: ignore[attr-defined]
+    _set_error_handler(nlp, handle)
     for doc, number in nlp.pipe(readable(), as_tuples=True, batch_size=batch_size, n_process=n_process):
         # Documents come in order: those before this one that did not come have failed.
         yield from failed(number)
         yield Result(waiting.pop(number).id, doc)
     yield from failed(None)
+
+
+class _ErrorHandler:
+    """Notes why documents fail, by number; worker processes get a copy whose notes stay with them."""
+
+    def __init__(self) -> None:
+        self.errors: dict[int, str] = {}
+
+    def __call__(
+        self, name: str | None, component: object, docs: Iterable[Doc] | None, error: Exception
+    ) -> None:
+        for doc in docs or ():
+            self.errors[doc._context] = f"{name}: {type(error).__name__}: {error}"
+
+
+def _set_error_handler(nlp: Language, handle: Callable) -> None:
+    nlp.default_error_handler = handle
+    for _, component in nlp.pipeline:
+        # Not by nlp.set_error_handler: spaCy 3.8's parser takes none and would stop it.
+        with suppress(AttributeError):
+            component.set_error_handler(handle)  # type: ignore[attr-defined]
+
+
+def _reason(nlp: Language, source: Source) -> str:
+    """Why a document failed in a worker process, which cannot say: it is tried again here."""
+    handle = nlp.default_error_handler
+    try:
+        _set_error_handler(nlp, raise_error)
+        assert source.content is not None
+        nlp(source.content)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    finally:
+        _set_error_handler(nlp, handle)
+    return "failed in a worker process, but not when it was tried again alone"
 
 
 def skip_done(sources: Iterable[Source], done: Iterable[str]) -> Iterator[Source]:

@@ -27,13 +27,16 @@ class Source:
     error: str | None = None
 
 
-def find_inputs(paths: Sequence[str], format: str | None = None) -> list[tuple[str, str]]:
+def find_inputs(
+    paths: Sequence[str], format: str | None = None, output: Path | None = None
+) -> list[tuple[str, str]]:
     """The input files with their formats; folders give the files in them, by name.
 
     Args:
         paths: Files, folders, or "-" for standard input.
         format: "txt" (a file is a document), "lines" (a line is one), "jsonl" or "spacy"; None goes by the
             ending, and takes standard input for JSONL.
+        output: What is written, which is no input where it lies in one of the folders.
 
     Raises:
         ExtractionError: A path does not exist, a folder holds nothing to read, or a format is unknown.
@@ -45,7 +48,11 @@ def find_inputs(paths: Sequence[str], format: str | None = None) -> list[tuple[s
         if path == "-":
             inputs.append(("-", format or "jsonl"))
         elif Path(path).is_dir():
-            files = sorted(file for file in Path(path).rglob("*") if _format_of(file) and file.is_file())
+            files = sorted(
+                file
+                for file in Path(path).rglob("*")
+                if _format_of(file) and file.is_file() and not _is_part_of(file, output)
+            )
             if not files:
                 raise ExtractionError(f"The folder {path} holds no .txt, .jsonl or .spacy file.")
             inputs += [(str(file), format or _format_of(file) or "") for file in files]
@@ -59,6 +66,13 @@ def find_inputs(paths: Sequence[str], format: str | None = None) -> list[tuple[s
         else:
             raise ExtractionError(f"The input {path} does not exist.")
     return inputs
+
+
+def _is_part_of(file: Path, output: Path | None) -> bool:
+    if output is None:
+        return False
+    own = (output.resolve(), output.with_name(output.name + ".part").resolve())
+    return any(file.resolve().is_relative_to(path) for path in own)
 
 
 def _format_of(file: Path) -> str | None:
@@ -114,8 +128,13 @@ def _read_text(id: str, data: bytes) -> Source:
 def _read_record(place: str, line: str, text_field: str, id_field: str) -> Source:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         return Source(place, error=f"no JSON ({error})")
     if not isinstance(record, dict) or not isinstance(record.get(text_field), str):
         return Source(place, error=f'no text in the field "{text_field}"')
-    return Source(str(record.get(id_field, place)), record[text_field])
+    id, text = str(record.get(id_field, place)), record[text_field]
+    try:
+        f"{id}{text}".encode()
+    except UnicodeEncodeError:
+        return Source(place, error="half of a surrogate pair, which is no character")
+    return Source(id, text)

@@ -49,11 +49,13 @@ class Writer(Protocol):
         output: What is made.
         part: Where results lie until all are written.
         written: Number of documents in it, those that `done` has told included.
+        failed: How many of them failed.
     """
 
     output: Path
     part: Path
     written: int
+    failed: int
 
     def done(self) -> Iterator[str]:
         """Ids of the documents that are written already."""
@@ -81,6 +83,7 @@ class JsonlWriter:
         self.part = output.with_name(output.name + ".part")
         self.attr = attr
         self.written = 0
+        self.failed = 0
         self._stream: BinaryIO | None = None
 
     def done(self) -> Iterator[str]:
@@ -93,8 +96,10 @@ class JsonlWriter:
                 if not line.endswith(b"\n"):
                     break
                 whole += len(line)
+                entry = json.loads(line)
                 self.written += 1
-                yield json.loads(line)["id"]
+                self.failed += "error" in entry
+                yield entry["id"]
         os.truncate(self.part, whole)
 
     def write(self, result: Result) -> None:
@@ -109,6 +114,7 @@ class JsonlWriter:
         self._stream.write(line + b"\n")
         self._stream.flush()
         self.written += 1
+        self.failed += result.doc is None
 
     def close(self) -> None:
         """Hand all lines to the disk."""
@@ -140,6 +146,7 @@ class ShardWriter:
         self.part = output.with_name(output.name + ".part")
         self.size = size
         self.written = 0
+        self.failed = 0
         self._held: list[Result] = []
         self._shards = 0
 
@@ -149,12 +156,14 @@ class ShardWriter:
             self._shards += 1
             for entry in json.loads(file.read_text(encoding="utf-8")):
                 self.written += 1
+                self.failed += "error" in entry
                 yield entry["id"]
 
     def write(self, result: Result) -> None:
         """Add one document; every `size` of them make a shard."""
         self._held.append(result)
         self.written += 1
+        self.failed += result.doc is None
         if len(self._held) >= self.size:
             self._write_shard()
 

@@ -30,11 +30,12 @@ from spacy_slmre.relations import (
     Record,
     install_extensions,
     make_record,
+    relations_of,
     report_name,
     write_records,
     write_report,
 )
-from spacy_slmre.schema import LabelSchema, RelationLabel, wording_of
+from spacy_slmre.schema import LabelSchema, RelationLabel, UnreadSchema, wording_of
 
 
 @runtime_checkable
@@ -48,8 +49,11 @@ class RelationModel(Protocol):
     def load(self) -> RelationModel:
         """Have the weights ready; raises where they cannot be had."""
 
+    def prepare(self, schema: LabelSchema) -> None:
+        """Have a schema ready; raises where its labels cannot be answered."""
+
     def fit(
-        self, instances: Sequence[RelationInstance], max_context_tokens: int
+        self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
     ) -> list[RelationInstance | None]:
         """Shorten contexts around their pairs; None for a pair that does not fit."""
 
@@ -111,7 +115,7 @@ class RelationPipe(Pipe):
         model: RelationModel,
         name: str,
         *,
-        schema: LabelSchema | None,
+        schema: LabelSchema | UnreadSchema | None,
         candidates: CandidateGenerator,
         threshold: float = 0.0,
         label_thresholds: Mapping[str, float] | None = None,
@@ -136,12 +140,16 @@ class RelationPipe(Pipe):
         self.attr = attr
         self.weights = weights
         self.scorer = scorer
+        self.problem = schema.error if isinstance(schema, UnreadSchema) else None
+        given = schema if isinstance(schema, LabelSchema) else None
         self.schema_given = schema is not None or model.schema is not None
-        self.schema = schema or model.schema or LabelSchema.general()
+        self.schema = given or model.schema or LabelSchema.general()
         self.threshold = threshold
         self.label_thresholds = dict(label_thresholds or {})
-        self._check_thresholds()
-        self._configured = self._state()
+        if self.problem is None:
+            self._check_thresholds()
+        # What the config itself says: the model's own labels may come from files that will not stay.
+        self._configured = {**self._state(), "schema": given.to_dict() if given else None}
         self._warned = False
 
     # -- labels ------------------------------------------------------------------------------------
@@ -166,7 +174,12 @@ class RelationPipe(Pipe):
             raise ValueError(f"A label is a string, not {label!r}.")
         if label in self.schema.index:
             return 0
-        self.schema = self.schema.with_label(RelationLabel(label, wording_of(label)))
+        taken = {known.wording for known in self.schema.labels}
+        wording = wording_of(label)
+        if wording in taken:
+            wording = wording_of(label, whole=True)
+        self.schema = self.schema.with_label(RelationLabel(label, wording))
+        self.schema_given = True
         return 1
 
     def initialize(
@@ -194,19 +207,44 @@ class RelationPipe(Pipe):
             found = {
                 relation.label
                 for example in get_examples()
-                for attr in (PAIRS, RELATIONS)
-                for relation in getattr(example.reference._, attr)
+                for attr in (PAIRS, RELATIONS, self.attr)
+                for relation in relations_of(example.reference, attr)
             }
             if found - {self.schema.negative_label}:
                 self.schema = LabelSchema.from_labels(sorted(found), self.schema.negative_label)
+        self.problem = None if labels is not None else self.problem
         self._check_thresholds()
+        self.ready()
+
+    def ready(self) -> None:
+        """Have model and labels ready now rather than at the first document.
+
+        Raises:
+            ValueError: They cannot be had, or do not fit each other.
+        """
+        if self.problem is not None:
+            raise self.problem
+        self._check_schema()
         self.model.load()
+        self.model.prepare(self.schema)
+
+    def _check_schema(self) -> None:
+        """Refuse labels that are worded otherwise than the model was tuned with."""
+        tuned = self.model.schema
+        for label in tuned.labels if tuned is not None else ():
+            column = self.schema.index.get(label.name)
+            wording = label.wording if column is None else self.schema.labels[column].wording
+            if wording != label.wording:
+                raise ValueError(
+                    f'{self.name}: the label "{label.name}" is worded "{wording}" in the schema, but the '
+                    f'model was tuned with "{label.wording}". Use its wording, or tune a model anew.'
+                )
 
     # -- annotation --------------------------------------------------------------------------------
 
     def __call__(self, doc: Doc) -> Doc:
         """Write the relations of one document to `doc._.<attr>`."""
-        self.model.load()
+        self.ready()
         try:
             self._annotate([self._ask(doc)])
         except Exception as error:
@@ -223,7 +261,7 @@ class RelationPipe(Pipe):
             batch_size: Most documents held back at a time; how many instances are labelled together is the
                 component's own `batch_size`.
         """
-        self.model.load()
+        self.ready()
         handle = self.get_error_handler()
         held: list[_Asked] = []
         for doc in stream:
@@ -254,7 +292,7 @@ class RelationPipe(Pipe):
         """The instances of a document, and the report of what is left out."""
         candidates = self.candidates(doc, self.schema)
         instances = make_instances(doc, candidates.pairs, self.schema)
-        fitting = self.model.fit(instances, self.max_context_tokens)
+        fitting = self.model.fit(instances, self.schema, self.max_context_tokens)
         kept = [(pair, fit) for pair, fit in zip(candidates.pairs, fitting, strict=True) if fit is not None]
         skipped = dict(candidates.skipped)
         if too_long := len(instances) - len(kept):
@@ -302,6 +340,8 @@ class RelationPipe(Pipe):
 
     def _decide(self, doc: Doc, pair: tuple[Span, Span], column: int, log_prob: float) -> Record | None:
         label, score = self.schema.names[column], float(np.exp(log_prob))
+        if log_prob == -np.inf:  # the types allow no label
+            return None
         if label == self.schema.negative_label or score < self.label_thresholds.get(label, self.threshold):
             return None
         return make_record(doc, (*pair, label, score))
@@ -410,10 +450,15 @@ class RelationPipe(Pipe):
     def _restore(self, saved: Mapping[str, Any]) -> None:
         # What was changed since the component was made (labels learnt, thresholds fitted) is restored;
         # what the config now says otherwise than when it was saved was changed on purpose, and stays.
+        unread = self.problem is not None
         state = {
-            key: saved["current"][key] if self._configured[key] == saved["configured"][key] else own
+            key: saved["current"][key]
+            if self._configured[key] == saved["configured"][key] or (key == "schema" and unread)
+            else own
             for key, own in self._state().items()
         }
+        self.problem = None
+        self.schema_given = True
         self.schema = LabelSchema.from_dict(state["schema"])
         self.threshold = state["threshold"]
         self.label_thresholds = dict(state["label_thresholds"])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from spacy.language import Language
 from thinc.api import Config
 
 from spacy_slmre.pipeline.relation_pipe import RelationModel, RelationPipe
 from spacy_slmre.relations import RELATIONS
-from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
+from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, UnreadSchema
 
 default_model_config = """
 [model]
@@ -63,7 +62,7 @@ def make_slm_relations(
     nlp: Language,
     name: str,
     model: RelationModel,
-    schema: LabelSchema | None,
+    schema: LabelSchema | UnreadSchema | None,
     labels: list[str] | None,
     negative_label: str | None,
     candidates: Callable,
@@ -113,8 +112,8 @@ def make_slm_relations(
 
 
 def choose_schema(
-    name: str, schema: LabelSchema | None, labels: list[str] | None, negative_label: str | None
-) -> LabelSchema | None:
+    name: str, schema: LabelSchema | UnreadSchema | None, labels: list[str] | None, negative_label: str | None
+) -> LabelSchema | UnreadSchema | None:
     """The schema that a component's settings ask for; None where they leave it open.
 
     Raises:
@@ -128,20 +127,4 @@ def choose_schema(
 
 
 class SLMRelations(RelationPipe):
-    """Labels pairs of entities with a small language model; see `make_slm_relations`.
-
-    Raises:
-        ValueError: The schema words a label otherwise than the adapter was tuned with.
-    """
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        tuned = self.model.schema
-        for label in tuned.labels if tuned is not None else ():
-            column = self.schema.index.get(label.name)
-            wording = label.wording if column is None else self.schema.labels[column].wording
-            if wording != label.wording:
-                raise ValueError(
-                    f'{self.name}: the label "{label.name}" is worded "{wording}" in the schema, but the '
-                    f'adapter was tuned with "{label.wording}". Use its wording, or tune an adapter anew.'
-                )
+    """Labels pairs of entities with a small language model; see `make_slm_relations`."""

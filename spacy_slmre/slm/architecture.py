@@ -75,13 +75,12 @@ def make_small_lm(
     record = found.record if found is not None else None
     if record is not None:
         _check_record(record, given)
-        style, base = record.style, base or record.base.name
-        revision = revision or record.base.revision
+        style = record.style
     else:
         style = PromptStyle(**given)
     settings = SmallLMSettings(
-        base=base or PACKAGED_BASE,
-        revision=revision,
+        base=base or (record.base.name if record else PACKAGED_BASE),
+        revision=revision or (record.base.revision if record else None),
         quantization=quantization,
         keep_4bit=keep_4bit,
         dtype=dtype,
@@ -90,7 +89,17 @@ def make_small_lm(
         prefix_cache=prefix_cache,
         style=style,
     )
-    return SmallLM(settings, found, problem=problem)
+    configured = {
+        "base": base,
+        "revision": revision,
+        "adapter": adapter,
+        "quantization": quantization,
+        "label_list": label_list,
+        "definitions": definitions,
+        "demonstrations": demonstrations,
+        "templates": templates,
+    }
+    return SmallLM(settings, found, problem=problem, configured=configured)
 
 
 def _check_record(record: AdapterRecord, given: Mapping[str, Any]) -> None:

@@ -134,7 +134,16 @@ class TrieSearch:
             yield int(fork), np.flatnonzero(wanted[:, fork])
 
     def resolve(self, fork: int, instances: np.ndarray, log_probs: np.ndarray) -> None:
-        """Take the log-probabilities of the tokens that can follow a fork: (n_instances, n_tokens)."""
+        """Take the log-probabilities of the tokens that can follow a fork: (n_instances, n_tokens).
+
+        Raises:
+            ValueError: One of them is not a number.
+        """
+        if np.isnan(log_probs).any():
+            raise ValueError(
+                "The model computed values that are not numbers. Set model.dtype to float32 or bfloat16; if "
+                "it is that already, the weights are damaged."
+            )
         paths = self._open[instances, fork][:, None] + log_probs
         self._open[instances, fork] = NOTHING
         for column, target in enumerate(self.trie.forks[fork].targets):

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    DynamicCache,
+    PreTrainedModel,
+)
+from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging as hf_logging
 
 if TYPE_CHECKING:
@@ -110,13 +118,15 @@ def _fetch(name: str, revision: str | None) -> Path:
 
     for local in (True, False):
         try:
-            return Path(
-                snapshot_download(
-                    name, revision=revision, allow_patterns=list(MODEL_FILES), local_files_only=local
-                )
+            folder = snapshot_download(
+                name, revision=revision, allow_patterns=list(MODEL_FILES), local_files_only=local
             )
         except Exception as error:
             failure = error
+        else:
+            # The cache may hold no more than a tokenizer, of an earlier use.
+            if not local or list(Path(folder).glob("*.safetensors")):
+                return Path(folder)
     raise ModelError(
         f'model.base = "{name}"{f" at revision {revision}" if revision else ""}: no such folder here, not in '
         f"the Hugging Face cache, and the hub could not serve it ({type(failure).__name__}). Check the name, "
@@ -149,18 +159,36 @@ def check_folder(folder: Path, name: str) -> None:
             f'model.base = "{name}" asks for code from its own folder (auto_map in config.json), which is '
             "never run. Take a model whose architecture transformers itself has."
         )
-    if "sliding_attention" in (config.get("layer_types") or ()) or config.get("use_sliding_window"):
-        raise ModelError(
-            f'model.base = "{name}" has sliding-window attention layers, which cannot see the shared prompt '
-            "tree as a whole. Take a model with full attention (SmolLM2, Qwen2.5, Llama 3.2, SmolLM3, …)."
-        )
     for setting in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if config.get(setting) not in (None, 1, 1.0):
             raise ModelError(f'model.base = "{name}" scales its logits ({setting}), which is not supported.')
 
 
+def check_architecture(folder: Path) -> None:
+    """Refuse a model with other layers than full attention.
+
+    Sliding windows, convolutions and recurrent layers let blocks of the prompt tree see what is not theirs,
+    or not see what is.
+
+    Raises:
+        ModelError: It has such layers, or transformers does not know its architecture.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        layers = DynamicCache(config=config).layers
+    except (ValueError, KeyError, OSError) as error:
+        raise ModelError(f"{folder} is no model that transformers knows ({error}).") from error
+    if kinds := sorted({type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer}):
+        raise ModelError(
+            f"The base model in {folder} has layers that the shared prompt tree does not work with "
+            f"({', '.join(kinds)}). Take one with full attention only (SmolLM2, Qwen2.5, Llama 3.2, …)."
+        )
+
+
 def identify(folder: Path, name: str, revision: str | None = None) -> BaseIdentity:
     """Name, revision and fingerprint of a base model's folder."""
+    if folder.parent.name == "snapshots":
+        revision = folder.name  # in the hub's cache, the commit: a branch may move, a commit does not
     origin = folder / ORIGIN_FILE
     if origin.exists():
         return BaseIdentity(name, revision, json.loads(origin.read_text(encoding="utf-8"))["fingerprint"])
@@ -241,6 +269,7 @@ def load_base(
         keep_4bit: Keep the weights in 4 bits on a CPU too (a quarter of the memory, several times
             slower). By default they are brought back to `dtype` there, with exactly the 4-bit values.
     """
+    check_architecture(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     in_4bit = quantization == "nf4" or "quantization_config" in config
     options: dict[str, Any] = {

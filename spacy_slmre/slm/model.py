@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from spacy_slmre.slm.packing import ROUND_TO, Piece, TokenTree, plan
 from spacy_slmre.slm.prompts import PromptBuilder
 from spacy_slmre.slm.settings import SmallLMSettings
 
+ROOM_BEHIND_CONTEXT = 512
+"""Tokens that are kept free for a query and its answer."""
 KEPT_SCHEMAS = 4
 """For how many label sets the computed prefix and the trie are kept."""
 
@@ -55,6 +58,7 @@ class SmallLM:
         adapter: LoRA weights to put on the base.
         folder: Where the base model lies, where this is known (a model embedded in a pipeline).
         fingerprint: What the base model's weights must have, where this is known (a saved pipeline).
+        configured: What the config says of model and prompt, to notice where it is changed after saving.
         problem: An error in the settings that a saved pipeline would mend, raised if weights are wanted.
         network: A loaded network and its tokenizer, in place of loading them.
     """
@@ -67,6 +71,7 @@ class SmallLM:
         folder: Path | None = None,
         fingerprint: str | None = None,
         problem: ModelError | None = None,
+        configured: Mapping[str, Any] | None = None,
         network: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None,
     ) -> None:
         self.settings = settings
@@ -74,6 +79,7 @@ class SmallLM:
         self.folder = folder
         self.fingerprint = fingerprint
         self.problem = problem
+        self.configured = dict(configured or {})
         self._lock = threading.RLock()
         self._network: PreTrainedModel | None = None
         self._prompts: PromptBuilder | None = None
@@ -158,20 +164,37 @@ class SmallLM:
         assert self._prompts is not None
         return self._prompts
 
+    def prepare(self, schema: LabelSchema) -> None:
+        """Have trie and prefix of a schema ready.
+
+        Raises:
+            ModelError: Its labels cannot be told apart, or its instruction is too long for the model.
+            ValueError: A demonstration has a label that the schema lacks.
+        """
+        with self._lock:
+            self._context_limit(self._prepare(schema))
+
     def fit(
-        self, instances: Sequence[RelationInstance], max_context_tokens: int
+        self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
     ) -> list[RelationInstance | None]:
         """Shorten contexts of more than `max_context_tokens` tokens (numbering included) around their pairs.
 
         Args:
             instances: Any instances.
+            schema: The labels, whose list takes room too.
             max_context_tokens: Most tokens of a context; the model's own limit applies as well.
 
         Returns:
             For every instance itself, its shortened form, or None where its two arguments stand farther
             apart than that.
         """
-        limit = min(max_context_tokens, self._longest_context())
+        with self._lock:
+            return self._fit(instances, schema, max_context_tokens)
+
+    def _fit(
+        self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
+    ) -> list[RelationInstance | None]:
+        limit = min(max_context_tokens, self._context_limit(self._prepare(schema)))
         contexts = _contexts(instances)
         sizes = dict(zip(contexts, map(len, self.prompts.contexts(contexts)), strict=True))
         offsets: dict[Context, list[tuple[int, int]]] = {}
@@ -224,7 +247,7 @@ class SmallLM:
         return self._search(instances, schema, k, allowed).top(k)
 
     def forget(self) -> None:
-        """Drop computed prefixes; changes of weights by torch's own operations are noticed without it."""
+        """Drop computed prefixes; changes of weights in place are noticed without it."""
         with self._lock:
             self._prepared.clear()
 
@@ -349,9 +372,17 @@ class SmallLM:
         # Every in-place change of a tensor counts its version up.
         return id(self._network), sum(parameter._version for parameter in self.network.parameters())
 
-    def _longest_context(self) -> int:
-        limit = getattr(self.network.config, "max_position_embeddings", None) or 2**31
-        return max(1, int(limit) // 2)
+    def _context_limit(self, prepared: _Prepared) -> int:
+        """Most tokens of a context that leave room for prefix, query and answer."""
+        positions = getattr(self.network.config, "max_position_embeddings", None) or 2**31
+        limit = int(positions) - len(prepared.prefix) - ROOM_BEHIND_CONTEXT
+        if limit < 1:
+            raise ModelError(
+                f"Instruction, labels and demonstrations take {len(prepared.prefix)} tokens of the "
+                f"{positions} that the model reads: nothing is left for a text. Use fewer labels, or drop "
+                "definitions or demonstrations."
+            )
+        return limit
 
     def _check_lengths(
         self,
@@ -386,10 +417,13 @@ class SmallLM:
         if self.problem is not None:
             raise self.problem
         source = self.locate() if embed else None
-        storage.write(folder, self.settings, self.adapter, self.identity(), source)
+        storage.write(folder, self.settings, self.adapter, self.identity(), self.configured, source)
 
     def restore(self, folder: Path, *, temporary: bool = False) -> SmallLM:
-        """The model that `save` wrote, with the run-time settings of this one.
+        """The model that `save` wrote, with the run-time settings (device, compute type, …) of this one.
+
+        What this one's config says otherwise of model and prompt than when it was saved was changed on
+        purpose, and stays.
 
         Args:
             folder: Where from.
@@ -398,14 +432,33 @@ class SmallLM:
         Raises:
             ModelError: The folder is incomplete or damaged.
         """
-        stored = storage.read(folder, self.settings)
+        stored = storage.read(folder)
         if temporary:
             stored = storage.keep_in_cache(stored)
-        return SmallLM(stored.settings, stored.adapter, folder=stored.folder, fingerprint=stored.fingerprint)
+        changed = {name for name in stored.configured if stored.configured[name] != self.configured.get(name)}
+        settings, adapter, problem = stored.apply_to(self.settings), stored.adapter, None
+        if changed & {"base", "revision"}:
+            own = self.settings
+            settings, base_folder = replace(settings, base=own.base, revision=own.revision), None
+        else:
+            base_folder = stored.folder
+        if "quantization" in changed:
+            settings = replace(settings, quantization=self.settings.quantization)
+        if changed & {"adapter", "label_list", "definitions", "demonstrations", "templates"}:
+            settings = replace(settings, style=self.settings.style)
+            adapter, problem = self.adapter, self.problem
+        return SmallLM(
+            settings,
+            adapter,
+            folder=base_folder,
+            fingerprint=stored.base.fingerprint,
+            problem=problem,
+            configured=stored.configured | {name: self.configured.get(name) for name in changed},
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes load the weights themselves: sending them would cost more.
-        names = ("settings", "adapter", "folder", "fingerprint", "problem")
+        names = ("settings", "adapter", "folder", "fingerprint", "problem", "configured")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -123,8 +123,9 @@ def plan(
 ) -> list[list[Piece]]:
     """Distribute queries over sequences of at most `budget` tokens.
 
-    The queries of one context stay together while they fit; a context with more of them is repeated. What
-    is longer than the budget by itself has a sequence of its own.
+    The queries of one context stay together while they fit; a context with more of them is repeated. Behind
+    a long context, half the budget goes to queries on top of it, so that repeating it stays worth while;
+    such a sequence is longer than the budget, and so is one whose single query does not fit.
 
     Args:
         context_sizes: Tokens of each context, (n_contexts,).
@@ -142,8 +143,9 @@ def plan(
     for context, queries in queries_of.items():
         chosen: list[int] = []
         size = context_sizes[context]
+        room_here = max(budget, size + budget // 2)
         for query in queries:
-            if chosen and size + query_sizes[query] > budget:
+            if chosen and size + query_sizes[query] > room_here:
                 pieces.append(Piece(context, tuple(chosen), size))
                 chosen, size = [], context_sizes[context]
             chosen.append(query)

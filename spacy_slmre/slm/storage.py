@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from spacy_slmre.slm import loading
 from spacy_slmre.slm.adapter import Adapter
@@ -24,16 +26,30 @@ class StoredModel:
     """What `read` found.
 
     Attributes:
-        settings: The stored identity and style, with run-time settings from elsewhere.
+        base: The base model.
+        quantization: How it ran.
+        style: The prompt style.
+        configured: What the config said of model and prompt when it was saved.
         adapter: The adapter, where there is one.
         folder: The embedded base model, where there is one.
-        fingerprint: What the base model's weights must have.
     """
 
-    settings: SmallLMSettings
+    base: BaseIdentity
+    quantization: str | None
+    style: PromptStyle
+    configured: dict[str, Any]
     adapter: Adapter | None
     folder: Path | None
-    fingerprint: str | None
+
+    def apply_to(self, settings: SmallLMSettings) -> SmallLMSettings:
+        """Settings with the stored model and prompt, and their own run-time values."""
+        return replace(
+            settings,
+            base=self.base.name,
+            revision=self.base.revision,
+            quantization=self.quantization,
+            style=self.style,
+        )
 
 
 def write(
@@ -41,65 +57,66 @@ def write(
     settings: SmallLMSettings,
     adapter: Adapter | None,
     base: BaseIdentity,
+    configured: Mapping[str, Any],
     source: Path | None,
 ) -> None:
-    """Write what is needed to have the same model again.
+    """Write what is needed to have the same model again; the folder is replaced when all is written.
 
     Args:
-        folder: Where to.
+        folder: Where to. It may be the folder that the model was read from.
         settings: The model's settings.
         adapter: Its adapter.
         base: Its base model.
+        configured: What the config said of model and prompt.
         source: The base model's folder, to embed the base; None writes its name and fingerprint only.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in (ADAPTER_FOLDER, BASE_FOLDER):
-        if (folder / part).exists():
-            shutil.rmtree(folder / part)
-    if adapter is not None:
-        adapter.to_folder(folder / ADAPTER_FOLDER)
-    if source is not None:
-        _embed(source, folder / BASE_FOLDER, settings, base)
-    data = {
-        "base": base.to_dict(),
-        "quantization": settings.quantization,
-        "style": settings.style.to_dict(),
-    }
-    (folder / MODEL_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as name:
+        aside = Path(name) / "model"
+        aside.mkdir()
+        if adapter is not None:
+            adapter.to_folder(aside / ADAPTER_FOLDER)
+        if source is not None:
+            _embed(source, aside / BASE_FOLDER, settings, base)
+        data = {
+            "base": base.to_dict(),
+            "quantization": settings.quantization,
+            "style": settings.style.to_dict(),
+            "configured": dict(configured),
+        }
+        (aside / MODEL_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
+        if folder.exists():
+            folder.rename(Path(name) / "old")
+        aside.rename(folder)
 
 
-def read(folder: Path, settings: SmallLMSettings) -> StoredModel:
+def read(folder: Path) -> StoredModel:
     """Read what `write` wrote.
-
-    Args:
-        folder: Where from.
-        settings: Whose run-time settings (device, compute type, …) apply. Where they name another base
-            model than was stored, that one is taken, provided that its weights are the same: a pipeline
-            saved with a hub id runs from a local folder.
 
     Raises:
         ModelError: The folder is incomplete or damaged.
     """
     try:
         data = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
-        base = BaseIdentity(**data["base"])
-        style, quantization = PromptStyle.from_dict(data["style"]), data["quantization"]
+        base, style = BaseIdentity(**data["base"]), PromptStyle.from_dict(data["style"])
+        quantization, configured = data["quantization"], dict(data["configured"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / MODEL_FILE} is missing or damaged: save the pipeline again.") from error
     adapter = Adapter.from_folder(folder / ADAPTER_FOLDER) if (folder / ADAPTER_FOLDER).is_dir() else None
     embedded = folder / BASE_FOLDER if (folder / BASE_FOLDER).is_dir() else None
-    settings = replace(settings, quantization=quantization, style=style)
-    if embedded is not None or settings.base in (loading.PACKAGED_BASE, base.name):
-        settings = replace(settings, base=base.name, revision=base.revision)
-    return StoredModel(settings, adapter, embedded, base.fingerprint)
+    return StoredModel(base, quantization, style, configured, adapter, embedded)
 
 
 def keep_in_cache(stored: StoredModel) -> StoredModel:
     """The same with an embedded base copied to the cache folder, out of a folder that will go."""
     if stored.folder is None:
         return stored
-    key = f"{stored.fingerprint}-{stored.settings.quantization}"
-    kept = loading.cache_folder() / "embedded" / key
+    # By what the weights are, not by what the files say of themselves.
+    kept = (
+        loading.cache_folder()
+        / "embedded"
+        / loading.fingerprint(*sorted(stored.folder.glob("*.safetensors")))
+    )
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=kept.parent, prefix=".writing-"))

@@ -231,6 +231,36 @@ def test_damaged_spacy_file(pipeline: str, tmp_path: Path) -> None:
     assert result.exit_code == 1 and "no readable .spacy file" in result.output
 
 
+def test_output_in_the_folder_of_inputs_is_no_input(pipeline: str, texts: Path) -> None:
+    for _ in range(2):
+        assert run(texts, "-p", pipeline, "-o", texts / "out.jsonl", "--overwrite").exit_code == 0
+        assert len(lines(texts / "out.jsonl")) == len(TEXTS)
+
+
+@pytest.mark.timeout(200)
+def test_failure_in_a_worker_process_says_why(
+    pipeline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spacy_slmre.candidates import EntityPairs
+
+    generate = EntityPairs.__call__
+
+    def fail(self: EntityPairs, doc: object, schema: object) -> object:
+        if "Curie" in str(doc):
+            raise RuntimeError("no Curies")
+        return generate(self, doc, schema)
+
+    monkeypatch.setattr(EntityPairs, "__call__", fail)
+    data = "\n".join(json.dumps({"text": text}) for text in [*TEXTS, "half \ud800"]).encode()
+    result = run(
+        "-", "-p", pipeline, "-o", tmp_path / "out.jsonl", "--n-process", 2, "--batch-size", 2, stdin=data
+    )
+    assert result.exit_code == 1 and "3 documents failed" in result.output
+    errors = [one.get("error") for one in lines(tmp_path / "out.jsonl")]
+    told = "RuntimeError: no Curies"
+    assert errors == [None, told, None, None, told, None, "half of a surrogate pair, which is no character"]
+
+
 def test_text_that_is_too_long_fails_alone(pipeline: str, texts: Path, tmp_path: Path) -> None:
     (texts / "3.txt").write_text("word " * 300_000)
     result = run(texts, "-p", pipeline, "-o", tmp_path / "out.jsonl")

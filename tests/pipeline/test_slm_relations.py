@@ -110,8 +110,18 @@ def test_other_attribute(blank: Callable[[], Language], tiny_model: dict) -> Non
         config={"model": tiny_model, "labels": LABELS, "attr": "links", "negative_label": None},
     )
     doc = nlp(TEXTS[0])
-    assert doc._.links and doc._.relations == () and doc._.links_report["scored"] == 8
+    assert doc._.links and doc._.links_report["scored"] == 8
     assert doc[0:1]._.links
+    gold = nlp.make_doc(TEXTS[0])
+    relation = doc._.links[0]
+    gold._.links = [
+        (
+            gold[relation.head.start : relation.head.end],
+            gold[relation.tail.start : relation.tail.end],
+            relation.label,
+        )
+    ]
+    assert nlp.evaluate([Example(nlp.make_doc(TEXTS[0]), gold)])["rel_micro_r"] == 1.0
 
 
 def test_span_groups_with_nested_entities(blank: Callable[[], Language], tiny_model: dict) -> None:
@@ -342,12 +352,18 @@ def test_save_and_load(
     assert_same(nlp, again)
 
 
-def test_embedded_pipeline_needs_nothing_else(nlp: Language, tmp_path: Path, tiny_base: Path) -> None:
-    component = nlp.get_pipe("slm_relations")
-    component.weights = "embed"
+def test_embedded_pipeline_needs_nothing_else(
+    blank: Callable[[], Language], tiny_model: dict, tmp_path: Path, tiny_base: Path
+) -> None:
+    import shutil
+
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    config = {"model": {**tiny_model, "base": str(base)}, "labels": LABELS, "weights": "embed"}
+    nlp = blank()
+    nlp.add_pipe("slm_relations", config=config)
+    list(nlp.pipe(TEXTS))
     nlp.to_disk(tmp_path / "pipeline")
-    config = (tmp_path / "pipeline" / "config.cfg").read_text()
-    (tmp_path / "pipeline" / "config.cfg").write_text(config.replace(str(tiny_base), "/gone"))
+    shutil.rmtree(base)
     assert_same(nlp, spacy.load(tmp_path / "pipeline"))
 
 
@@ -385,6 +401,90 @@ def test_config_changed_after_saving_wins(nlp: Language, tmp_path: Path) -> None
     assert spacy.load(tmp_path).get_pipe("slm_relations").threshold == 0.25
     changed = spacy.load(tmp_path, config={"components": {"slm_relations": {"threshold": 0.75}}})
     assert changed.get_pipe("slm_relations").threshold == 0.75
+
+
+def test_saving_onto_itself_keeps_the_embedded_model(nlp: Language, tmp_path: Path) -> None:
+    nlp.get_pipe("slm_relations").weights = "embed"
+    nlp.to_disk(tmp_path / "pipeline")
+    config = {"components": {"slm_relations": {"weights": "embed"}}}
+    again = spacy.load(tmp_path / "pipeline", config=config)
+    again.to_disk(tmp_path / "pipeline")
+    assert_same(nlp, spacy.load(tmp_path / "pipeline", config=config))
+
+
+def test_labels_survive_without_the_file_they_came_from(
+    blank: Callable[[], Language], tiny_model: dict, tmp_path: Path
+) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps({"labels": LABELS, "negative_label": None}))
+    nlp = blank()
+    config = {"model": tiny_model, "schema": {"@misc": "spacy-slmre.SchemaFile.v1", "path": str(file)}}
+    nlp.add_pipe("slm_relations", config=config)
+    nlp.to_disk(tmp_path / "pipeline")
+    file.unlink()
+    again = spacy.load(tmp_path / "pipeline")
+    assert again.get_pipe("slm_relations").labels == tuple(LABELS)
+    assert_same(nlp, again)
+    # Without a saved pipeline to bring them, the labels are missed before any document.
+    missing = spacy.blank("en")
+    missing.add_pipe("slm_relations", config=config)
+    with pytest.raises(ValueError, match=r"schema\.json cannot be read"):
+        missing("Ann Lee met Bo Lee.")
+
+
+def test_adapter_survives_without_the_folder_it_came_from(
+    blank: Callable[[], Language], tiny_model: dict, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    from spacy_slmre.slm.adapter import RECORD_FILE, AdapterRecord
+    from spacy_slmre.slm.architecture import make_small_lm
+    from spacy_slmre.slm.prompts import PromptStyle
+
+    settings = {name: value for name, value in tiny_model.items() if not name.startswith("@")}
+    lm = make_small_lm(**settings).load()
+    folder = tmp_path / "adapter"
+    get_peft_model(lm.network, LoraConfig(r=2, init_lora_weights=False)).save_pretrained(folder)
+    tuned = LabelSchema.from_labels(LABELS, None)
+    record = AdapterRecord(lm.identity(), PromptStyle(definitions=False), tuned)
+    (folder / RECORD_FILE).write_text(json.dumps(record.to_dict()))
+
+    nlp = blank()
+    nlp.add_pipe("slm_relations", config={"model": {**tiny_model, "adapter": str(folder)}})
+    assert nlp.get_pipe("slm_relations").labels == tuple(LABELS)
+    nlp.to_disk(tmp_path / "pipeline")
+    folder.rename(tmp_path / "moved")
+    again = spacy.load(tmp_path / "pipeline")
+    assert again.get_pipe("slm_relations").labels == tuple(LABELS)
+    assert_same(nlp, again)
+    # What the config says otherwise than when it was saved is not passed over.
+    other = {"components": {"slm_relations": {"model": {"adapter": str(tmp_path / "nowhere")}}}}
+    with pytest.raises(ModelError, match="no such folder"):
+        spacy.load(tmp_path / "pipeline", config=other)("Ann Lee met Bo Lee.")
+    other = {"components": {"slm_relations": {"model": {"quantization": "nf4"}}}}
+    assert (
+        spacy.load(tmp_path / "pipeline", config=other).get_pipe("slm_relations").model.settings.quantization
+        == "nf4"
+    )
+    # Labels worded otherwise than in tuning are refused.
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps({"labels": [{"name": "sibling", "wording": "kin"}, "employer"]}))
+    wrong = blank()
+    reference = {"@misc": "spacy-slmre.SchemaFile.v1", "path": str(schema)}
+    model = {**tiny_model, "adapter": str(tmp_path / "moved")}
+    wrong.add_pipe("slm_relations", config={"model": model, "schema": reference})
+    with pytest.raises(ValueError, match='"sibling" is worded "kin"'):
+        wrong("Ann Lee met Bo Lee.")
+
+
+def test_values_that_are_not_numbers_are_no_relations(nlp: Language) -> None:
+    import torch
+
+    network = nlp.get_pipe("slm_relations").model.network
+    with torch.no_grad():
+        network.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"not numbers\. Set model\.dtype"):
+        nlp(TEXTS[0])
 
 
 def test_damaged_pipeline_folder(nlp: Language, tmp_path: Path) -> None:

@@ -50,7 +50,10 @@ def with_pickles(folder: Path) -> None:
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "is no JSON"),
         (lambda folder: edit_config(folder, auto_map={"AutoModel": "x.Y"}), "code from its own folder"),
-        (lambda folder: edit_config(folder, layer_types=["sliding_attention"]), "sliding-window"),
+        (
+            lambda folder: edit_config(folder, sliding_window=8, layer_types=["sliding_attention"] * 4),
+            "DynamicSlidingWindowLayer",
+        ),
         (lambda folder: edit_config(folder, final_logit_softcapping=30.0), "scales its logits"),
     ],
 )
@@ -261,15 +264,17 @@ def test_fit_shortens_only_what_is_too_long(make_lm) -> None:
     far = RelationInstance.from_offsets(
         f"Ann {words} Bo", (0, 3, "PER"), (len(words) + 5, len(words) + 7, "PER")
     )
-    short, none, same = lm.fit([near, far, INSTANCES[0]], 60)
+    short, none, same = lm.fit([near, far, INSTANCES[0]], SCHEMA, 60)
     assert none is None and same is INSTANCES[0]
     assert short.text_of(short.head_mention) == "Ann" and short.text_of(short.tail_mention) == "Bo"
     assert len(lm.prompts.contexts([short.context])[0]) <= 60
-    assert lm.fit([far], 100_000) == [far]
+    assert lm.fit([far], SCHEMA, 100_000) == [far]
 
 
 def test_prompt_longer_than_the_model_reads(make_lm) -> None:
     labels = LabelSchema.from_labels([f"relation number {n} of very many" for n in range(400)])
+    with pytest.raises(ModelError, match="of the 4096 that the model reads"):
+        make_lm().prepare(labels)
     with pytest.raises(ModelError, match="longer than the 4096 that the model reads"):
         make_lm().log_probs(INSTANCES, labels)
 
