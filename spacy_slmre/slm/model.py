@@ -106,7 +106,9 @@ class SmallLM:
         """
         with self._lock:
             if self._network is None:
-                network, tokenizer = self._load()
+                # Weights made under somebody's inference mode could never be trained, nor tell of changes.
+                with torch.inference_mode(False):
+                    network, tokenizer = self._load()
                 self._prompts = PromptBuilder(tokenizer, self.settings.style)
                 self._network = network
         return self

@@ -254,6 +254,14 @@ def test_adapter_round_trip(adapter_folder: Path, tmp_path: Path) -> None:
     assert replace(again, config={}) == replace(adapter, config={})
 
 
+def test_first_use_within_inference_mode(tiny_base: Path) -> None:
+    lm = plain(base=str(tiny_base))
+    with torch.inference_mode():
+        inside = lm.log_probs(INSTANCES, SCHEMA)
+    np.testing.assert_array_equal(lm.log_probs(INSTANCES, SCHEMA), inside)
+    assert not any(parameter.is_inference() for parameter in lm.network.parameters())
+
+
 # -- long contexts -------------------------------------------------------------------------------------
 
 
