@@ -99,7 +99,7 @@ def make_slm_relations(
         nlp.vocab,
         model,
         name,
-        schema=choose_schema(name, schema, labels, negative_label),
+        schema=choose_schema(name, schema, labels, negative_label, model.schema),
         candidates=candidates,
         threshold=threshold,
         label_thresholds=label_thresholds,
@@ -112,9 +112,20 @@ def make_slm_relations(
 
 
 def choose_schema(
-    name: str, schema: LabelSchema | UnreadSchema | None, labels: list[str] | None, negative_label: str | None
+    name: str,
+    schema: LabelSchema | UnreadSchema | None,
+    labels: list[str] | None,
+    negative_label: str | None,
+    tuned: LabelSchema | None,
 ) -> LabelSchema | UnreadSchema | None:
     """The schema that a component's settings ask for; None where they leave it open.
+
+    Args:
+        name: The component.
+        schema: Its setting `schema`.
+        labels: Its setting `labels`; labels that the model was tuned with keep their wording.
+        negative_label: Its setting `negative_label`.
+        tuned: The labels that the model was tuned with.
 
     Raises:
         ValueError: Both `schema` and `labels` are given, or the labels make no schema.
@@ -123,7 +134,13 @@ def choose_schema(
         return schema
     if schema is not None:
         raise ValueError(f"{name}: give either `labels` or a `schema`, not both.")
-    return LabelSchema.from_labels(labels, negative_label)
+    chosen = LabelSchema.from_labels(labels, negative_label)
+    if tuned is None:
+        return chosen
+    known = {label.name: label for label in tuned.labels}
+    return LabelSchema(
+        tuple(known.get(label.name, label) for label in chosen.labels), negative_label, tuned.type_map
+    )
 
 
 class SLMRelations(RelationPipe):

@@ -14,6 +14,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from thinc.api import ConfigValidationError
 
+from spacy_slmre.pipeline.slm_relations import choose_schema
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm.loading import ModelError
 from tests.conftest import PATTERNS, TEXTS
@@ -475,6 +476,13 @@ def test_adapter_survives_without_the_folder_it_came_from(
     wrong.add_pipe("slm_relations", config={"model": model, "schema": reference})
     with pytest.raises(ValueError, match='"sibling" is worded "kin"'):
         wrong("Ann Lee met Bo Lee.")
+
+
+def test_plain_labels_take_the_wordings_of_the_model() -> None:
+    tuned = LabelSchema.from_dict({"labels": [{"name": "P19", "wording": "place of birth"}]})
+    chosen = choose_schema("x", None, ["P19", "P26"], "no_relation", tuned)
+    assert isinstance(chosen, LabelSchema)
+    assert [label.wording for label in chosen.labels] == ["place of birth", "p26", "no relation"]
 
 
 def test_values_that_are_not_numbers_are_no_relations(nlp: Language) -> None:
