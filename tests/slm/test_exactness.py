@@ -103,18 +103,18 @@ def architecture(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     instances=instance_lists(), schema=schemas(), budget=st.sampled_from([1, 90, 1024]), cache=st.booleans()
 )
 def test_packed_equals_separate(make_lm, architecture, instances, schema, budget, cache) -> None:
     lm = make_lm(architecture, max_batch_tokens=budget, prefix_cache=cache)
-    expected = separate_log_probs(lm, instances[:4], schema)
+    expected = separate_log_probs(lm, instances[:2], schema)
     for training in (False, True):
         lm.network.train(training)
         log_probs = lm.log_probs(instances, schema)
         assert log_probs.shape == (len(instances), len(schema.labels))
-        np.testing.assert_allclose(log_probs[:4], expected, atol=TOLERANCE)
+        np.testing.assert_allclose(log_probs[:2], expected, atol=TOLERANCE)
         np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1.0, atol=1e-6)
         assert lm.network.training is training
 
