@@ -264,15 +264,17 @@ class RelationPipe(Pipe):
         self.ready()
         handle = self.get_error_handler()
         held: list[_Asked] = []
+        instances = 0
         for doc in stream:
             try:
                 held.append(self._ask(doc))
             except Exception as error:
                 handle(self.name, self, [doc], error)
                 continue
-            if len(held) >= batch_size or sum(len(asked.instances) for asked in held) >= self.batch_size:
+            instances += len(held[-1].instances)
+            if len(held) >= batch_size or instances >= self.batch_size:
                 yield from self._annotated(held, handle)
-                held = []
+                held, instances = [], 0
         yield from self._annotated(held, handle)
 
     def _annotated(self, held: list[_Asked], handle: Callable) -> Iterator[Doc]:
