@@ -6,7 +6,7 @@ Nothing here depends on a model, and the models know no spaCy `Doc`: they receiv
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,9 +124,12 @@ def _offsets(values: Sequence) -> tuple[int, int, str]:
 
 
 def make_instances(
-    doc: Doc, pairs: Sequence[tuple[Span, Span]], schema: LabelSchema
+    doc: Doc,
+    pairs: Sequence[tuple[Span, Span]],
+    schema: LabelSchema,
+    labels: Sequence[str] | None = None,
 ) -> list[RelationInstance]:
-    """The instances of candidate pairs, in their order.
+    """The instances of candidate pairs, in their order, with gold labels where these are given.
 
     The context of a pair is the sentence that holds both arguments, or all sentences from the one's to
     the other's; in a document without sentence boundaries it is the whole text.
@@ -159,14 +162,63 @@ def make_instances(
             {bounds: position for position, bounds in enumerate(ordered)},
         )
     instances = []
-    for (head, tail), place in zip(pairs, places, strict=True):
+    gold: Sequence[str | None] = [None] * len(pairs) if labels is None else labels
+    for (head, tail), place, label in zip(pairs, places, gold, strict=True):
         context, positions = contexts[place]
-        instances.append(RelationInstance(context, positions[_bounds(head)], positions[_bounds(tail)]))
+        bounds = positions[_bounds(head)], positions[_bounds(tail)]
+        instances.append(RelationInstance(context, *bounds, label))
     return instances
 
 
 def _bounds(span: Span) -> tuple[int, int, str]:
     return span.start_char, span.end_char, span.label_
+
+
+def contexts_of(instances: Iterable[RelationInstance]) -> list[Context]:
+    """The contexts of instances, each once (they are compared by identity)."""
+    return list(dict.fromkeys(instance.context for instance in instances))
+
+
+def shorten(
+    instances: Sequence[RelationInstance],
+    limit: int,
+    *,
+    count_tokens: Callable[[Sequence[Context]], list[int]],
+    offsets_of: Callable[[Context], Sequence[tuple[int, int]]],
+) -> list[RelationInstance | None]:
+    """Shorten the contexts that have too many of a model's tokens around their pairs.
+
+    Args:
+        instances: Any instances.
+        limit: Most tokens of a context.
+        count_tokens: How many tokens contexts have, whatever the model adds to them included.
+        offsets_of: Character offsets (start, end) of the tokens in a context's text.
+
+    Returns:
+        For every instance itself, its shortened form, or None where its two arguments stand farther apart
+        than that.
+    """
+    contexts = contexts_of(instances)
+    sizes = dict(zip(contexts, count_tokens(contexts), strict=True))
+    offsets: dict[Context, Sequence[tuple[int, int]]] = {}
+    shorteners: dict[tuple[Context, int], Shortener] = {}
+
+    def shortened(instance: RelationInstance) -> RelationInstance | None:
+        whole, budget = instance.context, limit
+        window: RelationInstance | None = instance
+        while window is not None and sizes[window.context] > limit:
+            if (whole, budget) not in shorteners:
+                if whole not in offsets:
+                    offsets[whole] = offsets_of(whole)
+                shorteners[whole, budget] = Shortener(whole, offsets[whole], budget)
+            window = shorteners[whole, budget](instance)
+            if window is not None and window.context not in sizes:
+                sizes[window.context] = count_tokens([window.context])[0]
+            # What a model adds takes tokens too; how many is known only of a window that is cut.
+            budget -= max(1, budget // 8)
+        return window
+
+    return [shortened(instance) for instance in instances]
 
 
 class Shortener:

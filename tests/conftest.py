@@ -9,9 +9,11 @@ import pytest
 import spacy
 import torch
 from spacy.language import Language
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
+    BertModel,
     LlamaConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -116,6 +118,54 @@ def tiny_model(tiny_base: Path) -> dict:
         "@architectures": "spacy-slmre.SmallLM.v1",
         "base": str(tiny_base),
         "quantization": None,
+        "dtype": "float32",
+        "device": "cpu",
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random BERT, as any local encoder lies on disk."""
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    backend.train_from_iterator(
+        [*CORPUS, "@ # * ^ person location"],
+        trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+    torch.manual_seed(0)
+    network = BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            initializer_range=0.2,
+        )
+    )
+    folder = tmp_path_factory.mktemp("tiny-encoder")
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_classifier(tiny_encoder: Path) -> dict:
+    """The model block of a config for the tiny encoder, in float32."""
+    return {
+        "@architectures": "spacy-slmre.EncoderClassifier.v1",
+        "base": str(tiny_encoder),
         "dtype": "float32",
         "device": "cpu",
     }

@@ -19,21 +19,27 @@ spacy_app.add_typer(slmre_cli)
 
 from spacy_slmre.cli import (  # noqa: E402  (the commands register themselves on slmre_cli)
     benchmarks,
+    calibrate,
     convert,
     debug_data,
     download_base,
+    evaluate,
     extract,
     inspect,
     mix,
+    train_classifier,
 )
 
 __all__ = [
     "benchmarks",
+    "calibrate",
     "convert",
     "debug_data",
     "download_base",
+    "evaluate",
     "extract",
     "inspect",
     "mix",
     "slmre_cli",
+    "train_classifier",
 ]

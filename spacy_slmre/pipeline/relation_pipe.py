@@ -8,72 +8,38 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import srsly
 from spacy import util
 from spacy.language import Language
-from spacy.pipeline import Pipe
+from spacy.pipeline import TrainablePipe
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
+from thinc.api import Optimizer
 
+from spacy_slmre.calibration import tempered
 from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.instances import RelationInstance, make_instances
+from spacy_slmre.pipeline.labelled import gold_labels, labelled_instances, labels_in
+from spacy_slmre.pipeline.relation_model import RelationModel, TrainableModel
 from spacy_slmre.relations import (
-    PAIRS,
     RELATIONS,
     Record,
     install_extensions,
     make_record,
-    relations_of,
     report_name,
     write_records,
     write_report,
 )
-from spacy_slmre.schema import LabelSchema, RelationLabel, UnreadSchema, wording_of
-
-
-@runtime_checkable
-class RelationModel(Protocol):
-    """What a component asks of its model, one schema a call."""
-
-    @property
-    def schema(self) -> LabelSchema | None:
-        """The label set that the model was tuned on, where there is one."""
-
-    def load(self) -> RelationModel:
-        """Have the weights ready; raises where they cannot be had."""
-
-    def prepare(self, schema: LabelSchema) -> None:
-        """Have a schema ready; raises where its labels cannot be answered."""
-
-    def fit(
-        self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
-    ) -> list[RelationInstance | None]:
-        """Shorten contexts around their pairs; None for a pair that does not fit."""
-
-    def log_probs(self, instances: Sequence[RelationInstance], schema: LabelSchema) -> np.ndarray:
-        """All log-probabilities: (n_instances, n_labels)."""
-
-    def best(
-        self,
-        instances: Sequence[RelationInstance],
-        schema: LabelSchema,
-        k: int = 1,
-        allowed: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Columns and log-probabilities of the k best (allowed) labels: (n_instances, k) each."""
-
-    def save(self, folder: Path, *, embed: bool) -> None:
-        """Write the model, with or without the weights that others have as well."""
-
-    def restore(self, folder: Path, *, temporary: bool = False) -> RelationModel:
-        """The model that `save` wrote."""
+from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, RelationLabel, UnreadSchema, wording_of
 
 
 @dataclass
@@ -87,7 +53,7 @@ class _Asked:
     report: dict[str, Any]
 
 
-class RelationPipe(Pipe):
+class RelationPipe(TrainablePipe):
     """Base of the relation components.
 
     Args:
@@ -95,10 +61,15 @@ class RelationPipe(Pipe):
         model: What labels the instances.
         name: The component's name in the pipeline.
         schema: The labels; None takes the model's own, else the general schema.
+        negative_label: What the negative label is called where labels are taken from training data.
         candidates: Proposes the pairs.
         threshold: A relation is written if its probability is at least this; 0 writes every pair whose
             most probable label is not the negative one.
         label_thresholds: Thresholds of single labels, in place of `threshold`.
+        temperature: Probabilities are taken at this temperature, see `spacy_slmre.calibration`; any other
+            than 1 has the model compute all labels of a pair.
+        negative_rate: The share of negative pairs that an update learns from, another sample each time.
+        class_weights: None, or "balanced": the rarer a label is in training, the more its pairs count.
         batch_size: Instances that are labelled together, across documents.
         max_context_tokens: Longer contexts are shortened around their pair, counted in the model's tokens.
         attr: Relations are written to `doc._.<attr>`.
@@ -116,9 +87,13 @@ class RelationPipe(Pipe):
         name: str,
         *,
         schema: LabelSchema | UnreadSchema | None,
+        negative_label: str | None = NEGATIVE_LABEL,
         candidates: CandidateGenerator,
         threshold: float = 0.0,
         label_thresholds: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
+        negative_rate: float = 1.0,
+        class_weights: str | None = None,
         batch_size: int = 128,
         max_context_tokens: int = 512,
         attr: str = RELATIONS,
@@ -128,6 +103,12 @@ class RelationPipe(Pipe):
         for setting, value in (("batch_size", batch_size), ("max_context_tokens", max_context_tokens)):
             if value < 1:
                 raise ValueError(f"{name}.{setting} = {value}, but it must be at least 1.")
+        if temperature <= 0:
+            raise ValueError(f"{name}.temperature = {temperature}, but it must be above 0.")
+        if not 0.0 <= negative_rate <= 1.0:
+            raise ValueError(f"{name}.negative_rate = {negative_rate}, but it is a share (0 to 1).")
+        if class_weights not in (None, "balanced"):
+            raise ValueError(f'{name}.class_weights = "{class_weights}": use "balanced", or null for none.')
         if weights not in ("reference", "embed"):
             raise ValueError(f'{name}.weights = "{weights}": use "reference" or "embed".')
         install_extensions(attr)
@@ -142,15 +123,22 @@ class RelationPipe(Pipe):
         self.scorer = scorer
         self.problem = schema.error if isinstance(schema, UnreadSchema) else None
         given = schema if isinstance(schema, LabelSchema) else None
+        self.negative_label = negative_label
         self.schema_given = schema is not None or model.schema is not None
         self.schema = given or model.schema or LabelSchema.general()
         self.threshold = threshold
         self.label_thresholds = dict(label_thresholds or {})
+        self.temperature = temperature
+        self.negative_rate = negative_rate
+        self.class_weights = class_weights
         if self.problem is None:
             self._check_thresholds()
         # What the config itself says: the model's own labels may come from files that will not stay.
         self._configured = {**self._state(), "schema": given.to_dict() if given else None}
-        self._warned = False
+        self._warned: set[str] = set()
+        self._label_weights: dict[str, float] = {}
+        self._sampler = np.random.default_rng(0)
+        self._updates = 0
 
     # -- labels ------------------------------------------------------------------------------------
 
@@ -190,31 +178,36 @@ class RelationPipe(Pipe):
         # Built-in names only: spaCy resolves the annotation in another module to check [initialize].
         labels: list[str] | dict[str, object] | None = None,
     ) -> None:
-        """Settle the labels and load the model's weights.
+        """Settle the labels, and have the model ready to annotate or to learn.
 
         Args:
             get_examples: Gold documents; where no labels were configured, theirs are taken.
             nlp: The pipeline.
             labels: Names, or what `label_data` gave; they replace those that were configured.
+
+        Raises:
+            ValueError: The labels or the examples are not what the component can work with.
         """
         validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
-        if labels is not None:
-            if isinstance(labels, Mapping):
-                self.schema = LabelSchema.from_dict(labels)
-            else:
-                self.schema = LabelSchema.from_labels(labels, self.schema.negative_label)
+        negative = self.schema.negative_label if self.schema_given else self.negative_label
+        if isinstance(labels, Mapping):
+            self.schema = LabelSchema.from_dict(labels)
+        elif labels is not None:
+            self.schema = LabelSchema.from_labels(labels, negative)
         elif not self.schema_given:
-            found = {
-                relation.label
-                for example in get_examples()
-                for attr in (PAIRS, RELATIONS, self.attr)
-                for relation in relations_of(example.reference, attr)
-            }
-            if found - {self.schema.negative_label}:
-                self.schema = LabelSchema.from_labels(sorted(found), self.schema.negative_label)
+            found, negative = labels_in(get_examples(), negative, self.attr)
+            if found:
+                self.schema = LabelSchema.from_labels(found, negative)
         self.problem = None if labels is not None else self.problem
         self._check_thresholds()
+        self._begin(get_examples)
         self.ready()
+
+    def _begin(self, get_examples: Callable[[], Iterable[Example]]) -> None:
+        """Take from the examples what training needs to know."""
+        if self.class_weights == "balanced":
+            labelled = labelled_instances(get_examples(), self.candidates, self.schema, self.attr)
+            self._label_weights = balanced_weights(instance.label for instance in labelled.instances)
 
     def ready(self) -> None:
         """Have model and labels ready now rather than at the first document.
@@ -310,7 +303,7 @@ class RelationPipe(Pipe):
     def _annotate(self, asked: Sequence[_Asked]) -> None:
         """Label all instances together and write the records; no document is written if one fails."""
         instances = [instance for one in asked for instance in one.instances]
-        columns, log_probs = self.model.best(instances, self.schema, 1, self._allowed(asked))
+        columns, log_probs = self._best(instances, self._allowed(asked))
         start = 0
         results = []
         for one in asked:
@@ -325,6 +318,18 @@ class RelationPipe(Pipe):
             write_records(one.doc, records, self.attr)
             write_report(one.doc, one.report, self.attr)
             self._warn(one.report)
+
+    def _best(
+        self, instances: Sequence[RelationInstance], allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The most probable (allowed) label of each instance: columns and log-probabilities, (n, 1) each."""
+        if self.temperature == 1.0:
+            return self.model.best(instances, self.schema, 1, allowed)
+        log_probs = tempered(self.model.log_probs(instances, self.schema), self.temperature)
+        if allowed is not None:
+            log_probs = np.where(allowed, log_probs, -np.inf)
+        columns = log_probs.argmax(axis=1)[:, None]
+        return columns, np.take_along_axis(log_probs, columns, axis=1)
 
     def _allowed(self, asked: Sequence[_Asked]) -> np.ndarray | None:
         """Which labels the types of each instance allow: bool (n_instances, n_labels); None allows all."""
@@ -353,15 +358,109 @@ class RelationPipe(Pipe):
         cut = {reason: skipped[reason] for reason in ("cap", "too_long") if skipped.get(reason)}
         if report["shortened"]:
             cut["shortened"] = report["shortened"]
-        if cut and not self._warned:
-            self._warned = True
+        if cut:
             told = ", ".join(f"{number} {reason}" for reason, number in cut.items())
-            warnings.warn(
-                f"{self.name}: a document is too long or too full for all of its pairs to be asked about in "
-                f"full ({told}); doc._.{report_name(self.attr)} says what was left out. Later documents are "
+            self._warn_once(
+                "cut",
+                "a document is too long or too full for all of its pairs to be asked about in full "
+                f"({told}); doc._.{report_name(self.attr)} says what was left out. Later documents are "
                 "counted there without a warning.",
-                stacklevel=4,
             )
+
+    def _warn_once(self, about: str, message: str) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            warnings.warn(f"{self.name}: {message}", stacklevel=5)
+
+    # -- training ----------------------------------------------------------------------------------
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether the model learns from `update`."""
+        return isinstance(self.model, TrainableModel)
+
+    @property
+    def is_resizable(self) -> bool:
+        """Labels can be added at any time."""
+        return True
+
+    def update(
+        self,
+        examples: Iterable[Example],
+        *,
+        drop: float = 0.0,
+        sgd: Optimizer | None = None,
+        losses: dict[str, float] | None = None,
+    ) -> dict[str, float]:
+        """Learn from a batch: the pairs that the candidate generator proposes, as the reference labels them.
+
+        Args:
+            examples: Gold documents; the predicted side has the entities.
+            drop: Dropout.
+            sgd: The optimizer; without one, gradients add up until `finish_update`.
+            losses: The mean loss of a pair is added under the component's name.
+
+        Raises:
+            ValueError: A gold label is unknown, or the loss is not finite.
+        """
+        losses = {} if losses is None else losses
+        losses.setdefault(self.name, 0.0)
+        examples = list(examples)
+        validate_examples(examples, f"{type(self).__name__}.update")
+        if not isinstance(self.model, TrainableModel):
+            return losses
+        self._updates += 1
+        labelled = labelled_instances(examples, self.candidates, self.schema, self.attr)
+        instances = self._fitting(self._sampled(labelled.instances))
+        if instances:
+            weights = self._instance_weights(instances)
+            loss = self.model.update(instances, self.schema, drop=drop, weights=weights)
+            if not np.isfinite(loss):
+                names = ", ".join(_name_of(example.reference) for example in examples[:8])
+                raise ValueError(
+                    f"{self.name}: the loss of update {self._updates} is {loss} (documents: {names}). "
+                    "Nothing was learnt from this batch. Lower the learning rate, warm it up for longer, "
+                    "or clip gradients (optimizer.grad_clip); with mixed precision, try without."
+                )
+            losses[self.name] += loss
+        if sgd not in (None, False):
+            self.finish_update(sgd)
+        return losses
+
+    def finish_update(self, sgd: Optimizer) -> None:
+        """Change the model's parameters by their gradients."""
+        if isinstance(self.model, TrainableModel):
+            self.model.finish_update(sgd)
+
+    @contextmanager
+    def use_params(self, params: dict) -> Iterator[None]:
+        """Does nothing: Thinc keeps no averages of the weights of torch."""
+        yield
+
+    def _sampled(self, instances: list[RelationInstance]) -> list[RelationInstance]:
+        if self.negative_rate == 1.0:
+            return instances
+        kept = self._sampler.random(len(instances)) < self.negative_rate
+        negative = self.schema.negative_label
+        return [one for one, keep in zip(instances, kept, strict=True) if keep or one.label != negative]
+
+    def _fitting(self, instances: list[RelationInstance]) -> list[RelationInstance]:
+        fitting = self.model.fit(instances, self.schema, self.max_context_tokens)
+        kept = [instance for instance in fitting if instance is not None]
+        if changed := sum(one is not whole for one, whole in zip(fitting, instances, strict=True)):
+            self._warn_once(
+                "training",
+                f"{changed} of the {len(instances)} training pairs of a batch stand in contexts of more than "
+                f"{self.max_context_tokens} tokens: {len(kept) - len(instances) + changed} were shortened "
+                f"around their arguments, {len(instances) - len(kept)} left out, since these stand too far "
+                "apart.",
+            )
+        return kept
+
+    def _instance_weights(self, instances: Sequence[RelationInstance]) -> np.ndarray | None:
+        if not self._label_weights:
+            return None
+        return np.array([self._label_weights.get(instance.label or "", 1.0) for instance in instances])
 
     # -- scoring -----------------------------------------------------------------------------------
 
@@ -371,6 +470,18 @@ class RelationPipe(Pipe):
             return {}
         examples = list(examples)
         validate_examples(examples, f"{type(self).__name__}.score")
+        gold = {
+            label
+            for example in examples
+            for some in gold_labels(example.reference, self.attr)[0].values()
+            for label in some
+        }
+        if unknown := sorted(gold - set(self.schema.names)):
+            self._warn_once(
+                "unknown labels",
+                "the gold data have labels that the component lacks, and can never find: "
+                f"{', '.join(unknown)}.",
+            )
         return self.scorer(
             examples,
             **{
@@ -444,6 +555,7 @@ class RelationPipe(Pipe):
             "schema": self.schema.to_dict(),
             "threshold": self.threshold,
             "label_thresholds": dict(self.label_thresholds),
+            "temperature": self.temperature,
         }
 
     def _saved(self) -> dict[str, Any]:
@@ -455,7 +567,8 @@ class RelationPipe(Pipe):
         unread = self.problem is not None
         state = {
             key: saved["current"][key]
-            if self._configured[key] == saved["configured"][key] or (key == "schema" and unread)
+            if key in saved["current"]
+            and (self._configured[key] == saved["configured"][key] or (key == "schema" and unread))
             else own
             for key, own in self._state().items()
         }
@@ -464,6 +577,7 @@ class RelationPipe(Pipe):
         self.schema = LabelSchema.from_dict(state["schema"])
         self.threshold = state["threshold"]
         self.label_thresholds = dict(state["label_thresholds"])
+        self.temperature = state["temperature"]
         self._check_thresholds()
 
     def _check_thresholds(self) -> None:
@@ -475,3 +589,14 @@ class RelationPipe(Pipe):
                 f"{self.name}.label_thresholds has unknown labels: {', '.join(sorted(unknown))}. "
                 f"The labels are: {', '.join(self.schema.names)}."
             )
+
+
+def balanced_weights(labels: Iterable[str | None]) -> dict[str, float]:
+    """A weight for each label with which all labels count the same; their mean over the pairs is 1."""
+    counts = Counter(labels)
+    return {label: counts.total() / (len(counts) * count) for label, count in counts.items() if label}
+
+
+def _name_of(doc: Doc) -> str:
+    """What a message calls a document."""
+    return str(doc.user_data.get("slmre.id") or f'"{doc.text[:40]}"')

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from spacy.language import Language
 from thinc.api import Config
 
-from spacy_slmre.pipeline.relation_pipe import RelationModel, RelationPipe
-from spacy_slmre.relations import RELATIONS
-from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, UnreadSchema
+from spacy_slmre.pipeline.component_settings import SCORE_WEIGHTS, choose_schema, component_defaults
+from spacy_slmre.pipeline.relation_model import RelationModel
+from spacy_slmre.pipeline.relation_pipe import RelationPipe
+from spacy_slmre.schema import LabelSchema, UnreadSchema
 
 default_model_config = """
 [model]
@@ -35,28 +36,8 @@ DEFAULT_SLM_MODEL = Config().from_str(default_model_config)["model"]
     "slm_relations",
     assigns=["doc._.relations"],
     requires=["doc.ents"],
-    default_config={
-        "model": DEFAULT_SLM_MODEL,
-        "schema": None,
-        "labels": None,
-        "negative_label": NEGATIVE_LABEL,
-        "candidates": {"@misc": "spacy-slmre.EntityPairs.v1"},
-        "threshold": 0.0,
-        "label_thresholds": {},
-        "batch_size": 128,
-        "max_context_tokens": 512,
-        "attr": RELATIONS,
-        "weights": "reference",
-        "scorer": {"@scorers": "spacy-slmre.RelationScorer.v1"},
-    },
-    default_score_weights={
-        "rel_micro_f": 1.0,
-        "rel_micro_p": 0.0,
-        "rel_micro_r": 0.0,
-        "rel_macro_f": None,
-        "rel_per_type": None,
-        "rel_candidate_recall": 0.0,
-    },
+    default_config=component_defaults(DEFAULT_SLM_MODEL),
+    default_score_weights=SCORE_WEIGHTS,
 )
 def make_slm_relations(
     nlp: Language,
@@ -68,6 +49,9 @@ def make_slm_relations(
     candidates: Callable,
     threshold: float,
     label_thresholds: dict[str, float],
+    temperature: float,
+    negative_rate: float,
+    class_weights: str | None,
     batch_size: int,
     max_context_tokens: int,
     attr: str,
@@ -88,6 +72,10 @@ def make_slm_relations(
         candidates: Which pairs are asked about, for instance by `@misc = "spacy-slmre.EntityPairs.v1"`.
         threshold: A relation is written if its probability is at least this (0 to 1).
         label_thresholds: The same for single labels.
+        temperature: Probabilities are taken at this temperature; `slmre calibrate` fits it. Any other than 1
+            has the model compute all labels of every pair.
+        negative_rate: In training, the share of negative pairs that an update learns from (0 to 1).
+        class_weights: In training, "balanced" has pairs of rare labels count for more.
         batch_size: Pairs labelled together.
         max_context_tokens: Longer contexts are shortened around their pair.
         attr: Relations are written to `doc._.<attr>`.
@@ -100,46 +88,18 @@ def make_slm_relations(
         model,
         name,
         schema=choose_schema(name, schema, labels, negative_label, model.schema),
+        negative_label=negative_label,
         candidates=candidates,
         threshold=threshold,
         label_thresholds=label_thresholds,
+        temperature=temperature,
+        negative_rate=negative_rate,
+        class_weights=class_weights,
         batch_size=batch_size,
         max_context_tokens=max_context_tokens,
         attr=attr,
         weights=weights,
         scorer=scorer,
-    )
-
-
-def choose_schema(
-    name: str,
-    schema: LabelSchema | UnreadSchema | None,
-    labels: list[str] | None,
-    negative_label: str | None,
-    tuned: LabelSchema | None,
-) -> LabelSchema | UnreadSchema | None:
-    """The schema that a component's settings ask for; None where they leave it open.
-
-    Args:
-        name: The component.
-        schema: Its setting `schema`.
-        labels: Its setting `labels`; labels that the model was tuned with keep their wording.
-        negative_label: Its setting `negative_label`.
-        tuned: The labels that the model was tuned with.
-
-    Raises:
-        ValueError: Both `schema` and `labels` are given, or the labels make no schema.
-    """
-    if labels is None:
-        return schema
-    if schema is not None:
-        raise ValueError(f"{name}: give either `labels` or a `schema`, not both.")
-    chosen = LabelSchema.from_labels(labels, negative_label)
-    if tuned is None:
-        return chosen
-    known = {label.name: label for label in tuned.labels}
-    return LabelSchema(
-        tuple(known.get(label.name, label) for label in chosen.labels), negative_label, tuned.type_map
     )
 
 

@@ -100,14 +100,30 @@ def locate_base(name: str, revision: str | None = None) -> Path:
                 f'model.base = "{name}": the packaged base model is not installed (looked in {folder}). '
                 "Install it once with:\n    python -m spacy slmre download-base"
             )
-    elif Path(name).expanduser().is_dir():
+        check_folder(folder, name)
+        return folder
+    return find_folder(name, revision)
+
+
+def find_folder(name: str, revision: str | None = None, *, ownerless: bool = False) -> Path:
+    """The checked folder of any model: a folder as it is, or a hub id, fetched where it is not here yet.
+
+    Args:
+        name: A folder, or a hub id.
+        revision: Commit or tag on the hub.
+        ownerless: Take a plain word for a hub id too, as old models have ("roberta-base").
+
+    Raises:
+        ModelError: It is nowhere to be found, or its folder cannot be used.
+    """
+    if Path(name).expanduser().is_dir():
         folder = Path(name).expanduser()
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+    elif re.fullmatch(rf"([\w-][\w.-]*/){'?' if ownerless else ''}[\w-][\w.-]*", name):
         folder = _fetch(name, revision)
     else:
         raise ModelError(
-            f'model.base = "{name}": no such folder, no hub id of the form "owner/model", and not the '
-            f'packaged model "{PACKAGED_BASE}".'
+            f'model.base = "{name}": no such folder, no hub id of the form "owner/model", and no packaged '
+            "model."
         )
     check_folder(folder, name)
     return folder

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from spacy_slmre.instances import Context, RelationInstance, Shortener
+from spacy_slmre.instances import RelationInstance, contexts_of, shorten
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm import loading, storage
 from spacy_slmre.slm.adapter import Adapter
@@ -197,27 +197,12 @@ class SmallLM:
         self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
     ) -> list[RelationInstance | None]:
         limit = min(max_context_tokens, self._context_limit(self._prepare(schema)))
-        contexts = _contexts(instances)
-        sizes = dict(zip(contexts, map(len, self.prompts.contexts(contexts)), strict=True))
-        offsets: dict[Context, list[tuple[int, int]]] = {}
-        shorteners: dict[tuple[Context, int], Shortener] = {}
-
-        def shorten(instance: RelationInstance) -> RelationInstance | None:
-            whole, budget = instance.context, limit
-            window: RelationInstance | None = instance
-            while window is not None and sizes[window.context] > limit:
-                if (whole, budget) not in shorteners:
-                    if whole not in offsets:
-                        offsets[whole] = self.prompts.token_offsets(whole.text)
-                    shorteners[whole, budget] = Shortener(whole, offsets[whole], budget)
-                window = shorteners[whole, budget](instance)
-                if window is not None and window.context not in sizes:
-                    sizes[window.context] = len(self.prompts.contexts([window.context])[0])
-                # The numbering takes tokens too; how many is known only of a window that is cut.
-                budget -= max(1, budget // 8)
-            return window
-
-        return [shorten(instance) for instance in instances]
+        return shorten(
+            instances,
+            limit,
+            count_tokens=lambda contexts: list(map(len, self.prompts.contexts(contexts))),
+            offsets_of=lambda context: self.prompts.token_offsets(context.text),
+        )
 
     def log_probs(self, instances: Sequence[RelationInstance], schema: LabelSchema) -> np.ndarray:
         """Log-probabilities of all labels: float64 (n_instances, n_labels); each row's exp sums to 1."""
@@ -268,7 +253,7 @@ class SmallLM:
             result = TrieSearch(prepared.trie, len(instances), k, allowed)
             if not instances or not prepared.trie.forks:
                 return result
-            contexts = _contexts(instances)
+            contexts = contexts_of(instances)
             position = {context: n for n, context in enumerate(contexts)}
             context_of = [position[instance.context] for instance in instances]
             context_tokens = prompts.contexts(contexts)
@@ -465,11 +450,6 @@ class SmallLM:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
-
-
-def _contexts(instances: Sequence[RelationInstance]) -> list[Context]:
-    """The contexts of instances, each once (they are compared by identity)."""
-    return list(dict.fromkeys(instance.context for instance in instances))
 
 
 @contextmanager

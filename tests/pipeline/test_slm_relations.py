@@ -14,7 +14,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from thinc.api import ConfigValidationError
 
-from spacy_slmre.pipeline.slm_relations import choose_schema
+from spacy_slmre.pipeline.component_settings import choose_schema
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm.loading import ModelError
 from tests.conftest import PATTERNS, TEXTS

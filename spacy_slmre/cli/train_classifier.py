@@ -1,0 +1,133 @@
+"""`python -m spacy slmre train-classifier` and `evaluate-classifier`: one benchmark, or each of a mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spacy_slmre.cli import slmre_cli
+from spacy_slmre.cli.output import console, failing_clearly, say
+
+Corpora = Annotated[Path, typer.Argument(help="Folder of converted benchmarks.")]
+Names = Annotated[list[str] | None, typer.Option("--benchmark", "-b", help="A benchmark; can be repeated.")]
+MixtureFile = Annotated[
+    Path | None,
+    typer.Option("--mixture", help="Each benchmark of a mixture (configs/mixtures/*.cfg) that is there."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do again what is done already.")]
+
+
+@slmre_cli.command(
+    "train-classifier", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)
+@failing_clearly()
+def train_classifier_command(
+    ctx: typer.Context,
+    config: Annotated[Path, typer.Argument(help="Config, for instance configs/rel_classifier_cpu.cfg.")],
+    corpora: Corpora,
+    output: Annotated[Path, typer.Argument(help="Folder for the trained pipelines, one for each benchmark.")],
+    benchmark: Names = None,
+    mixture: MixtureFile = None,
+    overwrite: Overwrite = False,
+    gpu_id: Annotated[int, typer.Option("--gpu-id", "-g", help="GPU, or -1 for the CPU.")] = -1,
+) -> None:
+    """Train a classifier for a benchmark, or one for each benchmark of a mixture, as the study has it.
+
+    `spacy train` with the negative label, the length of the schedule and the splits taken from the corpus: a
+    benchmark without a development split holds out 15 % of its training documents. The best checkpoint is
+    calibrated on the development set. Values of the config can be given as in `spacy train`:
+    --training.max_epochs 3. What is done already is left alone; a benchmark that fails does not stop the
+    others.
+    """
+    from spacy.cli._util import parse_config_overrides
+
+    from spacy_slmre.classifier_runs import read_run, train_classifier
+
+    if not config.exists():
+        raise ValueError(f"The config {config} does not exist.")
+    overrides = parse_config_overrides(ctx.args)
+
+    def train(name: str) -> None:
+        target = output / name
+        if read_run(target) is not None and not overwrite:
+            say(f"{name}: trained already, in {target}")
+            return
+        run = train_classifier(config, name, corpora, target, overrides=overrides, use_gpu=gpu_id)
+        error = {when: run["calibration"][when]["ece"] for when in ("before", "after")}
+        say(
+            f"{name}: micro-F1 {run['dev']['rel_micro_f']:.3f} on the development set, after "
+            f"{run['seconds'] / 60:.1f} minutes. Expected calibration error {error['before']:.3f}, at "
+            f"temperature {run['calibration']['temperature']:.2f} {error['after']:.3f}. Pipeline: {target}"
+        )
+
+    _each(_chosen(benchmark, mixture, corpora), train)
+
+
+@slmre_cli.command("evaluate-classifier")
+@failing_clearly()
+def evaluate_classifier_command(
+    corpora: Corpora,
+    trained: Annotated[Path, typer.Argument(help="Folder that train-classifier wrote.")],
+    benchmark: Names = None,
+    mixture: MixtureFile = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Score trained classifiers on the test splits, once; the scores lie with each pipeline as test.json."""
+    import json
+
+    from rich.table import Table
+
+    from spacy_slmre.cli.evaluate import evaluate_on_gold, write_json
+    from spacy_slmre.cli.pipelines import load_pipeline
+
+    table = Table("benchmark", "pairs", "precision", "recall", "micro-F1", "macro-F1")
+
+    def evaluate(name: str) -> None:
+        file = trained / name / "test.json"
+        if overwrite or not file.exists():
+            scores = evaluate_on_gold(load_pipeline(str(trained / name)), corpora / name / "test.spacy")
+            write_json(file, scores)
+        scores = json.loads(file.read_text(encoding="utf-8"))
+        numbers: list[Any] = [
+            scores[key] for key in ("rel_micro_p", "rel_micro_r", "rel_micro_f", "rel_macro_f")
+        ]
+        table.add_row(name, f"{scores['pairs']:,}", *(f"{number:.3f}" for number in numbers))
+
+    try:
+        _each(_chosen(benchmark, mixture, corpora), evaluate)
+    finally:
+        console.print(table)
+
+
+def _chosen(names: list[str] | None, mixture: Path | None, corpora: Path) -> list[str]:
+    from spacy_slmre.corpora.mixtures import Mixture
+
+    if (names is None) == (mixture is None):
+        raise ValueError("Name benchmarks with --benchmark, or a mixture with --mixture.")
+    if mixture is None:
+        return list(names or ())
+    wanted = Mixture.from_file(mixture).benchmarks
+    there = [name for name in wanted if (corpora / name).is_dir()]
+    if missing := [name for name in wanted if name not in there]:
+        say(f"Not converted, and left out: {', '.join(missing)}")
+    if not there:
+        raise ValueError(f"No benchmark of {mixture} is in {corpora}. Convert them: slmre convert-all")
+    return there
+
+
+def _each(names: list[str], run: Callable[[str], None]) -> None:
+    """Run for every benchmark; those that fail are told at the end."""
+    failed = {}
+    for name in names:
+        try:
+            run(name)
+        except (ValueError, OSError) as error:
+            if len(names) == 1:
+                raise
+            failed[name] = str(error)
+            say(f"{name} failed: {error}")
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(names)} benchmarks failed: {', '.join(failed)}.")

@@ -1,0 +1,1 @@
+"""The encoder with a label head: the alternative to a small language model."""

@@ -1,0 +1,163 @@
+"""Typed markers around head and tail: token ids of an instance, and where its two marker states stand.
+
+A context is tokenised once, whatever pairs are asked about in it; markers are put between its tokens. New
+marker tokens have ids from the vocabulary's size upwards and embeddings of their own in the network, so that
+the tokenizer stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerFast
+
+from spacy_slmre.instances import Context, Mention, RelationInstance
+
+STYLES = ("typed", "plain", "punctuation")
+SIDES = ("head", "tail")
+# Types in the words that an encoder knows; any other is spelt as it is.
+TYPE_WORDS = {
+    "PER": "person",
+    "ORG": "organization",
+    "LOC": "location",
+    "MISC": "miscellaneous",
+    "NUM": "number",
+}
+MOST_TYPE_TOKENS = 4
+"""A longer spelling of a type is cut, in punctuation markers."""
+
+
+def words_of(entity_type: str) -> str:
+    """An entity type in words."""
+    return TYPE_WORDS.get(entity_type, entity_type.replace("_", " ").replace("-", " ").lower())
+
+
+@dataclass(frozen=True)
+class MarkedText:
+    """An instance as an encoder reads it.
+
+    Attributes:
+        tokens: Token ids, special tokens and markers included.
+        head: Position of the head's opening marker.
+        tail: Position of the tail's opening marker.
+    """
+
+    tokens: list[int]
+    head: int
+    tail: int
+
+
+class Markers:
+    """Puts markers around arguments.
+
+    "typed" (`[head PER] … [/head]`) and "plain" (`[head] … [/head]`) use new tokens; a type that was not
+    among `types` gets the plain ones. "punctuation" (`@ * person * … @` and `# ^ location ^ … #`, Zhou &
+    Chen, arXiv 2102.01373) uses none, and spells out any type.
+
+    Args:
+        tokenizer: The encoder's.
+        vocabulary: Rows of the encoder's embeddings.
+        style: One of `STYLES`.
+        types: The mapped entity types that typed markers are made for.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, vocabulary: int, style: str, types: Iterable[str] = ()
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.style = style
+        self.types = tuple(sorted(set(types) - {""})) if style == "typed" else ()
+        self.first_new = vocabulary
+        names = [] if style == "punctuation" else [f"{sign}{side}" for side in SIDES for sign in ("", "/")]
+        names += [f"{side} {words_of(kind)}" for side in SIDES for kind in self.types]
+        self.new_tokens = tuple(names)
+        """What each new token stands for, in words: its embedding starts as the mean of theirs."""
+        self._places = {
+            (side, kind): n
+            for n, (side, kind) in enumerate([(side, kind) for side in SIDES for kind in self.types])
+        }
+        self._spelt: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+
+    @property
+    def room(self) -> int:
+        """Most tokens that special tokens and both arguments' markers take."""
+        markers = 4 if self.style != "punctuation" else 2 * (4 + MOST_TYPE_TOKENS)
+        return 2 + markers
+
+    def tokenize(self, contexts: Sequence[Context]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Token ids and their character offsets for each context, without special tokens."""
+        if not contexts:
+            return []
+        encoded = self.tokenizer(
+            [context.text for context in contexts],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # whether a text is too long is not the tokenizer's to say
+        )
+        return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
+
+    def mark(
+        self, instance: RelationInstance, tokens: Sequence[int], offsets: Sequence[tuple[int, int]]
+    ) -> MarkedText:
+        """The instance with its markers, given the tokens and offsets of its context."""
+        events = []  # (token position, order there, side, ids, opens)
+        for side, mention in zip(SIDES, (instance.head_mention, instance.tail_mention), strict=True):
+            first, last = _token_range(offsets, mention)
+            opening, closing = self._markers(side, mention.type)
+            # Where several stand together, those before close first (inner ones before outer ones), then come
+            # arguments that the tokenizer reads as nothing, then the next ones open (outer before inner).
+            empty = first == last
+            events.append((first, (1, 0) if empty else (2, -last), side, opening, True))
+            events.append((last, (1, 1) if empty else (0, -first), side, closing, False))
+        events.sort(key=lambda event: event[:2])
+        marked = [self._cls]
+        at: dict[str, int] = {}
+        done = 0
+        for position, _, side, ids, opens in events:
+            marked += tokens[done:position]
+            done = position
+            if opens:
+                at[side] = len(marked)
+            marked += ids
+        marked += tokens[done:]
+        marked.append(self._sep)
+        return MarkedText(marked, at["head"], at["tail"])
+
+    def _markers(self, side: str, kind: str) -> tuple[list[int], list[int]]:
+        if self.style == "punctuation":
+            if (side, kind) not in self._spelt:
+                outer, inner = ("@", "*") if side == "head" else ("#", "^")
+                word = self._ids(words_of(kind))[:MOST_TYPE_TOKENS] if kind else []
+                typed = [*self._ids(inner), *word, *self._ids(inner)] if kind else []
+                self._spelt[side, kind] = ([*self._ids(outer), *typed], self._ids(outer))
+            return self._spelt[side, kind]
+        plain = self.first_new + 2 * SIDES.index(side)
+        place = self._places.get((side, kind))
+        return [plain if place is None else self.first_new + 4 + place], [plain + 1]
+
+    def _ids(self, text: str) -> list[int]:
+        # A space before it, where the tokenizer tells words inside a sentence from those that open it.
+        ids = self.tokenizer(f" {text}", add_special_tokens=False, verbose=False)["input_ids"]
+        return list(ids)
+
+    @property
+    def _cls(self) -> int:
+        return int(self.tokenizer.cls_token_id)
+
+    @property
+    def _sep(self) -> int:
+        return int(self.tokenizer.sep_token_id)
+
+
+def _token_range(offsets: Sequence[tuple[int, int]], mention: Mention) -> tuple[int, int]:
+    """The tokens of a mention, as (first, beyond the last)."""
+    first, count = 0, len(offsets)
+    while first < count and offsets[first][1] <= mention.start:
+        first += 1
+    last = first
+    while last < count and offsets[last][0] < mention.end:
+        last += 1
+    return first, last

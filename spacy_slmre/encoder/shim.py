@@ -1,0 +1,59 @@
+"""Thinc's wrapper of a torch network, so that spaCy's optimizers train it."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from safetensors.torch import load, save
+from thinc.api import Optimizer, PyTorchShim, get_current_ops
+from thinc.types import FloatsXd
+from thinc.util import torch2xp, xp2torch
+
+
+class TorchShim(PyTorchShim):
+    """A torch network whose weights are written as safetensors.
+
+    Args:
+        network: The network, on its device.
+        head_learn_rate: Multiple of the learning rate for everything outside of `network.encoder`.
+    """
+
+    def __init__(self, network: torch.nn.Module, *, head_learn_rate: float = 1.0) -> None:
+        super().__init__(
+            network,
+            device=next(network.parameters()).device,
+            serialize_model=lambda model: save(tensors_of(model)),
+            deserialize_model=_deserialize,
+        )
+        self.head_learn_rate = head_learn_rate
+
+    def finish_update(self, optimizer: Optimizer) -> None:
+        """Let the optimizer change the parameters that have a gradient."""
+        # Without CuPy, Thinc computes on the CPU, and parameters on a GPU go there and back.
+        ops = get_current_ops()
+        for name, parameter in self._model.named_parameters():
+            if parameter.grad is None:
+                continue
+            new, _ = optimizer(
+                (self.id, name),
+                cast(FloatsXd, torch2xp(parameter.data, ops=ops)),
+                cast(FloatsXd, torch2xp(parameter.grad, ops=ops)),
+                lr_scale=1.0 if name.startswith("encoder.") else self.head_learn_rate,
+            )
+            updated = xp2torch(new)
+            # On a CPU the optimizer has changed the parameter in place. Giving it a new tensor at every step,
+            # as Thinc's own shim does, would keep all the old ones in memory.
+            if updated.data_ptr() != parameter.data_ptr():
+                parameter.data.copy_(updated)
+            parameter.grad.zero_()
+
+
+def tensors_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights under their names, each with memory of its own, as safetensors wants them."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+def _deserialize(network: torch.nn.Module, data: bytes, device: torch.device) -> torch.nn.Module:
+    network.load_state_dict(load(data))
+    return network.to(device)

@@ -1,0 +1,105 @@
+"""Labelled instances for training: a component's candidate pairs, with the gold labels of an example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+
+from spacy_slmre.candidates import CandidateGenerator
+from spacy_slmre.instances import RelationInstance, make_instances
+from spacy_slmre.relations import PAIRS, RELATIONS, relations_of
+from spacy_slmre.schema import LabelSchema
+
+
+@dataclass
+class Labelled:
+    """Instances of some examples.
+
+    Attributes:
+        instances: Labelled instances; a pair with several labels is one instance for each.
+        gold: Number of gold relations.
+        proposed: How many of them the candidate generator proposed.
+    """
+
+    instances: list[RelationInstance] = field(default_factory=list)
+    gold: int = 0
+    proposed: int = 0
+
+
+def labelled_instances(
+    examples: Iterable[Example], candidates: CandidateGenerator, schema: LabelSchema, attr: str
+) -> Labelled:
+    """The candidate pairs of the predicted side, labelled as the reference side says.
+
+    A corpus that annotates pairs (`doc._.relation_pairs`) says of them alone what they are; in one that
+    annotates relations only, any other pair has the negative label. Pairs whose label is unknown are left
+    out.
+
+    Args:
+        examples: Examples.
+        candidates: Proposes the pairs.
+        schema: The labels.
+        attr: Where relations are, if a corpus has none in `doc._.relations`.
+
+    Raises:
+        ValueError: A gold label is not among the schema's.
+    """
+    result = Labelled()
+    for example in examples:
+        labels, complete = gold_labels(example.reference, attr)
+        if unknown := {label for some in labels.values() for label in some} - set(schema.names):
+            raise ValueError(
+                f"The training data have labels that the component lacks: {', '.join(sorted(unknown))}. Add "
+                "them (add_label, `labels`, a schema or a labels file), or leave them out of the data."
+            )
+        positive = {
+            pair for pair, some in labels.items() if any(label != schema.negative_label for label in some)
+        }
+        result.gold += len(positive)
+        default = [schema.negative_label] if complete and schema.negative_label else []
+        pairs: list[tuple[Span, Span]] = []
+        gold: list[str] = []
+        for pair in candidates(example.predicted, schema).pairs:
+            key = _key(*pair)
+            result.proposed += key in positive
+            for label in labels.get(key, default):
+                pairs.append(pair)
+                gold.append(label)
+        result.instances += make_instances(example.predicted, pairs, schema, gold)
+    return result
+
+
+def labels_in(examples: Iterable[Example], negative: str | None, attr: str) -> tuple[list[str], str | None]:
+    """The labels of a corpus in alphabetical order, and its negative one if pairs without a relation occur.
+
+    Args:
+        examples: Examples.
+        negative: What the negative label is called.
+        attr: Where relations are, if a corpus has none in `doc._.relations`.
+    """
+    found: set[str] = set()
+    has_negatives = False
+    for example in examples:
+        labels, complete = gold_labels(example.reference, attr)
+        found.update(label for some in labels.values() for label in some)
+        has_negatives |= complete
+    return sorted(found - {negative}), negative if has_negatives or negative in found else None
+
+
+def gold_labels(doc: Doc, attr: str = RELATIONS) -> tuple[dict[tuple[int, ...], list[str]], bool]:
+    """The labels of each annotated pair, by character offsets, and whether all other pairs have none."""
+    annotated = relations_of(doc, PAIRS)
+    relations = annotated or relations_of(doc, RELATIONS) or relations_of(doc, attr)
+    labels: dict[tuple[int, ...], list[str]] = {}
+    for relation in relations:
+        known = labels.setdefault(_key(relation.head, relation.tail), [])
+        if relation.label not in known:
+            known.append(relation.label)
+    return labels, not annotated
+
+
+def _key(head: Span, tail: Span) -> tuple[int, ...]:
+    return head.start_char, head.end_char, tail.start_char, tail.end_char
