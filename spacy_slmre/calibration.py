@@ -23,7 +23,7 @@ def tempered(log_probs: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(log_probs: np.ndarray, gold: np.ndarray) -> float:
-    """The temperature of the least negative log-likelihood of the gold labels.
+    """The temperature of the least negative log-likelihood of the gold labels, to four decimals.
 
     Args:
         log_probs: Log-probabilities (n, n_labels).
@@ -42,7 +42,7 @@ def fit_temperature(log_probs: np.ndarray, gold: np.ndarray) -> float:
         return -float(tempered(log_probs, float(np.exp(log_temperature)))[rows, gold].mean())
 
     bounds = (float(np.log(LEAST)), float(np.log(MOST)))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+    return round(float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)), 4)
 
 
 def calibration_error(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:

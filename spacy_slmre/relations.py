@@ -128,6 +128,11 @@ def relations_of(doc: Doc, attr: str = RELATIONS) -> tuple[Relation, ...]:
     return _get_relations(doc, attr=attr)
 
 
+def annotates_pairs(doc: Doc) -> bool:
+    """Whether a gold document says of pairs what they are, so that nothing is known of all others."""
+    return _key(PAIRS) in doc.user_data
+
+
 # -- records -------------------------------------------------------------------------------------------
 
 

@@ -150,7 +150,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             intermediate_size=64,
             num_hidden_layers=2,
             num_attention_heads=4,
-            max_position_embeddings=64,
+            max_position_embeddings=192,
             initializer_range=0.2,
         )
     )

@@ -36,7 +36,8 @@ class TorchShim(PyTorchShim):
             if parameter.grad is None:
                 continue
             new, _ = optimizer(
-                (self.id, name),
+                # A layer that grew starts with fresh moments.
+                (self.id, f"{name} {tuple(parameter.shape)}"),
                 cast(FloatsXd, torch2xp(parameter.data, ops=ops)),
                 cast(FloatsXd, torch2xp(parameter.grad, ops=ops)),
                 lr_scale=1.0 if name.startswith("encoder.") else self.head_learn_rate,

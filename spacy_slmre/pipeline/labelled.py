@@ -10,7 +10,7 @@ from spacy.training import Example
 
 from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.instances import RelationInstance, make_instances
-from spacy_slmre.relations import PAIRS, RELATIONS, relations_of
+from spacy_slmre.relations import PAIRS, RELATIONS, annotates_pairs, relations_of
 from spacy_slmre.schema import LabelSchema
 
 
@@ -91,14 +91,16 @@ def labels_in(examples: Iterable[Example], negative: str | None, attr: str) -> t
 
 def gold_labels(doc: Doc, attr: str = RELATIONS) -> tuple[dict[tuple[int, ...], list[str]], bool]:
     """The labels of each annotated pair, by character offsets, and whether all other pairs have none."""
-    annotated = relations_of(doc, PAIRS)
-    relations = annotated or relations_of(doc, RELATIONS) or relations_of(doc, attr)
+    if annotates_pairs(doc):
+        relations = relations_of(doc, PAIRS)
+    else:
+        relations = relations_of(doc, RELATIONS) or relations_of(doc, attr)
     labels: dict[tuple[int, ...], list[str]] = {}
     for relation in relations:
         known = labels.setdefault(_key(relation.head, relation.tail), [])
         if relation.label not in known:
             known.append(relation.label)
-    return labels, not annotated
+    return labels, not annotates_pairs(doc)
 
 
 def _key(head: Span, tail: Span) -> tuple[int, ...]:

@@ -450,10 +450,10 @@ class RelationPipe(TrainablePipe):
         if changed := sum(one is not whole for one, whole in zip(fitting, instances, strict=True)):
             self._warn_once(
                 "training",
-                f"{changed} of the {len(instances)} training pairs of a batch stand in contexts of more than "
-                f"{self.max_context_tokens} tokens: {len(kept) - len(instances) + changed} were shortened "
-                f"around their arguments, {len(instances) - len(kept)} left out, since these stand too far "
-                "apart.",
+                f"{changed} of the {len(instances)} training pairs of a batch stand in contexts that are "
+                "too long (max_context_tokens, or the model's own limit): "
+                f"{len(kept) - len(instances) + changed} were shortened around their arguments, "
+                f"{len(instances) - len(kept)} left out, since these stand too far apart.",
             )
         return kept
 

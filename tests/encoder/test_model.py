@@ -169,7 +169,7 @@ def test_added_labels(make: Callable) -> None:
 
 def test_contexts_are_shortened_to_what_the_encoder_reads(make: Callable) -> None:
     model = make()
-    long = "of Rome " * 40 + "Ann Lee was born in Rome" + " in Paris" * 40
+    long = "of Rome " * 120 + "Ann Lee was born in Rome" + " in Paris" * 120
     start = long.index("Ann")
     near = RelationInstance.from_offsets(
         long, (start, start + 7, "PER"), (start + 20, start + 24, "LOC"), "born"
@@ -178,7 +178,7 @@ def test_contexts_are_shortened_to_what_the_encoder_reads(make: Callable) -> Non
     shortened, none = model.fit([near, far], SCHEMA, 1000)
     assert none is None and shortened is not None and shortened.label == "born"
     assert shortened.text_of(shortened.head_mention) == "Ann Lee"
-    assert len(model.markers.tokenize([shortened.context])[0][0]) <= 64 - model.markers.room
+    assert len(model.markers.tokenize([shortened.context])[0][0]) <= 192 - model.markers.room
     model.log_probs([shortened], SCHEMA)
     assert model.fit([near], SCHEMA, 12)[0].context.text.count(" ") < 12
 

@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import spacy
+from spacy.cli.train import train
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.training import Example
+from thinc.api import Optimizer
+
+from spacy_slmre.relations import install_extensions
+from tests.conftest import PATTERNS, TEXTS
+
+GOLD = [
+    (
+        "Ann Lee was born in Rome. Her brother Bo Lee works for Red Mill in Warsaw.",
+        [(0, 1, "born"), (2, 3, "employer")],
+    ),
+    ("Marie Curie married Pierre Curie.", [(0, 1, "spouse"), (1, 0, "spouse")]),
+    ("Bo Lee was born in Warsaw.", [(0, 1, "born")]),
+    ("Ada Byron knew Marie Curie.", []),
+]
+GIVEN = {"@misc": "spacy-slmre.GivenPairs.v1"}
+
+
+def make_examples(nlp: Language) -> list[Example]:
+    """Closed-world annotation: pairs that are not named have no relation."""
+    install_extensions()
+    examples = []
+    for text, relations in GOLD:
+        with nlp.select_pipes(enable=["sentencizer", "entity_ruler"]):
+            reference, predicted = nlp(text), nlp(text)
+        ents = reference.ents
+        reference._.relations = [(ents[head], ents[tail], label) for head, tail, label in relations]
+        examples.append(Example(predicted, reference))
+    return examples
+
+
+@pytest.fixture
+def make(blank: Callable[[], Language], tiny_classifier: dict) -> Callable[..., Language]:
+    def make(**config: object) -> Language:
+        nlp = blank()
+        nlp.add_pipe("rel_classifier", config={"model": tiny_classifier, **config})
+        return nlp
+
+    return make
+
+
+def initialize(nlp: Language, examples: list[Example]) -> Optimizer:
+    optimizer = nlp.initialize(lambda: examples)
+    nlp.get_pipe("entity_ruler").add_patterns(PATTERNS)  # which it forgets then
+    return optimizer
+
+
+def fit(nlp: Language, steps: int = 40) -> dict[str, float]:
+    examples = make_examples(nlp)
+    optimizer = initialize(nlp, examples)
+    optimizer.learn_rate = 0.01
+    losses: dict[str, float] = {}
+    for _ in range(steps):
+        losses = {}
+        nlp.update(examples, sgd=optimizer, losses=losses, drop=0.0)
+    return losses
+
+
+@pytest.fixture
+def trained(make: Callable[..., Language]) -> Language:
+    nlp = make()
+    fit(nlp)
+    return nlp
+
+
+def found(doc: Doc) -> list[tuple]:
+    return sorted((r.head.text, r.label, r.tail.text, round(r.score, 4)) for r in doc._.relations)
+
+
+def test_add_pipe() -> None:
+    nlp = spacy.blank("en")
+    component = nlp.add_pipe("rel_classifier")
+    assert component.is_trainable and component.is_resizable and not component.model.is_loaded
+    problems = nlp.analyze_pipes()
+    assert problems["summary"]["rel_classifier"]["assigns"] == ["doc._.relations"]
+    assert problems["problems"]["rel_classifier"] == ["doc.ents"]
+
+
+def test_not_initialized(make: Callable[..., Language]) -> None:
+    with pytest.raises(ValueError, match="no label head yet: train it"):
+        make()("Ann Lee was born in Rome.")
+
+
+def test_overfitting(trained: Language) -> None:
+    assert trained.get_pipe("rel_classifier").labels == ("born", "employer", "spouse", "no_relation")
+    for text, relations in GOLD:
+        doc = trained(text)
+        expected = [(doc.ents[head].text, label, doc.ents[tail].text) for head, tail, label in relations]
+        assert [item[:3] for item in found(doc)] == sorted(expected)
+    scores = trained.evaluate(make_examples(trained))
+    assert scores["rel_micro_f"] == 1.0 and scores["rel_candidate_recall"] == 1.0
+    assert [found(doc) for doc in trained.pipe(TEXTS)] == [found(trained(text)) for text in TEXTS]
+
+
+def test_serialization(trained: Language, make: Callable[..., Language], tmp_path: Path) -> None:
+    expected = [found(doc) for doc in trained.pipe(TEXTS)]
+    trained.to_disk(tmp_path / "pipeline")
+    assert [found(doc) for doc in spacy.load(tmp_path / "pipeline").pipe(TEXTS)] == expected
+    copy = make().from_bytes(trained.to_bytes())
+    copy.get_pipe("entity_ruler").add_patterns(PATTERNS)
+    assert [found(doc) for doc in copy.pipe(TEXTS)] == expected
+    assert not [file for file in tmp_path.rglob("*") if file.suffix in (".pt", ".pkl", ".pth")]
+    assert [found(doc) for doc in trained.pipe(TEXTS, n_process=2)] == expected
+
+
+def test_resumed_training(trained: Language, tmp_path: Path) -> None:
+    trained.to_disk(tmp_path / "pipeline")
+    nlp = spacy.load(tmp_path / "pipeline")
+    before = found(nlp(TEXTS[0]))
+    nlp.update(make_examples(nlp), sgd=nlp.resume_training())
+    assert found(nlp(TEXTS[0])) != before
+
+
+def test_added_label_is_learnt(trained: Language) -> None:
+    component = trained.get_pipe("rel_classifier")
+    before = [item[:3] for item in found(trained(TEXTS[0]))]
+    assert component.add_label("knows") == 1 and component.add_label("knows") == 0
+    assert [item[:3] for item in found(trained(TEXTS[0]))] == before
+    examples = make_examples(trained)
+    last = examples[-1].reference
+    last._.relations = [(last.ents[0], last.ents[1], "knows")]
+    optimizer = trained.resume_training()
+    optimizer.learn_rate = 0.01
+    for _ in range(30):
+        trained.update(examples, sgd=optimizer)
+    assert [item[:3] for item in found(trained(GOLD[-1][0]))] == [("Ada Byron", "knows", "Marie Curie")]
+
+
+def test_labels_from_file(make: Callable[..., Language]) -> None:
+    nlp = make()
+    examples = make_examples(nlp)
+    nlp.initialize(lambda: examples)
+    saved = json.loads(json.dumps(nlp.get_pipe("rel_classifier").label_data))
+    again = make()
+    again.get_pipe("rel_classifier").initialize(lambda: examples, nlp=again, labels=saved)
+    assert again.get_pipe("rel_classifier").labels == nlp.get_pipe("rel_classifier").labels
+    with pytest.raises(ValueError, match="labels that the component lacks: employer"):
+        make().get_pipe("rel_classifier").initialize(lambda: examples, labels=["born"])
+
+
+def test_examples_that_cannot_train(make: Callable[..., Language]) -> None:
+    nlp = make()
+    examples, one, unrelated = make_examples(nlp)[:1], make_examples(nlp)[2:3], make_examples(nlp)[3:]
+    bare = [Example(nlp.make_doc(examples[0].text), examples[0].reference)]
+    with pytest.raises(ValueError, match="proposes none of their pairs"):
+        nlp.initialize(lambda: bare)
+    one[0].reference._.relation_pairs = one[0].reference._.relations
+    with pytest.raises(ValueError, match=r"one label only \(born\)"):
+        make(candidates=GIVEN).initialize(lambda: [_given(example) for example in one])
+    with pytest.raises(ValueError, match="no labelled pair"):
+        make(candidates=GIVEN).initialize(lambda: unrelated)
+
+
+def _given(example: Example) -> Example:
+    example.predicted._.relation_candidates = [
+        (example.predicted[r.head.start : r.head.end], example.predicted[r.tail.start : r.tail.end])
+        for r in example.reference._.relations
+    ]
+    return example
+
+
+def test_annotated_pairs_alone_are_learnt(make: Callable[..., Language]) -> None:
+    nlp = make()
+    examples = make_examples(nlp)
+    for example in examples:
+        # In a corpus of pairs, what is not annotated is unknown: it is no negative example.
+        example.reference._.relation_pairs = example.reference._.relations
+    nlp.initialize(lambda: examples)
+    assert nlp.get_pipe("rel_classifier").labels == ("born", "employer", "spouse")
+
+
+def test_unknown_gold_label_is_told(trained: Language) -> None:
+    examples = make_examples(trained)
+    reference = examples[-1].reference
+    reference._.relations = [(reference.ents[0], reference.ents[1], "muse")]
+    with pytest.warns(UserWarning, match="can never find: muse"):
+        scores = trained.evaluate(examples)
+    assert scores["rel_micro_r"] < 1.0
+
+
+def test_loss_that_is_no_number(trained: Language) -> None:
+    import torch
+
+    with torch.no_grad():
+        trained.get_pipe("rel_classifier").model.network.output.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"loss of update 41 is nan \(documents: \"Ann Lee was born"):
+        trained.update(make_examples(trained), sgd=trained.resume_training())
+
+
+def test_long_training_contexts_are_counted(make: Callable[..., Language]) -> None:
+    nlp = make(max_context_tokens=12)
+    examples = make_examples(nlp)
+    with pytest.warns(UserWarning, match="shortened around their arguments"):
+        optimizer = nlp.initialize(lambda: examples)
+        nlp.update(examples, sgd=optimizer)
+
+
+def test_negative_rate_and_class_weights(make: Callable[..., Language]) -> None:
+    nlp = make(negative_rate=0.0, class_weights="balanced")
+    examples = make_examples(nlp)
+    nlp.initialize(lambda: examples)
+    component = nlp.get_pipe("rel_classifier")
+    seen: list = []
+    update = component.model.update
+    component.model.update = lambda instances, *args, **kwargs: (  # type: ignore[method-assign]
+        seen.append((instances, kwargs["weights"])) or update(instances, *args, **kwargs)
+    )
+    nlp.update(examples)
+    ((instances, weights),) = seen
+    assert {instance.label for instance in instances} == {"born", "employer", "spouse"}
+    by_label = dict(zip((instance.label for instance in instances), weights, strict=True))
+    assert by_label["employer"] == pytest.approx(2 * by_label["born"])
+    with pytest.raises(ValueError, match='use "balanced"'):
+        make(class_weights="rare")
+    with pytest.raises(ValueError, match="is a share"):
+        make(negative_rate=2.0)
+
+
+@pytest.mark.parametrize("one", ["rel_classifier", "slm_relations"])
+def test_components_exchange_by_one_block(
+    blank: Callable[[], Language], tiny_model: dict, tiny_classifier: dict, one: str
+) -> None:
+    blocks = {
+        "rel_classifier": {"factory": "rel_classifier", "model": tiny_classifier},
+        "slm_relations": {"factory": "slm_relations", "model": tiny_model},
+    }
+    block = {
+        "labels": ["born", "employer", "spouse"],
+        "threshold": 0.01,
+        "label_thresholds": {"spouse": 0.0},
+        "candidates": {"@misc": "spacy-slmre.EntityPairs.v1", "max_distance": 20},
+    }
+    nlp = blank()
+    config = {**block, **blocks[one]}
+    nlp.add_pipe(config.pop("factory"), name="relations", config=config)
+    examples = make_examples(nlp)
+    initialize(nlp, examples)
+    doc = nlp(TEXTS[0])
+    assert doc._.relations_report["scored"] == 8
+    assert {r.label for r in doc._.relations} <= {"born", "employer", "spouse"}
+    assert set(nlp.evaluate(examples)) >= {
+        "rel_micro_f",
+        "rel_macro_f",
+        "rel_per_type",
+        "rel_candidate_recall",
+    }
+    assert nlp.get_pipe_meta("relations").default_score_weights["rel_micro_f"] == 1.0
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Iterator[Path]:
+    from spacy_slmre.corpora.benchmark import get_benchmark
+    from spacy_slmre.corpora.conversion import convert
+
+    for split in ("train", "dev"):
+        convert(
+            get_benchmark("demo"),
+            Path("assets/demo_corpus") / f"{split}.txt",
+            tmp_path / f"{split}.spacy",
+            split=split,
+        )
+    yield tmp_path
+
+
+def config_overrides(corpus: Path, tiny_encoder: Path) -> dict:
+    return {
+        "paths.train": str(corpus / "train.spacy"),
+        "paths.dev": str(corpus / "dev.spacy"),
+        "components.rel_classifier.model.base": str(tiny_encoder),
+        "training.max_epochs": 2,
+        "training.eval_frequency": 2,
+        "training.logger.progress_bar": False,
+    }
+
+
+def test_spacy_train_is_repeatable_and_loadable(corpus: Path, tiny_encoder: Path, tmp_path: Path) -> None:
+    overrides = config_overrides(corpus, tiny_encoder)
+    for run in ("one", "two"):
+        train("configs/rel_classifier_cpu.cfg", tmp_path / run, overrides=overrides)
+    weights = [
+        (tmp_path / run / "model-last" / "rel_classifier" / "model" / "model.safetensors").read_bytes()
+        for run in ("one", "two")
+    ]
+    assert weights[0] == weights[1]
+    best = spacy.load(tmp_path / "one" / "model-best")
+    assert best.get_pipe("rel_classifier").labels[-1] == "no_relation"
+
+
+def test_interrupted_training_stays_loadable(
+    corpus: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spacy_slmre.encoder.model import EncoderClassifier
+
+    update, updates = EncoderClassifier.update, []
+
+    def interrupted(self: EncoderClassifier, *args: object, **kwargs: object) -> float:
+        updates.append(1)
+        if len(updates) == 5:
+            raise KeyboardInterrupt
+        return update(self, *args, **kwargs)
+
+    monkeypatch.setattr(EncoderClassifier, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            "configs/rel_classifier_cpu.cfg",
+            tmp_path / "out",
+            overrides=config_overrides(corpus, tiny_encoder),
+        )
+    for checkpoint in ("model-best", "model-last"):
+        nlp = spacy.load(tmp_path / "out" / checkpoint)
+        assert nlp.get_pipe("rel_classifier").model.load().is_loaded

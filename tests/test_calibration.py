@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spacy_slmre.calibration import calibration_error, fit_temperature, fit_thresholds, tempered
+
+
+def normalised(logits: np.ndarray) -> np.ndarray:
+    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("true", [0.5, 1.0, 2.5])
+def test_finds_the_temperature_that_the_labels_were_drawn_at(true: float) -> None:
+    rng = np.random.default_rng(0)
+    log_probs = normalised(rng.normal(scale=2.0, size=(20_000, 5)))
+    probabilities = np.exp(tempered(log_probs, true))
+    gold = (probabilities.cumsum(axis=1) > rng.random((20_000, 1))).argmax(axis=1)
+    temperature = fit_temperature(log_probs, gold)
+    assert temperature == pytest.approx(true, rel=0.05)
+    scaled = tempered(log_probs, temperature)
+    best = scaled.argmax(axis=1)
+    assert calibration_error(np.exp(scaled.max(axis=1)), best == gold) < 0.015
+
+
+@given(st.floats(0.1, 10), st.integers(0, 1000))
+def test_temperature_changes_no_ranking(temperature: float, seed: int) -> None:
+    log_probs = normalised(np.random.default_rng(seed).normal(size=(7, 4)))
+    scaled = tempered(log_probs, temperature)
+    assert np.exp(scaled).sum(axis=1) == pytest.approx(np.ones(7))
+    assert np.array_equal(scaled.argsort(axis=1), log_probs.argsort(axis=1))
+
+
+def test_nothing_to_fit_on() -> None:
+    with pytest.raises(ValueError, match="no labelled pair"):
+        fit_temperature(np.zeros((0, 3)), np.zeros(0, dtype=int))
+
+
+def test_calibration_error_by_hand() -> None:
+    # Two bins are in use: 0.9, 0.9 (one of two right: gap 0.4) and 0.6 (right: gap 0.4).
+    confidences = np.array([0.9, 0.9, 0.6])
+    assert calibration_error(confidences, np.array([True, False, True]), bins=10) == pytest.approx(0.4)
+    assert calibration_error(np.array([1.0, 1.0]), np.array([True, True])) == 0.0
+    assert calibration_error(np.zeros(0), np.zeros(0)) == 0.0
+
+
+def test_thresholds_by_hand() -> None:
+    predicted = ["a", "a", "a", "b", "b", "none"]
+    gold = ["a", "a", "none", "b", "b", "none"]
+    confidences = np.array([0.9, 0.8, 0.4, 0.3, 0.2, 0.9])
+    # Without its third answer, "a" is perfect; "b" is as it is.
+    assert fit_thresholds(predicted, confidences, gold, "none") == {"a": pytest.approx(0.6)}
+    tied = fit_thresholds(["a", "a"], np.array([0.5, 0.5]), ["a", "none"], "none")
+    assert tied == {}
+
+
+@given(st.integers(0, 10_000))
+def test_thresholds_never_lower_f1_where_they_were_fitted(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = np.array(["a", "b", "none"])
+    predicted, gold = names[rng.integers(0, 3, 12)].tolist(), names[rng.integers(0, 3, 12)].tolist()
+    confidences = rng.choice([0.2, 0.4, 0.6, 0.8], 12)
+    thresholds = fit_thresholds(predicted, confidences, gold, "none")
+
+    def f1(label: str, threshold: float) -> float:
+        kept = [p == label and c >= threshold for p, c in zip(predicted, confidences, strict=True)]
+        hits = sum(k and g == label for k, g in zip(kept, gold, strict=True))
+        total = sum(kept) + gold.count(label)
+        return 2 * hits / total if total else 0.0
+
+    for label, threshold in thresholds.items():
+        assert f1(label, threshold) > f1(label, 0.0)
+        assert f1(label, threshold) == pytest.approx(max(f1(label, value) for value in (0.0, 0.3, 0.5, 0.7)))
