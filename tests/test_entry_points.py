@@ -25,7 +25,7 @@ def test_entry_point_resolves(point) -> None:
 
 
 def test_all_groups_are_announced() -> None:
-    groups = {"factories", "architectures", "misc", "scorers", "readers", "cli"}
+    groups = {"factories", "architectures", "misc", "scorers", "readers", "batchers", "cli"}
     assert {f"spacy_{group}" for group in groups} <= {point.group for point in POINTS}
 
 

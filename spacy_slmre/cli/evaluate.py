@@ -90,7 +90,13 @@ def evaluate_on_gold(
     gold = list(relation_corpus(corpus)(nlp))
     started = time.perf_counter()
     docs = list(
-        tqdm(pipe.pipe(example.predicted for example in gold), total=len(gold), unit="doc", leave=False)
+        tqdm(
+            pipe.pipe(example.predicted for example in gold),
+            total=len(gold),
+            unit="doc",
+            leave=False,
+            disable=None,
+        )
     )
     seconds = time.perf_counter() - started
     examples = [Example(doc, example.reference) for doc, example in zip(docs, gold, strict=True)]

@@ -146,3 +146,30 @@ def test_readers_are_registered(demo, manifest):
     readers = registry.resolve(config)["corpora"]
     assert len(list(readers["one"](spacy.blank("en")))) == 3
     assert len(list(readers["many"](spacy.blank("en")))) > 3
+
+
+def test_a_held_out_share_is_apart_and_complete(demo, nlp):
+    corpus = demo / "demo" / "train.spacy"
+    everything = texts(relation_corpus(corpus)(nlp))
+    kept = texts(relation_corpus(corpus, holdout=0.3)(nlp))
+    held_out = texts(relation_corpus(corpus, holdout=0.3, held_out=True)(nlp))
+    assert sorted(kept + held_out) == sorted(everything) and not set(kept) & set(held_out)
+    assert 0.15 < len(held_out) / len(everything) < 0.45
+    # A larger share holds out the same documents, and more.
+    assert set(held_out) <= set(texts(relation_corpus(corpus, holdout=0.5, held_out=True)(nlp)))
+
+
+@pytest.mark.parametrize("settings", [{"holdout": 1.0}, {"holdout": -0.1}, {"held_out": True}])
+def test_holdout_out_of_range(demo, settings):
+    with pytest.raises(ValueError, match="holdout is a share"):
+        relation_corpus(demo / "demo" / "train.spacy", **settings)
+
+
+def test_batches_have_about_so_many_pairs(demo, nlp):
+    examples = list(relation_corpus(demo / "demo" / "train.spacy")(nlp))
+    batches = list(registry.batchers.get("spacy-slmre.BatchByPairs.v1")(size=20)(examples))
+    assert [example for batch in batches for example in batch] == examples
+    counts = [[len(pairs(example.predicted)) for example in batch] for batch in batches]
+    assert all(sum(count) >= 20 > sum(count[:-1]) for count in counts[:-1])
+    with pytest.raises(ValueError, match="at least 1"):
+        registry.batchers.get("spacy-slmre.BatchByPairs.v1")(size=0)

@@ -1,0 +1,81 @@
+"""Quality of `rel_classifier` with the packaged encoder: train, choose on dev, score the test split once.
+
+    python benchmarks/classifier_quality.py CORPORA OUTPUT [BENCHMARK …]
+
+CORPORA is a folder that `slmre convert-all` wrote. Every benchmark's settings are those that were chosen on
+its development set; what is done already in OUTPUT is not done again. Prints settings, seed, data hashes and
+results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import spacy
+from rich.console import Console
+from rich.table import Table
+
+from spacy_slmre.classifier_runs import read_run, train_classifier
+from spacy_slmre.cli.evaluate import evaluate_on_gold, write_json
+
+CONFIG = Path(__file__).parent.parent / "configs" / "rel_classifier_cpu.cfg"
+# What differs from the config, by benchmark.
+SETTINGS: dict[str, dict[str, object]] = {
+    "conll04_pairs": {
+        "components.rel_classifier.negative_rate": 0.5,
+        "training.optimizer.learn_rate.initial_rate": 0.0002,
+        "components.rel_classifier.model.head_learn_rate": 5.0,
+        "training.max_epochs": 4,
+    },
+    "semeval2010_task8": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 4},
+    "kbp37": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 2},
+    "gids": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 4},
+}
+
+
+def main() -> None:
+    """Train, score and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpora", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("benchmark", nargs="*", default=list(SETTINGS))
+    arguments = parser.parse_args()
+    table = Table(
+        "benchmark", "train pairs", "minutes", "dev F1", "test F1", "test macro-F1", "ECE", "calibrated"
+    )
+    for name in arguments.benchmark:
+        folder = arguments.output / name
+        run = read_run(folder) or train_classifier(
+            CONFIG, name, arguments.corpora, folder, overrides=SETTINGS[name]
+        )
+        scores_file = folder / "test.json"
+        if not scores_file.exists():
+            write_json(
+                scores_file, evaluate_on_gold(spacy.load(folder), arguments.corpora / name / "test.spacy")
+            )
+        scores = json.loads(scores_file.read_text(encoding="utf-8"))
+        print(
+            json.dumps(
+                {key: run[key] for key in ("benchmark", "overrides", "seed", "data", "holdout", "versions")}
+            )
+        )
+        error = [run["calibration"][when]["ece"] for when in ("before", "after")]
+        table.add_row(
+            name,
+            f"{run['pairs']:,}",
+            f"{run['seconds'] / 60:.0f}",
+            f"{run['dev']['rel_micro_f']:.3f}",
+            f"{scores['rel_micro_f']:.3f}",
+            f"{scores['rel_macro_f']:.3f}",
+            *(f"{value:.3f}" for value in error),
+        )
+    Console().print(f"{os.cpu_count()} processors", table)
+
+
+if __name__ == "__main__":
+    main()

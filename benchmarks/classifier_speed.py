@@ -1,0 +1,159 @@
+"""Speed of `rel_classifier`: pairs a second by length and runtime, and training beside a plain torch loop.
+
+    python benchmarks/classifier_speed.py [--rounds 5] [--threads 2]
+
+All ways take turns in every round of one run; what counts are the ratios. Weights are those of the packaged
+encoder with an untrained head: speed does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from thinc.api import Adam
+
+from spacy_slmre.encoder.model import EncoderClassifier
+from spacy_slmre.encoder.settings import EncoderSettings
+from spacy_slmre.instances import RelationInstance
+from spacy_slmre.schema import LabelSchema
+
+SCHEMA = LabelSchema.from_labels([f"relation {n}" for n in range(18)])
+WORDS = ["the", "old", "mill", "was", "sold", "in", "spring", "and", "nobody", "knew", "why", "she", "left"]
+
+
+def make_instances(count: int, tokens: int) -> list[RelationInstance]:
+    """Instances of about `tokens` tokens each, special tokens and markers included."""
+    words = [WORDS[n % len(WORDS)] for n in range(tokens - 10)]
+    text = " ".join(["Ann Lee", *words, "Rome"])
+    head, tail = (0, 7, "PER"), (len(text) - 4, len(text), "LOC")
+    return [
+        RelationInstance.from_offsets(text, head, tail, SCHEMA.names[n % len(SCHEMA.names)])
+        for n in range(count)
+    ]
+
+
+def make_model(**settings: object) -> EncoderClassifier:
+    """The packaged encoder with a new head."""
+    model = EncoderClassifier(EncoderSettings(**settings))
+    model.start(SCHEMA.names, ("PER", "LOC"))
+    return model
+
+
+def compare(ways: dict[str, Callable[[], int]], rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Pairs a second of each way, one number a round; every round takes the ways in another order."""
+    names = list(ways)
+    for name in names:
+        ways[name]()
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            started, pairs = time.perf_counter(), 0
+            while (spent := time.perf_counter() - started) < seconds:
+                pairs += ways[name]()
+            rates[name].append(pairs / spent)
+    return rates
+
+
+def inference(rounds: int, seconds: float) -> list[dict]:
+    """Pairs a second of whole calls, tokenisation included."""
+    settings = {"torch, float32": {"dtype": "float32"}, "openvino": {"runtime": "openvino"}}
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        settings["torch, bfloat16"] = {"dtype": "bfloat16"}
+    models = {name: make_model(device="cpu", **given) for name, given in settings.items()}
+    results = []
+    for tokens in (48, 96):
+        batch = make_instances(64, tokens)
+
+        def run(model: EncoderClassifier, batch: list = batch) -> int:
+            model.best(batch, SCHEMA)
+            return len(batch)
+
+        ways = {name: (lambda model=model: run(model)) for name, model in models.items()}
+        rates = compare(ways, rounds, seconds)
+        base = rates["torch, float32"]
+        for name, values in rates.items():
+            ratios = [value / other for value, other in zip(values, base, strict=True)]
+            results.append(
+                {
+                    "tokens": tokens,
+                    "way": name,
+                    "pairs/s": statistics.median(values),
+                    "ratio": statistics.median(ratios),
+                }
+            )
+    return results
+
+
+def training(rounds: int, seconds: float) -> list[dict]:
+    """Pairs a second of `update` and `finish_update` beside the same network in a plain torch loop."""
+    batch = make_instances(16, 56)
+    ours, plain = make_model(device="cpu", mixed_precision=False), make_model(device="cpu")
+    optimizer = Adam(1e-5, L2=0.01, L2_is_weight_decay=True, grad_clip=1.0, use_averages=False)
+    network = plain.network.train()
+    adamw = torch.optim.AdamW(network.parameters(), lr=1e-5, weight_decay=0.01)
+    ((_, inputs),) = plain._batches(batch, SCHEMA)
+    gold = torch.tensor([SCHEMA.index[instance.label or ""] for instance in batch])
+
+    def component() -> int:
+        ours.update(batch, SCHEMA, drop=0.1)
+        ours.finish_update(optimizer)
+        return len(batch)
+
+    def loop() -> int:
+        adamw.zero_grad(set_to_none=False)
+        F.cross_entropy(network(*inputs), gold).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        adamw.step()
+        return len(batch)
+
+    rates = compare({"plain torch loop": loop, "update and finish_update": component}, rounds, seconds)
+    ratios = [
+        a / b for a, b in zip(rates["update and finish_update"], rates["plain torch loop"], strict=True)
+    ]
+    return [
+        {"way": "plain torch loop", "pairs/s": statistics.median(rates["plain torch loop"]), "ratio": 1.0},
+        {
+            "way": "update and finish_update",
+            "pairs/s": statistics.median(rates["update and finish_update"]),
+            "ratio": statistics.median(ratios),
+        },
+    ]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each way in each round")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", help="also write the figures to this file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    results = {
+        "threads": arguments.threads,
+        "inference": inference(arguments.rounds, arguments.seconds),
+        "training": training(arguments.rounds, arguments.seconds),
+    }
+    table = Table("", "tokens", "pairs/s", "ratio")
+    for name in ("inference", "training"):
+        for row in results[name]:
+            tokens = str(row.get("tokens", 56))
+            table.add_row(f"{name}: {row['way']}", tokens, f"{row['pairs/s']:.0f}", f"{row['ratio']:.2f}")
+    Console().print(table)
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump(results, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()

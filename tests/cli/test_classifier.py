@@ -1,0 +1,121 @@
+"""The commands train-classifier, evaluate-classifier, evaluate and calibrate, as a person runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import spacy
+from typer.testing import CliRunner
+
+from spacy_slmre.cli import slmre_cli
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs" / "rel_classifier_cpu.cfg"
+
+
+def run(*args: object, code: int = 0) -> str:
+    result = CliRunner().invoke(slmre_cli, [str(arg) for arg in args])
+    assert result.exit_code == code, result.output
+    return " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpora")
+    run("convert-all", ROOT / "assets", folder, "--only", "demo")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_encoder: Path) -> list[str]:
+    return [
+        *("--components.rel_classifier.model.base", str(tiny_encoder)),
+        *("--training.max_epochs", "1"),
+        *("--training.logger.progress_bar", "false"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def trained(corpora: Path, settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("trained")
+    shown = run("train-classifier", CONFIG, corpora, output, "-b", "demo", *settings)
+    assert "Expected calibration error" in shown
+    return output
+
+
+def test_training_is_written_down(trained: Path, corpora: Path) -> None:
+    record = json.loads((trained / "demo" / "run.json").read_text())
+    assert record["benchmark"] == "demo" and record["pairs"] == 348 and record["seed"] == 42
+    assert set(record["data"]) == {"demo/train.spacy", "demo/dev.spacy"}
+    assert all(len(digest) == 64 for digests in record["data"].values() for digest in digests)
+    assert record["calibration"]["after"]["nll"] <= record["calibration"]["before"]["nll"]
+    nlp = spacy.load(trained / "demo")
+    assert nlp.get_pipe("rel_classifier").temperature == pytest.approx(record["calibration"]["temperature"])
+    assert nlp.get_pipe("rel_classifier").labels[-1] == "no_relation"
+    assert [path.name for path in trained.iterdir()] == ["demo"]
+
+
+def test_what_is_done_is_not_done_again(trained: Path, corpora: Path, settings: list[str]) -> None:
+    before = (trained / "demo" / "run.json").read_bytes()
+    assert "trained already" in run("train-classifier", CONFIG, corpora, trained, "-b", "demo", *settings)
+    assert (trained / "demo" / "run.json").read_bytes() == before
+
+
+def test_each_benchmark_of_a_mixture(corpora: Path, settings: list[str], tmp_path: Path) -> None:
+    (tmp_path / "mixture.cfg").write_text(
+        '[mixture]\nname = "two"\nbenchmarks = ["tacred", "demo"]\n[mixture.caps]\ntrain = 0\n'
+    )
+    arguments = (CONFIG, corpora, tmp_path / "out", "--mixture", tmp_path / "mixture.cfg", *settings)
+    shown = run("train-classifier", *arguments)
+    assert (
+        "Not converted, and left out: tacred" in shown and (tmp_path / "out" / "demo" / "run.json").exists()
+    )
+
+
+def test_a_failure_does_not_stop_the_others(trained: Path, corpora: Path, settings: list[str]) -> None:
+    arguments = (CONFIG, corpora, trained, "-b", "gids", "-b", "demo", *settings)
+    shown = run("train-classifier", *arguments, code=1)
+    assert "gids failed: There is no corpus to train on" in shown and "demo: trained already" in shown
+    assert "1 of 2 benchmarks failed: gids" in shown
+
+
+def test_test_split_is_scored_once(trained: Path, corpora: Path) -> None:
+    first = run("evaluate-classifier", corpora, trained, "-b", "demo")
+    scores = json.loads((trained / "demo" / "test.json").read_text())
+    assert scores["pairs"] == 112 and f"{scores['rel_micro_f']:.3f}" in first
+    stamp = (trained / "demo" / "test.json").stat().st_mtime_ns
+    assert run("evaluate-classifier", corpora, trained, "-b", "demo") == first
+    assert (trained / "demo" / "test.json").stat().st_mtime_ns == stamp
+
+
+def test_evaluate(trained: Path, corpora: Path, tmp_path: Path) -> None:
+    shown = run("evaluate", trained / "demo", corpora / "demo" / "dev.spacy", "-o", tmp_path / "scores.json")
+    assert "all (micro)" in shown and "64 pairs" in shown
+    assert json.loads((tmp_path / "scores.json").read_text())["rel_candidate_recall"] == 1.0
+    spacy.blank("en").to_disk(tmp_path / "empty")
+    shown = run("evaluate", tmp_path / "empty", corpora / "demo" / "dev.spacy", code=1)
+    assert "no relation component, only: nothing" in shown
+    assert "neither an installed package nor a folder" in run("evaluate", "nope", tmp_path, code=1)
+    assert "does not exist" in run("evaluate", trained / "demo", tmp_path / "none.spacy", code=1)
+
+
+def test_calibrate_saves_aside(trained: Path, corpora: Path, tmp_path: Path) -> None:
+    dev = corpora / "demo" / "dev.spacy"
+    shown = run("calibrate", trained / "demo", dev, "--output", tmp_path / "calibrated", "--thresholds")
+    assert "Expected calibration error" in shown and "Micro-F1 on these pairs" in shown
+    summary = json.loads((tmp_path / "calibrated" / "calibration.json").read_text())
+    pipe = spacy.load(tmp_path / "calibrated").get_pipe("rel_classifier")
+    assert pipe.temperature == pytest.approx(summary["temperature"]) and set(pipe.label_thresholds) <= set(
+        pipe.labels
+    )
+    assert "say where to save" in run("calibrate", "some_package", dev, code=1)
+
+
+def test_choices_that_make_no_sense(corpora: Path, tmp_path: Path) -> None:
+    assert "Name benchmarks" in run("train-classifier", CONFIG, corpora, tmp_path, code=1)
+    assert "does not exist" in run(
+        "train-classifier", tmp_path / "no.cfg", corpora, tmp_path, "-b", "demo", code=1
+    )
+    assert "is no packaged model" in run("download-base", "bert", code=1)
