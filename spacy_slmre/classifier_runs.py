@@ -117,7 +117,7 @@ def train_classifier(
         "benchmark": benchmark,
         "config": str(config_path),
         "overrides": given,
-        "seed": nlp.config["training"]["seed"],
+        "seed": nlp.config.interpolate()["training"]["seed"],
         "pairs": pairs,
         "holdout": splits.holdout,
         "data": {

@@ -35,7 +35,7 @@ def test_examples_run(tmp_path: Path, real_base: str) -> None:
         for line in block.splitlines()
         if line.strip() and not line.startswith(INSTALLING)
     ]
-    assert len(commands) == 8
+    assert len(commands) == 11
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command in ["python session.py", *commands]:
         done = subprocess.run(
