@@ -20,10 +20,10 @@ from spacy_slmre.encoder.loading import load_encoder, locate_encoder
 from spacy_slmre.encoder.markers import MarkedText, Markers
 from spacy_slmre.encoder.network import RelationNetwork
 from spacy_slmre.encoder.settings import EncoderSettings
-from spacy_slmre.encoder.shim import TorchShim
 from spacy_slmre.instances import RelationInstance, contexts_of, shorten
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm.loading import ModelError, resolve_device, resolve_dtype
+from spacy_slmre.torch_shim import TorchShim
 
 ROUND_TO = 8
 """Lengths of batches are multiples of this: few shapes, which runtimes and allocators keep ready."""
@@ -123,9 +123,12 @@ class EncoderClassifier:
         self._thinc = Model(
             "encoder_classifier",
             _forward,
-            shims=[TorchShim(network, head_learn_rate=self.settings.head_learn_rate)],
+            shims=[TorchShim(network, learn_rate_of=self._learn_rate_of)],
         )
         self._serving = None
+
+    def _learn_rate_of(self, parameter: str) -> float:
+        return 1.0 if parameter.startswith("encoder.") else self.settings.head_learn_rate
 
     @property
     def network(self) -> RelationNetwork:
@@ -301,7 +304,7 @@ class EncoderClassifier:
             instances: Instances with their gold labels.
             schema: The labels.
             drop: Dropout of the marker states.
-            weights: How much each instance counts (n_instances,); the mean is weighted by them.
+            weights: How much each instance counts (n_instances,); the mean stays one over their number.
 
         Returns:
             The loss. Where it is not finite, no gradient was added.
@@ -309,8 +312,8 @@ class EncoderClassifier:
         self.prepare(schema)
         columns = [self.labels.index(name) for name in schema.names]
         gold = torch.tensor([schema.index[instance.label or ""] for instance in instances])
-        share = np.ones(len(instances)) if weights is None else np.asarray(weights, dtype=float)
-        shares = torch.from_numpy(share / share.sum())
+        given = np.ones(len(instances)) if weights is None else np.asarray(weights, dtype=float)
+        shares = torch.from_numpy(given / len(instances))
         loss = 0.0
         with self._lock:
             network = self.network.train()

@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from spacy_slmre.encoder.network import RelationNetwork
 from spacy_slmre.encoder.settings import EncoderSettings
-from spacy_slmre.encoder.shim import tensors_of
 from spacy_slmre.slm.loading import ModelError, check_folder, quiet_loading
+from spacy_slmre.torch_shim import tensors_of
 
 MODEL_FILE = "classifier.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -16,17 +17,20 @@ class TorchShim(PyTorchShim):
 
     Args:
         network: The network, on its device.
-        head_learn_rate: Multiple of the learning rate for everything outside of `network.encoder`.
+        learn_rate_of: Gives the multiple of the learning rate for a parameter, by its name; without, all
+            have the same.
     """
 
-    def __init__(self, network: torch.nn.Module, *, head_learn_rate: float = 1.0) -> None:
+    def __init__(
+        self, network: torch.nn.Module, *, learn_rate_of: Callable[[str], float] | None = None
+    ) -> None:
         super().__init__(
             network,
             device=next(network.parameters()).device,
             serialize_model=lambda model: save(tensors_of(model)),
             deserialize_model=_deserialize,
         )
-        self.head_learn_rate = head_learn_rate
+        self.learn_rate_of = learn_rate_of
 
     def finish_update(self, optimizer: Optimizer) -> None:
         """Let the optimizer change the parameters that have a gradient."""
@@ -40,7 +44,7 @@ class TorchShim(PyTorchShim):
                 (self.id, f"{name} {tuple(parameter.shape)}"),
                 cast(FloatsXd, torch2xp(parameter.data, ops=ops)),
                 cast(FloatsXd, torch2xp(parameter.grad, ops=ops)),
-                lr_scale=1.0 if name.startswith("encoder.") else self.head_learn_rate,
+                lr_scale=1.0 if self.learn_rate_of is None else self.learn_rate_of(name),
             )
             updated = xp2torch(new)
             # On a CPU the optimizer has changed the parameter in place. Giving it a new tensor at every step,
