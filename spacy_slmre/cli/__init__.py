@@ -25,6 +25,7 @@ from spacy_slmre.cli import (  # noqa: E402  (the commands register themselves o
     extract,
     inspect,
     mix,
+    tune,
 )
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "inspect",
     "mix",
     "slmre_cli",
+    "tune",
 ]

@@ -7,6 +7,7 @@ An adapter folder holds peft's `adapter_config.json` and `adapter_model.safetens
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,9 +164,11 @@ class Adapter:
             # Which base it is, we know better by fingerprint; peft would warn of a folder that moved.
             overrides = {"inference_mode": True, "base_model_name_or_path": None}
             config = PeftConfig.from_peft_type(**{**self.config, **overrides})
-            result: Any = set_peft_model_state_dict(
-                peft_model := get_peft_model(model, config, autocast_adapter_dtype=False), tensors
-            )
+            with warnings.catch_warnings():
+                # peft asks transformers for an attribute under its former name.
+                warnings.simplefilter("ignore", FutureWarning)
+                peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
+            result: Any = set_peft_model_state_dict(peft_model, tensors)
         except (RuntimeError, ValueError, TypeError, KeyError) as error:
             raise ModelError(f"The adapter does not fit the base model: {error}") from error
         missing = [key for key in result.missing_keys if "lora_" in key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm.adapter import Adapter, AdapterRecord
 from spacy_slmre.slm.lora import LoraSettings, add_lora, read_lora, set_dropout, unfreeze_lora
 from spacy_slmre.slm.objective import as_batch, packed_loss
+from spacy_slmre.slm.prompts import PromptBuilder, PromptStyle
 from spacy_slmre.slm.training_sequences import TrainingSequences
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from spacy_slmre.slm.loading import BaseIdentity
-    from spacy_slmre.slm.prompts import PromptBuilder
     from spacy_slmre.slm.settings import SmallLMSettings
 
 
@@ -31,6 +32,7 @@ class Trainable:
     settings: SmallLMSettings
     adapter: Adapter | None
     _lock: threading.RLock
+    _prompts: PromptBuilder | None
     _peft: PeftModel | None = None
     _tuned_on: Mapping[str, LabelSchema]
 
@@ -41,6 +43,7 @@ class Trainable:
         @property
         def prompts(self) -> PromptBuilder: ...  # noqa: D102
         def prepare(self, schema: LabelSchema) -> None: ...  # noqa: D102
+        def forget(self) -> None: ...  # noqa: D102
         def identity(self) -> BaseIdentity: ...  # noqa: D102
 
     def begin_training(
@@ -72,6 +75,14 @@ class Trainable:
             set_dropout(network, lora.dropout)
             self._tuned_on = {"": schema} if isinstance(schema, LabelSchema) else dict(schema)
             return self._peft
+
+    def restyle(self, style: PromptStyle) -> None:
+        """Put prompts in another style from now on; for a model whose adapter is yet to be tuned."""
+        with self._lock:
+            self.settings = replace(self.settings, style=style)
+            if self._prompts is not None:
+                self._prompts = PromptBuilder(self._prompts.tokenizer, style)
+            self.forget()
 
     def update(
         self,
