@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class TuningSet:
         train: Labelled instances.
         dev: The same for evaluation; a pair with several labels stands there several times.
         train_ids: Which document each training instance comes from.
+        sources: Training instances by the benchmark that they come from, where that is known.
     """
 
     name: str
@@ -37,6 +38,7 @@ class TuningSet:
     train: list[RelationInstance]
     dev: list[RelationInstance]
     train_ids: list[str]
+    sources: dict[str, int] = field(default_factory=dict)
 
 
 def evaluate(lm: SmallLM, sets: Sequence[TuningSet]) -> dict[str, Any]:
@@ -115,7 +117,7 @@ class TuningData(Dataset):
         train, dev = fitted
         ids = [id for id, fit in zip(one.train_ids, train, strict=True) if fit is not None]
         kept = [[fit for fit in instances if fit is not None] for instances in (train, dev)]
-        return TuningSet(one.name, one.schema, kept[0], kept[1], ids)
+        return TuningSet(one.name, one.schema, kept[0], kept[1], ids, one.sources)
 
     def tokens(self) -> int:
         """Tokens of all sequences, padding included."""

@@ -35,18 +35,16 @@ def model_card(
     """
     template = (files("spacy_slmre.tuning") / "card.md.jinja").read_text("utf-8")
     cards = all_benchmarks()
+    sources = [(name, one, pairs) for one in sets for name, pairs in one.sources.items()]
     data = [
         {
-            "name": one.name,
-            "title": cards[one.name].title if one.name in cards else one.name,
-            "licence": cards[one.name].licence if one.name in cards else "see its source",
-            "citation": cards[one.name].citation if one.name in cards else "",
+            "title": cards[name].title if name in cards else name,
+            "licence": cards[name].licence if name in cards else "see its source",
+            "citation": cards[name].citation if name in cards else "",
             "labels": len(one.schema.labels),
-            "train": len(one.train),
-            "dev": len(one.dev),
-            "scores": metrics["scores"]["sets"][one.name],
+            "pairs": pairs,
         }
-        for one in sets
+        for name, one, pairs in sources
     ]
     training = {name: value for name, value in vars(config.training).items() if name not in _RUNTIME}
     return (
@@ -63,7 +61,8 @@ def model_card(
             lora=vars(config.lora),
             metrics=metrics,
             versions=record["versions"],
-            closed=[cards[one.name].title for one in sets if one.name in cards and _is_closed(one.name)],
+            scores=metrics["scores"]["sets"],
+            closed=[cards[name].title for name, *_ in sources if name in cards and _is_closed(name)],
         )
     )
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from spacy.tokens import Doc
 from spacy_slmre.corpora.documents import BENCHMARK, ID, benchmark_of
 from spacy_slmre.corpora.readers import Reader
 from spacy_slmre.instances import Context, RelationInstance, make_gold_instances
-from spacy_slmre.relations import PAIRS, RELATIONS
+from spacy_slmre.relations import PAIRS, RELATIONS, Relation
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 from spacy_slmre.slm.tuning_data import TuningSet
 from spacy_slmre.slm.tuning_settings import TuningError
@@ -73,7 +74,7 @@ def read_sets(
             name = OWN if schema is not None else str(doc.user_data.get(BENCHMARK, OWN))
             if split == "dev" and name not in groups:
                 continue
-            if getattr(doc._, PAIRS) or getattr(doc._, RELATIONS):
+            if _annotated(doc):
                 getattr(groups.setdefault(name, _Group()), split).append(doc)
     sets = []
     for name, group in sorted(groups.items()):
@@ -81,7 +82,11 @@ def read_sets(
             group.train, group.dev = _hold_out(group.train, holdout, seed)
         under = schema or _schema_of(group.train)
         instances, ids = _instances(group.train, under)
-        sets.append(TuningSet(name, under, instances, _instances(group.dev, under)[0], ids))
+        sources: Counter[str] = Counter()
+        for doc in group.train:
+            sources[str(doc.user_data.get(BENCHMARK, OWN))] += len(_annotated(doc))
+        dev_instances, _ = _instances(group.dev, under)
+        sets.append(TuningSet(name, under, instances, dev_instances, ids, dict(sources)))
     return sets
 
 
@@ -161,11 +166,13 @@ def _schema_of(docs: Sequence[Doc]) -> LabelSchema:
     card = benchmark_of(docs[0])
     if card is not None and card.schema is not None:
         return card.schema
-    found = sorted(
-        {pair.label for doc in docs for pair in getattr(doc._, PAIRS) or getattr(doc._, RELATIONS)}
-    )
+    found = sorted({pair.label for doc in docs for pair in _annotated(doc)})
     is_negative = card.is_negative if card is not None else NEGATIVE_LABEL.__eq__
     return LabelSchema.from_labels(found, next(filter(is_negative, found), None))
+
+
+def _annotated(doc: Doc) -> Sequence[Relation]:
+    return getattr(doc._, PAIRS) or getattr(doc._, RELATIONS)
 
 
 def _hold_out(docs: Sequence[Doc], share: float, seed: int) -> tuple[list[Doc], list[Doc]]:
