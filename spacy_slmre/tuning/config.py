@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -161,6 +161,12 @@ def resolve_config(config: Config, where: str) -> TuningConfig:
 
 
 def _validated(kind: type[T], config: Mapping[str, Any], section: str, where: str) -> T:
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    if unknown := sorted(set(config.get(section, {})) - set(known)):
+        raise TuningError(
+            f"{where}: unknown settings: {', '.join(f'{section}.{name}' for name in unknown)}; [{section}] "
+            f"has {', '.join(known)}."
+        )
     try:
         return TypeAdapter(kind).validate_python(dict(config.get(section, {})))
     except ValidationError as error:
