@@ -25,6 +25,7 @@ from spacy_slmre.cli import (  # noqa: E402  (the commands register themselves o
     extract,
     inspect,
     mix,
+    pretrain,
     tune,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "extract",
     "inspect",
     "mix",
+    "pretrain",
     "slmre_cli",
     "tune",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from catalogue import RegistryError
 from confection import Config, ConfigValidationError
 from pydantic import TypeAdapter, ValidationError
 from spacy import registry
@@ -132,6 +133,8 @@ def resolve_config(config: Config, where: str) -> TuningConfig:
         )
     except ConfigValidationError as error:
         raise TuningError(f"{where}: {_told(error)}") from error
+    except RegistryError as error:
+        raise TuningError(f"{where}: {error}") from error
     model, schema = resolved["model"], resolved["schema"] or None
     if isinstance(schema, UnreadSchema):
         raise schema.error
@@ -180,4 +183,4 @@ def _validated(kind: type[T], config: Mapping[str, Any], section: str, where: st
 
 def _told(error: ConfigValidationError) -> str:
     problems = [f"{' -> '.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors or ()]
-    return "; ".join(problems) or str(error.title or error.desc or error).strip()
+    return "; ".join(problems) or str(error.desc or error.title or error).strip()

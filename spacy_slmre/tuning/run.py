@@ -15,19 +15,23 @@ from typing import Any
 
 import spacy
 import torch
-from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
-from spacy_slmre.corpora.shards import write_aside
-from spacy_slmre.slm.lora import LoraSettings
 from spacy_slmre.slm.model import SmallLM
-from spacy_slmre.slm.tuning import TuningResult, tune
+from spacy_slmre.slm.tuning import tune
 from spacy_slmre.slm.tuning_data import TuningSet
-from spacy_slmre.slm.tuning_settings import TuningError
 from spacy_slmre.tuning.card import model_card
 from spacy_slmre.tuning.config import TuningConfig
 from spacy_slmre.tuning.data import data_hash, draw_demonstrations, read_sets
+from spacy_slmre.tuning.folders import (
+    RUN_FILE,
+    check_output,
+    check_same,
+    part_of,
+    publish,
+    saving_checkpoints,
+)
 
-RUN_FILE = "run.json"
 METRICS_FILE = "metrics.json"
 CONFIG_FILE = "tune.cfg"
 PACKAGES = ("spacy-slmre", "spacy", "torch", "transformers", "peft", "bitsandbytes", "accelerate")
@@ -59,9 +63,9 @@ def run_tuning(
     Raises:
         TuningError: The run cannot begin or go on.
     """
-    part = output.with_name(f"{output.name}.part")
+    part = part_of(output)
     main = int(os.environ.get("RANK", "0")) == 0
-    _check_output(output, part, resume=resume, overwrite=overwrite, main=main)
+    check_output(output, resume=resume, overwrite=overwrite, main=main)
     lm = _on_own_device(config.model)
     base = lm.identity()  # an absent model should show before the corpora are read
     say(f"Reading the corpora for {base.name} …")
@@ -78,18 +82,18 @@ def run_tuning(
     record = {
         "data": {
             one.name: {
-                split: {"instances": len(part_), "sha256": data_hash(part_)}
-                for split, part_ in (("train", one.train), ("dev", one.dev))
+                split: {"instances": len(instances), "sha256": data_hash(instances)}
+                for split, instances in (("train", one.train), ("dev", one.dev))
             }
             for one in sets
         },
         "base": base.to_dict(),
         "config": config.text,
-        "versions": _versions(),
+        "versions": versions(),
     }
     if main:
         part.mkdir(parents=True, exist_ok=True)
-    _check_same(part / RUN_FILE, record, main=main)
+    check_same(part, record, main=main)
     shown = [
         demonstration
         for one in sets
@@ -97,28 +101,17 @@ def run_tuning(
     ]
     if shown:
         lm.restyle(replace(lm.settings.style, demonstrations=tuple(shown)))
-    result = _tune(lm, sets, config, part, resume)
-    metrics = {**result.to_dict(), "hardware": hardware(lm), "peak_memory_gb": _peak_memory(lm)}
+    with saving_checkpoints(part):
+        result = tune(lm, sets, config.training, config.lora, part / "checkpoints", resume=resume)
+    metrics = {
+        **result.to_dict(),
+        "hardware": hardware(lm.network),
+        "peak_memory_gb": peak_memory(lm.network),
+    }
     if main:
         say("Writing the pipeline …")
         _write(config, lm, sets, metrics, record, part, output)
     return metrics
-
-
-def _tune(
-    lm: SmallLM, sets: Sequence[TuningSet], config: TuningConfig, part: Path, resume: bool
-) -> TuningResult:
-    lora: LoraSettings = config.lora
-    try:
-        return tune(lm, sets, config.training, lora, part / "checkpoints", resume=resume)
-    except (RuntimeError, SafetensorError, OSError) as error:
-        free = shutil.disk_usage(part).free
-        if isinstance(error, OSError | SafetensorError) or "PytorchStreamWriter" in str(error):
-            raise TuningError(
-                f"A checkpoint could not be written to {part} ({error}); {free / 1e9:.2f} GB are free there. "
-                "Make room and go on with --resume: the checkpoint before it is kept."
-            ) from error
-        raise
 
 
 def _write(
@@ -145,43 +138,7 @@ def _write(
     (aside / RUN_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
     (aside / METRICS_FILE).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
     (aside / "README.md").write_text(model_card(config, lm, sets, metrics, record), encoding="utf-8")
-    if output.exists():
-        shutil.rmtree(output)
-    aside.rename(output)
-    shutil.rmtree(part)
-
-
-def _check_output(output: Path, part: Path, *, resume: bool, overwrite: bool, main: bool) -> None:
-    if resume and overwrite:
-        raise TuningError("Give either --resume or --overwrite.")
-    if output.exists() and not overwrite:
-        raise TuningError(
-            f"{output} is there already. Give another --output, or replace it with --overwrite."
-        )
-    if part.exists() and overwrite and main:
-        shutil.rmtree(part)
-    if part.exists() and not resume and main:
-        raise TuningError(
-            f"{part} holds an interrupted run. Go on with it by --resume, or begin anew with --overwrite."
-        )
-
-
-def _check_same(file: Path, record: dict[str, Any], *, main: bool) -> None:
-    """Resuming with another config or other data would give neither the one adapter nor the other."""
-    if file.exists():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        for what, advice in (
-            ("config", "Give the same config and the same settings"),
-            ("data", "Have the corpora as they were"),
-            ("base", "Have the base model as it was"),
-        ):
-            if before[what] != record[what]:
-                raise TuningError(
-                    f"The interrupted run in {file.parent} had another {what} than this one. {advice}, or "
-                    "begin anew with --overwrite."
-                )
-    elif main:
-        write_aside(file, json.dumps(record, indent=2))
+    publish(aside, output)
 
 
 def _on_own_device(lm: SmallLM) -> SmallLM:
@@ -192,29 +149,29 @@ def _on_own_device(lm: SmallLM) -> SmallLM:
     return lm
 
 
-def hardware(lm: SmallLM) -> str:
+def hardware(network: PreTrainedModel) -> str:
     """The machine in words: the GPU, or the processor and its threads."""
-    device = lm.network.device
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, {lm.network.dtype}"
+    if network.device.type == "cuda":
+        return f"{torch.cuda.get_device_name(network.device)}, {network.dtype}"
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if "model name" in line), name)
     threads = torch.get_num_threads()
-    return f"{name}, {threads} thread{'s' * (threads > 1)}, {lm.network.dtype}"
+    return f"{name}, {threads} thread{'s' * (threads > 1)}, {network.dtype}"
 
 
-def _peak_memory(lm: SmallLM) -> float:
+def peak_memory(network: PreTrainedModel) -> float:
     """Most memory held so far, in GB: of the GPU, or else of this process."""
-    if lm.network.device.type == "cuda":
+    if network.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in PACKAGES},

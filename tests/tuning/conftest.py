@@ -19,7 +19,13 @@ def write_corpus() -> Callable[..., Path]:
     """Write a corpus of sentences whose words say the label, of no benchmark or of one."""
     install_extensions()
 
-    def write(path: Path, number: int, labels: tuple[str, ...] = LABELS, **user_data: str) -> Path:
+    def write(
+        path: Path,
+        number: int,
+        labels: tuple[str, ...] = LABELS,
+        ids: list[str] | None = None,
+        **user_data: str,
+    ) -> Path:
         nlp = spacy.blank("en")
         with ShardWriter(path) as writer:
             for n in range(number):
@@ -30,7 +36,7 @@ def write_corpus() -> Callable[..., Path]:
                 doc.set_ents([head, tail])
                 doc._.relation_pairs = [(head, tail, label)]
                 doc.user_data |= {f"slmre.{key}": value for key, value in user_data.items()}
-                doc.user_data.setdefault("slmre.id", f"{path.stem}-{n}")
+                doc.user_data["slmre.id"] = ids[n] if ids else f"{path.stem}-{n}"
                 writer.add(doc)
         return path
 

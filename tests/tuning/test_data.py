@@ -43,12 +43,8 @@ def test_benchmarks_are_grouped_under_their_own_labels(tmp_path: Path, write_cor
 
 def test_documents_are_held_out_where_there_is_no_dev_split(tmp_path: Path, write_corpus) -> None:
     labels = ("born_in", "no_relation")
-    train = tmp_path / "train.spacy"
-    train.mkdir()
-    for document in range(20):  # three sentences each
-        for sentence in range(3):
-            name = f"{document}-{sentence}"
-            write_corpus(train / f"{name}.spacy", 1, labels, benchmark="demo", id=f"train-{name}")
+    ids = [f"train-{document}-{sentence}" for document in range(20) for sentence in range(3)]
+    train = write_corpus(tmp_path / "train.spacy", 60, labels, ids, benchmark="demo")
     nothing = relation_corpus(write_corpus(tmp_path / "dev.spacy", 2, benchmark="nyt"))
     (one,) = read_sets(relation_corpus(train), nothing, holdout=0.3, seed=1)
     documents = {id.rpartition("-")[0] for id in one.train_ids}
