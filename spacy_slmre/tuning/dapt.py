@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from spacy_slmre.slm import loading
 from spacy_slmre.slm.loading import PACKAGED_BASE
@@ -64,8 +65,8 @@ def run_pretraining(
     model, tokenizer = loading.load_base(
         folder, quantization=None, dtype=torch.float32, device=loading.resolve_device(device)
     )
-    if getattr(model, "is_quantized", False):  # on a GPU, 4-bit weights stay so when they are loaded
-        model = model.dequantize(dtype=torch.float32)
+    if "quantization_config" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+        model = _as_plain(model)
     say("Reading the texts …")
     blocks = make_blocks(texts, tokenizer, settings)
     say(f"{blocks.tokens:,} tokens: {len(blocks.train):,} blocks, {len(blocks.held_out)} held out.")
@@ -99,3 +100,21 @@ def run_pretraining(
     (aside / METRICS_FILE).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
     publish(aside, output)
     return metrics
+
+
+def _as_plain(model: PreTrainedModel) -> PreTrainedModel:
+    """A model that was loaded in 4 bits, in float32 and with nothing left that says so.
+
+    transformers cannot save one that was: its weights are moved into a model that never was.
+    """
+    if getattr(model, "is_quantized", False):  # on a GPU, 4-bit weights stay so when they are loaded
+        model = model.dequantize(dtype=torch.float32)
+    config = model.config.to_dict()
+    config.pop("quantization_config", None)
+    plain: PreTrainedModel = type(model)._from_config(
+        type(model.config).from_dict(config), attn_implementation="sdpa", dtype=torch.float32
+    )
+    plain.load_state_dict(model.state_dict())
+    plain.tie_weights()
+    torch.nn.Module.to(plain, model.device)
+    return plain.eval()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from spacy_slmre.cli import slmre_cli
 from spacy_slmre.slm import pretraining
 from spacy_slmre.slm.architecture import make_small_lm
+from spacy_slmre.slm.loading import load_base
 from spacy_slmre.slm.pretraining import PretrainingSettings, make_blocks
 from spacy_slmre.slm.tuning_settings import TuningError
 
@@ -64,6 +66,22 @@ def test_output_is_a_base_model_that_knows_the_text_better(run, tiny_base, tmp_p
     assert pretraining.perplexity(lm.network, held_out) < pretraining.perplexity(before.network, held_out)
     assert lm.identity().fingerprint != before.identity().fingerprint
     assert not [path for path in output.rglob("*") if path.suffix in (".bin", ".pt", ".pth")]
+
+
+def test_a_base_in_4_bits_becomes_a_plain_one(run, tiny_base, tmp_path: Path) -> None:
+    model, tokenizer = load_base(
+        tiny_base, quantization="nf4", dtype=torch.float32, device=torch.device("cpu"), keep_4bit=True
+    )
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "nf4")
+    output = tmp_path / "out"
+    assert run(output, base=tmp_path / "nf4").exit_code == 0
+    assert "quantization_config" not in json.loads((output / "config.json").read_text())
+    # What it began with are the 4-bit values.
+    held_out = np.array([tokenizer(SENTENCE)["input_ids"]])
+    began = make_small_lm(base=str(tmp_path / "nf4"), dtype="float32", device="cpu")
+    ended = make_small_lm(base=str(output), quantization=None, dtype="float32", device="cpu")
+    assert pretraining.perplexity(ended.network, held_out) < pretraining.perplexity(began.network, held_out)
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(run, tmp_path: Path, monkeypatch) -> None:
