@@ -22,7 +22,7 @@ from spacy_slmre.slm.lora import LoraSettings, add_lora
 from spacy_slmre.slm.packed_trainer import last_checkpoint
 from spacy_slmre.slm.tuning_settings import TuningError
 
-# From so many documents on, some of them are held out whole; of fewer, the last part of each.
+# From so many documents on, some of them are held out whole.
 _HOLD_OUT_WHOLE = 10
 
 
@@ -98,7 +98,8 @@ def make_blocks(
 ) -> Blocks:
     """Cut texts into blocks; each text ends with the end token, and a block may hold parts of several.
 
-    Held out are whole documents where there are ten or more, otherwise the last part of each.
+    Held out are whole documents where there are ten or more that make up the share, otherwise the last part of
+    each.
 
     Raises:
         TuningError: There is too little text for a block to train on and one to hold out.
@@ -114,12 +115,14 @@ def make_blocks(
     train: list[np.ndarray] = []
     held: list[np.ndarray] = []
     if len(encoded) >= _HOLD_OUT_WHOLE:
-        order = np.random.default_rng(settings.seed).permutation(len(encoded))
         missing = settings.holdout * total
-        for position in order:
-            (held if missing > 0 else train).append(encoded[position])
-            missing -= len(encoded[position])
-    else:
+        for position in np.random.default_rng(settings.seed).permutation(len(encoded)):
+            # A document that is too large for the share would take the text that is to be learnt.
+            fits = len(encoded[position]) <= missing
+            (held if fits else train).append(encoded[position])
+            missing -= fits * len(encoded[position])
+    if sum(map(len, held)) < settings.holdout * total / 2:
+        train, held = [], []
         for document in encoded:
             cut = len(document) - math.ceil(settings.holdout * len(document))
             train.append(document[:cut])

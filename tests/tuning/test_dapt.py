@@ -106,7 +106,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(run, tmp_path: Path, monk
 def test_whole_documents_are_held_out_where_there_are_many(tiny_base: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
     texts = [f"{n} " * 100 for n in range(10)]
-    settings = PretrainingSettings(block_size=16, holdout=0.15, eval_blocks=1000)
+    settings = PretrainingSettings(block_size=16, holdout=0.25, eval_blocks=1000)
     blocks = make_blocks(texts, tokenizer, settings)
     digits = [
         set(tokenizer.decode(part.ravel())) & set("0123456789") for part in (blocks.train, blocks.held_out)

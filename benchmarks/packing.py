@@ -1,0 +1,209 @@
+"""What packing saves in tuning: tokens of an epoch, pairs a second, memory of a step.
+
+Usage: python benchmarks/packing.py CORPUS [--pairs 300] [--max-tokens 1024] [--rounds 2] [--output FILE.json]
+
+CORPUS is a converted benchmark (a .spacy file or a folder). The same pairs are tuned on twice in one run, with
+the same loss and the same steps of the same optimizer, in alternating rounds: packed, and as one prompt a pair,
+which are as many a step as the packed sequence has, sorted by length, right-padded. The first step of each is
+not timed. Memory is that of the process at its highest in a step of one full sequence, in a process of its
+own, beside what it held before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import spacy
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+
+from spacy_slmre.corpora.documents import benchmark_of
+from spacy_slmre.corpora.shards import read_docs
+from spacy_slmre.instances import RelationInstance, make_gold_instances
+from spacy_slmre.relations import install_extensions
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.slm.architecture import make_small_lm
+from spacy_slmre.slm.label_trie import LabelTrie
+from spacy_slmre.slm.lora import LoraSettings
+from spacy_slmre.slm.model import SmallLM
+from spacy_slmre.slm.objective import as_batch, packed_loss
+from spacy_slmre.slm.training_sequences import TrainingSequences
+
+
+def read_pairs(corpus: Path) -> tuple[list[RelationInstance], LabelSchema]:
+    """All instances of a converted benchmark, and its labels."""
+    install_extensions()
+    docs = list(read_docs(corpus, spacy.blank("en").vocab))
+    card = benchmark_of(docs[0])
+    if card is None or card.schema is None:
+        raise SystemExit(f"{corpus} comes from no benchmark with labels of its own.")
+    return [one for doc in docs for one in make_gold_instances(doc, card.schema)], card.schema
+
+
+def separate_prompts(
+    lm: SmallLM, instances: Sequence[RelationInstance], schema: LabelSchema
+) -> list[list[int]]:
+    """One prompt a pair, with the answer behind it."""
+    prefix, answers = lm.prompts.prefix(schema), lm.prompts.answers(schema)
+    contexts = lm.prompts.contexts([one.context for one in instances])
+    queries = lm.prompts.queries(instances)
+    return [
+        [*prefix, *context, *query, *answers[schema.index[str(one.label)]]]
+        for one, context, query in zip(instances, contexts, queries, strict=True)
+    ]
+
+
+def unpacked_loss(
+    lm: SmallLM, prompts: Sequence[list[int]], gold: Sequence[int], schema: LabelSchema
+) -> torch.Tensor:
+    """The same loss from a padded batch of separate prompts."""
+    answers = lm.prompts.answers(schema)
+    trie = LabelTrie(answers)
+    length = max(map(len, prompts))
+    ids = torch.full((len(prompts), length), lm.prompts.end_token)
+    mask = torch.zeros((len(prompts), length), dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)] = torch.tensor(prompt)
+        mask[row, : len(prompt)] = 1
+    hidden = lm.network.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    loss = torch.zeros(())
+    for row, (prompt, column) in enumerate(zip(prompts, gold, strict=True)):
+        place = len(prompt) - len(answers[column]) - 1
+        for fork, child in trie.paths[column]:
+            place += len(trie.forks[fork].feed)
+            weight = lm.network.get_output_embeddings().weight[list(trie.forks[fork].tokens)]
+            loss = loss + F.cross_entropy(hidden[row, place] @ weight.T, torch.tensor(child))
+    return loss
+
+
+def make_trainable(top_layers: int = 0) -> SmallLM:
+    """The packaged model with new LoRA weights of rank 16."""
+    lm = make_small_lm(dtype="float32", device="cpu")
+    lm.begin_training(LabelSchema.general(), LoraSettings(top_layers=top_layers))
+    lm.network.train()
+    return lm
+
+
+def measure_memory(corpus: Path, max_tokens: int, checkpointing: bool) -> dict[str, float]:
+    """GB of this process before and at most during a tuning step of one full sequence."""
+    instances, schema = read_pairs(corpus)
+    lm = make_trainable()
+    if checkpointing:
+        lm.network.gradient_checkpointing_enable({"use_reentrant": False})
+    room = max_tokens - len(lm.prompts.prefix(schema))
+    sequences = TrainingSequences(lm.prompts, instances, schema, room=room, seed=0)
+    sequence = max((sequences[n] for n in range(min(20, len(sequences)))), key=lambda s: len(s.packed.tokens))
+    optimizer = torch.optim.AdamW(lm.trainable_parameters(), lr=1e-4)
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    before = int(status.split("VmRSS:")[1].split()[0]) / 1e6
+    for _ in range(2):
+        (packed_loss(lm.network, as_batch(sequence)) / sequence.count).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return {"tokens": len(sequence.packed.tokens), "before_gb": before, "peak_gb": peak}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--pairs", type=int, default=300, help="most pairs that are timed, a round and way")
+    parser.add_argument("--max-tokens", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--memory", choices=["plain", "checkpointing"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.memory:
+        print(json.dumps(measure_memory(args.corpus, args.max_tokens, args.memory == "checkpointing")))
+        return
+
+    instances, schema = read_pairs(args.corpus)
+    lm = make_trainable()
+    room = args.max_tokens - len(lm.prompts.prefix(schema))
+    sequences = TrainingSequences(lm.prompts, instances, schema, room=room, seed=0)
+    packed = sum(len(sequence.packed.tokens) for sequence in sequences)
+    prompts = separate_prompts(lm, instances, schema)
+    separate = sum(map(len, prompts))
+    optimizer = torch.optim.AdamW(lm.trainable_parameters(), lr=1e-4)
+
+    def step(loss: torch.Tensor) -> None:
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def tune_packed(rows: Sequence[int]) -> None:
+        sequence = sequences[rows[0]]
+        step(packed_loss(lm.network, as_batch(sequence)) / sequence.count)
+
+    def tune_separate(rows: Sequence[int]) -> None:
+        ordered = sorted(rows, key=lambda row: len(prompts[row]))
+        gold = [schema.index[str(instances[row].label)] for row in ordered]
+        step(unpacked_loss(lm, [prompts[row] for row in ordered], gold, schema) / len(rows))
+
+    together: list[int] = []
+    while sum(len(sequences[n].instances) for n in together) < args.pairs and len(together) < len(sequences):
+        together.append(len(together))
+    batches = [sequences[n].instances for n in together]
+    small = [rows[start : start + 16] for rows in batches for start in range(0, len(rows), 16)]
+    ways: list[tuple[str, Callable[[], None]]] = [
+        ("packed", lambda: [tune_packed([n]) for n in together] and None),
+        ("separate", lambda: [tune_separate(rows) for rows in small] and None),
+    ]
+    tune_packed([0])
+    tune_separate(small[0])
+    pairs = sum(map(len, batches))
+    speeds: dict[str, list[float]] = {name: [] for name, _ in ways}
+    for number in range(args.rounds):
+        for name, way in ways if number % 2 == 0 else ways[::-1]:
+            start = time.perf_counter()
+            way()
+            speeds[name].append(pairs / (time.perf_counter() - start))
+    ratios = [one / other for one, other in zip(speeds["packed"], speeds["separate"], strict=True)]
+    memory = {}
+    for way in ("plain", "checkpointing"):
+        command = [sys.executable, __file__, str(args.corpus), "--max-tokens", str(args.max_tokens)]
+        done = subprocess.run([*command, "--memory", way], capture_output=True, text=True, check=True)
+        memory[way] = json.loads(done.stdout.splitlines()[-1])
+    found = {
+        "corpus": str(args.corpus),
+        "pairs": len(instances),
+        "tokens_packed": packed,
+        "tokens_separate": separate,
+        "tokens_ratio": separate / packed,
+        "timed_pairs": pairs,
+        "packed_pairs_s": speeds["packed"],
+        "separate_pairs_s": speeds["separate"],
+        "speed_ratios": ratios,
+        "memory": memory,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {lm.network.dtype}",
+    }
+    table = Table("", "packed", "one prompt a pair", "ratio", title=f"{args.corpus}, {found['machine']}")
+    table.add_row("tokens an epoch", f"{packed:,}", f"{separate:,}", f"{separate / packed:.1f}")
+    table.add_row(
+        "pairs/s, by round",
+        *(", ".join(f"{speed:.2f}" for speed in speeds[name]) for name in ("packed", "separate")),
+        ", ".join(f"{ratio:.1f}" for ratio in ratios),
+    )
+    console = Console()
+    console.print(table)
+    for way, one in memory.items():
+        console.print(
+            f"Step of {one['tokens']} tokens ({way}): {one['peak_gb']:.2f} GB at most, {one['before_gb']:.2f} before"
+        )
+    if args.output:
+        args.output.write_text(json.dumps(found, indent=2), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
