@@ -1,12 +1,11 @@
 """What packing saves in tuning: tokens of an epoch, pairs a second, memory of a step.
 
-Usage: python benchmarks/packing.py CORPUS [--pairs 300] [--max-tokens 1024] [--rounds 2] [--output FILE.json]
+Usage: python benchmarks/packing.py CORPUS [--pairs 300] [--max-tokens 1024] [--rounds 2] [--output FILE]
 
-CORPUS is a converted benchmark (a .spacy file or a folder). The same pairs are tuned on twice in one run, with
-the same loss and the same steps of the same optimizer, in alternating rounds: packed, and as one prompt a pair,
-which are as many a step as the packed sequence has, sorted by length, right-padded. The first step of each is
-not timed. Memory is that of the process at its highest in a step of one full sequence, in a process of its
-own, beside what it held before.
+CORPUS is a converted benchmark (a .spacy file or a folder). The same pairs are tuned on twice in one run,
+with the same loss and the same optimizer, in alternating rounds: packed, a sequence a step, and as one prompt
+a pair, sorted by length, right-padded, at most 16 a step. The first step of each is not timed. Memory is that
+of a process of its own at its highest in a step of one full sequence, beside what it held before.
 """
 
 from __future__ import annotations
@@ -199,7 +198,8 @@ def main() -> None:
     console.print(table)
     for way, one in memory.items():
         console.print(
-            f"Step of {one['tokens']} tokens ({way}): {one['peak_gb']:.2f} GB at most, {one['before_gb']:.2f} before"
+            f"Step of {one['tokens']} tokens ({way}): {one['peak_gb']:.2f} GB at most, "
+            f"{one['before_gb']:.2f} before"
         )
     if args.output:
         args.output.write_text(json.dumps(found, indent=2), encoding="utf-8")

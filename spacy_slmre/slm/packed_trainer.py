@@ -83,7 +83,7 @@ class PackedTrainer(Trainer):
 
     def _try_longest(self) -> None:
         """Compute the longest sequence once, so that too little memory shows at once."""
-        longest = max(range(len(self.data)), key=lambda n: self.data[n]["input_ids"].shape[1])
+        longest = max(range(len(self.data)), key=self.data.size)
         batch = self._prepare_inputs(_single([self.data[longest]]))
         assert self.model is not None
         self.model.train()

@@ -98,8 +98,8 @@ def make_blocks(
 ) -> Blocks:
     """Cut texts into blocks; each text ends with the end token, and a block may hold parts of several.
 
-    Held out are whole documents where there are ten or more that make up the share, otherwise the last part of
-    each.
+    Held out are whole documents where there are ten or more, and some of a size that makes up the share;
+    otherwise the last part of each.
 
     Raises:
         TuningError: There is too little text for a block to train on and one to hold out.

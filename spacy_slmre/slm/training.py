@@ -34,7 +34,7 @@ class Trainable:
     _lock: threading.RLock
     _prompts: PromptBuilder | None
     _peft: PeftModel | None = None
-    _tuned_on: Mapping[str, LabelSchema]
+    _tuned_on: Mapping[str, LabelSchema] | None = None
 
     if TYPE_CHECKING:  # what `SmallLM` has
 
@@ -111,7 +111,7 @@ class Trainable:
         if not instances:
             return 0.0
         with self._lock:
-            if self._peft is None or not self.trainable_parameters():
+            if self._tuned_on is None:
                 raise ValueError("Call `begin_training` before `update`: there are no weights to train yet.")
             self.prepare(schema)
             sequences = TrainingSequences(
@@ -144,7 +144,7 @@ class Trainable:
         Raises:
             ValueError: Training has not begun.
         """
-        if self._peft is None:
+        if self._peft is None or self._tuned_on is None:
             raise ValueError("There is no adapter to keep: call `begin_training` first.")
         with self._lock:
             config, weights = read_lora(self._peft, dtype)

@@ -107,10 +107,10 @@ class TrainingSequences(Sequence[TrainingSequence]):
         self._queries = prompts.queries(instances)
         self._pieces = self._plan(contexts, instances, room)
 
-    @property
-    def prefix_tokens(self) -> int:
-        """Tokens of the prefix, which every sequence begins with."""
-        return len(self._prefix)
+    def size(self, position: int) -> int:
+        """Tokens of a sequence, padding included, without making it."""
+        tokens = len(self._prefix) + sum(piece.size for piece in self._pieces[position])
+        return tokens + -tokens % TRAINING_ROUND_TO
 
     def __len__(self) -> int:
         """Number of sequences."""

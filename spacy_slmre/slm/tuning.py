@@ -143,7 +143,7 @@ def tune(
         trainer.state.global_step,
         seconds,
         settings.max_tokens,
-        data.tokens(),
+        sum(data.size(position) for position in range(len(data))),
         sum(len(one.train) for one in data.sets),
         data.shortened,
         data.dropped,

@@ -119,9 +119,10 @@ class TuningData(Dataset):
         kept = [[fit for fit in instances if fit is not None] for instances in (train, dev)]
         return TuningSet(one.name, one.schema, kept[0], kept[1], ids, one.sources)
 
-    def tokens(self) -> int:
-        """Tokens of all sequences, padding included."""
-        return sum(len(sequence.packed.tokens) for sequences in self._sequences for sequence in sequences)
+    def size(self, position: int) -> int:
+        """Tokens of a sequence, padding included, without making it."""
+        number, place = self._where[position]
+        return self._sequences[number].size(place)
 
     def ids(self, position: int) -> list[str]:
         """The documents that the instances of a sequence come from, each once."""

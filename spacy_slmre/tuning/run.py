@@ -6,8 +6,8 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import spacy
 import torch
 from transformers import PreTrainedModel
 
+from spacy_slmre.slm.loading import check_architecture
 from spacy_slmre.slm.model import SmallLM
 from spacy_slmre.slm.tuning import tune
 from spacy_slmre.slm.tuning_data import TuningSet
@@ -67,7 +68,9 @@ def run_tuning(
     main = int(os.environ.get("RANK", "0")) == 0
     check_output(output, resume=resume, overwrite=overwrite, main=main)
     lm = _on_own_device(config.model)
-    base = lm.identity()  # an absent model should show before the corpora are read
+    # What is wrong with the model should show before the corpora are read.
+    base = lm.identity()
+    check_architecture(lm.locate())
     say(f"Reading the corpora for {base.name} …")
     sets = read_sets(
         config.train,
@@ -166,7 +169,13 @@ def peak_memory(network: PreTrainedModel) -> float:
     """Most memory held so far, in GB: of the GPU, or else of this process."""
     if network.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
-    unit = 1 if platform.system() == "Darwin" else 1024
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 1e9
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 

@@ -81,6 +81,8 @@ def test_packed_loss_is_the_log_probability_of_scoring(make_lm, found, schema, r
     assert total == pytest.approx(expected, rel=1e-4, abs=1e-3)
     assert sorted(row for sequence in sequences for row in sequence.instances) == list(range(len(instances)))
     assert sum(sequence.count for sequence in sequences) == len(instances)
+    sizes = [sequences.size(position) for position in range(len(sequences))]
+    assert sizes == [len(sequence.packed.tokens) for sequence in sequences]
 
 
 @pytest.mark.parametrize("objective", ["trie", "lm"])

@@ -115,36 +115,3 @@ def test_a_tuned_adapter_is_tuned_further(config_file, tmp_path: Path) -> None:
         ).output
     )
     assert spacy.load(second).get_pipe("slm_relations").model.adapter is not None
-
-
-@pytest.mark.slow
-def test_the_real_model_is_tuned_on_the_demo_corpus(tmp_path: Path, real_base: str, monkeypatch) -> None:
-    from spacy_slmre.corpora.benchmark import get_benchmark
-    from spacy_slmre.corpora.conversion import convert
-    from tests.tuning.conftest import ROOT
-
-    card = get_benchmark("demo")
-    for split in ("train", "dev"):
-        source = ROOT / "assets" / "demo_corpus" / f"{split}.txt"
-        convert(card, source, tmp_path / "demo" / f"{split}.spacy", split=split)
-    monkeypatch.chdir(tmp_path)
-    mixed = CliRunner().invoke(
-        slmre_cli,
-        ["mix", str(ROOT / "configs/mixtures/demo.cfg"), str(tmp_path), str(tmp_path / "demo.json")],
-    )
-    assert mixed.exit_code == 0
-    output = tmp_path / "out"
-    steps = ("--training.max_steps", 2, "--training.max_tokens", 400, "--training.evaluate_every", 2)
-    done = run(
-        ROOT / "configs/tune/demo.cfg",
-        "--output",
-        output,
-        "--paths.corpora",
-        tmp_path,
-        *steps,
-        "--corpora.dev.max_pairs",
-        10,
-    )
-    assert done.exit_code == 0, done.output
-    adapter = output / "slm_relations" / "model" / "adapter" / "adapter_model.safetensors"
-    assert adapter.stat().st_size < 6e6
