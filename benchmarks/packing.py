@@ -1,11 +1,12 @@
 """What packing saves in tuning: tokens of an epoch, pairs a second, memory of a step.
 
-Usage: python benchmarks/packing.py CORPUS [--pairs 300] [--max-tokens 1024] [--rounds 2] [--output FILE]
+Usage: python benchmarks/packing.py CORPUS … [--pairs 300] [--max-tokens 1024] [--rounds 2] [--output FILE]
 
-CORPUS is a converted benchmark (a .spacy file or a folder). The same pairs are tuned on twice in one run,
-with the same loss and the same optimizer, in alternating rounds: packed, a sequence a step, and as one prompt
-a pair, sorted by length, right-padded, at most 16 a step. The first step of each is not timed. Memory is that
-of a process of its own at its highest in a step of one full sequence, beside what it held before.
+A CORPUS is a converted benchmark (a .spacy file or a folder). Tokens are counted for all, and pairs of the
+first are tuned on twice in one run, with the same loss and the same optimizer, in alternating rounds: packed,
+a sequence a step, and as one prompt a pair, sorted by length, right-padded, at most 16 a step. The first step
+of each is not timed. Memory is that of a process of its own at its highest in a step of one full sequence of
+the first, beside what it held before.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import spacy
 import torch
@@ -85,10 +87,10 @@ def unpacked_loss(
     return loss
 
 
-def make_trainable(top_layers: int = 0) -> SmallLM:
+def make_trainable() -> SmallLM:
     """The packaged model with new LoRA weights of rank 16."""
     lm = make_small_lm(dtype="float32", device="cpu")
-    lm.begin_training(LabelSchema.general(), LoraSettings(top_layers=top_layers))
+    lm.begin_training(LabelSchema.general(), LoraSettings())
     lm.network.train()
     return lm
 
@@ -116,24 +118,79 @@ def measure_memory(corpus: Path, max_tokens: int, checkpointing: bool) -> dict[s
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("--pairs", type=int, default=300, help="most pairs that are timed, a round and way")
+    parser.add_argument("corpora", type=Path, nargs="+", metavar="CORPUS")
+    parser.add_argument(
+        "--pairs", type=int, default=300, help="about how many pairs are timed a round; 0 counts tokens only"
+    )
     parser.add_argument("--max-tokens", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--memory", choices=["plain", "checkpointing"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:
-        print(json.dumps(measure_memory(args.corpus, args.max_tokens, args.memory == "checkpointing")))
+        print(json.dumps(measure_memory(args.corpora[0], args.max_tokens, args.memory == "checkpointing")))
         return
-
-    instances, schema = read_pairs(args.corpus)
     lm = make_trainable()
-    room = args.max_tokens - len(lm.prompts.prefix(schema))
+    found: dict[str, Any] = {
+        "max_tokens": args.max_tokens,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {lm.network.dtype}",
+        "tokens": {str(corpus): count_tokens(lm, corpus, args.max_tokens) for corpus in args.corpora},
+    }
+    if args.pairs:
+        found["speed"] = measure_speed(lm, args.corpora[0], args.max_tokens, args.pairs, args.rounds)
+        found["memory"] = {}
+        for way in ("plain", "checkpointing"):
+            command = [sys.executable, __file__, str(args.corpora[0]), "--max-tokens", str(args.max_tokens)]
+            done = subprocess.run([*command, "--memory", way], capture_output=True, text=True, check=True)
+            found["memory"][way] = json.loads(done.stdout.splitlines()[-1])
+    show(found)
+    if args.output:
+        args.output.write_text(json.dumps(found, indent=2), encoding="utf-8")
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print what was measured."""
+    console = Console()
+    title = f"Tokens an epoch, sequences of {found['max_tokens']}"
+    table = Table("corpus", "pairs", "packed", "one prompt a pair", "ratio", title=title)
+    counts = found["tokens"]
+    total = {key: sum(one[key] for one in counts.values()) for key in ("pairs", "packed", "separate")}
+    for name, one in {**counts, **({"together": total} if len(counts) > 1 else {})}.items():
+        row = (f"{one['pairs']:,}", f"{one['packed']:,}", f"{one['separate']:,}")
+        table.add_row(name, *row, f"{one['separate'] / one['packed']:.1f}")
+    console.print(table)
+    if "speed" in found:
+        speed = found["speed"]
+        for name in ("packed", "separate"):
+            console.print(f"{name}, pairs/s by round: {', '.join(f'{one:.2f}' for one in speed[name])}")
+        console.print(f"ratio by round: {', '.join(f'{one:.1f}' for one in speed['ratios'])}")
+        console.print(f"{speed['pairs']} pairs; {found['machine']}")
+        for way, one in found["memory"].items():
+            console.print(
+                f"Step of {one['tokens']} tokens ({way}): {one['peak_gb']:.2f} GB at most, "
+                f"{one['before_gb']:.2f} before"
+            )
+
+
+def count_tokens(lm: SmallLM, corpus: Path, max_tokens: int) -> dict[str, int]:
+    """Tokens of an epoch, packed (padding included) and as one prompt a pair (without padding)."""
+    instances, schema = read_pairs(corpus)
+    room = max_tokens - len(lm.prompts.prefix(schema))
+    instances = [one for one in lm.fit(instances, schema, room - 32) if one is not None]
     sequences = TrainingSequences(lm.prompts, instances, schema, room=room, seed=0)
-    packed = sum(len(sequence.packed.tokens) for sequence in sequences)
+    return {
+        "pairs": len(instances),
+        "packed": sum(sequences.size(position) for position in range(len(sequences))),
+        "separate": sum(map(len, separate_prompts(lm, instances, schema))),
+    }
+
+
+def measure_speed(lm: SmallLM, corpus: Path, max_tokens: int, number: int, rounds: int) -> dict[str, Any]:
+    """Pairs a second of both ways, round by round."""
+    instances, schema = read_pairs(corpus)
+    room = max_tokens - len(lm.prompts.prefix(schema))
+    sequences = TrainingSequences(lm.prompts, instances, schema, room=room, seed=0)
     prompts = separate_prompts(lm, instances, schema)
-    separate = sum(map(len, prompts))
     optimizer = torch.optim.AdamW(lm.trainable_parameters(), lr=1e-4)
 
     def step(loss: torch.Tensor) -> None:
@@ -141,68 +198,36 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
 
-    def tune_packed(rows: Sequence[int]) -> None:
-        sequence = sequences[rows[0]]
+    def tune_packed(position: int) -> None:
+        sequence = sequences[position]
         step(packed_loss(lm.network, as_batch(sequence)) / sequence.count)
 
     def tune_separate(rows: Sequence[int]) -> None:
-        ordered = sorted(rows, key=lambda row: len(prompts[row]))
-        gold = [schema.index[str(instances[row].label)] for row in ordered]
-        step(unpacked_loss(lm, [prompts[row] for row in ordered], gold, schema) / len(rows))
+        gold = [schema.index[str(instances[row].label)] for row in rows]
+        step(unpacked_loss(lm, [prompts[row] for row in rows], gold, schema) / len(rows))
 
     together: list[int] = []
-    while sum(len(sequences[n].instances) for n in together) < args.pairs and len(together) < len(sequences):
+    while sum(len(sequences[n].instances) for n in together) < number and len(together) < len(sequences):
         together.append(len(together))
-    batches = [sequences[n].instances for n in together]
-    small = [rows[start : start + 16] for rows in batches for start in range(0, len(rows), 16)]
-    ways: list[tuple[str, Callable[[], None]]] = [
-        ("packed", lambda: [tune_packed([n]) for n in together] and None),
-        ("separate", lambda: [tune_separate(rows) for rows in small] and None),
-    ]
-    tune_packed([0])
-    tune_separate(small[0])
-    pairs = sum(map(len, batches))
-    speeds: dict[str, list[float]] = {name: [] for name, _ in ways}
-    for number in range(args.rounds):
-        for name, way in ways if number % 2 == 0 else ways[::-1]:
-            start = time.perf_counter()
-            way()
-            speeds[name].append(pairs / (time.perf_counter() - start))
-    ratios = [one / other for one, other in zip(speeds["packed"], speeds["separate"], strict=True)]
-    memory = {}
-    for way in ("plain", "checkpointing"):
-        command = [sys.executable, __file__, str(args.corpus), "--max-tokens", str(args.max_tokens)]
-        done = subprocess.run([*command, "--memory", way], capture_output=True, text=True, check=True)
-        memory[way] = json.loads(done.stdout.splitlines()[-1])
-    found = {
-        "corpus": str(args.corpus),
-        "pairs": len(instances),
-        "tokens_packed": packed,
-        "tokens_separate": separate,
-        "tokens_ratio": separate / packed,
-        "timed_pairs": pairs,
-        "packed_pairs_s": speeds["packed"],
-        "separate_pairs_s": speeds["separate"],
-        "speed_ratios": ratios,
-        "memory": memory,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {lm.network.dtype}",
-    }
-    table = Table("", "packed", "one prompt a pair", "ratio", title=f"{args.corpus}, {found['machine']}")
-    table.add_row("tokens an epoch", f"{packed:,}", f"{separate:,}", f"{separate / packed:.1f}")
-    table.add_row(
-        "pairs/s, by round",
-        *(", ".join(f"{speed:.2f}" for speed in speeds[name]) for name in ("packed", "separate")),
-        ", ".join(f"{ratio:.1f}" for ratio in ratios),
+    rows = sorted(
+        (row for n in together for row in sequences[n].instances), key=lambda row: len(prompts[row])
     )
-    console = Console()
-    console.print(table)
-    for way, one in memory.items():
-        console.print(
-            f"Step of {one['tokens']} tokens ({way}): {one['peak_gb']:.2f} GB at most, "
-            f"{one['before_gb']:.2f} before"
-        )
-    if args.output:
-        args.output.write_text(json.dumps(found, indent=2), encoding="utf-8")
+    batches = [rows[start : start + 16] for start in range(0, len(rows), 16)]
+    tune_packed(0)
+    tune_separate(batches[0])
+    speeds: dict[str, list[float]] = {"packed": [], "separate": []}
+    for round_ in range(rounds):
+        for name in ("packed", "separate") if round_ % 2 == 0 else ("separate", "packed"):
+            start = time.perf_counter()
+            if name == "packed":
+                for position in together:
+                    tune_packed(position)
+            else:
+                for batch in batches:
+                    tune_separate(batch)
+            speeds[name].append(len(rows) / (time.perf_counter() - start))
+    ratios = [one / other for one, other in zip(speeds["packed"], speeds["separate"], strict=True)]
+    return {"pairs": len(rows), **speeds, "ratios": ratios}
 
 
 if __name__ == "__main__":

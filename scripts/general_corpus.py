@@ -128,7 +128,8 @@ def mapped(record: Record, labels: dict[str, tuple[str, ...]], unclear: set[str]
             first, last = (tail, head) if target.startswith(INVERSE) else (head, tail)
             if _allows(target.removeprefix(INVERSE), first, last):
                 found.setdefault((first, last), set()).add(target.removeprefix(INVERSE))
-                clear = clear or first is head
+                # What holds from tail to head only is the best of negatives the other way round.
+                clear = True
         if not clear and (pair.label in unclear or pair.label in labels):
             doubtful.add((head, tail))
     pairs = [
