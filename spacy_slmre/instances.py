@@ -12,6 +12,7 @@ from typing import Any
 
 from spacy.tokens import Doc, Span
 
+from spacy_slmre.relations import PAIRS, RELATIONS, Relation
 from spacy_slmre.schema import LabelSchema
 
 
@@ -168,6 +169,19 @@ def make_instances(
         bounds = positions[_bounds(head)], positions[_bounds(tail)]
         instances.append(RelationInstance(context, *bounds, label))
     return instances
+
+
+def make_gold_instances(doc: Doc, schema: LabelSchema) -> list[RelationInstance]:
+    """The labelled instances of a gold document: its annotated pairs or, where it has none, its relations.
+
+    A pair with several labels gives several instances, which share their context.
+    """
+    annotated: Sequence[Relation] = getattr(doc._, PAIRS) or getattr(doc._, RELATIONS)
+    bare = make_instances(doc, [(relation.head, relation.tail) for relation in annotated], schema)
+    return [
+        RelationInstance(instance.context, instance.head, instance.tail, relation.label)
+        for instance, relation in zip(bare, annotated, strict=True)
+    ]
 
 
 def _bounds(span: Span) -> tuple[int, int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -222,6 +223,12 @@ class LabelSchema:
     def fingerprint(self) -> str:
         """A key that is the same for equal schemas."""
         return json.dumps(self.to_dict(), sort_keys=True)
+
+    @cached_property
+    def answers_key(self) -> str:
+        """A short key of what a model may answer: the same for schemas with equal names and wordings."""
+        answers = [[label.name, label.wording] for label in self.labels]
+        return hashlib.sha256(json.dumps(answers).encode()).hexdigest()[:16]
 
     def map_type(self, entity_type: str) -> str:
         """An entity type in the words of the constraints."""

@@ -35,7 +35,7 @@ def test_examples_run(tmp_path: Path, real_base: str) -> None:
         for line in block.splitlines()
         if line.strip() and not line.startswith(INSTALLING)
     ]
-    assert len(commands) == 11
+    assert len(commands) == 12
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command in ["python session.py", *commands]:
         done = subprocess.run(
@@ -53,6 +53,8 @@ def test_examples_run(tmp_path: Path, real_base: str) -> None:
     assert json.loads(example).keys() == json.loads(extracted[0]).keys()
     assert list(tmp_path.rglob("*.whl"))
     assert (tmp_path / "assembled" / "config.cfg").exists()
+    metrics = json.loads((tmp_path / "output" / "tune-demo" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["scores"]["micro_f1"] > 0.2  # untuned, the model says "no relation" to nearly everything
 
 
 def test_named_things_exist() -> None:

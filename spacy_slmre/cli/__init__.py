@@ -25,9 +25,12 @@ from spacy_slmre.cli import (  # noqa: E402  (the commands register themselves o
     download_base,
     evaluate,
     extract,
+    grid,
     inspect,
     mix,
+    pretrain,
     train_classifier,
+    tune,
 )
 
 __all__ = [
@@ -38,8 +41,11 @@ __all__ = [
     "download_base",
     "evaluate",
     "extract",
+    "grid",
     "inspect",
     "mix",
+    "pretrain",
     "slmre_cli",
     "train_classifier",
+    "tune",
 ]

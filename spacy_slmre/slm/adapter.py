@@ -7,8 +7,9 @@ An adapter folder holds peft's `adapter_config.json` and `adapter_model.safetens
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from spacy_slmre.slm.loading import BaseIdentity, ModelError
 from spacy_slmre.slm.prompts import PromptStyle
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 CONFIG_FILE = "adapter_config.json"
@@ -35,12 +37,14 @@ class AdapterRecord:
         style: How prompts were put.
         schema: The labels and their wordings; None where it was tuned on several label sets.
         layout: The attention layout.
+        schemas: The label sets by benchmark, where it was tuned on several.
     """
 
     base: BaseIdentity
     style: PromptStyle
     schema: LabelSchema | None = None
     layout: str = LAYOUT
+    schemas: Mapping[str, LabelSchema] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -49,6 +53,7 @@ class AdapterRecord:
             "style": self.style.to_dict(),
             "schema": self.schema.to_dict() if self.schema else None,
             "layout": self.layout,
+            "schemas": {name: schema.to_dict() for name, schema in self.schemas.items()},
         }
 
     @classmethod
@@ -60,6 +65,7 @@ class AdapterRecord:
             PromptStyle.from_dict(data["style"]),
             LabelSchema.from_dict(schema) if schema else None,
             data["layout"],
+            {name: LabelSchema.from_dict(one) for name, one in data.get("schemas", {}).items()},
         )
 
 
@@ -135,8 +141,11 @@ class Adapter:
                 f"(fingerprint {base.fingerprint}). Give the base model that the adapter belongs to."
             )
 
-    def attach(self, model: PreTrainedModel) -> None:
+    def attach(self, model: PreTrainedModel) -> PeftModel:
         """Put the adapter into the layers of a loaded base model, in place, in evaluation mode.
+
+        Returns:
+            The model as peft has it.
 
         Raises:
             ModelError: The weights are damaged or do not fit the model.
@@ -155,9 +164,11 @@ class Adapter:
             # Which base it is, we know better by fingerprint; peft would warn of a folder that moved.
             overrides = {"inference_mode": True, "base_model_name_or_path": None}
             config = PeftConfig.from_peft_type(**{**self.config, **overrides})
-            result: Any = set_peft_model_state_dict(
-                peft_model := get_peft_model(model, config, autocast_adapter_dtype=False), tensors
-            )
+            with warnings.catch_warnings():
+                # peft asks transformers for an attribute under its former name.
+                warnings.simplefilter("ignore", FutureWarning)
+                peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
+            result: Any = set_peft_model_state_dict(peft_model, tensors)
         except (RuntimeError, ValueError, TypeError, KeyError) as error:
             raise ModelError(f"The adapter does not fit the base model: {error}") from error
         missing = [key for key in result.missing_keys if "lora_" in key]
@@ -166,4 +177,4 @@ class Adapter:
                 f"The adapter does not fit the base model: {len(missing)} of its layers have no weights and "
                 f"{len(result.unexpected_keys)} weights have no layer."
             )
-        peft_model.eval()
+        return peft_model.eval()

@@ -79,6 +79,20 @@ class LabelTrie:
         return position
 
     @cached_property
+    def paths(self) -> list[list[tuple[int, int]]]:
+        """The way to every label: (fork, column of the token taken there), from the first fork on."""
+        paths: list[list[tuple[int, int]]] = [[] for _ in range(self.n_labels)]
+        above: dict[int, list[tuple[int, int]]] = {0: []}
+        for position, fork in enumerate(self.forks):
+            for column, target in enumerate(fork.targets):
+                path = [*above[position], (position, column)]
+                if target < 0:
+                    paths[~target] = path
+                else:
+                    above[target] = path
+        return paths
+
+    @cached_property
     def beneath(self) -> np.ndarray:
         """Which labels lie beneath which fork: bool (n_forks, n_labels)."""
         beneath = np.zeros((len(self.forks), self.n_labels), dtype=bool)

@@ -24,6 +24,7 @@ from spacy_slmre.slm.loading import BaseIdentity, ModelError
 from spacy_slmre.slm.packing import ROUND_TO, Piece, TokenTree, plan
 from spacy_slmre.slm.prompts import PromptBuilder
 from spacy_slmre.slm.settings import SmallLMSettings
+from spacy_slmre.slm.training import Trainable
 
 ROOM_BEHIND_CONTEXT = 512
 """Tokens that are kept free for a query and its answer."""
@@ -47,7 +48,7 @@ class _Prepared:
         self.version: object = None
 
 
-class SmallLM:
+class SmallLM(Trainable):
     """A decoder with its prompts and, where given, an adapter. Weights are loaded at first use.
 
     One schema a call: `log_probs` gives every label's log-probability, `best` the exact top k and stops as
@@ -134,7 +135,7 @@ class SmallLM:
             keep_4bit=settings.keep_4bit,
         )
         if self.adapter is not None:
-            self.adapter.attach(network)
+            self._peft = self.adapter.attach(network)
         return network, tokenizer
 
     def locate(self) -> Path:

@@ -47,7 +47,8 @@ class PromptStyle:
         label_list: The instruction lists the labels ("schema-enumerated"); without, it is "generic".
         definitions: The list gives each label's definition.
         demonstrations: Labelled instances shown before the question, as `RelationInstance.to_dict` gives
-            them; two of them make the study's 2-shot style.
+            them; two of them make the study's 2-shot style. One that has a "schema" (the `answers_key` of a
+            label set) is shown with that label set only, so that one style serves a mixture of them.
         templates: Jinja text of "system" (gets `labels`, `definitions`), "context" (`text`) and "query"
             (`head` and `tail`, each with `number`, `text`, `type`).
     """
@@ -56,6 +57,10 @@ class PromptStyle:
     definitions: bool = True
     demonstrations: tuple[Mapping[str, Any], ...] = ()
     templates: Mapping[str, str] = field(default_factory=default_templates)
+
+    def demonstrations_for(self, schema: LabelSchema) -> list[Mapping[str, Any]]:
+        """The demonstrations that are shown with a label set."""
+        return [shown for shown in self.demonstrations if shown.get("schema") in (None, schema.answers_key)]
 
     @classmethod
     def from_folder(cls, folder: str | Path, **settings: Any) -> PromptStyle:
@@ -160,7 +165,7 @@ class PromptBuilder:
         labels = schema.labels if self.style.label_list else ()
         system = self._templates["system"].render(labels=labels, definitions=self.style.definitions)
         turns = []
-        for data in self.style.demonstrations:
+        for data in self.style.demonstrations_for(schema):
             shown = RelationInstance.from_dict(data)
             if shown.label not in schema.index:
                 raise ValueError(

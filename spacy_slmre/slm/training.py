@@ -1,0 +1,157 @@
+"""Training a `SmallLM` step by step: what it needs beyond scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from spacy_slmre.instances import RelationInstance
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.slm.adapter import Adapter, AdapterRecord
+from spacy_slmre.slm.lora import LoraSettings, add_lora, read_lora, set_dropout, unfreeze_lora
+from spacy_slmre.slm.objective import as_batch, packed_loss
+from spacy_slmre.slm.prompts import PromptBuilder, PromptStyle
+from spacy_slmre.slm.training_sequences import TrainingSequences
+
+if TYPE_CHECKING:
+    import threading
+
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from spacy_slmre.slm.loading import BaseIdentity
+    from spacy_slmre.slm.settings import SmallLMSettings
+
+
+class Trainable:
+    """Adds training to `SmallLM`: `begin_training`, `update` before an optimizer's steps, `keep_adapter`."""
+
+    settings: SmallLMSettings
+    adapter: Adapter | None
+    _lock: threading.RLock
+    _prompts: PromptBuilder | None
+    _peft: PeftModel | None = None
+    _tuned_on: Mapping[str, LabelSchema] | None = None
+
+    if TYPE_CHECKING:  # what `SmallLM` has
+
+        @property
+        def network(self) -> PreTrainedModel: ...  # noqa: D102
+        @property
+        def prompts(self) -> PromptBuilder: ...  # noqa: D102
+        def prepare(self, schema: LabelSchema) -> None: ...  # noqa: D102
+        def forget(self) -> None: ...  # noqa: D102
+        def identity(self) -> BaseIdentity: ...  # noqa: D102
+
+    def begin_training(
+        self,
+        schema: LabelSchema | Mapping[str, LabelSchema],
+        lora: LoraSettings | None = None,
+        *,
+        seed: int = 0,
+    ) -> PeftModel:
+        """Load the weights and make those of the adapter trainable; the base stays as it is.
+
+        Args:
+            schema: The labels that will be trained on, or several label sets by name.
+            lora: Size of a new adapter, which is made where there is none.
+            seed: Seed of its weights.
+
+        Returns:
+            The model as peft has it; its layers are those of `network`.
+
+        Raises:
+            ModelError: Base model or adapter cannot be had, or `lora` does not fit them.
+        """
+        with self._lock, torch.inference_mode(False):
+            network = self.network
+            lora = lora or LoraSettings()
+            if self._peft is None:
+                self._peft = add_lora(network, lora, seed)
+            unfreeze_lora(network)
+            set_dropout(network, lora.dropout)
+            self._tuned_on = {"": schema} if isinstance(schema, LabelSchema) else dict(schema)
+            return self._peft
+
+    def restyle(self, style: PromptStyle) -> None:
+        """Put prompts in another style from now on; for a model whose adapter is yet to be tuned."""
+        with self._lock:
+            self.settings = replace(self.settings, style=style)
+            if self._prompts is not None:
+                self._prompts = PromptBuilder(self._prompts.tokenizer, style)
+            self.forget()
+
+    def update(
+        self,
+        instances: Sequence[RelationInstance],
+        schema: LabelSchema,
+        *,
+        drop: float = 0.0,
+        weights: Sequence[float] | None = None,
+    ) -> float:
+        """Add the gradients of the mean loss over labelled instances to those of the adapter's weights.
+
+        The network is left in training mode, which scoring does not mind.
+
+        Args:
+            instances: Labelled instances, whose contexts fit the model (see `fit`).
+            schema: Their labels.
+            drop: Dropout in front of the adapter's weights.
+            weights: Weight of each instance, (n_instances,); the mean stays one over their number.
+
+        Returns:
+            The mean loss: the negative log-probability of the gold label, weighted.
+
+        Raises:
+            ValueError: Training has not begun, or an instance has no label of the schema.
+        """
+        if not instances:
+            return 0.0
+        with self._lock:
+            if self._tuned_on is None:
+                raise ValueError("Call `begin_training` before `update`: there are no weights to train yet.")
+            self.prepare(schema)
+            sequences = TrainingSequences(
+                self.prompts,
+                instances,
+                schema,
+                room=self.settings.max_batch_tokens,
+                weights=weights,
+            )
+            set_dropout(self.network, drop)
+            self.network.train()
+            total = 0.0
+            for sequence in sequences:
+                batch = {name: tensor.to(self.network.device) for name, tensor in as_batch(sequence).items()}
+                loss = packed_loss(self.network, batch) / len(instances)
+                loss.backward()
+                total += float(loss.detach())
+            return total
+
+    def trainable_parameters(self) -> list[torch.nn.Parameter]:
+        """The adapter's weights, for an optimizer."""
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+    def keep_adapter(self, dtype: torch.dtype = torch.float32) -> Adapter:
+        """Make the weights as they are now the model's adapter, which `save` writes.
+
+        Args:
+            dtype: What its weights are written in.
+
+        Raises:
+            ValueError: Training has not begun.
+        """
+        if self._peft is None or self._tuned_on is None:
+            raise ValueError("There is no adapter to keep: call `begin_training` first.")
+        with self._lock:
+            config, weights = read_lora(self._peft, dtype)
+            schemas = dict(self._tuned_on)
+            only = next(iter(schemas.values())) if len(schemas) == 1 else None
+            record = AdapterRecord(
+                self.identity(), self.settings.style, only, schemas={} if only is not None else schemas
+            )
+            self.adapter = Adapter(config, weights, record)
+            return self.adapter

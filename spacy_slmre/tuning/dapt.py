@@ -1,0 +1,120 @@
+"""A run of domain-adaptive pretraining: texts in, a base model out that `tune` takes, complete or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from spacy_slmre.slm import loading
+from spacy_slmre.slm.loading import PACKAGED_BASE
+from spacy_slmre.slm.pretraining import PretrainingSettings, make_blocks, pretrain
+from spacy_slmre.tuning.folders import (
+    RUN_FILE,
+    check_output,
+    check_same,
+    part_of,
+    publish,
+    saving_checkpoints,
+)
+from spacy_slmre.tuning.run import METRICS_FILE, hardware, peak_memory, versions
+
+
+def run_pretraining(
+    texts: Sequence[str],
+    output: Path,
+    settings: PretrainingSettings,
+    *,
+    base: str = PACKAGED_BASE,
+    revision: str | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Pretrain a base model further and write it as one, with plain weights in bfloat16.
+
+    Args:
+        texts: The documents.
+        output: The folder to write: model, tokenizer with its chat template, `metrics.json`, `run.json`.
+        settings: How.
+        base: "smollm2-135m-instruct", a folder or a hub id. A 4-bit base is brought back to plain weights.
+        revision: Commit or tag on the hub.
+        device: "cpu", "cuda", or "auto".
+        resume: Go on with an interrupted run.
+        overwrite: Replace the output, and what an interrupted run has left.
+        say: Tells the person at the terminal what happens.
+
+    Returns:
+        What stands in `metrics.json`.
+
+    Raises:
+        TuningError: The run cannot begin or go on.
+        ModelError: The base model cannot be had.
+    """
+    check_output(output, resume=resume, overwrite=overwrite)
+    folder = loading.locate_base(base, revision)
+    model, tokenizer = loading.load_base(
+        folder, quantization=None, dtype=torch.float32, device=loading.resolve_device(device)
+    )
+    if "quantization_config" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+        model = _as_plain(model)
+    say("Reading the texts …")
+    blocks = make_blocks(texts, tokenizer, settings)
+    say(f"{blocks.tokens:,} tokens: {len(blocks.train):,} blocks, {len(blocks.held_out)} held out.")
+    part = part_of(output)
+    part.mkdir(parents=True, exist_ok=True)
+    record = {
+        "data": hashlib.sha256(blocks.train.tobytes() + blocks.held_out.tobytes()).hexdigest(),
+        "base": loading.identify(folder, base, revision).to_dict(),
+        "config": asdict(settings),
+        "versions": versions(),
+    }
+    check_same(part, record)
+    start = time.perf_counter()
+    with saving_checkpoints(part):
+        model, metrics = pretrain(model, blocks, settings, part / "checkpoints", resume=resume)
+    metrics |= {
+        "seconds": time.perf_counter() - start,
+        "tokens": blocks.tokens,
+        "blocks": len(blocks.train),
+        "held_out_blocks": len(blocks.held_out),
+        "hardware": hardware(model),
+        "peak_memory_gb": peak_memory(model),
+    }
+    aside = part / "output"
+    shutil.rmtree(aside, ignore_errors=True)
+    with loading.quiet_loading():
+        torch.nn.Module.to(model, torch.bfloat16)
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+    (aside / RUN_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
+    (aside / METRICS_FILE).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    publish(aside, output)
+    return metrics
+
+
+def _as_plain(model: PreTrainedModel) -> PreTrainedModel:
+    """A model that was loaded in 4 bits, in float32 and with nothing left that says so.
+
+    transformers cannot save one that was: its weights are moved into a model that never was.
+    """
+    if getattr(model, "is_quantized", False):  # on a GPU, 4-bit weights stay so when they are loaded
+        model = model.dequantize(dtype=torch.float32)
+    config = model.config.to_dict()
+    config.pop("quantization_config", None)
+    plain: PreTrainedModel = type(model)._from_config(
+        type(model.config).from_dict(config), attn_implementation="sdpa", dtype=torch.float32
+    )
+    plain.load_state_dict(model.state_dict())
+    plain.tie_weights()
+    torch.nn.Module.to(plain, model.device)
+    return plain.eval()

@@ -1,0 +1,187 @@
+"""A tuning run: config and corpora in, a folder that `spacy.load` opens out, complete or absent."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import spacy
+import torch
+from transformers import PreTrainedModel
+
+from spacy_slmre.slm.loading import check_architecture
+from spacy_slmre.slm.model import SmallLM
+from spacy_slmre.slm.tuning import tune
+from spacy_slmre.slm.tuning_data import TuningSet
+from spacy_slmre.tuning.card import model_card
+from spacy_slmre.tuning.config import TuningConfig
+from spacy_slmre.tuning.data import data_hash, draw_demonstrations, read_sets
+from spacy_slmre.tuning.folders import (
+    RUN_FILE,
+    check_output,
+    check_same,
+    part_of,
+    publish,
+    saving_checkpoints,
+)
+
+METRICS_FILE = "metrics.json"
+CONFIG_FILE = "tune.cfg"
+PACKAGES = ("spacy-slmre", "spacy", "torch", "transformers", "peft", "bitsandbytes", "accelerate")
+
+
+def run_tuning(
+    config: TuningConfig,
+    output: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Tune as a config says and write the output.
+
+    While tuning goes on, its state lies in `<output>.part`; the output appears when all is done.
+
+    Args:
+        config: The config.
+        output: The folder to write: a pipeline with the adapter, `metrics.json`, `tune.cfg`, `run.json` and a
+            model card.
+        resume: Go on with an interrupted run.
+        overwrite: Replace the output, and what an interrupted run has left.
+        say: Tells the person at the terminal what happens.
+
+    Returns:
+        What stands in `metrics.json`.
+
+    Raises:
+        TuningError: The run cannot begin or go on.
+    """
+    part = part_of(output)
+    main = int(os.environ.get("RANK", "0")) == 0
+    check_output(output, resume=resume, overwrite=overwrite, main=main)
+    lm = _on_own_device(config.model)
+    # What is wrong with the model should show before the corpora are read.
+    base = lm.identity()
+    check_architecture(lm.locate())
+    say(f"Reading the corpora for {base.name} …")
+    sets = read_sets(
+        config.train,
+        config.dev,
+        lang=config.run.lang,
+        schema=config.schema,
+        holdout=config.run.holdout,
+        seed=config.training.seed,
+    )
+    for one in sets:
+        say(f"  {one.name}: {len(one.train):,} training and {len(one.dev):,} dev instances")
+    record = {
+        "data": {
+            one.name: {
+                split: {"instances": len(instances), "sha256": data_hash(instances)}
+                for split, instances in (("train", one.train), ("dev", one.dev))
+            }
+            for one in sets
+        },
+        "base": base.to_dict(),
+        "config": config.text,
+        "versions": versions(),
+    }
+    if main:
+        part.mkdir(parents=True, exist_ok=True)
+    check_same(part, record, main=main)
+    shown = [
+        demonstration
+        for one in sets
+        for demonstration in draw_demonstrations(one, config.run.shots, config.training.seed)
+    ]
+    if shown:
+        lm.restyle(replace(lm.settings.style, demonstrations=tuple(shown)))
+    with saving_checkpoints(part):
+        result = tune(lm, sets, config.training, config.lora, part / "checkpoints", resume=resume)
+    metrics = {
+        **result.to_dict(),
+        "hardware": hardware(lm.network),
+        "peak_memory_gb": peak_memory(lm.network),
+    }
+    if main:
+        say("Writing the pipeline …")
+        _write(config, lm, sets, metrics, record, part, output)
+    return metrics
+
+
+def _write(
+    config: TuningConfig,
+    lm: SmallLM,
+    sets: Sequence[TuningSet],
+    metrics: dict[str, Any],
+    record: dict[str, Any],
+    part: Path,
+    output: Path,
+) -> None:
+    """Write everything aside, then put it in its place."""
+    aside = part / "output"
+    shutil.rmtree(aside, ignore_errors=True)
+    nlp = spacy.blank(config.run.lang)
+    component: Any = nlp.add_pipe("slm_relations", config={"model": config.model_block})
+    component.model = lm
+    if lm.schema is not None:
+        component.schema, component.schema_given = lm.schema, True
+    nlp.meta["description"] = f"Relations by {record['base']['name']} with an adapter tuned by spacy-slmre"
+    nlp.meta["performance"] = {"rel_micro_f": metrics["scores"]["micro_f1"]}
+    nlp.to_disk(aside)
+    (aside / CONFIG_FILE).write_text(config.text, encoding="utf-8")
+    (aside / RUN_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
+    (aside / METRICS_FILE).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    (aside / "README.md").write_text(model_card(config, lm, sets, metrics, record), encoding="utf-8")
+    publish(aside, output)
+
+
+def _on_own_device(lm: SmallLM) -> SmallLM:
+    """With several processes (`accelerate launch`), each has a GPU of its own."""
+    rank = os.environ.get("LOCAL_RANK")
+    if rank is not None and torch.cuda.is_available() and lm.settings.device in ("auto", "cuda"):
+        lm.settings = replace(lm.settings, device=f"cuda:{rank}")
+    return lm
+
+
+def hardware(network: PreTrainedModel) -> str:
+    """The machine in words: the GPU, or the processor and its threads."""
+    if network.device.type == "cuda":
+        return f"{torch.cuda.get_device_name(network.device)}, {network.dtype}"
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if "model name" in line), name)
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' * (threads > 1)}, {network.dtype}"
+
+
+def peak_memory(network: PreTrainedModel) -> float:
+    """Most memory held so far, in GB: of the GPU, or else of this process."""
+    if network.device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 1e9
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }

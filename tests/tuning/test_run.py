@@ -1,0 +1,117 @@
+"""`slmre tune` from its config to the pipeline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import spacy
+from click.testing import Result
+from typer.testing import CliRunner
+
+from spacy_slmre.cli import slmre_cli
+from spacy_slmre.slm.packed_trainer import PackedTrainer
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(slmre_cli, ["tune", *map(str, args)], catch_exceptions=False)
+
+
+def test_output_is_a_pipeline_with_card_metrics_config_and_hashes(config_file, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    done = run(config_file, "--output", output, "--tune.shots", 2, "--training.max_steps", 20)
+    assert done.exit_code == 0 and "micro-F1" in done.output
+    nlp = spacy.load(output)
+    component = nlp.get_pipe("slm_relations")
+    assert component.labels == ("employer", "no_relation", "place of birth")
+    assert len(component.model.settings.style.demonstrations) == 2
+    nlp.add_pipe("entity_ruler", before="slm_relations").add_patterns(
+        [{"label": "PER", "pattern": "Ann77"}, {"label": "GPE", "pattern": "Rome"}]
+    )
+    doc = nlp("Ann77 employer Rome")
+    assert doc._.relations_report["scored"] == 2
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["steps"] == 20 and metrics["scores"]["sets"]["corpus"]["instances"] == 9
+    record = json.loads((output / "run.json").read_text())
+    assert record["data"]["corpus"]["train"]["instances"] == 30 and record["versions"]["peft"]
+    assert "shots = 2" in (output / "tune.cfg").read_text()
+    card = (output / "README.md").read_text()
+    assert "| corpus | see its source | 3 | 30 |" in card and "max_steps | 20" in card
+    assert not list(tmp_path.glob("*.part"))
+    assert not [path for path in output.rglob("*") if path.suffix in (".pt", ".pth", ".pkl")]
+
+
+def test_an_interrupted_run_goes_on(config_file, tmp_path: Path, monkeypatch) -> None:
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    assert run(config_file, "--output", whole).exit_code == 0
+    original = PackedTrainer.training_step
+
+    def killed(self, *args, **kwargs):
+        if self.state.global_step == 3:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(PackedTrainer, "training_step", killed)
+    done = run(config_file, "--output", output)
+    assert done.exit_code == 130 and "--resume" in done.output and not output.exists()
+    monkeypatch.setattr(PackedTrainer, "training_step", original)
+    for arguments, message in (
+        ((), "holds an interrupted run"),
+        (("--resume", "--overwrite"), "either"),
+        (("--resume", "--lora.rank", 2), "another config"),
+    ):
+        done = run(config_file, "--output", output, *arguments)
+        assert done.exit_code == 1 and message in done.output
+    assert run(config_file, "--output", output, "--resume").exit_code == 0
+    weights = "slm_relations/model/adapter/adapter_model.safetensors"
+    assert (output / weights).read_bytes() == (whole / weights).read_bytes()
+    assert "is there already" in run(config_file, "--output", output).output
+    assert run(config_file, "--output", output, "--overwrite").exit_code == 0
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(config_file, tmp_path: Path, monkeypatch) -> None:
+    original = PackedTrainer._save
+
+    def full(self, *args, **kwargs):
+        if self.state.global_step == 4:
+            raise OSError(28, "No space left on device")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(PackedTrainer, "_save", full)
+    output = tmp_path / "out"
+    done = run(config_file, "--output", output)
+    assert done.exit_code == 1 and "No space left" in done.output and "--resume" in done.output
+    monkeypatch.setattr(PackedTrainer, "_save", original)
+    assert run(config_file, "--output", output, "--resume").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model.base", "/none"), "no such folder"),
+        (("--training.warmup", "5"), "training.warmup = 5"),
+        (("--corpora.dev.path", "none.spacy"), "none.spacy"),
+        (("--training.nothing.here", "1"), "nothing"),
+    ],
+)
+def test_mistakes_end_with_a_message(config_file, tmp_path: Path, arguments, message) -> None:
+    done = run(config_file, "--output", tmp_path / "out", *arguments)
+    assert done.exit_code == 1 and message in done.output
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.part").exists()
+
+
+def test_a_tuned_adapter_is_tuned_further(config_file, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run(config_file, "--output", first).exit_code == 0
+    text = config_file.read_text().replace('device = "cpu"', 'device = "cpu"\nadapter = null')
+    config_file.write_text(text)
+    adapter = first / "slm_relations" / "model" / "adapter"
+    assert run(config_file, "--output", second, "--model.adapter", adapter).exit_code == 0
+    assert (
+        "demonstrations"
+        in run(
+            config_file, "--output", tmp_path / "third", "--model.adapter", adapter, "--tune.shots", 2
+        ).output
+    )
+    assert spacy.load(second).get_pipe("slm_relations").model.adapter is not None
