@@ -28,6 +28,7 @@ label_list = null
 definitions = null
 demonstrations = null
 templates = null
+lora_rank = 16
 """
 DEFAULT_SLM_MODEL = Config().from_str(default_model_config)["model"]
 

@@ -29,6 +29,7 @@ def make_small_lm(
     definitions: bool | None = None,
     demonstrations: str | None = None,
     templates: str | None = None,
+    lora_rank: int = 16,
 ) -> SmallLM:
     """Registered as `@architectures = "spacy-slmre.SmallLM.v1"`. Nothing is contacted, no weights are read.
 
@@ -50,6 +51,7 @@ def make_small_lm(
         demonstrations: JSONL file of labelled instances shown in the instruction, each with "text",
             "head" and "tail" as [start, end, type], and "label".
         templates: Folder with system.jinja, context.jinja and query.jinja.
+        lora_rank: Rank of the adapter that `nlp.update` makes where there is none; its alpha is twice that.
 
     Raises:
         ModelError: A setting is out of its range, or contradicts the adapter.
@@ -88,6 +90,7 @@ def make_small_lm(
         max_batch_tokens=max_batch_tokens,
         prefix_cache=prefix_cache,
         style=style,
+        lora_rank=lora_rank,
     )
     configured = {
         "base": base,

@@ -404,6 +404,8 @@ class SmallLM(Trainable):
         """
         if self.problem is not None:
             raise self.problem
+        if self._unkept:
+            self.keep_adapter()
         source = self.locate() if embed else None
         storage.write(folder, self.settings, self.adapter, self.identity(), self.configured, source)
 
@@ -446,6 +448,8 @@ class SmallLM(Trainable):
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes load the weights themselves: sending them would cost more.
+        if self._unkept:
+            self.keep_adapter()
         names = ("settings", "adapter", "folder", "fingerprint", "problem", "configured")
         return {name: getattr(self, name) for name in names}
 

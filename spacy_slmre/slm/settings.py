@@ -25,6 +25,7 @@ class SmallLMSettings:
     device: str = "auto"
     max_batch_tokens: int = 512
     prefix_cache: bool = True
+    lora_rank: int = 16
     style: PromptStyle = field(default_factory=PromptStyle)
 
     def __post_init__(self) -> None:
@@ -32,6 +33,8 @@ class SmallLMSettings:
             raise ModelError(f'model.quantization = "{self.quantization}": use "nf4", or null for none.')
         if self.max_batch_tokens < 1:
             raise ModelError(f"model.max_batch_tokens = {self.max_batch_tokens}, but it must be at least 1.")
+        if self.lora_rank < 1:
+            raise ModelError(f"model.lora_rank = {self.lora_rank}, but it must be at least 1.")
         if not self.base:
             raise ModelError(f'model.base is empty: give "{PACKAGED_BASE}", a folder or a hub id.')
         loading.resolve_dtype(self.dtype, loading.resolve_device(self.device))

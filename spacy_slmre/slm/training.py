@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+from thinc.api import Optimizer
 
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.schema import LabelSchema
@@ -15,6 +16,7 @@ from spacy_slmre.slm.lora import LoraSettings, add_lora, read_lora, set_dropout,
 from spacy_slmre.slm.objective import as_batch, packed_loss
 from spacy_slmre.slm.prompts import PromptBuilder, PromptStyle
 from spacy_slmre.slm.training_sequences import TrainingSequences
+from spacy_slmre.torch_shim import TorchShim
 
 if TYPE_CHECKING:
     import threading
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Trainable:
-    """Adds training to `SmallLM`: `begin_training`, `update` before an optimizer's steps, `keep_adapter`."""
+    """Adds training to `SmallLM`: `begin_training`, `update` and `finish_update`, `keep_adapter`."""
 
     settings: SmallLMSettings
     adapter: Adapter | None
@@ -35,6 +37,8 @@ class Trainable:
     _prompts: PromptBuilder | None
     _peft: PeftModel | None = None
     _tuned_on: Mapping[str, LabelSchema] | None = None
+    _shim: TorchShim | None = None
+    _unkept = False
 
     if TYPE_CHECKING:  # what `SmallLM` has
 
@@ -94,7 +98,8 @@ class Trainable:
     ) -> float:
         """Add the gradients of the mean loss over labelled instances to those of the adapter's weights.
 
-        The network is left in training mode, which scoring does not mind.
+        A model whose training has not begun gets an adapter of the size that its settings name. The network
+        is left in training mode, which scoring does not mind.
 
         Args:
             instances: Labelled instances, whose contexts fit the model (see `fit`).
@@ -106,13 +111,14 @@ class Trainable:
             The mean loss: the negative log-probability of the gold label, weighted.
 
         Raises:
-            ValueError: Training has not begun, or an instance has no label of the schema.
+            ValueError: An instance has no label of the schema.
         """
         if not instances:
             return 0.0
         with self._lock:
             if self._tuned_on is None:
-                raise ValueError("Call `begin_training` before `update`: there are no weights to train yet.")
+                rank = self.settings.lora_rank
+                self.begin_training(schema, LoraSettings(rank=rank, alpha=2 * rank))
             self.prepare(schema)
             sequences = TrainingSequences(
                 self.prompts,
@@ -130,6 +136,18 @@ class Trainable:
                 loss.backward()
                 total += float(loss.detach())
             return total
+
+    def finish_update(self, optimizer: Optimizer) -> None:
+        """Let one of Thinc's optimizers use the gradients, and clear them; without training, do nothing."""
+        with self._lock:
+            if self._tuned_on is None:
+                return
+            if self._shim is None:
+                self._shim = TorchShim(self.network)
+            self._shim.finish_update(optimizer)
+            self._unkept = True
+            # Thinc writes into the weights behind the back of torch, which counts changes.
+            self.forget()
 
     def trainable_parameters(self) -> list[torch.nn.Parameter]:
         """The adapter's weights, for an optimizer."""
@@ -153,5 +171,5 @@ class Trainable:
             record = AdapterRecord(
                 self.identity(), self.settings.style, only, schemas={} if only is not None else schemas
             )
-            self.adapter = Adapter(config, weights, record)
+            self.adapter, self._unkept = Adapter(config, weights, record), False
             return self.adapter
