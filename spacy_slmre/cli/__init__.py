@@ -26,6 +26,7 @@ from spacy_slmre.cli import (  # noqa: E402  (the commands register themselves o
     extract,
     inspect,
     mix,
+    view,
 )
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "inspect",
     "mix",
     "slmre_cli",
+    "view",
 ]

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # Named here as well, since `--help` imports nothing heavy; a test holds them together.
 FORMATS = (
-    "jsonl, csv, parquet (triples); ntriples, turtle, jsonld (RDF); graphml; neo4j (folder of tables), cypher; "
-    "spacy-llm, rel (of other spaCy projects)"
+    "jsonl, csv, parquet (triples); ntriples, turtle, jsonld (RDF); graphml; neo4j (folder of tables), "
+    "cypher; spacy-llm, rel (of other spaCy projects)"
 )
 
 
@@ -39,8 +39,8 @@ def export_command(
     merge: Annotated[
         str | None,
         typer.Option(
-            help="Join the relations of all documents: text (entities of equal text, or of the same kb_id), or "
-            "type (of equal type as well)."
+            help="Join the relations of all documents: text (entities of equal text or kb_id), or type (of "
+            "equal type as well)."
         ),
     ] = None,
     min_score: Annotated[float, typer.Option(help="Leave out relations with a lower score.")] = 0.0,

@@ -121,7 +121,7 @@ def export(
             made.write(path, _counted(as_documents(docs), settings, counts), settings, counts)
     except ModuleNotFoundError as error:
         raise ExportError(
-            f"This format needs the package {error.name}, which is not installed: pip install 'spacy-slmre[export]'"
+            f"This format needs the package {error.name}, which is missing: pip install 'spacy-slmre[export]'"
         ) from error
     return counts
 

@@ -1,10 +1,11 @@
 """Relations as other spaCy projects keep them, in both directions.
 
 - spacy-llm: `doc._.rel` is a list of `RelationItem`s, which count the entities of the document.
-- spaCy's tutorial `rel_component`: `doc._.rel` is a dict `{(start of head, start of tail): {label: score}}`, in
-  tokens.
+- spaCy's tutorial `rel_component`: `doc._.rel` is a dict `{(start of head, start of tail): {label: score}}`,
+  in tokens.
 
-Both name arguments by the entities of the document: a relation whose argument is not in `doc.ents` cannot be said.
+Both name arguments by the entities of the document: they cannot say a relation whose argument is not in
+`doc.ents`.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def to_rel(doc: Doc, labels: Sequence[str] = (), attr: str = RELATIONS) -> Rel:
 
     Args:
         doc: The document.
-        labels: Labels that each pair of different entities gets, with 0.0 where the relation was not found: what
-            the tutorial trains on. Without them there are only the pairs and labels that were found.
+        labels: Labels that each pair of different entities gets, with 0.0 where the relation was not found:
+            what the tutorial trains on. Without them there are only the pairs and labels that were found.
         attr: Where the relations lie: `doc._.<attr>`.
     """
     rel: Rel = {}
@@ -155,7 +156,7 @@ def read_items(path: str | Path) -> Iterator[RelationDocument]:
                 ]
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise ExportError(
-                    f"{path}:{number}: no line with text, ents and relations, as spacy-llm has them ({error!r})."
+                    f"{path}:{number}: no line with text, ents and relations of spacy-llm ({error!r})."
                 ) from error
             yield RelationDocument(entry.get("id", f"{path}:{number}"), text, tuple(ents), tuple(relations))
 
@@ -221,8 +222,8 @@ def _sayable(doc: Doc, known: Iterable[tuple[int, int]], attr: str) -> list[Rela
     kept = [one for one in relations if _ends(one.head) in known and _ends(one.tail) in known]
     if len(kept) < len(relations):
         warnings.warn(
-            f"{len(relations) - len(kept)} of {len(relations)} relations are left out: their arguments are not "
-            "in doc.ents, by which this format names them.",
+            f"{len(relations) - len(kept)} of {len(relations)} relations are left out: their arguments are "
+            "not in doc.ents, by which this format names them.",
             stacklevel=3,
         )
     return kept

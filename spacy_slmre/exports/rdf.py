@@ -397,11 +397,11 @@ def from_rdf(graph: rdflib.Graph, base: str = DEFAULT_BASE) -> Iterator[Edge]:
 
     start = f"{base}statement/"
     for statement in graph.subjects(URIRef(TYPE), URIRef(f"{RDF}Statement")):
-        if not statement.startswith(start):
+        if not str(statement).startswith(start):
             continue
         notes = list(graph.objects(statement, URIRef(say("source")))) or [statement]
         yield Edge(
-            unquote(statement.removeprefix(start)),
+            unquote(str(statement).removeprefix(start)),
             node(one(statement, f"{RDF}subject")),
             node(one(statement, f"{RDF}object")),
             text(statement, LABEL),

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 
 from spacy_slmre.exports.documents import Argument, FoundRelation
 from spacy_slmre.visual.measure import text_width
@@ -128,8 +129,6 @@ class ArcLayout:
     pieces: list[Piece]
     boxes: list[Box]
     segments: list[Segment]
-    right_to_left: bool = False
-    boxes_of: dict[int, list[Box]] = field(default_factory=dict)
 
     def lane_y(self, segment: Segment) -> float:
         """Height of the line of an arc."""
@@ -177,7 +176,7 @@ def lay_out(
         row.lanes = max((segment.lane + 1 for segment in own), default=0)
     height = _stack(rows)
     boxes = [box for found in boxes_of.values() for box in found]
-    return ArcLayout(width, height, rows, pieces, boxes, segments, right, boxes_of)
+    return ArcLayout(width, height, rows, pieces, boxes, segments)
 
 
 # -- text ------------------------------------------------------------------------------------------------
@@ -188,7 +187,7 @@ def _pieces(text: str, start: int, end: int, entities: Sequence[Argument]) -> li
     pieces: list[Piece] = []
     for match in _PIECE.finditer(text, start, end):
         edges = [match.start(), *(cut for cut in cuts if match.start() < cut < match.end()), match.end()]
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in pairwise(edges):
             for begin in range(first, last, _LONGEST):
                 stop = min(begin + _LONGEST, last)
                 gap = bool(pieces) and text[pieces[-1].end : begin] != ""
@@ -331,7 +330,7 @@ def _towards(own: Box, other: Box, width: float) -> float:
 
 def _choose_lanes(segments: list[Segment], width: float) -> None:
     placed: list[Segment] = []
-    for segment in sorted(segments, key=lambda one: abs(one.x1 - one.x2)):
+    for segment in sorted(segments, key=lambda one: max(abs(one.x1 - one.x2), one.label_width)):
         best: tuple[int, int, float] | None = None
         for lane in range(len(segments) + 1):
             for share in (0.5, 0.35, 0.65, 0.2, 0.8):
