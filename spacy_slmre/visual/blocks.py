@@ -208,7 +208,8 @@ def _line(layout: arcs.ArcLayout, segment: arcs.Segment) -> str:
     path = f"M{segment.x1:.1f} {top:.1f}"
     if segment.starts:
         corner = segment.x1 + sign * round_by
-        path = f"M{segment.x1:.1f} {foot:.1f}V{top + round_by:.1f}Q{segment.x1:.1f} {top:.1f} {corner:.1f} {top:.1f}"
+        path = f"M{segment.x1:.1f} {foot:.1f}V{top + round_by:.1f}"
+        path += f"Q{segment.x1:.1f} {top:.1f} {corner:.1f} {top:.1f}"
     if segment.ends:
         corner = segment.x2 - sign * round_by
         path += (

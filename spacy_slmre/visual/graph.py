@@ -226,7 +226,8 @@ def _edge(
         # A loop above the node, each higher than the one before.
         rise = _HEIGHT + 22 + 18 * number
         left, right, top = start.x - 18, start.x + 18, start.y - _HEIGHT / 2
-        path = f"M{left:.1f} {top:.1f}C{left - 14:.1f} {top - rise:.1f} {right + 14:.1f} {top - rise:.1f} {right:.1f} {top - 4:.1f}"
+        path = f"M{left:.1f} {top:.1f}C{left - 14:.1f} {top - rise:.1f} "
+        path += f"{right + 14:.1f} {top - rise:.1f} {right:.1f} {top - 4:.1f}"
         return DrawnEdge(
             style,
             path,

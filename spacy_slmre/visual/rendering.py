@@ -60,8 +60,8 @@ def render(
             # A frame keeps its script and its styles from those of the page around it, and theirs from it.
             html = str(
                 Markup(
-                    '<iframe sandbox="allow-scripts" title="{}" style="width: 100%; height: 640px; border: 0" '
-                    'srcdoc="{}"></iframe>'
+                    '<iframe sandbox="allow-scripts" title="{}" srcdoc="{}" '
+                    'style="width: 100%; height: 640px; border: 0"></iframe>'
                 ).format(chosen.title, html)
             )
     else:

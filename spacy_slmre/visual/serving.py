@@ -1,8 +1,8 @@
 """A local web page to try a pipeline: on the loopback address only, one text at a time, in order.
 
-A request names nothing that is loaded or run: it carries a text, and gets HTML. What other pages of the browser
-may send is refused by its origin, its host (a name that leads here is no better than another page) and its content
-type (a form of another page cannot send JSON).
+A request names nothing that is loaded or run: it carries a text, and gets HTML. What other pages of the
+browser may send is refused by its origin, its host (a name that leads here is no better than another page)
+and its content type (a form of another page cannot send JSON).
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ class LiveServer(ThreadingHTTPServer):
         example: str = "",
         limit: int = LIMIT,
     ) -> None:
+        # One worker: texts are read in the order in which they came, however many ask.
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pipeline")
         try:
             super().__init__((HOST, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -90,8 +92,6 @@ class LiveServer(ThreadingHTTPServer):
         self.example = example
         self.limit = limit
         self.address = f"http://{HOST}:{self.server_address[1]}/"
-        # One worker: texts are read in the order in which they came, however many ask.
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pipeline")
         self._waiting = 0
         self._lock = threading.Lock()
 
