@@ -35,7 +35,7 @@ def test_examples_run(tmp_path: Path, real_base: str) -> None:
         for line in block.splitlines()
         if line.strip() and not line.startswith(INSTALLING)
     ]
-    assert len(commands) == 8
+    assert len(commands) == 21
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command in ["python session.py", *commands]:
         done = subprocess.run(
@@ -53,6 +53,9 @@ def test_examples_run(tmp_path: Path, real_base: str) -> None:
     assert json.loads(example).keys() == json.loads(extracted[0]).keys()
     assert list(tmp_path.rglob("*.whl"))
     assert (tmp_path / "assembled" / "config.cfg").exists()
+    for name in ("page.html", "graph.html", "doc.html", "triples.parquet", "relations.ttl", "rel.spacy"):
+        assert (tmp_path / name).stat().st_size
+    assert (tmp_path / "neo4j_tables" / "nodes.csv").exists()
 
 
 def test_named_things_exist() -> None:

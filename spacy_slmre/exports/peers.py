@@ -28,6 +28,9 @@ from spacy_slmre.relations import RELATIONS, Relation, install_extensions, relat
 if TYPE_CHECKING:
     from spacy_llm.tasks.rel.items import RelationItem
 
+UNTYPED = "ENTITY"
+"""Type of an entity that has none, in the documents that `to_doc` makes."""
+
 Rel = dict[tuple[int, int], dict[str, float]]
 
 
@@ -200,7 +203,9 @@ def to_doc(document: RelationDocument, nlp: spacy.language.Language) -> Doc:
     doc = tokenize(nlp, document.text, [Mention(*place) for place in arguments])
     spans: dict[tuple[int, int, str], Span] = {}
     for place, argument in arguments.items():
-        span = doc.char_span(argument.start, argument.end, label=argument.type, kb_id=argument.kb_id)
+        # A Doc takes an entity without a type for none.
+        label = argument.type or UNTYPED
+        span = doc.char_span(argument.start, argument.end, label=label, kb_id=argument.kb_id)
         assert span is not None, "tokens are cut at the bounds of entities"
         spans[place] = span
     doc.set_ents(filter_spans(spans.values()))

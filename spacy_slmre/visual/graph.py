@@ -140,9 +140,12 @@ def draw(
         drawn.append(_edge(edge, nodes, head, tail, number, share, styles[edge.label]))
     if not nodes:
         return nodes, drawn, (0.0, 0.0, 600.0, 300.0)
-    low = np.min(places - np.stack([widths / 2 + 30, np.full(len(widths), 70.0)], 1), axis=0)
-    high = np.max(places + np.stack([widths / 2 + 30, np.full(len(widths), 70.0)], 1), axis=0)
-    return nodes, drawn, (float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1]))
+    margin = np.stack([widths / 2 + 30, np.full(len(widths), 70.0)], 1)
+    low, high = (places - margin).min(axis=0), (places + margin).max(axis=0)
+    # A small graph is not blown up to the size of the window.
+    size = np.maximum(high - low, (800.0, 480.0))
+    corner = (low + high - size) / 2
+    return nodes, drawn, (float(corner[0]), float(corner[1]), float(size[0]), float(size[1]))
 
 
 def _places(edges: Sequence[Edge], index: dict[str, int], widths: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ def test_arguments_outside_of_entities_are_told(doc: Doc) -> None:
         assert to_rel(doc) == {}
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(docs=documents())
 def test_tutorial_file_is_read_back(
     docs: list[RelationDocument], tmp_path_factory: pytest.TempPathFactory

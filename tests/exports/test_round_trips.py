@@ -58,7 +58,7 @@ def written(docs: list[RelationDocument], name: str, suffix: str, merge: str | N
 
 
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(docs=documents())
 def test_reading_back_gives_the_same_relations(name: str, docs: list[RelationDocument]) -> None:
     suffix, read = READERS[name]
