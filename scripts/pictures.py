@@ -41,7 +41,7 @@ def main() -> None:
         # Where each sentence comes from is not carried over.
         warnings.filterwarnings("ignore", message=r"\[W102\]")
         text = join_docs([chosen[name] for name in SENTENCES])
-    related = sorted(docs, key=lambda doc: -len(doc._.relations))[:12]
+    related = sorted(docs, key=lambda doc: -len(doc._.relations))[:5]
     pages = {
         "arcs": (
             render(text, page=True, options={"title": "Relations", "width": 760, "theme": "light"}),
@@ -53,7 +53,7 @@ def main() -> None:
         ),
         "graph": (
             render(related, "graph", True, options={"title": "Relations", "theme": "light"}),
-            "1100,800",
+            "1100,640",
         ),
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from spacy_slmre.exports.documents import ExportError
 
+FOLDER = {"nodes.csv", "relationships.csv"}
+"""Files of an export that is a folder."""
+
 
 @contextmanager
 def aside(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
@@ -21,23 +24,28 @@ def aside(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
         overwrite: Replace what stands there.
 
     Raises:
-        ExportError: Something stands there, or nothing can be written there.
+        ExportError: Something stands there (a folder with other files is never replaced), or nothing can be
+            written there.
     """
     if output.exists() and not overwrite:
         raise ExportError(f"The output {output} is there already: give --overwrite to replace it.")
+    if output.is_dir() and (others := {child.name for child in output.iterdir()} - FOLDER):
+        raise ExportError(
+            f"The folder {output} holds more than an export ({min(others)}): it will not be replaced."
+        )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         # In the same folder, so that renaming is one step.
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     except OSError as error:
         raise ExportError(f"The output {output} cannot be written: {error.strerror}.") from error
+    new = folder / output.name
     try:
-        yield folder / output.name
-        new = folder / output.name
-        if output.exists() and (new.is_dir() or output.is_dir()):
-            os.replace(output, folder / "replaced")  # only a file can replace a file in one step
+        yield new
+        if output.is_dir():
+            os.replace(
+                output, folder / "replaced"
+            )  # a folder that holds files cannot be replaced in one step
         os.replace(new, output)
-    except OSError as error:
-        raise ExportError(f"The output {output} cannot be written: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -168,7 +168,7 @@ def _places(edges: Sequence[Edge], index: dict[str, int], widths: np.ndarray) ->
         elif len(own) > 2:
             # The method without SciPy, whatever is installed: the same picture everywhere.
             spread = nx.spring_layout(
-                graph.subgraph(own), seed=0, iterations=120, method="force", scale=105 * math.sqrt(len(own))
+                graph.subgraph(own), seed=0, iterations=120, method="force", scale=85 * math.sqrt(len(own))
             )
             places[own] = [spread[node] * (1.3, 1.0) for node in own]
             places[own] = _apart(places[own], widths[own])
@@ -207,7 +207,7 @@ def _shelve(parts: list[tuple[list[int], np.ndarray, np.ndarray]], places: np.nd
     """Put the connected parts side by side, on shelves about as wide as all of them are high."""
     gap = 60.0
     area = sum(float((size[0] + gap) * (size[1] + gap)) for _, _, size in parts)
-    width = max(math.sqrt(area) * 1.3, *(float(size[0]) for _, _, size in parts)) if parts else 0.0
+    width = max(math.sqrt(area) * 1.6, *(float(size[0]) for _, _, size in parts)) if parts else 0.0
     x = y = height = 0.0
     for own, low, size in sorted(parts, key=lambda part: -float(part[2][1])):
         if x and x + size[0] > width:

@@ -47,6 +47,8 @@ def test_every_format_is_written_and_announced(name: str, source: Path, tmp_path
     assert "3 documents with 2 relations → 2 relations in" in result.output
     assert "1 documents had failed in extraction" in result.output
     assert output.exists() and name in spacy_slmre.cli.export.FORMATS
+    assert run(source, "--format", name, "-o", output).exit_code == 1
+    assert run(source, "--format", name, "-o", output, "--overwrite").exit_code == 0
     assert sorted(os.listdir(tmp_path)) == sorted([output.name, source.name])
 
 
@@ -82,6 +84,10 @@ def test_bad_input_says_what_to_do_and_loses_nothing(source: Path, tmp_path: Pat
         ((source, "-o", tmp_path / "x.ttl", "--base", "nowhere"), "is no base IRI"),
         ((source, "-o", tmp_path / "x.ttl", "--properties", tmp_path / "bad.json"), "is no JSON file"),
     ]
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("mine", encoding="utf-8")
+    cases.append(((source, "-o", tmp_path / "folder", "-f", "neo4j", "--overwrite"), "will not be replaced"))
+    cases.append(((source, "-o", tmp_path / "folder", "-f", "csv", "--overwrite"), "will not be replaced"))
     before = sorted(os.listdir(tmp_path))
     for args, says in cases:
         result = run(*args)

@@ -16,7 +16,7 @@
     const box = graph.getBoundingClientRect();
     const scale = Math.min(box.width / view.width, box.height / view.height);
     // Labels that nobody can read only hide the graph.
-    graph.classList.toggle("far", scale < 0.45);
+    graph.classList.toggle("far", scale < 0.42);
   }
   function zoom(factor, x = view.x + view.width / 2, y = view.y + view.height / 2) {
     const width = Math.min(Math.max(view.width * factor, 80), all.width * 4);
