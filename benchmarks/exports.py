@@ -79,7 +79,7 @@ def main() -> None:
         print(f"{args.relations} relations, {size:.0f} MB of JSONL; seconds and memory of the whole process")
         print(f"{'format':10} {'merged':6} {'seconds':>8} {'CPU':>6} {'peak MB':>8} {'size MB':>8}")
         for name in args.formats or FORMATS:
-            for merge in ("", "text") if FORMATS[name].merges else ("",):
+            for merge in ("", "text") if not FORMATS[name].of_documents else ("",):
                 output = Path(folder) / f"out{FORMATS[name].suffix}"
                 command = [sys.executable, __file__, "--one", str(source), str(output), name, merge]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)

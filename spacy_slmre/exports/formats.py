@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from spacy.tokens import Doc, Span
 
@@ -13,6 +14,13 @@ from spacy_slmre.exports.edges import MERGES, Edge, make_edges, merge_edges
 from spacy_slmre.exports.files import aside
 from spacy_slmre.exports.neo4j import write_cypher, write_tables
 from spacy_slmre.exports.peers import write_items, write_rel
+from spacy_slmre.exports.rdf import (
+    Vocabulary,
+    describe,
+    write_jsonld,
+    write_ntriples,
+    write_turtle,
+)
 from spacy_slmre.exports.triples import write_csv, write_jsonl, write_parquet
 
 
@@ -63,9 +71,6 @@ class ExportCounts:
     written: int = 0
 
 
-Write = Callable[[Path, Iterator[RelationDocument], ExportSettings, ExportCounts], None]
-
-
 @dataclass(frozen=True)
 class Format:
     """A format.
@@ -73,16 +78,14 @@ class Format:
     Attributes:
         suffix: Ending of its files.
         about: What it is.
-        write: Writes it.
-        merges: It can hold merged relations.
-        streams: It is written in the memory of one document, unless relations are merged.
+        write: Writes a stream of edges (of documents) to a path.
+        of_documents: It is written from documents, whose entities it names: it holds no merged relations.
     """
 
     suffix: str
     about: str
-    write: Write
-    merges: bool = True
-    streams: bool = True
+    write: Callable[[Path, Iterator[Any], ExportSettings], None]
+    of_documents: bool = False
 
 
 def export(
@@ -111,14 +114,15 @@ def export(
     """
     output, settings = Path(output), settings or ExportSettings()
     made = find_format(output, format)
-    if settings.merge and not made.merges:
+    if settings.merge and made.of_documents:
         raise ExportError(
             f"{made.about} names the entities of one document: it cannot hold merged relations."
         )
     counts = ExportCounts()
     try:
         with aside(output, overwrite=overwrite) as path:
-            made.write(path, _counted(as_documents(docs), settings, counts), settings, counts)
+            kept = _kept(as_documents(docs), settings, counts)
+            made.write(path, kept if made.of_documents else _edges(kept, settings, counts), settings)
     except ModuleNotFoundError as error:
         raise ExportError(
             f"This format needs the package {error.name}, which is missing: pip install 'spacy-slmre[export]'"
@@ -146,7 +150,7 @@ def find_format(output: Path, name: str | None = None) -> Format:
     return FORMATS[name]
 
 
-def _counted(
+def _kept(
     documents: Iterable[RelationDocument], settings: ExportSettings, counts: ExportCounts
 ) -> Iterator[RelationDocument]:
     for document in documents:
@@ -160,89 +164,62 @@ def _counted(
             for one in document.relations
             if one.score >= settings.min_score and (not settings.labels or one.label in settings.labels)
         )
+        counts.written += len(relations)
         yield replace(document, relations=relations, model=document.model or settings.model)
-
-
-# -- the formats ---------------------------------------------------------------------------------------
 
 
 def _edges(
     documents: Iterator[RelationDocument], settings: ExportSettings, counts: ExportCounts
 ) -> Iterator[Edge]:
-    edges = make_edges(documents)
-    for edge in merge_edges(edges, settings.merge) if settings.merge else edges:
-        counts.written += 1
-        yield edge
+    if settings.merge is None:
+        return make_edges(documents)
+    merged = merge_edges(make_edges(documents), settings.merge)
+    counts.written = len(merged)
+    return iter(merged)
 
 
-def _rows(write: Callable[..., None]) -> Write:
-    """A writer of edges that tells merged ones apart."""
-
-    def write_rows(
-        path: Path, documents: Iterator[RelationDocument], settings: ExportSettings, counts: ExportCounts
-    ) -> None:
-        write(path, _edges(documents, settings, counts), merged=settings.merge is not None)
-
-    return write_rows
+def _table(write: Callable[..., None]) -> Callable[[Path, Iterator[Any], ExportSettings], None]:
+    return lambda path, edges, settings: write(path, edges, merged=settings.merge is not None)
 
 
-def _rdf(writer: str) -> Write:
-    def write_rdf(
-        path: Path, documents: Iterator[RelationDocument], settings: ExportSettings, counts: ExportCounts
-    ) -> None:
-        from spacy_slmre.exports import rdf
-
-        vocabulary = rdf.Vocabulary(settings.base, settings.properties)
-        edges = _edges(documents, settings, counts)
-        descriptions = rdf.describe(edges, vocabulary, merged=settings.merge is not None)
-        getattr(rdf, writer)(path, descriptions, vocabulary)
+def _rdf(write: Callable[..., None]) -> Callable[[Path, Iterator[Any], ExportSettings], None]:
+    def write_rdf(path: Path, edges: Iterator[Any], settings: ExportSettings) -> None:
+        vocabulary = Vocabulary(settings.base, settings.properties)
+        write(path, describe(edges, vocabulary, merged=settings.merge is not None), vocabulary)
 
     return write_rdf
 
 
-def _graphml(
-    path: Path, documents: Iterator[RelationDocument], settings: ExportSettings, counts: ExportCounts
-) -> None:
+def _graphml(path: Path, edges: Iterator[Any], settings: ExportSettings) -> None:
+    # Local: NetworkX takes a while to load, and only this needs it.
     from spacy_slmre.exports.graphs import write_graphml
 
-    write_graphml(path, _edges(documents, settings, counts))
+    write_graphml(path, edges)
 
 
-def _cypher(
-    path: Path, documents: Iterator[RelationDocument], settings: ExportSettings, counts: ExportCounts
-) -> None:
-    write_cypher(path, _edges(documents, settings, counts))
+def _cypher(path: Path, edges: Iterator[Any], settings: ExportSettings) -> None:
+    write_cypher(path, edges)
 
 
-def _spacy_llm(
-    path: Path, documents: Iterator[RelationDocument], settings: ExportSettings, counts: ExportCounts
-) -> None:
-    write_items(path, _told(documents, counts))
+def _spacy_llm(path: Path, documents: Iterator[Any], settings: ExportSettings) -> None:
+    write_items(path, documents)
 
 
-def _rel(
-    path: Path, documents: Iterator[RelationDocument], settings: ExportSettings, counts: ExportCounts
-) -> None:
-    write_rel(path, _told(documents, counts), settings.lang)
+def _rel(path: Path, documents: Iterator[Any], settings: ExportSettings) -> None:
+    write_rel(path, documents, settings.lang)
 
 
-def _told(documents: Iterator[RelationDocument], counts: ExportCounts) -> Iterator[RelationDocument]:
-    for document in documents:
-        counts.written += len(document.relations)
-        yield document
-
-
-FORMATS: dict[str, Format] = {
-    "jsonl": Format(".jsonl", "Triples as JSON lines", _rows(write_jsonl)),
-    "csv": Format(".csv", "Triples as a table for spreadsheets", _rows(write_csv)),
-    "parquet": Format(".parquet", "Triples as a Parquet table", _rows(write_parquet)),
-    "ntriples": Format(".nt", "RDF as N-Triples", _rdf("write_ntriples")),
-    "turtle": Format(".ttl", "RDF as Turtle", _rdf("write_turtle")),
-    "jsonld": Format(".jsonld", "RDF as JSON-LD", _rdf("write_jsonld")),
-    "graphml": Format(".graphml", "GraphML, by NetworkX", _graphml, streams=False),
-    "neo4j": Format("", "A folder of tables for neo4j-admin database import", _rows(write_tables)),
+FORMATS = {
+    "jsonl": Format(".jsonl", "Triples as JSON lines", _table(write_jsonl)),
+    "csv": Format(".csv", "Triples as a table for spreadsheets", _table(write_csv)),
+    "parquet": Format(".parquet", "Triples as a Parquet table", _table(write_parquet)),
+    "ntriples": Format(".nt", "RDF as N-Triples", _rdf(write_ntriples)),
+    "turtle": Format(".ttl", "RDF as Turtle", _rdf(write_turtle)),
+    "jsonld": Format(".jsonld", "RDF as JSON-LD", _rdf(write_jsonld)),
+    "graphml": Format(".graphml", "GraphML, by NetworkX", _graphml),
+    "neo4j": Format("", "A folder of tables for neo4j-admin database import", _table(write_tables)),
     "cypher": Format(".cypher", "A Cypher script", _cypher),
-    "spacy-llm": Format(".jsonl", "spacy-llm's RelationItems as JSON lines", _spacy_llm, merges=False),
-    "rel": Format(".spacy", "The doc._.rel of spaCy's tutorial", _rel, merges=False, streams=False),
+    "spacy-llm": Format(".jsonl", "spacy-llm's RelationItems as JSON lines", _spacy_llm, of_documents=True),
+    "rel": Format(".spacy", "The doc._.rel of spaCy's tutorial", _rel, of_documents=True),
 }
 """Name of each format, in the order of the help; of two with one ending, the ending means the first."""

@@ -10,16 +10,17 @@ from spacy.displacy.render import DEFAULT_ENTITY_COLOR, DEFAULT_LABEL_COLORS
 
 from spacy_slmre.visual.options import is_color
 
-ENTITY_COLORS = {
-    "PER": "#aa9cfc",
-    "MISC": "#c887fb",
-    "WORK": "#f0d0ff",
-}
-"""Types of relation corpora that displaCy has no colour for; announced as `spacy_displacy_colors`."""
+# Types of relation corpora that displaCy has no colour for.
+_CORPUS_COLORS = {"PER": "#aa9cfc", "MISC": "#c887fb", "WORK": "#f0d0ff"}
 
 # Told apart in this order, by people with reduced colour vision too as far as hues can; the rest follow by
 # the golden angle.
 _HUES = (212, 28, 150, 285, 340, 188, 50, 250, 95, 5)
+
+
+def corpus_colors() -> dict[str, str]:
+    """Announced as `spacy_displacy_colors`: colours of types that displaCy has none for."""
+    return dict(_CORPUS_COLORS)
 
 
 def entity_colors(colors: Mapping[str, str]) -> dict[str, str]:
