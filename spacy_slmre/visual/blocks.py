@@ -176,13 +176,28 @@ def _arc_block(
         document.text[start:end],
         layout.width,
         layout.height,
-        [
-            (piece.x + piece.width / 2, layout.rows[piece.row].y, piece.width, piece.text)
-            for piece in layout.pieces
-        ],
+        _runs(layout),
         list(frames.values()),
         drawn,
     )
+
+
+def _runs(layout: arcs.ArcLayout) -> list[tuple[float, float, float, str]]:
+    """Middle, baseline, width and words of each stretch of text that can be drawn at once."""
+    runs: list[list[arcs.Piece]] = []
+    for piece in layout.pieces:
+        last = runs[-1][-1] if runs else None
+        # The frame of an entity takes room before and after it; words from right to left stand one by one.
+        if last and last.row == piece.row and last.x < piece.x and not last.after and not piece.before:
+            runs[-1].append(piece)
+        else:
+            runs.append([piece])
+    drawn = []
+    for run in runs:
+        left, right = run[0].x, run[-1].x + run[-1].width
+        words = "".join((" " if piece.gap and piece is not run[0] else "") + piece.text for piece in run)
+        drawn.append(((left + right) / 2, layout.rows[run[0].row].y, right - left, words))
+    return drawn
 
 
 def _frame(layout: arcs.ArcLayout, box: arcs.Box, entities: list[Argument], style: Style) -> Frame:
