@@ -23,7 +23,7 @@ from spacy.language import Language
 from spacy_slmre.exports.documents import ExportError, RelationDocument
 from spacy_slmre.relations import RELATIONS
 from spacy_slmre.visual.options import ViewOptions
-from spacy_slmre.visual.rendering import arcs_figure, as_figure, template
+from spacy_slmre.visual.rendering import arcs_figure, template
 
 HOST = "127.0.0.1"
 LIMIT = 200_000
@@ -182,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
             title=options.title,
             theme=options.theme,
             example=self.server.example,
-            figure=Markup(as_figure("", options)),
+            css=Markup(template("style.css").render()),
             limit=self.server.limit,
             script=Markup(template("live.js").render()),
             nonce=nonce,
