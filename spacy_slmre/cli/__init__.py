@@ -24,6 +24,7 @@ from spacy_slmre.cli import (  # noqa: E402  (the commands register themselves o
     debug_data,
     download_base,
     evaluate,
+    export,
     extract,
     grid,
     inspect,
@@ -31,6 +32,7 @@ from spacy_slmre.cli import (  # noqa: E402  (the commands register themselves o
     pretrain,
     train_classifier,
     tune,
+    view,
 )
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "debug_data",
     "download_base",
     "evaluate",
+    "export",
     "extract",
     "grid",
     "inspect",
@@ -48,4 +51,5 @@ __all__ = [
     "slmre_cli",
     "train_classifier",
     "tune",
+    "view",
 ]

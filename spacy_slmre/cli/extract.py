@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import console, failing_clearly, say
+from spacy_slmre.cli.output import console, document_progress, failing_clearly, say
+from spacy_slmre.cli.pipelines import model_name, ready_pipeline
 
 if TYPE_CHECKING:
-    from spacy.language import Language
-
     from spacy_slmre.extraction.running import Result
-    from spacy_slmre.pipeline.relation_pipe import RelationPipe
 
 
 @slmre_cli.command("extract")
@@ -61,12 +59,13 @@ def extract_command(
     place, and the command then ends with exit code 1.
     """
     with failing_clearly():
+        from spacy_slmre.exports.documents import name_source
         from spacy_slmre.extraction.running import extract, skip_done
         from spacy_slmre.extraction.sources import find_inputs, read_sources
         from spacy_slmre.extraction.writers import close_output, open_output
 
         inputs = find_inputs(texts, format, output)
-        nlp, component = _load(pipeline)
+        nlp, component = ready_pipeline(pipeline)
         run = {
             "pipeline": [pipeline, nlp.meta["version"], nlp.config["components"]],
             "inputs": [[path, form, *_state(path)] for path, form in inputs],
@@ -75,7 +74,7 @@ def extract_command(
         writer = open_output(output, run, attr=component.attr, restart=restart, overwrite=overwrite)
         sources = read_sources(inputs, nlp, sys.stdin.buffer, text_field, id_field)
         single = all(form == "txt" for _, form in inputs)
-        progress, task = _progress(len(inputs) if single else None)
+        progress, task = document_progress(len(inputs) if single else None)
         relations = 0
         try:
             with progress:
@@ -83,6 +82,8 @@ def extract_command(
                 if writer.part.exists():
                     say("Going on where an interrupted run stopped.")
                 for result in extract(nlp, remaining, batch_size=batch_size, n_process=n_process):
+                    if result.doc is not None:
+                        name_source(result.doc, result.id, model_name(nlp, component))
                     writer.write(result)
                     found = getattr(result.doc._, component.attr) if result.doc is not None else ()
                     relations += len(found)
@@ -107,42 +108,6 @@ def _state(path: str) -> tuple[int, float]:
         return 0, 0.0
     status = Path(path).stat()
     return status.st_size, status.st_mtime
-
-
-def _load(pipeline: str) -> tuple[Language, RelationPipe]:
-    """The pipeline with a relation component, its weights loaded."""
-    from spacy_slmre.cli.pipelines import load_pipeline
-    from spacy_slmre.pipeline.relation_pipe import RelationPipe
-
-    nlp = load_pipeline(pipeline)
-    components = [pipe for _, pipe in nlp.pipeline if isinstance(pipe, RelationPipe)]
-    if not components:
-        say(f'"{pipeline}" finds no relations: adding slm_relations with its defaults.')
-        components = [nlp.add_pipe("slm_relations")]  # type: ignore[list-item]
-    components[-1].ready()
-    return nlp, components[-1]
-
-
-def _progress(total: int | None) -> tuple[Any, Any]:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    progress = Progress(
-        SpinnerColumn(),
-        TextColumn("Documents"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[relations]} relations"),
-        TimeElapsedColumn(),
-        console=console,
-    )
-    return progress, progress.add_task("", total=total, relations=0)
 
 
 def _print_table(result: Result, relations: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -28,3 +29,26 @@ def failing_clearly() -> Iterator[None]:
     except KeyboardInterrupt:
         say("Interrupted.")
         raise typer.Exit(130) from None
+
+
+def document_progress(total: int | None) -> tuple[Any, Any]:
+    """A progress bar of documents, and its task, whose field `relations` counts relations."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    progress = Progress(
+        SpinnerColumn(),
+        TextColumn("Documents"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[relations]} relations"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+    return progress, progress.add_task("", total=total, relations=0)

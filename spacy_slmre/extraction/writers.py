@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Protocol
 
 from spacy.tokens import DocBin, Span
 
+from spacy_slmre.exports.documents import MODEL
 from spacy_slmre.extraction.running import Result
 from spacy_slmre.extraction.sources import ExtractionError
 from spacy_slmre.relations import RELATIONS, report_name
@@ -21,9 +22,11 @@ def to_json(result: Result, attr: str = RELATIONS) -> dict[str, Any]:
     if result.doc is None:
         return {"id": result.id, "error": result.error}
     doc = result.doc
+    sentences = doc.sents if doc.has_annotation("SENT_START") else ()
     return {
         "id": result.id,
         "text": doc.text,
+        "sentences": [[sentence.start_char, sentence.end_char] for sentence in sentences],
         "entities": [_span_json(ent) for ent in doc.ents],
         "relations": [
             {
@@ -35,11 +38,13 @@ def to_json(result: Result, attr: str = RELATIONS) -> dict[str, Any]:
             for relation in getattr(doc._, attr)
         ],
         "report": getattr(doc._, report_name(attr)),
+        "model": doc.user_data.get(MODEL),
     }
 
 
 def _span_json(span: Span) -> dict[str, Any]:
-    return {"start": span.start_char, "end": span.end_char, "text": span.text, "type": span.label_}
+    entry = {"start": span.start_char, "end": span.end_char, "text": span.text, "type": span.label_}
+    return entry | ({"kb_id": span.kb_id_} if span.kb_id_ else {})
 
 
 class Writer(Protocol):

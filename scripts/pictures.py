@@ -1,0 +1,71 @@
+"""Make the pictures of README from gold relations of the demo corpus, with a browser that has no window."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import spacy
+
+from spacy_slmre import render
+from spacy_slmre.corpora.benchmark import get_benchmark
+from spacy_slmre.corpora.documents import make_doc
+from spacy_slmre.corpora.records import Record
+from spacy_slmre.relations import install_extensions, join_docs
+
+ROOT = Path(__file__).parent.parent
+SENTENCES = ("train-21", "train-44", "train-186", "train-108")
+
+
+def main() -> None:
+    """Write docs/images/arcs.png, arcs_dark.png and graph.png."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        sys.exit("Pictures are taken with chromium: apt-get install chromium")
+    install_extensions()
+    nlp = spacy.blank("en")
+    nlp.add_pipe("sentencizer")
+    card = get_benchmark("demo")
+    docs = []
+    for split in ("train", "dev", "test"):
+        for record in card.read(ROOT / "assets" / "demo_corpus" / f"{split}.txt", split):
+            if isinstance(record, Record):
+                doc, _ = make_doc(nlp, record, card, split)
+                docs.append(nlp.get_pipe("sentencizer")(doc))
+    chosen = {doc.user_data["slmre.id"]: doc for doc in docs}
+    with warnings.catch_warnings():
+        # Where each sentence comes from is not carried over.
+        warnings.filterwarnings("ignore", message=r"\[W102\]")
+        text = join_docs([chosen[name] for name in SENTENCES])
+    related = sorted(docs, key=lambda doc: -len(doc._.relations))[:5]
+    pages = {
+        "arcs": (
+            render(text, page=True, options={"title": "Relations", "width": 760, "theme": "light"}),
+            "800,600",
+        ),
+        "arcs_dark": (
+            render(text, page=True, options={"title": "Relations", "width": 760, "theme": "dark"}),
+            "800,600",
+        ),
+        "graph": (
+            render(related, "graph", True, options={"title": "Relations", "theme": "light"}),
+            "1100,640",
+        ),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (html, size) in pages.items():
+            page = Path(folder) / f"{name}.html"
+            page.write_text(html or "", encoding="utf-8")
+            image = ROOT / "docs" / "images" / f"{name}.png"
+            command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+            command += [f"--window-size={size}", f"--screenshot={image}", page.as_uri()]
+            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+            print(f"{image.relative_to(ROOT)}: {image.stat().st_size // 1024} KB")
+
+
+if __name__ == "__main__":
+    main()

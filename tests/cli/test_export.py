@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+import spacy_slmre.cli.export
+from spacy_slmre.cli import slmre_cli
+from spacy_slmre.exports import FORMATS
+
+LINE = {
+    "id": "a.txt",
+    "text": "Ann Lee was born in Rome.",
+    "entities": [{"start": 0, "end": 7, "text": "Ann Lee", "type": "PERSON"}],
+    "relations": [
+        {
+            "head": {"start": 0, "end": 7, "text": "Ann Lee", "type": "PERSON"},
+            "tail": {"start": 20, "end": 24, "text": "Rome", "type": "GPE"},
+            "label": "place of birth",
+            "score": 0.97,
+        }
+    ],
+}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    lines = [LINE, {"id": "b.txt", "error": "not UTF-8"}, LINE | {"id": "c.txt"}]
+    path = tmp_path / "relations.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(slmre_cli, ["export", *map(str, args)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_written_and_announced(name: str, source: Path, tmp_path: Path) -> None:
+    output = tmp_path / f"out{FORMATS[name].suffix or '_folder'}"
+    result = run(source, "--format", name, "-o", output)
+    assert result.exit_code == 0, result.output
+    assert "3 documents with 2 relations → 2 relations in" in result.output
+    assert "1 documents had failed in extraction" in result.output
+    assert output.exists() and name in spacy_slmre.cli.export.FORMATS
+    assert run(source, "--format", name, "-o", output).exit_code == 1
+    assert run(source, "--format", name, "-o", output, "--overwrite").exit_code == 0
+    assert sorted(os.listdir(tmp_path)) == sorted([output.name, source.name])
+
+
+def test_merging_filters_and_properties(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_text('{"place of birth": "P19"}', encoding="utf-8")
+    output = tmp_path / "out.ttl"
+    result = run(
+        source, "-o", output, "--merge", "text", "--properties", tmp_path / "map.json", "--model", "m 1"
+    )
+    assert "1 relations after merging" in result.output
+    text = output.read_text(encoding="utf-8")
+    assert "<http://www.wikidata.org/prop/direct/P19>" in text and 'rdfs:label "m 1"' in text
+    result = run(source, "-o", output, "--overwrite", "--min-score", "0.99")
+    assert result.exit_code == 0 and "leave no relation" in result.output
+
+
+def test_bad_input_says_what_to_do_and_loses_nothing(source: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.csv"
+    kept.write_text("mine", encoding="utf-8")
+    (tmp_path / "broken.jsonl").write_text(json.dumps(LINE) + "\n{", encoding="utf-8")
+    (tmp_path / "none.jsonl").write_text("", encoding="utf-8")
+    (tmp_path / "bad.json").write_text("[", encoding="utf-8")
+    cases = [
+        ((source, "-o", tmp_path / "x.txt"), "tells no format"),
+        ((source, "-o", tmp_path / "x.txt", "-f", "xml"), 'Unknown format "xml": use one of jsonl, csv'),
+        ((source, "-o", kept), "give --overwrite"),
+        ((source, "-o", source / "x.csv"), "cannot be written"),
+        ((tmp_path / "no.jsonl", "-o", tmp_path / "x.csv"), "no.jsonl does not exist"),
+        ((tmp_path / "bad.json", "-o", tmp_path / "x.csv"), "the ending tells no format"),
+        ((tmp_path / "broken.jsonl", "-o", kept, "--overwrite"), "broken.jsonl:2: no JSON"),
+        ((source, "-o", tmp_path / "x.csv", "--merge", "name"), "use one of text, type"),
+        ((source, "-o", tmp_path / "x.spacy", "--merge", "text"), "cannot hold merged relations"),
+        ((source, "-o", tmp_path / "x.ttl", "--base", "nowhere"), "is no base IRI"),
+        ((source, "-o", tmp_path / "x.ttl", "--properties", tmp_path / "bad.json"), "is no JSON file"),
+    ]
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("mine", encoding="utf-8")
+    cases.append(((source, "-o", tmp_path / "folder", "-f", "neo4j", "--overwrite"), "will not be replaced"))
+    cases.append(((source, "-o", tmp_path / "folder", "-f", "csv", "--overwrite"), "will not be replaced"))
+    before = sorted(os.listdir(tmp_path))
+    for args, says in cases:
+        result = run(*args)
+        assert result.exit_code == 1 and says in result.output, (args, result.output)
+    assert sorted(os.listdir(tmp_path)) == before and kept.read_text(encoding="utf-8") == "mine"
+    result = run(tmp_path / "none.jsonl", "-o", tmp_path / "x.csv")
+    assert result.exit_code == 0 and "The input has no relations" in result.output

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import re
+import sys
+import types
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import spacy
+from lxml import html as lxml_html
+from spacy import displacy
+
+import spacy_slmre
+from spacy_slmre.exports import ExportError, RelationDocument
+from spacy_slmre.relations import install_extensions
+from tests.relation_documents import HOSTILE, hostile_document, make_document
+
+DOCUMENT = make_document(
+    "a", ["Ann", "Rome", "Bo"], ["PER", "LOC", "PER"], [(0, 1, "born in", 0.9), (0, 2, "sibling", 0.4)]
+)
+
+
+class _Tags(HTMLParser):
+    """Tags, attributes and texts, as a browser would make them out."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: set[str] = set()
+        self.texts: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+@pytest.mark.parametrize("style", ["arcs", "graph"])
+def test_hostile_texts_stay_texts(style: str) -> None:
+    plain, hostile = DOCUMENT, hostile_document()
+    options = {"title": HOSTILE[6]}
+    page = spacy_slmre.render([plain, hostile], style=style, page=True, options=options)
+    assert page is not None
+    read, expected = _Tags(page), _Tags(spacy_slmre.render([plain], style=style, page=True) or "")
+    assert {"img", "b"}.isdisjoint(read.tags) and not {
+        name for name in read.attributes if name.startswith("on")
+    }
+    assert read.tags.count("script") == expected.tags.count("script")
+    assert HOSTILE[5] in read.texts or any(HOSTILE[5] in text for text in read.texts)
+    assert "{{ 7 * 7 }} {% raw %}" in "".join(read.texts)
+
+
+@pytest.mark.parametrize("style", ["arcs", "graph"])
+def test_page_needs_no_network(style: str) -> None:
+    page = spacy_slmre.render([DOCUMENT], style=style, page=True) or ""
+    tree = lxml_html.document_fromstring(page)
+    assert not tree.xpath("//link|//img|//script[@src]|//iframe") and not re.search(
+        r"https?://|@import|url\(", page
+    )
+
+
+def test_options_choose_what_is_shown() -> None:
+    page = spacy_slmre.render(DOCUMENT, options={"min_score": 0.5}) or ""
+    assert "born in" in page and "sibling" not in page
+    page = (
+        spacy_slmre.render(
+            DOCUMENT,
+            options={"labels": ["sibling"], "scores": False, "colors": {"PER": "#123456", "sibling": "teal"}},
+        )
+        or ""
+    )
+    assert "born in" not in page and "#123456" in page and "--relation: teal" in page
+    with pytest.raises(ExportError, match='Unknown option "colour"'):
+        spacy_slmre.render(DOCUMENT, options={"colour": 1})
+    with pytest.raises(ExportError, match="is no CSS colour"):
+        spacy_slmre.render(DOCUMENT, options={"colors": {"PER": "red; background: url(x)"}})
+    with pytest.raises(ExportError, match="use one of arcs, graph"):
+        spacy_slmre.render(DOCUMENT, style="dep")
+
+
+def test_colors_of_other_packages_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "spacy_slmre.visual.colors.registry",
+        types.SimpleNamespace(
+            displacy_colors=types.SimpleNamespace(get_all=lambda: {"x": lambda: {"PER": "#00ff01"}})
+        ),
+    )
+    assert "#00ff01" in (spacy_slmre.render(DOCUMENT) or "")
+
+
+def test_our_colors_are_announced_to_displacy() -> None:
+    doc = spacy.blank("en")("Ann lives.")
+    doc.set_ents([spacy.tokens.Span(doc, 0, 1, "PER")])
+    assert "#aa9cfc" in displacy.render(doc, style="ent", jupyter=False)
+
+
+def test_no_relations_no_documents_and_failed_ones_are_told() -> None:
+    failed = RelationDocument("b", "", error="not UTF-8")
+    empty = make_document("c", ["Ann"], ["PER"], [])
+    page = spacy_slmre.render([failed, empty]) or ""
+    assert "could not be read: not UTF-8" in page and "No relations are shown in this text." in page
+    assert "There are no documents" in (spacy_slmre.render([]) or "")
+    assert "There are no relations to show" in (spacy_slmre.render([failed], style="graph", page=True) or "")
+
+
+def test_docs_and_spans_are_drawn() -> None:
+    install_extensions()
+    nlp = spacy.blank("en")
+    doc = nlp("Ann met Bo. Cy met Di.")
+    doc.set_ents([spacy.tokens.Span(doc, i, i + 1, "PER") for i in (0, 2, 4, 6)])
+    doc._.relations = [(doc.ents[0], doc.ents[1], "met", 0.5), (doc.ents[2], doc.ents[3], "knows", 0.5)]
+    assert "met" in (spacy_slmre.render(doc) or "")
+    part = spacy_slmre.render(doc[4:8]) or ""
+    assert "Cy – knows – Di, score 0.50" in part and "Ann" not in part
+
+
+def test_graph_tells_sentences_and_scores() -> None:
+    documents = [DOCUMENT, make_document("b", ["ANN", "Rome"], ["PER", "LOC"], [(0, 1, "born in", 0.7)])]
+    page = spacy_slmre.render(documents, style="graph", page=True) or ""
+    data = json.loads(lxml_html.document_fromstring(page).xpath("//script[@id='data']/text()")[0])
+    assert (data[0]["label"], data[0]["count"], data[0]["score"]) == ("born in", 2, 0.9)
+    assert "".join(words for words, _ in data[0]["sources"][0]["parts"]) == documents[0].text
+    assert [words for words, side in data[0]["sources"][0]["parts"] if side] == ["Ann", "Rome"]
+    page = spacy_slmre.render(documents, style="graph", page=True, options={"max_relations": 1}) or ""
+    assert "1 more are not" in page
+    frame = spacy_slmre.render(documents, style="graph") or ""
+    assert frame.startswith("<iframe sandbox") and frame.count("<") == 2
+
+
+def test_notebook_displays(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    display = types.ModuleType("IPython.display")
+    display.HTML, display.display = str, shown.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    assert spacy_slmre.render(DOCUMENT, jupyter=True) is None
+    assert "born in" in shown[0] and "<html" not in shown[0]
+
+
+def test_templates_ship() -> None:
+    folder = Path(spacy_slmre.__file__).parent / "visual" / "templates"
+    names = {
+        "arcs.jinja",
+        "figure.jinja",
+        "page.jinja",
+        "graph.jinja",
+        "live.jinja",
+        "style.css",
+        "graph.js",
+        "live.js",
+    }
+    assert {file.name for file in folder.iterdir()} == names
