@@ -100,7 +100,7 @@ def measure_memory(corpus: Path, max_tokens: int, checkpointing: bool) -> dict[s
     instances, schema = read_pairs(corpus)
     lm = make_trainable()
     if checkpointing:
-        lm.network.gradient_checkpointing_enable({"use_reentrant": False})
+        lm.network.activation_checkpointing_enable({"use_reentrant": False})
     room = max_tokens - len(lm.prompts.prefix(schema))
     sequences = TrainingSequences(lm.prompts, instances, schema, room=room, seed=0)
     sequence = max((sequences[n] for n in range(min(20, len(sequences)))), key=lambda s: len(s.packed.tokens))
