@@ -177,11 +177,8 @@ def make_gold_instances(doc: Doc, schema: LabelSchema) -> list[RelationInstance]
     A pair with several labels gives several instances, which share their context.
     """
     annotated: Sequence[Relation] = getattr(doc._, PAIRS) or getattr(doc._, RELATIONS)
-    bare = make_instances(doc, [(relation.head, relation.tail) for relation in annotated], schema)
-    return [
-        RelationInstance(instance.context, instance.head, instance.tail, relation.label)
-        for instance, relation in zip(bare, annotated, strict=True)
-    ]
+    pairs = [(relation.head, relation.tail) for relation in annotated]
+    return make_instances(doc, pairs, schema, [relation.label for relation in annotated])
 
 
 def _bounds(span: Span) -> tuple[int, int, str]:

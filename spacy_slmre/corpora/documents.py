@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -21,6 +23,8 @@ BENCHMARK = "slmre.benchmark"
 SPLIT = "slmre.split"
 ID = "slmre.id"
 PROVENANCE = (BENCHMARK, SPLIT, ID)
+# Converters of whole documents name sentence 3 of document train-12 "train-12-3".
+_SENTENCE = re.compile(r"(.+-\d+)-\d+")
 
 
 def make_doc(nlp: Language, record: Record, benchmark: Benchmark, split: str) -> tuple[Doc, list[Reject]]:
@@ -98,6 +102,23 @@ def tokenize(
         pieces += [text[first:last] for first, last in pairwise(cuts)]
         spaces += [False] * (len(cuts) - 2) + [bool(token.whitespace_)]
     return Doc(nlp.vocab, pieces, spaces)
+
+
+def in_holdout(doc: Doc, share: float, seed: int = 0) -> bool:
+    """Whether a gold document is among those that are held out of training, for choices.
+
+    It depends on the document's id (or, without one, its text) and the seed alone. Sentences of one source
+    document are held out together.
+
+    Args:
+        doc: The document.
+        share: The share to hold out (0 to 1); a greater one holds out the same documents, and more.
+        seed: Seed of the choice.
+    """
+    name = str(doc.user_data.get(ID) or doc.text)
+    match = _SENTENCE.fullmatch(name)
+    digest = hashlib.blake2b(f"{seed}/{match[1] if match else name}".encode(), digest_size=6).digest()
+    return int.from_bytes(digest) < share * 2**48
 
 
 def benchmark_of(doc: Doc) -> Benchmark | None:

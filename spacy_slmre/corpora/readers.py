@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.training.corpus import walk_corpus
 
-from spacy_slmre.corpora.documents import PROVENANCE
+from spacy_slmre.corpora.documents import PROVENANCE, in_holdout
 from spacy_slmre.corpora.mixtures import read_manifest, read_mixture, verify_manifest
 from spacy_slmre.corpora.shards import read_docs
 from spacy_slmre.relations import CANDIDATES, PAIRS, RELATIONS, install_extensions
@@ -45,8 +44,8 @@ def relation_corpus(
         pairs: Give the predicted side the annotated pairs.
         limit: Read at most this many documents; 0 reads all.
         max_pairs: Read until the documents have this many annotated pairs; 0 reads all.
-        holdout: Leave out this share of the documents, for a corpus without a development split. The choice
-            depends on their texts only: equal texts stay together.
+        holdout: Leave out this share of the documents, for a corpus without a development split; see
+            `in_holdout`.
         held_out: Read what `holdout` leaves out, and nothing else.
         shuffle: Read in random order, another one every time round; holds all documents in memory.
         seed: Seed of that order.
@@ -66,7 +65,7 @@ def relation_corpus(
             raise ValueError(f"The corpus {path} does not exist.")
         for file in walk_corpus(path, ".spacy"):
             for doc in read_docs(file, nlp.vocab):
-                if not holdout or _in_holdout(doc, holdout) == held_out:
+                if not holdout or in_holdout(doc, holdout) == held_out:
                     yield doc
 
     return _examples(read, entities, pairs, limit, max_pairs, shuffle, seed)
@@ -149,11 +148,6 @@ def make_predicted(reference: Doc, *, gold_entities: bool = True, pairs: bool = 
         }
         setattr(predicted._, CANDIDATES, [unique[key] for key in sorted(unique)])
     return predicted
-
-
-def _in_holdout(doc: Doc, share: float) -> bool:
-    digest = hashlib.sha256(doc.text.encode("utf-8")).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 def _onto(doc: Doc, span: Span) -> Span:

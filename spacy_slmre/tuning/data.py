@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 import spacy
 from spacy.tokens import Doc
 
-from spacy_slmre.corpora.documents import BENCHMARK, ID, benchmark_of
+from spacy_slmre.corpora.documents import BENCHMARK, ID, benchmark_of, in_holdout
 from spacy_slmre.corpora.readers import Reader
 from spacy_slmre.instances import Context, RelationInstance, make_gold_instances
 from spacy_slmre.relations import PAIRS, RELATIONS, Relation
@@ -24,8 +23,6 @@ from spacy_slmre.slm.tuning_settings import TuningError
 
 OWN = "corpus"
 """Name of what comes from no benchmark, and of several benchmarks under one given schema."""
-# Converters of whole documents name sentence 3 of document train-12 "train-12-3".
-_SENTENCE = re.compile(r"(.+-\d+)-\d+")
 # Demonstrations stand in every prompt: short ones are drawn where there are enough.
 _SHORT = 200
 
@@ -176,14 +173,7 @@ def _annotated(doc: Doc) -> Sequence[Relation]:
 
 
 def _hold_out(docs: Sequence[Doc], share: float, seed: int) -> tuple[list[Doc], list[Doc]]:
-    """Training and dev documents; sentences of one document stay together."""
-
-    def held(number: int, doc: Doc) -> bool:
-        name = str(doc.user_data.get(ID, number))
-        match = _SENTENCE.fullmatch(name)
-        digest = hashlib.blake2b(f"{seed}/{match[1] if match else name}".encode(), digest_size=6).digest()
-        return int.from_bytes(digest) < share * 2**48
-
-    flags = [held(number, doc) for number, doc in enumerate(docs)]
+    """Training and dev documents."""
+    flags = [in_holdout(doc, share, seed) for doc in docs]
     train = [doc for doc, flag in zip(docs, flags, strict=True) if not flag]
     return train, [doc for doc, flag in zip(docs, flags, strict=True) if flag]
