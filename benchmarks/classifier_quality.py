@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from spacy_slmre.classifier_runs import read_run, train_classifier
-from spacy_slmre.cli.evaluate import evaluate_on_gold, write_json
+from spacy_slmre.cli.evaluate import evaluate_on_gold
+from spacy_slmre.corpora.shards import write_aside
 
 CONFIG = Path(__file__).parent.parent / "configs" / "rel_classifier_cpu.cfg"
 # What differs from the config, by benchmark.
@@ -55,9 +56,8 @@ def main() -> None:
         )
         scores_file = folder / "test.json"
         if not scores_file.exists():
-            write_json(
-                scores_file, evaluate_on_gold(spacy.load(folder), arguments.corpora / name / "test.spacy")
-            )
+            scores = evaluate_on_gold(spacy.load(folder), arguments.corpora / name / "test.spacy")
+            write_aside(scores_file, json.dumps(scores, indent=2))
         scores = json.loads(scores_file.read_text(encoding="utf-8"))
         print(
             json.dumps(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,8 @@ def calibrate_command(
     from spacy_slmre.pipeline.calibrating import calibrate
 
     target = output if output is not None else Path(pipeline)
+    if output is not None and output.exists():
+        raise ValueError(f"{output} is there already: choose another place, or delete it.")
     if output is None and not target.is_dir():
         raise ValueError(f'"{pipeline}" is an installed package: say where to save with --output.')
     nlp = load_pipeline(pipeline)
@@ -50,8 +53,17 @@ def calibrate_command(
     examples = relation_corpus(corpus, holdout=holdout, held_out=holdout > 0)(nlp)
     summary = {"corpus": str(corpus), **calibrate(pipe, examples, thresholds=thresholds)}
     nlp.meta.setdefault("performance", {})[f"{name}_calibration"] = summary
-    nlp.to_disk(target)
-    (target / CALIBRATION_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    aside = target.with_name(f".{target.resolve().name}.calibrating")
+    shutil.rmtree(aside, ignore_errors=True)
+    if output is None:
+        shutil.copytree(
+            target, aside
+        )  # what lies beside the pipeline, a run's record for instance, stays there
+    nlp.to_disk(aside)
+    (aside / CALIBRATION_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    if target.exists():
+        shutil.rmtree(target)
+    aside.rename(target)
     before, after = summary["before"], summary["after"]
     say(
         f"Temperature {summary['temperature']:.3f}, fitted on {summary['pairs']:,} pairs. Expected "

@@ -37,6 +37,7 @@ def evaluate_command(
     from rich.table import Table
 
     from spacy_slmre.cli.pipelines import load_pipeline
+    from spacy_slmre.corpora.shards import write_aside
 
     if pairs not in ("annotated", "proposed"):
         raise ValueError(f'--pairs {pairs}: use "annotated" or "proposed".')
@@ -52,7 +53,8 @@ def evaluate_command(
         f"{scores['pairs'] / scores['seconds']:.0f} pairs/s"
     )
     if output is not None:
-        write_json(output, scores)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_aside(output, json.dumps(scores, indent=2, ensure_ascii=False))
         say(f"Scores: {output}")
 
 
@@ -105,11 +107,3 @@ def evaluate_on_gold(
         raise ValueError(f"{corpus} has no relation to find: is it a corpus that `slmre convert` wrote?")
     pairs = sum(getattr(doc._, report_name(pipe.attr))["scored"] for doc in docs)
     return {"corpus": str(corpus), **scores, "pairs": pairs, "seconds": seconds}
-
-
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    """Write JSON aside, and rename it when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(json.dumps(data, indent=2, ensure_ascii=False), encoding="utf-8")
-    aside.replace(path)

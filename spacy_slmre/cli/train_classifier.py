@@ -80,8 +80,9 @@ def evaluate_classifier_command(
 
     from rich.table import Table
 
-    from spacy_slmre.cli.evaluate import evaluate_on_gold, write_json
+    from spacy_slmre.cli.evaluate import evaluate_on_gold
     from spacy_slmre.cli.pipelines import load_pipeline
+    from spacy_slmre.corpora.shards import write_aside
 
     table = Table("benchmark", "pairs", "precision", "recall", "micro-F1", "macro-F1")
 
@@ -89,7 +90,7 @@ def evaluate_classifier_command(
         file = trained / name / "test.json"
         if overwrite or not file.exists():
             scores = evaluate_on_gold(load_pipeline(str(trained / name)), corpora / name / "test.spacy")
-            write_json(file, scores)
+            write_aside(file, json.dumps(scores, indent=2))
         scores = json.loads(file.read_text(encoding="utf-8"))
         numbers: list[Any] = [
             scores[key] for key in ("rel_micro_p", "rel_micro_r", "rel_micro_f", "rel_macro_f")

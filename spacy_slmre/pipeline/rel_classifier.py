@@ -11,8 +11,9 @@ from thinc.api import Config
 
 from spacy_slmre.pipeline.component_settings import SCORE_WEIGHTS, choose_schema, component_defaults
 from spacy_slmre.pipeline.labelled import labelled_instances
+from spacy_slmre.pipeline.learning_pipe import balanced_weights
 from spacy_slmre.pipeline.relation_model import RelationModel
-from spacy_slmre.pipeline.relation_pipe import RelationPipe, balanced_weights
+from spacy_slmre.pipeline.relation_pipe import RelationPipe
 from spacy_slmre.schema import LabelSchema, UnreadSchema
 
 if TYPE_CHECKING:

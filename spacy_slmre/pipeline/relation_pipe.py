@@ -7,10 +7,7 @@ labels become records on the documents. The model behind it sees instances only.
 from __future__ import annotations
 
 import tempfile
-import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +16,16 @@ import numpy as np
 import srsly
 from spacy import util
 from spacy.language import Language
-from spacy.pipeline import TrainablePipe
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
-from thinc.api import Optimizer
 
 from spacy_slmre.calibration import tempered
 from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.instances import RelationInstance, make_instances
-from spacy_slmre.pipeline.labelled import gold_labels, labelled_instances, labels_in
-from spacy_slmre.pipeline.relation_model import RelationModel, TrainableModel
+from spacy_slmre.pipeline.labelled import gold_labels, labels_in
+from spacy_slmre.pipeline.learning_pipe import LearningPipe
+from spacy_slmre.pipeline.relation_model import RelationModel
 from spacy_slmre.relations import (
     RELATIONS,
     Record,
@@ -53,7 +49,7 @@ class _Asked:
     report: dict[str, Any]
 
 
-class RelationPipe(TrainablePipe):
+class RelationPipe(LearningPipe):
     """Base of the relation components.
 
     Args:
@@ -105,15 +101,11 @@ class RelationPipe(TrainablePipe):
                 raise ValueError(f"{name}.{setting} = {value}, but it must be at least 1.")
         if temperature <= 0:
             raise ValueError(f"{name}.temperature = {temperature}, but it must be above 0.")
-        if not 0.0 <= negative_rate <= 1.0:
-            raise ValueError(f"{name}.negative_rate = {negative_rate}, but it is a share (0 to 1).")
-        if class_weights not in (None, "balanced"):
-            raise ValueError(f'{name}.class_weights = "{class_weights}": use "balanced", or null for none.')
         if weights not in ("reference", "embed"):
             raise ValueError(f'{name}.weights = "{weights}": use "reference" or "embed".')
+        super().__init__(name, negative_rate, class_weights)
         install_extensions(attr)
         self.vocab = vocab
-        self.name = name
         self.model = model
         self.candidates = candidates
         self.batch_size = batch_size
@@ -129,16 +121,10 @@ class RelationPipe(TrainablePipe):
         self.threshold = threshold
         self.label_thresholds = dict(label_thresholds or {})
         self.temperature = temperature
-        self.negative_rate = negative_rate
-        self.class_weights = class_weights
         if self.problem is None:
             self._check_thresholds()
         # What the config itself says: the model's own labels may come from files that will not stay.
         self._configured = {**self._state(), "schema": given.to_dict() if given else None}
-        self._warned: set[str] = set()
-        self._label_weights: dict[str, float] = {}
-        self._sampler = np.random.default_rng(0)
-        self._updates = 0
 
     # -- labels ------------------------------------------------------------------------------------
 
@@ -202,12 +188,6 @@ class RelationPipe(TrainablePipe):
         self._check_thresholds()
         self._begin(get_examples)
         self.ready()
-
-    def _begin(self, get_examples: Callable[[], Iterable[Example]]) -> None:
-        """Take from the examples what training needs to know."""
-        if self.class_weights == "balanced":
-            labelled = labelled_instances(get_examples(), self.candidates, self.schema, self.attr)
-            self._label_weights = balanced_weights(instance.label for instance in labelled.instances)
 
     def ready(self) -> None:
         """Have model and labels ready now rather than at the first document.
@@ -367,101 +347,6 @@ class RelationPipe(TrainablePipe):
                 "counted there without a warning.",
             )
 
-    def _warn_once(self, about: str, message: str) -> None:
-        if about not in self._warned:
-            self._warned.add(about)
-            warnings.warn(f"{self.name}: {message}", stacklevel=5)
-
-    # -- training ----------------------------------------------------------------------------------
-
-    @property
-    def is_trainable(self) -> bool:
-        """Whether the model learns from `update`."""
-        return isinstance(self.model, TrainableModel)
-
-    @property
-    def is_resizable(self) -> bool:
-        """Labels can be added at any time."""
-        return True
-
-    def update(
-        self,
-        examples: Iterable[Example],
-        *,
-        drop: float = 0.0,
-        sgd: Optimizer | None = None,
-        losses: dict[str, float] | None = None,
-    ) -> dict[str, float]:
-        """Learn from a batch: the pairs that the candidate generator proposes, as the reference labels them.
-
-        Args:
-            examples: Gold documents; the predicted side has the entities.
-            drop: Dropout.
-            sgd: The optimizer; without one, gradients add up until `finish_update`.
-            losses: The mean loss of a pair is added under the component's name.
-
-        Raises:
-            ValueError: A gold label is unknown, or the loss is not finite.
-        """
-        losses = {} if losses is None else losses
-        losses.setdefault(self.name, 0.0)
-        examples = list(examples)
-        validate_examples(examples, f"{type(self).__name__}.update")
-        if not isinstance(self.model, TrainableModel):
-            return losses
-        self._updates += 1
-        labelled = labelled_instances(examples, self.candidates, self.schema, self.attr)
-        instances = self._fitting(self._sampled(labelled.instances))
-        if instances:
-            weights = self._instance_weights(instances)
-            loss = self.model.update(instances, self.schema, drop=drop, weights=weights)
-            if not np.isfinite(loss):
-                names = ", ".join(_name_of(example.reference) for example in examples[:8])
-                raise ValueError(
-                    f"{self.name}: the loss of update {self._updates} is {loss} (documents: {names}). "
-                    "Nothing was learnt from this batch. Lower the learning rate, warm it up for longer, "
-                    "or clip gradients (optimizer.grad_clip); with mixed precision, try without."
-                )
-            losses[self.name] += loss
-        if sgd not in (None, False):
-            self.finish_update(sgd)
-        return losses
-
-    def finish_update(self, sgd: Optimizer) -> None:
-        """Change the model's parameters by their gradients."""
-        if isinstance(self.model, TrainableModel):
-            self.model.finish_update(sgd)
-
-    @contextmanager
-    def use_params(self, params: dict) -> Iterator[None]:
-        """Does nothing: Thinc keeps no averages of the weights of torch."""
-        yield
-
-    def _sampled(self, instances: list[RelationInstance]) -> list[RelationInstance]:
-        if self.negative_rate == 1.0:
-            return instances
-        kept = self._sampler.random(len(instances)) < self.negative_rate
-        negative = self.schema.negative_label
-        return [one for one, keep in zip(instances, kept, strict=True) if keep or one.label != negative]
-
-    def _fitting(self, instances: list[RelationInstance]) -> list[RelationInstance]:
-        fitting = self.model.fit(instances, self.schema, self.max_context_tokens)
-        kept = [instance for instance in fitting if instance is not None]
-        if changed := sum(one is not whole for one, whole in zip(fitting, instances, strict=True)):
-            self._warn_once(
-                "training",
-                f"{changed} of the {len(instances)} training pairs of a batch stand in contexts that are "
-                "too long (max_context_tokens, or the model's own limit): "
-                f"{len(kept) - len(instances) + changed} were shortened around their arguments, "
-                f"{len(instances) - len(kept)} left out, since these stand too far apart.",
-            )
-        return kept
-
-    def _instance_weights(self, instances: Sequence[RelationInstance]) -> np.ndarray | None:
-        if not self._label_weights:
-            return None
-        return np.array([self._label_weights.get(instance.label or "", 1.0) for instance in instances])
-
     # -- scoring -----------------------------------------------------------------------------------
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
@@ -589,14 +474,3 @@ class RelationPipe(TrainablePipe):
                 f"{self.name}.label_thresholds has unknown labels: {', '.join(sorted(unknown))}. "
                 f"The labels are: {', '.join(self.schema.names)}."
             )
-
-
-def balanced_weights(labels: Iterable[str | None]) -> dict[str, float]:
-    """A weight for each label with which all labels count the same; their mean over the pairs is 1."""
-    counts = Counter(labels)
-    return {label: counts.total() / (len(counts) * count) for label, count in counts.items() if label}
-
-
-def _name_of(doc: Doc) -> str:
-    """What a message calls a document."""
-    return str(doc.user_data.get("slmre.id") or f'"{doc.text[:40]}"')
