@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import time
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import spacy
+from confection import Config
 from spacy import util
+from spacy.util import registry
 
 from spacy_slmre.corpora.benchmark import get_benchmark
-from spacy_slmre.corpora.readers import relation_corpus
-from spacy_slmre.corpora.shards import corpus_files, file_hash
+from spacy_slmre.corpora.readers import Reader
+from spacy_slmre.corpora.shards import corpus_files, file_hash, replace_folder
 from spacy_slmre.corpora.sources import CorpusError
 from spacy_slmre.pipeline.calibrating import calibrate
 from spacy_slmre.pipeline.relation_pipe import RelationPipe
@@ -86,43 +89,46 @@ def train_classifier(
     Raises:
         ValueError: The corpus or the config cannot be used.
     """
-    from spacy.cli.train import train
-
     splits = find_splits(corpora, benchmark)
     schema = get_benchmark(benchmark).schema
-    given = dict(overrides or {})
-    config = util.load_config(config_path, overrides=given, interpolate=False)
     values: dict[str, Any] = {
         "paths.train": str(splits.train),
         "paths.dev": str(splits.dev),
         "vars.holdout": splits.holdout,
         "vars.held_out": splits.holdout > 0,
         "components.rel_classifier.negative_label": schema.negative_label if schema else "no_relation",
+        **(overrides or {}),
     }
-    pairs = _count_pairs(splits)
-    steps = max(1, -(-pairs // config["training"]["batcher"]["size"])) * config["training"]["max_epochs"]
-    # The rate falls to zero when the last epoch ends, and the dev set is scored four times an epoch.
-    values["training.optimizer.learn_rate.total_steps"] = steps
-    values["training.optimizer.learn_rate.warmup_steps"] = max(1, steps // 20)
-    values["training.eval_frequency"] = max(1, steps // config["training"]["max_epochs"] // 2)
-    values |= given
+    config = util.load_config(config_path, overrides=values, interpolate=True)
+    train_corpus, dev_corpus = _readers(config)
+    pairs, batches = _count(config, train_corpus)
+    epochs = config["training"]["max_epochs"]
+    if epochs < 1:
+        raise ValueError(
+            f"training.max_epochs = {epochs}, but the schedule needs a number of epochs: 1 or more."
+        )
+    schedule = {
+        # The rate falls to zero when the last epoch ends, and the dev set is scored twice an epoch.
+        "training.optimizer.learn_rate.total_steps": batches * epochs,
+        "training.optimizer.learn_rate.warmup_steps": max(1, batches * epochs // 20),
+        "training.eval_frequency": max(1, batches // 2),
+    }
     aside = output.with_name(f".{output.name}.training")
     started = time.perf_counter()
-    train(config_path, aside, use_gpu=use_gpu, overrides=values)
+    _train(config_path, aside, {**schedule, **values}, use_gpu)
     nlp = spacy.load(aside / "model-best")
     pipe = next(pipe for _, pipe in nlp.pipeline if isinstance(pipe, RelationPipe))
-    held_out = relation_corpus(splits.dev, holdout=splits.holdout, held_out=splits.holdout > 0)
-    calibration = calibrate(pipe, held_out(nlp))
+    calibration = calibrate(pipe, dev_corpus(nlp))
     run = {
         "benchmark": benchmark,
         "config": str(config_path),
-        "overrides": given,
-        "seed": nlp.config.interpolate()["training"]["seed"],
+        "overrides": dict(overrides or {}),
+        "seed": config["training"]["seed"],
         "pairs": pairs,
-        "holdout": splits.holdout,
+        "holdout": config["vars"]["holdout"],
         "data": {
-            str(path.relative_to(corpora)): [file_hash(file) for file in corpus_files(path)]
-            for path in sorted({splits.train, splits.dev})
+            os.path.relpath(path, corpora): [file_hash(file) for file in corpus_files(Path(path))]
+            for path in sorted({config["paths"]["train"], config["paths"]["dev"]})
         },
         "dev": nlp.meta["performance"],
         "calibration": calibration,
@@ -134,9 +140,7 @@ def train_classifier(
     finished = aside / "finished"
     nlp.to_disk(finished)
     (finished / RUN_FILE).write_text(json.dumps(run, indent=2), encoding="utf-8")
-    if output.exists():
-        shutil.rmtree(output)
-    finished.rename(output)
+    replace_folder(finished, output)
     shutil.rmtree(aside)
     return run
 
@@ -149,7 +153,31 @@ def read_run(output: Path) -> dict[str, Any] | None:
         return None
 
 
-def _count_pairs(splits: Splits) -> int:
-    """Annotated pairs that train."""
-    examples = relation_corpus(splits.train, holdout=splits.holdout)(spacy.blank("en"))
-    return sum(len(getattr(example.reference._, PAIRS)) for example in examples)
+def _readers(config: Config) -> tuple[Reader, Reader]:
+    """The readers of the training and the development set."""
+    corpora = registry.resolve({"corpora": config["corpora"]})["corpora"]
+    names = (config["training"][f"{split}_corpus"].removeprefix("corpora.") for split in ("train", "dev"))
+    train, dev = (corpora[name] for name in names)
+    return train, dev
+
+
+def _count(config: Config, corpus: Reader) -> tuple[int, int]:
+    """Annotated pairs that train, and batches of an epoch."""
+    batcher = registry.resolve({"batcher": config["training"]["batcher"]})["batcher"]
+    pairs = batches = 0
+    for batch in batcher(corpus(spacy.blank(config["nlp"]["lang"]))):
+        batches += 1
+        pairs += sum(len(getattr(example.reference._, PAIRS)) for example in batch)
+    if not pairs:
+        raise CorpusError("There are no annotated pairs to train on.")
+    return pairs, batches
+
+
+def _train(config_path: Path, output: Path, overrides: dict[str, Any], use_gpu: int) -> None:
+    """`spacy train`, whose errors in a config end the process."""
+    from spacy.cli.train import train
+
+    try:
+        train(config_path, output, use_gpu=use_gpu, overrides=overrides)
+    except SystemExit as error:
+        raise ValueError(f"{config_path} cannot be trained: see the messages above.") from error

@@ -41,29 +41,31 @@ def calibrate_command(
     """
     from spacy_slmre.cli.pipelines import load_pipeline, relation_component
     from spacy_slmre.corpora.readers import relation_corpus
+    from spacy_slmre.corpora.shards import replace_folder
     from spacy_slmre.pipeline.calibrating import calibrate
 
-    target = output if output is not None else Path(pipeline)
     if output is not None and output.exists():
         raise ValueError(f"{output} is there already: choose another place, or delete it.")
-    if output is None and not target.is_dir():
+    if output is None and not Path(pipeline).is_dir():
         raise ValueError(f'"{pipeline}" is an installed package: say where to save with --output.')
+    target = (output or Path(pipeline)).resolve()
     nlp = load_pipeline(pipeline)
     name, pipe = relation_component(nlp, component)
     examples = relation_corpus(corpus, holdout=holdout, held_out=holdout > 0)(nlp)
     summary = {"corpus": str(corpus), **calibrate(pipe, examples, thresholds=thresholds)}
     nlp.meta.setdefault("performance", {})[f"{name}_calibration"] = summary
-    aside = target.with_name(f".{target.resolve().name}.calibrating")
+    aside = target.with_name(f".{target.name}.calibrating")
     shutil.rmtree(aside, ignore_errors=True)
-    if output is None:
-        shutil.copytree(
-            target, aside
-        )  # what lies beside the pipeline, a run's record for instance, stays there
-    nlp.to_disk(aside)
-    (aside / CALIBRATION_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
-    if target.exists():
-        shutil.rmtree(target)
-    aside.rename(target)
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if output is None:
+            # What lies beside the pipeline stays, but for scores of how it was.
+            shutil.copytree(target, aside, ignore=shutil.ignore_patterns("test.json"))
+        nlp.to_disk(aside)
+        (aside / CALIBRATION_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
+        replace_folder(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     before, after = summary["before"], summary["after"]
     say(
         f"Temperature {summary['temperature']:.3f}, fitted on {summary['pairs']:,} pairs. Expected "

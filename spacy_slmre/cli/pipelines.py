@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spacy_slmre.cli.output import say
@@ -23,6 +24,8 @@ def load_pipeline(name: str) -> Language:
     try:
         return spacy.load(name)
     except OSError as error:
+        if Path(name).exists():
+            raise ValueError(f'The pipeline in "{name}" is incomplete or damaged: {error}') from error
         raise ValueError(
             f'The pipeline "{name}" is neither an installed package nor a folder. Install it, for '
             "instance by python -m spacy download en_core_web_sm, or give the folder of a saved pipeline."

@@ -125,7 +125,7 @@ def _each(names: list[str], run: Callable[[str], None]) -> None:
     for name in names:
         try:
             run(name)
-        except (ValueError, OSError) as error:
+        except Exception as error:  # hours of others' training are worth more than a clean stop
             if len(names) == 1:
                 raise
             failed[name] = str(error)

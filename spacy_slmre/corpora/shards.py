@@ -144,6 +144,17 @@ def read_user_data(path: str | Path) -> Iterator[dict[Any, Any]]:
             yield _unpack(data)
 
 
+def replace_folder(aside: Path, target: Path) -> None:
+    """Put a complete folder in the place of another one, which is kept until then; both on one disk."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    aside.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def write_aside(path: str | Path, text: str) -> None:
     """Write a text file that is complete or absent."""
     path = Path(path)

@@ -85,7 +85,7 @@ def load_encoder(
         try:
             config = AutoConfig.from_pretrained(folder, **options)
             for name in list(vars(config)) if dropout is not None else ():
-                if "dropout" in name and isinstance(getattr(config, name), float):
+                if "dropout" in name and type(getattr(config, name)) in (int, float):
                     setattr(config, name, dropout)
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             if weights:

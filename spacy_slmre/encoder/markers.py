@@ -82,8 +82,10 @@ class Markers:
     @property
     def room(self) -> int:
         """Most tokens that special tokens and both arguments' markers take."""
-        markers = 4 if self.style != "punctuation" else 2 * (4 + MOST_TYPE_TOKENS)
-        return 2 + markers
+        if self.style != "punctuation":
+            return 2 + 4
+        signs = {sign: len(self._ids(sign)) for sign in "@*#^"}
+        return 2 + 2 * sum(signs.values()) + 2 * MOST_TYPE_TOKENS
 
     def tokenize(self, contexts: Sequence[Context]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Token ids and their character offsets for each context, without special tokens."""

@@ -83,8 +83,9 @@ class EncoderClassifier:
                         "rel_classifier_cpu.cfg) or nlp.initialize and nlp.update, or load a trained "
                         "pipeline."
                     )
-                self._build(self._trained.folder, weights=False)
-                storage.load_weights(self.network, self._trained)
+                built = self._build(self._trained.folder, self.labels, self.types, weights=False)
+                storage.load_weights(built[0].shims[0]._model, self._trained)
+                self._thinc, self._markers = built
         return self
 
     def start(self, labels: Iterable[str], types: Iterable[str]) -> None:
@@ -98,19 +99,24 @@ class EncoderClassifier:
             ModelError: The base encoder cannot be had.
         """
         with self._lock:
-            self.labels, self.types, self._trained = tuple(labels), tuple(sorted(set(types))), None
             folder = locate_encoder(self.settings.base, self.settings.revision)
-            self._build(folder, weights=True)
+            names, kinds = tuple(labels), tuple(sorted(set(types)))
+            self._thinc, self._markers = self._build(folder, names, kinds, weights=True)
+            # Only now: a model that cannot be had leaves the one that there is as it was.
+            self.labels, self.types = names, kinds
+            self._trained = self._serving = None
 
-    def _build(self, folder: Path, *, weights: bool) -> None:
+    def _build(
+        self, folder: Path, labels: Sequence[str], types: Sequence[str], *, weights: bool
+    ) -> tuple[Model, Markers]:
         # Weights made under somebody's inference mode could never be trained.
         with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             encoder, tokenizer = load_encoder(folder, weights=weights, dropout=self.settings.dropout)
             known = cast(torch.nn.Embedding, encoder.get_input_embeddings())
-            markers = Markers(tokenizer, known.num_embeddings, self.settings.markers, self.types)
-            n_types = len(self.types) + 1 if self.settings.type_embedding else 0
-            network = RelationNetwork(encoder, len(self.labels), len(markers.new_tokens), n_types)
+            markers = Markers(tokenizer, known.num_embeddings, self.settings.markers, types)
+            n_types = len(types) + 1 if self.settings.type_embedding else 0
+            network = RelationNetwork(encoder, len(labels), len(markers.new_tokens), n_types)
             if weights and network.markers is not None:
                 with torch.no_grad():
                     for row, words in enumerate(markers.new_tokens):
@@ -119,13 +125,8 @@ class EncoderClassifier:
             if self.settings.frozen_layers is not None:
                 network.freeze(self.settings.frozen_layers)
             network.to(resolve_device(self.settings.device)).eval()
-        self._markers = markers
-        self._thinc = Model(
-            "encoder_classifier",
-            _forward,
-            shims=[TorchShim(network, learn_rate_of=self._learn_rate_of)],
-        )
-        self._serving = None
+        shim = TorchShim(network, learn_rate_of=self._learn_rate_of)
+        return Model("encoder_classifier", _forward, shims=[shim]), markers
 
     def _learn_rate_of(self, parameter: str) -> float:
         return 1.0 if parameter.startswith("encoder.") else self.settings.head_learn_rate
@@ -180,16 +181,30 @@ class EncoderClassifier:
             apart than that.
         """
         with self._lock:
-            positions = getattr(self.network.encoder.config, "max_position_embeddings", None) or 2**31
-            # RoBERTa's positions begin behind that of the padding.
-            padding = getattr(self.network.encoder.config, "pad_token_id", None) or 0
-            limit = min(max_context_tokens, int(positions) - int(padding) - 1 - self.markers.room)
+            limit = min(max_context_tokens, self._most_tokens() - self.markers.room)
+            if limit < 1:
+                raise ModelError(
+                    f"The encoder reads {self._most_tokens()} tokens, of which markers take "
+                    f"{self.markers.room}: nothing is left for a text. Take another encoder, or other "
+                    "markers."
+                )
             return shorten(
                 instances,
                 limit,
                 count_tokens=lambda contexts: [len(ids) for ids, _ in self.markers.tokenize(contexts)],
                 offsets_of=lambda context: self.markers.tokenize([context])[0][1],
             )
+
+    def _most_tokens(self) -> int:
+        """How many tokens the encoder reads."""
+        encoder = self.network.encoder
+        positions = int(getattr(encoder.config, "max_position_embeddings", None) or 2**31)
+        # RoBERTa's positions begin behind that of the padding.
+        for name, module in encoder.named_modules():
+            padding = getattr(module, "padding_idx", None)
+            if name.endswith("position_embeddings") and padding is not None:
+                positions -= padding + 1
+        return positions
 
     # -- computing ---------------------------------------------------------------------------------
 
@@ -259,7 +274,8 @@ class EncoderClassifier:
     def _inputs(
         self, rows: Sequence[int], marked: Sequence[MarkedText], instances: Sequence[RelationInstance]
     ) -> tuple[torch.Tensor, ...]:
-        length = _rounded(max(len(marked[row].tokens) for row in rows))
+        longest = max(len(marked[row].tokens) for row in rows)
+        length = max(longest, min(_rounded(longest), self._most_tokens()))
         tokens = np.full((len(rows), length), self.markers.tokenizer.pad_token_id or 0, dtype=np.int64)
         mask = np.zeros((len(rows), length), dtype=np.int64)
         for n, row in enumerate(rows):
@@ -307,7 +323,7 @@ class EncoderClassifier:
             weights: How much each instance counts (n_instances,); the mean stays one over their number.
 
         Returns:
-            The loss. Where it is not finite, no gradient was added.
+            The loss. Where it is not finite, all gradients are cleared, those of earlier updates included.
         """
         self.prepare(schema)
         columns = [self.labels.index(name) for name in schema.names]
@@ -328,6 +344,7 @@ class EncoderClassifier:
                 part = (losses * shares[rows].to(losses)).sum()
                 value = part.item()
                 if not np.isfinite(value):
+                    network.zero_grad()
                     return value
                 part.backward()
                 loss += value
@@ -338,6 +355,7 @@ class EncoderClassifier:
         with self._lock:
             if self._thinc is not None:
                 self._thinc.finish_update(optimizer)
+                self._trained = self._serving = None
 
     def _autocast(self, device: torch.device) -> AbstractContextManager:
         dtype = resolve_dtype("auto", device)

@@ -28,7 +28,9 @@ class RelationNetwork(nn.Module):
         width = encoder.config.hidden_size
         spread = getattr(encoder.config, "initializer_range", 0.02)
         self.encoder = encoder
-        self.markers = nn.Embedding(n_markers, width) if n_markers else None
+        known = cast(nn.Embedding, encoder.get_input_embeddings())
+        # Some encoders have embeddings of another width than their layers.
+        self.markers = nn.Embedding(n_markers, known.embedding_dim) if n_markers else None
         self.types = nn.Embedding(n_types, TYPE_SIZE) if n_types else None
         self.dropout = nn.Dropout(0.0)
         self.dense = nn.Linear(2 * (width + (TYPE_SIZE if n_types else 0)), width)
@@ -87,7 +89,12 @@ class RelationNetwork(nn.Module):
         stacks = [module for module in self.encoder.modules() if isinstance(module, nn.ModuleList)]
         depth = getattr(self.encoder.config, "num_hidden_layers", 0)
         stack = next((stack for stack in stacks if len(stack) == depth), None)
-        if stack is None or layers > depth:
+        if stack is None:
+            raise ValueError(
+                f"model.frozen_layers = {layers}, but the layers of a {type(self.encoder).__name__} cannot "
+                "be frozen one by one."
+            )
+        if layers > depth:
             raise ValueError(f"model.frozen_layers = {layers}, but the encoder has {depth} layers.")
         lower: list[nn.Module] = [self.encoder.get_input_embeddings(), *stack[:layers]]
         if (embeddings := getattr(self.encoder, "embeddings", None)) is not None:

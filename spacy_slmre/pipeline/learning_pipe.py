@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,7 +15,7 @@ from thinc.api import Optimizer
 
 from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.pipeline.labelled import labelled_instances
+from spacy_slmre.pipeline.labelled import Labelled, labelled_instances
 from spacy_slmre.pipeline.relation_model import RelationModel, TrainableModel
 from spacy_slmre.schema import LabelSchema
 
@@ -142,8 +142,14 @@ class LearningPipe(TrainablePipe):
     def _begin(self, get_examples: Callable[[], Iterable[Example]]) -> None:
         """Take from the examples what training needs to know."""
         if self.class_weights == "balanced":
-            labelled = labelled_instances(get_examples(), self.candidates, self.schema, self.attr)
-            self._label_weights = balanced_weights(instance.label for instance in labelled.instances)
+            self._balance(labelled_instances(get_examples(), self.candidates, self.schema, self.attr))
+
+    def _balance(self, labelled: Labelled) -> None:
+        found = Counter(instance.label or "" for instance in labelled.instances)
+        counts: dict[str, float] = dict(found)
+        if (negative := self.schema.negative_label) in counts:
+            counts[negative] *= self.negative_rate  # as many as updates see of them
+        self._label_weights = balanced_weights(counts)
 
     def _warn_once(self, about: str, message: str) -> None:
         if about not in self._warned:
@@ -151,10 +157,14 @@ class LearningPipe(TrainablePipe):
             warnings.warn(f"{self.name}: {message}", stacklevel=5)
 
 
-def balanced_weights(labels: Iterable[str | None]) -> dict[str, float]:
-    """A weight for each label with which all labels count the same; their mean over the pairs is 1."""
-    counts = Counter(labels)
-    return {label: counts.total() / (len(counts) * count) for label, count in counts.items() if label}
+def balanced_weights(counts: Mapping[str, float]) -> dict[str, float]:
+    """A weight for each label with which all labels count the same; their mean over the pairs is 1.
+
+    Args:
+        counts: How many pairs of each label there are.
+    """
+    total = sum(counts.values())
+    return {label: total / (len(counts) * count) for label, count in counts.items() if count}
 
 
 def _name_of(doc: Doc) -> str:

@@ -11,7 +11,6 @@ from thinc.api import Config
 
 from spacy_slmre.pipeline.component_settings import SCORE_WEIGHTS, choose_schema, component_defaults
 from spacy_slmre.pipeline.labelled import labelled_instances
-from spacy_slmre.pipeline.learning_pipe import balanced_weights
 from spacy_slmre.pipeline.relation_model import RelationModel
 from spacy_slmre.pipeline.relation_pipe import RelationPipe
 from spacy_slmre.schema import LabelSchema, UnreadSchema
@@ -129,10 +128,8 @@ class RelClassifier(RelationPipe):
         if labelled.gold and not labelled.proposed:
             raise ValueError(
                 f"{self.name}: the training data have {labelled.gold} relations, but the candidate generator "
-                "proposes none of their pairs. The predicted side of an example must have the entities: "
-                "read the "
-                'corpus with @readers = "spacy-slmre.RelationCorpus.v1", or annotate them in training '
-                "(training.annotating_components)."
+                "proposes none of their pairs. The predicted side of an example must have the entities: read "
+                'the corpus with @readers = "spacy-slmre.RelationCorpus.v1" and entities = "gold".'
             )
         if len(found) < 2:
             told = f"one label only ({', '.join(map(str, found))})" if found else "no labelled pair"
@@ -146,7 +143,7 @@ class RelClassifier(RelationPipe):
             for mention in (instance.head_mention, instance.tail_mention)
         }
         if self.class_weights == "balanced":
-            self._label_weights = balanced_weights(instance.label for instance in labelled.instances)
+            self._balance(labelled)
         self._encoder.start(self.schema.names, types)
 
     @property

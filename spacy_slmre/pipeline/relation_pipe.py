@@ -444,7 +444,11 @@ class RelationPipe(LearningPipe):
         }
 
     def _saved(self) -> dict[str, Any]:
-        return {"configured": self._configured, "current": self._state()}
+        return {
+            "configured": self._configured,
+            "current": self._state(),
+            "label_weights": self._label_weights,
+        }
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         # What was changed since the component was made (labels learnt, thresholds fitted) is restored;
@@ -457,6 +461,7 @@ class RelationPipe(LearningPipe):
             else own
             for key, own in self._state().items()
         }
+        self._label_weights = saved.get("label_weights", {})
         self.problem = None
         self.schema_given = True
         self.schema = LabelSchema.from_dict(state["schema"])

@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from spacy_slmre.corpora.shards import write_aside
+from spacy_slmre.corpora.shards import replace_folder, write_aside
 from spacy_slmre.slm.tuning_settings import TuningError
 
 RUN_FILE = "run.json"
@@ -75,9 +75,7 @@ def check_same(part: Path, record: dict[str, Any], *, main: bool = True) -> None
 
 def publish(aside: Path, output: Path) -> None:
     """Put a complete output, written in its `part_of`, in its place, and remove what was kept for the run."""
-    if output.exists():
-        shutil.rmtree(output)
-    aside.rename(output)
+    replace_folder(aside, output)
     shutil.rmtree(part_of(output))
 
 

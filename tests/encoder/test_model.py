@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from thinc.api import Adam
+from transformers import AutoModel, AutoTokenizer, ElectraConfig, ModernBertConfig, RobertaConfig
 
 from spacy_slmre.encoder.loading import locate_encoder
 from spacy_slmre.encoder.model import EncoderClassifier
@@ -133,6 +134,14 @@ def test_loss_that_is_no_number_adds_no_gradient(make: Callable) -> None:
         model.log_probs(INSTANCES, SCHEMA)
 
 
+def test_loss_that_is_no_number_clears_what_was_there(make: Callable) -> None:
+    model = make(max_batch_tokens=8)
+    model.update(INSTANCES, SCHEMA)
+    weights = np.array([1.0, float("nan"), 1.0])
+    assert np.isnan(model.update(INSTANCES, SCHEMA, weights=weights))
+    assert not any(gradient.any() for gradient in gradients(model).values())
+
+
 def test_frozen_layers(make: Callable) -> None:
     model = make(frozen_layers=1)
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
@@ -217,6 +226,68 @@ def test_damaged_and_contradicting_folders(make: Callable, tmp_path: Path) -> No
     (tmp_path / "model" / "classifier.json").write_text("{")
     with pytest.raises(ModelError, match=r"classifier\.json is missing or damaged"):
         EncoderClassifier(model.settings).restore(tmp_path / "model")
+
+
+def test_a_load_that_failed_fails_again(make: Callable, tmp_path: Path) -> None:
+    model = make()
+    model.save(tmp_path / "model", embed=False)
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    damaged = EncoderClassifier(model.settings).restore(tmp_path / "model")
+    for _ in range(2):
+        with pytest.raises(ModelError, match="damaged or incomplete"):
+            damaged.log_probs(INSTANCES, SCHEMA)
+
+
+def test_a_start_that_failed_changes_nothing(make: Callable) -> None:
+    model = make()
+    expected = model.log_probs(INSTANCES, SCHEMA)
+    model.settings = EncoderSettings(**{**vars(model.settings), "base": "/none"})
+    with pytest.raises(ModelError, match="no such folder"):
+        model.start(["a", "b", "c", "d"], TYPES)
+    assert np.array_equal(model.log_probs(INSTANCES, SCHEMA), expected)
+
+
+def test_predictions_between_update_and_step_are_not_kept(make: Callable) -> None:
+    model = make(dtype="bfloat16")
+    model.update(INSTANCES, SCHEMA)
+    before = model.log_probs(INSTANCES, SCHEMA)
+    model.finish_update(Adam(0.01, use_averages=False))
+    assert not np.array_equal(model.log_probs(INSTANCES, SCHEMA), before)
+
+
+ENCODERS = {
+    # Padding behind all positions, and embeddings of another width than the layers.
+    "modernbert": lambda size: ModernBertConfig(
+        vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=60, pad_token_id=200, cls_token_id=2, sep_token_id=3,
+    ),
+    "electra": lambda size: ElectraConfig(
+        vocab_size=size, embedding_size=16, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=60,
+    ),
+    "roberta": lambda size: RobertaConfig(
+        vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=62, pad_token_id=1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_other_encoders(tiny_encoder: Path, tmp_path: Path, kind: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
+    tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    AutoModel.from_config(ENCODERS[kind](len(tokenizer))).save_pretrained(tmp_path)
+    model = EncoderClassifier(EncoderSettings(base=str(tmp_path), dtype="float32", device="cpu"))
+    model.start(SCHEMA.names, TYPES)
+    assert model.fit(INSTANCES, SCHEMA, 500) == INSTANCES
+    # As much text as fits: 60 positions, which is no multiple of what lengths are rounded to.
+    long = RelationInstance.from_offsets("Ann in Rome" + " of" * 80, (0, 3, "PER"), (7, 11, "LOC"), "born")
+    (shortened,) = model.fit([long], SCHEMA, 500)
+    assert shortened is not None
+    assert np.exp(model.log_probs([shortened], SCHEMA)).sum() == pytest.approx(1.0)
+    assert train(model, steps=15)[-1] < 1.0
 
 
 def test_encoders_that_cannot_be_used(tiny_encoder: Path, tiny_base: Path, tmp_path: Path) -> None:
