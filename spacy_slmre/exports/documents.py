@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import spacy
 from spacy.language import Language
+from spacy.pipeline import EntityLinker
 from spacy.tokens import Doc, Span
 
 from spacy_slmre.corpora.documents import ID
@@ -263,7 +264,7 @@ def _unique(document: RelationDocument, seen: dict[str, int]) -> RelationDocumen
 
 
 def _argument_of(span: Span) -> Argument:
-    return Argument(span.start_char, span.end_char, span.text, span.label_, span.kb_id_)
+    return Argument(span.start_char, span.end_char, span.text, span.label_, _identity(span.kb_id_))
 
 
 def _argument_from(entry: Mapping[str, Any], text: str) -> Argument:
@@ -273,9 +274,13 @@ def _argument_from(entry: Mapping[str, Any], text: str) -> Argument:
     words = text[start:end]
     if entry.get("text", words) != words:
         raise ValueError(f'the entity "{entry["text"]}", but the text has "{words}" from {start} to {end}.')
-    return Argument(
-        start, end, _clean(words), _clean(str(entry.get("type") or "")), _clean(str(entry.get("kb_id") or ""))
-    )
+    kb_id = _identity(_clean(str(entry.get("kb_id") or "")))
+    return Argument(start, end, _clean(words), _clean(str(entry.get("type") or "")), kb_id)
+
+
+def _identity(kb_id: str) -> str:
+    """What identifies an entity: "" for what spaCy's entity linkers found nothing for."""
+    return "" if kb_id == EntityLinker.NIL else kb_id
 
 
 def _relation_from(entry: Mapping[str, Any], text: str) -> FoundRelation:

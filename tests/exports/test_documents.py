@@ -84,3 +84,12 @@ def test_other_lines_are_refused_with_their_place(change: dict, says: str, tmp_p
 def test_half_surrogates_become_replacement_characters() -> None:
     (found,) = read_documents(["-"], io.BytesIO(b'{"id": "a", "text": "x \\ud800", "relations": []}'))
     assert found.text == "x \ufffd"
+
+
+def test_what_no_linker_could_identify_has_no_id(doc: Doc) -> None:
+    rome = doc.ents[1]
+    doc.set_ents([Span(doc, rome.start, rome.end, "GPE", kb_id="NIL")], default="unmodified")
+    doc._.relations = [(doc.ents[0], doc.ents[1], "born in", 0.9)]
+    line = to_json(Result("first", doc))
+    for found in (RelationDocument.from_doc(doc), RelationDocument.from_json(line, "x:1")):
+        assert {one.kb_id for one in (*found.entities, found.relations[0].tail)} == {""}
