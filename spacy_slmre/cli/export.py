@@ -84,9 +84,14 @@ def export_command(
         say(f"{counts.documents} documents with {counts.found} relations → {kept} in {output}")
         if counts.failed:
             say(f"{counts.failed} documents had failed in extraction and have no relations.")
+        if counts.left_out:
+            say(
+                f"{counts.left_out} relations are left out: their arguments overlap with other entities, "
+                "which this format cannot say."
+            )
         if not counts.found:
             say("The input has no relations: the output is empty.")
-        elif not counts.written:
+        elif not counts.written + counts.left_out:
             say("--min-score and --label leave no relation: the output is empty.")
 
 

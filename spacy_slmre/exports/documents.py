@@ -6,7 +6,7 @@ import json
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Any, BinaryIO
 
 import spacy
 from spacy.language import Language
+from spacy.pipeline import EntityLinker
 from spacy.tokens import Doc, Span
+from spacy.vocab import Vocab
 
 from spacy_slmre.corpora.documents import ID
 from spacy_slmre.corpora.shards import corpus_files, read_docs
@@ -27,6 +29,9 @@ DEFAULT_BASE = "urn:slmre:"
 
 # Half of a surrogate pair: JSON can carry it, but no text file can.
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+# RDF writes Wikidata's numbers as such IRIs: both are the same entity.
+_WIKIDATA = re.compile(r"https?://www\.wikidata\.org/(?:entity|wiki)/(Q[1-9]\d*)")
 
 
 class ExportError(ValueError):
@@ -120,7 +125,7 @@ class RelationDocument:
             ExportError: The line has another form.
         """
         if isinstance(entry, Mapping) and isinstance(entry.get("error"), str):
-            return cls(str(entry.get("id", place)), "", error=entry["error"])
+            return cls(_clean(str(entry.get("id", place))), "", error=_clean(entry["error"]))
         if not isinstance(entry, Mapping) or not isinstance(entry.get("text"), str):
             raise ExportError(
                 f'{place}: no document with a "text". Expected are lines as `python -m spacy slmre extract` '
@@ -128,9 +133,13 @@ class RelationDocument:
             )
         text = entry["text"]
         try:
-            entities = tuple(_argument_from(one, text) for one in entry.get("entities", ()))
-            relations = tuple(_relation_from(one, text) for one in entry["relations"])
-            bounds = tuple((int(start), int(end)) for start, end in entry.get("sentences") or ()) or None
+            entities = tuple(
+                sorted((_argument_from(one, text) for one in entry.get("entities", ())), key=_place)
+            )
+            # What an entity is identified as holds for the arguments that it is, too.
+            known = {_place(one): one.kb_id for one in entities}
+            relations = tuple(_relation_from(one, text, known) for one in entry["relations"])
+            bounds = tuple(sorted(_bounds_from(one, text) for one in entry.get("sentences") or ())) or None
         except KeyError as error:
             raise ExportError(f"{place}: the field {error} is missing.") from error
         except (TypeError, ValueError, AttributeError) as error:
@@ -231,9 +240,7 @@ def read_documents(
             documents = _read_file(path)
         else:
             documents = (
-                RelationDocument.from_doc(doc, f"{file}#{number}", attr)
-                for file in corpus_files(path)
-                for number, doc in enumerate(read_docs(file, vocab), 1)
+                document for file in corpus_files(path) for document in _read_shard(file, vocab, attr)
             )
         for document in documents:
             yield _unique(document, seen)
@@ -242,6 +249,22 @@ def read_documents(
 def _read_file(path: str) -> Iterator[RelationDocument]:
     with Path(path).open("rb") as stream:
         yield from _read_lines(path, stream)
+
+
+def _read_shard(file: Path, vocab: Vocab, attr: str) -> Iterator[RelationDocument]:
+    for number, doc in enumerate(read_docs(file, vocab), 1):
+        yield RelationDocument.from_doc(doc, f"{file}#{number}", attr)
+    # `slmre extract` notes beside a shard which documents failed.
+    note = file.with_suffix(".json")
+    if not note.is_file():
+        return
+    try:
+        entries = json.loads(note.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ExportError(f"{note}: no JSON ({error}).") from error
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("error"), str):
+            yield RelationDocument.from_json(entry, str(note))
 
 
 def _read_lines(path: str, stream: Iterable[bytes]) -> Iterator[RelationDocument]:
@@ -263,7 +286,7 @@ def _unique(document: RelationDocument, seen: dict[str, int]) -> RelationDocumen
 
 
 def _argument_of(span: Span) -> Argument:
-    return Argument(span.start_char, span.end_char, span.text, span.label_, span.kb_id_)
+    return Argument(span.start_char, span.end_char, span.text, span.label_, _identity(span.kb_id_))
 
 
 def _argument_from(entry: Mapping[str, Any], text: str) -> Argument:
@@ -273,18 +296,40 @@ def _argument_from(entry: Mapping[str, Any], text: str) -> Argument:
     words = text[start:end]
     if entry.get("text", words) != words:
         raise ValueError(f'the entity "{entry["text"]}", but the text has "{words}" from {start} to {end}.')
-    return Argument(
-        start, end, _clean(words), _clean(str(entry.get("type") or "")), _clean(str(entry.get("kb_id") or ""))
-    )
+    kb_id = _identity(_clean(str(entry.get("kb_id") or "")))
+    return Argument(start, end, _clean(words), _clean(str(entry.get("type") or "")), kb_id)
 
 
-def _relation_from(entry: Mapping[str, Any], text: str) -> FoundRelation:
+def _identity(kb_id: str) -> str:
+    """What identifies an entity: "" where spaCy's linkers found nothing, Wikidata's IRIs as numbers."""
+    if found := _WIKIDATA.fullmatch(kb_id):
+        return found[1]
+    return "" if kb_id == EntityLinker.NIL else kb_id
+
+
+def _bounds_from(entry: Sequence[int], text: str) -> tuple[int, int]:
+    start, end = entry
+    if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(text)):
+        raise ValueError(f"a sentence from {start!r} to {end!r} in a text of {len(text)} characters.")
+    return start, end
+
+
+def _place(argument: Argument) -> tuple[int, int, str]:
+    return argument.start, argument.end, argument.type
+
+
+def _relation_from(
+    entry: Mapping[str, Any], text: str, known: Mapping[tuple[int, int, str], str]
+) -> FoundRelation:
     label, score = entry["label"], entry.get("score", 1.0)
     if not isinstance(label, str) or not label:
         raise ValueError(f"the label of a relation is a string that is not empty, not {label!r}.")
     if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
         raise ValueError(f"the score of a relation is a number, not {score!r}.")
-    head, tail = (_argument_from(entry[side], text) for side in ("head", "tail"))
+    head, tail = (
+        one if one.kb_id else replace(one, kb_id=known.get(_place(one), ""))
+        for one in (_argument_from(entry[side], text) for side in ("head", "tail"))
+    )
     return FoundRelation(head, tail, _clean(label), float(score))
 
 

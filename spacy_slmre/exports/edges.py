@@ -7,10 +7,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from spacy_slmre.exports.documents import Argument, ExportError, RelationDocument
 
 MERGES = ("text", "type")
+
+# What separates the parts of keys, and what quotes it.
+_JOINTS = re.compile("[%|:#&]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ def make_edges(documents: Iterable[RelationDocument]) -> Iterator[Edge]:
 
 def mention_node(document: str, argument: Argument) -> Node:
     """The node of a mention that is joined with no other."""
-    key = f"{document}#char={argument.start},{argument.end}&type={argument.type}"
+    key = f"{_part(document)}#char={argument.start},{argument.end}&type={_part(argument.type)}"
     return Node(key, argument.text, argument.type, argument.kb_id)
 
 
@@ -175,16 +179,21 @@ def merge_edges(edges: Iterable[Edge], by: str = "text") -> list[Edge]:
 def entity_key(argument: Argument, by: str = "text") -> str:
     """What a mention is joined by: its knowledge base id, else its normalised text (and its type)."""
     if argument.kb_id:
-        return f"id:{argument.kb_id}"
-    text = normalise(argument.text)
-    return f"{argument.type}:{text}" if by == "type" else f"text:{text}"
+        return f"id:{_part(argument.kb_id)}"
+    text = _part(normalise(argument.text))
+    return f"typed:{_part(argument.type)}:{text}" if by == "type" else f"text:{text}"
 
 
 def joined_key(head: str, label: str, tail: str) -> str:
-    """Key of a joined edge: the same in every export that has it."""
-    return f"{head} | {label} | {tail}"
+    """Key of a joined edge between two entity keys: the same in every export that has it."""
+    return f"{head} | {_part(label)} | {tail}"
 
 
 def normalise(text: str) -> str:
     """A text without differences of case, width and white space."""
     return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip().casefold()
+
+
+def _part(text: str) -> str:
+    """A part of a key: only what holds keys together is quoted, so that other text stays readable."""
+    return _JOINTS.sub(lambda found: quote(found[0], safe=""), text)

@@ -38,7 +38,7 @@ class ExportSettings:
         lang: Of `rel`: language of the tokenizer.
 
     Raises:
-        ExportError: `merge` is none of these.
+        ExportError: `merge` is none of these, or `labels` is one string.
     """
 
     merge: str | None = None
@@ -52,6 +52,8 @@ class ExportSettings:
     def __post_init__(self) -> None:
         if self.merge is not None and self.merge not in MERGES:
             raise ExportError(f'merge="{self.merge}": use one of {", ".join(MERGES)}.')
+        if isinstance(self.labels, str):
+            raise ExportError(f'labels="{self.labels}": give a list of labels.')
 
 
 @dataclass
@@ -63,12 +65,14 @@ class ExportCounts:
         failed: Documents that had failed in extraction, and have no relations.
         found: Relations that they have.
         written: Relations that were written: less by those left out, and joined if merged.
+        left_out: Relations that the settings leave, but that the format cannot say.
     """
 
     documents: int = 0
     failed: int = 0
     found: int = 0
     written: int = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,14 @@ class Format:
     Attributes:
         suffix: Ending of its files.
         about: What it is.
-        write: Writes a stream of edges (of documents) to a path.
+        write: Writes a stream of edges (of documents) to a path; gives the number of relations that the
+            format cannot say.
         of_documents: It is written from documents, whose entities it names: it holds no merged relations.
     """
 
     suffix: str
     about: str
-    write: Callable[[Path, Iterator[Any], ExportSettings], None]
+    write: Callable[[Path, Iterator[Any], ExportSettings], int | None]
     of_documents: bool = False
 
 
@@ -122,7 +127,9 @@ def export(
     try:
         with aside(output, overwrite=overwrite) as path:
             kept = _kept(as_documents(docs), settings, counts)
-            made.write(path, kept if made.of_documents else _edges(kept, settings, counts), settings)
+            edges = kept if made.of_documents else _edges(kept, settings, counts)
+            counts.left_out = made.write(path, edges, settings) or 0
+            counts.written -= counts.left_out
     except ModuleNotFoundError as error:
         raise ExportError(
             f"This format needs the package {error.name}, which is missing: pip install 'spacy-slmre[export]'"
@@ -205,8 +212,8 @@ def _spacy_llm(path: Path, documents: Iterator[Any], settings: ExportSettings) -
     write_items(path, documents)
 
 
-def _rel(path: Path, documents: Iterator[Any], settings: ExportSettings) -> None:
-    write_rel(path, documents, settings.lang)
+def _rel(path: Path, documents: Iterator[Any], settings: ExportSettings) -> int:
+    return write_rel(path, documents, settings.lang)
 
 
 FORMATS = {

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 UNTYPED = "ENTITY"
 """Type of an entity that has none, in the documents that `to_doc` makes."""
 
+_ATTRS = ("ORTH", "SPACY", "SENT_START", "ENT_IOB", "ENT_TYPE", "ENT_KB_ID")
+
 Rel = dict[tuple[int, int], dict[str, float]]
 
 
@@ -153,6 +155,8 @@ def read_items(path: str | Path) -> Iterator[RelationDocument]:
                     )
                     for ent in entry["ents"]
                 ]
+                if any(one[side] < 0 for one in entry["relations"] for side in ("dep", "dest")):
+                    raise IndexError("entities are counted from 0")
                 relations = [
                     FoundRelation(ents[one["dep"]], ents[one["dest"]], one["relation"])
                     for one in entry["relations"]
@@ -164,23 +168,31 @@ def read_items(path: str | Path) -> Iterator[RelationDocument]:
             yield RelationDocument(entry.get("id", f"{path}:{number}"), text, tuple(ents), tuple(relations))
 
 
-def write_rel(path: Path, documents: Iterable[RelationDocument], lang: str = "xx") -> None:
+def write_rel(path: Path, documents: Iterable[RelationDocument], lang: str = "xx") -> int:
     """A `.spacy` file whose documents have the tutorial's `doc._.rel`; it is held in memory whole.
 
     Args:
         path: The file.
         documents: The documents.
         lang: Language of the tokenizer. Where the bounds of an entity run through a token, it is cut.
+
+    Returns:
+        How many relations were left out, since another entity overlaps with one of their arguments.
     """
     install_rel()
     nlp = spacy.blank(lang)
-    docs = DocBin(attrs=("ORTH", "SPACY", "SENT_START", "ENT_IOB", "ENT_TYPE"), store_user_data=True)
+    docs = DocBin(attrs=_ATTRS, store_user_data=True)
+    left_out = 0
     for document in documents:
         doc = to_doc(document, nlp)
+        sayable, _ = _divide(doc, {_ends(ent) for ent in doc.ents}, RELATIONS)
+        left_out += len(document.relations) - len(sayable)
+        doc._.relations = sayable
         doc._.rel = to_rel(doc)
         doc._.relations = []  # the tutorial's readers know nothing of ours
         docs.add(doc)
     docs.to_disk(path)
+    return left_out
 
 
 def install_rel() -> None:
@@ -222,16 +234,20 @@ def to_doc(document: RelationDocument, nlp: spacy.language.Language) -> Doc:
 
 
 def _sayable(doc: Doc, known: Iterable[tuple[int, int]], attr: str) -> list[Relation]:
-    relations = relations_of(doc, attr)
-    known = set(known)
-    kept = [one for one in relations if _ends(one.head) in known and _ends(one.tail) in known]
-    if len(kept) < len(relations):
+    kept, count = _divide(doc, set(known), attr)
+    if len(kept) < count:
         warnings.warn(
-            f"{len(relations) - len(kept)} of {len(relations)} relations are left out: their arguments are "
+            f"{count - len(kept)} of {count} relations are left out: their arguments are "
             "not in doc.ents, by which this format names them.",
             stacklevel=3,
         )
     return kept
+
+
+def _divide(doc: Doc, known: set[tuple[int, int]], attr: str) -> tuple[list[Relation], int]:
+    """The relations whose arguments are known, and how many there are of all."""
+    relations = relations_of(doc, attr)
+    return [one for one in relations if _ends(one.head) in known and _ends(one.tail) in known], len(relations)
 
 
 def _ends(span: Span) -> tuple[int, int]:

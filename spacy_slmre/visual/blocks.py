@@ -156,6 +156,8 @@ def _arc_block(
     drawn = []
     for arc, relation in enumerate(inside):
         segments = [segment for segment in layout.segments if segment.arc == arc]
+        if not segments:  # an argument of nothing but white space has no place in the picture
+            continue
         places = []
         for segment in segments:
             y = layout.lane_y(segment)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 import secrets
+import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from http import HTTPStatus
+from http.client import HTTP_PORT
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -33,6 +36,9 @@ WAITING = 32
 # Seconds after which a silent connection is closed, and a browser gets no answer any more.
 _SILENCE = 30
 _PATIENCE = 600
+# Most bytes of a refused request that are read and thrown away, and seconds of silence that end it.
+_DRAINED = 64_000_000
+_LINGER = 2
 
 
 class Refused(Exception):
@@ -111,10 +117,11 @@ class LiveServer(ThreadingHTTPServer):
         future.add_done_callback(self._done)
         try:
             return future.result(timeout=_PATIENCE)
-        except NotYet:
-            future.cancel()
-            raise Refused(HTTPStatus.GATEWAY_TIMEOUT, f"No answer within {_PATIENCE} seconds.") from None
         except Exception as error:  # whatever a component raises is told, and the next text is read
+            # A component can raise a TimeoutError too: then the text has been read.
+            if isinstance(error, NotYet) and not future.done():
+                future.cancel()
+                raise Refused(HTTPStatus.GATEWAY_TIMEOUT, f"No answer within {_PATIENCE} seconds.") from None
             reason = f"The pipeline failed on this text. {type(error).__name__}: {error}"
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, reason) from error
 
@@ -153,15 +160,33 @@ class _Handler(BaseHTTPRequestHandler):
             self._check_sender()
             respond()
         except Refused as refused:
-            # What came of the body is not read: the connection cannot be used again.
-            self.close_connection = True
-            self._send(refused.status, "application/json", json.dumps({"error": refused.reason}))
+            self._refuse(refused)
         except (ConnectionError, TimeoutError):
             self.close_connection = True  # the browser has left
 
+    def _refuse(self, refused: Refused) -> None:
+        # What came of the body is not used: the connection cannot be used again.
+        self.close_connection = True
+        try:
+            self._send(refused.status, "application/json", json.dumps({"error": refused.reason}))
+            # A client that is still sending reads the answer only if nothing is reset: what it sends is
+            # thrown away until it stops, up to a bound.
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(_LINGER)
+            until, drained = time.monotonic() + _SILENCE, 0
+            while drained < _DRAINED and time.monotonic() < until:
+                chunk = self.connection.recv(65_536)
+                if not chunk:
+                    break
+                drained += len(chunk)
+        except OSError:
+            pass  # the browser has left, or is silent
+
     def _check_sender(self) -> None:
         port = self.server.server_address[1]
-        hosts = {f"{name}:{port}" for name in (HOST, "localhost")}
+        names = {HOST, "localhost"}
+        # Browsers leave out the port that is usual.
+        hosts = {f"{name}:{port}" for name in names} | (names if port == HTTP_PORT else set())
         if self.headers.get("Host", "").lower() not in hosts:
             raise Refused(HTTPStatus.FORBIDDEN, f"This page is at {self.server.address} only.")
         origin = self.headers.get("Origin")

@@ -12,7 +12,7 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy_slmre.exports import Argument, ExportError, RelationDocument, as_documents, read_documents
 from spacy_slmre.exports.documents import name_source
 from spacy_slmre.extraction.running import Result
-from spacy_slmre.extraction.writers import to_json
+from spacy_slmre.extraction.writers import ShardWriter, to_json
 from spacy_slmre.relations import install_extensions
 
 TEXT = "Ann Lee was born in Rome. Her brother Bo Lee works for Red Mill in Warsaw."
@@ -71,6 +71,8 @@ def test_failed_documents_are_told() -> None:
         ({"entities": [{"start": 0, "end": 999}]}, "from 0 to 999 in a text of 7 characters"),
         ({"entities": [{"start": 0, "end": 3, "text": "Bob"}]}, 'the text has "Ann" from 0 to 3'),
         ({"relations": 3}, "x.jsonl:1"),
+        ({"sentences": [[0, 99]]}, "a sentence from 0 to 99 in a text of 7 characters"),
+        ({"sentences": [[3, 3]]}, "a sentence from 3 to 3"),
     ],
 )
 def test_other_lines_are_refused_with_their_place(change: dict, says: str, tmp_path: Path) -> None:
@@ -84,3 +86,40 @@ def test_other_lines_are_refused_with_their_place(change: dict, says: str, tmp_p
 def test_half_surrogates_become_replacement_characters() -> None:
     (found,) = read_documents(["-"], io.BytesIO(b'{"id": "a", "text": "x \\ud800", "relations": []}'))
     assert found.text == "x \ufffd"
+
+
+def test_what_no_linker_could_identify_has_no_id(doc: Doc) -> None:
+    rome = doc.ents[1]
+    doc.set_ents([Span(doc, rome.start, rome.end, "GPE", kb_id="NIL")], default="unmodified")
+    doc._.relations = [(doc.ents[0], doc.ents[1], "born in", 0.9)]
+    line = to_json(Result("first", doc))
+    for found in (RelationDocument.from_doc(doc), RelationDocument.from_json(line, "x:1")):
+        assert {one.kb_id for one in (*found.entities, found.relations[0].tail)} == {""}
+
+
+def test_half_surrogates_of_failed_documents_become_replacement_characters() -> None:
+    (found,) = read_documents(["-"], io.BytesIO(b'{"id": "a\\ud800", "error": "b\\udfff"}'))
+    assert (found.id, found.error) == ("a\ufffd", "b\ufffd")
+
+
+def test_entities_and_sentences_are_sorted(doc: Doc) -> None:
+    line = to_json(Result("first", doc))
+    expected = RelationDocument.from_json(line, "x:1")
+    line |= {"entities": line["entities"][::-1], "sentences": line["sentences"][::-1]}
+    assert RelationDocument.from_json(line, "x:1") == expected
+
+
+def test_failed_documents_beside_shards_are_told(doc: Doc, tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path / "out.spacy")
+    writer.write(Result("first", doc))
+    writer.write(Result("second", None, "not UTF-8"))
+    writer.finish()
+    found = list(read_documents([str(tmp_path / "out.spacy")], io.BytesIO()))
+    assert [(one.id, one.error) for one in found] == [("first", None), ("second", "not UTF-8")]
+
+
+def test_arguments_have_the_id_of_their_entity_and_wikidata_iris_are_numbers(doc: Doc) -> None:
+    line = to_json(Result("first", doc))
+    line["entities"][1]["kb_id"] = "http://www.wikidata.org/entity/Q220"
+    del line["relations"][0]["tail"]["kb_id"]
+    assert RelationDocument.from_json(line, "x:1") == RelationDocument.from_doc(doc)

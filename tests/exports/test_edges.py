@@ -4,6 +4,7 @@ import pytest
 
 from spacy_slmre.exports import ExportError, RelationDocument, make_edges, merge_edges
 from spacy_slmre.exports.documents import Argument, FoundRelation
+from spacy_slmre.exports.edges import entity_key, joined_key, mention_node
 from spacy_slmre.exports.rdf import Vocabulary
 from tests.relation_documents import make_document
 
@@ -47,6 +48,23 @@ def test_knowledge_base_ids_come_before_texts() -> None:
         document("c", "Mme Curie", ""),
     ]
     assert sorted(edge.count for edge in merge_edges(make_edges(docs))) == [1, 2]
+
+
+def test_keys_tell_apart_what_separators_could_confuse() -> None:
+    def key(word: str, type: str = "", by: str = "text", kb_id: str = "") -> str:
+        return entity_key(Argument(0, len(word), word, type, kb_id), by)
+
+    assert key("b:c", "a", "type") != key("c", "a:b", "type")
+    assert len({key("x", "text", "type"), key("x"), key("x", "id", "type"), key("", kb_id="x")}) == 4
+    assert joined_key(key("a | r | text:b"), "s", key("c")) != joined_key(
+        key("a"), "r", key("b | s | text:c")
+    )
+    assert joined_key(key("a"), "r | text:b", key("c")) != joined_key(key("a | r"), "b", key("c"))
+    one, two = Argument(0, 1, "x", "t"), Argument(0, 1, "x", "")
+    assert mention_node("d#char=0,1&type=", one).key != mention_node("d", two).key
+    assert key("Zoë & Co.") == "text:zoë %26 co." and joined_key(key("Ann"), "born in", key("Rome")) == (
+        "text:ann | born in | text:rome"
+    )
 
 
 def test_unknown_merge_is_refused() -> None:

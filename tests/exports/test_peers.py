@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,15 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.vocab import Vocab
 
 from spacy_slmre.exports import (
+    Argument,
     ExportError,
+    ExportSettings,
+    FoundRelation,
     RelationDocument,
     export,
     from_rel,
     from_relation_items,
+    read_items,
     to_rel,
     to_relation_items,
 )
@@ -100,3 +106,31 @@ def test_file_without_relations_is_read_back(doc: Doc, tmp_path: Path) -> None:
     doc._.relations = []
     counts = export(doc, tmp_path / "out.spacy", "rel")
     assert (counts.documents, counts.written) == (1, 0)
+
+
+def test_relations_of_overlapping_entities_are_counted_as_left_out(tmp_path: Path) -> None:
+    long, short, rome = (
+        Argument(0, 7, "Ann Lee", "PER"),
+        Argument(4, 7, "Lee", "PER"),
+        Argument(11, 15, "Rome"),
+    )
+    rome = replace(rome, kb_id="Q220")
+    relations = (FoundRelation(long, rome, "in"), FoundRelation(short, rome, "in"))
+    document = RelationDocument("a", "Ann Lee in Rome", (long, short, rome), relations)
+    counts = export(document, tmp_path / "out.spacy", "rel")
+    assert (counts.found, counts.written, counts.left_out) == (2, 1, 1)
+    (doc,) = DocBin().from_disk(tmp_path / "out.spacy").get_docs(Vocab())
+    assert [ent.kb_id_ for ent in doc.ents] == ["", "Q220"]
+
+
+def test_items_counted_from_the_end_are_refused(tmp_path: Path) -> None:
+    ents = [{"start_char": 0, "end_char": 3, "label": "PER"}]
+    line = {"text": "Ann", "ents": ents, "relations": [{"dep": -1, "dest": 0, "relation": "is"}]}
+    (tmp_path / "x.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    with pytest.raises(ExportError, match="counted from 0"):
+        list(read_items(tmp_path / "x.jsonl"))
+
+
+def test_one_string_is_no_list_of_labels() -> None:
+    with pytest.raises(ExportError, match="give a list of labels"):
+        ExportSettings(labels="born in")

@@ -155,3 +155,9 @@ def test_templates_ship() -> None:
         "live.js",
     }
     assert {file.name for file in folder.iterdir()} == names
+
+
+@pytest.mark.parametrize("style", ["arcs", "graph"])
+def test_argument_of_white_space_stays_in_the_table(style: str) -> None:
+    document = make_document("a", ["Ann", "  "], ["PER", ""], [(0, 1, "saw nothing", 0.9)])
+    assert "saw nothing" in (spacy_slmre.render(document, style=style, page=True) or "")

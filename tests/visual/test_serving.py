@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +33,8 @@ class Meeting:
         time.sleep(0.05)
         self.read.append(doc.text)
         self._now -= 1
+        if doc.text.startswith("late"):
+            raise TimeoutError("the knowledge base was silent")
         if doc.text.startswith("fail"):
             raise RuntimeError("cannot <b>read</b> this")
         if len(doc) > 1:
@@ -133,6 +137,44 @@ def test_other_pages_are_refused(server: LiveServer, meeting: Meeting, headers: 
 def test_other_bodies_are_refused(server: LiveServer, body: object, status: int) -> None:
     found, answer = ask(server, body=body)
     assert found == status and json.loads(answer)["error"]
+
+
+def test_far_too_long_text_is_told(server: LiveServer, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(3):
+        status, answer = ask(server, body={"text": "x" * 5_000_000})
+        assert status == 413 and "longer than 1000 bytes" in json.loads(answer)["error"]
+    assert ask(server, body={"text": "Ann Bo"})[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_client_that_leaves_before_its_refusal_is_no_traceback(
+    server: LiveServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    head = b"POST /relations HTTP/1.1\r\nHost: example.org\r\nContent-Length: 9000000\r\n\r\n"
+    for _ in range(5):
+        with socket.create_connection(server.server_address) as client:
+            # Closing with this set is a reset.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(head + b"x" * 100_000)
+    assert ask(server, body={"text": "Ann Bo"})[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_timeout_of_a_component_is_its_failure(server: LiveServer) -> None:
+    status, answer = ask(server, body={"text": "late answer"})
+    assert status == 422 and "TimeoutError: the knowledge base was silent" in json.loads(answer)["error"]
+
+
+@pytest.mark.parametrize(("port", "status"), [(80, 200), (5055, 403)])
+def test_usual_port_may_be_left_out(
+    server: LiveServer, port: int, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = server.server_address
+    monkeypatch.setattr(server, "server_address", (address[0], port))
+    connection = http.client.HTTPConnection(*address, timeout=10)
+    connection.request("GET", "/", headers={"Host": "localhost"})
+    assert connection.getresponse().status == status
+    connection.close()
 
 
 def test_other_paths_and_methods_are_refused(server: LiveServer) -> None:
