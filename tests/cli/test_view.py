@@ -77,7 +77,12 @@ def test_served_page_ends_cleanly(tmp_path: Path, tiny_base: Path) -> None:
         "--port",
         "0",
     ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+
+    def interruptible() -> None:
+        # What runs in the background of a shell ignores the signal, and so would all that it starts.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible) as process:
         assert process.stderr is not None
         address = None
         for line in process.stderr:
