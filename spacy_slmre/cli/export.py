@@ -68,6 +68,7 @@ def export_command(
     """
     with failing_clearly():
         from spacy_slmre.exports import ExportSettings, export, read_documents
+        from spacy_slmre.exports.files import check_inputs
 
         settings = ExportSettings(
             merge=merge,
@@ -78,6 +79,7 @@ def export_command(
             model=model,
             lang=lang,
         )
+        check_inputs(output, inputs)
         documents = _shown(read_documents(inputs, sys.stdin.buffer, attr=attr))
         counts = export(documents, output, format, settings, overwrite=overwrite)
         kept = f"{counts.written} relations" + (" after merging" if merge else "")
