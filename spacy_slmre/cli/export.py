@@ -50,7 +50,10 @@ def export_command(
     base: Annotated[str, typer.Option(help="Of RDF: the IRI that all others begin with.")] = "urn:slmre:",
     properties: Annotated[
         Path | None,
-        typer.Option(help="Of RDF: JSON file of properties by label: IRIs, or Wikidata's numbers (P19)."),
+        typer.Option(
+            help="Of RDF: JSON file of properties by label: IRIs, or Wikidata's numbers (P19). They come "
+            "before those that labels of the general schema have."
+        ),
     ] = None,
     model: Annotated[str, typer.Option(help="What found the relations, where the input does not say.")] = "",
     attr: Annotated[
