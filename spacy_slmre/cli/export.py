@@ -50,7 +50,10 @@ def export_command(
     base: Annotated[str, typer.Option(help="Of RDF: the IRI that all others begin with.")] = "urn:slmre:",
     properties: Annotated[
         Path | None,
-        typer.Option(help="Of RDF: JSON file of properties by label: IRIs, or Wikidata's numbers (P19)."),
+        typer.Option(
+            help="Of RDF: JSON file of properties by label: IRIs, or Wikidata's numbers (P19). They come "
+            "before those that labels of the general schema have."
+        ),
     ] = None,
     model: Annotated[str, typer.Option(help="What found the relations, where the input does not say.")] = "",
     attr: Annotated[
@@ -68,6 +71,7 @@ def export_command(
     """
     with failing_clearly():
         from spacy_slmre.exports import ExportSettings, export, read_documents
+        from spacy_slmre.exports.files import check_inputs
 
         settings = ExportSettings(
             merge=merge,
@@ -78,6 +82,7 @@ def export_command(
             model=model,
             lang=lang,
         )
+        check_inputs(output, inputs)
         documents = _shown(read_documents(inputs, sys.stdin.buffer, attr=attr))
         counts = export(documents, output, format, settings, overwrite=overwrite)
         kept = f"{counts.written} relations" + (" after merging" if merge else "")

@@ -61,7 +61,7 @@ def view_command(
     """Draw relations on one HTML page that needs no network, or try a pipeline on a local page."""
     with failing_clearly():
         from spacy_slmre.exports import ExportError, read_documents
-        from spacy_slmre.exports.files import aside
+        from spacy_slmre.exports.files import aside, check_inputs
         from spacy_slmre.visual.options import ViewOptions
         from spacy_slmre.visual.rendering import render
 
@@ -86,6 +86,7 @@ def view_command(
             )
         if output.suffix not in (".html", ".htm"):
             raise ExportError(f"The output {output} must end with .html.")
+        check_inputs(output, inputs)
         with aside(output, overwrite=overwrite) as path:
             documents = list(read_documents(inputs, sys.stdin.buffer, attr=attr))
             html = render(documents, style, page=True, jupyter=False, options=vars(options))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +29,8 @@ def aside(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     if output.exists() and not overwrite:
         raise ExportError(f"The output {output} is there already: give --overwrite to replace it.")
+    if output.exists() and not (output.is_file() or output.is_dir()):
+        raise ExportError(f"The output {output} is neither a file nor a folder: it will not be replaced.")
     if output.is_dir() and (others := {child.name for child in output.iterdir()} - FOLDER):
         raise ExportError(
             f"The folder {output} holds more than an export ({min(others)}): it will not be replaced."
@@ -43,9 +45,30 @@ def aside(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield new
         if output.is_dir():
-            os.replace(
-                output, folder / "replaced"
-            )  # a folder that holds files cannot be replaced in one step
-        os.replace(new, output)
+            # A folder that holds files cannot be replaced in one step.
+            old = folder / "replaced"
+            os.replace(output, old)
+            try:
+                os.replace(new, output)
+            except BaseException:
+                os.replace(old, output)
+                raise
+        else:
+            os.replace(new, output)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_inputs(output: Path, inputs: Iterable[str]) -> None:
+    """Raise an error where an output would replace what it is made of.
+
+    Raises:
+        ExportError: It is one of the inputs, or a `.spacy` file in a folder that is one.
+    """
+    place = output.resolve()
+    for source in inputs:
+        if source == "-":
+            continue
+        origin = Path(source).resolve()
+        if place == origin or (place.suffix == ".spacy" and origin in place.parents):
+            raise ExportError(f"The output {output} is an input too ({source}): give another name.")

@@ -33,7 +33,8 @@ class ExportSettings:
         min_score: Leave out relations with a lower score.
         labels: Leave out relations with another label; none leaves out nothing.
         base: Of RDF: the IRI that all others begin with.
-        properties: Of RDF: properties of labels, as whole IRIs or Wikidata's numbers (P19).
+        properties: Of RDF: properties of labels, as whole IRIs or Wikidata's numbers (P19);
+            they come before those that labels of the general schema have.
         model: What found the relations, where the documents do not say.
         lang: Of `rel`: language of the tokenizer.
 

@@ -11,13 +11,15 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from spacy_slmre.exports.documents import DEFAULT_BASE, Argument, ExportError
 from spacy_slmre.exports.edges import Edge, Node, Source
+from spacy_slmre.schema import LabelSchema
 
 if TYPE_CHECKING:
     import rdflib
@@ -59,7 +61,7 @@ class Vocabulary:
     Attributes:
         base: The IRI that all others begin with, unless they are Wikidata's or given.
         properties: Properties of labels: whole IRIs or Wikidata's numbers (P19). A label that is such a
-            number needs none.
+            number needs none, and for others they come before `default_properties`.
 
     Raises:
         ExportError: The base or a property is no IRI.
@@ -91,7 +93,7 @@ class Vocabulary:
 
     def property(self, label: str) -> str:
         """The property of a label."""
-        iri = self.properties.get(label, label)
+        iri = self.properties.get(label) or default_properties().get(label, label)
         if re.fullmatch(r"P[1-9]\d*", iri):
             return WIKIDATA_PROPERTY + iri
         return iri if label in self.properties else f"{self.base}relation/{_quoted(label)}"
@@ -120,6 +122,14 @@ class Vocabulary:
         if node.kb_id:
             return self.identified(node.kb_id)
         return f"{self.base}entity/{_quoted(node.key)}"
+
+
+@cache
+def default_properties() -> dict[str, str]:
+    """Wikidata's numbers of the labels of the general schema that are the names of its properties."""
+    table = json.loads((files("spacy_slmre") / "corpora" / "labels" / "wikidata.json").read_text("utf-8"))
+    numbers = {name: number for number, (name, _) in table.items()}
+    return {name: numbers[name] for name in LabelSchema.general().names if name in numbers}
 
 
 def describe(edges: Iterable[Edge], vocabulary: Vocabulary, *, merged: bool) -> Iterator[Description]:

@@ -75,6 +75,7 @@ def test_bad_input_says_what_to_do_and_loses_nothing(source: Path, tmp_path: Pat
         ((source, "-o", tmp_path / "x.txt"), "tells no format"),
         ((source, "-o", tmp_path / "x.txt", "-f", "xml"), 'Unknown format "xml": use one of jsonl, csv'),
         ((source, "-o", kept), "give --overwrite"),
+        ((source, "-o", source, "--overwrite"), "is an input too"),
         ((source, "-o", source / "x.csv"), "cannot be written"),
         ((tmp_path / "no.jsonl", "-o", tmp_path / "x.csv"), "no.jsonl does not exist"),
         ((tmp_path / "bad.json", "-o", tmp_path / "x.csv"), "the ending tells no format"),

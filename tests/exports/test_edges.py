@@ -5,7 +5,7 @@ import pytest
 from spacy_slmre.exports import ExportError, RelationDocument, make_edges, merge_edges
 from spacy_slmre.exports.documents import Argument, FoundRelation
 from spacy_slmre.exports.edges import entity_key, joined_key, mention_node
-from spacy_slmre.exports.rdf import Vocabulary
+from spacy_slmre.exports.rdf import Vocabulary, default_properties
 from tests.relation_documents import make_document
 
 
@@ -83,6 +83,14 @@ def test_property_iris() -> None:
     assert vocabulary.property("born in>") == "https://example.org/relation/born%20in%3E"
     assert vocabulary.identified("Q42") == "http://www.wikidata.org/entity/Q42"
     assert vocabulary.identified("javascript:alert(1)").startswith("https://example.org/id/")
+
+
+def test_general_labels_have_properties_of_wikidata() -> None:
+    assert len(default_properties()) == 17
+    assert Vocabulary().property("place of birth") == "http://www.wikidata.org/prop/direct/P19"
+    own = Vocabulary(properties={"place of birth": "https://schema.org/birthPlace"})
+    assert own.property("place of birth") == "https://schema.org/birthPlace"
+    assert Vocabulary().property("parent") == "urn:slmre:relation/parent"
 
 
 @pytest.mark.parametrize("base", ["example.org/", "https://example.org", "https://a b/", "https://a<b>/", ""])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import colorsys
 import json
 import re
 import sys
@@ -15,6 +16,7 @@ from spacy import displacy
 import spacy_slmre
 from spacy_slmre.exports import ExportError, RelationDocument
 from spacy_slmre.relations import install_extensions
+from spacy_slmre.visual.rendering import template
 from tests.relation_documents import HOSTILE, hostile_document, make_document
 
 DOCUMENT = make_document(
@@ -161,3 +163,23 @@ def test_templates_ship() -> None:
 def test_argument_of_white_space_stays_in_the_table(style: str) -> None:
     document = make_document("a", ["Ann", "  "], ["PER", ""], [(0, 1, "saw nothing", 0.9)])
     assert "saw nothing" in (spacy_slmre.render(document, style=style, page=True) or "")
+
+
+def _luminance(red: float, green: float, blue: float) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_labels_and_errors_are_readable_on_both_grounds() -> None:
+    css = template("style.css").render()
+    for rule in re.findall(r"--ground: [^}]*", css):
+        values = dict(re.findall(r"--(\w+): ([^;]+);", rule))
+        hexed = {
+            name: _luminance(*(int(values[name][i : i + 2], 16) / 255 for i in (1, 3, 5)))
+            for name in ("ground", "failed")
+        }
+        light = float(values["light"].rstrip("%")) / 100
+        texts = [_luminance(*colorsys.hls_to_rgb(hue / 360, light, 0.62)) for hue in range(360)]
+        for text in (*texts, hexed["failed"]):
+            low, high = sorted((text, hexed["ground"]))
+            assert (high + 0.05) / (low + 0.05) >= 4.5
