@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_examples_run(tmp_path: Path, real_base: str) -> None:
     (tmp_path / "session.py").write_text("\n".join(blocks("python")), encoding="utf-8")
     for folder in ("assets", "configs"):
