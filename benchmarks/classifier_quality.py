@@ -20,7 +20,7 @@ from rich.table import Table
 
 from spacy_slmre.classifier_runs import read_run, train_classifier
 from spacy_slmre.cli.evaluate import evaluate_on_gold
-from spacy_slmre.corpora.shards import write_aside
+from spacy_slmre.files import write_aside
 
 CONFIG = Path(__file__).parent.parent / "configs" / "rel_classifier_cpu.cfg"
 # What differs from the config, by benchmark.

@@ -20,8 +20,9 @@ from spacy.util import registry
 
 from spacy_slmre.corpora.benchmark import get_benchmark
 from spacy_slmre.corpora.readers import Reader
-from spacy_slmre.corpora.shards import corpus_files, file_hash, replace_folder
+from spacy_slmre.corpora.shards import corpus_files, file_hash
 from spacy_slmre.corpora.sources import CorpusError
+from spacy_slmre.files import replace_folder
 from spacy_slmre.pipeline.calibrating import calibrate
 from spacy_slmre.pipeline.relation_pipe import RelationPipe
 from spacy_slmre.relations import PAIRS

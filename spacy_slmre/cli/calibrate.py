@@ -41,7 +41,7 @@ def calibrate_command(
     """
     from spacy_slmre.cli.pipelines import load_pipeline, relation_component
     from spacy_slmre.corpora.readers import relation_corpus
-    from spacy_slmre.corpora.shards import replace_folder
+    from spacy_slmre.files import replace_folder
     from spacy_slmre.pipeline.calibrating import calibrate
 
     if output is not None and output.exists():

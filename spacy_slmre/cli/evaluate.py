@@ -37,7 +37,7 @@ def evaluate_command(
     from rich.table import Table
 
     from spacy_slmre.cli.pipelines import load_pipeline
-    from spacy_slmre.corpora.shards import write_aside
+    from spacy_slmre.files import write_aside
 
     if pairs not in ("annotated", "proposed"):
         raise ValueError(f'--pairs {pairs}: use "annotated" or "proposed".')

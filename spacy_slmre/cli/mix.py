@@ -25,7 +25,7 @@ def mix_cli(
     from rich.table import Table
 
     from spacy_slmre.corpora.mixtures import Mixture, make_manifest
-    from spacy_slmre.corpora.shards import write_aside
+    from spacy_slmre.files import write_aside
 
     mixture = Mixture.from_file(config)
     console = Console()

@@ -82,7 +82,7 @@ def evaluate_classifier_command(
 
     from spacy_slmre.cli.evaluate import evaluate_on_gold
     from spacy_slmre.cli.pipelines import load_pipeline
-    from spacy_slmre.corpora.shards import write_aside
+    from spacy_slmre.files import write_aside
 
     table = Table("benchmark", "pairs", "precision", "recall", "micro-F1", "macro-F1")
 

@@ -14,9 +14,10 @@ import spacy
 from spacy_slmre.corpora.benchmark import Benchmark, all_benchmarks, get_benchmark
 from spacy_slmre.corpora.documents import make_doc
 from spacy_slmre.corpora.records import Reject
-from spacy_slmre.corpora.shards import SHARD_SIZE, ShardWriter, file_hash, write_aside
+from spacy_slmre.corpora.shards import SHARD_SIZE, ShardWriter, file_hash
 from spacy_slmre.corpora.sources import CorpusError
 from spacy_slmre.corpora.summary import Summary
+from spacy_slmre.files import write_aside
 from spacy_slmre.relations import install_extensions
 
 # A vocabulary grows with every new word; beyond this, the next shard begins with a fresh one.

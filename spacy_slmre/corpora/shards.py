@@ -144,29 +144,6 @@ def read_user_data(path: str | Path) -> Iterator[dict[Any, Any]]:
             yield _unpack(data)
 
 
-def replace_folder(aside: Path, target: Path) -> None:
-    """Put a complete folder in the place of another one, which is kept until then; both on one disk."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    aside.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def write_aside(path: str | Path, text: str) -> None:
-    """Write a text file that is complete or absent."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def file_hash(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with Path(path).open("rb") as file:

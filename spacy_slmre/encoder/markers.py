@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from transformers import PreTrainedTokenizerFast
 
@@ -79,7 +80,7 @@ class Markers:
         }
         self._spelt: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
 
-    @property
+    @cached_property
     def room(self) -> int:
         """Most tokens that special tokens and both arguments' markers take."""
         if self.style != "punctuation":

@@ -13,13 +13,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from thinc.api import Model, Optimizer
+from thinc.api import Optimizer
 
 from spacy_slmre.encoder import storage
 from spacy_slmre.encoder.loading import load_encoder, locate_encoder
 from spacy_slmre.encoder.markers import MarkedText, Markers
 from spacy_slmre.encoder.network import RelationNetwork
 from spacy_slmre.encoder.settings import EncoderSettings
+from spacy_slmre.files import read_files, write_files
 from spacy_slmre.instances import RelationInstance, contexts_of, shorten
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm.loading import ModelError, resolve_device, resolve_dtype
@@ -48,7 +49,7 @@ class EncoderClassifier:
         """The labels of the head, in the order of its outputs."""
         self.types: tuple[str, ...] = trained.types if trained else ()
         """The mapped entity types that were there in training."""
-        self._thinc: Model | None = None
+        self._shim: TorchShim | None = None
         self._markers: Markers | None = None
         self._serving: Predictor | None = None
 
@@ -60,7 +61,7 @@ class EncoderClassifier:
     @property
     def is_loaded(self) -> bool:
         """Whether the weights are in memory."""
-        return self._thinc is not None
+        return self._shim is not None
 
     @property
     def is_trained(self) -> bool:
@@ -76,7 +77,7 @@ class EncoderClassifier:
             ModelError: There was no training, or the saved weights are damaged.
         """
         with self._lock:
-            if self._thinc is None:
+            if self._shim is None:
                 if self._trained is None:
                     raise ModelError(
                         "This encoder has no label head yet: train it with `spacy train` (see configs/"
@@ -84,8 +85,8 @@ class EncoderClassifier:
                         "pipeline."
                     )
                 built = self._build(self._trained.folder, self.labels, self.types, weights=False)
-                storage.load_weights(built[0].shims[0]._model, self._trained)
-                self._thinc, self._markers = built
+                storage.load_weights(built[0]._model, self._trained)
+                self._shim, self._markers = built
         return self
 
     def start(self, labels: Iterable[str], types: Iterable[str]) -> None:
@@ -101,14 +102,14 @@ class EncoderClassifier:
         with self._lock:
             folder = locate_encoder(self.settings.base, self.settings.revision)
             names, kinds = tuple(labels), tuple(sorted(set(types)))
-            self._thinc, self._markers = self._build(folder, names, kinds, weights=True)
+            self._shim, self._markers = self._build(folder, names, kinds, weights=True)
             # Only now: a model that cannot be had leaves the one that there is as it was.
             self.labels, self.types = names, kinds
             self._trained = self._serving = None
 
     def _build(
         self, folder: Path, labels: Sequence[str], types: Sequence[str], *, weights: bool
-    ) -> tuple[Model, Markers]:
+    ) -> tuple[TorchShim, Markers]:
         # Weights made under somebody's inference mode could never be trained.
         with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
@@ -126,7 +127,7 @@ class EncoderClassifier:
                 network.freeze(self.settings.frozen_layers)
             network.to(resolve_device(self.settings.device)).eval()
         shim = TorchShim(network, learn_rate_of=self._learn_rate_of)
-        return Model("encoder_classifier", _forward, shims=[shim]), markers
+        return shim, markers
 
     def _learn_rate_of(self, parameter: str) -> float:
         return 1.0 if parameter.startswith("encoder.") else self.settings.head_learn_rate
@@ -135,8 +136,8 @@ class EncoderClassifier:
     def network(self) -> RelationNetwork:
         """The network in float32."""
         self.load()
-        assert self._thinc is not None
-        return self._thinc.shims[0]._model
+        assert self._shim is not None
+        return self._shim._model
 
     @property
     def markers(self) -> Markers:
@@ -181,10 +182,10 @@ class EncoderClassifier:
             apart than that.
         """
         with self._lock:
-            limit = min(max_context_tokens, self._most_tokens() - self.markers.room)
+            limit = min(max_context_tokens, self.network.most_tokens - self.markers.room)
             if limit < 1:
                 raise ModelError(
-                    f"The encoder reads {self._most_tokens()} tokens, of which markers take "
+                    f"The encoder reads {self.network.most_tokens} tokens, of which markers take "
                     f"{self.markers.room}: nothing is left for a text. Take another encoder, or other "
                     "markers."
                 )
@@ -194,17 +195,6 @@ class EncoderClassifier:
                 count_tokens=lambda contexts: [len(ids) for ids, _ in self.markers.tokenize(contexts)],
                 offsets_of=lambda context: self.markers.tokenize([context])[0][1],
             )
-
-    def _most_tokens(self) -> int:
-        """How many tokens the encoder reads."""
-        encoder = self.network.encoder
-        positions = int(getattr(encoder.config, "max_position_embeddings", None) or 2**31)
-        # RoBERTa's positions begin behind that of the padding.
-        for name, module in encoder.named_modules():
-            padding = getattr(module, "padding_idx", None)
-            if name.endswith("position_embeddings") and padding is not None:
-                positions -= padding + 1
-        return positions
 
     # -- computing ---------------------------------------------------------------------------------
 
@@ -275,7 +265,7 @@ class EncoderClassifier:
         self, rows: Sequence[int], marked: Sequence[MarkedText], instances: Sequence[RelationInstance]
     ) -> tuple[torch.Tensor, ...]:
         longest = max(len(marked[row].tokens) for row in rows)
-        length = max(longest, min(_rounded(longest), self._most_tokens()))
+        length = max(longest, min(_rounded(longest), self.network.most_tokens))
         tokens = np.full((len(rows), length), self.markers.tokenizer.pad_token_id or 0, dtype=np.int64)
         mask = np.zeros((len(rows), length), dtype=np.int64)
         for n, row in enumerate(rows):
@@ -353,8 +343,8 @@ class EncoderClassifier:
     def finish_update(self, optimizer: Optimizer) -> None:
         """Let the optimizer use the gradients, and clear them."""
         with self._lock:
-            if self._thinc is not None:
-                self._thinc.finish_update(optimizer)
+            if self._shim is not None:
+                self._shim.finish_update(optimizer)
                 self._trained = self._serving = None
 
     def _autocast(self, device: torch.device) -> AbstractContextManager:
@@ -415,11 +405,7 @@ class EncoderClassifier:
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name) / "model"
                 self.save(folder, embed=True)
-                files = {
-                    file.relative_to(folder).as_posix(): file.read_bytes()
-                    for file in sorted(folder.rglob("*"))
-                    if file.is_file()
-                }
+                files = read_files(folder)
         return {"settings": self.settings, "files": files}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -427,10 +413,7 @@ class EncoderClassifier:
         if not state["files"]:
             return
         with tempfile.TemporaryDirectory() as name:
-            for path, content in state["files"].items():
-                file = Path(name) / path
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(content)
+            write_files(Path(name), state["files"])
             restored = self.restore(Path(name), temporary=True)
         lock = self._lock
         self.__dict__.update(restored.__dict__)
@@ -452,11 +435,6 @@ def _torch_predictor(network: RelationNetwork, dtype_setting: str) -> Predictor:
             return serving(*inputs).float()
 
     return predict
-
-
-def _forward(model: Model, inputs: Any, is_train: bool) -> tuple[Any, Callable]:
-    output, backprop = model.shims[0](inputs, is_train)
-    return output, backprop
 
 
 def _rounded(length: int) -> int:

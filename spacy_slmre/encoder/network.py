@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -38,6 +39,17 @@ class RelationNetwork(nn.Module):
         for layer in (self.dense, self.output):
             nn.init.normal_(layer.weight, std=spread)
             nn.init.zeros_(layer.bias)
+
+    @cached_property
+    def most_tokens(self) -> int:
+        """How many tokens the encoder reads."""
+        positions = int(getattr(self.encoder.config, "max_position_embeddings", None) or 2**31)
+        # RoBERTa's positions begin behind that of the padding.
+        for name, module in self.encoder.named_modules():
+            padding = getattr(module, "padding_idx", None)
+            if name.endswith("position_embeddings") and padding is not None:
+                positions -= padding + 1
+        return positions
 
     def forward(
         self,

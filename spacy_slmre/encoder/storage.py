@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from spacy_slmre.encoder.network import RelationNetwork
 from spacy_slmre.encoder.settings import EncoderSettings
+from spacy_slmre.files import replace_folder
 from spacy_slmre.slm.loading import ModelError, check_folder, quiet_loading
 from spacy_slmre.torch_shim import tensors_of
 
@@ -96,9 +97,7 @@ def write(
             "shape": {name: getattr(settings, name) for name in SHAPE},
         }
         (aside / MODEL_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
-        if folder.exists():
-            folder.rename(Path(name) / "old")
-        aside.rename(folder)
+        replace_folder(aside, folder)
 
 
 def read(folder: Path) -> StoredEncoder | None:

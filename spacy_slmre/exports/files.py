@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spacy_slmre.exports.documents import ExportError
+from spacy_slmre.files import replace_folder
 
 FOLDER = {"nodes.csv", "relationships.csv"}
 """Files of an export that is a folder."""
@@ -45,14 +46,7 @@ def aside(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield new
         if output.is_dir():
-            # A folder that holds files cannot be replaced in one step.
-            old = folder / "replaced"
-            os.replace(output, old)
-            try:
-                os.replace(new, output)
-            except BaseException:
-                os.replace(old, output)
-                raise
+            replace_folder(new, output)
         else:
             os.replace(new, output)
     finally:

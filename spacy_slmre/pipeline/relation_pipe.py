@@ -22,6 +22,7 @@ from spacy.vocab import Vocab
 
 from spacy_slmre.calibration import tempered
 from spacy_slmre.candidates import CandidateGenerator
+from spacy_slmre.files import read_files, write_files
 from spacy_slmre.instances import RelationInstance, make_instances
 from spacy_slmre.pipeline.labelled import gold_labels, labels_in
 from spacy_slmre.pipeline.learning_pipe import LearningPipe
@@ -415,25 +416,14 @@ class RelationPipe(LearningPipe):
 
     def _model_to_bytes(self) -> bytes:
         with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
+            folder = Path(name) / "model"
             self.model.save(folder, embed=self.weights == "embed")
-            files = sorted(file for file in folder.rglob("*") if file.is_file())
-            return srsly.msgpack_dumps(
-                {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
-            )
+            return srsly.msgpack_dumps(read_files(folder))
 
     def _model_from_bytes(self, data: bytes) -> None:
         with tempfile.TemporaryDirectory() as name:
-            folder = Path(name).resolve()
-            for path, content in srsly.msgpack_loads(data).items():
-                target = (folder / path).resolve()
-                if not target.is_relative_to(folder):
-                    raise ValueError(
-                        f'The bytes name a file outside the pipeline ("{path}"): they are damaged.'
-                    )
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content)
-            self.model = self.model.restore(folder, temporary=True)
+            write_files(Path(name), srsly.msgpack_loads(data))
+            self.model = self.model.restore(Path(name), temporary=True)
 
     def _state(self) -> dict[str, Any]:
         return {

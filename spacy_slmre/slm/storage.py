@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from spacy_slmre.files import replace_folder
 from spacy_slmre.slm import loading
 from spacy_slmre.slm.adapter import Adapter
 from spacy_slmre.slm.loading import MODEL_FILES, ORIGIN_FILE, BaseIdentity, ModelError
@@ -85,9 +86,7 @@ def write(
             "configured": dict(configured),
         }
         (aside / MODEL_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
-        if folder.exists():
-            folder.rename(Path(name) / "old")
-        aside.rename(folder)
+        replace_folder(aside, folder)
 
 
 def read(folder: Path) -> StoredModel:

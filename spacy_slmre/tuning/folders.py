@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from spacy_slmre.corpora.shards import replace_folder, write_aside
+from spacy_slmre.files import replace_folder, write_aside
 from spacy_slmre.slm.tuning_settings import TuningError
 
 RUN_FILE = "run.json"

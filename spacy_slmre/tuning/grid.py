@@ -14,7 +14,7 @@ from typing import Any
 
 from confection import Config
 
-from spacy_slmre.corpora.shards import write_aside
+from spacy_slmre.files import write_aside
 from spacy_slmre.slm.tuning_settings import TuningError
 from spacy_slmre.tuning.run import METRICS_FILE
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from spacy.tokens import Doc, DocBin
 
-from spacy_slmre.corpora.shards import ShardWriter, corpus_files, read_docs, read_user_data, write_aside
+from spacy_slmre.corpora.shards import ShardWriter, corpus_files, read_docs, read_user_data
 from spacy_slmre.corpora.sources import CorpusError
+from spacy_slmre.files import write_aside
 
 
 def make_docs(nlp, count):
