@@ -10,6 +10,7 @@ context.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,9 +78,7 @@ class PromptStyle:
                 for part in PARTS
             }
         except OSError as error:
-            raise ValueError(
-                f"model.templates: {error.filename} cannot be read ({error.strerror})."
-            ) from error
+            raise ValueError(f"templates: {error.filename} cannot be read ({error.strerror}).") from error
         return cls(templates=templates, **settings)
 
     def to_dict(self) -> dict[str, Any]:
@@ -246,12 +245,36 @@ class PromptBuilder:
         return self.tokenizer(text, add_special_tokens=bare)["input_ids"]
 
 
+def read_demonstrations(path: Path) -> tuple[dict[str, Any], ...]:
+    """Labelled instances from JSONL.
+
+    Raises:
+        ValueError: The file cannot be read, or a line is no labelled instance.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ValueError(f'demonstrations = "{path}" cannot be read: {error.strerror}.') from error
+    demonstrations = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            instance = RelationInstance.from_dict(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from error
+        if not instance.label:
+            raise ValueError(f'{path}:{number}: a demonstration needs a "label".')
+        demonstrations.append(instance.to_dict())
+    return tuple(demonstrations)
+
+
 def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
     """Messages in the words of a model's chat template, without thinking, up to where the model answers.
 
     Args:
         tokenizer: Has the template.
-        messages: Each with "role" and "content"; the first has the role "system", the next "user".
+        messages: Each with "role" and "content".
     """
 
     def render(told: Sequence[Mapping[str, str]]) -> str:
@@ -266,6 +289,8 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[s
     try:
         return render(messages)
     except TemplateError:
+        if len(messages) < 2 or messages[0]["role"] != "system":
+            raise
         # Some models know no system turn: the first user turn begins with the instruction.
         system, first, *rest = messages
         return render([{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest])
