@@ -48,10 +48,12 @@ class Estimate:
             f"about {self.input_tokens:,} tokens in, {self.output_tokens:,} out ({self.counted_by}; what a "
             "model thinks or writes beyond a label comes on top)"
         )
-        if self.cost is not None:
-            lines.append(f"about {self.cost:,.2f} US dollars")
-        else:
+        if self.cost is None:
             lines.append("cost unknown: the config has no model.input_price and model.output_price")
+        elif 0 < self.cost < 0.01:
+            lines.append("less than 0.01 US dollars")
+        else:
+            lines.append(f"about {self.cost:,.2f} US dollars")
         return "\n".join(lines)
 
 

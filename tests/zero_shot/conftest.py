@@ -16,7 +16,7 @@ Reply = tuple[int, dict[str, str], bytes]
 
 
 class ChatServer:
-    """Speaks both APIs on this machine; `answer` says what the model writes, `script` what goes wrong first."""
+    """Speaks both APIs on this machine: `answer` says what the model writes, `script` what goes wrong."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
@@ -87,7 +87,11 @@ class ChatServer:
 
 def failure(status: int, message: str = "", kind: str = "", **headers: str) -> Reply:
     error = {"error": {"message": message, "type": kind, "code": kind}}
-    return status, {name.replace("_", "-"): value for name, value in headers.items()}, json.dumps(error).encode()
+    return (
+        status,
+        {name.replace("_", "-"): value for name, value in headers.items()},
+        json.dumps(error).encode(),
+    )
 
 
 @pytest.fixture

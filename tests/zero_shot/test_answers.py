@@ -13,7 +13,11 @@ from spacy_slmre.zero_shot.chat import ChatPrompt, Unanswered, chat_prompts, est
 SCHEMA = LabelSchema.from_dict(
     {
         "labels": [
-            {"name": "per:city_of_birth", "wording": "city of birth", "definition": "the head was born there"},
+            {
+                "name": "per:city_of_birth",
+                "wording": "city of birth",
+                "definition": "the head was born there",
+            },
             {"name": "P108", "wording": "employer"},
             {"name": "Entity", "wording": "entity"},
             {"name": "ENTITY", "wording": "whole"},

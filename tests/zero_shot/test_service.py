@@ -196,7 +196,10 @@ def test_too_long_prompts_are_not_sent(server: ChatServer) -> None:
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (failure(401, "bad key"), r"401: bad key\nThe service did not let us in. Sent was the key in \$TEST_KEY"),
+        (
+            failure(401, "bad key"),
+            r"401: bad key\nThe service did not let us in. Sent was the key in \$TEST_KEY",
+        ),
         (failure(403, "not you"), "did not let us in"),
         (failure(404, "no such model"), "no such model\nCheck model.endpoint and model.name"),
         (failure(429, "You exceeded your quota", "insufficient_quota"), "no credit left"),
@@ -215,7 +218,7 @@ def test_what_concerns_every_prompt_ends_the_run(server: ChatServer, broken, mes
 def test_many_failures_in_a_row_end_the_run(server: ChatServer) -> None:
     server.always = failure(500, "down")
     prompts = [[prompt(f"{n}") for n in range(30)]]
-    with pytest.raises(ServiceError, match="last 5 prompts got no answer.*500: down"):
+    with pytest.raises(ServiceError, match=r"last 5 prompts got no answer.*500: down"):
         model(server, most_failures=5, tries=1, concurrency=2)(prompts)
     assert len(server.requests) < 12
     answers = model(server, most_failures=None, tries=1)(prompts)
