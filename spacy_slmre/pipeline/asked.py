@@ -24,6 +24,7 @@ class Asked:
         doc: The document.
         pairs: Its candidate pairs that fit.
         instances: The instance of each.
+        shortened: Whether that has a part of the context only.
         typed: Whether a pair may only have labels that the schema allows for its entity types.
         report: Numbers of pairs considered, scored, shortened, and skipped by reason.
     """
@@ -31,6 +32,7 @@ class Asked:
     doc: Doc
     pairs: list[tuple[Span, Span]]
     instances: list[RelationInstance]
+    shortened: list[bool]
     typed: bool
     report: dict[str, Any]
 
@@ -40,17 +42,22 @@ def ask(doc: Doc, propose: CandidateGenerator, schema: LabelSchema, fit: Fit) ->
     candidates = propose(doc, schema)
     instances = make_instances(doc, candidates.pairs, schema)
     fitting = fit(instances)
-    kept = [(pair, fit) for pair, fit in zip(candidates.pairs, fitting, strict=True) if fit is not None]
+    kept = [
+        (pair, fit, fit is not whole)
+        for pair, fit, whole in zip(candidates.pairs, fitting, instances, strict=True)
+        if fit is not None
+    ]
     skipped = dict(candidates.skipped)
     if too_long := len(instances) - len(kept):
         skipped["too_long"] = too_long
     report = {
         "considered": candidates.considered,
         "scored": len(kept),
-        "shortened": sum(fit not in (None, whole) for fit, whole in zip(fitting, instances, strict=True)),
+        "shortened": sum(shortened for *_, shortened in kept),
         "skipped": skipped,
     }
-    return Asked(doc, [pair for pair, _ in kept], [fit for _, fit in kept], candidates.typed, report)
+    pairs, fits, shortened = ([one[part] for one in kept] for part in range(3))
+    return Asked(doc, pairs, fits, shortened, candidates.typed, report)  # type: ignore[arg-type]
 
 
 def describe_cuts(report: Mapping[str, Any], report_name: str) -> str | None:

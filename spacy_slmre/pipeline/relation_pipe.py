@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from spacy.vocab import Vocab
 from spacy_slmre.calibration import tempered
 from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.files import read_files, write_files
-from spacy_slmre.instances import RelationInstance
 from spacy_slmre.pipeline.asked import Asked, ask, describe_cuts
 from spacy_slmre.pipeline.labelled import gold_labels, settle_schema
 from spacy_slmre.pipeline.learning_pipe import LearningPipe
@@ -37,6 +37,23 @@ from spacy_slmre.relations import (
     write_report,
 )
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, UnreadSchema
+
+
+@dataclass(frozen=True, slots=True)
+class RankedPair:
+    """A candidate pair and what the model says of it.
+
+    Attributes:
+        head: The head.
+        tail: The tail.
+        labels: The most probable labels, negative one included, with their probabilities, best first.
+        shortened: Whether the model saw a part of the context only.
+    """
+
+    head: Span
+    tail: Span
+    labels: tuple[tuple[str, float], ...]
+    shortened: bool
 
 
 class RelationPipe(LearningPipe):
@@ -254,8 +271,7 @@ class RelationPipe(LearningPipe):
 
     def _annotate(self, asked: Sequence[Asked]) -> None:
         """Label all instances together and write the records; no document is written if one fails."""
-        instances = [instance for one in asked for instance in one.instances]
-        columns, log_probs = self._best(instances, self._allowed(asked))
+        columns, log_probs = self._best(asked)
         start = 0
         results = []
         for one in asked:
@@ -271,16 +287,48 @@ class RelationPipe(LearningPipe):
             write_report(one.doc, one.report, self.attr)
             self._warn(one.report)
 
-    def _best(
-        self, instances: Sequence[RelationInstance], allowed: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The most probable (allowed) label of each instance: columns and log-probabilities, (n, 1) each."""
+    def rank(self, docs: Iterable[Doc], k: int = 1) -> list[list[RankedPair]]:
+        """What the model says of each candidate pair, for one who wants more than the relations.
+
+        Args:
+            docs: Documents, which stay as they are.
+            k: How many labels of each pair.
+
+        Returns:
+            For each document its pairs; those that the model cannot read in full length or shortened are
+            not among them.
+        """
+        self.ready()
+        asked = [self._ask(doc) for doc in docs]
+        columns, log_probs = self._best(asked, k)
+        ranked, row = [], 0
+        for one in asked:
+            pairs = []
+            for (head, tail), shortened in zip(one.pairs, one.shortened, strict=True):
+                labels = zip(columns[row].tolist(), np.exp(log_probs[row]).tolist(), strict=True)
+                named = tuple((self.schema.names[column], score) for column, score in labels if score > 0)
+                pairs.append(RankedPair(head, tail, named, shortened))
+                row += 1
+            ranked.append(pairs)
+        return ranked
+
+    def accepts(self, label: str, score: float) -> bool:
+        """Whether a pair's most probable label is written as a relation."""
+        return label != self.schema.negative_label and score >= self.label_thresholds.get(
+            label, self.threshold
+        )
+
+    def _best(self, asked: Sequence[Asked], k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The most probable (allowed) labels of each instance: columns and log-probabilities, (n, k) each."""
+        instances = [instance for one in asked for instance in one.instances]
+        allowed = self._allowed(asked)
+        k = min(k, len(self.schema.labels))
         if self.temperature == 1.0:
-            return self.model.best(instances, self.schema, 1, allowed)
+            return self.model.best(instances, self.schema, k, allowed)
         log_probs = tempered(self.model.log_probs(instances, self.schema), self.temperature)
         if allowed is not None:
             log_probs = np.where(allowed, log_probs, -np.inf)
-        columns = log_probs.argmax(axis=1)[:, None]
+        columns = np.argsort(-log_probs, axis=1, kind="stable")[:, :k]
         return columns, np.take_along_axis(log_probs, columns, axis=1)
 
     def _allowed(self, asked: Sequence[Asked]) -> np.ndarray | None:
@@ -299,9 +347,7 @@ class RelationPipe(LearningPipe):
 
     def _decide(self, doc: Doc, pair: tuple[Span, Span], column: int, log_prob: float) -> Record | None:
         label, score = self.schema.names[column], float(np.exp(log_prob))
-        if log_prob == -np.inf:  # the types allow no label
-            return None
-        if label == self.schema.negative_label or score < self.label_thresholds.get(label, self.threshold):
+        if log_prob == -np.inf or not self.accepts(label, score):  # -inf: the types allow no label
             return None
         return make_record(doc, (*pair, label, score))
 
@@ -398,6 +444,7 @@ class RelationPipe(LearningPipe):
         return {
             "configured": self._configured,
             "current": self._state(),
+            "schema_given": self.schema_given,
             "label_weights": self._label_weights,
         }
 
@@ -414,7 +461,7 @@ class RelationPipe(LearningPipe):
         }
         self._label_weights = saved.get("label_weights", {})
         self.problem = None
-        self.schema_given = True
+        self.schema_given = saved.get("schema_given", True)
         self.schema = LabelSchema.from_dict(state["schema"])
         self.threshold = state["threshold"]
         self.label_thresholds = dict(state["label_thresholds"])

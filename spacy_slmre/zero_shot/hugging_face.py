@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
-
-from spacy.util import minibatch
 
 from spacy_slmre.zero_shot.chat import ChatPrompt, Unanswered
 
@@ -90,10 +87,8 @@ class HuggingFaceChat:
                 answers[row] = Unanswered(f"the prompt has {len(tokens)} tokens, there is room for {limit}")
             else:
                 fitting.append(row)
-        # Prompts of like length together: the shorter ones are padded.
-        for rows in minibatch(sorted(fitting, key=lambda row: len(encoded[row])), self.batch_size):
-            for row, answer in zip(rows, self._generate([encoded[row] for row in rows]), strict=True):
-                answers[row] = answer
+        for row, answer in zip(fitting, self._write([encoded[row] for row in fitting]), strict=True):
+            answers[row] = answer
         remaining = iter(answers)
         return [[next(remaining) for _ in some] for some in asked]
 
@@ -149,33 +144,22 @@ class HuggingFaceChat:
                 tokens += tokenizer(piece, add_special_tokens=False)["input_ids"]
         return tokens
 
-    def _generate(self, prompts: Sequence[list[int]]) -> list[str]:
-        import torch
-        from transformers import GenerationConfig
+    def _write(self, prompts: list[list[int]]) -> list[str]:
+        from spacy_slmre.slm.generation import complete
 
+        if not prompts:
+            return []
         network, tokenizer = self._load()
         ends = network.generation_config.eos_token_id if network.generation_config else None
         stops = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
-        padding = next((token for token in (tokenizer.pad_token_id, *sorted(stops)) if token is not None), 0)
-        width = max(map(len, prompts))
-        tokens = torch.full((len(prompts), width), padding)
-        mask = torch.zeros_like(tokens)
-        for row, prompt in enumerate(prompts):
-            tokens[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        settings = GenerationConfig(
-            do_sample=False,
+        return complete(
+            network,
+            tokenizer,
+            prompts,
+            sorted(stops) or [0],
             max_new_tokens=self.max_new_tokens,
-            pad_token_id=padding,
-            eos_token_id=sorted(stops) or None,
+            batch_size=self.batch_size,
         )
-        with torch.inference_mode():
-            written = network.generate(  # type: ignore[operator]
-                input_ids=tokens.to(network.device),
-                attention_mask=mask.to(network.device),
-                generation_config=settings,
-            )
-        return tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
 
     def __str__(self) -> str:
         return f"{self.base} on this machine"

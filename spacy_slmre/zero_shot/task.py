@@ -15,6 +15,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_get_examples
 
+from spacy_slmre.answers import answer_parser
 from spacy_slmre.candidates import CandidateGenerator, EntityPairs
 from spacy_slmre.instances import Context, RelationInstance, make_gold_instances, shorten
 from spacy_slmre.pipeline.asked import Asked, ask, describe_cuts
@@ -33,7 +34,6 @@ from spacy_slmre.relations import (
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, UnreadSchema
 from spacy_slmre.scorer import score_relations
 from spacy_slmre.slm.prompts import PromptStyle, PromptTexts, read_demonstrations
-from spacy_slmre.zero_shot.answers import AnswerReader
 from spacy_slmre.zero_shot.chat import Unanswered, chat_prompts
 from spacy_slmre.zero_shot.words import word_offsets
 
@@ -282,11 +282,11 @@ class RelationTask:
         Raises:
             ValueError: A document has more or fewer answers than prompts.
         """
-        reader = AnswerReader(self.schema)
+        parse = answer_parser(self.schema)
         written: list[tuple[Doc, set]] = []
         try:
             for (doc,), answers in zip(shards, responses, strict=True):
-                self._write(self._ask(doc), list(answers), reader)
+                self._write(self._ask(doc), list(answers), parse)
                 written.append((doc, set(doc.user_data)))
                 yield doc
         finally:
@@ -306,7 +306,7 @@ class RelationTask:
 
         return shorten(instances, self.max_context_words, count_tokens=count_words, offsets_of=word_offsets)
 
-    def _write(self, asked: Asked, responses: Sequence[Any], reader: AnswerReader) -> None:
+    def _write(self, asked: Asked, responses: Sequence[Any], parse: Callable[[str], str | None]) -> None:
         if len(responses) != len(asked.pairs):
             raise ValueError(
                 f"The model gave {len(responses)} answers to the {len(asked.pairs)} prompts of the document "
@@ -317,7 +317,7 @@ class RelationTask:
         answers: list[Record] = []
         for pair, instance, response in zip(asked.pairs, asked.instances, responses, strict=True):
             answered = isinstance(response, str) and not isinstance(response, Unanswered)
-            label = reader(response) if answered else None
+            label = self._label(parse(response)) if answered else None
             answers.append(
                 {
                     **{
@@ -344,6 +344,12 @@ class RelationTask:
         write_report(asked.doc, {**asked.report, **numbers}, self.attr)
         if cuts := describe_cuts(asked.report, report_name(self.attr)):
             self._warn_once("cut", cuts)
+
+    def _label(self, said: str | None) -> str | None:
+        """The name of the label that was meant; None for an answer outside of the schema."""
+        if said is None:
+            return self.schema.negative_label
+        return said if said in self.schema.index else None
 
     def _types_allow(self, label: str, instance: RelationInstance) -> bool:
         allowed = self.schema.allowed(instance.head_mention.type, instance.tail_mention.type)

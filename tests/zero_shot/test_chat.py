@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import pickle
 
-import pytest
-
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm.prompts import PromptStyle, PromptTexts
-from spacy_slmre.zero_shot.answers import AnswerReader, normalize_answer
 from spacy_slmre.zero_shot.chat import ChatPrompt, Unanswered, chat_prompts, estimate_tokens
 
 SCHEMA = LabelSchema.from_dict(
@@ -26,49 +23,6 @@ SCHEMA = LabelSchema.from_dict(
     }
 )
 INSTANCE = RelationInstance.from_offsets("Ann was born in Rome.", (0, 3, "PER"), (16, 20, "LOC"))
-
-
-@pytest.mark.parametrize(
-    ("answer", "normalized"),
-    [
-        ("Employer", "employer"),
-        ('  "City   of\tBirth" \nsince she was born there', "city of birth"),
-        ("\n\n`other`", "other"),
-        ("", "none"),
-        (" \n ", "none"),
-        ('""', "none"),
-        ("“spouse”", "spouse"),
-    ],
-)
-def test_answers_are_normalised_as_the_protocol_says(answer: str, normalized: str) -> None:
-    assert normalize_answer(answer) == normalized
-
-
-@pytest.mark.parametrize(
-    ("answer", "label"),
-    [
-        ("city of birth", "per:city_of_birth"),
-        ("PER:CITY_OF_BIRTH\nbecause", "per:city_of_birth"),
-        ("'Employer'", "P108"),
-        ("p108", "P108"),
-        ("ENTITY", "ENTITY"),
-        ("entity", "Entity"),
-        ("no relation", "no_relation"),
-        ("NA", "no_relation"),
-        ("", "no_relation"),
-        ("city of birth.", None),
-        ("The relation is employer", None),
-        ("<think>", None),
-    ],
-)
-def test_answers_name_labels_by_name_or_wording(answer: str, label: str | None) -> None:
-    assert AnswerReader(SCHEMA)(answer) == label
-
-
-def test_without_a_negative_label_its_words_are_out_of_schema() -> None:
-    assert AnswerReader(LabelSchema.from_labels(["spouse"], None))("none") is None
-    # and where a benchmark has a relation of that name, it is that relation
-    assert AnswerReader(LabelSchema.from_labels(["other", "NA"], "NA"))("Other") == "other"
 
 
 def test_prompt_is_messages_with_the_label_list_in_the_system_turn() -> None:
