@@ -16,7 +16,7 @@ from spacy.training import Example
 
 from spacy_slmre.relations import join_docs, span_as_doc
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.zero_shot.component import zero_shot_component
+from spacy_slmre.zero_shot.component import zero_shot_component, zero_shot_components
 from spacy_slmre.zero_shot.cost import estimate
 from spacy_slmre.zero_shot.replies import ServiceError
 from tests.conftest import TEXTS
@@ -321,6 +321,8 @@ def test_component_is_found(nlp: Language, make_model) -> None:
     with pytest.raises(ValueError, match="choose one of relations, more"):
         zero_shot_component(nlp)
     assert zero_shot_component(nlp, "more")[0] == "more"
+    nlp.add_pipe("llm", name="other", config={**config, "task": {"@llm_tasks": "spacy.NoOp.v1"}})
+    assert list(zero_shot_components(nlp)) == ["relations", "more"]
     with pytest.raises(ValueError, match='"ner" asks no LLM'):
         zero_shot_component(nlp, "ner")
     with pytest.raises(ValueError, match="only: nothing"):
