@@ -362,13 +362,18 @@ class RelationTask:
 
     def _saved(self) -> dict[str, Any]:
         schema = self._schema.to_dict() if self._schema is not None else None
-        return {"configured": self._configured, "schema": schema, "style": self.style.to_dict()}
+        return {
+            "configured": self._configured,
+            "schema": schema,
+            "schema_given": self._schema_given,
+            "style": self.style.to_dict(),
+        }
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         # What the config now says otherwise than when it was saved was changed on purpose, and stays.
         if self._schema_problem is not None or saved["configured"]["schema"] == self._configured["schema"]:
             self._schema = LabelSchema.from_dict(saved["schema"]) if saved["schema"] else None
-            self._schema_problem, self._schema_given = None, True
+            self._schema_problem, self._schema_given = None, saved["schema_given"]
         if saved["configured"]["style"] == self._configured["style"]:
             self.style = PromptStyle.from_dict(saved["style"])
             self._style_problem = None
