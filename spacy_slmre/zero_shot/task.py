@@ -299,8 +299,9 @@ class RelationTask:
             # spacy-llm 0.7.4 assigns None to extension attributes that other packages left unset. It lets go
             # of this generator, which brings us here, before it hands on the documents.
             for doc, keys in written:
-                for key in [key for key in doc.user_data if key not in keys and key[0] == "._."]:
-                    del doc.user_data[key]
+                for key in doc.user_data.keys() - keys:
+                    if isinstance(key, tuple) and key[0] == "._.":
+                        del doc.user_data[key]
 
     def _ask(self, doc: Doc) -> Asked:
         # Asked for twice, before and after the model: nothing has to be kept beside the documents.
