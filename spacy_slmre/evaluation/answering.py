@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from spacy.tokens import Doc, Span
 
+from spacy_slmre.answers import answer_parser
 from spacy_slmre.instances import make_instances
-from spacy_slmre.metrics import NEGATIVES, normalise_answer
 from spacy_slmre.pipeline.relation_pipe import RelationPipe
-from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm.generation import generate_answers
 from spacy_slmre.slm.model import SmallLM
 
@@ -83,23 +82,3 @@ def generating(pipe: RelationPipe, lm: SmallLM, max_new_tokens: int) -> System:
         return answers
 
     return answer
-
-
-def answer_parser(schema: LabelSchema) -> Callable[[str], str | None]:
-    """What an answer in words means, by the rules of the study.
-
-    Returns:
-        A function that gives for an answer the label's name, None for the negative label, or the answer
-        itself, normalised, where it is no label.
-    """
-    spellings = {normalise_answer(label.name): label.name for label in schema.labels}
-    spellings |= {normalise_answer(label.wording): label.name for label in schema.labels}
-
-    def parse(answer: str) -> str | None:
-        said = normalise_answer(answer)
-        label = spellings.get(said)
-        if label is None:
-            return None if said in NEGATIVES else said
-        return None if label == schema.negative_label else label
-
-    return parse
