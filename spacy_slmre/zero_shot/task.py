@@ -171,6 +171,10 @@ class RelationTask:
             raise ValueError("The task has no labels any more: give it some with add_label.")
         return self._schema
 
+    @schema.setter
+    def schema(self, schema: LabelSchema) -> None:
+        self._schema, self._schema_given, self._schema_problem = schema, True, None
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The names of all labels, the negative one included."""

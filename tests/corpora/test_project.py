@@ -15,7 +15,15 @@ from spacy_slmre.corpora.benchmark import all_benchmarks
 
 ROOT = Path(__file__).parents[2]
 PROJECT = srsly.read_yaml(ROOT / "project.yml")
-DEMO = {"bases", "dapt-demo", "tune-demo", "tune-dapt-demo", "classifier-demo", "evaluate-demo", "report-demo"}
+DEMO = {
+    "bases",
+    "dapt-demo",
+    "tune-demo",
+    "tune-dapt-demo",
+    "classifier-demo",
+    "evaluate-demo",
+    "report-demo",
+}
 TUNING = {"tune-gentune", "tune-littune", "tune-mixtune", "tune-general", "tune-dapt", "tune-grid", "dapt"}
 EVALUATION = {"evaluate-tuned", "evaluate-grid", "frontier-gpt", "frontier-claude", "report"}
 MIRROR = "https://raw.githubusercontent.com"
