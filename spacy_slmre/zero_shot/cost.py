@@ -41,9 +41,9 @@ class Estimate:
     cost: float | None
 
     def __str__(self) -> str:
-        lines = [f"{self.requests:,} requests to {self.model}"]
+        lines = [f"{self.requests:,} request{'s' * (self.requests != 1)} to {self.model}"]
         if known := self.pairs - self.requests:
-            lines[0] += f" ({self.pairs:,} pairs; {known:,} need none)"
+            lines[0] += f" (of {self.pairs:,} pairs, {known:,} without one: answered already, or too long)"
         lines.append(
             f"about {self.input_tokens:,} tokens in, {self.output_tokens:,} out ({self.counted_by}; what a "
             "model thinks or writes beyond a label comes on top)"

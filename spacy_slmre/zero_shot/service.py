@@ -14,24 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import requests
-from requests.adapters import HTTPAdapter
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    sleep_using_event,
-    stop_after_attempt,
-    stop_when_event_set,
-    wait_exponential_jitter,
-)
-
 from spacy_slmre.zero_shot.answer_cache import AnswerCache
 from spacy_slmre.zero_shot.chat import ChatPrompt, Unanswered, estimate_prompt_tokens
-from spacy_slmre.zero_shot.replies import Failure, Passing, Reply, ServiceError, failure_of, unreadable
-
-CONNECT_TIMEOUT = 10.0
-LONGEST_BACKOFF = 60.0
+from spacy_slmre.zero_shot.replies import Failure, Reply, ServiceError
+from spacy_slmre.zero_shot.sending import Sender, open_session
 
 
 @dataclass(frozen=True)
@@ -119,11 +105,10 @@ class ChatService(ABC):
             raise ValueError(
                 f'model.endpoint = "{self.endpoint}" is no address of an API, such as https://host/v1.'
             )
-        least = {"concurrency": 1, "tries": 1, "max_tokens": 1, "most_failures": 1, "context_length": 1}
-        for setting, value in least.items():
+        for setting in ("concurrency", "tries", "max_tokens", "most_failures", "context_length"):
             given = getattr(self, setting)
-            if given is not None and given < value:
-                raise ValueError(f"model.{setting} = {given}, but it must be at least {value}.")
+            if given is not None and given < 1:
+                raise ValueError(f"model.{setting} = {given}, but it must be at least 1.")
         for setting in ("timeout", "backoff", "longest_wait"):
             if getattr(self, setting) <= 0:
                 raise ValueError(f"model.{setting} = {getattr(self, setting)}, but it must be above 0.")
@@ -164,7 +149,7 @@ class ChatService(ABC):
         asked = [[self._request(ChatPrompt.of(prompt)) for prompt in some] for some in prompts]
         wanted = {request.key: request for some in asked for request in some}
         answers, remaining = self._known(wanted)
-        self.usage.cached += len(wanted) - len(remaining)
+        self.usage.cached += sum(not isinstance(answer, Unanswered) for answer in answers.values())
         if remaining:
             self._fetch(remaining, answers)
         return [[answers[request.key] for request in some] for some in asked]
@@ -208,13 +193,25 @@ class ChatService(ABC):
         return answers, [request for key, request in wanted.items() if key not in answers]
 
     def _fetch(self, wanted: list[Request], answers: dict[str, str]) -> None:
-        key, cache, stop = self._key(), self._cache(), threading.Event()
+        headers = {**self.authorization(self._key()), **(self.headers or {})}
+        cache, stop = self._cache(), threading.Event()
         if cache is not None:
             cache.check()
-        with self._session(key) as session:
+        with open_session(headers, self.concurrency) as session:
+            send = Sender(
+                session=session,
+                url=self.url,
+                read=self.read,
+                key_variable=self.key_variable,
+                timeout=self.timeout,
+                tries=self.tries,
+                backoff=self.backoff,
+                longest_wait=self.longest_wait,
+                stop=stop,
+            )
             pool = ThreadPoolExecutor(min(self.concurrency, len(wanted)), "spacy-slmre-requests")
             try:
-                futures = {pool.submit(self._ask, session, one, cache, stop): one for one in wanted}
+                futures = {pool.submit(self._ask, send, one, cache): one for one in wanted}
                 for future in as_completed(futures):
                     answers[futures[future].key] = self._count(future.result())
             except BaseException:
@@ -254,59 +251,16 @@ class ChatService(ABC):
             )
         return reply.text
 
-    def _ask(
-        self, session: requests.Session, request: Request, cache: AnswerCache | None, stop: threading.Event
-    ) -> Reply | Unanswered:
-        """One prompt, tried as often as it takes; runs in a thread of its own."""
-        attempts = Retrying(
-            retry=retry_if_exception(self._passes),
-            wait=self._wait,
-            stop=stop_after_attempt(self.tries) | stop_when_event_set(stop),
-            sleep=sleep_using_event(stop),
-            reraise=True,
-        )
+    def _ask(self, send: Sender, request: Request, cache: AnswerCache | None) -> Reply | Unanswered:
+        """One prompt; runs in a thread of its own."""
         try:
-            reply = attempts(self._send, session, request.body, stop)
+            reply = send(request.body)
         except Failure as failure:
             return Unanswered(str(failure))
         answer = self._answer(reply)
         if cache is not None and not isinstance(answer, Unanswered):
             cache.keep(request.key, answer)
         return reply
-
-    def _send(self, session: requests.Session, body: Mapping[str, Any], stop: threading.Event) -> Reply:
-        if stop.is_set():
-            raise Failure("the run was stopped")
-        try:
-            response = session.post(
-                self.url, json=body, timeout=(CONNECT_TIMEOUT, self.timeout), allow_redirects=False
-            )
-        except requests.RequestException as error:
-            raise Passing(f"{self.url} could not be reached ({type(error).__name__}: {error})") from error
-        if response.status_code != 200:
-            raise failure_of(response, self.url, self.key_variable)
-        try:
-            return self.read(response.json())
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise unreadable(response, self.url) from error
-
-    def _passes(self, error: BaseException) -> bool:
-        return isinstance(error, Passing) and (error.wait or 0.0) <= self.longest_wait
-
-    def _wait(self, state: RetryCallState) -> float:
-        assert state.outcome is not None
-        backoff = wait_exponential_jitter(initial=self.backoff, max=LONGEST_BACKOFF, jitter=self.backoff)
-        return max(backoff(state), getattr(state.outcome.exception(), "wait", None) or 0.0)
-
-    def _session(self, key: str | None) -> requests.Session:
-        session = requests.Session()
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=self.concurrency)
-        session.mount("http://", adapter)
-        session.mount("https://", adapter)
-        session.headers.update({**self.authorization(key), **(self.headers or {})})
-        # Without one, requests would put a login from ~/.netrc in the place of the key.
-        session.auth = _leave_as_it_is
-        return session
 
     def _key(self) -> str | None:
         if self.key_variable is None:
@@ -330,7 +284,3 @@ class ChatService(ABC):
 
     def __str__(self) -> str:
         return f"{self.name} at {self.endpoint}"
-
-
-def _leave_as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typing
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_get_examples
 
-from spacy_slmre.answers import answer_parser
 from spacy_slmre.candidates import CandidateGenerator, EntityPairs
 from spacy_slmre.instances import Context, RelationInstance, make_gold_instances, shorten
 from spacy_slmre.pipeline.asked import Asked, ask, describe_cuts
@@ -23,9 +21,7 @@ from spacy_slmre.pipeline.component_settings import choose_schema
 from spacy_slmre.pipeline.labelled import settle_schema
 from spacy_slmre.relations import (
     RELATIONS,
-    Record,
     install_extensions,
-    make_record,
     report_name,
     write_answers,
     write_records,
@@ -34,7 +30,8 @@ from spacy_slmre.relations import (
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, UnreadSchema
 from spacy_slmre.scorer import score_relations
 from spacy_slmre.slm.prompts import PromptStyle, PromptTexts, read_demonstrations
-from spacy_slmre.zero_shot.chat import Unanswered, chat_prompts
+from spacy_slmre.zero_shot.chat import chat_prompts
+from spacy_slmre.zero_shot.outcome import Outcome, ResponseReader
 from spacy_slmre.zero_shot.words import word_offsets
 
 # spacy-llm reads these annotations when it checks that task and model fit, and knows no others.
@@ -176,6 +173,11 @@ class RelationTask:
         self._schema, self._schema_given, self._schema_problem = schema, True, None
 
     @property
+    def schema_given(self) -> bool:
+        """Whether anything said what the labels are; if not, they are those of the general schema."""
+        return self._schema_given
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The names of all labels, the negative one included."""
         return self._schema.names if self._schema is not None else ()
@@ -226,9 +228,8 @@ class RelationTask:
         given = self._schema if self._schema_given else None
         negative = given.negative_label if given else self.negative_label
         settled = settle_schema(labels, given, get_examples, negative, self.attr)
-        if settled is not None:
-            self._schema, self._schema_given = settled, True
-        self._schema_problem = None if labels is not None else self._schema_problem
+        if settled is not None and settled is not given:
+            self.schema = settled
         if n_prompt_examples:
             self._show(get_examples(), n_prompt_examples)
 
@@ -286,11 +287,12 @@ class RelationTask:
         Raises:
             ValueError: A document has more or fewer answers than prompts.
         """
-        parse = answer_parser(self.schema)
+        read = ResponseReader(self.schema)
         written: list[tuple[Doc, set]] = []
         try:
             for (doc,), answers in zip(shards, responses, strict=True):
-                self._write(self._ask(doc), list(answers), parse)
+                asked = self._ask(doc)
+                self._write(asked, read(asked, list(answers)))
                 written.append((doc, set(doc.user_data)))
                 yield doc
         finally:
@@ -310,61 +312,18 @@ class RelationTask:
 
         return shorten(instances, self.max_context_words, count_tokens=count_words, offsets_of=word_offsets)
 
-    def _write(self, asked: Asked, responses: Sequence[Any], parse: Callable[[str], str | None]) -> None:
-        if len(responses) != len(asked.pairs):
-            raise ValueError(
-                f"The model gave {len(responses)} answers to the {len(asked.pairs)} prompts of the document "
-                f'"{asked.doc.text[:50]}". A model has to answer each prompt, in their order.'
-            )
-        counts: Counter[str] = Counter()
-        records: list[Record] = []
-        answers: list[Record] = []
-        for pair, instance, response in zip(asked.pairs, asked.instances, responses, strict=True):
-            answered = isinstance(response, str) and not isinstance(response, Unanswered)
-            label = self._label(parse(response)) if answered else None
-            answers.append(
-                {
-                    **{
-                        side: [s.start_char, s.end_char]
-                        for side, s in zip(("head", "tail"), pair, strict=True)
-                    },
-                    "answer": str(response) if answered else None,
-                    "label": label,
-                }
-            )
-            if not answered:
-                counts["unanswered"] += 1
-                self._warn_unanswered(getattr(response, "reason", f"the model gave {response!r:.80}"))
-            elif label is None:
-                counts["out_of_schema"] += 1
-            elif label != self.schema.negative_label:
-                if asked.typed and not self._types_allow(label, instance):
-                    counts["ill_typed"] += 1
-                else:
-                    records.append(make_record(asked.doc, (*pair, label)))
-        write_records(asked.doc, records, self.attr)
-        write_answers(asked.doc, answers)
-        numbers = {kind: counts[kind] for kind in ("out_of_schema", "ill_typed", "unanswered")}
-        write_report(asked.doc, {**asked.report, **numbers}, self.attr)
+    def _write(self, asked: Asked, outcome: Outcome) -> None:
+        write_records(asked.doc, outcome.relations, self.attr)
+        write_answers(asked.doc, outcome.answers)
+        write_report(asked.doc, {**asked.report, **outcome.numbers}, self.attr)
         if cuts := describe_cuts(asked.report, report_name(self.attr)):
             self._warn_once("cut", cuts)
-
-    def _label(self, said: str | None) -> str | None:
-        """The name of the label that was meant; None for an answer outside of the schema."""
-        if said is None:
-            return self.schema.negative_label
-        return said if said in self.schema.index else None
-
-    def _types_allow(self, label: str, instance: RelationInstance) -> bool:
-        allowed = self.schema.allowed(instance.head_mention.type, instance.tail_mention.type)
-        return bool(allowed[self.schema.index[label]])
-
-    def _warn_unanswered(self, reason: str) -> None:
-        self._warn_once(
-            "unanswered",
-            f"a pair got no answer ({reason}). Such pairs are counted in doc._.{report_name(self.attr)}; "
-            "later ones are without a warning.",
-        )
+        if outcome.reason is not None:
+            self._warn_once(
+                "unanswered",
+                f"a pair got no answer ({outcome.reason}). Such pairs are counted in "
+                f"doc._.{report_name(self.attr)}; later ones are without a warning.",
+            )
 
     def _warn_once(self, about: str, message: str) -> None:
         if about not in self._warned:
@@ -403,13 +362,18 @@ class RelationTask:
 
     def _saved(self) -> dict[str, Any]:
         schema = self._schema.to_dict() if self._schema is not None else None
-        return {"configured": self._configured, "schema": schema, "style": self.style.to_dict()}
+        return {
+            "configured": self._configured,
+            "schema": schema,
+            "schema_given": self._schema_given,
+            "style": self.style.to_dict(),
+        }
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         # What the config now says otherwise than when it was saved was changed on purpose, and stays.
         if self._schema_problem is not None or saved["configured"]["schema"] == self._configured["schema"]:
             self._schema = LabelSchema.from_dict(saved["schema"]) if saved["schema"] else None
-            self._schema_problem, self._schema_given = None, True
+            self._schema_problem, self._schema_given = None, saved["schema_given"]
         if saved["configured"]["style"] == self._configured["style"]:
             self.style = PromptStyle.from_dict(saved["style"])
             self._style_problem = None

@@ -230,6 +230,21 @@ def test_labels_can_be_added_and_cleared(nlp: Language) -> None:
     assert found(nlp(TEXT)) == [("Ann Lee", "place of birth", "Rome")]
 
 
+def test_labels_prompt_and_pairs_can_be_set_for_an_evaluation(
+    make_nlp, make_model, server: ChatServer
+) -> None:
+    nlp = make_nlp(make_model(), labels=None)
+    task = zero_shot_component(nlp)[2]
+    assert not task.schema_given
+    task.schema = LabelSchema.from_labels(["born there"], None)
+    task.style = replace(task.style, label_list=False)
+    assert task.schema_given and task.labels == ("born there",)
+    server.answer = lambda question: "none"
+    report = nlp(TEXT)._.relations_report
+    assert (report["scored"], report["out_of_schema"]) == (2, 2)  # there is no negative label to mean
+    assert "born there" not in server.requests[0][2]["messages"][0]["content"]
+
+
 def gold(nlp: Language) -> Example:
     doc = nlp.make_doc(TEXT)
     doc.ents = [Span(doc, 0, 2, "PERSON"), Span(doc, 5, 6, "GPE")]
@@ -347,5 +362,5 @@ def test_estimate(make_nlp, make_model, server: ChatServer, tmp_path: Path) -> N
     saved = told.input_tokens - priced.input_tokens
     assert 0.6 * sent < 4 * saved < 1.1 * sent
     assert priced.cost == (priced.input_tokens * 30 + priced.output_tokens * 15) / 1_000_000
-    assert "2 need none" in str(priced) and "about 0.02 US dollars" in str(priced)
+    assert "of 10 pairs, 2 without one" in str(priced) and "about 0.02 US dollars" in str(priced)
     assert "less than 0.01 US dollars" in str(replace(priced, cost=0.001))
