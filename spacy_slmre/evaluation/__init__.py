@@ -1,0 +1,1 @@
+"""Evaluation: systems on benchmarks, by the study's rules, with the uncertainty that belongs to scores."""
