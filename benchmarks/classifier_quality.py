@@ -14,25 +14,25 @@ import json
 import os
 from pathlib import Path
 
-import spacy
 from rich.console import Console
 from rich.table import Table
 
 from spacy_slmre.classifier_runs import read_run, train_classifier
-from spacy_slmre.cli.evaluate import evaluate_on_gold
-from spacy_slmre.files import write_aside
+from spacy_slmre.cli.evaluate import evaluate_corpus
+from spacy_slmre.evaluation.subjects import EvaluationSettings
 
 CONFIG = Path(__file__).parent.parent / "configs" / "rel_classifier_cpu.cfg"
 # What differs from the config, by benchmark.
 SETTINGS: dict[str, dict[str, object]] = {
     "conll04_pairs": {
-        "components.rel_classifier.negative_rate": 0.5,
+        "components.rel_classifier.negative_rate": 0.4,
         "training.optimizer.learn_rate.initial_rate": 0.0002,
         "components.rel_classifier.model.head_learn_rate": 5.0,
-        "training.max_epochs": 4,
+        "training.max_epochs": 8,
+        "training.eval_frequency": 350,
     },
     "semeval2010_task8": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 4},
-    "kbp37": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 2},
+    "kbp37": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 1},
     "gids": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 4},
 }
 
@@ -54,24 +54,22 @@ def main() -> None:
         run = read_run(folder) or train_classifier(
             CONFIG, name, arguments.corpora, folder, overrides=SETTINGS[name]
         )
-        scores_file = folder / "test.json"
-        if not scores_file.exists():
-            scores = evaluate_on_gold(spacy.load(folder), arguments.corpora / name / "test.spacy")
-            write_aside(scores_file, json.dumps(scores, indent=2))
-        scores = json.loads(scores_file.read_text(encoding="utf-8"))
+        test = arguments.corpora / name / "test.spacy"
+        scores = evaluate_corpus(str(folder), test, arguments.output / "runs", EvaluationSettings()).metrics
         print(
             json.dumps(
                 {key: run[key] for key in ("benchmark", "overrides", "seed", "data", "holdout", "versions")}
             )
         )
         error = [run["calibration"][when]["ece"] for when in ("before", "after")]
+        interval = scores["interval"]
         table.add_row(
             name,
             f"{run['pairs']:,}",
             f"{run['seconds'] / 60:.0f}",
             f"{run['dev']['rel_micro_f']:.3f}",
-            f"{scores['rel_micro_f']:.3f}",
-            f"{scores['rel_macro_f']:.3f}",
+            f"{scores['micro']['f']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})",
+            f"{scores['macro_f']:.3f}",
             *(f"{value:.3f}" for value in error),
         )
     Console().print(f"{os.cpu_count()} processors", table)

@@ -7,6 +7,7 @@ it changes no ranking of a pair's labels. T > 1 makes a model less certain.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -45,22 +46,56 @@ def fit_temperature(log_probs: np.ndarray, gold: np.ndarray) -> float:
     return round(float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)), 4)
 
 
-def calibration_error(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: mean |accuracy - confidence| over equally wide bins of confidence.
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Predictions of about one confidence.
+
+    Attributes:
+        low: Least confidence of the bin.
+        high: Where the next bin begins.
+        count: Number of predictions.
+        confidence: Their mean confidence; 0 without predictions.
+        accuracy: The share of them that is right; 0 without predictions.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) -> list[ReliabilityBin]:
+    """Confidence beside accuracy, in equally wide bins of confidence.
 
     Args:
         confidences: Probabilities of the predicted labels (n,).
         correct: Whether each prediction is right (n,).
         bins: How many bins; 15, as Guo et al. have it.
+    """
+    confidences, correct = np.asarray(confidences, dtype=float), np.asarray(correct, dtype=float)
+    places = np.clip((confidences * bins).astype(int), 0, bins - 1)
+    counts = np.bincount(places, minlength=bins)
+    sums = [np.bincount(places, weights=values, minlength=bins) for values in (confidences, correct)]
+    means = [total / np.maximum(counts, 1) for total in sums]
+    return [
+        ReliabilityBin(
+            place / bins, (place + 1) / bins, int(counts[place]), *(float(mean[place]) for mean in means)
+        )
+        for place in range(bins)
+    ]
+
+
+def calibration_error(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error: mean |accuracy - confidence| over the bins of `reliability`.
 
     Returns:
         The mean, weighted by how many predictions a bin has; 0 without predictions.
     """
     if not len(confidences):
         return 0.0
-    places = np.clip((np.asarray(confidences) * bins).astype(int), 0, bins - 1)
-    gaps = np.bincount(places, weights=np.asarray(correct, dtype=float) - confidences, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidences))
+    gaps = (one.count * abs(one.accuracy - one.confidence) for one in reliability(confidences, correct, bins))
+    return sum(gaps) / len(confidences)
 
 
 def fit_thresholds(

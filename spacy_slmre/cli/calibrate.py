@@ -39,10 +39,11 @@ def calibrate_command(
     A temperature is fitted on gold entities and pairs of a development set and saved with the pipeline. It
     changes which relations are written only where there are thresholds.
     """
-    from spacy_slmre.cli.pipelines import load_pipeline, relation_component
+    from spacy_slmre.cli.pipelines import load_pipeline
     from spacy_slmre.corpora.readers import relation_corpus
     from spacy_slmre.files import replace_folder
     from spacy_slmre.pipeline.calibrating import calibrate
+    from spacy_slmre.pipeline.finding import relation_component
 
     if output is not None and output.exists():
         raise ValueError(f"{output} is there already: choose another place, or delete it.")

@@ -1,28 +1,43 @@
-"""`python -m spacy slmre evaluate`."""
+"""`python -m spacy slmre evaluate` and `questions`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import console, failing_clearly, say
+from spacy_slmre.cli.output import console, document_progress, failing_clearly, say
 
 if TYPE_CHECKING:
-    from spacy.language import Language
+    from spacy_slmre.evaluation.evaluating import GoldCorpus
+    from spacy_slmre.evaluation.runs import EvaluationRun
+    from spacy_slmre.evaluation.subjects import EvaluationSettings
+
+Limit = Annotated[
+    int, typer.Option(min=0, help="Read documents until they have this many pairs; 0 reads all.")
+]
 
 
 @slmre_cli.command("evaluate")
 @failing_clearly()
 def evaluate_command(
-    pipeline: Annotated[str, typer.Argument(help="Folder or package of a pipeline.")],
-    corpus: Annotated[Path, typer.Argument(help="A .spacy file, or a folder of them.")],
+    pipeline: Annotated[
+        str,
+        typer.Argument(
+            help="Folder or package of a pipeline; or predictions made elsewhere (.jsonl, .csv, .tsv with id "
+            "and answer)."
+        ),
+    ],
+    corpora: Annotated[
+        list[Path], typer.Argument(help=".spacy files, or folders of them.", metavar="CORPUS…")
+    ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the scores here, as JSON.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the runs, one folder for each corpus in it."),
     ] = None,
+    name: Annotated[str, typer.Option(help="What the system is called in reports.")] = "",
     component: Annotated[
         str | None, typer.Option(help="The relation component, where there are several.")
     ] = None,
@@ -32,78 +47,194 @@ def evaluate_command(
             help="annotated: the pairs that the corpus annotates; proposed: the component's candidates."
         ),
     ] = "annotated",
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="Ask for the labels of the pipeline or of the benchmark. auto: those of the benchmark if a "
+            "language model is tied to none of its own."
+        ),
+    ] = "auto",
+    prompt: Annotated[
+        str,
+        typer.Option(
+            help="Language models: own, or schema (the labels are listed), or generic (they are not)."
+        ),
+    ] = "own",
+    decoding: Annotated[
+        str,
+        typer.Option(help="Language models: scored over the labels, or generated freely, as the study does."),
+    ] = "scored",
+    top: Annotated[int, typer.Option(min=1, help="How many labels of each pair are written.")] = 3,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a generated answer.")] = 16,
+    limit: Limit = 0,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Predictions made elsewhere may lack pairs.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Evaluate again what is evaluated.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what an interrupted run has left.")
+    ] = False,
 ) -> None:
-    """Score relations on gold entities. From raw text on: spacy evaluate."""
-    from rich.table import Table
+    """Score relations on gold entities, pair by pair, by the rules of the study (positive-class micro-F1).
 
-    from spacy_slmre.cli.pipelines import load_pipeline
+    Each run is a folder with predictions, metrics, timing and environment, which `slmre report` shows; an
+    interrupted run goes on with the same command. From raw text on: spacy evaluate.
+    """
+    import tempfile
+
+    from spacy_slmre.evaluation.external import SUFFIXES, evaluate_answers
+    from spacy_slmre.evaluation.subjects import EvaluationSettings
+
+    settings = EvaluationSettings(
+        name=name,
+        component=component,
+        pairs=pairs,
+        labels=labels,
+        prompt=prompt,
+        decoding=decoding,
+        top=top,
+        max_new_tokens=max_new_tokens,
+        limit=limit,
+    )
+    given = Path(pipeline)
+    external = given.suffix in SUFFIXES
+    if external and not given.is_file():
+        raise ValueError(f"There is no file {given} with predictions.")
+    with tempfile.TemporaryDirectory() as unnamed:
+        folder = output or Path(unnamed)
+        if folder.is_file():
+            raise ValueError(f"{folder} is a file: --output names a folder for the runs.")
+        runs = []
+        for path in corpora:
+            if external:
+                corpus = _read(path, None, limit)
+                run = evaluate_answers(
+                    given,
+                    corpus,
+                    folder / corpus.run_name,
+                    name=name,
+                    allow_missing=allow_missing,
+                    overwrite=overwrite,
+                    say=say,
+                )
+            else:
+                run = evaluate_corpus(pipeline, path, folder, settings, overwrite=overwrite, restart=restart)
+            runs.append(run)
+            _show(run)
+        if len(runs) > 1:
+            show_all(runs)
+        if output is not None:
+            say(f"Runs: {', '.join(str(run.folder) for run in runs)}")
+
+
+@slmre_cli.command("questions")
+@failing_clearly()
+def questions_command(
+    corpus: Annotated[Path, typer.Argument(help="A .spacy file, or a folder of them.")],
+    output: Annotated[Path, typer.Argument(help="The file to write (.jsonl).")],
+    limit: Limit = 0,
+) -> None:
+    """Write the pairs of a corpus without their labels, for another program to answer.
+
+    Each line has id, text, head and tail (character offsets and words), and the labels to choose from; give
+    the answers, with the ids, to `slmre evaluate ANSWERS.jsonl CORPUS`.
+    """
+    import json
+
+    from spacy_slmre.evaluation.evaluating import ask
+    from spacy_slmre.evaluation.external import schema_of
     from spacy_slmre.files import write_aside
 
-    if pairs not in ("annotated", "proposed"):
-        raise ValueError(f'--pairs {pairs}: use "annotated" or "proposed".')
-    scores = evaluate_on_gold(load_pipeline(pipeline), corpus, component, annotated=pairs == "annotated")
-    table = Table("label", "precision", "recall", "F1")
-    for label, prf in scores["rel_per_type"].items():
-        table.add_row(label, *(f"{prf[key]:.3f}" for key in "prf"))
-    overall = [scores[f"rel_micro_{key}"] for key in "prf"]
-    table.add_row("all (micro)", *(f"{value:.3f}" for value in overall), style="bold")
+    gold = _read(corpus, None, limit)
+    schema = schema_of(gold)
+    lines = []
+    for number, example in enumerate(gold.examples):
+        for question in ask(example, number, schema):
+            instance = question.instance
+            sides = {
+                side: {"start": one.start, "end": one.end, "text": instance.text_of(one), "type": one.type}
+                for side, one in (("head", instance.head_mention), ("tail", instance.tail_mention))
+            }
+            line = {"id": question.id, "text": instance.context.text, **sides, "labels": schema.names}
+            lines.append(json.dumps(line, ensure_ascii=False))
+    write_aside(output, "".join(f"{line}\n" for line in lines))
+    say(f"{len(lines):,} questions: {output}")
+
+
+def _read(path: Path, nlp: Any, limit: int) -> GoldCorpus:
+    from spacy_slmre.evaluation.evaluating import read_gold
+
+    return read_gold(path, nlp, limit)
+
+
+def evaluate_corpus(
+    pipeline: str,
+    path: Path,
+    folder: Path,
+    settings: EvaluationSettings,
+    *,
+    overwrite: bool = False,
+    restart: bool = False,
+) -> EvaluationRun:
+    """Evaluate a pipeline on one corpus, with a progress bar; the run is a folder in `folder`."""
+    # Loaded anew for every corpus: its labels and its prompt become those of the corpus.
+    from spacy_slmre.cli.pipelines import load_pipeline
+    from spacy_slmre.evaluation.evaluating import evaluate_pipeline
+
+    nlp = load_pipeline(pipeline)
+    corpus = _read(path, nlp, settings.limit)
+    progress, task = document_progress(len(corpus.examples))
+    with progress:
+        return evaluate_pipeline(
+            nlp,
+            pipeline,
+            corpus,
+            folder / corpus.run_name,
+            settings,
+            overwrite=overwrite,
+            restart=restart,
+            progress=lambda docs: progress.advance(task, docs),
+            say=say,
+        )
+
+
+def _show(run: EvaluationRun) -> None:
+    from rich.table import Table
+
+    metrics, info = run.metrics, run.info
+    table = Table("label", "pairs", "precision", "recall", "F1", title=f"{info['system']}: {run.folder.name}")
+    for label, scores in metrics["per_label"].items():
+        table.add_row(label, f"{scores['gold']:,}", *(f"{scores[key]:.3f}" for key in "prf"))
+    interval = metrics["interval"]
+    table.add_row("all (micro)", "", *(f"{metrics['micro'][key]:.3f}" for key in "prf"), style="bold")
     console.print(table)
     say(
-        f"{scores['pairs']:,} pairs in {scores['seconds']:.1f} s: "
-        f"{scores['pairs'] / scores['seconds']:.0f} pairs/s"
+        f"micro-F1 {metrics['micro']['f']:.3f} ({interval['low']:.3f} to {interval['high']:.3f}, 95 %), "
+        f"macro-F1 {metrics['macro_f']:.3f}, {metrics['out_of_schema']:,} answers out of schema, "
+        f"{metrics['unanswered']:,} pairs unanswered"
     )
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_aside(output, json.dumps(scores, indent=2, ensure_ascii=False))
-        say(f"Scores: {output}")
-
-
-def evaluate_on_gold(
-    nlp: Language, corpus: Path, component: str | None = None, *, annotated: bool = True
-) -> dict[str, Any]:
-    """Scores of a pipeline's relation component on gold entities.
-
-    Args:
-        nlp: The pipeline; of it, only the relation component is run.
-        corpus: The corpus.
-        component: The component, where there are several.
-        annotated: Ask about the pairs that the corpus annotates, in place of the component's candidates.
-
-    Returns:
-        What the component's scorer gives, "pairs" asked about, and the "seconds" that took.
-
-    Raises:
-        ValueError: The corpus has no relation.
-    """
-    import time
-
-    from spacy.training import Example
-    from tqdm import tqdm
-
-    from spacy_slmre.candidates import given_pairs
-    from spacy_slmre.cli.pipelines import relation_component
-    from spacy_slmre.corpora.readers import relation_corpus
-    from spacy_slmre.relations import report_name
-
-    _, pipe = relation_component(nlp, component)
-    if annotated:
-        pipe.candidates = given_pairs()
-    pipe.ready()
-    gold = list(relation_corpus(corpus)(nlp))
-    started = time.perf_counter()
-    docs = list(
-        tqdm(
-            pipe.pipe(example.predicted for example in gold),
-            total=len(gold),
-            unit="doc",
-            leave=False,
-            disable=None,
+    if metrics["official_macro_f"] is not None:
+        say(f"official macro-F1 {metrics['official_macro_f']:.3f}")
+    if info["seconds"]:
+        say(
+            f"{info['pairs']:,} pairs in {info['seconds']:.1f} s: "
+            f"{info['pairs'] / info['seconds']:.0f} pairs/s, {info['peak_memory_gb']:.1f} GB at most"
         )
-    )
-    seconds = time.perf_counter() - started
-    examples = [Example(doc, example.reference) for doc, example in zip(docs, gold, strict=True)]
-    scores = pipe.score(examples)
-    if scores["rel_micro_f"] is None:
-        raise ValueError(f"{corpus} has no relation to find: is it a corpus that `slmre convert` wrote?")
-    pairs = sum(getattr(doc._, report_name(pipe.attr))["scored"] for doc in docs)
-    return {"corpus": str(corpus), **scores, "pairs": pairs, "seconds": seconds}
+
+
+def show_all(runs: list[EvaluationRun]) -> None:
+    """Print a line for each run."""
+    from rich.table import Table
+
+    table = Table("corpus", "pairs", "precision", "recall", "micro-F1", "95 %", "macro-F1", "pairs/s")
+    for run in runs:
+        interval, seconds = run.metrics["interval"], run.info["seconds"]
+        table.add_row(
+            run.folder.name,
+            f"{run.info['pairs']:,}",
+            *(f"{run.metrics['micro'][key]:.3f}" for key in "prf"),
+            f"{interval['low']:.3f}-{interval['high']:.3f}",
+            f"{run.metrics['macro_f']:.3f}",
+            f"{run.info['pairs'] / seconds:.0f}" if seconds else "",
+        )
+    console.print(table)

@@ -52,28 +52,3 @@ def ready_pipeline(name: str) -> tuple[Language, RelationPipe]:
 def model_name(nlp: Language, component: RelationPipe) -> str:
     """What finds the relations, in one line: pipeline, version and component."""
     return f"{nlp.meta['lang']}_{nlp.meta['name']} {nlp.meta['version']} {component.name}"
-
-
-def relation_component(nlp: Language, name: str | None = None) -> tuple[str, RelationPipe]:
-    """Name and component of a pipeline's relation component.
-
-    Args:
-        nlp: The pipeline.
-        name: Which one, where it has several.
-
-    Raises:
-        ValueError: It has none, or several and no name was given, or none of that name.
-    """
-    from spacy_slmre.pipeline.relation_pipe import RelationPipe
-
-    found = {known: pipe for known, pipe in nlp.pipeline if isinstance(pipe, RelationPipe)}
-    if not found:
-        raise ValueError(
-            f"The pipeline has no relation component, only: {', '.join(nlp.pipe_names) or 'nothing'}. Add "
-            '"slm_relations" or "rel_classifier".'
-        )
-    if name is None and len(found) > 1:
-        raise ValueError(f"The pipeline has several relation components: choose one of {', '.join(found)}.")
-    if name is not None and name not in found:
-        raise ValueError(f'"{name}" is no relation component of the pipeline; it has: {", ".join(found)}.')
-    return next((known, pipe) for known, pipe in found.items() if name in (None, known))

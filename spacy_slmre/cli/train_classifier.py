@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import console, failing_clearly, say
+from spacy_slmre.cli.output import failing_clearly, say
 
 Corpora = Annotated[Path, typer.Argument(help="Folder of converted benchmarks.")]
 Names = Annotated[list[str] | None, typer.Option("--benchmark", "-b", help="A benchmark; can be repeated.")]
@@ -71,36 +71,35 @@ def train_classifier_command(
 def evaluate_classifier_command(
     corpora: Corpora,
     trained: Annotated[Path, typer.Argument(help="Folder that train-classifier wrote.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the runs; without it TRAINED/runs.")
+    ] = None,
     benchmark: Names = None,
     mixture: MixtureFile = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Score trained classifiers on the test splits, once; the scores lie with each pipeline as test.json."""
-    import json
+    """Score trained classifiers on the test splits, once: as `slmre evaluate` does, a run for each."""
+    from spacy_slmre.cli.evaluate import evaluate_corpus, show_all
+    from spacy_slmre.evaluation.runs import EvaluationRun
+    from spacy_slmre.evaluation.subjects import EvaluationSettings
 
-    from rich.table import Table
-
-    from spacy_slmre.cli.evaluate import evaluate_on_gold
-    from spacy_slmre.cli.pipelines import load_pipeline
-    from spacy_slmre.files import write_aside
-
-    table = Table("benchmark", "pairs", "precision", "recall", "micro-F1", "macro-F1")
+    runs: list[EvaluationRun] = []
 
     def evaluate(name: str) -> None:
-        file = trained / name / "test.json"
-        if overwrite or not file.exists():
-            scores = evaluate_on_gold(load_pipeline(str(trained / name)), corpora / name / "test.spacy")
-            write_aside(file, json.dumps(scores, indent=2))
-        scores = json.loads(file.read_text(encoding="utf-8"))
-        numbers: list[Any] = [
-            scores[key] for key in ("rel_micro_p", "rel_micro_r", "rel_micro_f", "rel_macro_f")
-        ]
-        table.add_row(name, f"{scores['pairs']:,}", *(f"{number:.3f}" for number in numbers))
+        runs.append(
+            evaluate_corpus(
+                str(trained / name),
+                corpora / name / "test.spacy",
+                output or trained / "runs",
+                EvaluationSettings(),
+                overwrite=overwrite,
+            )
+        )
 
     try:
         _each(_chosen(benchmark, mixture, corpora), evaluate)
     finally:
-        console.print(table)
+        show_all(runs)
 
 
 def _chosen(names: list[str] | None, mixture: Path | None, corpora: Path) -> list[str]:

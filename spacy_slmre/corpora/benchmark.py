@@ -51,6 +51,7 @@ class Benchmark:
         splits: Official number of annotated instances by split.
         notes: What differs from the official counts, and why.
         aliases: Other spellings of labels → their name here.
+        substitute_for: The benchmark of the study that it stands in for, where that one cannot be had.
         read: Yields the records of a file: `read(source, split, **settings)`.
 
     Raises:
@@ -74,6 +75,7 @@ class Benchmark:
     splits: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
+    substitute_for: str | None = None
 
     def __post_init__(self) -> None:
         if self.domain not in ("general", "literary"):
@@ -154,6 +156,7 @@ class Benchmark:
             "settings": {name: par.default for name, par in self.settings.items()},
             "converter": inspect.getdoc(self.read),
             "notes": list(self.notes),
+            "substitute_for": self.substitute_for,
         }
 
 

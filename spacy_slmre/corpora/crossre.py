@@ -53,6 +53,7 @@ def _parse(
 
 CARD = Benchmark(
     name="crossre",
+    substitute_for="pg_fiction",
     title="CrossRE, literature",
     domain="literary",
     task="17 broad relations between typed entities of encyclopaedic sentences about literature.",

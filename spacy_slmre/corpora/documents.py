@@ -115,10 +115,15 @@ def in_holdout(doc: Doc, share: float, seed: int = 0) -> bool:
         share: The share to hold out (0 to 1); a greater one holds out the same documents, and more.
         seed: Seed of the choice.
     """
+    digest = hashlib.blake2b(f"{seed}/{source_of(doc)}".encode(), digest_size=6).digest()
+    return int.from_bytes(digest) < share * 2**48
+
+
+def source_of(doc: Doc) -> str:
+    """The source document that a gold document is, or is a sentence of: by its id, or else its text."""
     name = str(doc.user_data.get(ID) or doc.text)
     match = _SENTENCE.fullmatch(name)
-    digest = hashlib.blake2b(f"{seed}/{match[1] if match else name}".encode(), digest_size=6).digest()
-    return int.from_bytes(digest) < share * 2**48
+    return match[1] if match else name
 
 
 def benchmark_of(doc: Doc) -> Benchmark | None:

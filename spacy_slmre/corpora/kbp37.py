@@ -8,6 +8,7 @@ from spacy_slmre.schema import LabelSchema
 
 CARD = Benchmark(
     name="kbp37",
+    substitute_for="tacred",
     title="KBP37",
     domain="general",
     task="One of 18 directed relations of persons and organisations, or none, between two marked entities.",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from spacy_slmre.files import replace_folder, write_aside
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.jsonl"
+STATE_FILE = "state.json"
 FORMAT = 1
 
 
@@ -53,6 +57,29 @@ class Prediction:
     answer: str | None = None
     answered: bool = True
 
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps({name: getattr(self, name) for name in FIELDS}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Prediction:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: The line is no prediction.
+        """
+        try:
+            data = json.loads(line)
+            for name in ("head", "tail", "gold"):
+                data[name] = tuple(data[name])
+            data["top"] = tuple((label, score) for label, score in data["top"])
+            return cls(**data)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{line[:80]!r} is no prediction of an evaluation run.") from error
+
+
+FIELDS = tuple(field.name for field in fields(Prediction))
+
 
 @dataclass(frozen=True)
 class EvaluationRun:
@@ -74,19 +101,21 @@ class EvaluationRun:
         Raises:
             EvaluationError: The file is damaged.
         """
-        path = self.folder / PREDICTIONS_FILE
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    data = json.loads(line)
-                    for name in ("head", "tail", "gold"):
-                        data[name] = tuple(data[name])
-                    data["top"] = tuple((label, score) for label, score in data["top"])
-                    yield Prediction(**data)
-                except (ValueError, KeyError, TypeError) as error:
-                    raise EvaluationError(
-                        f"{path}:{number}: {line[:80]!r} is no prediction of a run. Evaluate again."
-                    ) from error
+        yield from read_predictions(self.folder / PREDICTIONS_FILE)
+
+
+def read_predictions(path: Path) -> Iterator[Prediction]:
+    """The predictions in a file.
+
+    Raises:
+        EvaluationError: A line is none.
+    """
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield Prediction.from_json(line)
+            except ValueError as error:
+                raise EvaluationError(f"{path}:{number}: {error} Evaluate again.") from error
 
 
 def read_run(folder: Path) -> EvaluationRun:
@@ -121,11 +150,97 @@ def find_runs(paths: Iterable[Path]) -> list[EvaluationRun]:
     for path in paths:
         if not path.exists():
             raise EvaluationError(f"There is no folder {path}.")
-        for file in sorted(path.rglob(RUN_FILE)):
-            folders[file.parent.resolve()] = None
+        for file in sorted(path.rglob(METRICS_FILE)):
+            if (file.parent / PREDICTIONS_FILE).exists() and not file.parent.name.endswith(".part"):
+                folders[file.parent.resolve()] = None
     if not folders:
         raise EvaluationError(
             f"There is no evaluation run in {', '.join(map(str, paths))}. Make one with: python -m spacy "
             "slmre evaluate PIPELINE CORPUS --output DIR"
         )
     return [read_run(folder) for folder in folders]
+
+
+class RunWriter:
+    """Writes a run beside its place, as `<folder>.part`, and goes on where an interrupted one stopped.
+
+    Args:
+        folder: The run's folder.
+        settings: What makes two runs the same, as plain data.
+        restart: Throw away what an interrupted run has left.
+
+    Raises:
+        EvaluationError: What is left is of another run.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], *, restart: bool = False) -> None:
+        self.folder = folder
+        self.part = folder.with_name(f"{folder.name}.part")
+        self.docs = 0
+        """Documents that are done."""
+        self.seconds = 0.0
+        """Time that they took."""
+        self.truncated = 0
+        """Pairs whose context was shortened."""
+        self.tokens = 0
+        """Tokens of their prompts, each with a prompt of its own; 0 where that is not known."""
+        self._settings = json.loads(json.dumps(settings))
+        state = self.part / STATE_FILE
+        lines = 0
+        if state.exists() and not restart:
+            left = json.loads(state.read_text(encoding="utf-8"))
+            if left["settings"] != self._settings:
+                changed = [key for key in self._settings if self._settings[key] != left["settings"].get(key)]
+                raise EvaluationError(
+                    f"An interrupted evaluation left {self.part}, but it was another one "
+                    f"({', '.join(changed)} changed). Repeat it as it was, or give --restart to throw its "
+                    "results away."
+                )
+            self.docs, self.seconds, lines = left["docs"], left["seconds"], left["lines"]
+            self.truncated, self.tokens = left["truncated"], left["tokens"]
+        self.part.mkdir(parents=True, exist_ok=True)
+        self._lines = lines
+        self._file = self.part / PREDICTIONS_FILE
+        self._cut(lines)
+
+    def _cut(self, lines: int) -> None:
+        """Remove what was written after the last note of how far the run is."""
+        self._file.touch()
+        end = 0
+        with self._file.open("rb") as file:
+            for _ in range(lines):
+                end += len(file.readline())
+        os.truncate(self._file, end)
+
+    def write(
+        self,
+        predictions: Iterable[Prediction],
+        docs: int,
+        seconds: float,
+        truncated: int = 0,
+        tokens: int = 0,
+    ) -> None:
+        """Add the predictions of some documents; a run killed from now on keeps them."""
+        lines = [prediction.to_json() for prediction in predictions]
+        with self._file.open("a", encoding="utf-8", errors="surrogatepass") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        self._lines += len(lines)
+        self.docs += docs
+        self.seconds += seconds
+        self.truncated += truncated
+        self.tokens += tokens
+        state = {"docs": self.docs, "lines": self._lines, "seconds": self.seconds}
+        state |= {"truncated": self.truncated, "tokens": self.tokens, "settings": self._settings}
+        write_aside(self.part / STATE_FILE, json.dumps(state))
+
+    def predictions(self) -> list[Prediction]:
+        """What was written so far."""
+        return list(read_predictions(self._file))
+
+    def finish(self, info: dict[str, Any], metrics: dict[str, Any]) -> EvaluationRun:
+        """Write the rest and give the folder its name."""
+        for name, data in ((METRICS_FILE, metrics), (RUN_FILE, {"format": FORMAT, **info})):
+            write_aside(self.part / name, json.dumps(data, indent=2, ensure_ascii=False))
+        (self.part / STATE_FILE).unlink(missing_ok=True)
+        replace_folder(self.part, self.folder)
+        return read_run(self.folder)

@@ -46,8 +46,26 @@ class _Asked:
     doc: Doc
     pairs: list[tuple[Span, Span]]
     instances: list[RelationInstance]
+    shortened: list[bool]
     typed: bool
     report: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedPair:
+    """A candidate pair and what the model says of it.
+
+    Attributes:
+        head: The head.
+        tail: The tail.
+        labels: The most probable labels, negative one included, with their probabilities, best first.
+        shortened: Whether the model saw a part of the context only.
+    """
+
+    head: Span
+    tail: Span
+    labels: tuple[tuple[str, float], ...]
+    shortened: bool
 
 
 class RelationPipe(LearningPipe):
@@ -269,22 +287,26 @@ class RelationPipe(LearningPipe):
         candidates = self.candidates(doc, self.schema)
         instances = make_instances(doc, candidates.pairs, self.schema)
         fitting = self.model.fit(instances, self.schema, self.max_context_tokens)
-        kept = [(pair, fit) for pair, fit in zip(candidates.pairs, fitting, strict=True) if fit is not None]
+        kept = [
+            (pair, fit, fit is not whole)
+            for pair, fit, whole in zip(candidates.pairs, fitting, instances, strict=True)
+            if fit is not None
+        ]
         skipped = dict(candidates.skipped)
         if too_long := len(instances) - len(kept):
             skipped["too_long"] = too_long
         report = {
             "considered": candidates.considered,
             "scored": len(kept),
-            "shortened": sum(fit not in (None, whole) for fit, whole in zip(fitting, instances, strict=True)),
+            "shortened": sum(shortened for *_, shortened in kept),
             "skipped": skipped,
         }
-        return _Asked(doc, [pair for pair, _ in kept], [fit for _, fit in kept], candidates.typed, report)
+        pairs, fits, shortened = ([one[part] for one in kept] for part in range(3))
+        return _Asked(doc, pairs, fits, shortened, candidates.typed, report)  # type: ignore[arg-type]
 
     def _annotate(self, asked: Sequence[_Asked]) -> None:
         """Label all instances together and write the records; no document is written if one fails."""
-        instances = [instance for one in asked for instance in one.instances]
-        columns, log_probs = self._best(instances, self._allowed(asked))
+        columns, log_probs = self._best(asked)
         start = 0
         results = []
         for one in asked:
@@ -300,16 +322,48 @@ class RelationPipe(LearningPipe):
             write_report(one.doc, one.report, self.attr)
             self._warn(one.report)
 
-    def _best(
-        self, instances: Sequence[RelationInstance], allowed: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The most probable (allowed) label of each instance: columns and log-probabilities, (n, 1) each."""
+    def rank(self, docs: Iterable[Doc], k: int = 1) -> list[list[RankedPair]]:
+        """What the model says of each candidate pair, for one who wants more than the relations.
+
+        Args:
+            docs: Documents, which stay as they are.
+            k: How many labels of each pair.
+
+        Returns:
+            For each document its pairs; those that the model cannot read in full length or shortened are
+            not among them.
+        """
+        self.ready()
+        asked = [self._ask(doc) for doc in docs]
+        columns, log_probs = self._best(asked, k)
+        ranked, row = [], 0
+        for one in asked:
+            pairs = []
+            for (head, tail), shortened in zip(one.pairs, one.shortened, strict=True):
+                labels = zip(columns[row].tolist(), np.exp(log_probs[row]).tolist(), strict=True)
+                named = tuple((self.schema.names[column], score) for column, score in labels if score > 0)
+                pairs.append(RankedPair(head, tail, named, shortened))
+                row += 1
+            ranked.append(pairs)
+        return ranked
+
+    def accepts(self, label: str, score: float) -> bool:
+        """Whether a pair's most probable label is written as a relation."""
+        return label != self.schema.negative_label and score >= self.label_thresholds.get(
+            label, self.threshold
+        )
+
+    def _best(self, asked: Sequence[_Asked], k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The most probable (allowed) labels of each instance: columns and log-probabilities, (n, k) each."""
+        instances = [instance for one in asked for instance in one.instances]
+        allowed = self._allowed(asked)
+        k = min(k, len(self.schema.labels))
         if self.temperature == 1.0:
-            return self.model.best(instances, self.schema, 1, allowed)
+            return self.model.best(instances, self.schema, k, allowed)
         log_probs = tempered(self.model.log_probs(instances, self.schema), self.temperature)
         if allowed is not None:
             log_probs = np.where(allowed, log_probs, -np.inf)
-        columns = log_probs.argmax(axis=1)[:, None]
+        columns = np.argsort(-log_probs, axis=1, kind="stable")[:, :k]
         return columns, np.take_along_axis(log_probs, columns, axis=1)
 
     def _allowed(self, asked: Sequence[_Asked]) -> np.ndarray | None:
@@ -328,9 +382,7 @@ class RelationPipe(LearningPipe):
 
     def _decide(self, doc: Doc, pair: tuple[Span, Span], column: int, log_prob: float) -> Record | None:
         label, score = self.schema.names[column], float(np.exp(log_prob))
-        if log_prob == -np.inf:  # the types allow no label
-            return None
-        if label == self.schema.negative_label or score < self.label_thresholds.get(label, self.threshold):
+        if log_prob == -np.inf or not self.accepts(label, score):  # -inf: the types allow no label
             return None
         return make_record(doc, (*pair, label, score))
 
@@ -437,6 +489,7 @@ class RelationPipe(LearningPipe):
         return {
             "configured": self._configured,
             "current": self._state(),
+            "schema_given": self.schema_given,
             "label_weights": self._label_weights,
         }
 
@@ -453,7 +506,7 @@ class RelationPipe(LearningPipe):
         }
         self._label_weights = saved.get("label_weights", {})
         self.problem = None
-        self.schema_given = True
+        self.schema_given = saved.get("schema_given", True)
         self.schema = LabelSchema.from_dict(state["schema"])
         self.threshold = state["threshold"]
         self.label_thresholds = dict(state["label_thresholds"])

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from spacy_slmre.environment import hardware, peak_memory, versions
 from spacy_slmre.slm import loading
 from spacy_slmre.slm.loading import PACKAGED_BASE
 from spacy_slmre.slm.pretraining import PretrainingSettings, make_blocks, pretrain
@@ -25,7 +26,7 @@ from spacy_slmre.tuning.folders import (
     publish,
     saving_checkpoints,
 )
-from spacy_slmre.tuning.run import METRICS_FILE, hardware, peak_memory, versions
+from spacy_slmre.tuning.run import METRICS_FILE
 
 
 def run_pretraining(
@@ -87,8 +88,8 @@ def run_pretraining(
         "tokens": blocks.tokens,
         "blocks": len(blocks.train),
         "held_out_blocks": len(blocks.held_out),
-        "hardware": hardware(model),
-        "peak_memory_gb": peak_memory(model),
+        "hardware": f"{hardware(model.device)}, {model.dtype}",
+        "peak_memory_gb": peak_memory(model.device),
     }
     aside = part / "output"
     shutil.rmtree(aside, ignore_errors=True)

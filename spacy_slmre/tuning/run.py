@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +12,8 @@ from typing import Any
 
 import spacy
 import torch
-from transformers import PreTrainedModel
 
+from spacy_slmre.environment import hardware, peak_memory, versions
 from spacy_slmre.slm.loading import check_architecture
 from spacy_slmre.slm.model import SmallLM
 from spacy_slmre.slm.tuning import tune
@@ -35,7 +32,6 @@ from spacy_slmre.tuning.folders import (
 
 METRICS_FILE = "metrics.json"
 CONFIG_FILE = "tune.cfg"
-PACKAGES = ("spacy-slmre", "spacy", "torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
 
 def run_tuning(
@@ -108,8 +104,8 @@ def run_tuning(
         result = tune(lm, sets, config.training, config.lora, part / "checkpoints", resume=resume)
     metrics = {
         **result.to_dict(),
-        "hardware": hardware(lm.network),
-        "peak_memory_gb": peak_memory(lm.network),
+        "hardware": f"{hardware(lm.network.device)}, {lm.network.dtype}",
+        "peak_memory_gb": peak_memory(lm.network.device),
     }
     if main:
         say("Writing the pipeline …")
@@ -135,6 +131,8 @@ def _write(
     if lm.schema is not None:
         component.schema, component.schema_given = lm.schema, True
     nlp.meta["description"] = f"Relations by {record['base']['name']} with an adapter tuned by spacy-slmre"
+    pretrained = lm.locate() / RUN_FILE
+    nlp.meta["tuning"] = {"regime": config.run.regime, "shots": config.run.shots, "dapt": pretrained.exists()}
     nlp.meta["performance"] = {"rel_micro_f": metrics["scores"]["micro_f1"]}
     nlp.to_disk(aside)
     (aside / CONFIG_FILE).write_text(config.text, encoding="utf-8")
@@ -150,38 +148,3 @@ def _on_own_device(lm: SmallLM) -> SmallLM:
     if rank is not None and torch.cuda.is_available() and lm.settings.device in ("auto", "cuda"):
         lm.settings = replace(lm.settings, device=f"cuda:{rank}")
     return lm
-
-
-def hardware(network: PreTrainedModel) -> str:
-    """The machine in words: the GPU, or the processor and its threads."""
-    if network.device.type == "cuda":
-        return f"{torch.cuda.get_device_name(network.device)}, {network.dtype}"
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if "model name" in line), name)
-    threads = torch.get_num_threads()
-    return f"{name}, {threads} thread{'s' * (threads > 1)}, {network.dtype}"
-
-
-def peak_memory(network: PreTrainedModel) -> float:
-    """Most memory held so far, in GB: of the GPU, or else of this process."""
-    if network.device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset / 1e9
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes."""
-    return {
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
-    }

@@ -10,6 +10,7 @@ import spacy
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
+from spacy_slmre.evaluation.runs import read_run
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "rel_classifier_cpu.cfg"
@@ -83,22 +84,21 @@ def test_a_failure_does_not_stop_the_others(trained: Path, corpora: Path, settin
 
 def test_test_split_is_scored_once(trained: Path, corpora: Path) -> None:
     first = run("evaluate-classifier", corpora, trained, "-b", "demo")
-    scores = json.loads((trained / "demo" / "test.json").read_text())
-    assert scores["pairs"] == 112 and f"{scores['rel_micro_f']:.3f}" in first
-    stamp = (trained / "demo" / "test.json").stat().st_mtime_ns
-    assert run("evaluate-classifier", corpora, trained, "-b", "demo") == first
-    assert (trained / "demo" / "test.json").stat().st_mtime_ns == stamp
+    done = read_run(trained / "runs" / "demo-test")
+    assert done.info["pairs"] == 112 and f"{done.metrics['micro']['f']:.3f}" in first
+    assert done.info["kind"] == "encoder" and done.metrics["calibration"] is not None
+    stamp = (done.folder / "run.json").stat().st_mtime_ns
+    assert "is evaluated already" in run("evaluate-classifier", corpora, trained, "-b", "demo")
+    assert (done.folder / "run.json").stat().st_mtime_ns == stamp
 
 
 def test_evaluate(trained: Path, corpora: Path, tmp_path: Path) -> None:
-    shown = run("evaluate", trained / "demo", corpora / "demo" / "dev.spacy", "-o", tmp_path / "scores.json")
+    shown = run("evaluate", trained / "demo", corpora / "demo" / "dev.spacy", "-o", tmp_path)
     assert "all (micro)" in shown and "64 pairs" in shown
-    assert json.loads((tmp_path / "scores.json").read_text())["rel_candidate_recall"] == 1.0
-    spacy.blank("en").to_disk(tmp_path / "empty")
-    shown = run("evaluate", tmp_path / "empty", corpora / "demo" / "dev.spacy", code=1)
-    assert "no relation component, only: nothing" in shown
-    assert "neither an installed package nor a folder" in run("evaluate", "nope", tmp_path, code=1)
-    assert "does not exist" in run("evaluate", trained / "demo", tmp_path / "none.spacy", code=1)
+    assert read_run(tmp_path / "demo-dev").info["params"] > 0
+    for option in (("--prompt", "generic"), ("--decoding", "generated")):
+        shown = run("evaluate", trained / "demo", corpora / "demo" / "dev.spacy", *option, code=1)
+        assert "is no language model" in shown
 
 
 def test_calibrate_saves_aside(trained: Path, corpora: Path, tmp_path: Path) -> None:

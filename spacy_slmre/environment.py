@@ -1,0 +1,47 @@
+"""What a run was made on: machine, memory, versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("spacy-slmre", "spacy", "torch", "transformers", "peft", "bitsandbytes", "accelerate")
+
+
+def hardware(device: torch.device | None = None) -> str:
+    """The machine in words: the GPU, or the processor and its threads."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if "model name" in line), name)
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' * (threads > 1)}"
+
+
+def peak_memory(device: torch.device | None = None) -> float:
+    """Most memory held so far, in GB: of the GPU, or else of this process."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 1e9
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }

@@ -1,0 +1,202 @@
+"""What is evaluated: a pipeline's relation component, its labels, and what there is to say of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from spacy.language import Language
+
+from spacy_slmre.candidates import CandidateGenerator, given_pairs
+from spacy_slmre.corpora.benchmark import Benchmark
+from spacy_slmre.encoder.model import EncoderClassifier
+from spacy_slmre.evaluation.answering import System, generating, scoring
+from spacy_slmre.evaluation.runs import EvaluationError
+from spacy_slmre.instances import RelationInstance, contexts_of
+from spacy_slmre.pipeline.finding import relation_component
+from spacy_slmre.pipeline.relation_pipe import RelationPipe
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.slm.model import SmallLM
+
+CHOICES = {
+    "pairs": ("annotated", "proposed"),
+    "labels": ("auto", "pipeline", "benchmark"),
+    "prompt": ("own", "schema", "generic"),
+    "decoding": ("scored", "generated"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How to ask a pipeline.
+
+    Attributes:
+        name: What the system is called; if empty, what the pipeline calls itself.
+        component: The relation component, where there are several.
+        pairs: "annotated", the pairs that the corpus annotates, or "proposed", the component's candidates.
+        labels: The label set to ask for: the "pipeline"'s, the "benchmark"'s, or "auto": the benchmark's for
+            a language model that is not tied to labels of its own, else the pipeline's.
+        prompt: A language model's prompt: its "own", or with the list of labels ("schema") or without it
+            ("generic").
+        decoding: "scored" over the labels, or "generated" freely, as the study does.
+        top: How many labels of each pair are written.
+        max_new_tokens: Most tokens of a generated answer.
+        limit: Read documents until they have this many pairs; 0 reads all.
+
+    Raises:
+        EvaluationError: A setting is out of its range.
+    """
+
+    name: str = ""
+    component: str | None = None
+    pairs: str = "annotated"
+    labels: str = "auto"
+    prompt: str = "own"
+    decoding: str = "scored"
+    top: int = 3
+    max_new_tokens: int = 16
+    limit: int = 0
+
+    def __post_init__(self) -> None:
+        for setting, allowed in CHOICES.items():
+            if getattr(self, setting) not in allowed:
+                raise EvaluationError(
+                    f"--{setting} {getattr(self, setting)}: use {' or '.join(map(repr, allowed))}."
+                )
+        for setting, least in (("top", 1), ("max_new_tokens", 1), ("limit", 0)):
+            if getattr(self, setting) < least:
+                raise EvaluationError(
+                    f"--{setting.replace('_', '-')} {getattr(self, setting)}: it must be at least {least}."
+                )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A component, ready to be asked.
+
+    Attributes:
+        system: Answers.
+        schema: The labels that it is asked for.
+        candidates: Proposes the pairs.
+        attr: Where a corpus may have relations, beside `doc._.relations`.
+        info: What `run.json` says of it.
+        device: Where it computes.
+        tokens: How many tokens the prompts of instances have, each with a prompt of its own.
+    """
+
+    system: System
+    schema: LabelSchema
+    candidates: CandidateGenerator
+    attr: str
+    info: dict[str, Any]
+    device: torch.device | None
+    tokens: Callable[[list[RelationInstance]], int]
+
+
+def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: Benchmark | None) -> Subject:
+    """The relation component of a pipeline as it is to be asked.
+
+    Raises:
+        EvaluationError: There is none, or it has no prompt to change.
+        ValueError: Its weights cannot be had.
+    """
+    name, pipe = relation_component(nlp, settings.component)
+    model = pipe.model
+    if settings.pairs == "annotated":
+        pipe.candidates = given_pairs()
+    if isinstance(model, SmallLM):
+        free = model.schema is None and not pipe.schema_given
+    else:
+        free = False
+        for setting, usual in (("prompt", "own"), ("decoding", "scored")):
+            if getattr(settings, setting) != usual:
+                raise EvaluationError(
+                    f'--{setting} {getattr(settings, setting)}: "{name}" is no language model, and has no '
+                    "prompt."
+                )
+    if settings.labels == "benchmark" or (settings.labels == "auto" and free):
+        if benchmark is not None and benchmark.schema is not None:
+            pipe.schema, pipe.schema_given = benchmark.schema, True
+        elif settings.labels == "benchmark":
+            raise EvaluationError("--labels benchmark: the corpus does not say which benchmark it is.")
+    if isinstance(model, SmallLM):
+        if settings.prompt != "own":
+            model.load()
+            model.restyle(replace(model.settings.style, label_list=settings.prompt == "schema"))
+        pipe.ready()
+        return _small_lm(nlp, pipe, model, settings)
+    pipe.ready()
+    info: dict[str, Any] = {
+        "kind": "encoder",
+        "system": name,
+        "params": None,
+        "style": "",
+        "prompt": "",
+        "decoding": "",
+    }
+    device = None
+    tokens: Callable[[list[RelationInstance]], int] = len
+    if isinstance(model, EncoderClassifier):
+        info["system"] = Path(model.settings.base).name
+        info["params"] = sum(weights.numel() for weights in model.network.parameters())
+        device = next(model.network.parameters()).device
+
+        def tokens(instances: list[RelationInstance]) -> int:
+            contexts = contexts_of(instances)
+            sizes = dict(
+                zip(contexts, (len(ids) for ids, _ in model.markers.tokenize(contexts)), strict=True)
+            )
+            return sum(sizes[instance.context] + model.markers.room for instance in instances)
+
+    return Subject(
+        scoring(pipe, settings.top), pipe.schema, pipe.candidates, pipe.attr, _told(nlp, info), device, tokens
+    )
+
+
+def _small_lm(nlp: Language, pipe: RelationPipe, model: SmallLM, settings: EvaluationSettings) -> Subject:
+    style = model.settings.style
+    generated = settings.decoding == "generated"
+    network = model.network
+    info = {
+        "kind": "slm",
+        "system": Path(model.settings.base).name,
+        "params": network.num_parameters(),
+        "style": f"{len(style.demonstrations_for(pipe.schema))}-shot",
+        "prompt": "schema" if style.label_list else "generic",
+        "decoding": settings.decoding,
+    }
+
+    def tokens(instances: list[RelationInstance]) -> int:
+        prompts = model.prompts
+        contexts = contexts_of(instances)
+        sizes = dict(zip(contexts, map(len, prompts.contexts(contexts)), strict=True))
+        asked = sum(map(len, prompts.queries(instances)))
+        prefix = len(prompts.prefix(pipe.schema))
+        return asked + sum(prefix + sizes[instance.context] for instance in instances)
+
+    system = generating(pipe, model, settings.max_new_tokens) if generated else scoring(pipe, settings.top)
+    return Subject(system, pipe.schema, pipe.candidates, pipe.attr, _told(nlp, info), network.device, tokens)
+
+
+def _told(nlp: Language, info: dict[str, Any]) -> dict[str, Any]:
+    """With what a pipeline's meta says of its tuning."""
+    tuned = nlp.meta.get("tuning") or {}
+    return {**info, "regime": tuned.get("regime", ""), "dapt": bool(tuned.get("dapt", False))}
+
+
+def fingerprint(nlp: Language, source: str) -> str:
+    """What changes when a pipeline does: its config, and name, size and time of its files."""
+    told: list[Any] = [nlp.config.to_str(), nlp.meta.get("version")]
+    folder = Path(source)
+    if folder.is_dir():
+        told += [
+            (file.relative_to(folder).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
+            for file in sorted(folder.rglob("*"))
+            if file.is_file() and not file.name.startswith(".")
+        ]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

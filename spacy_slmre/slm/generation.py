@@ -1,0 +1,65 @@
+"""Free greedy generation, the usual way of asking a language model: to compare with scoring the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from spacy_slmre.instances import RelationInstance
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.slm.model import SmallLM
+
+
+def generate_answers(
+    lm: SmallLM,
+    instances: Sequence[RelationInstance],
+    schema: LabelSchema,
+    *,
+    max_new_tokens: int = 16,
+    batch_size: int = 32,
+) -> list[str]:
+    """What a model writes behind each pair: any words, which may be no label.
+
+    The prompts have the very tokens that scoring computes, each in full, longest first in batches padded on
+    the left.
+
+    Args:
+        lm: The model.
+        instances: What to ask; contexts fit the model (see `SmallLM.fit`).
+        schema: The labels, which the instruction lists if the prompt style says so.
+        max_new_tokens: Most tokens of an answer.
+        batch_size: Prompts a batch.
+
+    Returns:
+        The answers, in the order of the instances.
+    """
+    prompts, tokenizer, network = lm.prompts, lm.prompts.tokenizer, lm.network
+    prefix = prompts.prefix(schema)
+    contexts = prompts.contexts([instance.context for instance in instances])
+    sequences = [
+        [*prefix, *context, *query]
+        for context, query in zip(contexts, prompts.queries(instances), strict=True)
+    ]
+    order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
+    answers = [""] * len(sequences)
+    was_training = network.training
+    network.eval()
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        length = len(sequences[rows[0]])
+        padded = [[prompts.end_token] * (length - len(sequences[row])) + sequences[row] for row in rows]
+        mask = [[0] * (length - len(sequences[row])) + [1] * len(sequences[row]) for row in rows]
+        with torch.inference_mode():
+            output = network.generate(  # type: ignore[operator]
+                input_ids=torch.tensor(padded, device=network.device),
+                attention_mask=torch.tensor(mask, device=network.device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=prompts.end_token,
+                eos_token_id=prompts.end_token,
+            )
+        for row, tokens in zip(rows, output[:, length:].tolist(), strict=True):
+            answers[row] = str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+    network.train(was_training)
+    return answers

@@ -1,0 +1,117 @@
+"""Scores of a run: against scikit-learn, and by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+
+from spacy_slmre.evaluation.answering import answer_parser
+from spacy_slmre.evaluation.runs import Prediction
+from spacy_slmre.evaluation.scoring import score_predictions
+from spacy_slmre.metrics import confusion, normalise_answer, official_macro_f1
+from spacy_slmre.schema import LabelSchema
+
+LABELS = ["A", "B", "C", "no_relation"]
+
+
+def pair(number: int, gold: tuple[str, ...], predicted: str | None, **further: object) -> Prediction:
+    return Prediction(
+        f"d/{number}", f"d{number // 2}", "a b", (0, 1), (2, 3), "", "", gold, predicted, **further
+    )
+
+
+@given(st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from([*LABELS, "nonsense"])), min_size=1))
+def test_micro_f1_equals_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+    predictions = [
+        pair(
+            n,
+            () if gold == "no_relation" else (gold,),
+            None if answer == "no_relation" else answer,
+        )
+        for n, (gold, answer) in enumerate(pairs)
+    ]
+    gold, answers = zip(*pairs, strict=True)
+    positive = ["A", "B", "C", "nonsense"]
+    expected = f1_score(gold, answers, labels=positive, average="micro", zero_division=0)
+    scores = score_predictions(predictions, LABELS, "no_relation")
+    assert scores["micro"]["f"] == pytest.approx(expected)
+    assert scores["accuracy"] == pytest.approx(sum(a == b for a, b in pairs) / len(pairs))
+    assert scores["out_of_schema"] == answers.count("nonsense")
+    present = sorted({label for some in pairs for label in some} - {"no_relation"})
+    if present:
+        macro = f1_score(gold, answers, labels=present, average="macro", zero_division=0)
+        assert scores["macro_f"] == pytest.approx(macro)
+
+
+def test_an_answer_out_of_schema_costs_both_ways() -> None:
+    scores = score_predictions([pair(0, ("A",), "nonsense"), pair(1, (), "nonsense")], LABELS, "no_relation")
+    assert (scores["micro"]["tp"], scores["micro"]["fp"], scores["micro"]["fn"]) == (0, 2, 1)
+
+
+def test_several_gold_labels() -> None:
+    scores = score_predictions([pair(0, ("A", "B"), "B"), pair(1, ("C",), "C")], LABELS, "no_relation")
+    assert scores["micro"]["r"] == pytest.approx(2 / 3)
+    assert scores["micro_any"]["f"] == 1.0
+    assert scores["ceiling"] == pytest.approx(2 * 2 / (2 + 3))
+    assert scores["accuracy"] == 1.0
+
+
+def test_semeval_macro_f1_by_hand() -> None:
+    gold = {1: "Cause(e1,e2)", 2: "Cause(e1,e2)", 3: "Cause(e2,e1)", 4: "Part(e1,e2)"}
+    answers = {1: "Cause(e1,e2)", 2: "Cause(e2,e1)", 4: "Part(e1,e2)", 5: "Part(e2,e1)", 6: "Cause(e1,e2)"}
+    # Cause: 1 right of 3 answers and 3 gold pairs. Part: 1 right of 2 answers, 1 gold pair.
+    expected = (2 * 1 / (3 + 3) + 2 * 1 / (2 + 1)) / 2
+    assert official_macro_f1(gold.items(), answers.items()) == pytest.approx(expected)
+    assert official_macro_f1([], []) == 0.0
+
+
+def test_a_wrong_direction_is_no_hit_for_semeval() -> None:
+    assert official_macro_f1([(1, "Cause(e1,e2)")], [(1, "Cause(e2,e1)")]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "meant"),
+    [
+        ("place of birth", "born_in"),
+        (' "Place  of Birth" \nbecause', "born_in"),
+        ("born_in", "born_in"),
+        ("no relation", None),
+        ("Other", None),
+        ("", None),
+        ("n/a", "n/a"),
+        ("She was born there.", "she was born there."),
+    ],
+)
+def test_answers_in_words(answer: str, meant: str | None) -> None:
+    schema = LabelSchema.from_dict({"labels": [{"name": "born_in", "wording": "place of birth"}]})
+    assert answer_parser(schema)(answer) == meant
+
+
+def test_normalised_answers() -> None:
+    assert normalise_answer("\n  'X  y' \n z") == "x y"
+    assert normalise_answer("   ") == "none"
+
+
+def test_confusion_keeps_the_commonest_labels() -> None:
+    labels, rows = confusion([("a", "a"), ("a", "b"), ("b", "b"), ("c", "d")], most=3)
+    assert labels == ["a", "b", "other labels"]
+    assert rows == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_calibration_and_coverage(make_predictions: Callable[..., list[Prediction]]) -> None:
+    predictions = make_predictions(200)
+    scores = score_predictions(predictions, LABELS, "no_relation")
+    bins = scores["calibration"]["bins"]
+    assert sum(one["count"] for one in bins) == 200
+    expected = sum(one["count"] * abs(one["accuracy"] - one["confidence"]) for one in bins) / 200
+    assert scores["calibration"]["ece"] == pytest.approx(expected)
+    shares = [one["coverage"] for one in scores["coverage"]]
+    assert shares[0] == 1.0
+    assert shares == sorted(shares, reverse=True)
+    unscored = score_predictions(make_predictions(20, scored=False), LABELS, "no_relation")
+    assert unscored["calibration"] is None
+    assert unscored["coverage"] is None
