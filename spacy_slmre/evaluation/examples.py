@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from spacy_slmre.evaluation.runs import Prediction
+from spacy_slmre.evaluation.scoring import is_right
 
 KINDS = {
     "false positive": "False positives: gold says that there is no relation",
     "missed": "Missed: gold has a relation, the answer is none",
     "wrong label": "Wrong label",
+    "unanswered": "Not answered at all",
 }
 AROUND = 200
 """Most characters that are shown before and after the pair."""
@@ -29,11 +31,13 @@ class Segment:
 
 def error_of(prediction: Prediction) -> str | None:
     """A key of `KINDS`; None where the answer is right."""
+    if is_right(prediction):
+        return None
+    if not prediction.answered:
+        return "unanswered"
     if prediction.predicted is None:
-        return "missed" if prediction.gold else None
-    if not prediction.gold:
-        return "false positive"
-    return None if prediction.predicted in prediction.gold else "wrong label"
+        return "missed"
+    return "wrong label" if prediction.gold else "false positive"
 
 
 def sample_errors(

@@ -31,6 +31,8 @@ SIGNS = "●■▲◆▼✚★✖♦⬟⬢"
 """The markers in print."""
 REGIME_MARKERS = {"GenTune": "o", "LitTune": "^", "MixTune": "s"}
 MOST_LABELS = 24
+FEWEST = 20
+"""Pairs below which an accuracy is not drawn."""
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "slmre",
@@ -111,6 +113,7 @@ def forest(results: Sequence[Result], series: Mapping[str, Series]) -> Plot:
         axes.set_ylim(rows - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
+        _at_least(axes, 0.3)
         axes.set_xlabel("Positive-class micro-F1")
         caption = f"{title}: micro-F1 with 95 % intervals" + (
             ", and the nearest published results" if near else ""
@@ -141,7 +144,7 @@ def per_label(results: Sequence[Result], series: Mapping[str, Series]) -> Plot |
             axes.plot(
                 scores, range(len(shown)), style.marker, color=style.color, ms=5, alpha=0.85, clip_on=False
             )
-        axes.set_yticks(range(len(shown)), [f"{_short(label, 34)}  {sizes[label]:,}" for label in shown])
+        axes.set_yticks(range(len(shown)), [f"{_short(label, 34)} ({sizes[label]:,})" for label in shown])
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(0, 1)
         axes.tick_params(axis="y", length=0)
@@ -175,8 +178,8 @@ def reliability(results: Sequence[Result], series: Mapping[str, Series]) -> Plot
             bins = [part for part in one.run.metrics["calibration"]["bins"] if part["count"]]
             total = sum(part["count"] for part in bins)
             points = [part["confidence"] for part in bins], [part["accuracy"] for part in bins]
-            axes.plot(*points, color=style.color, lw=1.2)
-            areas = [10 + 90 * part["count"] / total for part in bins]
+            axes.plot(*points, color=style.color, lw=1, alpha=0.4)
+            areas = [6 + 140 * part["count"] / total for part in bins]
             axes.scatter(
                 *points, s=areas, color=style.color, marker=style.marker, alpha=0.8, clip_on=False, lw=0
             )
@@ -209,7 +212,8 @@ def coverage(results: Sequence[Result], series: Mapping[str, Series]) -> Plot | 
     with _drawing(3.3, 2.9) as (axes, finish):
         for one in told:
             style = series[one.name]
-            points = [part for part in one.run.metrics["coverage"] if part["accuracy"] is not None]
+            least = FEWEST / one.info["pairs"]
+            points = [part for part in one.run.metrics["coverage"] if part["coverage"] >= least]
             axes.plot(
                 [part["coverage"] for part in points],
                 [part["accuracy"] for part in points],
@@ -229,8 +233,8 @@ def coverage(results: Sequence[Result], series: Mapping[str, Series]) -> Plot | 
             ]
         axes.set(xlim=(0, 1), xlabel="Share of pairs that is kept", ylabel="Accuracy of these")
         axes.set_ylim(top=1)
-        least = ", ".join(f"{part['confidence']:g}" for part in told[0].run.metrics["coverage"])
-        caption = f"Coverage: from right to left, pairs with a confidence of at least {least}"
+        steps = ", ".join(f"{part['confidence']:g}" for part in told[0].run.metrics["coverage"])
+        caption = f"Coverage: from right to left, pairs with a confidence of at least {steps}"
         svg = finish(caption)
     header = ("System", "Least confidence", "Coverage", "Accuracy", "Micro-F1")
     return Plot(svg, caption, Table("Coverage and quality at a least confidence", header, {"": cells}))
@@ -297,26 +301,13 @@ def _scale(
     series: Mapping[str, Series],
 ) -> Plot:
     cells = []
-    with _drawing(3.3, 2.9) as (axes, finish):
-        lines = 0
+    with _drawing(3.7, 2.9) as (axes, finish):
         for one, score in published:
             cells.append(
                 [Cell(one.name), Cell(parameters(one.params) or NONE, number=one.params), _cell(score)]
             )
             if one.params is None:
-                # In turn at the left and at the right, so that near ones do not cover each other.
                 axes.axhline(score, color=SOFT, lw=0.7, ls=(0, (1, 2)))
-                axes.text(
-                    (0.01, 0.99)[lines % 2],
-                    score,
-                    one.system,
-                    ha=("left", "right")[lines % 2],
-                    va=("bottom", "top")[lines % 2],
-                    transform=axes.get_yaxis_transform(),
-                    color=SOFT,
-                    fontsize=7,
-                )
-                lines += 1
             else:
                 axes.plot(
                     one.params,
@@ -328,6 +319,7 @@ def _scale(
                     ls="",
                     clip_on=False,
                 )
+        _name_lines(axes, {one.system: score for one, score in published if one.params is None})
         for name, params, score in ours:
             style = series[name]
             axes.plot(
@@ -388,19 +380,42 @@ def _own_style(style: str) -> str:
     return re.sub(f"{_SERIES}([0-9a-f]{{4}})", lambda found: f"var(--series-{int(found[1], 16)})", style)
 
 
-def _plain_ticks(axes: Axes, values: Sequence[float], say: Any = lambda value: f"{value:,.3g}") -> None:
-    """Ticks of a logarithmic axis at 1, 2 and 5, in plain numbers, and a little room at its ends."""
+def _plain_ticks(
+    axes: Axes,
+    values: Sequence[float],
+    say: Any = lambda value: f"{value:,.0f}" if value >= 1 else f"{value:g}",
+) -> None:
+    """Ticks of a logarithmic axis at round places, in plain numbers, and a little room at its ends."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = min(values), max(values)
     room = 1.5 if high / low > 3 else 2.2
     axes.set_xlim(low / room, high * room)
-    wide = high / low > 100
-    axes.xaxis.set_major_locator(
-        LogLocator(subs=(1.0,) if wide else (1.0, 3.0) if high / low > 8 else (1.0, 2.0, 5.0))
-    )
+    subs = (1.0,) if high / low > 1000 else (1.0, 3.0) if high / low > 8 else (1.0, 2.0, 5.0)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: say(value)))
+
+
+def _name_lines(axes: Axes, scores: Mapping[str, float]) -> None:
+    """Names of horizontal lines at the right of the axes, moved apart where they would touch."""
+    place = 2.0
+    lowest = 0.065 * len(scores)
+    for name, score in sorted(scores.items(), key=lambda item: -item[1]):
+        place = min(score, place - 0.065)
+        lowest -= 0.065
+        place = max(place, lowest)
+        axes.text(
+            1.02, place, name, va="center", transform=axes.get_yaxis_transform(), color=SOFT, fontsize=7.5
+        )
+
+
+def _at_least(axes: Axes, span: float) -> None:
+    """Widen the axis of scores, so that small differences do not look large."""
+    low, high = axes.get_xlim()
+    if high - low < span:
+        middle = min(max((low + high) / 2, span / 2), 1 - span / 2)
+        axes.set_xlim(middle - span / 2, middle + span / 2)
 
 
 def _reach(one: Result) -> list[list[float]]:

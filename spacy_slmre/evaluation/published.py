@@ -126,13 +126,16 @@ def neighbours(info: Mapping[str, Any]) -> list[Neighbour]:
 
     A language model stands beside its own base model where the study has it, else beside the one nearest in
     size, of the same regime and style if there is one; encoders beside RoBERTa, models without tuning beside
-    the frontier models.
+    the frontier models, predictions made elsewhere beside those of a model of that name.
     """
     column = column_of(info)
     if column is None:
         return []
     there = [one for one in published_results() if one.kind == info["kind"] and column in one.scores]
-    if info["kind"] == "slm" and there:
+    if info["kind"] == "external":
+        # Predictions of whoever it was: beside what has its name.
+        there = [one for one in published_results() if column in one.scores and _same_base(one, info)]
+    elif info["kind"] == "slm" and there:
         there = [min(there, key=lambda one: _distance(one, info))]
     return [Neighbour(one, one.scores[column], _common(one, info)) for one in there]
 
@@ -154,6 +157,8 @@ def _letters(text: str) -> str:
 
 
 def _common(one: PublishedResult, info: Mapping[str, Any]) -> str:
+    if info["kind"] == "external":
+        return "the same name"
     if one.kind == "encoder":
         return "one classifier for each benchmark"
     if one.kind == "llm":

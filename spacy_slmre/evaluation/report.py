@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from spacy_slmre.corpora.benchmark import all_benchmarks
 from spacy_slmre.evaluation import plots
-from spacy_slmre.evaluation.comparisons import ComparisonRow
+from spacy_slmre.evaluation.comparisons import compare
 from spacy_slmre.evaluation.examples import KINDS, mark, sample_errors
 from spacy_slmre.evaluation.published import DAPT_GAIN, SOURCE
 from spacy_slmre.evaluation.results import (
@@ -48,8 +48,6 @@ from spacy_slmre.files import write_aside
 from spacy_slmre.visual.colors import relation_styles
 from spacy_slmre.visual.options import ViewOptions
 from spacy_slmre.visual.rendering import as_page, template
-
-Compare = Callable[[Sequence[EvaluationRun]], Sequence[ComparisonRow]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,15 +103,12 @@ def report_paths(output: Path) -> list[Path]:
     return [output, output.with_suffix(".md"), output.with_suffix(".csv")]
 
 
-def make_report(
-    selection: Selection, options: ReportOptions | None = None, compare: Compare | None = None
-) -> Report:
+def make_report(selection: Selection, options: ReportOptions | None = None) -> Report:
     """The report of some runs.
 
     Args:
         selection: The runs.
         options: What to show of them.
-        compare: Gives the comparisons of pairs of systems.
 
     Raises:
         EvaluationError: Matplotlib is missing, or the predictions of a run are damaged.
@@ -123,7 +118,7 @@ def make_report(
     plots.check_matplotlib()
     results = make_results(selection.runs)
     found = means(results)
-    compared = comparison_table(compare(selection.runs) if compare else ())
+    compared = comparison_table(compare([one.run for one in results], [one.name for one in results]))
     html = _html(results, found, selection.notes, compared, options)
     markdown = _markdown(results, found, selection.notes, compared, options)
     return Report(html, markdown, _csv(results))
@@ -145,7 +140,7 @@ def rerun_command(run: EvaluationRun) -> str:
         return ""
     parts = ["python", "-m", "spacy", "slmre", "evaluate", info["pipeline"], info["corpus"]]
     parts += ["--output", str(run.folder.parent)]
-    for name, value in info.get("settings", {}).items():
+    for name, value in info.get("settings", {"name": info["system"]}).items():
         if value not in (None, "", 0, False):
             parts += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(parts)

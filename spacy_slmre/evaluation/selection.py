@@ -112,7 +112,9 @@ def caveats(info: Mapping[str, Any]) -> list[str]:
 def describe(info: Mapping[str, Any]) -> str:
     """How a system was tuned and asked, in a few words."""
     told = [info.get(aspect) for aspect in ASPECTS if aspect != "dapt"]
-    return ", ".join([*(str(one) for one in told if one), *(["DAPT"] if info.get("dapt") else [])])
+    return ", ".join(
+        [*(str(one) for one in told if one and one != "none"), *(["DAPT"] if info.get("dapt") else [])]
+    )
 
 
 def parameters(count: float | None) -> str:
@@ -150,10 +152,11 @@ def _without_doubles(runs: list[EvaluationRun]) -> tuple[list[EvaluationRun], li
 
 
 def _other_data(runs: list[EvaluationRun]) -> list[str]:
+    names = system_names(runs)
     hashes: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         info = run.info
-        hashes[info["benchmark"], info["split"]][info["data_sha256"]].append(info["system"])
+        hashes[info["benchmark"], info["split"]][info["data_sha256"]].append(names[system_of(info)])
     return [
         f"{benchmark} {split}: the systems were not evaluated on the same data ("
         + "; ".join(f"{sha256[:12]}: {', '.join(names)}" for sha256, names in found.items())

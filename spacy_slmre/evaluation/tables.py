@@ -27,11 +27,12 @@ NONE = "–"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What stands in a cell, what is noted beside it, and the number to sort it by."""
+    """What stands in a cell, what is noted beside it, the number to sort it by, and what to beware of."""
 
     text: str
     note: str = ""
     number: float | None = None
+    caveat: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,25 +43,29 @@ class Table:
         caption: What it shows.
         header: Names of the columns.
         bodies: Rows by the title of their group, which may be empty.
-        numeric: Number of the first column that holds numbers.
     """
 
     caption: str
     header: Sequence[str]
     bodies: dict[str, list[list[Cell]]]
-    numeric: int = 1
 
     def __bool__(self) -> bool:
         return any(self.bodies.values())
 
+    @property
+    def numeric(self) -> list[bool]:
+        """Whether a column holds numbers."""
+        rows = [row for body in self.bodies.values() for row in body]
+        return [any(row[place].number is not None for row in rows) for place in range(len(self.header))]
+
     def markdown(self) -> str:
         """As GitHub reads tables."""
-        marks = ["---" if place < self.numeric else "---:" for place in range(len(self.header))]
+        marks = ["---:" if numeric else "---" for numeric in self.numeric]
         lines = [list(self.header), marks]
         for title, rows in self.bodies.items():
             if title and rows:
                 lines.append([f"*{_plain(title)}*", *[""] * (len(self.header) - 1)])
-            lines += [[_plain(f"{cell.text} {cell.note}".strip()) for cell in row] for row in rows]
+            lines += [[_plain(f"{cell.text} {cell.note} {cell.caveat}") for cell in row] for row in rows]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -86,7 +91,7 @@ def results_table(results: Sequence[Result]) -> Table:
         for one in results
     ]
     header = ("Benchmark", "System", "Micro-F1 [95 % interval]", "Published, nearest")
-    return Table("Results", header, {"": rows}, 2)
+    return Table("Results", header, {"": rows})
 
 
 def benchmark_table(results: Sequence[Result]) -> Table:
@@ -130,7 +135,7 @@ def means_table(found: Sequence[Mean]) -> Table:
         if not one.complete
     ]
     caption = "Means of fewer benchmarks than the study's; they cannot stand beside its averages"
-    return Table(caption, ("System", "What", "Benchmarks", "Micro-F1"), {"": rows}, 3)
+    return Table(caption, ("System", "What", "Benchmarks", "Micro-F1"), {"": rows})
 
 
 def study_table(results: Sequence[Result], found: Sequence[Mean]) -> Table:
@@ -146,7 +151,7 @@ def study_table(results: Sequence[Result], found: Sequence[Mean]) -> Table:
         [
             Cell(name, _told(results, name)),
             *(
-                Cell(_number(row[column].f).text, "; ".join(row[column].caveats), row[column].f)
+                Cell(f"{row[column].f:.3f}", number=row[column].f, caveat="; ".join(row[column].caveats))
                 if column in row
                 else Cell(NONE)
                 for column in columns
@@ -195,7 +200,7 @@ def published_by(aspect: str) -> Table:
             ]
             rows.append(row)
     caption = f"The study's averages by {aspect} of tuning"
-    return Table(caption, ("Configuration", "Benchmarks", *values), {"": rows}, 2)
+    return Table(caption, ("Configuration", "Benchmarks", *values), {"": rows})
 
 
 def side_by_side(results: Iterable[Result], aspect: str) -> Table:
@@ -222,7 +227,7 @@ def side_by_side(results: Iterable[Result], aspect: str) -> Table:
             )
     caption = f"Our runs that differ in {_ASPECT_NAMES[aspect]} only"
     header = ("Benchmark", "First", "Second", "F1, first", "F1, second", "Difference")
-    return Table(caption, header, {"": rows}, 3)
+    return Table(caption, header, {"": rows})
 
 
 def speed_table(results: Sequence[Result]) -> Table:
@@ -258,7 +263,7 @@ def speed_table(results: Sequence[Result]) -> Table:
         "Tokens",
         "Cost, $",
     )
-    return Table("Speed, memory and cost of each run", header, {"": rows}, 3)
+    return Table("Speed, memory and cost of each run", header, {"": rows})
 
 
 def comparison_table(rows: Iterable[ComparisonRow]) -> Table:
@@ -289,7 +294,7 @@ def _value(aspect: str, one: Result) -> str:
 def _score(one: Result) -> Cell:
     """F1 with its interval and its caveats."""
     low, high = one.interval
-    return Cell(f"{one.f:.3f}", "; ".join([f"[{low:.3f}, {high:.3f}]", *one.caveats]), one.f)
+    return Cell(f"{one.f:.3f}", f"[{low:.3f}, {high:.3f}]", one.f, "; ".join(one.caveats))
 
 
 def _told(results: Iterable[Result], name: str) -> str:
