@@ -56,4 +56,5 @@ def report_command(
     for note in selection.notes:
         say(note)
     make_report(selection, options).write(output)
-    say(f"{len(selection.runs)} runs → {', '.join(map(str, paths))}")
+    count = len(selection.runs)
+    say(f"{count} run{'s' * (count > 1)} → {', '.join(map(str, paths))}")

@@ -177,7 +177,10 @@ def _html(
             contrasts=[
                 table for aspect in ("regime", "style", "dapt") if (table := side_by_side(results, aspect))
             ],
-            benchmarks=[_benchmark(there, series, options) for there in by_benchmark(results).values()],
+            benchmarks=[
+                _benchmark(number, there, series, options)
+                for number, there in enumerate(by_benchmark(results).values(), 1)
+            ],
             compared=compared,
             speeds=[plot for there in by_benchmark(results).values() if (plot := plots.speed(there, series))],
             speed=speed_table(results),
@@ -189,14 +192,14 @@ def _html(
 
 
 def _benchmark(
-    results: Sequence[Result], series: Mapping[str, plots.Series], options: ReportOptions
+    number: int, results: Sequence[Result], series: Mapping[str, plots.Series], options: ReportOptions
 ) -> dict[str, Any]:
     """What the page says of one benchmark."""
     info = results[0].info
     card = all_benchmarks().get(info["benchmark"])
     drawn = [plots.reliability(results, series), plots.coverage(results, series)]
     return {
-        "id": f"{info['benchmark']}-{info['split']}",
+        "id": f"benchmark-{number}",
         "title": title_of(info["benchmark"], info["split"]),
         "card": card,
         "results": results,
@@ -259,7 +262,7 @@ def _markdown(
 ) -> str:
     parts = [f"# {options.title}"]
     if notes:
-        parts += ["## To be known", "\n".join(f"- {note}" for note in notes)]
+        parts += ["## Notes", "\n".join(f"- {note}" for note in notes)]
     parts += ["## Results", results_table(results).markdown(), f"Published: {SOURCE}."]
     tables = [means_table(found)]
     tables += [benchmark_table(there) for there in by_benchmark(results).values()]
