@@ -1,13 +1,8 @@
-"""The plots of a report: SVG with the page's colours, in light and dark, and with text that is text."""
+"""The plots of a report."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +10,13 @@ from markupsafe import Markup
 
 from spacy_slmre.evaluation.published import GROUPS, PublishedResult, card_name, column_of, published_results
 from spacy_slmre.evaluation.results import Mean, Result, title_of
-from spacy_slmre.evaluation.runs import EvaluationError
 from spacy_slmre.evaluation.selection import parameters
+from spacy_slmre.evaluation.svg import GROUND, SOFT, drawing, series_color
 from spacy_slmre.evaluation.tables import NONE, Cell, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Stand-ins, which the page's own colours replace in the SVG.
-INK, SOFT, RULE, GROUND = "#010101", "#020202", "#030303", "#040404"
-_VARIABLES = {INK: "var(--ink)", SOFT: "var(--soft)", RULE: "var(--rule)", GROUND: "var(--ground)"}
-_SERIES = "#05"
 MARKERS = "os^DvP*Xdph"
 SIGNS = "●■▲◆▼✚★✖♦⬟⬢"
 """The markers in print."""
@@ -33,27 +24,6 @@ REGIME_MARKERS = {"GenTune": "o", "LitTune": "^", "MixTune": "s"}
 MOST_LABELS = 24
 FEWEST = 20
 """Pairs below which an accuracy is not drawn."""
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "slmre",
-    "text.parse_math": False,
-    "font.size": 9,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": SOFT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "text.color": INK,
-}
 
 
 @dataclass(frozen=True)
@@ -76,23 +46,8 @@ class Series:
 def make_series(names: Sequence[str]) -> dict[str, Series]:
     """A colour and a marker for each system."""
     return {
-        name: Series(f"{_SERIES}{place:04x}", MARKERS[place % len(MARKERS)])
-        for place, name in enumerate(names)
+        name: Series(series_color(place), MARKERS[place % len(MARKERS)]) for place, name in enumerate(names)
     }
-
-
-def check_matplotlib() -> None:
-    """Raise an error where plots cannot be drawn.
-
-    Raises:
-        EvaluationError: Matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise EvaluationError(
-            "Plots are drawn with matplotlib, which is not installed: pip install 'spacy-slmre[report]'"
-        ) from None
 
 
 def forest(results: Sequence[Result], series: Mapping[str, Series]) -> Plot:
@@ -100,7 +55,7 @@ def forest(results: Sequence[Result], series: Mapping[str, Series]) -> Plot:
     near = {one.result.name: one for row in results for one in row.neighbours}
     title = title_of(results[0].info["benchmark"], results[0].info["split"])
     rows = len(results) + len(near)
-    with _drawing(4.9, 0.62 + 0.27 * rows) as (axes, finish):
+    with drawing(4.9, 0.62 + 0.27 * rows) as (axes, finish):
         for place, one in enumerate(results):
             style = series[one.name]
             axes.errorbar(
@@ -137,7 +92,7 @@ def per_label(results: Sequence[Result], series: Mapping[str, Series]) -> Plot |
         return None
     shown = labels[:MOST_LABELS]
     title = title_of(results[0].info["benchmark"], results[0].info["split"])
-    with _drawing(4.9, 0.7 + 0.2 * len(shown)) as (axes, finish):
+    with drawing(4.9, 0.7 + 0.2 * len(shown)) as (axes, finish):
         for one in results:
             style = series[one.name]
             scores = [_label_f(one, label) for label in shown]
@@ -171,7 +126,7 @@ def reliability(results: Sequence[Result], series: Mapping[str, Series]) -> Plot
     if not told:
         return None
     cells = []
-    with _drawing(3.3, 2.9) as (axes, finish):
+    with drawing(3.3, 2.9) as (axes, finish):
         axes.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=(0, (4, 3)))
         for one in told:
             style = series[one.name]
@@ -209,7 +164,7 @@ def coverage(results: Sequence[Result], series: Mapping[str, Series]) -> Plot | 
     if not told:
         return None
     cells = []
-    with _drawing(3.3, 2.9) as (axes, finish):
+    with drawing(3.3, 2.9) as (axes, finish):
         for one in told:
             style = series[one.name]
             least = FEWEST / one.info["pairs"]
@@ -246,7 +201,7 @@ def speed(results: Sequence[Result], series: Mapping[str, Series]) -> Plot | Non
     if not timed:
         return None
     title = title_of(timed[0][0].info["benchmark"], timed[0][0].info["split"])
-    with _drawing(3.3, 2.6) as (axes, finish):
+    with drawing(3.3, 2.6) as (axes, finish):
         for one, rate in timed:
             style = series[one.name]
             axes.errorbar(
@@ -301,7 +256,7 @@ def _scale(
     series: Mapping[str, Series],
 ) -> Plot:
     cells = []
-    with _drawing(3.7, 2.9) as (axes, finish):
+    with drawing(3.7, 2.9) as (axes, finish):
         for one, score in published:
             cells.append(
                 [Cell(one.name), Cell(parameters(one.params) or NONE, number=one.params), _cell(score)]
@@ -337,47 +292,6 @@ def _scale(
         axes.set(ylim=(0, 1), xlabel="Parameters", ylabel="Micro-F1")
         svg = finish(f"{title}: micro-F1 by number of parameters, published and of this report")
     return Plot(svg, title, Table(title, ("System", "Parameters", "Micro-F1"), {"": cells}))
-
-
-@contextmanager
-def _drawing(width: float, height: float) -> Iterator[tuple[Axes, Any]]:
-    """Axes of a figure of so many inches, and what makes its SVG under a label."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context(_STYLE), warnings.catch_warnings():
-        # The page has glyphs that the font for measuring lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(width, height), layout="constrained")
-
-        def finish(label: str) -> Markup:
-            stream = io.StringIO()
-            figure.savefig(
-                stream,
-                format="svg",
-                transparent=True,
-                metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-            )
-            return _for_page(stream.getvalue(), label)
-
-        yield figure.subplots(), finish
-
-
-def _for_page(svg: str, label: str) -> Markup:
-    """The SVG as an element of an HTML page: names of its own, the page's colours and fonts."""
-    prefix = f"p{hashlib.sha256(f'{label}{svg}'.encode()).hexdigest()[:8]}-"
-    svg = svg[svg.index("<svg") :]
-    # They would be of the whole page.
-    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}", svg)
-    svg = re.sub(r'style="[^"]*"', lambda style: _own_style(style[0]), svg)
-    return Markup(svg.replace("<svg ", Markup('<svg role="img" aria-label="{}" ').format(label), 1))
-
-
-def _own_style(style: str) -> str:
-    style = re.sub("font-family:[^;]*;", "", style)
-    style = re.sub(r"#0([1-4])(?:0\1){2}", lambda found: _VARIABLES[found[0]], style)
-    return re.sub(f"{_SERIES}([0-9a-f]{{4}})", lambda found: f"var(--series-{int(found[1], 16)})", style)
 
 
 def _plain_ticks(

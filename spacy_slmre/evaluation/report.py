@@ -31,6 +31,7 @@ from spacy_slmre.evaluation.results import (
 )
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun
 from spacy_slmre.evaluation.selection import Selection, select_runs
+from spacy_slmre.evaluation.svg import check_matplotlib
 from spacy_slmre.evaluation.tables import (
     Table,
     benchmark_table,
@@ -115,7 +116,7 @@ def make_report(selection: Selection, options: ReportOptions | None = None) -> R
         ExportError: The theme is unknown.
     """
     options = options or ReportOptions()
-    plots.check_matplotlib()
+    check_matplotlib()
     results = make_results(selection.runs)
     found = means(results)
     compared = comparison_table(compare([one.run for one in results], [one.name for one in results]))
@@ -262,7 +263,7 @@ def _markdown(
 ) -> str:
     parts = [f"# {options.title}"]
     if notes:
-        parts += ["## Notes", "\n".join(f"- {note}" for note in notes)]
+        parts += ["## Notes", "\n".join(f"- {' '.join(note.split())}" for note in notes)]
     parts += ["## Results", results_table(results).markdown(), f"Published: {SOURCE}."]
     tables = [means_table(found)]
     tables += [benchmark_table(there) for there in by_benchmark(results).values()]

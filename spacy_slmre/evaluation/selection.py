@@ -45,14 +45,15 @@ def select_runs(paths: Iterable[Path]) -> Selection:
         EvaluationError: A folder does not exist, or there is no complete run in any.
     """
     paths = list(paths)
-    folders: dict[Path, None] = {}
+    # Named as they were given: reports are passed on, and so would be the paths of this machine.
+    folders: dict[Path, Path] = {}
     for path in paths:
         if not path.exists():
             raise EvaluationError(f"There is no folder {path}.")
         for name in (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE):
-            folders |= dict.fromkeys(file.parent.resolve() for file in path.rglob(name))
+            folders |= {file.parent.resolve(): file.parent for file in path.rglob(name)}
     runs, notes = [], []
-    for folder in sorted(folders):
+    for folder in sorted(folders.values()):
         if folder.name.endswith(".part") or not (folder / RUN_FILE).exists():
             notes.append(
                 f"{folder} was left out: its evaluation is not finished. Repeat the command that began it: "

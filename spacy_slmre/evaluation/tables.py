@@ -61,7 +61,7 @@ class Table:
     def markdown(self) -> str:
         """As GitHub reads tables."""
         marks = ["---:" if numeric else "---" for numeric in self.numeric]
-        lines = [list(self.header), marks]
+        lines = [[_plain(name) for name in self.header], marks]
         for title, rows in self.bodies.items():
             if title and rows:
                 lines.append([f"*{_plain(title)}*", *[""] * (len(self.header) - 1)])
