@@ -207,6 +207,9 @@ def side_by_side(results: Iterable[Result], aspect: str) -> Table:
     """Pairs of our runs on one benchmark, with models of one size, that differ in one aspect only."""
     alike: dict[tuple, list[Result]] = defaultdict(list)
     for one in results:
+        if not one.info["params"]:
+            # Nothing says that two of these are one model.
+            continue
         _, *told = system_of(one.info)
         others = [value for name, value in zip(ASPECTS, told, strict=True) if name != aspect]
         key = (one.info["benchmark"], one.info["split"], one.info["kind"], one.info["params"], *others)

@@ -185,6 +185,8 @@ def test_runs_that_differ_in_one_aspect_stand_side_by_side(
     for value in values:
         write_run(tmp_path / str(value), f"system {value}", **{aspect: value})
     write_run(tmp_path / "other", "other size", params=1)
+    write_run(tmp_path / "unknown", "unknown size", params=None, **{aspect: values[1]})
+    write_run(tmp_path / "also", "also unknown", params=None, **{aspect: values[0]})
     results = make_results(select_runs([tmp_path]).runs)
     rows = side_by_side(results, aspect).bodies[""]
     assert [[cell.text for cell in row[1:3]] for row in rows] == [[f"system {value}" for value in values]]
