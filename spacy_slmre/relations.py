@@ -22,6 +22,8 @@ PAIRS = "relation_pairs"
 """`doc._.relation_pairs`: every annotated pair of a gold corpus, pairs with the negative label included."""
 CANDIDATES = "relation_candidates"
 """`doc._.relation_candidates`: pairs to be labelled, without any label."""
+ANSWERS = "relation_answers"
+"""`doc._.relation_answers`: what a model that writes its answers wrote for each pair it was asked about."""
 
 Record = dict[str, Any]
 
@@ -61,14 +63,15 @@ def install_extensions(attr: str = RELATIONS) -> None:
     """
     if not attr.isidentifier():
         raise ValueError(f'attr="{attr}" cannot be an attribute name: use letters, digits and underscores.')
-    if attr in (PAIRS, CANDIDATES):
-        raise ValueError(f'attr="{attr}" is where gold annotation lies: choose another name.')
+    if attr in (PAIRS, CANDIDATES, ANSWERS):
+        raise ValueError(f'attr="{attr}" is where gold annotation or answers lie: choose another name.')
     wanted: list[tuple[type[Doc] | type[Span], str, Callable, Callable | None]] = [
         (Doc, attr, partial(_get_relations, attr=attr), partial(_set_relations, attr=attr)),
         (Span, attr, partial(_get_touching, attr=attr), None),
         (Doc, report_name(attr), partial(_get_report, attr=attr), None),
         (Doc, PAIRS, partial(_get_relations, attr=PAIRS), partial(_set_relations, attr=PAIRS)),
         (Doc, CANDIDATES, _get_candidates, _set_candidates),
+        (Doc, ANSWERS, _get_answers, None),
     ]
     for cls, name, getter, setter in wanted:
         if not cls.has_extension(name):
@@ -123,6 +126,14 @@ def _set_candidates(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
     write_records(doc, records, CANDIDATES)
 
 
+def _get_answers(doc: Doc) -> list[Record]:
+    # A DocBin gives tuples for lists.
+    return [
+        {**answer, "head": list(answer["head"]), "tail": list(answer["tail"])}
+        for answer in doc.user_data.get(_key(ANSWERS), ())
+    ]
+
+
 def relations_of(doc: Doc, attr: str = RELATIONS) -> tuple[Relation, ...]:
     """What `doc._.<attr>` gives, whether or not that attribute is registered (or is somebody else's)."""
     return _get_relations(doc, attr=attr)
@@ -166,6 +177,17 @@ def write_records(doc: Doc, records: list[Record], attr: str = RELATIONS) -> Non
 def write_report(doc: Doc, report: Mapping[str, Any], attr: str = RELATIONS) -> None:
     """Store what was considered and left out under `doc._.<attr>_report`."""
     doc.user_data[_key(report_name(attr))] = dict(report)
+
+
+def write_answers(doc: Doc, answers: list[Record]) -> None:
+    """Store what a model wrote under `doc._.relation_answers`, in place of what is there.
+
+    Args:
+        doc: The document.
+        answers: Each with "head" and "tail" as [start, end] in characters, "answer" (the text as it was
+            written; None where there was no answer) and "label" (None where it names none of the schema).
+    """
+    doc.user_data[_key(ANSWERS)] = answers
 
 
 def read_records(doc: Doc, records: Iterable[Record]) -> list[Relation]:
@@ -217,14 +239,14 @@ def _key(attr: str) -> str:
 
 
 def span_as_doc(span: Span) -> Doc:
-    """`span.as_doc()` with the relations, pairs and candidates that lie within the span."""
+    """`span.as_doc()` with the relations, pairs, candidates and answers that lie within the span."""
     doc = span.as_doc()
     _copy_records(span.doc, doc, offset=-span.start_char)
     return doc
 
 
 def join_docs(docs: Sequence[Doc]) -> Doc:
-    """`Doc.from_docs(docs)` with the relations, pairs and candidates of all of them.
+    """`Doc.from_docs(docs)` with the relations, pairs, candidates and answers of all of them.
 
     Raises:
         ValueError: There are no documents.
@@ -254,12 +276,19 @@ def _copy_records(source: Doc, target: Doc, *, offset: int) -> None:
 
 
 def _shift(record: Record, offset: int) -> Record:
-    arguments = {
-        side: {**record[side], "start": record[side]["start"] + offset, "end": record[side]["end"] + offset}
-        for side in ("head", "tail")
-    }
-    return {**record, **arguments}
+    return {**record, **{side: _shift_argument(record[side], offset) for side in ("head", "tail")}}
+
+
+def _shift_argument(argument: Any, offset: int) -> Any:
+    if isinstance(argument, Mapping):
+        return {**argument, "start": argument["start"] + offset, "end": argument["end"] + offset}
+    return [position + offset for position in argument]
 
 
 def _within(record: Record, length: int) -> bool:
-    return all(record[side]["start"] >= 0 and record[side]["end"] <= length for side in ("head", "tail"))
+    for side in ("head", "tail"):
+        argument = record[side]
+        start, end = (argument["start"], argument["end"]) if isinstance(argument, Mapping) else argument
+        if start < 0 or end > length:
+            return False
+    return True

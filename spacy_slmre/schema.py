@@ -204,6 +204,13 @@ class LabelSchema:
         labels = (*self.labels[:position], label, *self.labels[position:])
         return LabelSchema(labels, self.negative_label, self.type_map)
 
+    def with_name(self, name: str, definition: str = "") -> LabelSchema:
+        """This schema and one label more, worded after its name."""
+        wording = wording_of(name)
+        if wording in {label.wording for label in self.labels}:
+            wording = wording_of(name, whole=True)
+        return self.with_label(RelationLabel(name, wording, definition))
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of all labels."""

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from confection import ConfigValidationError
 
 from spacy_slmre.cli.output import say
 
 if TYPE_CHECKING:
     from spacy.language import Language
 
-    from spacy_slmre.pipeline.relation_pipe import RelationPipe
-
 
 def load_pipeline(name: str) -> Language:
-    """A pipeline package or folder.
+    """A pipeline package or folder, or what a config (.cfg) describes.
 
     Raises:
-        ValueError: There is none of that name.
+        ValueError: There is none of that name, or the config describes none.
     """
     import spacy
+    from spacy import util
 
+    if name.endswith(".cfg") and Path(name).is_file():
+        try:
+            return util.load_model_from_config(util.load_config(name), auto_fill=True)
+        except ConfigValidationError as error:
+            raise ValueError(f"{name} describes no pipeline: {error}") from error
     try:
         return spacy.load(name)
     except OSError as error:
@@ -32,23 +39,37 @@ def load_pipeline(name: str) -> Language:
         ) from error
 
 
-def ready_pipeline(name: str) -> tuple[Language, RelationPipe]:
-    """A pipeline and its last relation component, which is added where there is none; its weights are loaded.
+@dataclass(frozen=True)
+class Finder:
+    """The component that finds relations: its name, and where it writes them (`doc._.<attr>`)."""
+
+    name: str
+    attr: str
+
+
+def ready_pipeline(name: str) -> tuple[Language, Finder]:
+    """A pipeline and its last relation component, which is added where there is none; it is ready to work.
 
     Raises:
-        ValueError: There is no pipeline of that name, or its weights cannot be had.
+        ValueError: There is no pipeline of that name, or its weights cannot be had, or a key is missing.
     """
     from spacy_slmre.pipeline.relation_pipe import RelationPipe
+    from spacy_slmre.zero_shot.component import make_ready, zero_shot_components
 
     nlp = load_pipeline(name)
-    components = [pipe for _, pipe in nlp.pipeline if isinstance(pipe, RelationPipe)]
-    if not components:
+    pipes = [(known, pipe) for known, pipe in nlp.pipeline if isinstance(pipe, RelationPipe)]
+    if not pipes and (asking := zero_shot_components(nlp)):
+        known, (component, task) = list(asking.items())[-1]
+        make_ready(component)
+        return nlp, Finder(known, task.attr)
+    if not pipes:
         say(f'"{name}" finds no relations: adding slm_relations with its defaults.')
-        components = [nlp.add_pipe("slm_relations")]  # type: ignore[list-item]
-    components[-1].ready()
-    return nlp, components[-1]
+        pipes = [("slm_relations", nlp.add_pipe("slm_relations"))]  # type: ignore[list-item]
+    known, pipe = pipes[-1]
+    pipe.ready()
+    return nlp, Finder(known, pipe.attr)
 
 
-def model_name(nlp: Language, component: RelationPipe) -> str:
+def model_name(nlp: Language, component: Finder) -> str:
     """What finds the relations, in one line: pipeline, version and component."""
     return f"{nlp.meta['lang']}_{nlp.meta['name']} {nlp.meta['version']} {component.name}"

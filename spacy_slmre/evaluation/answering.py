@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from spacy.tokens import Doc, Span
 
+from spacy_slmre.answers import answer_parser
 from spacy_slmre.instances import make_instances
-from spacy_slmre.metrics import NEGATIVES, normalise_answer
 from spacy_slmre.pipeline.relation_pipe import RelationPipe
-from spacy_slmre.schema import LabelSchema
+from spacy_slmre.relations import ANSWERS
 from spacy_slmre.slm.generation import generate_answers
 from spacy_slmre.slm.model import SmallLM
+
+if TYPE_CHECKING:
+    from spacy_llm.pipeline import LLMWrapper
 
 PairKey = tuple[int, int, int, int]
 """Head start, head end, tail start, tail end, in characters of the document."""
@@ -61,6 +65,23 @@ def scoring(pipe: RelationPipe, k: int) -> System:
     return answer
 
 
+def asking(component: LLMWrapper) -> System:
+    """An LLM's answers, as our spacy-llm task has them."""
+    parse = answer_parser(component.task.schema)
+
+    def answer(docs: Sequence[Doc]) -> list[dict[PairKey, Answer]]:
+        answers: list[dict[PairKey, Answer]] = []
+        for doc in component.pipe(iter(docs), batch_size=len(docs)):
+            found = {}
+            for one in getattr(doc._, ANSWERS):
+                if one["answer"] is not None:
+                    found[*one["head"], *one["tail"]] = Answer(parse(one["answer"]), (), one["answer"])
+            answers.append(found)
+        return answers
+
+    return answer
+
+
 def generating(pipe: RelationPipe, lm: SmallLM, max_new_tokens: int) -> System:
     """The study's way: the model writes what it will, and the answer is compared with the labels."""
     parse = answer_parser(pipe.schema)
@@ -83,23 +104,3 @@ def generating(pipe: RelationPipe, lm: SmallLM, max_new_tokens: int) -> System:
         return answers
 
     return answer
-
-
-def answer_parser(schema: LabelSchema) -> Callable[[str], str | None]:
-    """What an answer in words means, by the rules of the study.
-
-    Returns:
-        A function that gives for an answer the label's name, None for the negative label, or the answer
-        itself, normalised, where it is no label.
-    """
-    spellings = {normalise_answer(label.name): label.name for label in schema.labels}
-    spellings |= {normalise_answer(label.wording): label.name for label in schema.labels}
-
-    def parse(answer: str) -> str | None:
-        said = normalise_answer(answer)
-        label = spellings.get(said)
-        if label is None:
-            return None if said in NEGATIVES else said
-        return None if label == schema.negative_label else label
-
-    return parse

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from spacy_slmre.answers import answer_parser
 from spacy_slmre.corpora.sources import CorpusError
 from spacy_slmre.environment import versions
-from spacy_slmre.evaluation.answering import Answer, answer_parser
+from spacy_slmre.evaluation.answering import Answer
 from spacy_slmre.evaluation.evaluating import GoldCorpus, ask, finish, predicted
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, RunWriter, read_run
 from spacy_slmre.schema import LabelSchema

@@ -11,6 +11,7 @@ from spacy.tokens import Doc
 from spacy.util import raise_error
 
 from spacy_slmre.extraction.sources import ExtractionError, Source
+from spacy_slmre.zero_shot.replies import ServiceError
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ def extract(
         sources: The documents.
         batch_size: Documents a batch.
         n_process: Worker processes.
+
+    Raises:
+        ServiceError: A service that the pipeline asks lets no document through.
     """
     handle = _ErrorHandler()
     waiting: dict[int, Source] = {}
@@ -68,6 +72,8 @@ class _ErrorHandler:
     def __call__(
         self, name: str | None, component: object, docs: Iterable[Doc] | None, error: Exception
     ) -> None:
+        if isinstance(error, ServiceError):
+            raise error  # no document would fare better
         for doc in docs or ():
             self.errors[doc._context] = f"{name}: {type(error).__name__}: {error}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from spacy.tokens import Doc, Span
@@ -87,6 +87,35 @@ def labels_in(examples: Iterable[Example], negative: str | None, attr: str) -> t
         found.update(label for some in labels.values() for label in some)
         has_negatives |= complete
     return sorted(found - {negative}), negative if has_negatives or negative in found else None
+
+
+def settle_schema(
+    labels: Mapping[str, object] | list[str] | None,
+    given: LabelSchema | None,
+    get_examples: Callable[[], Iterable[Example]],
+    negative: str | None,
+    attr: str,
+) -> LabelSchema | None:
+    """The labels that a component is initialised with; None where nothing says what they are.
+
+    Args:
+        labels: Names, or a schema as plain data, as `initialize` was given them; they come first.
+        given: The configured labels; they come next.
+        get_examples: Gold documents, whose labels are taken otherwise.
+        negative: What the negative label is called.
+        attr: Where relations are, if the documents have none in `doc._.relations`.
+
+    Raises:
+        ValueError: The labels make no schema.
+    """
+    if isinstance(labels, Mapping):
+        return LabelSchema.from_dict(labels)
+    if labels is not None:
+        return LabelSchema.from_labels(labels, negative)
+    if given is not None:
+        return given
+    found, negative = labels_in(get_examples(), negative, attr)
+    return LabelSchema.from_labels(found, negative) if found else None
 
 
 def gold_labels(doc: Doc, attr: str = RELATIONS) -> tuple[dict[tuple[int, ...], list[str]], bool]:

@@ -23,8 +23,8 @@ from spacy.vocab import Vocab
 from spacy_slmre.calibration import tempered
 from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.files import read_files, write_files
-from spacy_slmre.instances import RelationInstance, make_instances
-from spacy_slmre.pipeline.labelled import gold_labels, labels_in
+from spacy_slmre.pipeline.asked import Asked, ask, describe_cuts
+from spacy_slmre.pipeline.labelled import gold_labels, settle_schema
 from spacy_slmre.pipeline.learning_pipe import LearningPipe
 from spacy_slmre.pipeline.relation_model import RelationModel
 from spacy_slmre.relations import (
@@ -36,19 +36,7 @@ from spacy_slmre.relations import (
     write_records,
     write_report,
 )
-from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, RelationLabel, UnreadSchema, wording_of
-
-
-@dataclass
-class _Asked:
-    """A document with its instances, before they are labelled."""
-
-    doc: Doc
-    pairs: list[tuple[Span, Span]]
-    instances: list[RelationInstance]
-    shortened: list[bool]
-    typed: bool
-    report: dict[str, Any]
+from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, UnreadSchema
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +155,7 @@ class RelationPipe(LearningPipe):
             raise ValueError(f"A label is a string, not {label!r}.")
         if label in self.schema.index:
             return 0
-        taken = {known.wording for known in self.schema.labels}
-        wording = wording_of(label)
-        if wording in taken:
-            wording = wording_of(label, whole=True)
-        self.schema = self.schema.with_label(RelationLabel(label, wording))
+        self.schema = self.schema.with_name(label)
         self.schema_given = True
         return 1
 
@@ -195,14 +179,8 @@ class RelationPipe(LearningPipe):
         """
         validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
         negative = self.schema.negative_label if self.schema_given else self.negative_label
-        if isinstance(labels, Mapping):
-            self.schema = LabelSchema.from_dict(labels)
-        elif labels is not None:
-            self.schema = LabelSchema.from_labels(labels, negative)
-        elif not self.schema_given:
-            found, negative = labels_in(get_examples(), negative, self.attr)
-            if found:
-                self.schema = LabelSchema.from_labels(found, negative)
+        given = self.schema if self.schema_given else None
+        self.schema = settle_schema(labels, given, get_examples, negative, self.attr) or self.schema
         self.problem = None if labels is not None else self.problem
         self._check_thresholds()
         self._begin(get_examples)
@@ -255,7 +233,7 @@ class RelationPipe(LearningPipe):
         """
         self.ready()
         handle = self.get_error_handler()
-        held: list[_Asked] = []
+        held: list[Asked] = []
         instances = 0
         for doc in stream:
             try:
@@ -269,7 +247,7 @@ class RelationPipe(LearningPipe):
                 held, instances = [], 0
         yield from self._annotated(held, handle)
 
-    def _annotated(self, held: list[_Asked], handle: Callable) -> Iterator[Doc]:
+    def _annotated(self, held: list[Asked], handle: Callable) -> Iterator[Doc]:
         try:
             self._annotate(held)
         except Exception as error:
@@ -282,29 +260,16 @@ class RelationPipe(LearningPipe):
             return
         yield from (asked.doc for asked in held)
 
-    def _ask(self, doc: Doc) -> _Asked:
+    def _ask(self, doc: Doc) -> Asked:
         """The instances of a document, and the report of what is left out."""
-        candidates = self.candidates(doc, self.schema)
-        instances = make_instances(doc, candidates.pairs, self.schema)
-        fitting = self.model.fit(instances, self.schema, self.max_context_tokens)
-        kept = [
-            (pair, fit, fit is not whole)
-            for pair, fit, whole in zip(candidates.pairs, fitting, instances, strict=True)
-            if fit is not None
-        ]
-        skipped = dict(candidates.skipped)
-        if too_long := len(instances) - len(kept):
-            skipped["too_long"] = too_long
-        report = {
-            "considered": candidates.considered,
-            "scored": len(kept),
-            "shortened": sum(shortened for *_, shortened in kept),
-            "skipped": skipped,
-        }
-        pairs, fits, shortened = ([one[part] for one in kept] for part in range(3))
-        return _Asked(doc, pairs, fits, shortened, candidates.typed, report)  # type: ignore[arg-type]
+        return ask(
+            doc,
+            self.candidates,
+            self.schema,
+            lambda instances: self.model.fit(instances, self.schema, self.max_context_tokens),
+        )
 
-    def _annotate(self, asked: Sequence[_Asked]) -> None:
+    def _annotate(self, asked: Sequence[Asked]) -> None:
         """Label all instances together and write the records; no document is written if one fails."""
         columns, log_probs = self._best(asked)
         start = 0
@@ -353,7 +318,7 @@ class RelationPipe(LearningPipe):
             label, self.threshold
         )
 
-    def _best(self, asked: Sequence[_Asked], k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    def _best(self, asked: Sequence[Asked], k: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The most probable (allowed) labels of each instance: columns and log-probabilities, (n, k) each."""
         instances = [instance for one in asked for instance in one.instances]
         allowed = self._allowed(asked)
@@ -366,7 +331,7 @@ class RelationPipe(LearningPipe):
         columns = np.argsort(-log_probs, axis=1, kind="stable")[:, :k]
         return columns, np.take_along_axis(log_probs, columns, axis=1)
 
-    def _allowed(self, asked: Sequence[_Asked]) -> np.ndarray | None:
+    def _allowed(self, asked: Sequence[Asked]) -> np.ndarray | None:
         """Which labels the types of each instance allow: bool (n_instances, n_labels); None allows all."""
         if not any(label.types for label in self.schema.labels):
             return None
@@ -387,18 +352,8 @@ class RelationPipe(LearningPipe):
         return make_record(doc, (*pair, label, score))
 
     def _warn(self, report: Mapping[str, Any]) -> None:
-        skipped = report["skipped"]
-        cut = {reason: skipped[reason] for reason in ("cap", "too_long") if skipped.get(reason)}
-        if report["shortened"]:
-            cut["shortened"] = report["shortened"]
-        if cut:
-            told = ", ".join(f"{number} {reason}" for reason, number in cut.items())
-            self._warn_once(
-                "cut",
-                "a document is too long or too full for all of its pairs to be asked about in full "
-                f"({told}); doc._.{report_name(self.attr)} says what was left out. Later documents are "
-                "counted there without a warning.",
-            )
+        if cuts := describe_cuts(report, report_name(self.attr)):
+            self._warn_once("cut", cuts)
 
     # -- scoring -----------------------------------------------------------------------------------
 

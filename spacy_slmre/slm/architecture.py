@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.instances import RelationInstance
 from spacy_slmre.slm.adapter import Adapter, AdapterRecord
 from spacy_slmre.slm.loading import PACKAGED_BASE, ModelError
 from spacy_slmre.slm.model import SmallLM
-from spacy_slmre.slm.prompts import PromptStyle
+from spacy_slmre.slm.prompts import PromptStyle, read_demonstrations
 from spacy_slmre.slm.settings import SmallLMSettings
 
 
@@ -113,27 +111,3 @@ def _check_record(record: AdapterRecord, given: Mapping[str, Any]) -> None:
                 f"model.{name} contradicts the adapter, which was tuned with another value "
                 f"({getattr(record.style, name)!r}). Leave model.{name} out, or tune an adapter with it."
             )
-
-
-def read_demonstrations(path: Path) -> tuple[dict[str, Any], ...]:
-    """Labelled instances from JSONL.
-
-    Raises:
-        ModelError: The file cannot be read, or a line is no labelled instance.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ModelError(f'model.demonstrations = "{path}" cannot be read: {error.strerror}.') from error
-    demonstrations = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            instance = RelationInstance.from_dict(json.loads(line))
-        except ValueError as error:
-            raise ModelError(f"{path}:{number}: {error}") from error
-        if not instance.label:
-            raise ModelError(f'{path}:{number}: a demonstration needs a "label".')
-        demonstrations.append(instance.to_dict())
-    return tuple(demonstrations)

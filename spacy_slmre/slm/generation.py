@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.schema import LabelSchema
@@ -21,8 +22,7 @@ def generate_answers(
 ) -> list[str]:
     """What a model writes behind each pair: any words, which may be no label.
 
-    The prompts have the very tokens that scoring computes, each in full, longest first in batches padded on
-    the left.
+    The prompts have the very tokens that scoring computes, each in full.
 
     Args:
         lm: The model.
@@ -41,6 +41,38 @@ def generate_answers(
         [*prefix, *context, *query]
         for context, query in zip(contexts, prompts.queries(instances), strict=True)
     ]
+    return complete(
+        network,
+        tokenizer,
+        sequences,
+        [prompts.end_token],
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+    )
+
+
+def complete(
+    network: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sequences: Sequence[Sequence[int]],
+    ends: Sequence[int],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[str]:
+    """What a model writes greedily behind sequences of tokens, longest first in batches padded on the left.
+
+    Args:
+        network: The model.
+        tokenizer: Its tokenizer.
+        sequences: Tokens of the prompts.
+        ends: Tokens that end an answer, at least one.
+        max_new_tokens: Most tokens of an answer.
+        batch_size: Prompts a batch.
+
+    Returns:
+        The answers, in the order of the prompts, without special tokens and white space at the edges.
+    """
     order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
     answers = [""] * len(sequences)
     was_training = network.training
@@ -48,7 +80,7 @@ def generate_answers(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         length = len(sequences[rows[0]])
-        padded = [[prompts.end_token] * (length - len(sequences[row])) + sequences[row] for row in rows]
+        padded = [[ends[0]] * (length - len(sequences[row])) + [*sequences[row]] for row in rows]
         mask = [[0] * (length - len(sequences[row])) + [1] * len(sequences[row]) for row in rows]
         with torch.inference_mode():
             output = network.generate(  # type: ignore[operator]
@@ -56,8 +88,8 @@ def generate_answers(
                 attention_mask=torch.tensor(mask, device=network.device),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
-                pad_token_id=prompts.end_token,
-                eos_token_id=prompts.end_token,
+                pad_token_id=ends[0],
+                eos_token_id=list(ends),
             )
         for row, tokens in zip(rows, output[:, length:].tolist(), strict=True):
             answers[row] = str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()

@@ -273,6 +273,7 @@ def load_base(
     dtype: torch.dtype,
     device: torch.device,
     keep_4bit: bool = False,
+    any_layers: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load weights and tokenizer from a checked folder, in evaluation mode.
 
@@ -284,8 +285,13 @@ def load_base(
         device: Where to.
         keep_4bit: Keep the weights in 4 bits on a CPU too (a quarter of the memory, several times
             slower). By default they are brought back to `dtype` there, with exactly the 4-bit values.
+        any_layers: Take models with other layers than full attention too, for prompts that stand alone.
+
+    Raises:
+        ModelError: It has other layers.
     """
-    check_architecture(folder)
+    if not any_layers:
+        check_architecture(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     in_4bit = quantization == "nf4" or "quantization_config" in config
     options: dict[str, Any] = {

@@ -10,20 +10,23 @@ context.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from transformers import PreTrainedTokenizerBase
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.schema import LabelSchema
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PARTS = ("system", "context", "query")
 # Stands for the user's turn while the chat template is rendered around it.
@@ -75,9 +78,7 @@ class PromptStyle:
                 for part in PARTS
             }
         except OSError as error:
-            raise ValueError(
-                f"model.templates: {error.filename} cannot be read ({error.strerror})."
-            ) from error
+            raise ValueError(f"templates: {error.filename} cannot be read ({error.strerror}).") from error
         return cls(templates=templates, **settings)
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,6 +101,53 @@ class PromptStyle:
         )
 
 
+class PromptTexts:
+    """The words of the parts of prompts in one style, before any tokenizer.
+
+    Raises:
+        ValueError: A template has an error.
+    """
+
+    def __init__(self, style: PromptStyle) -> None:
+        self.style = style
+        # Templates may come with a downloaded adapter: the sandbox lets them fill in text and no more.
+        environment = ImmutableSandboxedEnvironment(autoescape=False)
+        try:
+            self._templates = {part: environment.from_string(style.templates[part]) for part in PARTS}
+        except TemplateError as error:
+            raise ValueError(f"A prompt template has an error: {error}") from error
+
+    def system(self, schema: LabelSchema) -> str:
+        """The instruction, with the labels where the style lists them."""
+        labels = schema.labels if self.style.label_list else ()
+        return self._templates["system"].render(labels=labels, definitions=self.style.definitions)
+
+    def context(self, context: Context) -> str:
+        """The text, with every mention numbered."""
+        return self._templates["context"].render(text=number_mentions(context))
+
+    def query(self, instance: RelationInstance) -> str:
+        """The pair."""
+        return self._templates["query"].render(
+            head=_describe(instance, instance.head), tail=_describe(instance, instance.tail)
+        )
+
+    def demonstrations(self, schema: LabelSchema) -> list[tuple[RelationInstance, str]]:
+        """The demonstrations for a label set, each with the wording of its label.
+
+        Raises:
+            ValueError: One has a label that the schema lacks.
+        """
+        shown = [RelationInstance.from_dict(data) for data in self.style.demonstrations_for(schema)]
+        for instance in shown:
+            if instance.label not in schema.index:
+                raise ValueError(
+                    f'A demonstration has the label "{instance.label}", which the schema lacks. Its labels '
+                    f"are: {', '.join(schema.names)}."
+                )
+        return [(instance, schema.labels[schema.index[instance.label or ""]].wording) for instance in shown]
+
+
 class PromptBuilder:
     """Token ids of the parts of prompts, for one tokenizer and one style.
 
@@ -110,12 +158,7 @@ class PromptBuilder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, style: PromptStyle) -> None:
         self.tokenizer = tokenizer
         self.style = style
-        # Templates may come with a downloaded adapter: the sandbox lets them fill in text and no more.
-        environment = ImmutableSandboxedEnvironment(autoescape=False)
-        try:
-            self._templates = {part: environment.from_string(style.templates[part]) for part in PARTS}
-        except TemplateError as error:
-            raise ValueError(f"A prompt template has an error: {error}") from error
+        self.texts = PromptTexts(style)
 
     def prefix(self, schema: LabelSchema) -> list[int]:
         """Everything before the context."""
@@ -124,12 +167,12 @@ class PromptBuilder:
 
     def contexts(self, contexts: Sequence[Context]) -> list[list[int]]:
         """The texts, with every mention numbered, and the opening of the model's turn."""
-        encoded = self._encode([self._context_text(context) for context in contexts])
+        encoded = self._encode([self.texts.context(context) for context in contexts])
         return [[*tokens, *self._opening] for tokens in encoded]
 
     def queries(self, instances: Sequence[RelationInstance]) -> list[list[int]]:
         """The pairs."""
-        return self._encode([self._query_text(instance) for instance in instances])
+        return self._encode([self.texts.query(instance) for instance in instances])
 
     def answers(self, schema: LabelSchema) -> list[list[int]]:
         """The labels' wordings, each closed by the end token; (n_labels,) lists."""
@@ -139,7 +182,7 @@ class PromptBuilder:
     def text(self, instance: RelationInstance, schema: LabelSchema) -> str:
         """The whole prompt of one instance, to be read or to be given to another program."""
         before, after = self._frame(schema)
-        return before + self._context_text(instance.context) + after + self._query_text(instance)
+        return before + self.texts.context(instance.context) + after + self.texts.query(instance)
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
         """Character offsets (start, end) of the tokens of a bare text."""
@@ -162,20 +205,11 @@ class PromptBuilder:
 
     def _frame(self, schema: LabelSchema) -> tuple[str, str]:
         """The text before and after the user's words."""
-        labels = schema.labels if self.style.label_list else ()
-        system = self._templates["system"].render(labels=labels, definitions=self.style.definitions)
-        turns = []
-        for data in self.style.demonstrations_for(schema):
-            shown = RelationInstance.from_dict(data)
-            if shown.label not in schema.index:
-                raise ValueError(
-                    f'A demonstration has the label "{shown.label}", which the schema lacks. Its labels are: '
-                    f"{', '.join(schema.names)}."
-                )
-            wording = schema.labels[schema.index[shown.label]].wording
-            answer = self._query_text(shown) + self._answer_text(wording)
-            turns.append((self._context_text(shown.context), answer))
-        return self._wrap(system, turns)
+        turns = [
+            (self.texts.context(shown.context), self.texts.query(shown) + self._answer_text(wording))
+            for shown, wording in self.texts.demonstrations(schema)
+        ]
+        return self._wrap(self.texts.system(schema), turns)
 
     def _wrap(self, system: str, turns: Sequence[tuple[str, str]]) -> tuple[str, str]:
         if not self.tokenizer.chat_template:
@@ -186,40 +220,17 @@ class PromptBuilder:
         return before, after
 
     def _render_chat(self, system: str, turns: Sequence[tuple[str, str]]) -> str:
-        talk = [
-            message
-            for question, answer in turns
-            for message in (
-                {"role": "user", "content": question},
-                {"role": "assistant", "content": answer},
-            )
+        messages = [
+            {"role": "system", "content": system},
+            *(
+                {"role": role, "content": content}
+                for turn in turns
+                for role, content in zip(("user", "assistant"), turn, strict=True)
+            ),
+            {"role": "user", "content": _GAP},
         ]
-        talk.append({"role": "user", "content": _GAP})
-        try:
-            rendered = self._apply_template([{"role": "system", "content": system}, *talk])
-        except TemplateError:
-            # Some models know no system turn: the first user turn begins with the instruction.
-            talk[0] = {"role": "user", "content": f"{system}\n\n{talk[0]['content']}"}
-            rendered = self._apply_template(talk)
         # Templates of models that reason put in an empty thought; the answer here is a label and no more.
-        return _THINKING.sub("", rendered)
-
-    def _apply_template(self, messages: list[dict[str, str]]) -> str:
-        return self.tokenizer.apply_chat_template(  # type: ignore[return-value]
-            messages,
-            chat_template=_FIXED_DATE + self.tokenizer.chat_template,
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
-        )
-
-    def _context_text(self, context: Context) -> str:
-        return self._templates["context"].render(text=number_mentions(context))
-
-    def _query_text(self, instance: RelationInstance) -> str:
-        return self._templates["query"].render(
-            head=_describe(instance, instance.head), tail=_describe(instance, instance.tail)
-        )
+        return _THINKING.sub("", render_chat(self.tokenizer, messages))
 
     def _answer_text(self, wording: str) -> str:
         return f" {wording}"
@@ -232,6 +243,57 @@ class PromptBuilder:
 
     def _encode_frame(self, text: str, *, bare: bool = False) -> list[int]:
         return self.tokenizer(text, add_special_tokens=bare)["input_ids"]
+
+
+def read_demonstrations(path: Path) -> tuple[dict[str, Any], ...]:
+    """Labelled instances from JSONL.
+
+    Raises:
+        ValueError: The file cannot be read, or a line is no labelled instance.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ValueError(f'demonstrations = "{path}" cannot be read: {error.strerror}.') from error
+    demonstrations = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            instance = RelationInstance.from_dict(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from error
+        if not instance.label:
+            raise ValueError(f'{path}:{number}: a demonstration needs a "label".')
+        demonstrations.append(instance.to_dict())
+    return tuple(demonstrations)
+
+
+def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
+    """Messages in the words of a model's chat template, without thinking, up to where the model answers.
+
+    Args:
+        tokenizer: Has the template.
+        messages: Each with "role" and "content".
+    """
+
+    def render(told: Sequence[Mapping[str, str]]) -> str:
+        return tokenizer.apply_chat_template(  # type: ignore[return-value]
+            [dict(message) for message in told],
+            chat_template=_FIXED_DATE + str(tokenizer.chat_template),
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+        )
+
+    try:
+        return render(messages)
+    except TemplateError:
+        if len(messages) < 2 or messages[0]["role"] != "system":
+            raise
+        # Some models know no system turn: the first user turn begins with the instruction.
+        system, first, *rest = messages
+        return render([{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest])
 
 
 def number_mentions(context: Context) -> str:

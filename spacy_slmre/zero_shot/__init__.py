@@ -1,0 +1,1 @@
+"""Relations by large language models that were not tuned for them, through spacy-llm."""
