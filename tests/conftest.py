@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -23,6 +25,9 @@ from transformers import (
 from spacy_slmre.slm.loading import packaged_folder
 from spacy_slmre.slm.model import SmallLM
 from spacy_slmre.slm.settings import SmallLMSettings
+
+if TYPE_CHECKING:
+    from selenium import webdriver
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Machines that run tests are shared; how long an example takes says nothing.
@@ -215,3 +220,27 @@ def real_base() -> Iterator[str]:
     torch.set_num_threads(ALL_THREADS)
     yield "smollm2-135m-instruct"
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    """Chromium without a window, where it is installed with its driver."""
+    from selenium import webdriver
+
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no browser: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=1200,900",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()

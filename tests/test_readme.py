@@ -53,7 +53,9 @@ def test_examples_run(tmp_path: Path, real_base: str) -> None:
     assert json.loads(example).keys() == json.loads(extracted[0]).keys()
     assert list(tmp_path.rglob("*.whl"))
     assert (tmp_path / "assembled" / "config.cfg").exists()
-    metrics = json.loads((tmp_path / "output" / "tune-demo" / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads(
+        (tmp_path / "output" / "tuned-demo" / "tune-demo" / "metrics.json").read_text(encoding="utf-8")
+    )
     assert metrics["scores"]["micro_f1"] > 0.2  # untuned, the model says "no relation" to nearly everything
     for name in ("page.html", "graph.html", "doc.html", "triples.parquet", "relations.ttl", "rel.spacy"):
         assert (tmp_path / name).stat().st_size

@@ -1,4 +1,4 @@
-"""`python -m spacy slmre evaluate` and `questions`."""
+"""`python -m spacy slmre evaluate`, `evaluate-tuned` and `questions`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,13 @@ def evaluate_command(
     corpora: Annotated[
         list[Path], typer.Argument(help=".spacy files, or folders of them.", metavar="CORPUS…")
     ],
+    mixture: Annotated[
+        Path | None,
+        typer.Option(
+            help="CORPUS is a folder of converted benchmarks: evaluate on the test splits of those of a "
+            "mixture (configs/mixtures/*.cfg) that are there."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for the runs, one folder for each corpus in it."),
@@ -105,7 +112,7 @@ def evaluate_command(
         if folder.is_file():
             raise ValueError(f"{folder} is a file: --output names a folder for the runs.")
         runs = []
-        for path in corpora:
+        for path in corpora if mixture is None else _test_splits(mixture, corpora):
             if external:
                 corpus = _read(path, None, limit)
                 run = evaluate_answers(
@@ -159,6 +166,77 @@ def questions_command(
             lines.append(json.dumps(line, ensure_ascii=False))
     write_aside(output, "".join(f"{line}\n" for line in lines))
     say(f"{len(lines):,} questions: {output}")
+
+
+@slmre_cli.command("evaluate-tuned")
+@failing_clearly()
+def evaluate_tuned_command(
+    corpora: Annotated[Path, typer.Argument(help="Folder of converted benchmarks.")],
+    tuned: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Pipelines that tune wrote, or folders of them, as grid has it.", metavar="TUNED…"
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the runs.")],
+    prompt: Annotated[str, typer.Option(help="As in slmre evaluate.")] = "own",
+    decoding: Annotated[str, typer.Option(help="As in slmre evaluate.")] = "scored",
+    limit: Limit = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Evaluate again what is evaluated.")] = False,
+) -> None:
+    """Score tuned models on the test splits of what each was tuned on, as far as they are there.
+
+    What is done already is left alone, and a model that fails does not stop the others.
+    """
+    import json
+
+    from spacy_slmre.evaluation.subjects import EvaluationSettings
+    from spacy_slmre.tuning.folders import RUN_FILE
+    from spacy_slmre.tuning.run import CONFIG_FILE
+
+    settings = EvaluationSettings(prompt=prompt, decoding=decoding, limit=limit)
+    folders = [
+        file.parent
+        for path in tuned
+        for file in sorted([path / CONFIG_FILE, *path.glob(f"*/{CONFIG_FILE}")])
+        if file.exists() and not file.parent.name.endswith(".part")
+    ]
+    if not folders:
+        raise ValueError(
+            f"There is no tuned pipeline in {', '.join(map(str, tuned))}. Make one with: python -m spacy "
+            "slmre tune"
+        )
+    runs, failed = [], []
+    for folder in folders:
+        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        for benchmark in record["data"]:
+            path = corpora / benchmark / "test.spacy"
+            if not path.exists():
+                say(f"{folder.name}: left out {benchmark}, which has no test split in {corpora}.")
+                continue
+            say(f"{folder.name} on {benchmark}")
+            try:
+                runs.append(
+                    evaluate_corpus(str(folder), path, output / folder.name, settings, overwrite=overwrite)
+                )
+            except (ValueError, OSError) as error:
+                failed.append(f"{folder.name} on {benchmark}: {error}")
+                say(failed[-1])
+    show_all(runs)
+    if failed:
+        raise ValueError(f"{len(failed)} evaluations failed; the others are in {output}.")
+
+
+def _test_splits(mixture: Path, corpora: list[Path]) -> list[Path]:
+    from spacy_slmre.corpora.mixtures import converted_benchmarks
+
+    if len(corpora) != 1:
+        raise ValueError("--mixture needs one folder of converted benchmarks.")
+    there, missing = converted_benchmarks(mixture, corpora[0])
+    paths = {name: corpora[0] / name / "test.spacy" for name in there}
+    if missing := missing + [name for name, path in paths.items() if not path.exists()]:
+        say(f"Without a converted test split, and left out: {', '.join(missing)}")
+    return [path for path in paths.values() if path.exists()]
 
 
 def _read(path: Path, nlp: Any, limit: int) -> GoldCorpus:

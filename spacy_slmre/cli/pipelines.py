@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from confection import ConfigValidationError
+
 from spacy_slmre.cli.output import say
 
 if TYPE_CHECKING:
@@ -13,13 +15,19 @@ if TYPE_CHECKING:
 
 
 def load_pipeline(name: str) -> Language:
-    """A pipeline package or folder.
+    """A pipeline package or folder, or what a config (.cfg) describes.
 
     Raises:
-        ValueError: There is none of that name.
+        ValueError: There is none of that name, or the config describes none.
     """
     import spacy
+    from spacy import util
 
+    if name.endswith(".cfg") and Path(name).is_file():
+        try:
+            return util.load_model_from_config(util.load_config(name), auto_fill=True)
+        except ConfigValidationError as error:
+            raise ValueError(f"{name} describes no pipeline: {error}") from error
     try:
         return spacy.load(name)
     except OSError as error:

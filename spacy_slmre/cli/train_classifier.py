@@ -103,18 +103,15 @@ def evaluate_classifier_command(
 
 
 def _chosen(names: list[str] | None, mixture: Path | None, corpora: Path) -> list[str]:
-    from spacy_slmre.corpora.mixtures import Mixture
+    from spacy_slmre.corpora.mixtures import converted_benchmarks
 
     if (names is None) == (mixture is None):
         raise ValueError("Name benchmarks with --benchmark, or a mixture with --mixture.")
     if mixture is None:
         return list(names or ())
-    wanted = Mixture.from_file(mixture).benchmarks
-    there = [name for name in wanted if (corpora / name).is_dir()]
-    if missing := [name for name in wanted if name not in there]:
+    there, missing = converted_benchmarks(mixture, corpora)
+    if missing:
         say(f"Not converted, and left out: {', '.join(missing)}")
-    if not there:
-        raise ValueError(f"No benchmark of {mixture} is in {corpora}. Convert them: slmre convert-all")
     return there
 
 

@@ -77,6 +77,19 @@ class Mixture:
             raise CorpusError(f"{path} describes no mixture: {error}") from error
 
 
+def converted_benchmarks(mixture: str | Path, corpora: Path) -> tuple[list[str], list[str]]:
+    """The benchmarks of a mixture that are converted, and those that are not.
+
+    Raises:
+        CorpusError: The mixture cannot be read, or none of its benchmarks is there.
+    """
+    wanted = Mixture.from_file(mixture).benchmarks
+    there = [name for name in wanted if (corpora / name).is_dir()]
+    if not there:
+        raise CorpusError(f"No benchmark of {mixture} is in {corpora}. Convert them: slmre convert-all")
+    return there, [name for name in wanted if name not in there]
+
+
 @dataclass
 class _Source:
     """One split of one benchmark while its sample is drawn."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from spacy.tokens import Doc, Span
 
 from spacy_slmre.answers import answer_parser
 from spacy_slmre.instances import make_instances
 from spacy_slmre.pipeline.relation_pipe import RelationPipe
+from spacy_slmre.relations import ANSWERS
 from spacy_slmre.slm.generation import generate_answers
 from spacy_slmre.slm.model import SmallLM
+
+if TYPE_CHECKING:
+    from spacy_llm.pipeline import LLMWrapper
 
 PairKey = tuple[int, int, int, int]
 """Head start, head end, tail start, tail end, in characters of the document."""
@@ -54,6 +59,23 @@ def scoring(pipe: RelationPipe, k: int) -> System:
                 best = pair.labels[0] if pair.labels else None
                 label = best[0] if best is not None and pipe.accepts(*best) else None
                 found[key_of(pair.head, pair.tail)] = Answer(label, pair.labels, None, pair.shortened)
+            answers.append(found)
+        return answers
+
+    return answer
+
+
+def asking(component: LLMWrapper) -> System:
+    """An LLM's answers, as our spacy-llm task has them."""
+    parse = answer_parser(component.task.schema)
+
+    def answer(docs: Sequence[Doc]) -> list[dict[PairKey, Answer]]:
+        answers: list[dict[PairKey, Answer]] = []
+        for doc in component.pipe(iter(docs), batch_size=len(docs)):
+            found = {}
+            for one in getattr(doc._, ANSWERS):
+                if one["answer"] is not None:
+                    found[*one["head"], *one["tail"]] = Answer(parse(one["answer"]), (), one["answer"])
             answers.append(found)
         return answers
 

@@ -211,6 +211,11 @@ def evaluate_pipeline(
     if writer.docs:
         say(f"Going on after {writer.docs:,} documents that an interrupted run has done.")
         progress(writer.docs)
+    cost = None
+    if subject.estimate is not None:
+        expected = subject.estimate([example.predicted for example in corpus.examples[writer.docs :]])
+        cost = expected.cost
+        say(str(expected))
     tokens = 0
     for numbered in _chunks(corpus.examples, writer.docs):
         docs = [example.predicted for _, example in numbered]
@@ -233,7 +238,7 @@ def evaluate_pipeline(
         "pipeline": source,
         "load_seconds": load_seconds,
         "peak_memory_gb": peak_memory(subject.device),
-        "cost": None,
+        "cost": cost,
         "settings": asdict(settings),
         "environment": {"machine": hardware(subject.device), "versions": versions()},
     }

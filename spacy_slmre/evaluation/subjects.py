@@ -7,22 +7,31 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from spacy.language import Language
+from spacy.tokens import Doc
 
 from spacy_slmre.candidates import CandidateGenerator, given_pairs
 from spacy_slmre.corpora.benchmark import Benchmark
 from spacy_slmre.encoder.model import EncoderClassifier
-from spacy_slmre.evaluation.answering import System, generating, scoring
+from spacy_slmre.evaluation.answering import System, asking, generating, scoring
 from spacy_slmre.evaluation.runs import EvaluationError
 from spacy_slmre.instances import RelationInstance, contexts_of
 from spacy_slmre.pipeline.finding import relation_component
 from spacy_slmre.pipeline.relation_pipe import RelationPipe
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm.model import SmallLM
+from spacy_slmre.zero_shot.component import make_ready, zero_shot_component, zero_shot_components
+from spacy_slmre.zero_shot.cost import Estimate, estimate
+from spacy_slmre.zero_shot.task import RelationTask
 
+if TYPE_CHECKING:
+    from spacy_llm.pipeline import LLMWrapper
+
+REGIMES = {"gentune": "GenTune", "littune": "LitTune", "mixtune": "MixTune"}
+"""As the study calls them."""
 CHOICES = {
     "pairs": ("annotated", "proposed"),
     "labels": ("auto", "pipeline", "benchmark"),
@@ -87,6 +96,7 @@ class Subject:
         info: What `run.json` says of it.
         device: Where it computes.
         tokens: How many tokens the prompts of instances have, each with a prompt of its own.
+        estimate: What it would take to annotate documents, where that may cost money.
     """
 
     system: System
@@ -96,6 +106,7 @@ class Subject:
     info: dict[str, Any]
     device: torch.device | None
     tokens: Callable[[list[RelationInstance]], int]
+    estimate: Callable[[list[Doc]], Estimate] | None = None
 
 
 def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: Benchmark | None) -> Subject:
@@ -105,6 +116,9 @@ def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: Benchma
         EvaluationError: There is none, or it has no prompt to change.
         ValueError: Its weights cannot be had.
     """
+    if zero_shot_components(nlp):
+        _, component, task = zero_shot_component(nlp, settings.component)
+        return _zero_shot(component, task, settings, benchmark)
     name, pipe = relation_component(nlp, settings.component)
     model = pipe.model
     if settings.pairs == "annotated":
@@ -183,10 +197,45 @@ def _small_lm(nlp: Language, pipe: RelationPipe, model: SmallLM, settings: Evalu
     return Subject(system, pipe.schema, pipe.candidates, pipe.attr, _told(nlp, info), network.device, tokens)
 
 
+def _zero_shot(
+    component: LLMWrapper, task: RelationTask, settings: EvaluationSettings, benchmark: Benchmark | None
+) -> Subject:
+    """An LLM, which is asked for the benchmark's labels."""
+    if settings.pairs == "annotated":
+        task.candidates = given_pairs()
+    if settings.labels != "pipeline" and benchmark is not None and benchmark.schema is not None:
+        task.schema = benchmark.schema
+    if settings.prompt != "own":
+        task.style = replace(task.style, label_list=settings.prompt == "schema")
+    make_ready(component)
+    model = component._model  # spacy-llm has no public name for it
+    info = {
+        "kind": "llm",
+        "system": Path(str(getattr(model, "name", type(model).__name__))).name,
+        "params": None,
+        "style": f"{len(task.style.demonstrations_for(task.schema))}-shot",
+        "prompt": "schema" if task.style.label_list else "generic",
+        "decoding": "generated",
+        "regime": "",
+        "dapt": False,
+    }
+    return Subject(
+        asking(component),
+        task.schema,
+        task.candidates,
+        task.attr,
+        info,
+        None,
+        lambda instances: 0,
+        lambda docs: estimate(component, docs),
+    )
+
+
 def _told(nlp: Language, info: dict[str, Any]) -> dict[str, Any]:
     """With what a pipeline's meta says of its tuning."""
     tuned = nlp.meta.get("tuning") or {}
-    return {**info, "regime": tuned.get("regime", ""), "dapt": bool(tuned.get("dapt", False))}
+    regime = str(tuned.get("regime", ""))
+    return {**info, "regime": REGIMES.get(regime, regime), "dapt": bool(tuned.get("dapt", False))}
 
 
 def fingerprint(nlp: Language, source: str) -> str:

@@ -15,10 +15,20 @@ from spacy_slmre.corpora.benchmark import all_benchmarks
 
 ROOT = Path(__file__).parents[2]
 PROJECT = srsly.read_yaml(ROOT / "project.yml")
-TUNING = {"tune-gentune", "tune-littune", "tune-mixtune", "tune-general", "tune-demo", "dapt", "dapt-demo"}
+DEMO = {
+    "bases",
+    "dapt-demo",
+    "tune-demo",
+    "tune-dapt-demo",
+    "classifier-demo",
+    "evaluate-demo",
+    "report-demo",
+}
+TUNING = {"tune-gentune", "tune-littune", "tune-mixtune", "tune-general", "tune-dapt", "tune-grid", "dapt"}
+EVALUATION = {"evaluate-tuned", "evaluate-grid", "frontier-gpt", "frontier-claude", "report"}
 MIRROR = "https://raw.githubusercontent.com"
 
-CLASSIFIER = {"train-classifier", "evaluate-classifier", "classifier-demo"}
+CLASSIFIER = {"train-classifier", "evaluate-classifier"}
 
 
 def test_assets_are_those_of_the_cards():
@@ -48,9 +58,29 @@ def test_every_benchmark_and_mixture_has_a_command():
     cards = [card.name for card in all_benchmarks().values() if card.files and card.name != "demo"]
     wanted = {f"convert-{name.replace('_', '-')}" for name in cards if name != "conll04_pairs"}
     wanted |= {f"mix-{path.stem}" for path in (ROOT / "configs" / "mixtures").glob("*.cfg")}
-    assert names == wanted | {"convert", "demo-corpus", "general-corpus"} | TUNING | CLASSIFIER
+    others = {"convert", "demo-corpus", "general-corpus", "package-demo"} | DEMO | TUNING | CLASSIFIER
+    assert names == wanted | others | EVALUATION
     # A run of a project stops at a command whose files are missing.
+    wanted.remove("mix-demo")
     assert not any("deps" in command for command in PROJECT["commands"] if command["name"] in wanted)
+
+
+def test_workflows_run_commands_that_there_are():
+    names = {command["name"] for command in PROJECT["commands"]}
+    assert set(PROJECT["workflows"]) == {"all", "general", "literary", "study", "frontier"}
+    for steps in PROJECT["workflows"].values():
+        assert set(steps) <= names
+
+
+def test_every_step_of_the_demo_is_skipped_when_nothing_changed():
+    commands = {command["name"]: command for command in PROJECT["commands"]}
+    made = set()
+    for step in PROJECT["workflows"]["all"][1:]:
+        assert commands[step]["outputs"], step
+        # What a step needs is in the repository or made by an earlier one.
+        for path in commands[step]["deps"]:
+            assert path in made or (ROOT / path).exists(), f"{step} needs {path}"
+        made |= set(commands[step]["outputs"])
 
 
 @pytest.mark.slow
@@ -59,7 +89,7 @@ def test_a_fresh_machine_converts_and_mixes(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "project.yml", tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for command in ("convert", "mix-demo", "demo-corpus"):
+    for command in ("convert", "demo-corpus", "mix-demo"):
         run = [sys.executable, "-m", "spacy", "project", "run", command]
         subprocess.run(run, cwd=tmp_path, env=environment, check=True, capture_output=True)
     corpora = tmp_path / "data" / "corpora"
