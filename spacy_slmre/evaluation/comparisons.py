@@ -47,8 +47,12 @@ def compare(runs: Sequence[EvaluationRun], names: Sequence[str]) -> list[Compari
         runs: The runs.
         names: What each is called.
     """
-    answered: list[tuple[tuple[str, str], str, list[Prediction]]] = [
-        ((run.info["benchmark"], run.info["split"]), name, list(run.predictions()))
+    answered: list[tuple[tuple[str, str, str], str, list[Prediction]]] = [
+        (
+            (run.info["benchmark"], run.info["split"], run.info["data_sha256"]),
+            name,
+            list(run.predictions()),
+        )
         for run, name in zip(runs, names, strict=True)
     ]
     rows = []
@@ -59,7 +63,7 @@ def compare(runs: Sequence[EvaluationRun], names: Sequence[str]) -> list[Compari
         right = [[is_right(one) for one in predictions] for predictions in (a, b)]
         rows.append(
             ComparisonRow(
-                *place,
+                *place[:2],
                 first,
                 second,
                 difference.difference,

@@ -82,7 +82,7 @@ def test_compare_systems_on_the_same_pairs(make_predictions: Make, tmp_path: Pat
     for name, number, skill in (("weak", 300, 0.4), ("strong", 300, 0.9), ("elsewhere", 30, 0.5)):
         writer = RunWriter(tmp_path / name, {})
         writer.write(make_predictions(number, seed=len(name), skill=skill), number // 3, 1.0)
-        runs.append(writer.finish({"benchmark": "demo", "split": "test"}, {}))
+        runs.append(writer.finish({"benchmark": "demo", "split": "test", "data_sha256": "0"}, {}))
     (row,) = compare(runs, ["weak", "strong", "elsewhere"])
     assert (row.first, row.second) == ("weak", "strong")
     assert row.difference < 0 and row.high < 0
