@@ -1,4 +1,9 @@
-"""Make the pictures of README from gold relations of the demo corpus, with a browser that has no window."""
+"""Make the pictures of README with a browser that has no window.
+
+Usage: python scripts/pictures.py [REPORT.html]
+
+From gold relations of the demo corpus, and of a report of `slmre report`, if one is given.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,7 @@ SENTENCES = ("train-21", "train-44", "train-186", "train-108")
 
 
 def main() -> None:
-    """Write docs/images/arcs.png, arcs_dark.png and graph.png."""
+    """Write docs/images/arcs.png, arcs_dark.png and graph.png, and report.png if there is a report."""
     browser = shutil.which("chromium")
     if browser is None:
         sys.exit("Pictures are taken with chromium: apt-get install chromium")
@@ -56,6 +61,8 @@ def main() -> None:
             "1100,640",
         ),
     }
+    for report in sys.argv[1:2]:
+        pages["report"] = (Path(report).read_text(encoding="utf-8"), "1100,1000")
     with tempfile.TemporaryDirectory() as folder:
         for name, (html, size) in pages.items():
             page = Path(folder) / f"{name}.html"

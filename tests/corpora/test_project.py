@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import srsly
+from weasel.cli.document import project_document
 
 from spacy_slmre.corpora.benchmark import all_benchmarks
 
@@ -94,3 +95,10 @@ def test_a_fresh_machine_converts_and_mixes(tmp_path):
         subprocess.run(run, cwd=tmp_path, env=environment, check=True, capture_output=True)
     corpora = tmp_path / "data" / "corpora"
     assert (corpora / "demo" / "train.spacy").is_file() and (corpora / "demo.json").is_file()
+
+
+def test_readme_documents_the_project(tmp_path):
+    # As `python -m spacy project document . --output README.md --no-emoji` does it.
+    shutil.copy(ROOT / "README.md", tmp_path)
+    project_document(ROOT, tmp_path / "README.md", no_emoji=True)
+    assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text()
