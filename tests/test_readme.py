@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 def test_examples_run(tmp_path: Path, real_base: str) -> None:
     (tmp_path / "session.py").write_text("\n".join(blocks("python")), encoding="utf-8")
     for folder in ("assets", "configs"):
@@ -57,6 +57,10 @@ def test_examples_run(tmp_path: Path, real_base: str) -> None:
         (tmp_path / "output" / "tuned-demo" / "tune-demo" / "metrics.json").read_text(encoding="utf-8")
     )
     assert metrics["scores"]["micro_f1"] > 0.2  # untuned, the model says "no relation" to nearly everything
+    # The whole workflow on the demo corpus: three systems in a report, and a package.
+    report = (tmp_path / "output" / "report-demo.md").read_text(encoding="utf-8")
+    assert "all-minilm-l6-v2" in report and "smollm2-135m-instruct" in report and "dapt" in report.casefold()
+    assert list((tmp_path / "output" / "packages").rglob("*.whl"))
     for name in ("page.html", "graph.html", "doc.html", "triples.parquet", "relations.ttl", "rel.spacy"):
         assert (tmp_path / name).stat().st_size
     assert (tmp_path / "neo4j_tables" / "nodes.csv").exists()
