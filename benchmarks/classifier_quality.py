@@ -25,14 +25,13 @@ CONFIG = Path(__file__).parent.parent / "configs" / "rel_classifier_cpu.cfg"
 # What differs from the config, by benchmark.
 SETTINGS: dict[str, dict[str, object]] = {
     "conll04_pairs": {
-        "components.rel_classifier.negative_rate": 0.4,
+        "components.rel_classifier.negative_rate": 0.5,
         "training.optimizer.learn_rate.initial_rate": 0.0002,
         "components.rel_classifier.model.head_learn_rate": 5.0,
-        "training.max_epochs": 8,
-        "training.eval_frequency": 350,
+        "training.max_epochs": 4,
     },
     "semeval2010_task8": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 4},
-    "kbp37": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 1},
+    "kbp37": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 2},
     "gids": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 4},
 }
 

@@ -109,10 +109,11 @@ def train_classifier(
             f"training.max_epochs = {epochs}, but the schedule needs a number of epochs: 1 or more."
         )
     schedule = {
-        # The rate falls to zero when the last epoch ends, and the dev set is scored twice an epoch.
+        # The rate falls to zero when the last epoch ends. The dev set is scored twice an epoch, counted so that
+        # the last time is at the end: spaCy scores after steps that are a multiple, and no more when it ends.
         "training.optimizer.learn_rate.total_steps": batches * epochs,
         "training.optimizer.learn_rate.warmup_steps": max(1, batches * epochs // 20),
-        "training.eval_frequency": max(1, batches // 2),
+        "training.eval_frequency": max(1, (batches * epochs - 1) // (2 * epochs)),
     }
     aside = output.with_name(f".{output.name}.training")
     started = time.perf_counter()
