@@ -109,8 +109,8 @@ def train_classifier(
             f"training.max_epochs = {epochs}, but the schedule needs a number of epochs: 1 or more."
         )
     schedule = {
-        # The rate falls to zero when the last epoch ends. The dev set is scored twice an epoch, counted so that
-        # the last time is at the end: spaCy scores after steps that are a multiple, and no more when it ends.
+        # The rate falls to zero when the last epoch ends. The dev set is scored twice an epoch, the last time
+        # at the end: spaCy scores after every n-th step only, whether or not there were some since.
         "training.optimizer.learn_rate.total_steps": batches * epochs,
         "training.optimizer.learn_rate.warmup_steps": max(1, batches * epochs // 20),
         "training.eval_frequency": max(1, (batches * epochs - 1) // (2 * epochs)),
