@@ -8,6 +8,11 @@ from spacy_slmre.metrics import NEGATIVES, normalise_answer
 from spacy_slmre.schema import LabelSchema
 
 
+def whole_characters(text: str) -> str:
+    """A text without halves of characters (lone surrogates), which JSON can carry and no file can."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def answer_parser(schema: LabelSchema) -> Callable[[str], str | None]:
     """What an answer in words means, by the rules of the study.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+_STATUS = Path("/proc/self/status")
 PACKAGES = ("spacy-slmre", "spacy", "torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
 
@@ -26,9 +28,12 @@ def hardware(device: torch.device | None = None) -> str:
 
 
 def peak_memory(device: torch.device | None = None) -> float:
-    """Most memory held so far, in GB: of the GPU, or else of this process."""
+    """Most memory held since the start or the last reset, in GB: of the GPU, or else of this process."""
     if device is not None and device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    if _STATUS.exists():  # Linux; unlike getrusage's figure, this one can be reset
+        lines = _STATUS.read_text(encoding="utf-8").splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
     if sys.platform == "win32":
         import psutil
 
@@ -37,6 +42,14 @@ def peak_memory(device: torch.device | None = None) -> float:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory` begin anew with what is held now, where the system can do that."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def versions() -> dict[str, str]:

@@ -111,21 +111,24 @@ def evaluate_command(
         folder = output or Path(unnamed)
         if folder.is_file():
             raise ValueError(f"{folder} is a file: --output names a folder for the runs.")
-        runs = []
+        runs: list[EvaluationRun] = []
+        made: set[Path] = set()
         for path in corpora if mixture is None else _test_splits(mixture, corpora):
             if external:
                 corpus = _read(path, None, limit)
                 run = evaluate_answers(
                     given,
                     corpus,
-                    folder / corpus.run_name,
+                    _own_folder(folder, corpus, made),
                     name=name,
                     allow_missing=allow_missing,
                     overwrite=overwrite,
                     say=say,
                 )
             else:
-                run = evaluate_corpus(pipeline, path, folder, settings, overwrite=overwrite, restart=restart)
+                run = evaluate_corpus(
+                    pipeline, path, folder, settings, overwrite=overwrite, restart=restart, made=made
+                )
             runs.append(run)
             _show(run)
         if len(runs) > 1:
@@ -186,7 +189,8 @@ def evaluate_tuned_command(
 ) -> None:
     """Score tuned models on the test splits of what each was tuned on, as far as they are there.
 
-    What is done already is left alone, and a model that fails does not stop the others.
+    What is done already is left alone, unless the model was tuned anew since. A model that fails does not
+    stop the others.
     """
     import json
 
@@ -216,15 +220,18 @@ def evaluate_tuned_command(
                 continue
             say(f"{folder.name} on {benchmark}")
             try:
+                target = output / folder.name
                 runs.append(
-                    evaluate_corpus(str(folder), path, output / folder.name, settings, overwrite=overwrite)
+                    evaluate_corpus(str(folder), path, target, settings, overwrite=overwrite, renew=True)
                 )
-            except (ValueError, OSError) as error:
+            except Exception as error:  # hours of the others' work are worth more than a clean stop
                 failed.append(f"{folder.name} on {benchmark}: {error}")
                 say(failed[-1])
     show_all(runs)
     if failed:
         raise ValueError(f"{len(failed)} evaluations failed; the others are in {output}.")
+    if not runs:
+        raise ValueError(f"Nothing was evaluated: {corpora} has no test split of what was tuned on.")
 
 
 def _test_splits(mixture: Path, corpora: list[Path]) -> list[Path]:
@@ -236,7 +243,21 @@ def _test_splits(mixture: Path, corpora: list[Path]) -> list[Path]:
     paths = {name: corpora[0] / name / "test.spacy" for name in there}
     if missing := missing + [name for name, path in paths.items() if not path.exists()]:
         say(f"Without a converted test split, and left out: {', '.join(missing)}")
-    return [path for path in paths.values() if path.exists()]
+    if not (found := [path for path in paths.values() if path.exists()]):
+        raise ValueError(f"{corpora[0]} has no converted test split of {mixture}.")
+    return found
+
+
+def _own_folder(folder: Path, corpus: GoldCorpus, made: set[Path]) -> Path:
+    """The folder of a corpus's run, which no other corpus of this command may have."""
+    own = folder / corpus.run_name
+    if own in made:
+        raise ValueError(
+            f"Two of the corpora would have their run in {own}, the second is {corpus.path}. Evaluate it "
+            "with another --output."
+        )
+    made.add(own)
+    return own
 
 
 def _read(path: Path, nlp: Any, limit: int) -> GoldCorpus:
@@ -253,8 +274,21 @@ def evaluate_corpus(
     *,
     overwrite: bool = False,
     restart: bool = False,
+    renew: bool = False,
+    made: set[Path] | None = None,
 ) -> EvaluationRun:
-    """Evaluate a pipeline on one corpus, with a progress bar; the run is a folder in `folder`."""
+    """Evaluate a pipeline on one corpus, with a progress bar; the run is a folder in `folder`.
+
+    Args:
+        pipeline: Folder or name.
+        path: The corpus.
+        folder: Folder for runs.
+        settings: How to ask.
+        overwrite: Evaluate again what is there.
+        restart: Throw away what an interrupted run has left.
+        renew: Evaluate again what is there of another state of the pipeline or the corpus.
+        made: Folders of runs that this command has made so far, with this one afterwards.
+    """
     # Loaded anew for every corpus: its labels and its prompt become those of the corpus.
     from spacy_slmre.cli.pipelines import load_pipeline
     from spacy_slmre.evaluation.evaluating import evaluate_pipeline
@@ -267,10 +301,11 @@ def evaluate_corpus(
             nlp,
             pipeline,
             corpus,
-            folder / corpus.run_name,
+            _own_folder(folder, corpus, set() if made is None else made),
             settings,
             overwrite=overwrite,
             restart=restart,
+            renew=renew,
             progress=lambda docs: progress.advance(task, docs),
             say=say,
         )
@@ -293,10 +328,11 @@ def _show(run: EvaluationRun) -> None:
     )
     if metrics["official_macro_f"] is not None:
         say(f"official macro-F1 {metrics['official_macro_f']:.3f}")
-    if info["seconds"]:
+    if seconds := info["seconds"]:
+        tokens = f", {info['tokens'] / seconds:,.0f} prompt tokens/s" if info["tokens"] else ""
         say(
-            f"{info['pairs']:,} pairs in {info['seconds']:.1f} s: "
-            f"{info['pairs'] / info['seconds']:.0f} pairs/s, {info['peak_memory_gb']:.1f} GB at most"
+            f"{info['pairs']:,} pairs in {seconds:.1f} s: {info['pairs'] / seconds:.0f} pairs/s{tokens}, "
+            f"{info['peak_memory_gb']:.1f} GB at most"
         )
 
 

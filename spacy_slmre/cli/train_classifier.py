@@ -93,6 +93,7 @@ def evaluate_classifier_command(
                 output or trained / "runs",
                 EvaluationSettings(),
                 overwrite=overwrite,
+                renew=True,
             )
         )
 

@@ -190,6 +190,6 @@ def _limited(docs: Iterator[Doc], limit: int, max_pairs: int) -> Iterator[Doc]:
         yield doc
         number += 1
         if max_pairs:
-            annotated += len(getattr(doc._, PAIRS))
+            annotated += len(getattr(doc._, PAIRS) or getattr(doc._, RELATIONS))
         if number == limit or annotated >= max_pairs > 0:
             return

@@ -69,8 +69,8 @@ class Summary:
     def ceiling(self) -> float | None:
         """Highest micro-F1 of one answer a pair: its distinct pairs over its instances, None without any.
 
-        Counted over instances: each instance of a pair is asked for on its own and gets the pair's one
-        answer, which is right for one of the pair's labels.
+        Counted over instances, as evaluations are: each instance of a pair gets the pair's one answer, which
+        is right for one of the pair's labels.
         """
         return self.pairs / self.positives if self.positives else None
 

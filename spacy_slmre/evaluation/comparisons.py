@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import dataclass
 
-from spacy_slmre.evaluation.runs import EvaluationRun, Prediction
+import numpy as np
+
+from spacy_slmre.evaluation.runs import EvaluationRun
 from spacy_slmre.evaluation.scoring import is_right
 from spacy_slmre.evaluation.significance import document_counts, holm, mcnemar, paired_bootstrap
 
@@ -25,7 +28,7 @@ class ComparisonRow:
         high: Its upper end.
         p_bootstrap: P-value of the paired bootstrap by document.
         p_mcnemar: P-value of McNemar's test on right and wrong pairs.
-        p_holm: `p_bootstrap` after Holm's correction over all rows.
+        p_holm: `p_bootstrap` after Holm's correction over all comparisons on the same pairs.
     """
 
     benchmark: str
@@ -47,32 +50,42 @@ def compare(runs: Sequence[EvaluationRun], names: Sequence[str]) -> list[Compari
         runs: The runs.
         names: What each is called.
     """
-    answered: list[tuple[tuple[str, str, str], str, list[Prediction]]] = [
-        (
-            (run.info["benchmark"], run.info["split"], run.info["data_sha256"]),
-            name,
-            list(run.predictions()),
+    answered: dict[tuple[str, ...], list[_Answered]] = defaultdict(list)
+    for run, name in zip(runs, names, strict=True):
+        # What is compared is kept, the predictions themselves are not: there may be millions.
+        predictions = list(run.predictions())
+        ids = hashlib.sha256("\n".join(one.id for one in predictions).encode()).hexdigest()
+        place = (*(run.info[key] for key in ("benchmark", "split", "data_sha256")), ids)
+        answered[place].append(
+            _Answered(name, document_counts(predictions), [is_right(one) for one in predictions])
         )
-        for run, name in zip(runs, names, strict=True)
-    ]
     rows = []
-    for (place, first, a), (other, second, b) in combinations(answered, 2):
-        if place != other or [one.id for one in a] != [one.id for one in b]:
-            continue
-        difference = paired_bootstrap(document_counts(a), document_counts(b))
-        right = [[is_right(one) for one in predictions] for predictions in (a, b)]
-        rows.append(
-            ComparisonRow(
-                *place[:2],
-                first,
-                second,
-                difference.difference,
-                difference.low,
-                difference.high,
-                difference.p_value,
-                mcnemar(*right),
-                1.0,
+    for (benchmark, split, *_), systems in answered.items():
+        compared = paired_bootstrap([one.counts for one in systems])
+        corrected = holm([one.p_value for one in compared.values()])
+        for ((first, second), found), p_holm in zip(compared.items(), corrected, strict=True):
+            a, b = systems[first], systems[second]
+            rows.append(
+                ComparisonRow(
+                    benchmark,
+                    split,
+                    a.name,
+                    b.name,
+                    found.difference,
+                    found.low,
+                    found.high,
+                    found.p_value,
+                    mcnemar(a.right, b.right),
+                    p_holm,
+                )
             )
-        )
-    corrected = holm([row.p_bootstrap for row in rows])
-    return [replace(row, p_holm=p) for row, p in zip(rows, corrected, strict=True)]
+    return rows
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """What is compared of a run: counts by document, and which pairs are right."""
+
+    name: str
+    counts: dict[str, np.ndarray]
+    right: list[bool]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,15 +20,16 @@ from spacy_slmre.corpora.benchmark import Benchmark
 from spacy_slmre.corpora.documents import ID, SPLIT, benchmark_of, source_of
 from spacy_slmre.corpora.readers import relation_corpus
 from spacy_slmre.corpora.shards import corpus_files, file_hash
-from spacy_slmre.environment import hardware, peak_memory, versions
+from spacy_slmre.environment import hardware, peak_memory, reset_peak_memory, versions
 from spacy_slmre.evaluation.answering import Answer, PairKey, key_of
-from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, Prediction, RunWriter, read_run
+from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, Prediction, RunWriter, done_run
 from spacy_slmre.evaluation.scoring import score_predictions
 from spacy_slmre.evaluation.subjects import EvaluationSettings, fingerprint, make_subject
 from spacy_slmre.instances import RelationInstance, make_instances
 from spacy_slmre.pipeline.labelled import gold_labels
 from spacy_slmre.schema import LabelSchema
 
+SPLITS = ("train", "dev", "test")
 CHUNK = 256
 """Pairs that are answered between two notes of how far a run is."""
 
@@ -57,8 +59,10 @@ class GoldCorpus:
 
     @property
     def name(self) -> str:
-        """Benchmark, or the file's folder or name."""
-        return self.benchmark.name if self.benchmark else self.path.stem
+        """The benchmark; or the file's name, or of `test.spacy` and the like its folder's."""
+        if self.benchmark:
+            return self.benchmark.name
+        return self.path.absolute().parent.name if self.path.stem in SPLITS else self.path.stem
 
     @property
     def run_name(self) -> str:
@@ -86,7 +90,7 @@ def read_gold(path: Path, nlp: Language | None = None, limit: int = 0) -> GoldCo
         limit: Read documents until they have this many pairs; 0 reads all.
 
     Raises:
-        EvaluationError: It has no annotated pair, or holds several benchmarks.
+        EvaluationError: It has no annotated pair, holds several benchmarks, or two documents of one id.
         CorpusError: There is no corpus.
     """
     hashes = "".join(file_hash(file) for file in corpus_files(path))
@@ -98,10 +102,23 @@ def read_gold(path: Path, nlp: Language | None = None, limit: int = 0) -> GoldCo
         raise EvaluationError(
             f"{path} holds several benchmarks ({', '.join(sorted(cards))}): evaluate on each by itself."
         )
+    ids = Counter(_id_of(one, number) for number, one in enumerate(examples))
+    if twice := [id for id, times in ids.items() if times > 1]:
+        raise EvaluationError(
+            f"{path} has {len(twice):,} document ids more than once ({', '.join(twice[:3])}): their pairs "
+            "could not be told apart. Is a split in the folder twice?"
+        )
     splits = {str(one.reference.user_data.get(SPLIT) or "") for one in examples}
+    split = splits.pop() if len(splits) == 1 else ""
     sha256 = hashlib.sha256(hashes.encode()).hexdigest()
     card = next(iter(cards.values()), None)
-    return GoldCorpus(path, examples, card, splits.pop() if len(splits) == 1 else "", sha256, limit)
+    if card is None and path.stem in SPLITS:
+        split = split or path.stem
+    return GoldCorpus(path, examples, card, split, sha256, limit)
+
+
+def _id_of(example: Example, number: int) -> str:
+    return str(example.reference.user_data.get(ID) or number)
 
 
 def ask(
@@ -124,7 +141,7 @@ def ask(
     annotated = given_pairs()(example.predicted, schema).pairs
     pairs = {key_of(*pair): pair for pair in [*annotated, *further]}
     card = benchmark_of(example.reference)
-    name = str(example.reference.user_data.get(ID) or number)
+    name = _id_of(example, number)
 
     def positive(label: str) -> bool:
         return label != schema.negative_label and not (card is not None and card.is_negative(label))
@@ -173,6 +190,7 @@ def evaluate_pipeline(
     *,
     overwrite: bool = False,
     restart: bool = False,
+    renew: bool = False,
     progress: Progress = lambda docs: None,
     say: Callable[[str], None] = print,
 ) -> EvaluationRun:
@@ -186,6 +204,7 @@ def evaluate_pipeline(
         settings: How to ask.
         overwrite: Evaluate again where there is a run already.
         restart: Throw away what an interrupted run has left.
+        renew: Evaluate again what is there of another state of the pipeline or the corpus.
         progress: Told of documents that are done.
         say: Tells the person at the terminal what to know.
 
@@ -193,44 +212,49 @@ def evaluate_pipeline(
         EvaluationError: The run cannot begin or go on.
         ValueError: The pipeline cannot be used.
     """
-    if folder.exists() and not overwrite:
-        run = read_run(folder)
-        say(f"{folder} is evaluated already; --overwrite does it again.")
-        return run
+    marks = {
+        "pipeline": fingerprint(nlp, source),
+        "corpus": corpus.sha256,
+        **asdict(settings),
+    }
+    if not overwrite:
+        try:
+            run = done_run(folder, marks)
+        except EvaluationError:
+            if not renew:
+                raise
+            say(f"{folder} is of another state of the pipeline or the corpus: evaluating again.")
+            run = None
+        if run is not None:
+            say(f"{folder} is evaluated already; --overwrite does it again.")
+            return run
+    reset_peak_memory()
     began = time.perf_counter()
     subject = make_subject(nlp, settings, corpus.benchmark)
     load_seconds = time.perf_counter() - began
     _tell_unknown(corpus, subject.schema, say)
-    marks = {
-        "pipeline": source,
-        "fingerprint": fingerprint(nlp, source),
-        "data_sha256": corpus.sha256,
-        **asdict(settings),
-    }
-    writer = RunWriter(folder, marks, restart=restart or overwrite)
+    writer = RunWriter(folder, marks, restart=restart, replace=overwrite or renew)
     if writer.docs:
         say(f"Going on after {writer.docs:,} documents that an interrupted run has done.")
         progress(writer.docs)
-    cost = None
     if subject.estimate is not None:
-        expected = subject.estimate([example.predicted for example in corpus.examples[writer.docs :]])
-        cost = expected.cost
-        say(str(expected))
-    tokens = 0
+        say(str(subject.estimate([example.predicted for example in corpus.examples[writer.docs :]])))
     for numbered in _chunks(corpus.examples, writer.docs):
         docs = [example.predicted for _, example in numbered]
-        began = time.perf_counter()
+        before, began = Counter(subject.usage()), time.perf_counter()
         answers = subject.system(docs)
         seconds = time.perf_counter() - began
-        predictions = []
+        usage = Counter(subject.usage())
+        usage.subtract(before)
+        _check_service(usage, writer)
+        predictions, tokens = [], 0
         for (number, example), found in zip(numbered, answers, strict=True):
             pairs = subject.candidates(example.predicted, subject.schema).pairs
             questions = ask(example, number, subject.schema, pairs, subject.attr)
             tokens += subject.tokens([question.instance for question in questions])
             predictions += [predicted(question, found.get(question.key)) for question in questions]
         truncated = sum(answer.shortened for found in answers for answer in found.values())
-        writer.write(predictions, len(docs), seconds, truncated, tokens)
-        tokens = 0
+        writer.write(predictions, len(docs), seconds, truncated, tokens, usage)
         progress(len(docs))
     info = {
         **subject.info,
@@ -238,7 +262,8 @@ def evaluate_pipeline(
         "pipeline": source,
         "load_seconds": load_seconds,
         "peak_memory_gb": peak_memory(subject.device),
-        "cost": cost,
+        "usage": dict(writer.usage) or None,
+        "cost": subject.cost(writer.usage),
         "settings": asdict(settings),
         "environment": {"machine": hardware(subject.device), "versions": versions()},
     }
@@ -266,10 +291,31 @@ def finish(
         "labels": list(schema.names),
         "negative_label": schema.negative_label,
         "pairs": len(predictions),
-        "seconds": writer.seconds,
-        "tokens": writer.tokens or None,
+        # Answers out of a cache say nothing of a system's speed.
+        "seconds": 0.0 if writer.usage["cached"] else writer.seconds,
+        "tokens": writer.tokens or writer.usage["input_tokens"] or None,
     }
     return writer.finish({**info, **about}, metrics)
+
+
+def _check_service(usage: Counter[str], writer: RunWriter) -> None:
+    """Stop where a service did not answer: such pairs are no answers of the model.
+
+    What it did answer is in the cache of answers, where there is one.
+
+    Raises:
+        EvaluationError: Requests failed for reasons that may pass, or all that were sent so far failed.
+    """
+    if usage["unreachable"]:
+        problem = f"{usage['unreachable']:,} requests got no answer, however often they were sent"
+    elif usage["failed"] and not usage["requests"] + writer.usage["requests"] + usage["cached"]:
+        problem = f"the service refused all of {usage['failed']:,} requests"
+    else:
+        return
+    raise EvaluationError(
+        f"The evaluation stopped: {problem} (warnings above say why). {writer.docs:,} documents are done; "
+        "the same command goes on from there."
+    )
 
 
 def _chunks(examples: Sequence[Example], done: int) -> Iterator[list[tuple[int, Example]]]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.answers import answer_parser
+from spacy_slmre.answers import answer_parser, whole_characters
+from spacy_slmre.corpora.shards import file_hash
 from spacy_slmre.corpora.sources import CorpusError
 from spacy_slmre.environment import versions
 from spacy_slmre.evaluation.answering import Answer
 from spacy_slmre.evaluation.evaluating import GoldCorpus, ask, finish, predicted
-from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, RunWriter, read_run
+from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, RunWriter, done_run
 from spacy_slmre.schema import LabelSchema
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
@@ -51,7 +53,8 @@ def read_answers(path: Path) -> dict[str, tuple[str, float | None]]:
             raise EvaluationError(f'{where}: the score "{score}" is no number.') from error
         if confidence is not None and not 0 <= confidence <= 1:
             raise EvaluationError(f"{where}: the score {confidence} is no probability (0 to 1).")
-        answers[name] = (str(row[column] if row[column] is not None else ""), confidence)
+        answer = whole_characters(str(row[column] if row[column] is not None else ""))
+        answers[name] = (answer, confidence)
     if not answers:
         raise EvaluationError(f"{path} holds no predictions.")
     return answers
@@ -81,11 +84,12 @@ def evaluate_answers(
     Raises:
         EvaluationError: The predictions cannot be read, or are not those of this corpus.
     """
-    if folder.exists() and not overwrite:
-        say(f"{folder} is evaluated already; --overwrite does it again.")
-        return read_run(folder)
     schema = schema_of(corpus)
     answers = read_answers(path)
+    marks = {"predictions": file_hash(path), "corpus": corpus.sha256, "name": name, "limit": corpus.limit}
+    if not overwrite and (run := done_run(folder, marks)) is not None:
+        say(f"{folder} is evaluated already; --overwrite does it again.")
+        return run
     questions = [
         question
         for number, example in enumerate(corpus.examples)
@@ -113,8 +117,6 @@ def evaluate_answers(
             top = () if score is None else ((label or schema.negative_label or "no relation", score),)
             answer = Answer(label, top, text)
         predictions.append(predicted(question, answer))
-    writer = RunWriter(folder, {"predictions": str(path)}, restart=True)
-    writer.write(predictions, len(corpus.examples), 0.0)
     info: dict[str, Any] = {
         "system": name or path.stem,
         "kind": "external",
@@ -130,7 +132,12 @@ def evaluate_answers(
         "cost": None,
         "environment": {"machine": "", "versions": versions()},
     }
-    return finish(writer, corpus, schema, info)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Not in `<folder>.part`: hours of an interrupted pipeline's answers may lie there.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".scoring-") as aside:
+        writer = RunWriter(folder, marks, part=Path(aside) / "run")
+        writer.write(predictions, len(corpus.examples), 0.0)
+        return finish(writer, corpus, schema, info)
 
 
 def schema_of(corpus: GoldCorpus) -> LabelSchema:
@@ -157,14 +164,19 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
-                data = json.loads(line)
+                try:
+                    data = json.loads(line)
+                except ValueError as error:
+                    raise EvaluationError(f"{path}:{number}: the line is no JSON ({error}).") from error
                 if not isinstance(data, dict):
                     raise EvaluationError(f"{path}:{number}: a line is an object with id and answer.")
                 yield f"{path}:{number}", data
     except UnicodeDecodeError as error:
         raise EvaluationError(f"{path} is not UTF-8: {error}.") from error
-    except json.JSONDecodeError as error:
-        raise EvaluationError(f"{path}: a line is no JSON: {error}.") from error
+    except csv.Error as error:
+        raise EvaluationError(
+            f"{path} is no table that can be read ({error}): is a quote left open?"
+        ) from error
     except OSError as error:
         raise CorpusError(f"{path} cannot be read: {error.strerror}.") from error
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,7 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
     Raises:
         EvaluationError: A line is none.
     """
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="surrogatepass") as file:
         for number, line in enumerate(file, 1):
             try:
                 yield Prediction.from_json(line)
@@ -139,26 +140,31 @@ def read_run(folder: Path) -> EvaluationRun:
     return EvaluationRun(folder, info, metrics)
 
 
-def find_runs(paths: Iterable[Path]) -> list[EvaluationRun]:
-    """The complete runs in folders and the folders below them, in alphabetical order.
+def done_run(folder: Path, marks: Mapping[str, Any]) -> EvaluationRun | None:
+    """The run in a folder, if it is the same evaluation; None where there is none yet.
+
+    Args:
+        folder: The run's folder.
+        marks: What makes two evaluations the same, as plain data.
 
     Raises:
-        EvaluationError: One of them does not exist, or there is no run in any.
+        EvaluationError: The folder holds another evaluation, or no complete one.
     """
-    paths = list(paths)
-    folders: dict[Path, None] = {}
-    for path in paths:
-        if not path.exists():
-            raise EvaluationError(f"There is no folder {path}.")
-        for file in sorted(path.rglob(METRICS_FILE)):
-            if (file.parent / PREDICTIONS_FILE).exists() and not file.parent.name.endswith(".part"):
-                folders[file.parent.resolve()] = None
-    if not folders:
+    if not folder.exists():
+        return None
+    run = read_run(folder)
+    if changed := _changed(marks, run.info.get("marks", {})):
         raise EvaluationError(
-            f"There is no evaluation run in {', '.join(map(str, paths))}. Make one with: python -m spacy "
-            "slmre evaluate PIPELINE CORPUS --output DIR"
+            f"{folder} holds another evaluation ({', '.join(changed)} changed). Name another folder with "
+            "--output, or give --overwrite to replace it."
         )
-    return [read_run(folder) for folder in folders]
+    return run
+
+
+def _changed(marks: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+    """Which marks differ."""
+    marks = json.loads(json.dumps(marks))
+    return [name for name in marks if name not in others or marks[name] != others[name]]
 
 
 class RunWriter:
@@ -166,16 +172,26 @@ class RunWriter:
 
     Args:
         folder: The run's folder.
-        settings: What makes two runs the same, as plain data.
+        marks: What makes two evaluations the same, as plain data.
         restart: Throw away what an interrupted run has left.
+        replace: Throw it away where it is of another evaluation.
+        part: Where to write until all is done, in place of `<folder>.part`.
 
     Raises:
-        EvaluationError: What is left is of another run.
+        EvaluationError: What is left is of another evaluation.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], *, restart: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        marks: Mapping[str, Any],
+        *,
+        restart: bool = False,
+        replace: bool = False,
+        part: Path | None = None,
+    ) -> None:
         self.folder = folder
-        self.part = folder.with_name(f"{folder.name}.part")
+        self.part = part or folder.with_name(f"{folder.name}.part")
         self.docs = 0
         """Documents that are done."""
         self.seconds = 0.0
@@ -184,24 +200,37 @@ class RunWriter:
         """Pairs whose context was shortened."""
         self.tokens = 0
         """Tokens of their prompts, each with a prompt of its own; 0 where that is not known."""
-        self._settings = json.loads(json.dumps(settings))
-        state = self.part / STATE_FILE
+        self.usage: Counter[str] = Counter()
+        """What a service was asked."""
+        self.marks = json.loads(json.dumps(marks))
         lines = 0
-        if state.exists() and not restart:
-            left = json.loads(state.read_text(encoding="utf-8"))
-            if left["settings"] != self._settings:
-                changed = [key for key in self._settings if self._settings[key] != left["settings"].get(key)]
+        if (left := self._left()) and not restart:
+            changed = _changed(self.marks, left["marks"])
+            if changed and not replace:
                 raise EvaluationError(
                     f"An interrupted evaluation left {self.part}, but it was another one "
                     f"({', '.join(changed)} changed). Repeat it as it was, or give --restart to throw its "
                     "results away."
                 )
-            self.docs, self.seconds, lines = left["docs"], left["seconds"], left["lines"]
-            self.truncated, self.tokens = left["truncated"], left["tokens"]
+            if not changed:
+                self.docs, self.seconds, lines = left["docs"], left["seconds"], left["lines"]
+                self.truncated, self.tokens = left["truncated"], left["tokens"]
+                self.usage.update(left["usage"])
         self.part.mkdir(parents=True, exist_ok=True)
         self._lines = lines
         self._file = self.part / PREDICTIONS_FILE
         self._cut(lines)
+
+    def _left(self) -> dict[str, Any] | None:
+        """How far an interrupted run came."""
+        state = self.part / STATE_FILE
+        if not state.exists():
+            return None
+        try:
+            left: dict[str, Any] = json.loads(state.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise EvaluationError(f"{state} is damaged: give --restart to begin anew.") from error
+        return left if "marks" in left else None
 
     def _cut(self, lines: int) -> None:
         """Remove what was written after the last note of how far the run is."""
@@ -219,6 +248,7 @@ class RunWriter:
         seconds: float,
         truncated: int = 0,
         tokens: int = 0,
+        usage: Mapping[str, int] | None = None,
     ) -> None:
         """Add the predictions of some documents; a run killed from now on keeps them."""
         lines = [prediction.to_json() for prediction in predictions]
@@ -229,8 +259,10 @@ class RunWriter:
         self.seconds += seconds
         self.truncated += truncated
         self.tokens += tokens
-        state = {"docs": self.docs, "lines": self._lines, "seconds": self.seconds}
-        state |= {"truncated": self.truncated, "tokens": self.tokens, "settings": self._settings}
+        self.usage.update(usage or {})
+        state: dict[str, Any] = {"docs": self.docs, "lines": self._lines, "seconds": self.seconds}
+        state |= {"truncated": self.truncated, "tokens": self.tokens, "usage": dict(self.usage)}
+        state |= {"marks": self.marks}
         write_aside(self.part / STATE_FILE, json.dumps(state))
 
     def predictions(self) -> list[Prediction]:
@@ -239,8 +271,12 @@ class RunWriter:
 
     def finish(self, info: dict[str, Any], metrics: dict[str, Any]) -> EvaluationRun:
         """Write the rest and give the folder its name."""
-        for name, data in ((METRICS_FILE, metrics), (RUN_FILE, {"format": FORMAT, **info})):
+        for name, data in (
+            (METRICS_FILE, metrics),
+            (RUN_FILE, {"format": FORMAT, **info, "marks": self.marks}),
+        ):
             write_aside(self.part / name, json.dumps(data, indent=2, ensure_ascii=False))
-        (self.part / STATE_FILE).unlink(missing_ok=True)
         replace_folder(self.part, self.folder)
+        # Not before: killed in between, the next run would begin anew.
+        (self.folder / STATE_FILE).unlink(missing_ok=True)
         return read_run(self.folder)

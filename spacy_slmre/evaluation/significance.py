@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
 from spacy_slmre.evaluation.runs import Prediction
-from spacy_slmre.metrics import count
+from spacy_slmre.metrics import Item, count
 
 SAMPLES = 1000
-# The smallest p-value is about 2 / samples: with so many, one of a hundred comparisons can be significant.
+# The smallest p-value is about 2 / samples: with so many, one of two hundred comparisons can be significant.
 COMPARED_SAMPLES = 10_000
 LEVEL = 0.95
 
@@ -47,11 +48,26 @@ class Comparison:
     p_value: float
 
 
+def instance_items(predictions: Iterable[Prediction]) -> tuple[list[Item], list[Item]]:
+    """Gold labels and answers as items of `spacy_slmre.metrics`, an instance each.
+
+    A pair with several gold labels is an instance for each, as the benchmarks and the study count them: every
+    one of these gets the pair's one answer, which is right for one label at most and wrong for the others.
+    """
+    gold: list[Item] = []
+    found: list[Item] = []
+    for one in predictions:
+        gold += [((one.id, number), label) for number, label in enumerate(one.gold)]
+        if one.predicted is not None:
+            found += [((one.id, number), one.predicted) for number in range(max(1, len(one.gold)))]
+    return gold, found
+
+
 def document_counts(predictions: Iterable[Prediction]) -> dict[str, np.ndarray]:
     """TP, FP and FN of each document, (3,) each."""
     counts: dict[str, np.ndarray] = {}
     for one in predictions:
-        prf = count([("", label) for label in one.gold], [("", one.predicted)] if one.predicted else [])
+        prf = count(*instance_items([one]))
         counts.setdefault(one.doc, np.zeros(3))
         counts[one.doc] += (prf.tp, prf.fp, prf.fn)
     return counts
@@ -68,37 +84,43 @@ def bootstrap_interval(
         level: The share of the samples that lies within.
         seed: Seed of the draws.
     """
-    scores = np.concatenate([_f1(drawn @ np.stack(counts)) for drawn in _draws(len(counts), samples, seed)])
+    scores = _drawn_scores([np.stack(counts)], samples, seed)[0]
     low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), level, samples)
 
 
 def paired_bootstrap(
-    first: dict[str, np.ndarray],
-    second: dict[str, np.ndarray],
-    samples: int = COMPARED_SAMPLES,
-    seed: int = 0,
-) -> Comparison:
-    """The difference of two systems' micro-F1 on the same documents.
+    systems: Sequence[dict[str, np.ndarray]], samples: int = COMPARED_SAMPLES, seed: int = 0
+) -> dict[tuple[int, int], Comparison]:
+    """The differences of systems' micro-F1 on the same documents, for every two of them.
 
     Args:
-        first: What `document_counts` gives of the one.
-        second: What it gives of the other.
-        samples: How often to draw.
+        systems: What `document_counts` gives of each.
+        samples: How often to draw; all systems are scored on the same draws.
         seed: Seed of the draws.
+
+    Returns:
+        The comparison of each two systems, by their places.
 
     Raises:
         ValueError: They have answered other documents.
     """
-    if set(first) != set(second):
-        raise ValueError("Two systems can be compared on the same documents only.")
-    a, b = (np.stack([counts[doc] for doc in sorted(first)]) for counts in (first, second))
-    differences = np.concatenate([_f1(n @ a) - _f1(n @ b) for n in _draws(len(a), samples, seed)])
-    low, high = np.quantile(differences, [0.025, 0.975])
-    # With the one draw that the data are, no p-value is 0.
-    tails = [(1 + np.sum(side)) / (samples + 1) for side in (differences <= 0, differences >= 0)]
-    observed = float(_f1(a.sum(0)[None])[0] - _f1(b.sum(0)[None])[0])
-    return Comparison(observed, float(low), float(high), float(min(1.0, 2 * min(tails))))
+    if any(set(one) != set(systems[0]) for one in systems):
+        raise ValueError("Systems can be compared on the same documents only.")
+    counts = [np.stack([one[doc] for doc in sorted(one)]) for one in systems]
+    drawn = _drawn_scores(counts, samples, seed)
+    observed = [float(_f1(one.sum(0)[None])[0]) for one in counts]
+    found = {}
+    for first, second in combinations(range(len(systems)), 2):
+        differences = drawn[first] - drawn[second]
+        low, high = np.quantile(differences, [0.025, 0.975])
+        # With the one draw that the data are, no p-value is 0.
+        tails = [(1 + np.sum(side)) / (samples + 1) for side in (differences <= 0, differences >= 0)]
+        p_value = float(min(1.0, 2 * min(tails)))
+        found[first, second] = Comparison(
+            observed[first] - observed[second], float(low), float(high), p_value
+        )
+    return found
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
@@ -122,12 +144,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return result.tolist()
 
 
-def _draws(documents: int, samples: int, seed: int) -> Iterable[np.ndarray]:
-    """How often each document is drawn, (up to 100 samples, documents) at a time."""
+def _drawn_scores(counts: Sequence[np.ndarray], samples: int, seed: int) -> np.ndarray:
+    """Micro-F1 of systems, (systems, samples), on documents drawn with replacement.
+
+    Args:
+        counts: TP, FP and FN by document of each system, (documents, 3).
+        samples: How often to draw.
+        seed: Seed of the draws.
+    """
+    documents = len(counts[0])
     rng = np.random.default_rng(seed)
-    for start in range(0, samples, 100):
-        size = min(100, samples - start)
-        yield rng.multinomial(documents, np.full(documents, 1 / documents), size=size)
+    scores = np.empty((len(counts), samples))
+    for start in range(0, samples, 100):  # all draws at once would be large
+        stop = min(start + 100, samples)
+        drawn = rng.multinomial(documents, np.full(documents, 1 / documents), size=stop - start)
+        for number, one in enumerate(counts):
+            scores[number, start:stop] = _f1(drawn @ one)
+    return scores
 
 
 def _f1(counts: np.ndarray) -> np.ndarray:

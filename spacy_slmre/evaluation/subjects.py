@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,10 @@ from spacy_slmre.instances import RelationInstance, contexts_of
 from spacy_slmre.pipeline.finding import relation_component
 from spacy_slmre.pipeline.relation_pipe import RelationPipe
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.slm import loading
 from spacy_slmre.slm.model import SmallLM
 from spacy_slmre.zero_shot.component import make_ready, zero_shot_component, zero_shot_components
-from spacy_slmre.zero_shot.cost import Estimate, estimate
+from spacy_slmre.zero_shot.cost import Estimate, cost_of, estimate
 from spacy_slmre.zero_shot.task import RelationTask
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 REGIMES = {"gentune": "GenTune", "littune": "LitTune", "mixtune": "MixTune"}
 """As the study calls them."""
+UNKNOWN_BENCHMARK = "--labels benchmark: the corpus does not say which benchmark it is."
 CHOICES = {
     "pairs": ("annotated", "proposed"),
     "labels": ("auto", "pipeline", "benchmark"),
@@ -97,6 +99,8 @@ class Subject:
         device: Where it computes.
         tokens: How many tokens the prompts of instances have, each with a prompt of its own.
         estimate: What it would take to annotate documents, where that may cost money.
+        usage: What a service was asked so far, counted.
+        cost: US dollars for such counts, where that is known.
     """
 
     system: System
@@ -107,6 +111,8 @@ class Subject:
     device: torch.device | None
     tokens: Callable[[list[RelationInstance]], int]
     estimate: Callable[[list[Doc]], Estimate] | None = None
+    usage: Callable[[], Mapping[str, int]] = dict
+    cost: Callable[[Mapping[str, int]], float | None] = lambda usage: None
 
 
 def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: Benchmark | None) -> Subject:
@@ -116,7 +122,8 @@ def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: Benchma
         EvaluationError: There is none, or it has no prompt to change.
         ValueError: Its weights cannot be had.
     """
-    if zero_shot_components(nlp):
+    llms = zero_shot_components(nlp)
+    if llms and (settings.component is None or settings.component in llms):
         _, component, task = zero_shot_component(nlp, settings.component)
         return _zero_shot(component, task, settings, benchmark)
     name, pipe = relation_component(nlp, settings.component)
@@ -137,7 +144,7 @@ def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: Benchma
         if benchmark is not None and benchmark.schema is not None:
             pipe.schema, pipe.schema_given = benchmark.schema, True
         elif settings.labels == "benchmark":
-            raise EvaluationError("--labels benchmark: the corpus does not say which benchmark it is.")
+            raise EvaluationError(UNKNOWN_BENCHMARK)
     if isinstance(model, SmallLM):
         if settings.prompt != "own":
             model.load()
@@ -205,6 +212,8 @@ def _zero_shot(
         task.candidates = given_pairs()
     if settings.labels != "pipeline" and benchmark is not None and benchmark.schema is not None:
         task.schema = benchmark.schema
+    elif settings.labels == "benchmark":
+        raise EvaluationError(UNKNOWN_BENCHMARK)
     if settings.prompt != "own":
         task.style = replace(task.style, label_list=settings.prompt == "schema")
     make_ready(component)
@@ -228,6 +237,8 @@ def _zero_shot(
         None,
         lambda instances: 0,
         lambda docs: estimate(component, docs),
+        lambda: vars(model.usage) if hasattr(model, "usage") else {},
+        lambda usage: cost_of(model, usage.get("input_tokens", 0), usage.get("output_tokens", 0)),
     )
 
 
@@ -239,13 +250,15 @@ def _told(nlp: Language, info: dict[str, Any]) -> dict[str, Any]:
 
 
 def fingerprint(nlp: Language, source: str) -> str:
-    """What changes when a pipeline does: its config, and name, size and time of its files."""
-    told: list[Any] = [nlp.config.to_str(), nlp.meta.get("version")]
+    """What changes when a pipeline does: its config, and its files, or else its name and version."""
+    told: list[Any] = [nlp.config.to_str()]
     folder = Path(source)
     if folder.is_dir():
         told += [
-            (file.relative_to(folder).as_posix(), file.stat().st_size, file.stat().st_mtime_ns)
+            (file.relative_to(folder).as_posix(), loading.fingerprint(file))
             for file in sorted(folder.rglob("*"))
             if file.is_file() and not file.name.startswith(".")
         ]
+    else:
+        told += [source, nlp.meta.get("version")]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

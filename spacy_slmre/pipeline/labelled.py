@@ -10,6 +10,7 @@ from spacy.training import Example
 
 from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.instances import RelationInstance, make_instances
+from spacy_slmre.metrics import NEGATIVES, normalise_answer
 from spacy_slmre.relations import PAIRS, RELATIONS, annotates_pairs, relations_of
 from spacy_slmre.schema import LabelSchema
 
@@ -75,6 +76,9 @@ def labelled_instances(
 def labels_in(examples: Iterable[Example], negative: str | None, attr: str) -> tuple[list[str], str | None]:
     """The labels of a corpus in alphabetical order, and its negative one if pairs without a relation occur.
 
+    Where the negative label's name does not occur, and one label does that says "no relation" in every label
+    set (`spacy_slmre.metrics.NEGATIVES`: "NA", "Other", …), that one is it.
+
     Args:
         examples: Examples.
         negative: What the negative label is called.
@@ -86,6 +90,9 @@ def labels_in(examples: Iterable[Example], negative: str | None, attr: str) -> t
         labels, complete = gold_labels(example.reference, attr)
         found.update(label for some in labels.values() for label in some)
         has_negatives |= complete
+    others = [label for label in found if normalise_answer(label) in NEGATIVES]
+    if negative is not None and negative not in found and len(others) == 1:
+        negative = others[0]
     return sorted(found - {negative}), negative if has_negatives or negative in found else None
 
 

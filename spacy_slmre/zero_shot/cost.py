@@ -88,11 +88,12 @@ def estimate(component: LLMWrapper, docs: Iterable[Doc]) -> Estimate:
         read,
         written,
         "counted by the model's tokenizer" if own_count else f"a token for every {BYTES_A_TOKEN} bytes",
-        _cost(model, read, written),
+        cost_of(model, read, written),
     )
 
 
-def _cost(model: Any, read: int, written: int) -> float | None:
+def cost_of(model: Any, read: int, written: int) -> float | None:
+    """US dollars for so many tokens; None where the config has no prices."""
     input_price, output_price = (getattr(model, f"{side}_price", None) for side in ("input", "output"))
     if input_price is None or output_price is None:
         return None

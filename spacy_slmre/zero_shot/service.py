@@ -14,10 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from spacy_slmre.answers import whole_characters
 from spacy_slmre.zero_shot.answer_cache import AnswerCache
 from spacy_slmre.zero_shot.chat import ChatPrompt, Unanswered, estimate_prompt_tokens
-from spacy_slmre.zero_shot.replies import Failure, Reply, ServiceError
+from spacy_slmre.zero_shot.replies import Failure, Passing, Reply, ServiceError
 from spacy_slmre.zero_shot.sending import Sender, open_session
+
+_SECRET = 6
+"""Least characters of what is taken for a secret: shorter ones may stand in a message by chance."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,17 @@ class Usage:
         cached: Prompts that the cache answered.
         input_tokens: Tokens read, as the service counted them.
         output_tokens: Tokens written, hidden thoughts included, as the service counted them.
+        failed: Requests that were refused for what is in them.
+        unreachable: Requests that got no answer for reasons that may pass: network, limits, errors of the
+            service.
     """
 
     requests: int = 0
     cached: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    failed: int = 0
+    unreachable: int = 0
 
 
 @dataclass(kw_only=True)
@@ -112,6 +121,11 @@ class ChatService(ABC):
         for setting in ("timeout", "backoff", "longest_wait"):
             if getattr(self, setting) <= 0:
                 raise ValueError(f"model.{setting} = {getattr(self, setting)}, but it must be above 0.")
+        for header, value in (self.headers or {}).items():
+            if not value.isprintable():
+                raise ValueError(
+                    f'model.headers: the value of "{header}" has line breaks or control characters.'
+                )
 
     # -- what an API adds --------------------------------------------------------------------------
 
@@ -214,21 +228,25 @@ class ChatService(ABC):
                 futures = {pool.submit(self._ask, send, one, cache): one for one in wanted}
                 for future in as_completed(futures):
                     answers[futures[future].key] = self._count(future.result())
-            except BaseException:
+            except BaseException as error:
                 # Those that wait for another try give up; what is on its way still gets into the cache.
                 stop.set()
+                if isinstance(error, ServiceError):
+                    raise ServiceError(self._redacted(str(error))) from None
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _count(self, result: Reply | Unanswered) -> str:
+    def _count(self, result: Reply | Failure) -> str:
         if isinstance(result, Reply):
             self.usage.requests += 1
             self.usage.input_tokens += result.input_tokens
             self.usage.output_tokens += result.output_tokens
             answer = self._answer(result)
         else:
-            answer = result
+            self.usage.unreachable += isinstance(result, Passing)
+            self.usage.failed += not isinstance(result, Passing)
+            answer = Unanswered(self._redacted(str(result)))
         if not isinstance(answer, Unanswered):
             self._failed_in_a_row = 0
             return answer
@@ -249,14 +267,14 @@ class ChatService(ABC):
             return Unanswered(
                 f"the model used up its tokens before it wrote any text ({reply.ending}): allow for more"
             )
-        return reply.text
+        return whole_characters(reply.text)
 
-    def _ask(self, send: Sender, request: Request, cache: AnswerCache | None) -> Reply | Unanswered:
+    def _ask(self, send: Sender, request: Request, cache: AnswerCache | None) -> Reply | Failure:
         """One prompt; runs in a thread of its own."""
         try:
             reply = send(request.body)
         except Failure as failure:
-            return Unanswered(str(failure))
+            return failure
         answer = self._answer(reply)
         if cache is not None and not isinstance(answer, Unanswered):
             cache.keep(request.key, answer)
@@ -271,7 +289,20 @@ class ChatService(ABC):
                 f"{self.name} at {self.endpoint} needs a key: put it into the environment variable "
                 f"{self.key_variable}. Where none is needed, set model.key_variable to null."
             )
+        if not (key.isascii() and key.isprintable()):
+            raise ServiceError(
+                f"The key in the environment variable {self.key_variable} has line breaks or characters that "
+                "no key has: copy it again."
+            )
         return key
+
+    def _redacted(self, message: str) -> str:
+        """A message without key and headers, which a service or a library may have quoted."""
+        secrets = [*(self.headers or {}).values(), os.environ.get(self.key_variable or "", "").strip()]
+        for secret in secrets:
+            if len(secret) >= _SECRET:
+                message = message.replace(secret, "***")
+        return message
 
     def _cache(self) -> AnswerCache | None:
         if self.cache is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from spacy_slmre.corpora.documents import BENCHMARK, ID, SPLIT
 from spacy_slmre.corpora.shards import ShardWriter, read_docs
 from spacy_slmre.evaluation import evaluating
 from spacy_slmre.evaluation.evaluating import evaluate_pipeline, read_gold
-from spacy_slmre.evaluation.runs import EvaluationError, Prediction, find_runs, read_run
+from spacy_slmre.evaluation.runs import EvaluationError, Prediction, read_run
+from spacy_slmre.evaluation.selection import select_runs
 from spacy_slmre.evaluation.subjects import EvaluationSettings
 from spacy_slmre.relations import install_extensions
 
@@ -57,7 +59,7 @@ def run(*arguments: object, code: int = 0) -> str:
 def test_run_folder(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     shown = run("evaluate", pipeline, corpus, "-o", tmp_path / "runs", "--top", 2)
     assert "all (micro)" in shown and "95 %" in shown
-    (found,) = find_runs([tmp_path / "runs"])
+    (found,) = select_runs([tmp_path / "runs"]).runs
     assert found.folder.name == "demo-test"
     assert found.info["benchmark"] == "demo" and found.info["split"] == "test"
     assert found.info["kind"] == "slm" and found.info["decoding"] == "scored"
@@ -101,8 +103,8 @@ def test_a_killed_run_goes_on(
     with pytest.raises(KeyboardInterrupt):
         evaluate_pipeline(nlp, str(pipeline), gold, tmp_path / "run", settings, progress=killed)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(EvaluationError, match="no evaluation run"):
-        find_runs([tmp_path / "run.part"])
+    with pytest.raises(EvaluationError, match="no complete evaluation run"):
+        select_runs([tmp_path / "run.part"])
     # A line that was cut off in writing is not taken.
     with (tmp_path / "run.part" / "predictions.jsonl").open("a") as file:
         file.write('{"id": "half')
@@ -123,6 +125,68 @@ def test_done_is_not_done_again(pipeline: Path, corpus: Path, tmp_path: Path) ->
     assert (tmp_path / "demo-test" / "run.json").stat().st_mtime_ns == stamp
     run("evaluate", pipeline, corpus, "-o", tmp_path, "--overwrite")
     assert (tmp_path / "demo-test" / "run.json").stat().st_mtime_ns != stamp
+
+
+def test_what_is_done_is_of_the_same_pipeline_corpus_and_settings(
+    pipeline: Path, corpus: Path, tmp_path: Path
+) -> None:
+    run("evaluate", pipeline, corpus, "-o", tmp_path / "runs")
+    assert "top changed" in run("evaluate", pipeline, corpus, "-o", tmp_path / "runs", "--top", 1, code=1)
+    nlp = spacy.load(pipeline)
+    nlp.get_pipe("slm_relations").threshold = 0.9
+    nlp.to_disk(pipeline)
+    assert "pipeline changed" in run("evaluate", pipeline, corpus, "-o", tmp_path / "runs", code=1)
+    # A copy of a pipeline is the same pipeline.
+    shutil.copytree(pipeline, tmp_path / "copy")
+    run("evaluate", pipeline, corpus, "-o", tmp_path / "runs", "--overwrite")
+    assert "evaluated already" in run("evaluate", tmp_path / "copy", corpus, "-o", tmp_path / "runs")
+    # What follows a training is evaluated again.
+    said: list[str] = []
+    nlp.get_pipe("slm_relations").threshold = 0.1
+    nlp.to_disk(pipeline)
+    nlp = spacy.load(pipeline)
+    target, settings = tmp_path / "runs" / "demo-test", EvaluationSettings()
+    before = read_run(target).info["marks"]["pipeline"]
+    evaluate_pipeline(
+        nlp, str(pipeline), read_gold(corpus, nlp), target, settings, renew=True, say=said.append
+    )
+    assert "evaluating again" in said[0] and read_run(target).info["marks"]["pipeline"] != before
+
+
+def test_two_corpora_of_one_name(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+    twice = ("evaluate", pipeline, corpus, corpus, "-o", tmp_path / "runs")
+    assert "would have their run in" in run(*twice, code=1)
+    # Corpora of one's own are called after their folders.
+    nlp = spacy.blank("en")
+    for name in ("a", "b"):
+        doc = nlp("Ann met Bo.")
+        doc.set_ents([spacy.tokens.Span(doc, place, place + 1, label="PERSON") for place in (0, 2)])
+        doc._.relations = [(doc[0:1], doc[2:3], name)]
+        with ShardWriter(tmp_path / name / "test.spacy") as writer:
+            writer.add(doc)
+    run("evaluate", pipeline, *(tmp_path / name / "test.spacy" for name in "ab"), "-o", tmp_path / "runs")
+    for name in ("a", "b"):
+        found = read_run(tmp_path / "runs" / f"{name}-test")
+        assert found.info["benchmark"] == name and found.info["split"] == "test"
+
+
+def test_documents_of_one_id(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+    docs = list(read_docs(corpus, spacy.blank("en").vocab))
+    with ShardWriter(tmp_path / "twice.spacy") as writer:
+        for doc in (*docs, docs[0]):
+            writer.add(doc)
+    assert "1 document ids more than once" in run("evaluate", pipeline, tmp_path / "twice.spacy", code=1)
+
+
+def test_a_limit_counts_relations_where_no_pairs_are_annotated(tmp_path: Path) -> None:
+    install_extensions()
+    nlp = spacy.blank("en")
+    with ShardWriter(tmp_path / "own.spacy") as writer:
+        for _ in range(5):
+            doc = nlp("Ann met Bo.")
+            doc._.relations = [(doc[0:1], doc[2:3], "met")]
+            writer.add(doc)
+    assert len(read_gold(tmp_path / "own.spacy", limit=2).examples) == 2
 
 
 def test_free_generation_without_label_list(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
@@ -188,7 +252,7 @@ def test_questions_and_predictions_made_elsewhere(corpus: Path, tmp_path: Path) 
         ('{"id": "x"}', 'has an "id" and an "answer"'),
         ('{"id": "x", "answer": "a", "score": "high"}', "is no number"),
         ('{"id": "x", "answer": "a", "score": 2}', "no probability"),
-        ("not json", "no JSON"),
+        ("not json", "answers.jsonl:1: the line is no JSON"),
         ("", "no predictions"),
     ],
 )
@@ -197,6 +261,36 @@ def test_bad_predictions(corpus: Path, tmp_path: Path, lines: str, message: str)
     answers.write_text(lines)
     assert message in run("evaluate", answers, corpus, "-o", tmp_path / "runs", code=1)
     assert not (tmp_path / "runs").exists()
+
+
+def test_predictions_leave_an_interrupted_run_alone(corpus: Path, tmp_path: Path) -> None:
+    run("questions", corpus, tmp_path / "questions.jsonl")
+    answers = tmp_path / "answers.jsonl"
+    questions = [json.loads(line) for line in (tmp_path / "questions.jsonl").read_text().splitlines()]
+    answers.write_text("".join(json.dumps({"id": one["id"], "answer": "\ud83d"}) + "\n" for one in questions))
+    (tmp_path / "runs" / "demo-test.part").mkdir(parents=True)
+    (tmp_path / "runs" / "demo-test.part" / "predictions.jsonl").write_text("hours of work")
+    run("evaluate", answers, corpus, "-o", tmp_path / "runs")
+    assert (tmp_path / "runs" / "demo-test.part" / "predictions.jsonl").read_text() == "hours of work"
+    # Half a character is replaced, and another file of predictions is not taken for this one.
+    assert next(read_run(tmp_path / "runs" / "demo-test").predictions()).answer == "\ufffd"
+    answers.write_text("".join(json.dumps({"id": one["id"], "answer": "x"}) + "\n" for one in questions))
+    assert "predictions changed" in run("evaluate", answers, corpus, "-o", tmp_path / "runs", code=1)
+
+
+def test_a_label_that_says_no_relation_is_the_negative_one(tmp_path: Path) -> None:
+    install_extensions()
+    nlp = spacy.blank("en")
+    with ShardWriter(tmp_path / "own.spacy") as writer:
+        for label in ("met", "NA", "NA"):
+            doc = nlp("Ann met Bo.")
+            doc._.relation_pairs = [(doc[0:1], doc[2:3], label)]
+            writer.add(doc)
+    answers = [{"id": f"{number}/0", "answer": label} for number, label in enumerate(("met", "NA", "NA"))]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
+    run("evaluate", tmp_path / "answers.jsonl", tmp_path / "own.spacy", "-o", tmp_path / "runs")
+    found = read_run(tmp_path / "runs" / "own")
+    assert found.metrics["micro"]["f"] == 1.0 and found.info["negative_label"] == "NA"
 
 
 def test_missing_predictions(corpus: Path, tmp_path: Path) -> None:
@@ -227,10 +321,6 @@ def test_bad_input(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     assert "has no relation to find" in run("evaluate", pipeline, tmp_path / "none.spacy", code=1)
     assert "has no relation to find" in run("evaluate", pipeline, tmp_path / "bare.spacy", code=1)
     assert "several benchmarks (demo, gids)" in run("evaluate", pipeline, tmp_path / "two.spacy", code=1)
-    with pytest.raises(EvaluationError, match="no evaluation run"):
-        find_runs([tmp_path])
-    with pytest.raises(EvaluationError, match="no folder"):
-        find_runs([tmp_path / "nowhere"])
 
 
 def _two_benchmarks(nlp: Language) -> list[Doc]:

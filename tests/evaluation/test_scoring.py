@@ -41,7 +41,7 @@ def test_micro_f1_equals_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     assert scores["micro"]["f"] == pytest.approx(expected)
     assert scores["accuracy"] == pytest.approx(sum(a == b for a, b in pairs) / len(pairs))
     assert scores["out_of_schema"] == answers.count("nonsense")
-    present = sorted({label for some in pairs for label in some} - {"no_relation"})
+    present = sorted({label for some in pairs for label in some} - {"no_relation", "nonsense"})
     if present:
         macro = f1_score(gold, answers, labels=present, average="macro", zero_division=0)
         assert scores["macro_f"] == pytest.approx(macro)
@@ -54,10 +54,21 @@ def test_an_answer_out_of_schema_costs_both_ways() -> None:
 
 def test_several_gold_labels() -> None:
     scores = score_predictions([pair(0, ("A", "B"), "B"), pair(1, ("C",), "C")], LABELS, "no_relation")
-    assert scores["micro"]["r"] == pytest.approx(2 / 3)
+    # Three instances: the pair's one answer is right for B and wrong for A.
+    assert (scores["micro"]["tp"], scores["micro"]["fp"], scores["micro"]["fn"]) == (2, 1, 1)
+    assert scores["micro"]["f"] == pytest.approx(f1_score(["A", "B", "C"], ["B", "B", "C"], average="micro"))
     assert scores["micro_any"]["f"] == 1.0
-    assert scores["ceiling"] == pytest.approx(2 * 2 / (2 + 3))
+    assert scores["ceiling"] == pytest.approx(2 / 3)
     assert scores["accuracy"] == 1.0
+
+
+def test_answers_out_of_schema_are_one_row_and_not_in_the_macro_mean() -> None:
+    junk = [pair(n, ("B",), f"nonsense {n}") for n in range(9)]
+    scores = score_predictions([*junk, pair(9, ("A",), "A"), pair(10, ("B",), "B")], LABELS, "no_relation")
+    assert set(scores["per_label"]) == {"A", "B", "(out of schema)"}
+    assert scores["macro_f"] == pytest.approx((1 + 2 / 11) / 2)
+    assert scores["out_of_schema"] == 9 and scores["micro"]["fp"] == 9
+    assert "nonsense 1" not in scores["confusion"]["labels"]
 
 
 def test_semeval_macro_f1_by_hand() -> None:

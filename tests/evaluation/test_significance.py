@@ -50,19 +50,19 @@ def test_paired_bootstrap_tells_a_better_system(make_predictions: Make) -> None:
     weak, strong = (
         document_counts(make_predictions(300, seed=seed, skill=skill)) for seed, skill in ((1, 0.4), (2, 0.9))
     )
-    comparison = paired_bootstrap(strong, weak)
+    comparison = paired_bootstrap([strong, weak])[0, 1]
     assert comparison.difference > 0.2
     assert comparison.low > 0
     assert comparison.p_value < 0.01
-    back = paired_bootstrap(weak, strong)
+    back = paired_bootstrap([weak, strong])[0, 1]
     assert back.difference == pytest.approx(-comparison.difference)
 
 
 def test_paired_bootstrap_of_equals(make_predictions: Make) -> None:
     counts = document_counts(make_predictions(60))
-    assert paired_bootstrap(counts, counts).p_value == 1.0
+    assert paired_bootstrap([counts, counts])[0, 1].p_value == 1.0
     with pytest.raises(ValueError, match="same documents"):
-        paired_bootstrap(counts, document_counts(make_predictions(30)))
+        paired_bootstrap([counts, document_counts(make_predictions(30))])
 
 
 def test_mcnemar_by_hand() -> None:

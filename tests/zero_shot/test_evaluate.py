@@ -107,11 +107,48 @@ def test_generic_prompt_lists_no_labels(
     assert "born in" not in body["messages"][0]["content"]
 
 
-def test_what_fails_is_unanswered(server: ChatServer, config: Path, corpus: Path, tmp_path: Path) -> None:
+def test_a_service_that_is_down_makes_no_run(
+    server: ChatServer, config: Path, corpus: Path, tmp_path: Path
+) -> None:
     server.always = failure(500, "down")
     with pytest.warns(UserWarning, match="no answer"):
-        run(config, corpus, "-o", tmp_path / "runs")
-    assert read_run(tmp_path / "runs" / "demo-test").metrics["unanswered"] == 3
+        assert "the same command goes on" in run(config, corpus, "-o", tmp_path / "runs", code=1)
+    assert not (tmp_path / "runs" / "demo-test").exists()
+    server.always, server.answer = None, answer
+    run(config, corpus, "-o", tmp_path / "runs")
+    assert read_run(tmp_path / "runs" / "demo-test").metrics["unanswered"] == 0
+
+
+def test_a_service_that_refuses_every_request_makes_no_run(
+    server: ChatServer, config: Path, corpus: Path, tmp_path: Path
+) -> None:
+    server.always = failure(400, "temperature is not supported")
+    with pytest.warns(UserWarning, match="temperature is not supported"):
+        assert "refused all of 3 requests" in run(config, corpus, "-o", tmp_path / "runs", code=1)
+    assert not (tmp_path / "runs" / "demo-test").exists()
+
+
+def test_answers_out_of_the_cache_say_nothing_of_speed(
+    server: ChatServer, config: Path, corpus: Path, tmp_path: Path
+) -> None:
+    server.answer = answer
+    text = config.read_text()
+    assert "cache = null" in text
+    config.write_text(text.replace("cache = null", f'cache = "{tmp_path / "answers.sqlite"}"'))
+    assert "pairs/s," in run(config, corpus, "-o", tmp_path / "first")
+    assert "pairs/s," not in run(config, corpus, "-o", tmp_path / "second")
+    first, second = (read_run(tmp_path / name / "demo-test") for name in ("first", "second"))
+    assert first.info["usage"]["requests"] == 3 and first.info["seconds"] > 0
+    assert second.info["usage"]["cached"] == 3 and second.info["seconds"] == 0 and second.info["cost"] == 0
+
+
+def test_half_a_character_in_an_answer_is_replaced(
+    server: ChatServer, config: Path, corpus: Path, tmp_path: Path
+) -> None:
+    server.answer = lambda question: "born \ud83d"
+    run(config, corpus, "-o", tmp_path / "runs")
+    found = read_run(tmp_path / "runs" / "demo-test")
+    assert [one.answer for one in found.predictions()] == ["born \ufffd"] * 3
 
 
 def test_a_refused_key_stops_the_run(

@@ -46,7 +46,7 @@ def test_chat_completions_request(server: ChatServer) -> None:
         "max_tokens": 64,
         "seed": 7,
     }
-    assert dataclasses.astuple(asked.usage) == (1, 0, 100, 3)
+    assert dataclasses.astuple(asked.usage) == (1, 0, 100, 3, 0, 0)
 
 
 def test_anthropic_request(server: ChatServer) -> None:
@@ -313,3 +313,34 @@ def test_models_can_be_pickled(server: ChatServer) -> None:
     asked = model(server)
     asked([[prompt()]])
     assert only(pickle.loads(pickle.dumps(asked))([[prompt()]])) == "place of birth"
+
+
+# -- keys stay secret ----------------------------------------------------------------------------------
+
+
+def test_a_key_with_a_line_break_is_refused_without_being_shown(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "sk-live-abcdef\nsecond")
+    with pytest.raises(ServiceError, match="TEST_KEY has line breaks") as caught:
+        model(server)([[prompt()]])
+    assert "sk-live" not in str(caught.value) and not server.requests
+    with pytest.raises(ValueError, match=r'"X-Team" has line breaks'):
+        model(server, headers={"X-Team": "a\nb"})
+
+
+@pytest.mark.parametrize("status", [400, 401])
+def test_a_key_that_the_service_repeats_is_not_shown(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "sk-live-abcdef")
+    server.always = failure(status, "Incorrect API key provided: sk-live-abcdef")
+    asked = model(server, headers={"X-Proxy": "password-1"})
+    if status == 401:
+        with pytest.raises(ServiceError, match=r"provided: \*\*\*") as caught:
+            asked([[prompt()]])
+        assert "sk-live" not in str(caught.value)
+    else:
+        answer = only(asked([[prompt()]]))
+        assert isinstance(answer, Unanswered) and answer.reason.endswith("provided: ***")
+        assert (asked.usage.failed, asked.usage.unreachable) == (1, 0)
