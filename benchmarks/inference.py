@@ -1,4 +1,4 @@
-"""Packed label scoring beside what people use today, in one run: speed, memory, start, limit, growth, equality.
+"""Packed label scoring beside what people use today, in one run: speed, memory, limit, growth, equality.
 
 Usage: python benchmarks/inference.py --output speed.json
        python benchmarks/inference.py --only generate,limit --rounds 3

@@ -1,4 +1,4 @@
-"""Our packed label scoring beside what people use today: the same pairs, in turns, each in its own process."""
+"""Packed label scoring beside what people use today: the same pairs, in turns, each in its own process."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ CONTESTANTS = (
     ),
     Contestant("GLiREL", "glirel", "glirel", {}, 24, warm=True, module="glirel"),
 )
-PARTS = tuple(dict.fromkeys(one.part for one in CONTESTANTS)) + ("flair",)
+PARTS = (*dict.fromkeys(one.part for one in CONTESTANTS), "flair")
 # No worker: there is no environment in which it and this package could be measured together.
 FLAIR = "flair 0.15.1 needs transformers < 5, and this package 5.23 or later"
 

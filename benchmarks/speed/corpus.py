@@ -24,8 +24,40 @@ from spacy_slmre.extraction.running import extract
 from spacy_slmre.extraction.sources import Source
 from spacy_slmre.extraction.writers import JsonlWriter
 
-FIRST = ["Ann", "Bo", "Cora", "Dan", "Eva", "Finn", "Greta", "Hugo", "Ines", "Jon", "Kaya", "Leo", "Mara", "Nils", "Olga", "Paul"]
-LAST = ["Arden", "Birch", "Crane", "Dale", "Elm", "Frost", "Grove", "Heath", "Iron", "Jarvis", "Kerr", "Lund", "Moss", "North"]
+FIRST = [
+    "Ann",
+    "Bo",
+    "Cora",
+    "Dan",
+    "Eva",
+    "Finn",
+    "Greta",
+    "Hugo",
+    "Ines",
+    "Jon",
+    "Kaya",
+    "Leo",
+    "Mara",
+    "Nils",
+    "Olga",
+    "Paul",
+]
+LAST = [
+    "Arden",
+    "Birch",
+    "Crane",
+    "Dale",
+    "Elm",
+    "Frost",
+    "Grove",
+    "Heath",
+    "Iron",
+    "Jarvis",
+    "Kerr",
+    "Lund",
+    "Moss",
+    "North",
+]
 
 
 def make_pipeline(base: str, dtype: str, device: str) -> Language:

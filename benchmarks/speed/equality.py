@@ -1,4 +1,4 @@
-"""Whether packed scoring gives the labels of exhaustive scoring, and what fewer bits change, on real instances."""
+"""Whether packed scoring gives the labels of exhaustive scoring, and what fewer bits change."""
 
 from __future__ import annotations
 

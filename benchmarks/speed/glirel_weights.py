@@ -1,7 +1,7 @@
 """GLiREL with random weights, where its published ones cannot be had: for speed only.
 
-The sizes are those that its repository trains with: DeBERTa-v3-large, projected to 768. Words are split by the
-tokenizer of our packaged encoder, since its own comes with the weights.
+The sizes are those that its repository trains with: DeBERTa-v3-large, projected to 768. The tokenizer is that
+of our encoder, since its own comes with the weights.
 """
 
 from __future__ import annotations

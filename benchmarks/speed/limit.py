@@ -1,4 +1,4 @@
-"""How far packed scoring is from the machine: the share of its matrix products' rate, and where the rest goes."""
+"""How far packed scoring is from the machine's rate of matrix products, and where the rest goes."""
 
 from __future__ import annotations
 

@@ -58,15 +58,8 @@ def contest_tables(found: Mapping[str, Any]) -> Iterator[Table]:
         to_batch_8 = f"{one['to_batch_8']:.2f}" if "to_batch_8" in one else NONE
         stages = (f"{cold[stage]:.1f}" for stage in ("import", "load", "first", "all"))
         rows.append((one["title"], f"{one['peak_gb']:.2f}", to_batch_8, *stages))
-    header = (
-        "system",
-        "peak memory, GB",
-        "× `generate`, batch 8",
-        "import, s",
-        "load, s",
-        "first pair, s",
-        "start, s",
-    )
+    memory = ("peak memory, GB", "× `generate`, batch 8")
+    header = ("system", *memory, "import, s", "load, s", "first pair, s", "start, s")
     yield Table("Memory and cold start", header, rows)
 
 
@@ -82,11 +75,12 @@ def headline(found: Mapping[str, Any]) -> Table:
             (one["title"], *cells, " / ".join(tokens), f"{one['peak_gb']:.2f}", f"{one['cold']['all']:.1f}")
         )
     columns = [column for work in works for column in (f"{work}: pairs/s", "× the time of ours")]
+    text = found["works"][works[0]]["text"]
+    fewest = min(one["works"][work]["pairs"] for one in found["systems"] for work in works)
     notes = [
-        "Sentences such as: “{}” Ours is `slm_relations`, and `rel_classifier` for encoders. Medians of rounds, "
-        "least and most in brackets; tokens a pair count padding; start is import, load and the first pair.".format(
-            found["works"][works[0]]["text"]
-        )
+        f"Sentences such as: “{text}” Ours is `slm_relations`, and `rel_classifier` for encoders. Medians of "
+        "rounds, least and most in brackets; tokens a pair count padding; start is import, load, first pair. "
+        f"Slow systems answer a part of the pairs, at least {fewest}."
     ]
     notes += [f"{one['title']}: {one['note']}." for one in found["systems"] if one["note"]]
     notes += [f"Not measured: {name} ({reason})." for name, reason in found["skipped"].items()]
@@ -102,9 +96,9 @@ def limit_tables(found: Mapping[str, Any]) -> Iterator[Table]:
     """The share of the limit, and the profile."""
     needed = found["tokens_needed"] / found["pairs"]
     words = (
-        f"12 pairs a sentence need {needed:.1f} tokens a pair, {found['flops_a_token'] / 1e6:.0f} MFLOP each in "
-        f"linear layers; these alone, {found['packed_length']} tokens at a time in {found['dtype']}, run at "
-        f"{found['gflops_s']:.0f} GFLOP/s here. Packed scoring reaches {found['share']:.0%} of that "
+        f"12 pairs a sentence need {needed:.1f} tokens a pair, {found['flops_a_token'] / 1e6:.0f} MFLOP each "
+        f"in linear layers; these alone, {found['packed_length']} tokens at a time in {found['dtype']}, run "
+        f"at {found['gflops_s']:.0f} GFLOP/s here. Packed scoring reaches {found['share']:.0%} of that "
         f"({min(found['shares']):.0%}–{max(found['shares']):.0%} by round).",
     )
     profile = found["profile"]
@@ -145,8 +139,8 @@ def growth_tables(found: Mapping[str, Any]) -> Iterator[Table]:
         (
             _growth(document),
             f"A corpus of {corpus['documents']:,} documents of one sentence took "
-            f"{_number(corpus['readings'][-1]['seconds'])} s (exponent {corpus['exponent']:.2f}) and at most "
-            f"{corpus['most_above_gb']:.2f} GB above the {corpus['loaded_gb']:.2f} GB of the loaded pipeline.",
+            f"{_number(corpus['readings'][-1]['seconds'])} s (exponent {corpus['exponent']:.2f}), and at most "
+            f"{corpus['most_above_gb']:.2f} GB above the {corpus['loaded_gb']:.2f} of the loaded model.",
         ),
     )
 
@@ -188,9 +182,8 @@ def _times(speed: Mapping[str, Any]) -> str:
 
 
 def _growth(size: Mapping[str, Any]) -> str:
-    return (
-        f"The cost of {size['cost_of']} grows with the {size['exponent']:.2f}th power of the {size['size']}."
-    )
+    growth = f"to the power of {size['exponent']:.2f}"
+    return f"The time of {size['cost_of']} grows as the {size['size']} {growth}."
 
 
 def _number(value: float) -> str:

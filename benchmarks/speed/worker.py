@@ -126,7 +126,7 @@ def rel(process: Process) -> Run:
 
 
 def llama_cpp(process: Process) -> Run:
-    """llama.cpp on the GGUF file: prompts in order, so that each goes on from what it shares with the last."""
+    """llama.cpp on the GGUF file: prompts in order, each goes on from what it shares with the last."""
     import llama_cpp
 
     process.mark("import")

@@ -30,9 +30,29 @@ ENTITIES = (
     ("Irène", "PER", " told"),
     ("the Radium Institute", "ORG", " later"),
 )
-FILLER = (
-    ["in", "the", "spring", "of", "that", "year", "when", "the", "old", "mill", "was", "sold", "and", "nobody", "knew", "why", "she", "had", "left", "the", "town"]
-)
+FILLER = [
+    "in",
+    "the",
+    "spring",
+    "of",
+    "that",
+    "year",
+    "when",
+    "the",
+    "old",
+    "mill",
+    "was",
+    "sold",
+    "and",
+    "nobody",
+    "knew",
+    "why",
+    "she",
+    "had",
+    "left",
+    "the",
+    "town",
+]
 
 Sentence = dict[str, Any]
 """A "text", its "mentions" as [start, end, type], and the "pairs" asked about as [head, tail]."""
