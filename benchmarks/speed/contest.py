@@ -18,7 +18,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from spacy_slmre.encoder.loading import locate_encoder
-from spacy_slmre.slm.loading import PACKAGED_BASE, load_base, locate_base, resolve_device, resolve_dtype
+from spacy_slmre.slm.loading import (
+    PACKAGED_BASE,
+    load_base,
+    locate_base,
+    quiet_loading,
+    resolve_device,
+    resolve_dtype,
+)
 from spacy_slmre.slm.packaged_base import find_gguf
 from speed import worker
 from speed.options import Options
@@ -244,7 +251,8 @@ def plain_copy(base: str, folder: Path, dtype: torch.dtype) -> Path:
     network = AutoModelForCausalLM.from_config(config, dtype=dtype)
     network.load_state_dict(loaded.state_dict())
     network.tie_weights()
-    network.save_pretrained(folder)
+    with quiet_loading():
+        network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -74,6 +74,8 @@ def make_glirel(tokenizer: str, small: bool) -> GLiREL:
             num_train_rel_types=25,
             random_drop=False,
             max_len=512,
+            max_types=25,
+            max_entity_pair_distance=None,
             fixed_relation_types=True,
             coref_classifier=False,
         )

@@ -60,6 +60,8 @@ def _grown(name: str, size: Mapping[str, Any]) -> Line:
 def _plot(
     file: str, caption: str, x: str, y: str, lines: Sequence[Line], *, logarithms: bool = True
 ) -> tuple[str, str, str]:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     with drawing(4.2, 2.9) as (axes, finish):
         for place, (label, xs, ys) in enumerate(lines):
             axes.plot(
@@ -69,8 +71,9 @@ def _plot(
             axes.set_xscale("log")
             axes.set_yscale("log")
             for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axis.set_major_formatter("{x:,g}")
-                axis.set_minor_formatter("")
+                axis.set_minor_locator(NullLocator())
         else:
             axes.set_ylim(0, max(0.1, 1.2 * max(max(ys) for _, _, ys in lines)))
         axes.set_xlabel(x)

@@ -71,9 +71,7 @@ def headline(found: Mapping[str, Any]) -> Table:
         speeds = [one["works"][work] for work in works]
         cells = [f(speed) for speed in speeds for f in (_speed, _times)]
         tokens = [_number(speed["tokens_a_pair"]) if speed["tokens_a_pair"] else NONE for speed in speeds]
-        rows.append(
-            (one["title"], *cells, " / ".join(tokens), f"{one['peak_gb']:.2f}", f"{one['cold']['all']:.1f}")
-        )
+        rows.append((one["title"], *cells, " / ".join(tokens), _memory(one), f"{one['cold']['all']:.1f}"))
     columns = [column for work in works for column in (f"{work}: pairs/s", "× the time of ours")]
     text = found["works"][works[0]]["text"]
     fewest = min(one["works"][work]["pairs"] for one in found["systems"] for work in works)
@@ -86,7 +84,7 @@ def headline(found: Mapping[str, Any]) -> Table:
     notes += [f"Not measured: {name} ({reason})." for name, reason in found["skipped"].items()]
     return Table(
         f"Beside others, {found['labels']} labels",
-        ("system", *columns, "tokens a pair", "peak memory, GB", "start, s"),
+        ("system", *columns, "tokens a pair", "peak memory, GB (× `generate`, batch 8)", "start, s"),
         rows,
         tuple(notes),
     )
@@ -139,8 +137,8 @@ def growth_tables(found: Mapping[str, Any]) -> Iterator[Table]:
         (
             _growth(document),
             f"A corpus of {corpus['documents']:,} documents of one sentence took "
-            f"{_number(corpus['readings'][-1]['seconds'])} s (exponent {corpus['exponent']:.2f}), and at most "
-            f"{corpus['most_above_gb']:.2f} GB above the {corpus['loaded_gb']:.2f} of the loaded model.",
+            f"{_number(corpus['readings'][-1]['seconds'])} s (exponent {corpus['exponent']:.2f}), and at "
+            f"most {corpus['most_above_gb']:.2f} GB above the {corpus['loaded_gb']:.2f} of the loaded model.",
         ),
     )
 
@@ -179,6 +177,11 @@ def _speed(speed: Mapping[str, Any]) -> str:
 def _times(speed: Mapping[str, Any]) -> str:
     by_round = speed["times_by_round"]
     return f"{_number(speed['times'])} ({_number(min(by_round))}–{_number(max(by_round))})"
+
+
+def _memory(one: Mapping[str, Any]) -> str:
+    beside = f" ({one['to_batch_8']:.2f})" if "to_batch_8" in one else ""
+    return f"{one['peak_gb']:.2f}{beside}"
 
 
 def _growth(size: Mapping[str, Any]) -> str:
