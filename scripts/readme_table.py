@@ -67,7 +67,8 @@ def read_speed(file: Path) -> dict[str, Any]:
     """What `benchmarks/inference.py` wrote.
 
     Raises:
-        ValueError: The file is something else, or of a run with --quick, whose figures mean nothing.
+        ValueError: The file is something else, of a run with --quick, whose figures mean nothing, or of parts
+            that were measured on several machines or in several precisions.
     """
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
@@ -78,6 +79,8 @@ def read_speed(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} holds no measurements.")
     if any(one["quick"] for one in settings):
         raise ValueError(f"{file} comes from a run with --quick, which measures too little: run it without.")
+    if len(made := {(one["machine"], one["dtype"], one["base"]) for one in settings}) > 1:
+        raise ValueError(f"{file} mixes what was measured apart ({made}): write each to a file of its own.")
     return results
 
 

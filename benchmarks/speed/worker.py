@@ -71,7 +71,7 @@ def generate(process: Process) -> Run:
     network = AutoModelForCausalLM.from_pretrained(task["plain"], dtype=getattr(torch, task["dtype"]))
     network = network.to(task["device"]).eval()
     process.mark("load")
-    process.count(network.model)
+    process.count(network.get_decoder())
 
     def run(work: Mapping[str, Any]) -> None:
         prompts = sorted(work["prompts"], key=len)

@@ -6,14 +6,13 @@ Sentences are plain data, so that systems that know nothing of this package read
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase
-
-from spacy_slmre.corpora.benchmark import get_benchmark
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.slm.prompts import PromptBuilder, PromptStyle
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 NEGATIVE = "no relation"
 LABELS = """\
@@ -105,6 +104,8 @@ def make_schema(labels: int = 40) -> LabelSchema:
     """A set of 5 (CoNLL04's), 19 (SemEval-2010 Task 8's), 40 (common ones) or 96 labels (Re-DocRED's)."""
     if labels == 40:
         return LabelSchema.from_labels([label.strip() for label in LABELS.split(",")], NEGATIVE)
+    from spacy_slmre.corpora.benchmark import get_benchmark  # not what a start should pay for
+
     schema = get_benchmark({5: "conll04", 19: "semeval2010_task8", 96: "re_docred"}[labels]).schema
     assert schema is not None
     if len(schema.labels) == labels:
@@ -118,5 +119,7 @@ def make_prompts(
     tokenizer: PreTrainedTokenizerBase, sentences: Sequence[Sentence], schema: LabelSchema
 ) -> list[str]:
     """One prompt a pair, as the study asks: the labels in the instruction, then text and pair."""
+    from spacy_slmre.slm.prompts import PromptBuilder, PromptStyle
+
     builder = PromptBuilder(tokenizer, PromptStyle())
     return [builder.text(instance, schema) for instance in make_instances(sentences)]
