@@ -36,8 +36,6 @@ NEW_TOKENS = 8
 """Most tokens that `generate` and llama.cpp may write: labels have fewer."""
 TOKENS_A_RELATION = 24
 """Most tokens that REL may write for each pair: a line of JSON with two numbers and a label."""
-
-
 SLM, CLASSIFIER = "`slm_relations`", "`rel_classifier`"
 BATCH_8 = "Hugging Face `generate`, batch 8"
 
@@ -134,10 +132,10 @@ def contest(options: Options, chosen: Sequence[str]) -> dict[str, Any]:
                 try:
                     rows[one.title].append(tasks.run(one))
                 except subprocess.CalledProcessError as error:
+                    if one.title == one.beside:
+                        raise SystemExit(f"Our own {one.title} failed:\n{error.stderr}") from error
                     skipped[one.title] = _reason(error)
                     del rows[one.title]
-                    if one.title == SLM:
-                        raise SystemExit(f"Our own system failed:\n{error.stderr}") from error
     return {
         "labels": len(schema.labels),
         "works": {name: _describe(work) for name, work in works.items()},
@@ -189,29 +187,20 @@ class _Tasks:
         except subprocess.CalledProcessError as error:
             if one.system != "llama_cpp" or error.returncode >= 0:
                 raise
-            # Some builds die where they repack weights for the processor.
-            return self._run(one, repack=False)
+            found = self._run(one, repack=False)
+            return {**found, "note": "this build dies where it repacks weights, so it did not"}
 
     def _run(self, one: Contestant, **settings: Any) -> dict[str, Any]:
         schema = make_schema(40)
         labels = [name for name in self.labels if name != NEGATIVE or one.system not in ("rel", "glirel")]
         works = {}
         for name, sentences in self.works.items():
-            most = self.options.scaled(one.pairs) if one.pairs else 0
-            asked = first_pairs(sentences, most) if most else list(sentences)
-            if (
-                one.system in ("rel", "glirel")
-                and most
-                and len(asked[-1]["pairs"]) < len(sentences[0]["pairs"])
-            ):
-                asked = asked[:-1] or [sentences[0]]  # they read sentences, whatever is asked
+            asked = self._asked(one, sentences)
             pairs = len(sentences[0]["pairs"])
             new_tokens = max(32, TOKENS_A_RELATION * pairs)
             works[name] = {"sentences": asked, "new_tokens": 8 if self.options.quick else new_tokens}
-            works[name]["warm_up"] = {
-                **works[name],
-                "sentences": asked[:1] if one.warm else first_pairs(asked, 1),
-            }
+            warm_up = asked[:1] if one.warm else first_pairs(asked, 1)
+            works[name]["warm_up"] = {**works[name], "sentences": warm_up}
             for work in (works[name], works[name]["warm_up"]):
                 work["prompts"] = make_prompts(self.tokenizer, work["sentences"], schema)
         task = {**self.settings, **one.settings, **settings, "system": one.system, "labels": labels}
@@ -237,6 +226,15 @@ class _Tasks:
             env={**os.environ, "HF_HUB_OFFLINE": "1"} if not self.options.glirel else None,
         )
         return json.loads(done.stdout.splitlines()[-1])
+
+    def _asked(self, one: Contestant, sentences: Sequence[Sentence]) -> list[Sentence]:
+        """What a system answers of a work."""
+        if not one.pairs:
+            return list(sentences)
+        asked = first_pairs(sentences, self.options.scaled(one.pairs))
+        if one.system in ("rel", "glirel") and len(asked[-1]["pairs"]) < len(sentences[0]["pairs"]):
+            return asked[:-1] or [sentences[0]]  # they read sentences, whatever is asked
+        return asked
 
 
 def plain_copy(base: str, folder: Path, dtype: torch.dtype) -> Path:
@@ -302,7 +300,7 @@ def _row(
         memory["to_batch_8"] = median(ratios([run[key] for run in rounds], [run[key] for run in batch_8]))
     cold = {stage: median([run["cold"][stage] for run in rounds]) for stage in ("import", "load", "first")}
     cold["all"] = median([sum(run["cold"].values()) for run in rounds])
-    note = one.note
+    note = rounds[0].get("note", one.note)
     if one.part == "glirel" and not options.glirel:
         note = "random weights of the published size: speed only"
     return {"title": one.title, "part": one.part, "works": works, **memory, "cold": cold, "note": note}
