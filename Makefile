@@ -66,8 +66,8 @@ format: install-dev  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: base  ## Measure pairs a second against Hugging Face generate
-	$(BIN)/python benchmarks/inference.py
+bench: base  ## Measure speed beside other systems, about an hour; writes output/speed.json
+	$(BIN)/python benchmarks/inference.py --output $(OUTPUT)/speed.json
 
 bench-exports: install  ## Measure time and memory of exports of 100,000 relations
 	$(BIN)/python benchmarks/exports.py

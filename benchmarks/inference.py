@@ -1,142 +1,163 @@
-"""Pairs a second of packed label scoring, beside Hugging Face `generate` on the same prompts in one run.
+"""Packed label scoring beside what people use today, in one run: speed, memory, limit, growth, equality.
 
-Usage: python benchmarks/inference.py [--rounds 3] [--sentences 8] [--dtype auto] [--output FILE.json]
+Usage: python benchmarks/inference.py --output speed.json
+       python benchmarks/inference.py --only generate,limit --rounds 3
+       python scripts/readme_table.py --speed speed.json
 
-Every round measures both, in alternating order; the table gives medians over the rounds and the ratio of
-each round's pair, since the machine's speed may drift. `generate` decodes greedily, 8 new tokens at the
-most, at the batch size given, prompts left-padded and sorted by length.
+Every system runs in a process of its own, in alternating order by round; the tables give medians over the
+rounds, and ratios are those within each round, since the machine's speed may drift. Slow systems answer
+some of the pairs only, and the table says how many. Results are written as soon as a part is done: what
+--output already holds of other parts stays, so that a long run can be made part by part.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
-import platform
-import statistics
-import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
+from speed.contest import PARTS as SYSTEMS
+from speed.contest import contest
+from speed.equality import equality
+from speed.growth import growth
+from speed.limit import limit
+from speed.options import Options
+from speed.sizes import sizes
+from speed.tables import tables
+from speed.timing import console
 
-from spacy_slmre.instances import Context, Mention, RelationInstance
-from spacy_slmre.schema import LabelSchema
-from spacy_slmre.slm.architecture import make_small_lm
-from spacy_slmre.slm.model import SmallLM
+from spacy_slmre.encoder.loading import PACKAGED_ENCODER
+from spacy_slmre.environment import hardware, versions
+from spacy_slmre.files import write_aside
+from spacy_slmre.slm.loading import PACKAGED_BASE, resolve_device, resolve_dtype
 
-LABELS = """\
-place of birth, place of death, date of birth, date of death, residence, country of citizenship, spouse,
-mother, father, child, sibling, employer, member of, educated at, author, composer, director, performer,
-founded by, inception, headquarters location, part of, located in, capital of, continent, country,
-official language, religion, position held, award received, participant in, subsidiary, owned by,
-manufacturer, publisher, genre, occupation, military branch, notable work, no relation"""
-NAMES = ["Marie Curie", "Warsaw", "Pierre Curie", "the University of Paris"]
-TYPES = ["PER", "LOC", "PER", "ORG"]
-
-
-def make_instances(sentences: int, pairs: int) -> list[RelationInstance]:
-    """Sentences of about 30 tokens with four entities, asked about 12 ordered pairs or the first of them."""
-    instances = []
-    for number in range(sentences):
-        text, mentions = f"In {1890 + number} it was said that", []
-        for name, type, joint in zip(
-            NAMES, TYPES, (" of", " had met", " at", ", and so it was."), strict=True
-        ):
-            mentions.append(Mention(len(text) + 1, len(text) + 1 + len(name), type))
-            text += f" {name}{joint}"
-        context = Context(text, tuple(mentions))
-        ordered = [(head, tail) for head in range(4) for tail in range(4) if head != tail]
-        instances += [RelationInstance(context, head, tail) for head, tail in ordered[:pairs]]
-    return instances
-
-
-def generate(lm: SmallLM, prompts: list[str], batch_size: int) -> None:
-    """Free greedy generation, the usual way."""
-    tokenizer = lm.prompts.tokenizer
-    tokenizer.padding_side = "left"
-    for start in range(0, len(prompts), batch_size):
-        batch = tokenizer(
-            prompts[start : start + batch_size], return_tensors="pt", padding=True, add_special_tokens=False
-        ).to(lm.network.device)
-        with torch.inference_mode():
-            lm.network.generate(
-                **batch, max_new_tokens=8, do_sample=False, pad_token_id=tokenizer.eos_token_id
-            )
-
-
-def _timed(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
+PARTS: dict[str, Callable[[Options], dict[str, Any]]] = {
+    "limit": limit,
+    "sizes": sizes,
+    "growth": growth,
+    "equality": equality,
+}
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--sentences", type=int, default=8, help="sentences with 12 pairs; four times as many with 1"
+    """Measure, print and write."""
+    args = _parser().parse_args()
+    chosen = args.only or [*SYSTEMS, *PARTS]
+    options = Options(
+        base=args.base,
+        encoder=args.encoder,
+        adapter=args.adapter,
+        dtype=args.dtype,
+        device=args.device,
+        rounds=args.rounds or (1 if args.quick else 5),
+        quick=args.quick,
+        corpus=args.corpus,
+        instances=min(args.instances, 4) if args.quick else args.instances,
+        documents=min(args.documents, 40) if args.quick else args.documents,
+        glirel=args.glirel,
+        pythons=dict(args.python),
     )
-    parser.add_argument("--batch", type=int, default=32, help="batch size of generate")
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--base", default=None)
-    parser.add_argument("--output", type=Path)
-    args = parser.parse_args()
-
-    lm = make_small_lm(base=args.base, dtype=args.dtype).load()
-    schema = LabelSchema.from_labels(
-        [label.strip() for label in LABELS.split(",")], negative_label="no relation"
-    )
-    rows = []
-    for pairs in (12, 1):
-        instances = make_instances(args.sentences * (1 if pairs == 12 else 4), pairs)
-        prompts = sorted((lm.prompts.text(instance, schema) for instance in instances), key=len)
-        ways: list[tuple[str, Callable[[], object]]] = [
-            ("ours", lambda instances=instances: lm.best(instances, schema)),
-            ("generate", lambda prompts=prompts: generate(lm, prompts, args.batch)),
-        ]
-        lm.best(instances[:2], schema)
-        seconds: dict[str, list[float]] = {name: [] for name, _ in ways}
-        for number in range(args.rounds):
-            for name, way in ways if number % 2 == 0 else ways[::-1]:
-                seconds[name].append(_timed(way))
-        ratios = [g / o for o, g in zip(seconds["ours"], seconds["generate"], strict=True)]
-        rows.append(
-            {
-                "pairs_a_sentence": pairs,
-                "instances": len(instances),
-                "prompt_tokens": len(lm.prompts.tokenizer(prompts[0])["input_ids"]),
-                "ours_pairs_s": len(instances) / statistics.median(seconds["ours"]),
-                "generate_pairs_s": len(instances) / statistics.median(seconds["generate"]),
-                "ratio": statistics.median(ratios),
-                "ratios": ratios,
-            }
-        )
-    setting = f"{lm.settings.base}, {lm.network.dtype}, {lm.network.device}, {len(schema.labels)} labels"
-    setting += f", generate at batch {args.batch}, {torch.get_num_threads()} threads, {platform.machine()}"
-    table = Table(title=setting)
-    for column in (
-        "pairs a sentence",
-        "prompt tokens",
-        "ours, pairs/s",
-        "generate, pairs/s",
-        "ratio (rounds)",
-    ):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(
-            str(row["pairs_a_sentence"]),
-            str(row["prompt_tokens"]),
-            f"{row['ours_pairs_s']:.1f}",
-            f"{row['generate_pairs_s']:.1f}",
-            f"{row['ratio']:.1f} ({', '.join(f'{ratio:.1f}' for ratio in row['ratios'])})",
-        )
-    Console().print(table)
+    results: dict[str, Any] = {"parts": {}}
+    if args.output and args.output.exists():
+        try:
+            results = json.loads(args.output.read_text(encoding="utf-8"))
+            results["parts"].items()
+        except (ValueError, KeyError, AttributeError):
+            raise SystemExit(f"{args.output} is no output of this script: give another file.") from None
+    systems = [name for name in chosen if name in SYSTEMS]
+    todo: dict[str, Callable[[Options], dict[str, Any]]] = {}
+    if systems:
+        todo["contest"] = lambda options: contest(options, systems)
+    todo |= {name: part for name, part in PARTS.items() if name in chosen}
+    if "equality" in todo and options.corpus is None:
+        del todo["equality"]
+        console.print("equality: left out, since it needs real instances (--corpus FILE.spacy)")
+    for name, measure in todo.items():
+        found = {"setting": _setting(options), "found": measure(options)}
+        results["parts"][name] = found
+        _show(name, found)
+        if args.output:
+            write_aside(args.output, json.dumps(results, indent=1))
     if args.output:
-        args.output.write_text(json.dumps({"setting": setting, "rows": rows}, indent=2), encoding="utf-8")
-        print(f"Written to {args.output}")
+        console.print(
+            f"Written to {args.output}. Into README: python scripts/readme_table.py --speed {args.output}"
+        )
+
+
+def _setting(options: Options) -> dict[str, Any]:
+    """What a part was measured on."""
+    device = resolve_device(options.device)
+    told = asdict(options)
+    return {
+        "machine": hardware(device),
+        "dtype": str(resolve_dtype(options.dtype, device)).removeprefix("torch."),
+        "date": datetime.date.today().isoformat(),
+        "versions": versions(),
+        **{name: told[name] for name in ("base", "encoder", "rounds", "quick")},
+    }
+
+
+def _show(part: str, found: dict[str, Any]) -> None:
+    out, setting = Console(), found["setting"]
+    for one in tables({"parts": {part: found}}):
+        table = Table(title=one.title)
+        for place, column in enumerate(one.header):
+            table.add_column(column, justify="right" if place else "left")
+        for row in one.rows:
+            table.add_row(*row)
+        out.print(table)
+        for note in one.notes:
+            out.print(note, markup=False)
+    out.print(f"{setting['machine']}, {setting['dtype']}, {setting['rounds']} rounds\n", markup=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    known = ", ".join([*SYSTEMS, *PARTS])
+    parser.add_argument(
+        "--only", type=_names, help=f"parts to measure, by commas: {known}\n(systems beside ours)"
+    )
+    parser.add_argument("--rounds", type=int, help="default: 5, with --quick 1")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--base", default=PACKAGED_BASE, help="language model: a folder or hub id")
+    parser.add_argument("--encoder", default=PACKAGED_ENCODER, help="encoder: a folder or hub id")
+    parser.add_argument("--adapter", help="folder of a tuned adapter, for equality")
+    parser.add_argument("--corpus", type=Path, help=".spacy file of a converted benchmark, for equality")
+    parser.add_argument("--instances", type=int, default=2000, help="of the corpus")
+    parser.add_argument("--documents", type=int, default=2000, help="of the made corpus, for growth")
+    parser.add_argument("--glirel", help="published GLiREL model; without, random weights of its size")
+    parser.add_argument(
+        "--python",
+        type=_python,
+        action="append",
+        default=[],
+        metavar="SYSTEM=PYTHON",
+        help="interpreter of an environment in which llama.cpp or glirel is installed\nbeside this package",
+    )
+    parser.add_argument("--output", type=Path, help="JSON file")
+    parser.add_argument("--quick", action="store_true", help="a few of everything, to see whether it runs")
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in (*SYSTEMS, *PARTS)]:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}")
+    return names
+
+
+def _python(text: str) -> tuple[str, str]:
+    name, _, python = text.partition("=")
+    if name not in SYSTEMS or not Path(python).exists():
+        raise argparse.ArgumentTypeError(f'"{text}" must name a system and an interpreter that is there')
+    return name, python
 
 
 if __name__ == "__main__":

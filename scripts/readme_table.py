@@ -1,40 +1,134 @@
-"""Put the table of evaluation runs into README, between its marks.
+"""Put the tables of evaluation runs, or of measured speed, into README, between their marks.
 
 Usage: python scripts/readme_table.py RUNS… [--readme README.md]
+       python scripts/readme_table.py --speed SPEED.json… [--readme README.md] [--document docs/speed.md]
 
-RUNS are folders of `python -m spacy slmre evaluate`. What stands between `<!-- results:begin -->` and
-`<!-- results:end -->` is replaced.
+RUNS are folders of `python -m spacy slmre evaluate`, SPEED.json the output of `benchmarks/inference.py`,
+several for several machines. What stands between `<!-- results:begin -->` and `<!-- results:end -->`, or the
+same marks of `speed`, is replaced. With speed, README gets what matters most, the document all tables, and
+the plots are drawn into the folder `images` beside the document.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from spacy_slmre.evaluation.report import results_markdown
 from spacy_slmre.files import write_aside
 
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from speed.plots import plots  # noqa: E402
+from speed.tables import headline, limit_tables, markdown, tables  # noqa: E402
 
 
 def main() -> None:
-    """Replace the table."""
+    """Replace the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("runs", type=Path, nargs="*")
+    parser.add_argument("--speed", type=Path, nargs="+", default=[])
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--document", type=Path, default=ROOT / "docs" / "speed.md")
     args = parser.parse_args()
+    if not args.runs and not args.speed:
+        parser.error("give folders of runs, or --speed and files")
     try:
-        text = args.readme.read_text(encoding="utf-8")
-        if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-            raise ValueError(f"{args.readme} must have {BEGIN} once, and {END} once after it.")
-        table = results_markdown(args.runs)
+        if args.runs:
+            put(args.readme, "results", results_markdown(args.runs))
+        if args.speed:
+            put_speed([read_speed(file) for file in args.speed], args.readme, args.document)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
-    between = re.compile(f"(?<={re.escape(BEGIN)}).*?(?={re.escape(END)})", re.DOTALL)
-    write_aside(args.readme, between.sub(lambda _: f"\n{table}\n", text))
+
+
+def put(file: Path, name: str, words: str) -> None:
+    """Replace what stands between two marks.
+
+    Raises:
+        ValueError: The marks are not there, once each, in their order.
+    """
+    text = file.read_text(encoding="utf-8")
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"{file} must have {begin} once, and {end} once after it.")
+    between = re.compile(f"(?<={re.escape(begin)}).*?(?={re.escape(end)})", re.DOTALL)
+    write_aside(file, between.sub(lambda _: f"\n{words}\n", text))
+
+
+def read_speed(file: Path) -> dict[str, Any]:
+    """What `benchmarks/inference.py` wrote.
+
+    Raises:
+        ValueError: The file is something else, of a run with --quick, whose figures mean nothing, or of parts
+            that were measured on several machines or in several precisions.
+    """
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+        settings = [part["setting"] for part in results["parts"].values()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is no output of benchmarks/inference.py ({error}).") from error
+    if not settings:
+        raise ValueError(f"{file} holds no measurements.")
+    if any(one["quick"] for one in settings):
+        raise ValueError(f"{file} comes from a run with --quick, which measures too little: run it without.")
+    if len(made := {(one["machine"], one["dtype"], one["base"]) for one in settings}) > 1:
+        raise ValueError(f"{file} mixes what was measured apart ({made}): write each to a file of its own.")
+    return results
+
+
+def put_speed(found: list[dict[str, Any]], readme: Path, document: Path) -> None:
+    """README's and the document's tables, and the plots."""
+    named = {_machine(results): results for results in found}
+    images = []
+    for name, caption, svg in plots(named):
+        file = document.parent / "images" / name
+        write_aside(file, svg)
+        images.append((file, caption))
+    short, whole = [], []
+    for results in found:
+        short.append(_setting(results))
+        whole.append(_setting(results))
+        parts = results["parts"]
+        if "contest" in parts:
+            short.append(markdown(headline(parts["contest"]["found"])))
+        if "limit" in parts:
+            (limit,) = limit_tables(parts["limit"]["found"])
+            short += limit.notes
+        whole += map(markdown, tables(results))
+    put(document, "speed", "\n\n".join([*whole, *_shown(images, document)]))
+    put(readme, "speed", "\n\n".join([*short, *_shown(images, readme)]))
+
+
+def _shown(images: list[tuple[Path, str]], page: Path) -> list[str]:
+    tags = [
+        f'<img src="{Path(os.path.relpath(file, page.parent)).as_posix()}" width="400" alt="{caption}">'
+        for file, caption in images
+    ]
+    return ["\n".join(tags)] if tags else []
+
+
+def _machine(results: Mapping[str, Any]) -> str:
+    setting = next(iter(results["parts"].values()))["setting"]
+    return f"{setting['machine']}, {setting['dtype']}"
+
+
+def _setting(results: Mapping[str, Any]) -> str:
+    """On what, when and with what it was measured."""
+    settings = [part["setting"] for part in results["parts"].values()]
+    days = sorted({one["date"] for one in settings})
+    first = settings[0]
+    made = ", ".join(f"{name} {first['versions'][name]}" for name in ("torch", "transformers"))
+    rounds = " or ".join(map(str, sorted({one["rounds"] for one in settings})))
+    when = " to ".join(dict.fromkeys((days[0], days[-1])))
+    return f"{first['base']} on {_machine(results)}, medians of {rounds} rounds, {when} ({made})."
 
 
 if __name__ == "__main__":

@@ -1,0 +1,306 @@
+"""Packed label scoring beside what people use today: the same pairs, in turns, each in its own process."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from spacy_slmre.encoder.loading import locate_encoder
+from spacy_slmre.slm.loading import (
+    PACKAGED_BASE,
+    load_base,
+    locate_base,
+    quiet_loading,
+    resolve_device,
+    resolve_dtype,
+)
+from spacy_slmre.slm.packaged_base import find_gguf
+from speed import worker
+from speed.options import Options
+from speed.timing import alternated, console, median, ratios
+from speed.workload import NEGATIVE, Sentence, first_pairs, make_prompts, make_schema, make_sentences
+
+NEW_TOKENS = 8
+"""Most tokens that `generate` and llama.cpp may write: labels have fewer."""
+TOKENS_A_RELATION = 24
+"""Most tokens that REL may write for each pair: a line of JSON with two numbers and a label."""
+SLM, CLASSIFIER = "`slm_relations`", "`rel_classifier`"
+BATCH_8 = "Hugging Face `generate`, batch 8"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A system, and on how much it is measured.
+
+    Attributes:
+        title: What the table calls it.
+        part: What `--only` calls it.
+        system: What worker.py calls it.
+        settings: For the worker.
+        pairs: Most pairs of a work, since slow systems would take hours; 0 for all.
+        warm: Whether a whole sentence runs before the clock, rather than one pair of it.
+        module: What must be installed.
+        beside: The system of ours that its time is compared with.
+        note: What a reader must know.
+    """
+
+    title: str
+    part: str
+    system: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    pairs: int = 0
+    warm: bool = False
+    module: str = "transformers"
+    beside: str = SLM
+    note: str = ""
+
+
+CONTESTANTS = (
+    Contestant(SLM, "ours", "ours", warm=True),
+    Contestant("Hugging Face `generate`, one by one", "generate", "generate", {"batch": 1}, 6),
+    Contestant(BATCH_8, "generate", "generate", {"batch": 8}, 16),
+    Contestant("Hugging Face `generate`, batch 32", "generate", "generate", {"batch": 32}, 32),
+    Contestant("spacy-llm `spacy.REL.v1`, batch 8", "rel", "rel", {"batch": 8}, 96),
+    Contestant("llama.cpp, Q4_1", "llama.cpp", "llama_cpp", {"repack": True}, 24, module="llama_cpp"),
+    Contestant(CLASSIFIER, "encoder", "encoder", {"runtime": "torch"}, warm=True, beside=CLASSIFIER),
+    Contestant(
+        f"{CLASSIFIER}, OpenVINO",
+        "encoder",
+        "encoder",
+        {"runtime": "openvino"},
+        warm=True,
+        module="openvino",
+        beside=CLASSIFIER,
+        note="the conversion, which a saved pipeline has behind it, counts as loading",
+    ),
+    Contestant(
+        "Hugging Face text-classification, same encoder",
+        "encoder",
+        "classification",
+        warm=True,
+        beside=CLASSIFIER,
+    ),
+    Contestant("GLiREL", "glirel", "glirel", {}, 24, warm=True, module="glirel"),
+)
+PARTS = (*dict.fromkeys(one.part for one in CONTESTANTS), "flair")
+# No worker: there is no environment in which it and this package could be measured together.
+FLAIR = "flair 0.15.1 needs transformers < 5, and this package 5.23 or later"
+
+
+def contest(options: Options, chosen: Sequence[str]) -> dict[str, Any]:
+    """Measure the chosen systems and ours, in turns.
+
+    Returns:
+        "works": what was asked; "systems": a row for each; "skipped": why others have none.
+    """
+    schema = make_schema(40)
+    works = {
+        f"{pairs} pair{'s' * (pairs > 1)} a sentence": make_sentences(count, pairs)
+        for pairs, count in ((12, options.scaled(8)), (1, options.scaled(32)))
+    }
+    rows: dict[str, list[dict[str, Any]]] = {}
+    skipped = {"flair": FLAIR} if "flair" in chosen else {}
+    running = []
+    for one in CONTESTANTS:
+        if one.part not in chosen and one.title != SLM:
+            continue
+        reason = _missing(one, options)
+        if reason:
+            skipped[one.title] = reason
+        else:
+            running.append(one)
+            rows[one.title] = []
+    with tempfile.TemporaryDirectory() as folder:
+        tasks = _Tasks(options, Path(folder), works, schema.names)
+        for number in range(options.rounds):
+            for one in alternated(running, number):
+                if one.title in skipped:
+                    continue
+                console.print(f"round {number + 1} of {options.rounds}: {one.title}")
+                try:
+                    rows[one.title].append(tasks.run(one))
+                except subprocess.CalledProcessError as error:
+                    if one.title == one.beside:
+                        raise SystemExit(f"Our own {one.title} failed:\n{error.stderr}") from error
+                    skipped[one.title] = _reason(error)
+                    del rows[one.title]
+    return {
+        "labels": len(schema.labels),
+        "works": {name: _describe(work) for name, work in works.items()},
+        "systems": [_row(one, rows[one.title], rows, options) for one in running if one.title in rows],
+        "skipped": skipped,
+    }
+
+
+class _Tasks:
+    """What workers are given: models as each system reads them, and the works."""
+
+    def __init__(
+        self,
+        options: Options,
+        folder: Path,
+        works: Mapping[str, Sequence[Sentence]],
+        labels: Sequence[str],
+    ) -> None:
+        self.options = options
+        self.folder = folder
+        self.works = works
+        self.labels = labels
+        device = resolve_device(options.device)
+        dtype = resolve_dtype(options.dtype, device)
+        self.tokenizer = AutoTokenizer.from_pretrained(locate_base(options.base))
+        gguf = find_gguf() if options.base == PACKAGED_BASE else None
+        self.settings = {
+            "base": options.base,
+            "plain": str(plain_copy(options.base, folder / "plain", dtype)),
+            "gguf": str(gguf) if gguf else None,
+            "encoder": str(locate_encoder(options.encoder)),
+            "glirel": options.glirel,
+            "small": options.quick,
+            "device": str(device),
+            "dtype": str(dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "new_tokens": NEW_TOKENS,
+            "negative": NEGATIVE,
+        }
+
+    def run(self, one: Contestant) -> dict[str, Any]:
+        """What a worker says of itself.
+
+        Raises:
+            CalledProcessError: It failed.
+        """
+        try:
+            return self._run(one)
+        except subprocess.CalledProcessError as error:
+            if one.system != "llama_cpp" or error.returncode >= 0:
+                raise
+            found = self._run(one, repack=False)
+            return {**found, "note": "this build dies where it repacks weights, so it did not"}
+
+    def _run(self, one: Contestant, **settings: Any) -> dict[str, Any]:
+        schema = make_schema(40)
+        labels = [name for name in self.labels if name != NEGATIVE or one.system not in ("rel", "glirel")]
+        works = {}
+        for name, sentences in self.works.items():
+            asked = self._asked(one, sentences)
+            pairs = len(sentences[0]["pairs"])
+            new_tokens = max(32, TOKENS_A_RELATION * pairs)
+            works[name] = {"sentences": asked, "new_tokens": 8 if self.options.quick else new_tokens}
+            warm_up = asked[:1] if one.warm else first_pairs(asked, 1)
+            works[name]["warm_up"] = {**works[name], "sentences": warm_up}
+            for work in (works[name], works[name]["warm_up"]):
+                work["prompts"] = make_prompts(self.tokenizer, work["sentences"], schema)
+        task = {**self.settings, **one.settings, **settings, "system": one.system, "labels": labels}
+        task["works"] = works
+        first = next(iter(works.values()))
+        sentences = first_pairs(first["sentences"], 1)
+        task["first"] = {
+            "sentences": sentences,
+            "prompts": make_prompts(self.tokenizer, sentences, schema),
+            "new_tokens": first["new_tokens"],
+        }
+        if self.options.quick and one.title != BATCH_8:
+            # A minute would go to starting processes; that one of them starts is enough to see.
+            return worker.measure({**task, "started": time.time()})
+        file = self.folder / "task.json"
+        file.write_text(json.dumps({**task, "started": time.time()}), encoding="utf-8")
+        python = self.options.pythons.get(one.part, sys.executable)
+        done = subprocess.run(
+            [python, worker.__file__, str(file)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"} if not self.options.glirel else None,
+        )
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def _asked(self, one: Contestant, sentences: Sequence[Sentence]) -> list[Sentence]:
+        """What a system answers of a work."""
+        if not one.pairs:
+            return list(sentences)
+        asked = first_pairs(sentences, self.options.scaled(one.pairs))
+        if one.system in ("rel", "glirel") and len(asked[-1]["pairs"]) < len(sentences[0]["pairs"]):
+            return asked[:-1] or [sentences[0]]  # they read sentences, whatever is asked
+        return asked
+
+
+def plain_copy(base: str, folder: Path, dtype: torch.dtype) -> Path:
+    """The base model as transformers' users have it, in full precision: 4 bits on disk are ours."""
+    source = locate_base(base)
+    config = AutoConfig.from_pretrained(source)
+    if not hasattr(config, "quantization_config"):
+        return source
+    loaded, tokenizer = load_base(source, quantization=None, dtype=dtype, device=torch.device("cpu"))
+    del config.quantization_config
+    # What was loaded from 4 bits refuses to be saved: its weights go into a model that never was.
+    network = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    network.load_state_dict(loaded.state_dict())
+    network.tie_weights()
+    with quiet_loading():
+        network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _missing(one: Contestant, options: Options) -> str:
+    """Why a system cannot be measured; empty where it can."""
+    if one.part not in options.pythons and importlib.util.find_spec(one.module) is None:
+        return f"{one.module} is not installed"
+    if one.system == "llama_cpp" and (options.base != PACKAGED_BASE or find_gguf() is None):
+        return "there is no GGUF file of this model"
+    return ""
+
+
+def _reason(error: subprocess.CalledProcessError) -> str:
+    lines = [line for line in error.stderr.splitlines() if line.strip()]
+    return f"failed with status {error.returncode}: {lines[-1].strip() if lines else 'no word'}"
+
+
+def _describe(work: Sequence[Sentence]) -> dict[str, Any]:
+    return {"sentences": len(work), "pairs": sum(len(one["pairs"]) for one in work), "text": work[0]["text"]}
+
+
+def _row(
+    one: Contestant,
+    rounds: Sequence[Mapping[str, Any]],
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    options: Options,
+) -> dict[str, Any]:
+    """Medians over the rounds; times and memory as multiples of others', by round."""
+    works = {}
+    for name in rounds[0]["works"]:
+        speed = [run["works"][name]["pairs"] / run["works"][name]["seconds"] for run in rounds]
+        ours = [run["works"][name]["pairs"] / run["works"][name]["seconds"] for run in rows[one.beside]]
+        pairs = rounds[0]["works"][name]["pairs"]
+        works[name] = {
+            "pairs": pairs,
+            "pairs_s": median(speed),
+            "ms_a_pair": 1000 / median(speed),
+            "tokens_a_pair": median([run["works"][name]["tokens"] for run in rounds]) / pairs,
+            "times": median(ratios(ours, speed)),
+            "times_by_round": ratios(ours, speed),
+        }
+    key = "peak_gpu_gb" if "peak_gpu_gb" in rounds[0] else "peak_gb"
+    memory = {"peak_gb": median([run[key] for run in rounds]), "memory_of": key}
+    batch_8 = rows.get(BATCH_8)
+    if batch_8 and key in batch_8[0]:
+        memory["to_batch_8"] = median(ratios([run[key] for run in rounds], [run[key] for run in batch_8]))
+    cold = {stage: median([run["cold"][stage] for run in rounds]) for stage in ("import", "load", "first")}
+    cold["all"] = median([sum(run["cold"].values()) for run in rounds])
+    note = rounds[0].get("note", one.note)
+    if one.part == "glirel" and not options.glirel:
+        note = "random weights of the published size: speed only"
+    return {"title": one.title, "part": one.part, "works": works, **memory, "cold": cold, "note": note}

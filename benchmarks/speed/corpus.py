@@ -1,0 +1,111 @@
+"""Extraction over many documents in a process of its own: seconds and resident memory on the way.
+
+Usage: python corpus.py TASK.json   (started by growth.py; prints one line of JSON)
+
+Runs what `python -m spacy slmre extract` runs, on documents of one sentence with one candidate pair, all
+different.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import spacy
+from spacy.language import Language
+
+from spacy_slmre.extraction.running import extract
+from spacy_slmre.extraction.sources import Source
+from spacy_slmre.extraction.writers import JsonlWriter
+
+FIRST = [
+    "Ann",
+    "Bo",
+    "Cora",
+    "Dan",
+    "Eva",
+    "Finn",
+    "Greta",
+    "Hugo",
+    "Ines",
+    "Jon",
+    "Kaya",
+    "Leo",
+    "Mara",
+    "Nils",
+    "Olga",
+    "Paul",
+]
+LAST = [
+    "Arden",
+    "Birch",
+    "Crane",
+    "Dale",
+    "Elm",
+    "Frost",
+    "Grove",
+    "Heath",
+    "Iron",
+    "Jarvis",
+    "Kerr",
+    "Lund",
+    "Moss",
+    "North",
+]
+
+
+def make_pipeline(base: str, dtype: str, device: str) -> Language:
+    """Sentences, names as entities, and relations with the general schema."""
+    nlp = spacy.blank("en")
+    nlp.add_pipe("sentencizer")
+    patterns = [{"label": "PERSON", "pattern": f"{first} {last}"} for first in FIRST for last in LAST]
+    nlp.add_pipe("entity_ruler").add_patterns([*patterns, {"label": "GPE", "pattern": "Rome"}])
+    model = {
+        "@architectures": "spacy-slmre.SmallLM.v1",
+        "base": base,
+        "dtype": dtype,
+        "device": device,
+    }
+    nlp.add_pipe("slm_relations", config={"model": model}).model.load()  # type: ignore[attr-defined]
+    return nlp
+
+
+def sentence(number: int) -> str:
+    """A short sentence with a person and a place, of changing length."""
+    name = f"{FIRST[number % len(FIRST)]} {LAST[number // 7 % len(LAST)]}"
+    filler = " on a cold day in the year" * (number % 5)
+    return f"{name} came to Rome{filler} {number}."
+
+
+def resident() -> float:
+    """Resident memory of this process in GB."""
+    return psutil.Process().memory_info().rss / 1e9
+
+
+def read_through(task: dict[str, Any]) -> dict[str, Any]:
+    """Extract, and read clock and memory every so many documents."""
+    nlp = make_pipeline(task["base"], task["dtype"], task["device"])
+    loaded, started, readings = resident(), time.perf_counter(), []
+    sources: Iterator[Source] = (Source(str(n), sentence(n)) for n in range(task["documents"]))
+    with tempfile.TemporaryDirectory() as folder:
+        writer = JsonlWriter(Path(folder) / "out.jsonl")
+        for result in extract(nlp, sources):
+            if result.error:
+                raise SystemExit(f"{result.id}: {result.error}")
+            writer.write(result)
+            if writer.written % task["every"] == 0:
+                seconds, above = time.perf_counter() - started, resident() - loaded
+                readings.append({"documents": writer.written, "seconds": seconds, "above_gb": above})
+                print(f"{writer.written:>7} documents: +{above:.3f} GB", file=sys.stderr, flush=True)
+        writer.finish()
+    return {"loaded_gb": loaded, "readings": readings}
+
+
+if __name__ == "__main__":
+    print(json.dumps(read_through(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))))

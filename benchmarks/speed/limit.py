@@ -1,0 +1,172 @@
+"""How far packed scoring is from the machine's rate of matrix products, and where the rest goes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from spacy_slmre.slm import model as slm_model
+from spacy_slmre.slm.architecture import make_small_lm
+from spacy_slmre.slm.label_trie import TrieSearch
+from spacy_slmre.slm.model import SmallLM
+from spacy_slmre.slm.packing import TokenTree
+from spacy_slmre.slm.prompts import PromptBuilder
+from speed.options import Options
+from speed.timing import console, in_turns, median, ratios
+from speed.workload import make_instances, make_schema, make_sentences
+
+TOKENISATION, PACKING, HEAD = "tokenisation", "packing and search", "head"
+REST = "Python between operations"
+# What of our own code counts to which group; all that it calls counts with it.
+RANGES = (
+    (PromptBuilder, "contexts", TOKENISATION),
+    (PromptBuilder, "queries", TOKENISATION),
+    (slm_model, "plan", PACKING),
+    (TokenTree, "add", PACKING),
+    (TokenTree, "take_input", PACKING),
+    (TrieSearch, "requests", PACKING),
+    (TrieSearch, "resolve", PACKING),
+    (SmallLM, "_logits", HEAD),
+)
+
+
+def limit(options: Options) -> dict[str, Any]:
+    """The share at 12 pairs a sentence and 40 labels, and the profile."""
+    console.print("limit: products of matrices beside packed scoring")
+    lm = make_small_lm(base=options.base, dtype=options.dtype, device=options.device).load()
+    instances = make_instances(make_sentences(options.scaled(8), 12))
+    schema = make_schema()
+
+    def score() -> None:
+        lm.best(instances, schema)
+
+    score()  # the instruction's keys and values are there from now on
+    lengths, needed = _count_tokens(lm, score)
+    # Most tokens go through forwards of this length; what the trie asks for afterwards is short.
+    length = max(set(lengths), key=lambda one: one * lengths.count(one))
+    layers = [module for module in lm.network.get_decoder().modules() if type(module) is torch.nn.Linear]
+    if not layers:
+        raise SystemExit("limit: the model has no plain linear layers. Leave its weights out of 4 bits.")
+    flops = sum(2 * layer.in_features * layer.out_features for layer in layers)
+    products = _products(layers, length)
+    seconds = in_turns({"score": score, "products": products}, options.rounds)
+    ideal = [needed / length * one for one in seconds["products"]]
+    return {
+        "tokens_needed": needed,
+        "tokens_computed": sum(lengths),
+        "packed_length": length,
+        "flops_a_token": flops,
+        "dtype": str(lm.network.dtype).removeprefix("torch."),
+        "gflops_s": flops * length / median(seconds["products"]) / 1e9,
+        "seconds": median(seconds["score"]),
+        "ideal_seconds": median(ideal),
+        "share": median(ratios(ideal, seconds["score"])),
+        "shares": ratios(ideal, seconds["score"]),
+        "pairs": len(instances),
+        "profile": _profile(score, lm.network.device),
+    }
+
+
+def _count_tokens(lm: SmallLM, score: Callable[[], None]) -> tuple[list[int], int]:
+    """Tokens of every forward pass, padding included, and how many must be computed: the tree's own."""
+    lengths: list[int] = []
+    needed = 0
+    add = TokenTree.add
+
+    def counting(tree: TokenTree, tokens: Any, parent: int = -1) -> int:
+        nonlocal needed
+        needed += len(tokens) if parent >= 0 else 0  # the root is the instruction, computed once for all
+        return add(tree, tokens, parent)
+
+    hook = lm.network.get_decoder().register_forward_pre_hook(
+        lambda module, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    try:
+        with patch.object(TokenTree, "add", counting):
+            score()
+    finally:
+        hook.remove()
+    return lengths, needed
+
+
+def _products(layers: list[torch.nn.Linear], length: int) -> Callable[[], None]:
+    """The products of all linear layers for one packed sequence, and nothing else."""
+    weight = layers[0].weight
+    inputs = {
+        width: torch.randn(length, width).to(weight) for width in {layer.in_features for layer in layers}
+    }
+
+    @torch.inference_mode()
+    def multiply() -> None:
+        for layer in layers:
+            F.linear(inputs[layer.in_features], layer.weight)
+        if weight.is_cuda:
+            torch.cuda.synchronize()
+
+    return multiply
+
+
+def _profile(score: Callable[[], None], device: torch.device) -> dict[str, Any]:
+    """Seconds by group in one pass; on a GPU its own, and what the host took beside them."""
+    activities = [ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with _named(), profile(activities=activities) as profiler:
+        started = time.perf_counter()
+        score()
+        whole = time.perf_counter() - started
+    groups: Counter[str] = Counter()
+    unit = 1e-6
+    for event in profiler.events():
+        if event.device_type != torch.autograd.DeviceType.CPU:
+            continue  # kernels are counted with the operation that started them
+        own = event.self_cpu_time_total if device.type == "cpu" else event.self_device_time_total
+        groups[_group(event)] += own * unit
+    groups[REST] += whole - sum(groups.values())
+    return {"seconds": whole, "groups": {name: groups[name] for name in sorted(groups, key=groups.get)[::-1]}}
+
+
+def _group(event: Any) -> str:
+    """To which group an event counts: that of our code around it, or that of the operation."""
+    names = []
+    while event is not None:
+        names.append(event.name)
+        event = event.cpu_parent
+    for ours in (TOKENISATION, PACKING, HEAD):
+        if ours in names:
+            return ours
+    if any("scaled_dot_product" in name for name in names):
+        return "attention"
+    if any(name in ("aten::linear", "aten::matmul") for name in names):
+        return "linear layers"
+    return "norms and elementwise" if names[-1].startswith("aten::") else REST
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Have the profiler see our own code under its group's name."""
+    wrapped: dict[Any, dict[str, Callable]] = defaultdict(dict)
+    for owner, name, group in RANGES:
+        wrapped[owner][name] = _recorded(getattr(owner, name), group)
+    with ExitStack() as stack:
+        for owner, functions in wrapped.items():
+            for name, function in functions.items():
+                stack.enter_context(patch.object(owner, name, function))
+        yield
+
+
+def _recorded(function: Callable, group: str) -> Callable:
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        with record_function(group):
+            result = function(*args, **kwargs)
+            return list(result) if isinstance(result, Iterator) else result
+
+    return recorded

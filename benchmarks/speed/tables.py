@@ -1,0 +1,194 @@
+"""The tables of a run, for the terminal and for README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a header, and words beneath; the first column is text, others are numbers."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+
+
+def tables(results: Mapping[str, Any]) -> Iterator[Table]:
+    """All tables of what was measured."""
+    makers = {
+        "contest": contest_tables,
+        "limit": limit_tables,
+        "sizes": sizes_tables,
+        "growth": growth_tables,
+        "equality": equality_tables,
+    }
+    for part, make in makers.items():
+        if part in results["parts"]:
+            yield from make(results["parts"][part]["found"])
+
+
+def contest_tables(found: Mapping[str, Any]) -> Iterator[Table]:
+    """All in one; then more of each work, and of memory and start."""
+    yield headline(found)
+    for work in found["works"]:
+        rows = []
+        for one in found["systems"]:
+            speed = one["works"][work]
+            rows.append(
+                (
+                    one["title"],
+                    _speed(speed),
+                    _number(speed["ms_a_pair"]),
+                    _number(speed["tokens_a_pair"]) if speed["tokens_a_pair"] else NONE,
+                    _times(speed),
+                    str(speed["pairs"]),
+                )
+            )
+        header = ("system", "pairs/s", "ms a pair", "tokens a pair", "× the time of ours", "pairs measured")
+        yield Table(f"{work}, {found['labels']} labels", header, rows)
+    rows = []
+    for one in found["systems"]:
+        cold = one["cold"]
+        to_batch_8 = f"{one['to_batch_8']:.2f}" if "to_batch_8" in one else NONE
+        stages = (f"{cold[stage]:.1f}" for stage in ("import", "load", "first", "all"))
+        rows.append((one["title"], f"{one['peak_gb']:.2f}", to_batch_8, *stages))
+    memory = ("peak memory, GB", "× `generate`, batch 8")
+    header = ("system", *memory, "import, s", "load, s", "first pair, s", "start, s")
+    yield Table("Memory and cold start", header, rows)
+
+
+def headline(found: Mapping[str, Any]) -> Table:
+    """Every system in a row: speed at each work, tokens, memory, start."""
+    works = list(found["works"])
+    rows = []
+    for one in found["systems"]:
+        speeds = [one["works"][work] for work in works]
+        cells = [f(speed) for speed in speeds for f in (_speed, _times)]
+        tokens = [_number(speed["tokens_a_pair"]) if speed["tokens_a_pair"] else NONE for speed in speeds]
+        rows.append((one["title"], *cells, " / ".join(tokens), _memory(one), f"{one['cold']['all']:.1f}"))
+    columns = [column for work in works for column in (f"{work}: pairs/s", "× the time of ours")]
+    text = found["works"][works[0]]["text"]
+    fewest = min(one["works"][work]["pairs"] for one in found["systems"] for work in works)
+    notes = [
+        f"Sentences such as: “{text}” Ours is `slm_relations`, and `rel_classifier` for encoders. Medians of "
+        "rounds, least and most in brackets; tokens a pair count padding; start is import, load, first pair. "
+        f"Slow systems answer a part of the pairs, at least {fewest}."
+    ]
+    notes += [f"{one['title']}: {one['note']}." for one in found["systems"] if one["note"]]
+    notes += [f"Not measured: {name} ({reason})." for name, reason in found["skipped"].items()]
+    return Table(
+        f"Beside others, {found['labels']} labels",
+        ("system", *columns, "tokens a pair", "peak memory, GB (× `generate`, batch 8)", "start, s"),
+        rows,
+        tuple(notes),
+    )
+
+
+def limit_tables(found: Mapping[str, Any]) -> Iterator[Table]:
+    """The share of the limit, and the profile."""
+    needed = found["tokens_needed"] / found["pairs"]
+    words = (
+        f"12 pairs a sentence need {needed:.1f} tokens a pair, {found['flops_a_token'] / 1e6:.0f} MFLOP each "
+        f"in linear layers; these alone, {found['packed_length']} tokens at a time in {found['dtype']}, run "
+        f"at {found['gflops_s']:.0f} GFLOP/s here. Packed scoring reaches {found['share']:.0%} of that "
+        f"({min(found['shares']):.0%}–{max(found['shares']):.0%} by round).",
+    )
+    profile = found["profile"]
+    rows = [
+        (name, _number(1000 * seconds / found["pairs"]), f"{seconds / profile['seconds']:.1%}")
+        for name, seconds in profile["groups"].items()
+    ]
+    yield Table("Where the time goes", ("group", "ms a pair", "share"), rows, words)
+
+
+def sizes_tables(found: Mapping[str, Any]) -> Iterator[Table]:
+    """Speed at each size."""
+    for part in ("pairs", "labels", "context", "batch"):
+        size = found[part]
+        rows = [
+            (str(row["size"]), _number(row["pairs_s"]), _number(row["ms_a_pair"])) for row in size["rows"]
+        ]
+        notes = (_growth(size),) if "exponent" in size else ()
+        yield Table(f"By {size['size']}", (size["size"], "pairs/s", "ms a pair"), rows, notes)
+    precision = found["precision"]
+    rows = [
+        (row["size"], _number(row["pairs_s"]), f"{row['to_bfloat16']:.2f}", f"{row['weights_gb']:.2f}")
+        for row in precision["rows"]
+    ]
+    header = ("precision", "pairs/s", "faster than bfloat16 by", "weights, GB")
+    notes = (f"{precision['note'].capitalize()}.",) if "note" in precision else ()
+    yield Table("By precision", header, rows, notes)
+
+
+def growth_tables(found: Mapping[str, Any]) -> Iterator[Table]:
+    """Cost of longer documents and larger corpora."""
+    document, corpus = found["document"], found["corpus"]
+    rows = [(str(row["size"]), str(row["pairs"]), _number(row["cost_ms"] / 1000)) for row in document["rows"]]
+    yield Table(
+        "By length of a document",
+        ("sentences", "pairs", "seconds"),
+        rows,
+        (
+            _growth(document),
+            f"A corpus of {corpus['documents']:,} documents of one sentence took "
+            f"{_number(corpus['readings'][-1]['seconds'])} s (exponent {corpus['exponent']:.2f}), and at "
+            f"most {corpus['most_above_gb']:.2f} GB above the {corpus['loaded_gb']:.2f} of the loaded model.",
+        ),
+    )
+
+
+def equality_tables(found: Mapping[str, Any]) -> Iterator[Table]:
+    """Labels against those of packed scoring in float32."""
+    rows = [
+        (row["precision"], f"{row['equal']:.2%}", f"{100 * (row['micro_f1'] - found['micro_f1']):+.2f}")
+        for row in found["rows"]
+    ]
+    model = "the tuned adapter" if found["adapter"] else "the untuned model"
+    yield Table(
+        f"Equal labels: {found['instances']:,} instances of {found['corpus']}, {found['labels']} labels",
+        ("beside packed scoring in float32", "equal labels", "micro-F1, points"),
+        rows,
+        (f"By {model}, whose micro-F1 in float32 is {100 * found['micro_f1']:.1f}.",),
+    )
+
+
+def markdown(table: Table) -> str:
+    """For README."""
+    lines = [
+        f"**{table.title[0].upper()}{table.title[1:]}**",
+        "",
+        f"| {' | '.join(table.header)} |",
+        f"| --- |{' ---: |' * (len(table.header) - 1)}",
+        *(f"| {' | '.join(row)} |" for row in table.rows),
+    ]
+    return "\n".join([*lines, *(line for note in table.notes for line in ("", note))])
+
+
+def _speed(speed: Mapping[str, Any]) -> str:
+    return _number(speed["pairs_s"])
+
+
+def _times(speed: Mapping[str, Any]) -> str:
+    by_round = speed["times_by_round"]
+    return f"{_number(speed['times'])} ({_number(min(by_round))}–{_number(max(by_round))})"
+
+
+def _memory(one: Mapping[str, Any]) -> str:
+    beside = f" ({one['to_batch_8']:.2f})" if "to_batch_8" in one else ""
+    return f"{one['peak_gb']:.2f}{beside}"
+
+
+def _growth(size: Mapping[str, Any]) -> str:
+    growth = f"to the power of {size['exponent']:.2f}"
+    return f"The time of {size['cost_of']} grows as the {size['size']} {growth}."
+
+
+def _number(value: float) -> str:
+    """Three digits that count."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

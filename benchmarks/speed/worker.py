@@ -1,0 +1,311 @@
+"""One system in a process of its own: cold start, speed and memory.
+
+Usage: python worker.py TASK.json   (started by contest.py; prints one line of JSON)
+
+Every system imports what it needs and no more, so that start and memory are its own. Peers are used as
+their users would, with nothing of this package.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Run = Callable[[Mapping[str, Any]], None]
+"""Answers all pairs of a work: its "sentences" and, of prompted systems, its "prompts"."""
+
+
+class Process:
+    """Notes when this process has come how far, and how many tokens it computed, padding included."""
+
+    def __init__(self, task: Mapping[str, Any]) -> None:
+        self.task = task
+        self.tokens = 0
+        self.marks: dict[str, float] = {}
+        self._last = task["started"]
+
+    def mark(self, stage: str) -> None:
+        """The end of a stage; "import" begins with the process."""
+        now = time.time()
+        self.marks[stage] = now - self._last
+        self._last = now
+
+    def count(self, module: Any) -> None:
+        """Count the tokens that go into a torch module."""
+
+        def hook(module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+            given = [*args, kwargs.get("input_ids"), kwargs.get("inputs_embeds")]
+            tensor = next(one for one in given if one is not None)
+            self.tokens += tensor.shape[0] * tensor.shape[1]
+
+        module.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def ours(process: Process) -> Run:
+    """Packed label scoring with the instruction's keys and values kept."""
+    from spacy_slmre.schema import LabelSchema
+    from spacy_slmre.slm.architecture import make_small_lm
+    from speed.workload import make_instances
+
+    process.mark("import")
+    task = process.task
+    schema = LabelSchema.from_labels(task["labels"], task["negative"])
+    lm = make_small_lm(base=task["base"], dtype=task["dtype"], device=task["device"]).load()
+    process.mark("load")
+    process.count(lm.network.get_decoder())
+    return lambda work: lm.best(make_instances(work["sentences"]), schema)
+
+
+def generate(process: Process) -> Run:
+    """Hugging Face `generate`: one prompt a pair, written greedily, sorted by length, padded on the left."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    process.mark("import")
+    task = process.task
+    tokenizer = AutoTokenizer.from_pretrained(task["plain"], padding_side="left")
+    network = AutoModelForCausalLM.from_pretrained(task["plain"], dtype=getattr(torch, task["dtype"]))
+    network = network.to(task["device"]).eval()
+    process.mark("load")
+    process.count(network.get_decoder())
+
+    def run(work: Mapping[str, Any]) -> None:
+        prompts = sorted(work["prompts"], key=len)
+        for start in range(0, len(prompts), task["batch"]):
+            batch = tokenizer(
+                prompts[start : start + task["batch"]],
+                return_tensors="pt",
+                padding=True,
+                add_special_tokens=False,
+            ).to(network.device)
+            with torch.inference_mode():
+                written = network.generate(
+                    **batch,
+                    max_new_tokens=task["new_tokens"],
+                    do_sample=False,
+                    pad_token_id=tokenizer.eos_token_id,
+                )
+            tokenizer.batch_decode(written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    return run
+
+
+def rel(process: Process) -> Run:
+    """spacy-llm's REL task: one prompt a sentence, all its relations written as lines of JSON."""
+    import spacy
+    import spacy_llm  # noqa: F401
+    import transformers  # noqa: F401
+
+    from spacy_slmre.zero_shot.hugging_face import HuggingFaceChat
+
+    process.mark("import")
+    task = process.task
+    nlp = spacy.blank("en")
+    model = {"@llm_models": "spacy-slmre.HuggingFaceChat.v1", "base": task["plain"], "dtype": task["dtype"]}
+    model |= {"device": task["device"], "batch_size": task["batch"]}
+    labels = {"@llm_tasks": "spacy.REL.v1", "labels": task["labels"]}
+    pipe = nlp.add_pipe("llm", config={"task": labels, "model": model})
+    chat = pipe._model  # spacy-llm has no public name for it
+    assert isinstance(chat, HuggingFaceChat)
+    chat.ready()
+    process.mark("load")
+    process.count(chat._load()[0].get_decoder())
+
+    def run(work: Mapping[str, Any]) -> None:
+        docs = [nlp.make_doc(sentence["text"]) for sentence in work["sentences"]]
+        for doc, sentence in zip(docs, work["sentences"], strict=True):
+            doc.ents = [doc.char_span(start, end, kind) for start, end, kind in sentence["mentions"]]
+        chat.max_new_tokens = work["new_tokens"]
+        list(nlp.pipe(docs, batch_size=task["batch"]))
+
+    return run
+
+
+def llama_cpp(process: Process) -> Run:
+    """llama.cpp on the GGUF file: prompts in order, each goes on from what it shares with the last."""
+    import llama_cpp
+
+    process.mark("import")
+    task = process.task
+    if not task["repack"]:
+        defaults = llama_cpp.llama_cpp.llama_model_default_params
+
+        def params() -> Any:
+            changed = defaults()
+            changed.use_extra_bufts = False
+            return changed
+
+        llama_cpp.llama_cpp.llama_model_default_params = params
+    llama = llama_cpp.Llama(
+        task["gguf"],
+        n_ctx=2048,
+        n_threads=task["threads"],
+        n_threads_batch=task["threads"],
+        n_gpu_layers=0 if task["device"] == "cpu" else -1,
+        verbose=False,
+    )
+    process.mark("load")
+    evaluate = llama.eval
+
+    def counting(tokens: list[int]) -> None:
+        process.tokens += len(tokens)
+        evaluate(tokens)
+
+    llama.eval = counting
+
+    def run(work: Mapping[str, Any]) -> None:
+        for prompt in work["prompts"]:
+            llama.create_completion(prompt, max_tokens=task["new_tokens"], temperature=0.0)
+
+    return run
+
+
+def encoder(process: Process) -> Run:
+    """Our encoder classifier with a new head, in torch or OpenVINO's runtime."""
+    from spacy_slmre.encoder.architecture import make_encoder_classifier
+    from spacy_slmre.schema import LabelSchema
+    from speed.workload import make_instances
+
+    process.mark("import")
+    task = process.task
+    schema = LabelSchema.from_labels(task["labels"], task["negative"])
+    model = make_encoder_classifier(
+        base=task["encoder"], dtype=task["dtype"], device=task["device"], runtime=task["runtime"]
+    )
+    model.start(schema.names, ("PER", "LOC", "ORG"))
+    model._predictor()
+    process.mark("load")
+    batches = model._batches
+
+    def counting(*args: Any) -> Any:
+        for rows, inputs in batches(*args):
+            process.tokens += inputs[0].numel()
+            yield rows, inputs
+
+    model._batches = counting  # type: ignore[method-assign]
+    return lambda work: model.best(make_instances(work["sentences"]), schema)
+
+
+def classification(process: Process) -> Run:
+    """A text-classification pipeline of Hugging Face on the same encoder, with marks around the pair."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+    from transformers.utils import logging
+
+    process.mark("import")
+    task = process.task
+    logging.set_verbosity_error()  # that the head is new is known
+    network = AutoModelForSequenceClassification.from_pretrained(
+        task["encoder"], num_labels=len(task["labels"]), dtype=getattr(torch, task["dtype"])
+    )
+    tokenizer = AutoTokenizer.from_pretrained(task["encoder"])
+    classify = pipeline(
+        "text-classification", model=network, tokenizer=tokenizer, device=task["device"], batch_size=32
+    )
+    process.mark("load")
+    process.count(network)
+
+    def marked(sentence: Mapping[str, Any], pair: list[int]) -> str:
+        text = sentence["text"]
+        marks = list(zip((sentence["mentions"][place] for place in pair), ("@", "#"), strict=True))
+        for (start, end, kind), mark in sorted(marks, reverse=True):
+            text = f"{text[:start]}{mark} * {kind} * {text[start:end]} {mark}{text[end:]}"
+        return text
+
+    def run(work: Mapping[str, Any]) -> None:
+        texts = [marked(sentence, pair) for sentence in work["sentences"] for pair in sentence["pairs"]]
+        classify(sorted(texts, key=len), truncation=True)
+
+    return run
+
+
+def glirel(process: Process) -> Run:
+    """GLiREL, all labels in its prompt; it scores all pairs of a sentence's entities together."""
+    import torch
+    from glirel import GLiREL
+
+    from speed.glirel_weights import make_glirel
+
+    process.mark("import")
+    task = process.task
+    published = task["glirel"]
+    model = GLiREL.from_pretrained(published) if published else make_glirel(task["encoder"], task["small"])
+    model = model.to(task["device"]).eval()
+    process.mark("load")
+    process.count(model.token_rep_layer.bert_layer.model)
+
+    def run(work: Mapping[str, Any]) -> None:
+        for sentence in work["sentences"]:
+            words, spans = split(sentence)
+            with torch.inference_mode():
+                model.predict_relations(words, task["labels"], threshold=0.0, ner=spans, top_k=1)
+
+    def split(sentence: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+        """Words, and mentions as [first word, last word, type, text]."""
+        text, words, spans, position = sentence["text"], [], [], 0
+        for start, end, kind in sentence["mentions"]:
+            words += text[position:start].split()
+            name = text[start:end].split()
+            spans.append([len(words), len(words) + len(name) - 1, kind, text[start:end]])
+            words += name
+            position = end
+        return words + text[position:].split(), spans
+
+    return run
+
+
+SYSTEMS: dict[str, Callable[[Process], Run]] = {
+    "ours": ours,
+    "generate": generate,
+    "rel": rel,
+    "llama_cpp": llama_cpp,
+    "encoder": encoder,
+    "classification": classification,
+    "glirel": glirel,
+}
+
+
+def peak_memory() -> float:
+    """Most resident memory of this process so far, in GB.
+
+    Of the program alone: what `getrusage` says begins with the memory of the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def measure(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Start, answer one pair, then each work of the task."""
+    process = Process(task)
+    run = SYSTEMS[task["system"]](process)
+    run(task["first"])
+    process.mark("first")
+    works = {}
+    for name, work in task["works"].items():
+        run(work["warm_up"])
+        process.tokens, started = 0, time.perf_counter()
+        run(work)
+        works[name] = {
+            "seconds": time.perf_counter() - started,
+            "pairs": sum(len(sentence["pairs"]) for sentence in work["sentences"]),
+            "tokens": process.tokens,
+        }
+    result = {"cold": process.marks, "works": works, "peak_gb": peak_memory()}
+    if task["device"].startswith("cuda") and "torch" in sys.modules:
+        result["peak_gpu_gb"] = sys.modules["torch"].cuda.max_memory_allocated() / 1e9
+    return result
+
+
+if __name__ == "__main__":
+    # What the other parts of the benchmark share lies one folder up.
+    sys.path[0] = str(Path(__file__).parent.parent)
+    print(json.dumps(measure(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))))

@@ -1,0 +1,120 @@
+"""The benchmark of inference runs, and its output becomes tables and plots; no speed is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spacy_slmre.cli import slmre_cli
+
+ROOT = Path(__file__).parents[2]
+MARKS = "before\n<!-- speed:begin -->\noutdated\n<!-- speed:end -->\nafter\n"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, script: str, *args: object) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setattr(sys, "argv", [script, *map(str, args)])
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+@pytest.fixture(scope="module")
+def measured(
+    tiny_base: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict]:
+    """What a quick run with tiny models wrote."""
+    folder = tmp_path_factory.mktemp("speed")
+    source, corpus = ROOT / "assets" / "demo_corpus" / "test.txt", folder / "test.spacy"
+    slmre_cli(["convert", "demo", str(source), str(corpus)], standalone_mode=False)
+    models = ("--base", tiny_base, "--encoder", tiny_encoder, "--quick", "--output", folder / "speed.json")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "inference.py"), *map(str, models), "--corpus", corpus],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "speed.json", json.loads((folder / "speed.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_every_part_is_measured(measured: tuple[Path, dict]) -> None:
+    parts = {name: part["found"] for name, part in measured[1]["parts"].items()}
+    assert parts.keys() == {"contest", "limit", "sizes", "growth", "equality"}
+
+    contest = parts["contest"]
+    systems = {one["title"]: one for one in contest["systems"]}
+    assert {one["part"] for one in systems.values()} >= {"ours", "generate", "rel", "encoder"}
+    assert "flair" in contest["skipped"]
+    works = contest["works"].keys()
+    for one in systems.values():
+        assert one["works"].keys() == works and one["cold"]["all"] > 0 and one["peak_gb"] > 0
+        assert all(work["pairs_s"] > 0 and work["pairs"] > 0 for work in one["works"].values())
+    tokens = {title: one["works"]["12 pairs a sentence"]["tokens_a_pair"] for title, one in systems.items()}
+    assert 0 < tokens["`slm_relations`"] < tokens["Hugging Face `generate`, one by one"] / 4
+    assert systems["Hugging Face `generate`, batch 8"]["to_batch_8"] == 1.0
+
+    limit = parts["limit"]
+    assert 0 < limit["tokens_needed"] <= limit["tokens_computed"]
+    groups = limit["profile"]["groups"]
+    assert sum(groups.values()) == pytest.approx(limit["profile"]["seconds"])
+    assert all(groups[name] > 0 for name in ("linear layers", "attention", "tokenisation", "head"))
+
+    assert {len(parts["sizes"][by]["rows"]) for by in parts["sizes"]} == {2}
+    assert parts["growth"]["corpus"]["readings"][-1]["documents"] == 40
+    exhaustive = parts["equality"]["rows"][0]
+    assert exhaustive["equal"] == 1.0 and exhaustive["micro_f1"] == parts["equality"]["micro_f1"]
+
+
+@pytest.mark.slow
+def test_output_becomes_tables_and_plots(
+    measured: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme, document, speed = tmp_path / "README.md", tmp_path / "docs" / "speed.md", tmp_path / "speed.json"
+    document.parent.mkdir()
+    for file in (readme, document):
+        file.write_text(MARKS, encoding="utf-8")
+    args = ("--readme", readme, "--document", document)
+    with pytest.raises(SystemExit, match="--quick"):
+        run(monkeypatch, "scripts/readme_table.py", "--speed", measured[0], *args)
+    assert readme.read_text(encoding="utf-8") == MARKS
+
+    results = json.loads(json.dumps(measured[1]))
+    for part in results["parts"].values():
+        part["setting"]["quick"] = False
+    speed.write_text(json.dumps(results), encoding="utf-8")
+    for _ in range(2):
+        run(monkeypatch, "scripts/readme_table.py", "--speed", speed, *args)
+    short, whole = (file.read_text(encoding="utf-8") for file in (readme, document))
+    for text in (short, whole):
+        assert text.startswith("before\n<!-- speed:begin -->\n") and text.endswith(
+            "<!-- speed:end -->\nafter\n"
+        )
+        assert "outdated" not in text and text.count("**Beside others, 40 labels**") == 1
+    ours = measured[1]["parts"]["contest"]["found"]["systems"][0]["works"]["12 pairs a sentence"]["pairs_s"]
+    shown = f"{ours:,.0f}" if ours >= 100 else f"{ours:.1f}" if ours >= 10 else f"{ours:.2f}"
+    assert f"| `slm_relations` | {shown} | 1.00 (1.00–1.00) |" in short
+    assert "Where the time goes" in whole and "Equal labels" in whole
+    for name in ("pairs", "labels", "context", "document", "corpus", "memory"):
+        assert (
+            (document.parent / "images" / f"speed_{name}.svg").read_text(encoding="utf-8").startswith("<svg")
+        )
+        assert f'src="docs/images/speed_{name}.svg"' in short and f'src="images/speed_{name}.svg"' in whole
+
+
+def test_unknown_parts_and_other_files_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "benchmarks/inference.py", "--only", "ours,nothing")
+    assert "unknown: nothing" in capsys.readouterr().err
+    other = tmp_path / "other.json"
+    other.write_text('{"rows": []}', encoding="utf-8")
+    with pytest.raises(SystemExit, match="is no output of this script"):
+        run(monkeypatch, "benchmarks/inference.py", "--only", "limit", "--output", other)
+    assert other.read_text(encoding="utf-8") == '{"rows": []}'
