@@ -89,7 +89,7 @@ def unpacked_loss(
 
 def make_trainable() -> SmallLM:
     """The packaged model with new LoRA weights of rank 16."""
-    lm = make_small_lm(dtype="float32", device="cpu")
+    lm = make_small_lm(adapter=None, dtype="float32", device="cpu")
     lm.begin_training(LabelSchema.general(), LoraSettings())
     lm.network.train()
     return lm

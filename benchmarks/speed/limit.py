@@ -41,7 +41,7 @@ RANGES = (
 def limit(options: Options) -> dict[str, Any]:
     """The share at 12 pairs a sentence and 40 labels, and the profile."""
     console.print("limit: products of matrices beside packed scoring")
-    lm = make_small_lm(base=options.base, dtype=options.dtype, device=options.device).load()
+    lm = make_small_lm(base=options.base, adapter=None, dtype=options.dtype, device=options.device).load()
     instances = make_instances(make_sentences(options.scaled(8), 12))
     schema = make_schema()
 

@@ -28,7 +28,7 @@ MEASURED = 48
 
 def sizes(options: Options) -> dict[str, Any]:
     """Pairs a second at each size, and how cost grows with it."""
-    lm = make_small_lm(base=options.base, dtype=options.dtype, device=options.device).load()
+    lm = make_small_lm(base=options.base, adapter=None, dtype=options.dtype, device=options.device).load()
     return {
         "pairs": _by_pairs(lm, options),
         "labels": _by_labels(lm, options),
@@ -100,7 +100,7 @@ def _by_precision(options: Options) -> dict[str, Any]:
         makes = {name: make for name, make in makes.items() if "brought back" not in name}
     instances = make_instances(make_sentences(options.scaled(2), 12))
     models = {
-        name: make_small_lm(base=options.base, device=options.device, **make).load()
+        name: make_small_lm(base=options.base, adapter=None, device=options.device, **make).load()
         for name, make in _some(list(makes.items()), options)
     }
     ways = {name: partial(lm.best, instances, make_schema()) for name, lm in models.items()}

@@ -54,7 +54,7 @@ def ours(process: Process) -> Run:
     process.mark("import")
     task = process.task
     schema = LabelSchema.from_labels(task["labels"], task["negative"])
-    lm = make_small_lm(base=task["base"], dtype=task["dtype"], device=task["device"]).load()
+    lm = make_small_lm(base=task["base"], adapter=None, dtype=task["dtype"], device=task["device"]).load()
     process.mark("load")
     process.count(lm.network.get_decoder())
     return lambda work: lm.best(make_instances(work["sentences"]), schema)

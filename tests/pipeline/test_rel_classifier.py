@@ -117,9 +117,10 @@ def test_serialization(trained: Language, make: Callable[..., Language], tmp_pat
 def test_resumed_training(trained: Language, tmp_path: Path) -> None:
     trained.to_disk(tmp_path / "pipeline")
     nlp = spacy.load(tmp_path / "pipeline")
-    before = found(nlp(TEXTS[0]))
+    # To the last digit: what is learnt already changes little.
+    before = [relation.score for relation in nlp(TEXTS[0])._.relations]
     nlp.update(make_examples(nlp), sgd=nlp.resume_training())
-    assert found(nlp(TEXTS[0])) != before
+    assert [relation.score for relation in nlp(TEXTS[0])._.relations] != before
 
 
 def test_added_label_is_learnt(trained: Language) -> None:
