@@ -13,12 +13,10 @@ import typer
 
 from spacy_slmre.cli import slmre_cli
 from spacy_slmre.cli.output import console, document_progress, failing_clearly, say
-from spacy_slmre.cli.pipelines import model_name, ready_pipeline
+from spacy_slmre.cli.pipelines import load_ready, model_name, ready_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    from spacy.language import Language
 
     from spacy_slmre.extraction.ray_engine import Workers
     from spacy_slmre.extraction.running import Result
@@ -136,7 +134,7 @@ def extract_command(
             folder = ShardFolder(output)
             if folder.begin(run, inputs, shard_size, text_field, id_field, **kept):
                 say(_GOES_ON)
-            job = Job(os.getcwd(), output, partial(_load, pipeline), component.attr, model, batch_size)
+            job = Job(os.getcwd(), output, partial(load_ready, pipeline), component.attr, model, batch_size)
             del nlp
             _free_memory()
             _extract_on_ray(folder, job, pool, ray_address)
@@ -221,6 +219,8 @@ def _extract_on_ray(folder: ShardFolder, job: Job, workers: Workers, address: st
         if missing:
             with running_ray(workers, address) as settled:
                 say(f"{len(missing)} shards for {settled}.")
+                if len(missing) < (settled.most or 1):
+                    say("Workers without a shard stay idle: a smaller --shard-size makes more shards.")
                 with progress:
                     progress.update(task, completed=written)
                     for outcome in compute_on_ray(job, missing, settled):
@@ -259,11 +259,6 @@ def _summarise(output: Path, written: int, relations: int, failed: int) -> None:
     if failed:
         say(f"{failed} documents failed: each says why in the output.")
         raise typer.Exit(1)
-
-
-def _load(pipeline: str) -> Language:
-    """What a worker loads."""
-    return ready_pipeline(pipeline)[0]
 
 
 def _free_memory() -> None:
