@@ -58,10 +58,11 @@ def main() -> None:
     hours = args.pairs / together["pairs_per_second"] / 3600
 
     print(f"{hardware()}; {alone['documents']} documents, {alone['pairs']} pairs")
-    print(f"one process (threads: {alone["threads"]}): {alone['pairs_per_second']:.1f} pairs/s")
+    print(f"one process (threads: {alone['threads']}): {alone['pairs_per_second']:.1f} pairs/s")
     print(
-        f"Ray, {args.workers} workers (threads: {together["threads"]} each): {together['pairs_per_second']:.1f} "
-        f"pairs/s, {share:.2f} of one process; {together['startup_seconds']:.0f} s until the first shard"
+        f"Ray, {args.workers} workers (threads: {together['threads']} each): "
+        f"{together['pairs_per_second']:.1f} pairs/s, {share:.2f} times one process; "
+        f"{together['startup_seconds']:.0f} s until the first shard"
     )
     print(
         f"The same output, byte for byte: {'yes' if same else 'no (threads may differ, see docs/scale.md)'}"

@@ -132,6 +132,8 @@ def extract_command(
             from spacy_slmre.extraction.shards import ShardFolder
 
             folder = ShardFolder(output)
+            if restart or not folder.path.exists():
+                say("Counting the documents.")
             if folder.begin(run, inputs, shard_size, text_field, id_field, **kept):
                 say(_GOES_ON)
             job = Job(os.getcwd(), output, partial(load_ready, pipeline), component.attr, model, batch_size)

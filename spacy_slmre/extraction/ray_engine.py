@@ -193,19 +193,22 @@ def compute_on_ray(job: Job, numbers: Sequence[int], workers: Workers) -> Iterat
         The tally of a shard, or the number of one that has taken its worker down too often.
 
     Raises:
-        ExtractionError: No shard would fare better: it says why.
+        ExtractionError: No shard would fare better, or Ray gives up: it says why.
     """
     import ray.data
 
     assert workers.cpus is not None
     # As without Ray: who says how many threads there should be is heard.
-    threads = min(workers.cpus, int(os.environ.get("OMP_NUM_THREADS") or workers.cpus))
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    threads = min(workers.cpus, int(told)) if told.isdigit() and int(told) else workers.cpus
     job = replace(job, threads=threads, gpu=bool(workers.gpus))
     _be_quiet()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # A shard may take long, and a cluster may take long to find room.
     context.execution_no_progress_timeout_s = -1
+    # One that dies while it loads its model, for want of memory say, may fare better elsewhere.
+    context.max_consecutive_actor_init_deaths = 3
     blocks = min(len(numbers), _MOST_BLOCKS)
     shards = ray.data.from_items([{"shard": number} for number in numbers], override_num_blocks=blocks)
     notes = shards.map_batches(
@@ -221,11 +224,16 @@ def compute_on_ray(job: Job, numbers: Sequence[int], workers: Workers) -> Iterat
         num_cpus=workers.cpus,
         num_gpus=workers.gpus or None,
     )
-    for row in notes.iter_rows():
-        note = json.loads(row["note"])
-        if "problem" in note:
-            raise ExtractionError(note["problem"])
-        yield note["lost"] if "lost" in note else Tally(**note)
+    try:
+        for row in notes.iter_rows():
+            note = json.loads(row["note"])
+            if "problem" in note:
+                raise ExtractionError(note["problem"])
+            yield note["lost"] if "lost" in note else Tally(**note)
+    except ray.exceptions.RayError as error:
+        raise ExtractionError(
+            f"Ray cannot go on: {error}\nWhat is done is kept: the same command goes on from there."
+        ) from error
 
 
 def _be_quiet() -> None:

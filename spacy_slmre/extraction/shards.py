@@ -156,8 +156,8 @@ class ShardFolder:
                 damaged; or there would be more shards than names for them.
         """
         make_writer(self.output)  # refuses other endings
-        other = self.output.with_name(self.output.name + ".part")
-        begin_output(self.output, overwrite=overwrite, restart=restart, other=other)
+        others = [self.output.with_name(self.output.name + rest) for rest in (".part", ".part-of")]
+        begin_output(self.output, overwrite=overwrite, restart=restart, others=others)
         if restart:
             remove(self.path)
         goes_on = self._manifest_file.exists()
@@ -261,7 +261,8 @@ class ShardFolder:
         if not self.shards:
             make_writer(self.output).finish()
         elif self.output.suffix == ".spacy":
-            remove(self.output) if self.output.is_file() else None
+            if self.output.is_file():
+                self.output.unlink()
             replace_folder(self.documents, self.output)
         else:
             joined = self.path / "joined"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -241,9 +241,8 @@ def open_output(
             run was another one.
     """
     writer = make_writer(output, attr, shard_size)
-    begin_output(
-        output, overwrite=overwrite, restart=restart, other=output.with_name(output.name + ".shards")
-    )
+    others = [output.with_name(output.name + ".shards")]
+    begin_output(output, overwrite=overwrite, restart=restart, others=others)
     note = _note(output)
     if restart:
         remove(writer.part)
@@ -259,27 +258,28 @@ def open_output(
     return writer
 
 
-def begin_output(output: Path, *, overwrite: bool, restart: bool, other: Path) -> None:
+def begin_output(output: Path, *, overwrite: bool, restart: bool, others: Sequence[Path]) -> None:
     """See that an output may be made.
 
     Args:
         output: What is made.
         overwrite: Replace it if it is there.
         restart: Throw away what an interrupted run has left.
-        other: Where the other engine would have left its results.
+        others: What the other engine would have left.
 
     Raises:
         ExtractionError: The output exists, or the other engine has begun it.
     """
     if output.exists() and not overwrite:
         raise ExtractionError(f"The output {output} is there already: give --overwrite to replace it.")
-    if restart:
-        remove(other)
-    elif other.exists():
-        raise ExtractionError(
-            f"An interrupted run with the other --engine left {other}. Repeat it as it was, or give "
-            "--restart to throw its results away."
-        )
+    for other in others:
+        if restart:
+            remove(other)
+        elif other.exists():
+            raise ExtractionError(
+                f"An interrupted run with the other --engine left {other}. Repeat it as it was, or give "
+                "--restart to throw its results away."
+            )
 
 
 def another_run(left: Path) -> ExtractionError:

@@ -177,6 +177,12 @@ def test_existing_output_is_kept(pipeline: str, texts: Path, tmp_path: Path) -> 
         ),
         (["{empty}", "-o", "out.jsonl"], "holds no .txt, .jsonl, .parquet or .spacy file"),
         (["{texts}", "-o", "/proc/nowhere/out.jsonl"], "cannot be written"),
+        (["{texts}", "-o", "/proc/nowhere/out.jsonl", "--engine", "ray"], "cannot be written"),
+        (["{texts}", "-o", "out.jsonl", "--engine", "spark"], 'Unknown --engine "spark"'),
+        (["{texts}", "-o", "out.jsonl", "--workers", "2"], "--workers has no effect with --engine process"),
+        (["{texts}", "-o", "out.jsonl", "--engine", "ray", "--table"], "--table has no effect"),
+        (["{texts}", "-o", "out.jsonl", "--engine", "ray", "--workers", "x"], '--workers "x"'),
+        (["-", "-o", "out.jsonl", "--engine", "ray"], "standard input cannot be shared out"),
     ],
 )
 def test_what_cannot_work_is_told_at_once(

@@ -21,7 +21,7 @@ from spacy_slmre.extraction.shard_work import MOST_ATTEMPTS, Job, ShardWorker
 from spacy_slmre.extraction.shards import ShardFolder, Tally, find_shards
 from spacy_slmre.extraction.sources import ExtractionError, Source, find_inputs, read_sources
 from spacy_slmre.extraction.writers import make_writer, open_output
-from tests.conftest import PATTERNS, TEXTS
+from tests.conftest import TEXTS
 
 Inputs = list[tuple[str, str]]
 
@@ -64,38 +64,21 @@ def test_shards_hold_every_document_once(inputs: Inputs, size: int) -> None:
         assert documents[: shard.documents] == whole[first : first + size]
 
 
-def load(base: Path) -> Language:
-    nlp = spacy.blank("en")
-    nlp.add_pipe("sentencizer")
-    nlp.add_pipe("entity_ruler").add_patterns(PATTERNS)
-    model = {
-        "@architectures": "spacy-slmre.SmallLM.v1",
-        "base": str(base),
-        "quantization": None,
-        "dtype": "float32",
-        "device": "cpu",
-    }
-    nlp.add_pipe(
-        "slm_relations", config={"model": model, "labels": ["knows", "employer"], "negative_label": None}
-    )
-    return nlp
-
-
 def begin(output: Path, inputs: Inputs, size: int = 5, run: object = "run", **kept: bool) -> ShardFolder:
     folder = ShardFolder(output)
     folder.begin({"run": run}, inputs, size, "text", "id", **kept)
     return folder
 
 
-def make_job(output: Path, base: Path) -> Job:
-    return Job(os.getcwd(), output, partial(load, base), "relations", "a model", batch_size=4)
+def make_job(output: Path, pipeline: str) -> Job:
+    return Job(os.getcwd(), output, partial(spacy.load, pipeline), "relations", "a model", batch_size=4)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".spacy"])
 def test_shards_in_any_order_make_what_one_process_makes(
-    inputs: Inputs, tmp_path: Path, tiny_base: Path, suffix: str
+    inputs: Inputs, tmp_path: Path, pipeline: str, suffix: str
 ) -> None:
-    nlp, size = load(tiny_base), 5
+    nlp, size = spacy.load(pipeline), 5
     writer = make_writer(tmp_path / f"whole{suffix}", shard_size=size)
     sources = read_sources(inputs, nlp, io.BytesIO())
     for result in extract_by_shard(nlp, sources, size, batch_size=4, model="a model"):
@@ -104,7 +87,7 @@ def test_shards_in_any_order_make_what_one_process_makes(
 
     output = tmp_path / f"shards{suffix}"
     folder = begin(output, inputs)
-    worker = ShardWorker(make_job(output, tiny_base))
+    worker = ShardWorker(make_job(output, pipeline))
     numbers = list(range(len(folder.shards)))
     random.Random(1).shuffle(numbers)
     for number in numbers:
@@ -175,28 +158,26 @@ def test_too_many_shards(inputs: Inputs, tmp_path: Path, monkeypatch: pytest.Mon
     assert len(begin(tmp_path / "out.jsonl", inputs, size=6).shards) == 4
 
 
-def test_shard_that_takes_down_its_worker_is_given_up(
-    inputs: Inputs, tmp_path: Path, tiny_base: Path
-) -> None:
+def test_shard_that_takes_down_its_worker_is_given_up(inputs: Inputs, tmp_path: Path, pipeline: str) -> None:
     output = tmp_path / "out.jsonl"
     folder = begin(output, inputs)
-    worker = ShardWorker(make_job(output, tiny_base))
+    worker = ShardWorker(make_job(output, pipeline))
     for number in range(MOST_ATTEMPTS):
         (folder.attempts / f"00002.host.{number}.x").mkdir()
     assert worker.compute(2) is None
     assert worker.compute(1).documents == 5
 
 
-def test_inputs_that_change_are_told(inputs: Inputs, tmp_path: Path, tiny_base: Path) -> None:
+def test_inputs_that_change_are_told(inputs: Inputs, tmp_path: Path, pipeline: str) -> None:
     output = tmp_path / "out.jsonl"
     folder = begin(output, inputs)
-    worker = ShardWorker(make_job(output, tiny_base))
+    worker = ShardWorker(make_job(output, pipeline))
     Path("in/f").write_text("")
     with pytest.raises(ExtractionError, match="the inputs have changed"):
         worker.compute(len(folder.shards) - 1)
     assert not list(folder.attempts.iterdir())
 
 
-def test_machine_without_the_files_is_named(inputs: Inputs, tmp_path: Path, tiny_base: Path) -> None:
+def test_machine_without_the_files_is_named(inputs: Inputs, tmp_path: Path, pipeline: str) -> None:
     with pytest.raises(ExtractionError, match=r"cannot read .*all machines find them"):
-        ShardWorker(make_job(tmp_path / "absent" / "out.jsonl", tiny_base))
+        ShardWorker(make_job(tmp_path / "absent" / "out.jsonl", pipeline))
