@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -127,9 +128,10 @@ def running_ray(workers: Workers, address: str | None) -> Iterator[Workers]:
     """
     # Ray would report how it is used to its makers.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_address(address)
     import ray
 
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
     started: dict[str, Any] = {}
     if address == "local":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -145,6 +147,20 @@ def running_ray(workers: Workers, address: str | None) -> Iterator[Workers]:
         yield workers.settled(nodes)
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address at which nothing listens, which Ray would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise ExtractionError(
+            f'No Ray cluster answers at "{address}" ({error}). Give HOST:PORT as `ray start --head` printed '
+            "it, on a machine of the cluster."
+        ) from error
 
 
 class RayWorker:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from spacy_slmre.extraction import ray_engine
-from spacy_slmre.extraction.ray_engine import RayWorker, Workers
+from spacy_slmre.extraction.ray_engine import RayWorker, Workers, running_ray
 from spacy_slmre.extraction.shard_work import Job
 from spacy_slmre.extraction.sources import ExtractionError
 
@@ -54,6 +54,12 @@ def test_absent_ray_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_engine, "find_spec", lambda name: None)
     with pytest.raises(ExtractionError, match=r"pip install 'spacy-slmre\[ray\]'"):
         ray_engine.check_ray()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:10001"])
+def test_address_without_a_cluster_is_told_at_once(address: str) -> None:
+    with pytest.raises(ExtractionError, match="No Ray cluster answers"), running_ray(Workers(), address):
+        pass
 
 
 def test_problem_of_a_worker_is_told_with_its_first_shard(tmp_path: Path) -> None:
