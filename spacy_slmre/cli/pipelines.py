@@ -70,6 +70,11 @@ def ready_pipeline(name: str) -> tuple[Language, Finder]:
     return nlp, Finder(known, pipe.attr)
 
 
+def load_ready(name: str) -> Language:
+    """A pipeline that `ready_pipeline` makes ready, for a process of its own."""
+    return ready_pipeline(name)[0]
+
+
 def model_name(nlp: Language, component: Finder) -> str:
     """What finds the relations, in one line: pipeline, version and component."""
     return f"{nlp.meta['lang']}_{nlp.meta['name']} {nlp.meta['version']} {component.name}"

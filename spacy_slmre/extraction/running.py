@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import raise_error
 
+from spacy_slmre.exports.documents import name_source
 from spacy_slmre.extraction.sources import ExtractionError, Source
 from spacy_slmre.zero_shot.replies import ServiceError
 
@@ -24,7 +26,12 @@ class Result:
 
 
 def extract(
-    nlp: Language, sources: Iterable[Source], *, batch_size: int = 64, n_process: int = 1
+    nlp: Language,
+    sources: Iterable[Source],
+    *,
+    batch_size: int = 64,
+    n_process: int = 1,
+    model: str | None = None,
 ) -> Iterator[Result]:
     """Run documents through a pipeline: a result for each, in order; one that fails stops no other.
 
@@ -33,6 +40,7 @@ def extract(
         sources: The documents.
         batch_size: Documents a batch.
         n_process: Worker processes.
+        model: What finds the relations: it is written on the documents, with their ids.
 
     Raises:
         ServiceError: A service that the pipeline asks lets no document through.
@@ -59,8 +67,48 @@ def extract(
     for doc, number in nlp.pipe(readable(), as_tuples=True, batch_size=batch_size, n_process=n_process):
         # Documents come in order: those before this one that did not come have failed.
         yield from failed(number)
-        yield Result(waiting.pop(number).id, doc)
+        id = waiting.pop(number).id
+        if model is not None:
+            name_source(doc, id, model)
+        yield Result(id, doc)
     yield from failed(None)
+
+
+def extract_by_shard(
+    nlp: Language,
+    sources: Iterable[Source],
+    size: int,
+    done: int = 0,
+    *,
+    batch_size: int = 64,
+    n_process: int = 1,
+    model: str | None = None,
+) -> Iterator[Result]:
+    """`extract`, with no batch that reaches from one shard into the next.
+
+    What is computed together decides how numbers are rounded: so the results are the same, to the last bit,
+    whether one process computes all shards or each is computed elsewhere.
+
+    Args:
+        nlp: The pipeline.
+        sources: The documents.
+        size: Documents a shard.
+        done: Documents before these, which count for where shards begin.
+        batch_size: Documents a batch.
+        n_process: Worker processes; several would start anew with each shard, and so take no account of them.
+        model: What finds the relations.
+    """
+    if n_process > 1:
+        yield from extract(nlp, sources, batch_size=batch_size, n_process=n_process, model=model)
+        return
+    sources = iter(sources)
+    left = size - done % size
+    while left:
+        results = extract(nlp, islice(sources, left), batch_size=batch_size, model=model)
+        for result in results:
+            left -= 1
+            yield result
+        left = 0 if left else size
 
 
 class _ErrorHandler:
@@ -101,7 +149,7 @@ def _reason(nlp: Language, source: Source) -> str:
 
 
 def skip_done(sources: Iterable[Source], done: Iterable[str]) -> Iterator[Source]:
-    """The sources that an interrupted run has not written yet.
+    """The sources that an interrupted run has not written yet; the others are read here and now.
 
     Raises:
         ExtractionError: The inputs are not those of that run.
@@ -115,4 +163,4 @@ def skip_done(sources: Iterable[Source], done: Iterable[str]) -> Iterator[Source
                 f'The interrupted run had the document "{id}" where now there is {found}. Give --restart to '
                 "throw its results away."
             )
-    yield from remaining
+    return remaining

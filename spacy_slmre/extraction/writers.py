@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -135,6 +135,10 @@ class JsonlWriter:
         self.part.replace(self.output)
 
 
+SHARD_SIZE = 500
+"""Documents that are computed, and in `.spacy` outputs written, together."""
+
+
 class ShardWriter:
     """A folder of `.spacy` shards, in `<output>.part` until all are written.
 
@@ -146,7 +150,7 @@ class ShardWriter:
         size: Documents a shard: what is held in memory.
     """
 
-    def __init__(self, output: Path, size: int = 500) -> None:
+    def __init__(self, output: Path, size: int = SHARD_SIZE) -> None:
         self.output = output
         self.part = output.with_name(output.name + ".part")
         self.size = size
@@ -181,7 +185,7 @@ class ShardWriter:
         """Write the last shard and give the folder its name."""
         if self._held or not self._shards:
             self._write_shard()
-        _remove(self.output)
+        remove(self.output)
         self.part.replace(self.output)
 
     def _write_shard(self) -> None:
@@ -200,11 +204,25 @@ class ShardWriter:
         self._shards += 1
 
 
+def make_writer(output: Path, attr: str = RELATIONS, shard_size: int = SHARD_SIZE) -> Writer:
+    """The writer for an output, by its ending.
+
+    Raises:
+        ExtractionError: The ending is unknown.
+    """
+    if output.suffix == ".jsonl":
+        return JsonlWriter(output, attr)
+    if output.suffix == ".spacy":
+        return ShardWriter(output, shard_size)
+    raise ExtractionError(f"The output {output} must end with .jsonl or .spacy.")
+
+
 def open_output(
     output: Path,
     run: dict[str, Any],
     *,
     attr: str = RELATIONS,
+    shard_size: int = SHARD_SIZE,
     restart: bool = False,
     overwrite: bool = False,
 ) -> Writer:
@@ -214,6 +232,7 @@ def open_output(
         output: A name that ends with .jsonl or .spacy.
         run: What makes two runs the same: pipeline and inputs, as plain data.
         attr: The attribute that holds the relations.
+        shard_size: Documents in a `.spacy` shard.
         restart: Throw away what an interrupted run has left.
         overwrite: Replace an output that is there.
 
@@ -221,37 +240,60 @@ def open_output(
         ExtractionError: The output exists, its ending is unknown, it cannot be written, or the interrupted
             run was another one.
     """
-    writer: Writer
-    if output.suffix == ".jsonl":
-        writer = JsonlWriter(output, attr)
-    elif output.suffix == ".spacy":
-        writer = ShardWriter(output)
-    else:
-        raise ExtractionError(f"The output {output} must end with .jsonl or .spacy.")
-    if output.exists() and not overwrite:
-        raise ExtractionError(f"The output {output} is there already: give --overwrite to replace it.")
+    writer = make_writer(output, attr, shard_size)
+    others = [output.with_name(output.name + ".shards")]
+    begin_output(output, overwrite=overwrite, restart=restart, others=others)
     note = _note(output)
     if restart:
-        _remove(writer.part)
-        _remove(note)
+        remove(writer.part)
+        remove(note)
     described = json.dumps(run, sort_keys=True)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         if note.exists() and note.read_text(encoding="utf-8") != described:
-            raise ExtractionError(
-                f"An interrupted run left {writer.part}, but it had another pipeline or other inputs. Repeat "
-                "it as it was, or give --restart to throw its results away."
-            )
+            raise another_run(writer.part)
         note.write_text(described, encoding="utf-8")
     except OSError as error:
         raise ExtractionError(f"The output {output} cannot be written: {error.strerror}.") from error
     return writer
 
 
+def begin_output(output: Path, *, overwrite: bool, restart: bool, others: Sequence[Path]) -> None:
+    """See that an output may be made.
+
+    Args:
+        output: What is made.
+        overwrite: Replace it if it is there.
+        restart: Throw away what an interrupted run has left.
+        others: What the other engine would have left.
+
+    Raises:
+        ExtractionError: The output exists, or the other engine has begun it.
+    """
+    if output.exists() and not overwrite:
+        raise ExtractionError(f"The output {output} is there already: give --overwrite to replace it.")
+    for other in others:
+        if restart:
+            remove(other)
+        elif other.exists():
+            raise ExtractionError(
+                f"An interrupted run with the other --engine left {other}. Repeat it as it was, or give "
+                "--restart to throw its results away."
+            )
+
+
+def another_run(left: Path) -> ExtractionError:
+    """What to say where the results of an interrupted run do not belong to this one."""
+    return ExtractionError(
+        f"An interrupted run left {left}, but it had another pipeline, other inputs or another "
+        "size of shards. Repeat it as it was, or give --restart to throw its results away."
+    )
+
+
 def close_output(writer: Writer) -> None:
     """Give a complete output its name and remove the note about its run."""
     writer.finish()
-    _remove(_note(writer.output))
+    remove(_note(writer.output))
 
 
 def _note(output: Path) -> Path:
@@ -259,7 +301,8 @@ def _note(output: Path) -> Path:
     return output.with_name(output.name + ".part-of")
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

@@ -10,46 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from spacy.language import Language
 from spacy.tokens import DocBin
-from typer.testing import CliRunner
 
-from spacy_slmre.cli import slmre_cli
+from tests.cli.extracting import lines, run
 from tests.conftest import TEXTS
-
-
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> str:
-    """A saved pipeline with a tiny random model."""
-    import spacy
-
-    from tests.conftest import PATTERNS
-
-    nlp = spacy.blank("en")
-    nlp.add_pipe("sentencizer")
-    nlp.add_pipe("entity_ruler").add_patterns(PATTERNS)
-    model = {
-        "@architectures": "spacy-slmre.SmallLM.v1",
-        "base": str(tiny_base),
-        "quantization": None,
-        "dtype": "float32",
-        "device": "cpu",
-    }
-    nlp.add_pipe(
-        "slm_relations", config={"model": model, "labels": ["knows", "employer"], "negative_label": None}
-    )
-    folder = tmp_path_factory.mktemp("pipeline")
-    nlp.to_disk(folder)
-    return str(folder)
-
-
-def run(*args: object, stdin: bytes | None = None) -> Result:
-    return CliRunner().invoke(slmre_cli, ["extract", *map(str, args)], input=stdin, catch_exceptions=False)
-
-
-def lines(file: Path) -> list[dict]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture
@@ -140,7 +105,7 @@ def test_interrupted_run_goes_on(
     for number in range(6, 20):
         (texts / f"{number}.txt").write_text(TEXTS[number % 6], encoding="utf-8")
     output, whole = tmp_path / f"out{suffix}", tmp_path / f"whole{suffix}"
-    assert run(texts, "-p", pipeline, "-o", whole, "--batch-size", 2).exit_code == 0
+    assert run(texts, "-p", pipeline, "-o", whole, "--batch-size", 2, "--shard-size", 2).exit_code == 0
 
     writer = {".jsonl": writers.JsonlWriter, ".spacy": writers.ShardWriter}[suffix]
     write, seen = writer.write, []
@@ -152,7 +117,7 @@ def test_interrupted_run_goes_on(
         write(self, result)
 
     monkeypatch.setattr(writer, "write", stop)
-    interrupted = run(texts, "-p", pipeline, "-o", output, "--batch-size", 2)
+    interrupted = run(texts, "-p", pipeline, "-o", output, "--batch-size", 2, "--shard-size", 2)
     assert interrupted.exit_code == 130 and "goes on from there" in interrupted.output
     assert not output.exists()
     if suffix == ".jsonl":
@@ -163,7 +128,7 @@ def test_interrupted_run_goes_on(
         writer, "write", lambda self, result: (seen.append(result.id), write(self, result))[1]
     )
     seen.clear()
-    result = run(texts, "-p", pipeline, "-o", output, "--batch-size", 2)
+    result = run(texts, "-p", pipeline, "-o", output, "--batch-size", 2, "--shard-size", 2)
     assert result.exit_code == 0, result.output
     # Nothing is done again.
     assert len(seen) == 13
@@ -210,8 +175,14 @@ def test_existing_output_is_kept(pipeline: str, texts: Path, tmp_path: Path) -> 
             ["{texts}", "-o", "out.jsonl", "-p", "no_such_pipeline"],
             "neither an installed package nor a folder",
         ),
-        (["{empty}", "-o", "out.jsonl"], "holds no .txt, .jsonl or .spacy file"),
+        (["{empty}", "-o", "out.jsonl"], "holds no .txt, .jsonl, .parquet or .spacy file"),
         (["{texts}", "-o", "/proc/nowhere/out.jsonl"], "cannot be written"),
+        (["{texts}", "-o", "/proc/nowhere/out.jsonl", "--engine", "ray"], "cannot be written"),
+        (["{texts}", "-o", "out.jsonl", "--engine", "spark"], 'Unknown --engine "spark"'),
+        (["{texts}", "-o", "out.jsonl", "--workers", "2"], "--workers has no effect with --engine process"),
+        (["{texts}", "-o", "out.jsonl", "--engine", "ray", "--table"], "--table has no effect"),
+        (["{texts}", "-o", "out.jsonl", "--engine", "ray", "--workers", "x"], '--workers "x"'),
+        (["-", "-o", "out.jsonl", "--engine", "ray"], "standard input cannot be shared out"),
     ],
 )
 def test_what_cannot_work_is_told_at_once(
