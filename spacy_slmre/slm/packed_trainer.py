@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from spacy_slmre.slm.model import SmallLM
@@ -79,7 +79,19 @@ class PackedTrainer(Trainer):
         """Train, from the last complete checkpoint where that is wanted, and keep the best weights."""
         if self.args.device.type == "cuda":
             self._try_longest()
-        self.train(resume_from_checkpoint=last_checkpoint(self.folder) if resume else None)
+        checkpoint = last_checkpoint(self.folder) if resume else None
+        self._spent = _seconds_of(checkpoint) if checkpoint else 0.0
+        self._started = time.perf_counter()
+        self.train(resume_from_checkpoint=checkpoint)
+
+    @property
+    def seconds(self) -> float:
+        """What training took so far, with what an interrupted run took until its checkpoint."""
+        return self._spent + time.perf_counter() - self._started
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As ever, with the time, which checkpoints keep."""
+        super().log({**logs, "seconds": round(self.seconds, 1)}, *args, **kwargs)
 
     def _try_longest(self) -> None:
         """Compute the longest sequence once, so that too little memory shows at once."""
@@ -144,6 +156,12 @@ def last_checkpoint(folder: Path) -> str | None:
             return found
         shutil.rmtree(found)
     return None
+
+
+def _seconds_of(checkpoint: str) -> float:
+    """What training took until a checkpoint."""
+    state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+    return max((entry.get("seconds", 0.0) for entry in state.log_history), default=0.0)
 
 
 def _single(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

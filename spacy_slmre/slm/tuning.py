@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,7 +34,7 @@ class TuningResult:
         scores: Scores on the dev instances, taken after the adapter was rounded.
         best_step: The step that the adapter is from.
         steps: Steps that were made.
-        seconds: Time that tuning took, the part before a resumption left out.
+        seconds: Time that tuning took, with what an interrupted run took until its last checkpoint.
         max_tokens: Tokens of a sequence; fewer than asked for where memory did not suffice.
         tokens_per_epoch: Tokens of all sequences together.
         pairs_per_epoch: Training instances.
@@ -96,7 +95,6 @@ def tune(
     while True:
         data = TuningData(lm, sets, settings)
         trainer = PackedTrainer(lm, data, settings, folder, model=peft_model)
-        start = time.perf_counter()
         try:
             trainer.run(resume)
         except torch.OutOfMemoryError as error:
@@ -131,7 +129,7 @@ def tune(
                 torch.cuda.empty_cache()
             continue
         break
-    seconds = time.perf_counter() - start
+    seconds = trainer.seconds
     dtype = DTYPES[settings.adapter_dtype]
     round_lora(lm.network, dtype)
     scores = trainer.scores()

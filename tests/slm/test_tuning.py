@@ -92,6 +92,8 @@ def test_a_killed_run_ends_with_the_same_weights(tiny_base, settings, tmp_path: 
         sets = [make_set("one", SCHEMA), make_set("two", OTHER)]
         result = tuning.tune(lm, sets, settings(max_steps=7, patience=5), LORA, folder, resume=resume)
         assert result.steps == 7
+        times = [entry["seconds"] for entry in result.history]
+        assert times == sorted(times) and times[-1] <= result.seconds
         assert lm.adapter is not None
         return lm.adapter.weights
 
