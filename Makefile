@@ -43,7 +43,6 @@ demo: base  ## Find relations in the texts of assets/demo; prints tables, writes
 	$(BIN)/python -m spacy slmre extract assets/demo --pipeline $(OUTPUT)/demo_pipeline \
 		--output $(OUTPUT)/demo.jsonl --table --overwrite
 	$(BIN)/python -m spacy slmre view $(OUTPUT)/demo.jsonl --output $(OUTPUT)/demo.html --title "Demo" --overwrite
-	@echo "The model was not tuned for this task yet and had to name a relation for every pair: most are wrong."
 	@echo "The relations as a page: $(OUTPUT)/demo.html"
 
 browser:  ## Install chromium for the tests of pages, where it is missing and this user may

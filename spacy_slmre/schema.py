@@ -282,18 +282,9 @@ def wording_of(name: str, *, whole: bool = False) -> str:
     return words or name
 
 
-def general_schema(negative: bool = True) -> LabelSchema:
-    """Registered as `@misc = "spacy-slmre.GeneralSchema.v1"`: the schema for everyday relations.
-
-    Args:
-        negative: With the label "no_relation"; without it, every pair asked about gets the relation that
-            fits best.
-    """
-    schema = LabelSchema.general()
-    if negative:
-        return schema
-    labels = tuple(label for label in schema.labels if label.name != schema.negative_label)
-    return LabelSchema(labels, None, schema.type_map)
+def general_schema() -> LabelSchema:
+    """Registered as `@misc = "spacy-slmre.GeneralSchema.v1"`: the schema for everyday relations."""
+    return LabelSchema.general()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from spacy_slmre.schema import (
     LabelSchema,
     RelationLabel,
     UnreadSchema,
-    general_schema,
     schema_file,
     wording_of,
 )
@@ -114,11 +113,6 @@ def test_types() -> None:
     assert own_names.allows_any("PER", "LOC") and not own_names.allows_any("LOC", "PER")
     anything = LabelSchema((RelationLabel("a", "a", types=(("*", "LOC"),)),), None)
     assert anything.allows_any("XY", "LOC") and not anything.allows_any("LOC", "XY")
-
-
-def test_general_schema_without_negative_label() -> None:
-    assert general_schema() == LabelSchema.general()
-    assert general_schema(negative=False).names == LabelSchema.general().positive_names
 
 
 def test_with_label_keeps_the_negative_label_last() -> None:

@@ -207,7 +207,8 @@ class RelationPipe(LearningPipe):
             if wording != label.wording:
                 raise ValueError(
                     f'{self.name}: the label "{label.name}" is worded "{wording}" in the schema, but the '
-                    f'model was tuned with "{label.wording}". Use its wording, or tune a model anew.'
+                    f'model was tuned with "{label.wording}". Use its wording, give the label another name, '
+                    "or take a model without that tuning (for a language model: model.adapter = null)."
                 )
 
     # -- annotation --------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 RECORD_FILE = "slmre_adapter.json"
+PACKAGED_ADAPTER = Path(__file__).parent.parent / "adapters" / "general"
+"""The adapter for everyday relations on the packaged base model; its README says how it was made."""
 LAYOUT = "causal-tree.v1"
 """Who sees whom in the packed prompt: ancestors, and causally within the own block."""
 

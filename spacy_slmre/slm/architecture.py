@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.slm.adapter import Adapter, AdapterRecord
+from spacy_slmre.slm.adapter import PACKAGED_ADAPTER, Adapter, AdapterRecord
 from spacy_slmre.slm.loading import PACKAGED_BASE, ModelError
 from spacy_slmre.slm.model import SmallLM
 from spacy_slmre.slm.prompts import PromptStyle, read_demonstrations
@@ -16,7 +16,7 @@ from spacy_slmre.slm.settings import SmallLMSettings
 def make_small_lm(
     base: str | None = None,
     revision: str | None = None,
-    adapter: str | None = None,
+    adapter: str | None = "auto",
     quantization: str | None = "nf4",
     keep_4bit: bool = False,
     dtype: str = "auto",
@@ -37,7 +37,8 @@ def make_small_lm(
     Args:
         base: "smollm2-135m-instruct" (the packaged model, the default), a folder, or a hub id.
         revision: Commit or tag on the hub.
-        adapter: Folder of an adapter.
+        adapter: Folder of an adapter; null for the base model alone; or "auto": on the packaged model the
+            adapter for everyday relations that comes with this package, on any other none.
         quantization: "nf4" for 4-bit weights, null for none.
         keep_4bit: Keep weights in 4 bits on a CPU, where they are otherwise brought back to `dtype`.
         dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware computes in it.
@@ -62,7 +63,11 @@ def make_small_lm(
     given: dict[str, Any] = {"label_list": label_list, "definitions": definitions}
     given = {name: value for name, value in given.items() if value is not None}
     try:
-        if adapter is not None:
+        if adapter == "auto":
+            found = (
+                Adapter.from_folder(PACKAGED_ADAPTER) if (base or PACKAGED_BASE) == PACKAGED_BASE else None
+            )
+        elif adapter is not None:
             found = Adapter.from_folder(adapter)
         if demonstrations is not None:
             given["demonstrations"] = read_demonstrations(Path(demonstrations))
@@ -109,5 +114,6 @@ def _check_record(record: AdapterRecord, given: Mapping[str, Any]) -> None:
         if getattr(record.style, name) != value:
             raise ModelError(
                 f"model.{name} contradicts the adapter, which was tuned with another value "
-                f"({getattr(record.style, name)!r}). Leave model.{name} out, or tune an adapter with it."
+                f"({getattr(record.style, name)!r}). Leave model.{name} out, tune an adapter with it, or set "
+                "model.adapter = null for the base model alone."
             )

