@@ -119,20 +119,21 @@ def _load(options: Options, **make: Any) -> SmallLM:
 
 
 def _read(options: Options, lm: SmallLM) -> tuple[list[RelationInstance], LabelSchema]:
-    """The first instances of the corpus, with contexts that fit."""
+    """The first instances that fit, and the labels of the adapter or else of the corpus."""
     install_extensions()
     instances: list[RelationInstance] = []
-    schema = None
+    schema = lm.schema
     assert options.corpus is not None
     for doc in read_docs(options.corpus, spacy.blank("en").vocab):
-        card = benchmark_of(doc)
-        if card is None or card.schema is None:
-            raise SystemExit(f"{options.corpus} comes from no benchmark with labels of its own.")
-        schema = card.schema
+        if lm.schema is None:
+            card = benchmark_of(doc)
+            if card is None or card.schema is None:
+                raise SystemExit(f"{options.corpus} comes from no benchmark with labels of its own.")
+            schema = card.schema
         instances += make_gold_instances(doc, schema)
         if len(instances) >= options.instances:
             break
-    if schema is None:
+    if schema is None or not instances:
         raise SystemExit(f"{options.corpus} has no documents.")
     fitting = lm.fit(instances[: options.instances], schema, MOST_CONTEXT_TOKENS)
     return [one for one in fitting if one is not None], schema
