@@ -93,7 +93,7 @@ def test_a_killed_run_ends_with_the_same_weights(tiny_base, settings, tmp_path: 
         result = tuning.tune(lm, sets, settings(max_steps=7, patience=5), LORA, folder, resume=resume)
         assert result.steps == 7
         times = [entry["seconds"] for entry in result.history]
-        assert times == sorted(times) and times[-1] <= result.seconds
+        assert times == sorted(times) and times[-1] <= result.seconds + 0.1  # rounded
         assert lm.adapter is not None
         return lm.adapter.weights
 
