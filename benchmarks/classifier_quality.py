@@ -26,9 +26,9 @@ CONFIG = Path(__file__).parent.parent / "configs" / "rel_classifier_cpu.cfg"
 SETTINGS: dict[str, dict[str, object]] = {
     "conll04_pairs": {
         "components.rel_classifier.negative_rate": 0.5,
+        "training.batcher.size": 64,
         "training.optimizer.learn_rate.initial_rate": 0.0002,
-        "components.rel_classifier.model.head_learn_rate": 5.0,
-        "training.max_epochs": 4,
+        "training.max_epochs": 10,
     },
     "semeval2010_task8": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 4},
     "kbp37": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 2},

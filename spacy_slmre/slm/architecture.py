@@ -21,7 +21,7 @@ def make_small_lm(
     keep_4bit: bool = False,
     dtype: str = "auto",
     device: str = "auto",
-    max_batch_tokens: int = 512,
+    max_batch_tokens: int = 1024,
     prefix_cache: bool = True,
     label_list: bool | None = None,
     definitions: bool | None = None,
@@ -43,7 +43,7 @@ def make_small_lm(
         keep_4bit: Keep weights in 4 bits on a CPU, where they are otherwise brought back to `dtype`.
         dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware computes in it.
         device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU where there is one.
-        max_batch_tokens: Tokens of one packed sequence; memory grows with its square.
+        max_batch_tokens: Tokens of one packed sequence.
         prefix_cache: Compute the instruction once and keep it.
         label_list: The instruction lists the labels (default: yes).
         definitions: The list gives their definitions (default: yes).

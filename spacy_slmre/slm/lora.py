@@ -84,6 +84,21 @@ def unfreeze_lora(network: nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
+def merge_lora(peft_model: PeftModel) -> bool:
+    """Add LoRA weights to those that they stand beside, which makes scoring faster; in float32 only.
+
+    Returns:
+        Whether it was done: weights in 4 or 16 bits would be rounded to something else.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    layers = [module.get_base_layer() for module in peft_model.modules() if isinstance(module, LoraLayer)]
+    exact = all(type(layer) is nn.Linear and layer.weight.dtype == torch.float32 for layer in layers)
+    if exact:
+        peft_model.merge_adapter()
+    return exact
+
+
 def set_dropout(network: nn.Module, share: float) -> None:
     """Set the dropout in front of all LoRA weights."""
     from peft.tuners.lora import LoraLayer

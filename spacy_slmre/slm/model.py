@@ -19,8 +19,10 @@ from spacy_slmre.instances import RelationInstance, contexts_of, shorten
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm import loading, storage
 from spacy_slmre.slm.adapter import Adapter
+from spacy_slmre.slm.attention import attention_inputs, use_grouped_attention
 from spacy_slmre.slm.label_trie import LabelTrie, TrieSearch
 from spacy_slmre.slm.loading import BaseIdentity, ModelError
+from spacy_slmre.slm.lora import merge_lora
 from spacy_slmre.slm.packing import ROUND_TO, Piece, TokenTree, plan
 from spacy_slmre.slm.prompts import PromptBuilder
 from spacy_slmre.slm.settings import SmallLMSettings
@@ -87,6 +89,7 @@ class SmallLM(Trainable):
         self._prepared: OrderedDict[str, _Prepared] = OrderedDict()
         if network is not None:
             self._network = network[0]
+            use_grouped_attention(self._network)
             self._prompts = PromptBuilder(network[1], settings.style)
 
     @property
@@ -134,8 +137,10 @@ class SmallLM(Trainable):
             device=device,
             keep_4bit=settings.keep_4bit,
         )
+        use_grouped_attention(network)
         if self.adapter is not None:
             self._peft = self.adapter.attach(network)
+            self._merged = merge_lora(self._peft)
         return network, tokenizer
 
     def locate(self) -> Path:
@@ -263,7 +268,7 @@ class SmallLM(Trainable):
             self._check_lengths(prepared, context_tokens, query_tokens, context_of)
             sequences = plan(
                 [len(tokens) for tokens in context_tokens],
-                [len(tokens) for tokens in query_tokens],
+                query_tokens,
                 context_of,
                 self.settings.max_batch_tokens,
             )
@@ -277,7 +282,7 @@ class SmallLM(Trainable):
         prepared: _Prepared,
         pieces: Sequence[Piece],
         context_tokens: Sequence[Sequence[int]],
-        query_tokens: Sequence[Sequence[int]],
+        query_tokens: Sequence[list[int]],
         result: TrieSearch,
     ) -> None:
         """Search the labels of the instances in one sequence, and put them into the result."""
@@ -292,19 +297,20 @@ class SmallLM(Trainable):
         ends: dict[tuple[int, int], int] = {}  # (row, fork) → block whose last token decides there
         for piece in pieces:
             context = tree.add(context_tokens[piece.context], prefix)
-            for query in piece.queries:
-                ends[len(rows), 0] = tree.add(query_tokens[query], context)
+            blocks = tree.add_paths([query_tokens[query] for query in piece.queries], context)
+            for query, block in zip(piece.queries, blocks, strict=True):
+                ends[len(rows), 0] = block
                 rows.append(query)
         index = np.array(rows)
         allowed = None if result.allowed is None else result.allowed[index]
         search = TrieSearch(prepared.trie, len(rows), result.k, allowed)
         requests = list(search.requests())
         while requests:
-            for fork, members in requests:
+            # In the order of rows, what belongs to one context stands together.
+            for row, fork in sorted((row, fork) for fork, members in requests for row in members):
                 node = prepared.trie.forks[fork]
                 if node.parent >= 0:
-                    for row in members:
-                        ends[row, fork] = tree.add(node.feed, ends[row, node.parent])
+                    ends[row, fork] = tree.add(node.feed, ends[row, node.parent])
             start = tree.computed
             hidden = self._forward(tree, cache, ROUND_TO)
             for fork, members in requests:
@@ -321,7 +327,7 @@ class SmallLM(Trainable):
         output = self.network.get_decoder()(
             input_ids=torch.from_numpy(packed.tokens)[None].to(device),
             position_ids=torch.from_numpy(packed.positions)[None].to(device),
-            attention_mask=torch.from_numpy(packed.mask)[None, None].to(device),
+            **attention_inputs(torch.from_numpy(packed.mask).to(device), packed.groups),
             past_key_values=cache,
             use_cache=True,
         )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from spacy_slmre.slm.attention import attention_inputs
 from spacy_slmre.slm.training_sequences import TrainingSequence
 
 Batch = dict[str, torch.Tensor]
@@ -22,7 +23,8 @@ def as_batch(sequence: TrainingSequence) -> Batch:
     batch = {
         "input_ids": torch.from_numpy(packed.tokens)[None],
         "position_ids": torch.from_numpy(packed.positions)[None],
-        "attention_mask": torch.from_numpy(packed.mask)[None, None],
+        "mask": torch.from_numpy(packed.mask),
+        "groups": torch.tensor(packed.groups),
         "places": torch.from_numpy(sequence.places),
         "targets": torch.from_numpy(sequence.targets),
         "weights": torch.from_numpy(sequence.weights),
@@ -43,7 +45,7 @@ def packed_loss(network: Any, batch: Batch) -> torch.Tensor:
     output = network(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
-        attention_mask=batch["attention_mask"],
+        **attention_inputs(batch["mask"], batch["groups"].tolist()),
         logits_to_keep=batch["places"],
         use_cache=False,
     )

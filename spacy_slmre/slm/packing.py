@@ -1,19 +1,23 @@
 """Prompt trees in one sequence: blocks of tokens that see their ancestors only.
 
-Packing puts many contexts behind one prefix and many queries behind one context. Positions restart behind
-the parent, and the attention mask lets a token see the blocks above its own, and its own up to itself: to
-the model every path from the root reads like a prompt of its own.
+Packing puts many contexts behind one prefix and many queries behind one context; what the queries of a
+context begin with in common, such as their head, stands there once. Positions restart behind the parent, and
+the attention mask lets a token see the blocks above its own, and its own up to itself: to the model every
+path from the root reads like a prompt of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
 ROUND_TO = 32
 """Lengths are padded to multiples of this: few shapes mean few kernels prepared and little memory held."""
+LEAST_GROUP = 64
+"""Fewer tokens are not worth an attention of their own."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,14 @@ class PackedInput:
         tokens: Token ids, (n_tokens,).
         positions: Position of each on its path, (n_tokens,).
         mask: Which tokens each may see, computed ones first: bool (n_tokens, n_computed + n_tokens).
+        groups: Where to cut the tokens so that those of a group see few others: the first of each group,
+            ascending.
     """
 
     tokens: np.ndarray
     positions: np.ndarray
     mask: np.ndarray
+    groups: list[int]
 
 
 class TokenTree:
@@ -65,6 +72,30 @@ class TokenTree:
             self._last.append(self._last[parent] if parent >= 0 else -1)
         return block
 
+    def add_paths(self, paths: Sequence[list[int]], parent: int) -> list[int]:
+        """Add several sequences of tokens behind a block, what they begin with in common only once.
+
+        Returns:
+            The block that each of them ends with.
+        """
+        ends = [parent] * len(paths)
+
+        def add(rows: Sequence[int], start: int, parent: int) -> None:
+            # `rows`, in order of their tokens, share the `start` tokens down to `parent`.
+            for _, same in groupby(rows, key=lambda row: paths[row][start : start + 1]):
+                members = list(same)
+                first, last = paths[members[0]], paths[members[-1]]
+                end = shared_length(first, last)
+                block = self.add(first[start:end], parent) if end > start else parent
+                for row in members:
+                    ends[row] = block
+                longer = [row for row in members if len(paths[row]) > end]
+                if longer:
+                    add(longer, end, block)
+
+        add(sorted(range(len(paths)), key=lambda row: paths[row]), 0, parent)
+        return ends
+
     def last_token(self, block: int) -> int:
         """Index in the whole sequence of the last token on the path to the end of a block."""
         return self._last[block]
@@ -100,7 +131,15 @@ class TokenTree:
             np.asarray(self._tokens[start:], dtype=np.int64),
             np.asarray(self._positions[start:], dtype=np.int64),
             mask,
+            self._groups(blocks[start:]),
         )
+
+    def _groups(self, blocks: np.ndarray) -> list[int]:
+        cuts = [0]
+        for cut in np.flatnonzero(blocks[1:] != blocks[:-1]) + 1:
+            if cut - cuts[-1] >= LEAST_GROUP:
+                cuts.append(int(cut))
+        return cuts
 
 
 @dataclass(frozen=True)
@@ -119,7 +158,11 @@ class Piece:
 
 
 def plan(
-    context_sizes: Sequence[int], query_sizes: Sequence[int], context_of: Sequence[int], budget: int
+    context_sizes: Sequence[int],
+    queries: Sequence[list[int]],
+    context_of: Sequence[int],
+    budget: int,
+    behind: Sequence[int] | None = None,
 ) -> list[list[Piece]]:
     """Distribute queries over sequences of at most `budget` tokens.
 
@@ -129,9 +172,10 @@ def plan(
 
     Args:
         context_sizes: Tokens of each context, (n_contexts,).
-        query_sizes: Tokens of each query, (n_queries,).
+        queries: Each query's tokens; what those of a piece begin with in common counts once.
         context_of: The context of each query, (n_queries,).
         budget: Tokens a sequence.
+        behind: Tokens that stand behind each query, (n_queries,); none by default.
 
     Returns:
         The pieces of every sequence; each query stands in exactly one.
@@ -140,16 +184,19 @@ def plan(
     for query, context in enumerate(context_of):
         queries_of.setdefault(context, []).append(query)
     pieces: list[Piece] = []
-    for context, queries in queries_of.items():
+    for context, members in queries_of.items():
         chosen: list[int] = []
         size = context_sizes[context]
         room_here = max(budget, size + budget // 2)
-        for query in queries:
-            if chosen and size + query_sizes[query] > room_here:
+        # In order of tokens, each shares most with the one before it.
+        for query in sorted(members, key=lambda query: queries[query]):
+            own = len(queries[query]) + (behind[query] if behind else 0)
+            shared = shared_length(queries[chosen[-1]], queries[query]) if chosen else 0
+            if chosen and size + own - shared > room_here:
                 pieces.append(Piece(context, tuple(chosen), size))
-                chosen, size = [], context_sizes[context]
+                chosen, size, shared = [], context_sizes[context], 0
             chosen.append(query)
-            size += query_sizes[query]
+            size += own - shared
         pieces.append(Piece(context, tuple(chosen), size))
     # First fit, longest first.
     sequences: list[list[Piece]] = []
@@ -163,3 +210,13 @@ def plan(
             sequences[place].append(piece)
             room[place] -= piece.size
     return sequences
+
+
+def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with in common."""
+    length = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        length += 1
+    return length

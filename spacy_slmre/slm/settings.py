@@ -23,7 +23,7 @@ class SmallLMSettings:
     keep_4bit: bool = False
     dtype: str = "auto"
     device: str = "auto"
-    max_batch_tokens: int = 512
+    max_batch_tokens: int = 1024
     prefix_cache: bool = True
     lora_rank: int = 16
     style: PromptStyle = field(default_factory=PromptStyle)

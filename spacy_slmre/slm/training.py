@@ -36,6 +36,7 @@ class Trainable:
     _lock: threading.RLock
     _prompts: PromptBuilder | None
     _peft: PeftModel | None = None
+    _merged = False
     _tuned_on: Mapping[str, LabelSchema] | None = None
     _shim: TorchShim | None = None
     _unkept = False
@@ -75,6 +76,9 @@ class Trainable:
             lora = lora or LoraSettings()
             if self._peft is None:
                 self._peft = add_lora(network, lora, seed)
+            if self._merged:
+                self._peft.unmerge_adapter()
+                self._merged = False
             unfreeze_lora(network)
             set_dropout(network, lora.dropout)
             self._tuned_on = {"": schema} if isinstance(schema, LabelSchema) else dict(schema)

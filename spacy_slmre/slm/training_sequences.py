@@ -128,9 +128,9 @@ class TrainingSequences(Sequence[TrainingSequence]):
         count = 0
         for piece in self._pieces[position]:
             context = tree.add(self._contexts[piece.context], prefix)
-            for query in piece.queries:
+            blocks = tree.add_paths([self._queries[query] for query in piece.queries], context)
+            for query, block in zip(piece.queries, blocks, strict=True):
                 rows.append(query)
-                block = tree.add(self._queries[query], context)
                 for feed, following, target in self._decisions(self._columns[query]):
                     block = tree.add(feed, block)
                     places.append(tree.last_token(block))
@@ -168,10 +168,7 @@ class TrainingSequences(Sequence[TrainingSequence]):
     ) -> list[list[Piece]]:
         position = {context: n for n, context in enumerate(contexts)}
         context_sizes = [len(tokens) for tokens in self._contexts]
-        query_sizes = [
-            len(tokens) + sum(len(feed) for feed, _, _ in self._decisions(column))
-            for tokens, column in zip(self._queries, self._columns, strict=True)
-        ]
+        answer_sizes = [sum(len(feed) for feed, _, _ in self._decisions(column)) for column in self._columns]
         members: list[list[int]] = [[] for _ in contexts]
         for row, instance in enumerate(instances):
             members[position[instance.context]].append(row)
@@ -184,9 +181,10 @@ class TrainingSequences(Sequence[TrainingSequence]):
                 return
             planned = plan(
                 context_sizes,
-                [query_sizes[row] for row in together],
+                [self._queries[row] for row in together],
                 [position[instances[row].context] for row in together],
                 room,
+                [answer_sizes[row] for row in together],
             )
             for pieces in planned:
                 renamed = [
@@ -198,7 +196,8 @@ class TrainingSequences(Sequence[TrainingSequence]):
 
         for context, rows in enumerate(members):
             together += rows
-            size += context_sizes[context] + sum(query_sizes[row] for row in rows)
+            size += context_sizes[context]
+            size += sum(len(self._queries[row]) + answer_sizes[row] for row in rows)
             if size >= _PLANNED_TOGETHER * room:
                 flush()
                 size = 0

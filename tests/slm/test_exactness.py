@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.schema import LabelSchema, RelationLabel
+from spacy_slmre.slm import packing
 
 WORDS = [
     "Ann",
@@ -105,14 +108,19 @@ def architecture(request: pytest.FixtureRequest) -> str:
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    instances=instance_lists(), schema=schemas(), budget=st.sampled_from([1, 90, 1024]), cache=st.booleans()
+    instances=instance_lists(),
+    schema=schemas(),
+    budget=st.sampled_from([1, 90, 1024]),
+    cache=st.booleans(),
+    least_group=st.sampled_from([1, 20, packing.LEAST_GROUP]),
 )
-def test_packed_equals_separate(make_lm, architecture, instances, schema, budget, cache) -> None:
+def test_packed_equals_separate(make_lm, architecture, instances, schema, budget, cache, least_group) -> None:
     lm = make_lm(architecture, max_batch_tokens=budget, prefix_cache=cache)
     expected = separate_log_probs(lm, instances[:2], schema)
     for training in (False, True):
         lm.network.train(training)
-        log_probs = lm.log_probs(instances, schema)
+        with patch.object(packing, "LEAST_GROUP", least_group):
+            log_probs = lm.log_probs(instances, schema)
         assert log_probs.shape == (len(instances), len(schema.labels))
         np.testing.assert_allclose(log_probs[:2], expected, atol=TOLERANCE)
         np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1.0, atol=1e-6)

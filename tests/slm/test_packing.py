@@ -35,19 +35,38 @@ def test_every_token_sees_its_path_and_nothing_else(data: st.DataObject) -> None
                     assert packed.tokens[token - start] == 7
 
 
+@given(st.lists(st.lists(st.integers(0, 2), max_size=6), max_size=12))
+def test_paths_share_what_they_begin_with(paths: list[list[int]]) -> None:
+    tree = TokenTree()
+    root = tree.add([5, 6])
+    ends = tree.add_paths(paths, root)
+    packed = tree.take_input()
+    for path, end in zip(paths, ends, strict=True):
+        seen = packed.mask[tree.last_token(end)]
+        assert packed.tokens[seen].tolist() == [5, 6, *path]
+        assert packed.positions[seen].tolist() == list(range(2 + len(path)))
+    # One token for every distinct beginning.
+    assert len(tree) == 2 + len({tuple(path[:end]) for path in paths for end in range(1, len(path) + 1)})
+
+
 @given(st.data())
 def test_plan_places_every_query_once_within_the_budget(data: st.DataObject) -> None:
     contexts = data.draw(st.lists(st.integers(0, 30), min_size=1, max_size=6))
     context_of = data.draw(st.lists(st.integers(0, len(contexts) - 1), max_size=40))
-    queries = [data.draw(st.integers(1, 12)) for _ in context_of]
+    queries = [data.draw(st.lists(st.integers(0, 1), min_size=1, max_size=12)) for _ in context_of]
+    behind = [data.draw(st.integers(0, 3)) for _ in context_of]
     budget = data.draw(st.integers(1, 80))
-    sequences = plan(contexts, queries, context_of, budget)
+    sequences = plan(contexts, queries, context_of, budget, behind)
     placed = [query for pieces in sequences for piece in pieces for query in piece.queries]
     assert sorted(placed) == list(range(len(queries)))
     for pieces in sequences:
         for piece in pieces:
-            assert piece.size == contexts[piece.context] + sum(queries[query] for query in piece.queries)
             assert all(context_of[query] == piece.context for query in piece.queries)
+            tree = TokenTree()
+            tree.add_paths(
+                [queries[query] for query in piece.queries], tree.add([1] * contexts[piece.context])
+            )
+            assert piece.size == len(tree) + sum(behind[query] for query in piece.queries)
         total = sum(piece.size for piece in pieces)
         if total > budget:
             (piece,) = pieces
@@ -56,7 +75,18 @@ def test_plan_places_every_query_once_within_the_budget(data: st.DataObject) -> 
 
 
 def test_context_with_many_queries_is_repeated() -> None:
-    sequences = plan([10], [5] * 7, [0] * 7, 25)
+    queries = [[n] * 5 for n in range(90)]
+    sequences = plan([10], queries[:7], [0] * 7, 25)
     assert sorted(len(piece.queries) for pieces in sequences for piece in pieces) == [1, 3, 3]
-    long = plan([500], [20] * 90, [0] * 90, 512)
+    long = plan([500], [query * 4 for query in queries], [0] * 90, 512)
     assert max(len(piece.queries) for pieces in long for piece in pieces) == 12
+
+
+def test_groups_are_cut_between_blocks() -> None:
+    tree = TokenTree()
+    root = tree.add([1] * 50)
+    for _ in range(6):
+        tree.add([2] * 30, root)
+    assert tree.take_input(round_to=32).groups == [0, 80, 170]
+    tree.add([3] * 5, root)
+    assert tree.take_input().groups == [0]

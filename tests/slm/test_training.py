@@ -10,11 +10,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peft.tuners.lora import LoraLayer
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm.architecture import make_small_lm
 from spacy_slmre.slm.lora import LoraSettings
+from spacy_slmre.slm.model import SmallLM
 from spacy_slmre.slm.objective import as_batch, packed_loss
 from spacy_slmre.slm.training_sequences import TrainingSequences
 
@@ -131,15 +133,20 @@ def test_update_gives_loss_and_gradients(make_lm) -> None:
     assert all(math.isfinite(value) for value in dropped)
 
 
+def is_merged(lm: SmallLM) -> bool:
+    (merged,) = {module.merged for module in lm.network.modules() if isinstance(module, LoraLayer)}
+    return merged
+
+
 def test_training_changes_the_adapter_only_and_scores_follow(make_lm) -> None:
     lm = make_lm()
     before = lm.log_probs(INSTANCES, SCHEMA)
     lm.begin_training(SCHEMA, LoraSettings(rank=4))
     np.testing.assert_allclose(lm.log_probs(INSTANCES, SCHEMA), before, atol=1e-6)
     frozen = {name: p.clone() for name, p in lm.network.named_parameters() if not p.requires_grad}
-    optimizer = torch.optim.AdamW(lm.trainable_parameters(), lr=0.02)
+    optimizer = torch.optim.AdamW(lm.trainable_parameters(), lr=0.01)
     losses = []
-    for _ in range(25):
+    for _ in range(30):
         losses.append(lm.update(INSTANCES, SCHEMA))
         optimizer.step()
         optimizer.zero_grad()
@@ -167,10 +174,12 @@ def test_kept_adapter_is_saved_and_trained_on(tiny_base: Path, tmp_path: Path) -
     lm.keep_adapter().to_folder(tmp_path / "adapter")
     again = make(str(tmp_path / "adapter"))
     assert again.schema == SCHEMA
-    np.testing.assert_allclose(again.log_probs(INSTANCES, SCHEMA), expected, atol=1e-5)
+    np.testing.assert_allclose(again.log_probs(INSTANCES, SCHEMA), expected, atol=1e-4)
+    assert is_merged(again)  # one product a layer while it scores
     again.begin_training(SCHEMA)
+    assert not is_merged(again)
     assert len(again.trainable_parameters()) == len(lm.trainable_parameters())
-    np.testing.assert_allclose(again.log_probs(INSTANCES, SCHEMA), expected, atol=1e-5)
+    np.testing.assert_allclose(again.log_probs(INSTANCES, SCHEMA), expected, atol=1e-4)
     again.update(INSTANCES, SCHEMA)
     assert all(parameter.grad.abs().sum() > 0 for parameter in again.trainable_parameters())
 
