@@ -71,7 +71,9 @@ def _plot(
             axes.set_xscale("log")
             axes.set_yscale("log")
             for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                low, high = axis.get_view_interval()
+                subs = (1, 2, 5) if high > 6 * low else (1, 1.5, 2, 3, 4, 5, 6, 7, 8)
+                axis.set_major_locator(LogLocator(subs=subs))
                 axis.set_major_formatter("{x:,g}")
                 axis.set_minor_locator(NullLocator())
         else:
