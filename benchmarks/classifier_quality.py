@@ -31,7 +31,7 @@ SETTINGS: dict[str, dict[str, object]] = {
         "training.max_epochs": 10,
     },
     "semeval2010_task8": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 4},
-    "kbp37": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 2},
+    "kbp37": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 1},
     "gids": {"training.optimizer.learn_rate.initial_rate": 0.00015, "training.max_epochs": 4},
 }
 
