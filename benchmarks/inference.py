@@ -60,6 +60,7 @@ def main() -> None:
         corpus=args.corpus,
         instances=min(args.instances, 4) if args.quick else args.instances,
         documents=min(args.documents, 40) if args.quick else args.documents,
+        encoder_documents=min(args.encoder_documents, 40) if args.quick else args.encoder_documents,
         glirel=args.glirel,
         pythons=dict(args.python),
     )
@@ -132,6 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--corpus", type=Path, help=".spacy file of a converted benchmark, for equality")
     parser.add_argument("--instances", type=int, default=2000, help="of the corpus")
     parser.add_argument("--documents", type=int, default=2000, help="of the made corpus, for growth")
+    parser.add_argument(
+        "--encoder-documents", type=int, default=100_000, help="the same, for the encoder's growth"
+    )
     parser.add_argument("--glirel", help="published GLiREL model; without, random weights of its size")
     parser.add_argument(
         "--python",

@@ -23,6 +23,7 @@ from spacy.language import Language
 from spacy_slmre.extraction.running import extract
 from spacy_slmre.extraction.sources import Source
 from spacy_slmre.extraction.writers import JsonlWriter
+from spacy_slmre.schema import general_schema
 
 FIRST = [
     "Ann",
@@ -59,20 +60,32 @@ LAST = [
     "North",
 ]
 
+ARCHITECTURES = {
+    "slm_relations": "spacy-slmre.SmallLM.v1",
+    "rel_classifier": "spacy-slmre.EncoderClassifier.v1",
+}
 
-def make_pipeline(base: str, dtype: str, device: str) -> Language:
-    """Sentences, names as entities, and relations with the general schema."""
+
+def make_pipeline(component: str, base: str, dtype: str, device: str) -> Language:
+    """Sentences, names as entities, and relations of the general schema.
+
+    Args:
+        component: "slm_relations", or "rel_classifier" with an untrained head.
+        base: Its model.
+        dtype: As in the configs.
+        device: As in the configs.
+    """
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
     patterns = [{"label": "PERSON", "pattern": f"{first} {last}"} for first in FIRST for last in LAST]
     nlp.add_pipe("entity_ruler").add_patterns([*patterns, {"label": "GPE", "pattern": "Rome"}])
-    model = {
-        "@architectures": "spacy-slmre.SmallLM.v1",
-        "base": base,
-        "dtype": dtype,
-        "device": device,
-    }
-    nlp.add_pipe("slm_relations", config={"model": model}).model.load()  # type: ignore[attr-defined]
+    model = {"@architectures": ARCHITECTURES[component], "base": base, "dtype": dtype, "device": device}
+    config: dict[str, Any] = {"model": model}
+    if component == "slm_relations":
+        nlp.add_pipe(component, config=config).model.load()  # type: ignore[attr-defined]
+    else:
+        pipe = nlp.add_pipe(component, config=config | {"schema": {"@misc": "spacy-slmre.GeneralSchema.v1"}})
+        pipe.model.start(general_schema().names, ("GPE", "PERSON"))  # type: ignore[attr-defined]
     return nlp
 
 
@@ -90,7 +103,7 @@ def resident() -> float:
 
 def read_through(task: dict[str, Any]) -> dict[str, Any]:
     """Extract, and read clock and memory every so many documents."""
-    nlp = make_pipeline(task["base"], task["dtype"], task["device"])
+    nlp = make_pipeline(task["component"], task["base"], task["dtype"], task["device"])
     loaded, started, readings = resident(), time.perf_counter(), []
     sources: Iterator[Source] = (Source(str(n), sentence(n)) for n in range(task["documents"]))
     with tempfile.TemporaryDirectory() as folder:

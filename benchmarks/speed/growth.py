@@ -20,12 +20,16 @@ READINGS = 20
 
 
 def growth(options: Options) -> dict[str, Any]:
-    """Documents of more and more sentences, then a corpus of many short ones."""
-    return {"document": _by_length(options), "corpus": _corpus(options)}
+    """Documents of more and more sentences, then corpora of many short ones."""
+    corpora = [
+        _corpus("slm_relations", options.base, options.documents, options),
+        _corpus("rel_classifier", options.encoder, options.encoder_documents, options),
+    ]
+    return {"document": _by_length(options), "corpora": corpora}
 
 
 def _by_length(options: Options) -> dict[str, Any]:
-    nlp = corpus.make_pipeline(options.base, options.dtype, options.device)
+    nlp = corpus.make_pipeline("slm_relations", options.base, options.dtype, options.device)
     lengths = SENTENCES[:2] if options.quick else SENTENCES
     console.print(f"growth: documents of {', '.join(map(str, lengths))} sentences")
     texts = {length: " ".join(map(corpus.sentence, range(length))) for length in lengths}
@@ -44,22 +48,28 @@ def _by_length(options: Options) -> dict[str, Any]:
     return {"size": "sentences of a document", "cost_of": "a document", "rows": rows, "exponent": grown}
 
 
-def _corpus(options: Options) -> dict[str, Any]:
-    every = max(1, options.documents // READINGS)
-    console.print(f"growth: a corpus of {options.documents:,} documents")
+def _corpus(component: str, base: str, documents: int, options: Options) -> dict[str, Any]:
+    console.print(f"growth: a corpus of {documents:,} documents by {component}")
     task = {
-        "base": options.base,
+        "component": component,
+        "base": base,
         "dtype": options.dtype,
         "device": options.device,
-        "documents": options.documents,
-        "every": every,
+        "documents": documents,
+        "every": max(1, documents // READINGS),
     }
     # Memory is that of a process that has done nothing else; a quick run spares its start.
     found = corpus.read_through(task) if options.quick else _apart(task)
     readings = found["readings"]
     grown = exponent([one["documents"] for one in readings], [one["seconds"] for one in readings])
     most = max(one["above_gb"] for one in readings)
-    return {"documents": options.documents, **found, "exponent": grown, "most_above_gb": most}
+    return {
+        "component": component,
+        "documents": documents,
+        **found,
+        "exponent": grown,
+        "most_above_gb": most,
+    }
 
 
 def _apart(task: dict[str, Any]) -> dict[str, Any]:

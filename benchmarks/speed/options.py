@@ -21,6 +21,7 @@ class Options:
     corpus: Path | None
     instances: int
     documents: int
+    encoder_documents: int
     glirel: str | None = None
     pythons: Mapping[str, str] = field(default_factory=dict)
 

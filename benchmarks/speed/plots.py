@@ -37,14 +37,15 @@ def plots(named: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, st
     yield _plot("speed_document", "Time by length of a document", "sentences", "ms a document", lines)
     lines, memory = [], []
     for name, found in growth.items():
-        readings = found["corpus"]["readings"]
-        documents = [one["documents"] for one in readings]
-        label = f"{name}: power of {found['corpus']['exponent']:.2f}"
-        lines.append((label, documents, [one["seconds"] for one in readings]))
-        memory.append((name, documents, [one["above_gb"] for one in readings]))
+        for corpus in found["corpora"]:
+            who = f"{name}, {corpus['component']}" if len(growth) > 1 else corpus["component"]
+            documents = [one["documents"] for one in corpus["readings"]]
+            label = f"{who}: power of {corpus['exponent']:.2f}"
+            lines.append((label, documents, [one["seconds"] for one in corpus["readings"]]))
+            memory.append((who, documents, [one["above_gb"] for one in corpus["readings"]]))
     yield _plot("speed_corpus", "Time by size of a corpus", "documents", "seconds", lines)
     caption = "Memory above the loaded model by size of a corpus"
-    yield _plot("speed_memory", caption, "documents", "GB above the loaded model", memory, logarithms=False)
+    yield _plot("speed_memory", caption, "documents", "GB above the loaded model", memory, logarithms="x")
 
 
 def _found(results: Mapping[str, Any], part: str) -> Mapping[str, Any] | None:
@@ -58,7 +59,7 @@ def _grown(name: str, size: Mapping[str, Any]) -> Line:
 
 
 def _plot(
-    file: str, caption: str, x: str, y: str, lines: Sequence[Line], *, logarithms: bool = True
+    file: str, caption: str, x: str, y: str, lines: Sequence[Line], *, logarithms: str = "xy"
 ) -> tuple[str, str, str]:
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -67,16 +68,16 @@ def _plot(
             axes.plot(
                 xs, ys, MARKERS[place % len(MARKERS)], ls="-", ms=4, color=series_color(place), label=label
             )
-        if logarithms:
-            axes.set_xscale("log")
-            axes.set_yscale("log")
-            for axis in (axes.xaxis, axes.yaxis):
-                low, high = axis.get_view_interval()
-                subs = (1, 2, 5) if high > 6 * low else (1, 1.5, 2, 3, 4, 5, 6, 7, 8)
-                axis.set_major_locator(LogLocator(subs=subs))
-                axis.set_major_formatter("{x:,g}")
-                axis.set_minor_locator(NullLocator())
-        else:
+        scales = {"x": (axes.set_xscale, axes.xaxis), "y": (axes.set_yscale, axes.yaxis)}
+        for set_scale, axis in (scales[name] for name in logarithms):
+            set_scale("log")
+            low, high = axis.get_view_interval()
+            wide, long = high > 6 * low, high > 1000 * low
+            subs = (1,) if long else (1, 2, 5) if wide else (1, 1.5, 2, 3, 4, 5, 6, 7, 8)
+            axis.set_major_locator(LogLocator(subs=subs))
+            axis.set_major_formatter("{x:,g}")
+            axis.set_minor_locator(NullLocator())
+        if "y" not in logarithms:
             axes.set_ylim(0, max(0.1, 1.2 * max(max(ys) for _, _, ys in lines)))
         axes.set_xlabel(x)
         axes.set_ylabel(y)

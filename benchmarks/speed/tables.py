@@ -128,18 +128,21 @@ def sizes_tables(found: Mapping[str, Any]) -> Iterator[Table]:
 
 def growth_tables(found: Mapping[str, Any]) -> Iterator[Table]:
     """Cost of longer documents and larger corpora."""
-    document, corpus = found["document"], found["corpus"]
+    document = found["document"]
     rows = [(str(row["size"]), str(row["pairs"]), _number(row["cost_ms"] / 1000)) for row in document["rows"]]
     yield Table(
         "By length of a document",
         ("sentences", "pairs", "seconds"),
         rows,
-        (
-            _growth(document),
-            f"A corpus of {corpus['documents']:,} documents of one sentence took "
-            f"{_number(corpus['readings'][-1]['seconds'])} s (exponent {corpus['exponent']:.2f}), and at "
-            f"most {corpus['most_above_gb']:.2f} GB above the {corpus['loaded_gb']:.2f} of the loaded model.",
-        ),
+        (_growth(document), *map(_extraction, found["corpora"])),
+    )
+
+
+def _extraction(corpus: Mapping[str, Any]) -> str:
+    return (
+        f"`{corpus['component']}`: a corpus of {corpus['documents']:,} documents of one sentence took "
+        f"{_number(corpus['readings'][-1]['seconds'])} s (exponent {corpus['exponent']:.2f}), and at most "
+        f"{corpus['most_above_gb']:.2f} GB above the {corpus['loaded_gb']:.2f} of the loaded model."
     )
 
 

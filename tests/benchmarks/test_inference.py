@@ -66,7 +66,8 @@ def test_every_part_is_measured(measured: tuple[Path, dict]) -> None:
     assert all(groups[name] > 0 for name in ("linear layers", "attention", "tokenisation", "head"))
 
     assert {len(parts["sizes"][by]["rows"]) for by in parts["sizes"]} == {2}
-    assert parts["growth"]["corpus"]["readings"][-1]["documents"] == 40
+    corpora = {one["component"]: one["readings"][-1] for one in parts["growth"]["corpora"]}
+    assert [corpora[name]["documents"] for name in ("slm_relations", "rel_classifier")] == [40, 40]
     exhaustive = parts["equality"]["rows"][0]
     assert exhaustive["equal"] == 1.0 and exhaustive["micro_f1"] == parts["equality"]["micro_f1"]
 
