@@ -7,7 +7,9 @@ the keys and values that any of its tokens may see. The results are those of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -49,18 +51,36 @@ class AttentionGroup:
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
-def attention_inputs(mask: torch.Tensor, starts: Sequence[int]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class AttentionGroups:
+    """All tokens of a pass by groups, in order, and the mask that these were made from.
+
+    Attributes:
+        mask: (1, 1, n_tokens, n_keys).
+        groups: The groups.
+    """
+
+    mask: torch.Tensor
+    groups: Sequence[AttentionGroup]
+
+    def are_of(self, mask: torch.Tensor | None) -> bool:
+        """Whether a layer was given that very mask, and not one that its model has changed."""
+        return mask is not None and mask.data_ptr() == self.mask.data_ptr() and mask.shape == self.mask.shape
+
+
+def attention_inputs(mask: torch.Tensor, starts: Iterable[int]) -> dict[str, Any]:
     """The arguments of a network's forward pass that say what each token may see.
 
     Args:
         mask: Bool (n_tokens, n_keys), on the network's device.
         starts: The first token of each group, ascending from 0.
     """
-    inputs: dict[str, Any] = {"attention_mask": mask[None, None]}
+    whole = mask[None, None]
+    inputs: dict[str, Any] = {"attention_mask": whole}
     if mask.device.type == "cpu":  # elsewhere many small products are slower than one large one
-        ends = [*starts[1:], len(mask)]
-        groups = [AttentionGroup(start, end, mask) for start, end in zip(starts, ends, strict=True)]
-        inputs["attention_groups"] = groups
+        edges = [*map(int, starts), len(mask)]
+        groups = [AttentionGroup(start, end, mask) for start, end in pairwise(edges)]
+        inputs["attention_groups"] = AttentionGroups(whole, groups)
     return inputs
 
 
@@ -70,10 +90,10 @@ def grouped_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    attention_groups: Sequence[AttentionGroup] | None = None,
+    attention_groups: AttentionGroups | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Scaled dot product attention by groups, or over the whole mask where none are given.
+    """Scaled dot product attention by groups, or over the whole mask where there are none of it.
 
     Args:
         module: The attention layer.
@@ -81,13 +101,14 @@ def grouped_attention(
         key: (1, n_key_heads, n_keys, head_size).
         value: As `key`.
         attention_mask: What each token may see: (1, 1, n_tokens, n_keys).
-        attention_groups: All tokens, in order.
+        attention_groups: What `attention_inputs` made; passed over by a layer that has a mask of its own.
         **kwargs: As transformers gives them.
 
     Returns:
         (1, n_tokens, n_heads, head_size), and no weights.
     """
-    if attention_groups is None:
+    own_bias = kwargs.get("position_bias") is not None
+    if attention_groups is None or own_bias or not attention_groups.are_of(attention_mask):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     outputs = [
         sdpa_attention_forward(
@@ -98,7 +119,7 @@ def grouped_attention(
             group.bias(query.dtype),
             **kwargs,
         )[0]
-        for group in attention_groups
+        for group in attention_groups.groups
     ]
     return torch.cat(outputs, dim=1), None
 

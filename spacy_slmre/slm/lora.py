@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,8 @@ def add_lora(network: PreTrainedModel, settings: LoraSettings, seed: int = 0) ->
         # peft asks transformers for an attribute under its former name.
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
-        return get_peft_model(network, config)
+        training = network.training
+        return get_peft_model(network, config).train(training)  # new layers begin in training mode
 
 
 def unfreeze_lora(network: nn.Module) -> None:
@@ -85,18 +87,28 @@ def unfreeze_lora(network: nn.Module) -> None:
 
 
 def merge_lora(peft_model: PeftModel) -> bool:
-    """Add LoRA weights to those that they stand beside, which makes scoring faster; in float32 only.
+    """Add LoRA weights to those that they stand beside, which makes scoring faster, where the sum is exact.
 
     Returns:
-        Whether it was done: weights in 4 or 16 bits would be rounded to something else.
+        Whether it was done: weights in 4 or 16 bits would be rounded to something else, weights that two
+        layers share (a head tied to the embeddings) would change both, and kinds of adapters other than plain
+        LoRA have rules of their own.
     """
-    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora import Linear
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = [module.get_base_layer() for module in peft_model.modules() if isinstance(module, LoraLayer)]
-    exact = all(type(layer) is nn.Linear and layer.weight.dtype == torch.float32 for layer in layers)
-    if exact:
+    holders = Counter(id(own) for module in peft_model.modules() for own in module.parameters(recurse=False))
+
+    def is_exact(layer: BaseTunerLayer) -> bool:
+        base = layer.get_base_layer()
+        plain = type(layer) is Linear and not layer.lora_variant and type(base) is nn.Linear
+        return plain and base.weight.dtype == torch.float32 and holders[id(base.weight)] == 1
+
+    layers = [module for module in peft_model.modules() if isinstance(module, BaseTunerLayer)]
+    merged = bool(layers) and all(map(is_exact, layers))
+    if merged:
         peft_model.merge_adapter()
-    return exact
+    return merged
 
 
 def set_dropout(network: nn.Module, share: float) -> None:
@@ -107,7 +119,8 @@ def set_dropout(network: nn.Module, share: float) -> None:
         if isinstance(module, LoraLayer):
             for name, dropout in module.lora_dropout.items():
                 if getattr(dropout, "p", 0.0) != share:
-                    module.lora_dropout[name] = nn.Dropout(share) if share else nn.Identity()
+                    new = nn.Dropout(share) if share else nn.Identity()
+                    module.lora_dropout[name] = new.train(module.training)
 
 
 def is_lora(name: str) -> bool:

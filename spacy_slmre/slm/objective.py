@@ -45,7 +45,7 @@ def packed_loss(network: Any, batch: Batch) -> torch.Tensor:
     output = network(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
-        **attention_inputs(batch["mask"], batch["groups"].tolist()),
+        **attention_inputs(batch["mask"], batch["groups"]),
         logits_to_keep=batch["places"],
         use_cache=False,
     )

@@ -79,6 +79,7 @@ class Trainable:
             if self._merged:
                 self._peft.unmerge_adapter()
                 self._merged = False
+                self.forget()  # peft does not count up the versions of what it changes
             unfreeze_lora(network)
             set_dropout(network, lora.dropout)
             self._tuned_on = {"": schema} if isinstance(schema, LabelSchema) else dict(schema)

@@ -10,7 +10,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from peft.tuners.lora import LoraLayer
+from peft import IA3Config, LoraConfig, PeftConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import PreTrainedTokenizerFast
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.schema import LabelSchema
@@ -20,6 +22,7 @@ from spacy_slmre.slm.model import SmallLM
 from spacy_slmre.slm.objective import as_batch, packed_loss
 from spacy_slmre.slm.training_sequences import TrainingSequences
 
+from ..conftest import random_network
 from .test_exactness import instance_lists, schemas
 
 SCHEMA = LabelSchema.from_labels(["place of birth", "place of death", "place", "member of", "employer"])
@@ -134,7 +137,7 @@ def test_update_gives_loss_and_gradients(make_lm) -> None:
 
 
 def is_merged(lm: SmallLM) -> bool:
-    (merged,) = {module.merged for module in lm.network.modules() if isinstance(module, LoraLayer)}
+    (merged,) = {module.merged for module in lm.network.modules() if isinstance(module, BaseTunerLayer)}
     return merged
 
 
@@ -182,6 +185,46 @@ def test_kept_adapter_is_saved_and_trained_on(tiny_base: Path, tmp_path: Path) -
     np.testing.assert_allclose(again.log_probs(INSTANCES, SCHEMA), expected, atol=1e-4)
     again.update(INSTANCES, SCHEMA)
     assert all(parameter.grad.abs().sum() > 0 for parameter in again.trainable_parameters())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
+@pytest.mark.parametrize("kind", ["tied head", "DoRA", "IA3"])
+def test_adapters_that_cannot_be_merged_exactly_are_not(
+    kind: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    network = random_network("llama", len(tokenizer))
+    network.config.tie_word_embeddings = kind == "tied head"
+    network.tie_weights()
+    network.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    config: PeftConfig = {
+        "tied head": LoraConfig(target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM"),
+        "DoRA": LoraConfig(target_modules=["q_proj"], use_dora=True, task_type="CAUSAL_LM"),
+        "IA3": IA3Config(target_modules=["k_proj"], feedforward_modules=[], task_type="CAUSAL_LM"),
+    }[kind]
+    adapted = get_peft_model(network, config)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapted.save_pretrained(tmp_path / "adapter")
+    lm = make_small_lm(
+        base=str(tmp_path / "base"),
+        adapter=str(tmp_path / "adapter"),
+        quantization=None,
+        dtype="float32",
+        device="cpu",
+    ).load()
+    assert not is_merged(lm)
+    plain = SmallLM(lm.settings, network=(adapted.get_base_model().eval(), tokenizer))
+    np.testing.assert_allclose(lm.log_probs(INSTANCES, SCHEMA), plain.log_probs(INSTANCES, SCHEMA), atol=1e-5)
+
+
+def test_dropout_waits_for_training(make_lm) -> None:
+    lm = make_lm()
+    lm.begin_training(SCHEMA, LoraSettings(rank=4, dropout=0.5))
+    for parameter in lm.trainable_parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    np.testing.assert_array_equal(lm.log_probs(INSTANCES, SCHEMA), lm.log_probs(INSTANCES, SCHEMA))
 
 
 def test_adapter_of_several_schemas_keeps_them_all(tiny_base: Path) -> None:
