@@ -266,11 +266,14 @@ class SmallLM(Trainable):
             first = prepared.trie.forks[0].feed
             query_tokens = [[*tokens, *first] for tokens in prompts.queries(instances)]
             self._check_lengths(prepared, context_tokens, query_tokens, context_of)
+            # All labels: every fork of the trie will be computed behind every query.
+            later = sum(len(fork.feed) for fork in prepared.trie.forks[1:]) if k is None else 0
             sequences = plan(
                 [len(tokens) for tokens in context_tokens],
                 query_tokens,
                 context_of,
                 self.settings.max_batch_tokens,
+                [later] * len(instances),
             )
             with _evaluating(network):
                 for pieces in sequences:

@@ -174,3 +174,18 @@ def test_schemas_do_not_share_a_prefix(make_lm) -> None:
         np.testing.assert_allclose(
             lm.log_probs([instance], schema), separate_log_probs(lm, [instance], schema), atol=TOLERANCE
         )
+
+
+def test_a_sequence_keeps_to_its_budget_when_all_labels_are_scored(make_lm) -> None:
+    lm = make_lm(max_batch_tokens=300)
+    schema = LabelSchema.from_labels([f"relation {n} of {n % 7}" for n in range(99)])
+    text = " ".join(f"Ann{n}" for n in range(6))
+    mentions = tuple(Mention(5 * n, 5 * n + 4, "PER") for n in range(6))
+    context = Context(text, mentions)
+    instances = [RelationInstance(context, h, t) for h in range(6) for t in range(6) if h != t]
+    lengths = []
+    with patch.object(lm, "_forward", wraps=lm._forward) as forward:
+        lm.log_probs(instances, schema)
+        for call in forward.call_args_list:
+            lengths.append(len(call.args[0]) - len(lm.prompts.prefix(schema)))
+    assert len(lengths) > 4 and 200 < max(lengths) <= 300 + 4 * packing.ROUND_TO
