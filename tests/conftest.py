@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForCausalLM,
     BertConfig,
     BertModel,
+    DogeConfig,
     LlamaConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -47,7 +48,7 @@ CORPUS = [
     "You label the relation that a text states between two of its entities, from the head to the tail.",
     "Answer with one of these: Head: [1] Tail: [2] (PER) (LOC) (ORG) Text: 0 1 2 3 4 5 6 7 8 9",
 ]
-ARCHITECTURES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "smollm3": SmolLM3Config}
+ARCHITECTURES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "smollm3": SmolLM3Config, "doge": DogeConfig}
 
 
 @pytest.fixture(scope="session")
