@@ -52,8 +52,8 @@ class PromptStyle:
         demonstrations: Labelled instances shown before the question, as `RelationInstance.to_dict` gives
             them; two of them make the study's 2-shot style. One that has a "schema" (the `answers_key` of a
             label set) is shown with that label set only, so that one style serves a mixture of them.
-        templates: Jinja text of "system" (gets `labels`, `definitions`), "context" (`text`) and "query"
-            (`head` and `tail`, each with `number`, `text`, `type`).
+        templates: Jinja text of "system" (gets `labels`, `definitions`), "context" (`text`, and `typed_text`
+            with the types of mentions) and "query" (`head` and `tail`, each with `number`, `text`, `type`).
     """
 
     label_list: bool = True
@@ -124,7 +124,9 @@ class PromptTexts:
 
     def context(self, context: Context) -> str:
         """The text, with every mention numbered."""
-        return self._templates["context"].render(text=number_mentions(context))
+        return self._templates["context"].render(
+            text=number_mentions(context), typed_text=number_mentions(context, types=True)
+        )
 
     def query(self, instance: RelationInstance) -> str:
         """The pair."""
@@ -296,13 +298,19 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[s
         return render([{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest])
 
 
-def number_mentions(context: Context) -> str:
-    """The text with each mention in brackets behind its number: "[1 Ann] met [2 Bo]"."""
+def number_mentions(context: Context, *, types: bool = False) -> str:
+    """The text with each mention in brackets behind its number: "[1 Ann] met [2 Bo]".
+
+    Args:
+        context: The text and its mentions.
+        types: Their types stand there, too: "[1 Ann (PERSON)] met [2 Bo (PERSON)]".
+    """
     inserts: list[tuple[int, int, int, str]] = []
     for number, mention in enumerate(context.mentions, 1):
         # At one place, brackets close before others open; the longer mention opens first, closes last.
         inserts.append((mention.start, 1, -mention.end, f"[{number} "))
-        inserts.append((mention.end, 0, -mention.start, "]"))
+        kind = f" ({mention.type})" if types and mention.type else ""
+        inserts.append((mention.end, 0, -mention.start, f"{kind}]"))
     pieces, position = [], 0
     for place, _, _, insert in sorted(inserts):
         pieces += [context.text[position:place], insert]

@@ -122,6 +122,7 @@ def test_numbering_marks_nested_and_crossing_mentions(data: st.DataObject) -> No
 def test_nested_mentions_read_well() -> None:
     context = Context("University of Warsaw here", (Mention(0, 20, "ORG"), Mention(14, 20, "LOC")))
     assert number_mentions(context) == "[1 University of [2 Warsaw]] here"
+    assert number_mentions(context, types=True) == "[1 University of [2 Warsaw (LOC)] (ORG)] here"
 
 
 def test_own_templates_and_demonstrations_from_files(tmp_path: Path, tiny_base: Path) -> None:
