@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from rich.table import Table
 
 from spacy_slmre.corpora.documents import benchmark_of
 from spacy_slmre.corpora.shards import read_docs
+from spacy_slmre.environment import peak_memory, reset_peak_memory
 from spacy_slmre.instances import RelationInstance, make_gold_instances
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.schema import LabelSchema
@@ -105,14 +105,13 @@ def measure_memory(corpus: Path, max_tokens: int, checkpointing: bool) -> dict[s
     sequences = TrainingSequences(lm.prompts, instances, schema, room=room, seed=0)
     sequence = max((sequences[n] for n in range(min(20, len(sequences)))), key=lambda s: len(s.packed.tokens))
     optimizer = torch.optim.AdamW(lm.trainable_parameters(), lr=1e-4)
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    before = int(status.split("VmRSS:")[1].split()[0]) / 1e6
+    reset_peak_memory()
+    before = peak_memory()
     for _ in range(2):
         (packed_loss(lm.network, as_batch(sequence)) / sequence.count).backward()
         optimizer.step()
         optimizer.zero_grad()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    return {"tokens": len(sequence.packed.tokens), "before_gb": before, "peak_gb": peak}
+    return {"tokens": len(sequence.packed.tokens), "before_gb": before, "peak_gb": peak_memory()}
 
 
 def main() -> None:
