@@ -23,7 +23,6 @@ from spacy.language import Language
 from spacy_slmre.extraction.running import extract
 from spacy_slmre.extraction.sources import Source
 from spacy_slmre.extraction.writers import JsonlWriter
-from spacy_slmre.schema import general_schema
 
 FIRST = [
     "Ann",
@@ -85,7 +84,7 @@ def make_pipeline(component: str, base: str, dtype: str, device: str) -> Languag
         nlp.add_pipe(component, config=config).model.load()  # type: ignore[attr-defined]
     else:
         pipe = nlp.add_pipe(component, config=config | {"schema": {"@misc": "spacy-slmre.GeneralSchema.v1"}})
-        pipe.model.start(general_schema().names, ("GPE", "PERSON"))  # type: ignore[attr-defined]
+        pipe.model.start(pipe.schema.names, ("GPE", "PERSON"))  # type: ignore[attr-defined]
     return nlp
 
 

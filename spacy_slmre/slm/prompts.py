@@ -19,7 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PARTS = ("system", "context", "query")
+# What a context's template may read, and whether types of mentions stand in it.
+_NUMBERED = {"text": False, "typed_text": True}
 # Stands for the user's turn while the chat template is rendered around it.
 _GAP = "\u2402GAP\u2403"
 # A chat template that states today's date would make another prompt, and other answers, every day.
@@ -114,8 +116,10 @@ class PromptTexts:
         environment = ImmutableSandboxedEnvironment(autoescape=False)
         try:
             self._templates = {part: environment.from_string(style.templates[part]) for part in PARTS}
+            read = meta.find_undeclared_variables(environment.parse(style.templates["context"]))
         except TemplateError as error:
             raise ValueError(f"A prompt template has an error: {error}") from error
+        self._numbered = {name: types for name, types in _NUMBERED.items() if name in read}
 
     def system(self, schema: LabelSchema) -> str:
         """The instruction, with the labels where the style lists them."""
@@ -124,9 +128,8 @@ class PromptTexts:
 
     def context(self, context: Context) -> str:
         """The text, with every mention numbered."""
-        return self._templates["context"].render(
-            text=number_mentions(context), typed_text=number_mentions(context, types=True)
-        )
+        texts = {name: number_mentions(context, types=types) for name, types in self._numbered.items()}
+        return self._templates["context"].render(texts)
 
     def query(self, instance: RelationInstance) -> str:
         """The pair."""

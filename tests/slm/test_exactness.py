@@ -183,9 +183,8 @@ def test_a_sequence_keeps_to_its_budget_when_all_labels_are_scored(make_lm) -> N
     mentions = tuple(Mention(5 * n, 5 * n + 4, "PER") for n in range(6))
     context = Context(text, mentions)
     instances = [RelationInstance(context, h, t) for h in range(6) for t in range(6) if h != t]
-    lengths = []
     with patch.object(lm, "_forward", wraps=lm._forward) as forward:
         lm.log_probs(instances, schema)
-        for call in forward.call_args_list:
-            lengths.append(len(call.args[0]) - len(lm.prompts.prefix(schema)))
+    prefix = len(lm.prompts.prefix(schema))
+    lengths = [len(call.args[0]) - prefix for call in forward.call_args_list]
     assert len(lengths) > 4 and 200 < max(lengths) <= 300 + 4 * packing.ROUND_TO
