@@ -2,17 +2,18 @@
 
 A mask over a whole sequence costs its length squared, and hides almost all of it: a context and its queries
 see the prefix and themselves. On processors, where attention computes what is hidden too, each group is given
-the keys and values that any of its tokens may see. The results are those of the whole mask.
+the keys and values that any of its tokens may see, and heads that share keys are computed together, without
+copies of these. The results are those of the whole mask.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -25,47 +26,96 @@ class AttentionGroup:
     """Tokens that attend together.
 
     Args:
-        start: The first of them among the tokens of a pass.
-        end: Behind the last.
-        mask: What each of the pass's tokens may see: bool (n_tokens, n_keys).
+        mask: What each of them may see of the keys that any of them may: bool (n_rows, n_seen).
+        parts: Which parts of the pass's keys these are.
     """
 
-    def __init__(self, start: int, end: int, mask: torch.Tensor) -> None:
-        seen = mask[start:end].any(dim=0)
-        edges = torch.diff(seen.int(), prepend=seen.new_zeros(1).int(), append=seen.new_zeros(1).int())
-        self.rows = slice(start, end)
-        self._spans = [slice(*span) for span in edges.nonzero().reshape(-1, 2).tolist()]
-        self._hidden = ~mask[start:end, seen]
+    def __init__(self, mask: torch.Tensor, parts: Sequence[int]) -> None:
+        self._hidden = ~mask
+        self._parts = parts
         self._bias: torch.Tensor | None = None
 
-    def bias(self, dtype: torch.dtype) -> torch.Tensor:
-        """What is added to the scores: 0 or -inf, (1, 1, n_rows, n_seen)."""
-        if self._bias is None or self._bias.dtype != dtype:  # all layers of a pass use one
-            zeros = torch.zeros(self._hidden.shape, dtype=dtype)
-            self._bias = zeros.masked_fill_(self._hidden, -torch.inf)[None, None]
+    def attend(
+        self,
+        query: torch.Tensor,
+        keys: Sequence[torch.Tensor],
+        values: Sequence[torch.Tensor],
+        scaling: float | None,
+    ) -> torch.Tensor:
+        """What these tokens attend to.
+
+        Args:
+            query: Theirs, (1, n_heads, n_rows, head_size).
+            keys: Those of the pass by parts, each (1, n_key_heads, n_keys, head_size).
+            values: As `keys`.
+            scaling: Of the scores; None for one over the square root of the head's size.
+
+        Returns:
+            (1, n_rows, n_heads, head_size).
+        """
+        key, value = (torch.cat([one[part] for part in self._parts], dim=2) for one in (keys, values))
+        _, n_heads, n_rows, size = query.shape
+        n_sharing = n_heads // key.shape[1]
+        # The heads that share keys stand below each other: (1, n_key_heads, n_sharing * n_rows, head_size).
+        stacked = query.reshape(1, -1, n_sharing * n_rows, size)
+        bias = self._stacked_bias(query.dtype, n_sharing)
+        if query.dtype == torch.float32:
+            mixed = F.scaled_dot_product_attention(stacked, key, value, attn_mask=bias, scale=scaling)
+        else:
+            # Torch's kernel for processors takes up to three times as long in half precision as its products.
+            scale = size**-0.5 if scaling is None else scaling
+            scores = torch.baddbmm(bias, stacked[0], key[0].transpose(1, 2), alpha=scale)
+            mixed = torch.bmm(scores.softmax(dim=-1), value[0])
+        return mixed.reshape(1, n_heads, n_rows, -1).transpose(1, 2)
+
+    def _stacked_bias(self, dtype: torch.dtype, times: int) -> torch.Tensor:
+        """What is added to the scores: 0 or -inf, (times * n_rows, n_seen)."""
+        shape = (times * len(self._hidden), self._hidden.shape[1])
+        if self._bias is None or self._bias.dtype != dtype or self._bias.shape != shape:
+            zeros = torch.zeros(shape, dtype=dtype)  # all layers of a pass use one
+            self._bias = zeros.masked_fill_(self._hidden.repeat(times, 1), -torch.inf)
         return self._bias
 
-    def seen(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The keys or values that some of these tokens may see: (1, n_heads, n_seen, head_size)."""
-        parts = [tensor[:, :, span] for span in self._spans]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
-
-@dataclass(frozen=True)
 class AttentionGroups:
-    """All tokens of a pass by groups, in order, and the mask that these were made from.
+    """All tokens of a pass by groups, in order.
 
-    Attributes:
-        mask: (1, 1, n_tokens, n_keys).
-        groups: The groups.
+    Args:
+        mask: What each of the pass's tokens may see: bool (n_tokens, n_keys).
+        starts: The first token of each group, ascending from 0.
     """
 
-    mask: torch.Tensor
-    groups: Sequence[AttentionGroup]
+    def __init__(self, mask: torch.Tensor, starts: Iterable[int]) -> None:
+        rows = [*map(int, starts), len(mask)]
+        self._row_sizes = [end - start for start, end in pairwise(rows)]
+        seen = torch.stack([mask[start:end].any(dim=0) for start, end in pairwise(rows)])
+        # Keys are cut wherever a group begins or ceases to see them, once for all groups: slices of its own
+        # for each would cost a gradient of full length for each.
+        cuts = [0, *((seen[:, 1:] != seen[:, :-1]).any(dim=0).nonzero().flatten() + 1).tolist(), mask.shape[1]]
+        self._key_sizes = [end - start for start, end in pairwise(cuts)]
+        parts = [[part for part, cut in enumerate(cuts[:-1]) if own[cut]] for own in seen]
+        self._groups = [
+            AttentionGroup(mask[start:end, own], parts[number])
+            for number, ((start, end), own) in enumerate(zip(pairwise(rows), seen, strict=True))
+        ]
+        self._made_from = mask
 
     def are_of(self, mask: torch.Tensor | None) -> bool:
-        """Whether a layer was given that very mask, and not one that its model has changed."""
-        return mask is not None and mask.data_ptr() == self.mask.data_ptr() and mask.shape == self.mask.shape
+        """Whether a layer was given the mask that these were made from, and not one that its model changed."""
+        own = self._made_from
+        return mask is not None and mask.data_ptr() == own.data_ptr() and mask.shape == (1, 1, *own.shape)
+
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
+    ) -> torch.Tensor:
+        """What all tokens attend to; arguments as `grouped_attention` has them."""
+        queries = query.split(self._row_sizes, dim=2)
+        keys, values = (one.split(self._key_sizes, dim=2) for one in (key, value))
+        outputs = [
+            group.attend(own, keys, values, scaling)
+            for group, own in zip(self._groups, queries, strict=True)
+        ]
+        return torch.cat(outputs, dim=1)
 
 
 def attention_inputs(mask: torch.Tensor, starts: Iterable[int]) -> dict[str, Any]:
@@ -75,12 +125,9 @@ def attention_inputs(mask: torch.Tensor, starts: Iterable[int]) -> dict[str, Any
         mask: Bool (n_tokens, n_keys), on the network's device.
         starts: The first token of each group, ascending from 0.
     """
-    whole = mask[None, None]
-    inputs: dict[str, Any] = {"attention_mask": whole}
+    inputs: dict[str, Any] = {"attention_mask": mask[None, None]}
     if mask.device.type == "cpu":  # elsewhere many small products are slower than one large one
-        edges = [*map(int, starts), len(mask)]
-        groups = [AttentionGroup(start, end, mask) for start, end in pairwise(edges)]
-        inputs["attention_groups"] = AttentionGroups(whole, groups)
+        inputs["attention_groups"] = AttentionGroups(mask, starts)
     return inputs
 
 
@@ -107,21 +154,10 @@ def grouped_attention(
     Returns:
         (1, n_tokens, n_heads, head_size), and no weights.
     """
-    own_bias = kwargs.get("position_bias") is not None
-    if attention_groups is None or own_bias or not attention_groups.are_of(attention_mask):
+    own_rules = kwargs.get("position_bias") is not None or kwargs.get("dropout")
+    if attention_groups is None or own_rules or not attention_groups.are_of(attention_mask):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    outputs = [
-        sdpa_attention_forward(
-            module,
-            query[:, :, group.rows],
-            group.seen(key),
-            group.seen(value),
-            group.bias(query.dtype),
-            **kwargs,
-        )[0]
-        for group in attention_groups.groups
-    ]
-    return torch.cat(outputs, dim=1), None
+    return attention_groups.attend(query, key, value, kwargs.get("scaling")), None
 
 
 def use_grouped_attention(network: PreTrainedModel) -> None:
