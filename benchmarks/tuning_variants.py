@@ -1,12 +1,14 @@
 """What each choice of prompt, loss and place of LoRA gives: the packaged SmolLM2-135M tuned once with each.
 
     python benchmarks/tuning_variants.py CORPORA OUTPUT [--benchmarks conll04_pairs] [--pairs 5000]
-        [--only NAME …] [--training.max_tokens N] …
+        [--only NAME …] [--seeds 42 …] [--training.max_tokens N] …
 
-CORPORA is what `slmre convert-all` made. All variants are tuned on the same pairs with the same seed, and
+CORPORA is what `slmre convert-all` made. All variants are tuned on the same pairs with the same seeds, and
 scored on the same dev pairs; test splits are not read. Any setting of the tuning config may be given, and
 holds for all of them. Interrupted, the same command goes on; what is done in OUTPUT is not done again. Prints
-what is done so far as a table. A variant with shorter prompts makes fewer steps: compare by tokens, too.
+what is done so far as a table: means over the benchmarks and the seeds, and the differences to the default
+with the same seeds, with a 95 % interval (Student's t over the seeds). A variant with shorter prompts makes
+fewer steps: compare by tokens, too.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import ttest_1samp
 from spacy.cli._util import parse_config_overrides
 
 from spacy_slmre.cli.output import say
@@ -30,21 +34,23 @@ from spacy_slmre.tuning.folders import part_of
 from spacy_slmre.tuning.run import run_tuning
 
 CONFIG = Path(__file__).parent.parent / "configs" / "tune" / "pooled.cfg"
+TYPED = {"context": "Text: {{ typed_text }}"}
+NUMBERED = (
+    "[{{ head.number }}] {{ head.text }}{% if head.type %} ({{ head.type }}){% endif %} to "
+    "[{{ tail.number }}] {{ tail.text }}{% if tail.type %} ({{ tail.type }}){% endif %}:"
+)
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
-    "numbers-only": {
-        "context": "Text: {{ typed_text }}",
-        "query": "[{{ head.number }}] to [{{ tail.number }}]:",
-    },
-    "no-types": {"query": "[{{ head.number }}] {{ head.text }} to [{{ tail.number }}] {{ tail.text }}:"},
-    "no-markers": {
-        "query": "{{ head.text }}{% if head.type %} ({{ head.type }}){% endif %} to "
-        "{{ tail.text }}{% if tail.type %} ({{ tail.type }}){% endif %}:"
-    },
+    "numbered-names": {"query": NUMBERED},
+    "names-only": TYPED | {"query": "{{ head.text }} to {{ tail.text }}:"},
+    "numbers-only": TYPED | {"query": "[{{ head.number }}] to [{{ tail.number }}]:"},
+    "no-types": {"query": "{{ head.text }} to {{ tail.text }}:"},
+    "two-way": {"model.two_way": True},
     "definitions": {"model.definitions": True},
     "no-label-list": {"model.label_list": False},
     "upper-half": {"lora.top_layers": 15},
     "upper-third": {"lora.top_layers": 10},
+    "bfloat16-base": {"model.quantization": None},
     "plain-loss": {"training.objective": "lm"},
 }
 """Settings of each, beside those that all have, and templates where they are others than the default."""
@@ -69,6 +75,7 @@ def main() -> None:
         metavar="NAME",
         help=f"variants: {', '.join(VARIANTS)}",
     )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42], metavar="N", help="default: 42")
     arguments, rest = parser.parse_known_args()
     install_extensions()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -88,15 +95,34 @@ def main() -> None:
         "training.evaluate_every": 0,
         **parse_config_overrides(rest),
     }
-    for name in arguments.only:
-        output = arguments.output / name
-        if not output.exists():
-            settings = resolve_config(read_config(CONFIG, given | _settings(name, arguments.output)), name)
-            run_tuning(settings, output, resume=part_of(output).exists(), say=say)
-    table = Table("variant", "dev F1", "precision", "recall", "steps", "tokens an epoch", "minutes")
-    for name in VARIANTS:
-        if (file := arguments.output / name / "metrics.json").exists():
-            table.add_row(name, *_row(json.loads(file.read_text(encoding="utf-8"))))
+    for seed in arguments.seeds:
+        for name in arguments.only:
+            output = arguments.output / f"seed-{seed}" / name
+            if not output.exists():
+                own = _settings(name, arguments.output) | {"training.seed": seed}
+                settings = resolve_config(read_config(CONFIG, given | own), name)
+                run_tuning(settings, output, resume=part_of(output).exists(), say=say)
+    found = {
+        name: {
+            int(file.parts[-3].removeprefix("seed-")): json.loads(file.read_text(encoding="utf-8"))
+            for file in arguments.output.glob(f"seed-*/{name}/metrics.json")
+        }
+        for name in VARIANTS
+    }
+    table = Table(
+        "variant",
+        "dev F1",
+        "to default",
+        "precision",
+        "recall",
+        "seeds",
+        "steps",
+        "tokens an epoch",
+        "minutes",
+    )
+    for name, runs in found.items():
+        if runs:
+            table.add_row(name, *_row(runs, found["default"]))
     print(json.dumps({"settings": given, "manifest": manifest.name}))
     Console().print(table)
 
@@ -113,15 +139,25 @@ def _settings(name: str, output: Path) -> dict[str, Any]:
     return settings
 
 
-def _row(metrics: Mapping[str, Any]) -> list[str]:
-    sets = metrics["scores"]["sets"].values()
-    means = (sum(one[key] for one in sets) / len(sets) for key in ("p", "r"))
+def _row(runs: Mapping[int, Any], default: Mapping[int, Any]) -> list[str]:
+    sets = [one for run in runs.values() for one in run["scores"]["sets"].values()]
+    same = [
+        runs[seed]["scores"]["micro_f1"] - run["scores"]["micro_f1"]
+        for seed, run in default.items()
+        if seed in runs
+    ]
+    difference = f"{mean(same):+.3f}" if same and runs is not default else ""
+    if difference and len(same) > 1:
+        interval = ttest_1samp(same, 0).confidence_interval()
+        difference += f" ({interval.low:+.3f} to {interval.high:+.3f})"
     return [
-        f"{metrics['scores']['micro_f1']:.3f}",
-        *(f"{mean:.3f}" for mean in means),
-        f"{metrics['steps']:,}",
-        f"{metrics['tokens_per_epoch']:,}",
-        f"{metrics['seconds'] / 60:.0f}",
+        f"{mean(run['scores']['micro_f1'] for run in runs.values()):.3f}",
+        difference,
+        *(f"{mean(one[key] for one in sets):.3f}" for key in ("p", "r")),
+        f"{len(runs)}",
+        f"{mean(run['steps'] for run in runs.values()):,.0f}",
+        f"{mean(run['tokens_per_epoch'] for run in runs.values()):,.0f}",
+        f"{mean(run['seconds'] for run in runs.values()) / 60:.0f}",
     ]
 
 

@@ -26,8 +26,9 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 RECORD_FILE = "slmre_adapter.json"
 PACKAGED_ADAPTER = Path(__file__).parent.parent / "adapters" / "general"
 """The adapter for everyday relations on the packaged base model; its README says how it was made."""
-LAYOUT = "causal-tree.v1"
-"""Who sees whom in the packed prompt: ancestors, and causally within the own block."""
+LAYOUTS = {False: "causal-tree.v1", True: "two-way-tree.v1"}
+"""Who sees whom in the packed prompt, by `PromptStyle.two_way`: ancestors, and within the own block what
+stands before, or, in a context that is read two ways, all of it."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,12 @@ class AdapterRecord:
         base: The base model.
         style: How prompts were put.
         schema: The labels and their wordings; None where it was tuned on several label sets.
-        layout: The attention layout.
         schemas: The label sets by benchmark, where it was tuned on several.
     """
 
     base: BaseIdentity
     style: PromptStyle
     schema: LabelSchema | None = None
-    layout: str = LAYOUT
     schemas: Mapping[str, LabelSchema] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,7 +53,7 @@ class AdapterRecord:
             "base": self.base.to_dict(),
             "style": self.style.to_dict(),
             "schema": self.schema.to_dict() if self.schema else None,
-            "layout": self.layout,
+            "layout": LAYOUTS[self.style.two_way],
             "schemas": {name: schema.to_dict() for name, schema in self.schemas.items()},
         }
 
@@ -66,7 +65,6 @@ class AdapterRecord:
             BaseIdentity(**data["base"]),
             PromptStyle.from_dict(data["style"]),
             LabelSchema.from_dict(schema) if schema else None,
-            data["layout"],
             {name: LabelSchema.from_dict(one) for name, one in data.get("schemas", {}).items()},
         )
 
@@ -105,18 +103,19 @@ class Adapter:
         try:
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             record_file = folder / RECORD_FILE
-            record = None
+            record, layout = None, None
             if record_file.exists():
-                record = AdapterRecord.from_dict(json.loads(record_file.read_text(encoding="utf-8")))
+                data = json.loads(record_file.read_text(encoding="utf-8"))
+                record, layout = AdapterRecord.from_dict(data), data["layout"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(
                 f"{where}: {CONFIG_FILE} or {RECORD_FILE} is missing or damaged ({error}). Copy the adapter "
                 "again, or tune it anew."
             ) from error
-        if record is not None and record.layout != LAYOUT:
+        if record is not None and layout != LAYOUTS[record.style.two_way]:
             raise ModelError(
-                f"{where} was tuned with the attention layout {record.layout}, this version of spacy-slmre "
-                f"has {LAYOUT}. Install the version that the adapter was tuned with."
+                f"{where} was tuned with the attention layout {layout}, this version of spacy-slmre has "
+                f"{', '.join(LAYOUTS.values())}. Install the version that the adapter was tuned with."
             )
         return cls(config, (folder / WEIGHTS_FILE).read_bytes(), record)
 

@@ -27,6 +27,7 @@ def make_small_lm(
     definitions: bool | None = None,
     demonstrations: str | None = None,
     templates: str | None = None,
+    two_way: bool | None = None,
     lora_rank: int = 16,
 ) -> SmallLM:
     """Registered as `@architectures = "spacy-slmre.SmallLM.v1"`. Nothing is contacted, no weights are read.
@@ -50,6 +51,8 @@ def make_small_lm(
         demonstrations: JSONL file of labelled instances shown in the instruction, each with "text",
             "head" and "tail" as [start, end, type], and "label".
         templates: Folder with system.jinja, context.jinja and query.jinja.
+        two_way: The tokens of a text see all of it, and not only what stands before them (default: no). For
+            tuning: an adapter that was tuned so says it by itself.
         lora_rank: Rank of the adapter that `nlp.update` makes where there is none; its alpha is twice that.
 
     Raises:
@@ -60,7 +63,7 @@ def make_small_lm(
     found: Adapter | None = None
     problem: ModelError | None = None
     style = PromptStyle()
-    given: dict[str, Any] = {"label_list": label_list, "definitions": definitions}
+    given: dict[str, Any] = {"label_list": label_list, "definitions": definitions, "two_way": two_way}
     given = {name: value for name, value in given.items() if value is not None}
     try:
         if adapter == "auto":
@@ -104,6 +107,7 @@ def make_small_lm(
         "definitions": definitions,
         "demonstrations": demonstrations,
         "templates": templates,
+        "two_way": two_way,
     }
     return SmallLM(settings, found, problem=problem, configured=configured)
 

@@ -91,7 +91,11 @@ class AttentionGroups:
         seen = torch.stack([mask[start:end].any(dim=0) for start, end in pairwise(rows)])
         # Keys are cut wherever a group begins or ceases to see them, once for all groups: slices of its own
         # for each would cost a gradient of full length for each.
-        cuts = [0, *((seen[:, 1:] != seen[:, :-1]).any(dim=0).nonzero().flatten() + 1).tolist(), mask.shape[1]]
+        cuts = [
+            0,
+            *((seen[:, 1:] != seen[:, :-1]).any(dim=0).nonzero().flatten() + 1).tolist(),
+            mask.shape[1],
+        ]
         self._key_sizes = [end - start for start, end in pairwise(cuts)]
         parts = [[part for part, cut in enumerate(cuts[:-1]) if own[cut]] for own in seen]
         self._groups = [
@@ -101,7 +105,7 @@ class AttentionGroups:
         self._made_from = mask
 
     def are_of(self, mask: torch.Tensor | None) -> bool:
-        """Whether a layer was given the mask that these were made from, and not one that its model changed."""
+        """Whether a layer was given the mask that these were made from, and not one that its model made."""
         own = self._made_from
         return mask is not None and mask.data_ptr() == own.data_ptr() and mask.shape == (1, 1, *own.shape)
 
@@ -112,8 +116,7 @@ class AttentionGroups:
         queries = query.split(self._row_sizes, dim=2)
         keys, values = (one.split(self._key_sizes, dim=2) for one in (key, value))
         outputs = [
-            group.attend(own, keys, values, scaling)
-            for group, own in zip(self._groups, queries, strict=True)
+            group.attend(own, keys, values, scaling) for group, own in zip(self._groups, queries, strict=True)
         ]
         return torch.cat(outputs, dim=1)
 

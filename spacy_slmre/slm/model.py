@@ -102,22 +102,28 @@ class SmallLM(Trainable):
         """Whether the weights are in memory."""
         return self._network is not None
 
-    def load(self) -> SmallLM:
+    def load(self, *, merge: bool = True) -> SmallLM:
         """Load the weights now rather than at first use; does nothing where they are loaded.
+
+        Args:
+            merge: Add an adapter's weights to the base model's where this can be done, for scoring; without,
+                they stand apart, for training. Merged weights cannot be parted again and are loaded anew.
 
         Raises:
             ModelError: Base model or adapter cannot be had, or they do not fit each other.
         """
         with self._lock:
-            if self._network is None:
+            if self._network is None or (self._merged and not merge):
+                self._network = None
+                self.forget()
                 # Weights made under somebody's inference mode could never be trained, nor tell of changes.
                 with torch.inference_mode(False):
-                    network, tokenizer = self._load()
+                    network, tokenizer = self._load(merge)
                 self._prompts = PromptBuilder(tokenizer, self.settings.style)
                 self._network = network
         return self
 
-    def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def _load(self, merge: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if self.problem is not None:
             raise self.problem
         settings, base = self.settings, self.identity()
@@ -140,7 +146,7 @@ class SmallLM(Trainable):
         use_grouped_attention(network)
         if self.adapter is not None:
             self._peft = self.adapter.attach(network)
-            self._merged = merge_lora(self._peft)
+            self._merged = merge and merge_lora(self._peft)
         return network, tokenizer
 
     def locate(self) -> Path:
@@ -299,7 +305,7 @@ class SmallLM(Trainable):
         rows: list[int] = []
         ends: dict[tuple[int, int], int] = {}  # (row, fork) → block whose last token decides there
         for piece in pieces:
-            context = tree.add(context_tokens[piece.context], prefix)
+            context = tree.add(context_tokens[piece.context], prefix, two_way=self.settings.style.two_way)
             blocks = tree.add_paths([query_tokens[query] for query in piece.queries], context)
             for query, block in zip(piece.queries, blocks, strict=True):
                 ends[len(rows), 0] = block
@@ -443,7 +449,7 @@ class SmallLM(Trainable):
             base_folder = stored.folder
         if "quantization" in changed:
             settings = replace(settings, quantization=self.settings.quantization)
-        if changed & {"adapter", "label_list", "definitions", "demonstrations", "templates"}:
+        if changed & {"adapter", "label_list", "definitions", "demonstrations", "templates", "two_way"}:
             settings = replace(settings, style=self.settings.style)
             adapter, problem = self.adapter, self.problem
         return SmallLM(

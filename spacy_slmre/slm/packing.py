@@ -2,8 +2,8 @@
 
 Packing puts many contexts behind one prefix and many queries behind one context; what the queries of a
 context begin with in common, such as their head, stands there once. Positions restart behind the parent, and
-the attention mask lets a token see the blocks above its own, and its own up to itself: to the model every
-path from the root reads like a prompt of its own.
+the attention mask lets a token see the blocks above its own, and its own up to itself, or all of it where the
+block is read two ways: to the model every path from the root reads like a prompt of its own.
 """
 
 from __future__ import annotations
@@ -53,11 +53,18 @@ class TokenTree:
         self._tokens: list[int] = []
         self._positions: list[int] = []
         self._blocks: list[int] = []  # block of every token; -1 is padding
+        self._two_way: list[bool] = []  # whether a block's tokens see those behind them
         self.computed = 0
         """How many tokens of the sequence have been through `take_input`."""
 
-    def add(self, tokens: Sequence[int], parent: int = -1) -> int:
-        """Add a block behind another (-1: a root); returns its number."""
+    def add(self, tokens: Sequence[int], parent: int = -1, *, two_way: bool = False) -> int:
+        """Add a block behind another (-1: a root); returns its number.
+
+        Args:
+            tokens: Its tokens.
+            parent: The block behind which it stands.
+            two_way: Its tokens see those of the block that come later, too.
+        """
         block = len(self._parents)
         start = self._ends[parent] if parent >= 0 else 0
         self._parents.append(parent)
@@ -65,6 +72,7 @@ class TokenTree:
         self._tokens.extend(tokens)
         self._positions.extend(range(start, start + len(tokens)))
         self._blocks.extend([block] * len(tokens))
+        self._two_way.append(two_way)
         self._ends.append(start + len(tokens))
         if tokens:
             self._last.append(len(self._tokens) - 1)
@@ -126,7 +134,11 @@ class TokenTree:
         sees[-1, -1] = True
         mask = sees[blocks[start:]][:, blocks]
         index = np.arange(self.computed)
-        mask &= index[None, :] <= index[start:, None]
+        earlier = index[None, :] <= index[start:, None]
+        if any(self._two_way):
+            same = blocks[None, :] == blocks[start:, None]
+            earlier |= same & np.asarray([*self._two_way, False])[blocks[start:], None]
+        mask &= earlier
         return PackedInput(
             np.asarray(self._tokens[start:], dtype=np.int64),
             np.asarray(self._positions[start:], dtype=np.int64),

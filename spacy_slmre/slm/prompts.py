@@ -54,13 +54,17 @@ class PromptStyle:
         demonstrations: Labelled instances shown before the question, as `RelationInstance.to_dict` gives
             them; two of them make the study's 2-shot style. One that has a "schema" (the `answers_key` of a
             label set) is shown with that label set only, so that one style serves a mixture of them.
+        two_way: The tokens of a context see all of it, and not only what stands before them. A decoder has to
+            be tuned for that.
         templates: Jinja text of "system" (gets `labels`, `definitions`), "context" (`text`, and `typed_text`
-            with the types of mentions) and "query" (`head` and `tail`, each with `number`, `text`, `type`).
+            with the types of mentions) and "query" (`head` and `tail`, each with `number`, `text`, `type` and
+            `repeated`: whether another mention has the same text, so that this does not tell which is meant).
     """
 
     label_list: bool = True
     definitions: bool = True
     demonstrations: tuple[Mapping[str, Any], ...] = ()
+    two_way: bool = False
     templates: Mapping[str, str] = field(default_factory=default_templates)
 
     def demonstrations_for(self, schema: LabelSchema) -> list[Mapping[str, Any]]:
@@ -89,6 +93,7 @@ class PromptStyle:
             "label_list": self.label_list,
             "definitions": self.definitions,
             "demonstrations": [dict(demonstration) for demonstration in self.demonstrations],
+            "two_way": self.two_way,
             "templates": dict(self.templates),
         }
 
@@ -99,6 +104,7 @@ class PromptStyle:
             label_list=bool(data["label_list"]),
             definitions=bool(data["definitions"]),
             demonstrations=tuple(data["demonstrations"]),
+            two_way=bool(data.get("two_way", False)),
             templates=dict(data["templates"]),
         )
 
@@ -323,7 +329,13 @@ def number_mentions(context: Context, *, types: bool = False) -> str:
 
 def _describe(instance: RelationInstance, position: int) -> dict[str, Any]:
     mention: Mention = instance.context.mentions[position]
-    return {"number": position + 1, "text": instance.text_of(mention), "type": mention.type}
+    text = instance.text_of(mention)
+    return {
+        "number": position + 1,
+        "text": text,
+        "type": mention.type,
+        "repeated": sum(instance.text_of(other) == text for other in instance.context.mentions) > 1,
+    }
 
 
 def _strip_last_newline(text: str) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from spacy_slmre.slm.loading import BaseIdentity
+    from spacy_slmre.slm.model import SmallLM
     from spacy_slmre.slm.settings import SmallLMSettings
 
 
@@ -45,6 +46,7 @@ class Trainable:
 
         @property
         def network(self) -> PreTrainedModel: ...  # noqa: D102
+        def load(self, *, merge: bool = True) -> SmallLM: ...  # noqa: D102
         @property
         def prompts(self) -> PromptBuilder: ...  # noqa: D102
         def prepare(self, schema: LabelSchema) -> None: ...  # noqa: D102
@@ -72,14 +74,10 @@ class Trainable:
             ModelError: Base model or adapter cannot be had, or `lora` does not fit them.
         """
         with self._lock, torch.inference_mode(False):
-            network = self.network
+            network = self.load(merge=False).network
             lora = lora or LoraSettings()
             if self._peft is None:
                 self._peft = add_lora(network, lora, seed)
-            if self._merged:
-                self._peft.unmerge_adapter()
-                self._merged = False
-                self.forget()  # peft does not count up the versions of what it changes
             unfreeze_lora(network)
             set_dropout(network, lora.dropout)
             self._tuned_on = {"": schema} if isinstance(schema, LabelSchema) else dict(schema)

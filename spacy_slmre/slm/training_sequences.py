@@ -100,6 +100,7 @@ class TrainingSequences(Sequence[TrainingSequence]):
         self._columns = [schema.index[instance.label] for instance in instances if instance.label]
         self._weights = list(weights) if weights is not None else [1.0] * len(instances)
         self._pad = prompts.end_token
+        self._two_way = prompts.style.two_way
         contexts = list(dict.fromkeys(instance.context for instance in instances))
         if seed is not None:
             random.Random(seed).shuffle(contexts)
@@ -127,7 +128,7 @@ class TrainingSequences(Sequence[TrainingSequence]):
         weights: list[float] = []
         count = 0
         for piece in self._pieces[position]:
-            context = tree.add(self._contexts[piece.context], prefix)
+            context = tree.add(self._contexts[piece.context], prefix, two_way=self._two_way)
             blocks = tree.add_paths([self._queries[query] for query in piece.queries], context)
             for query, block in zip(piece.queries, blocks, strict=True):
                 rows.append(query)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.schema import LabelSchema, RelationLabel
 from spacy_slmre.slm import packing
+from spacy_slmre.slm.prompts import PromptStyle
 
 WORDS = [
     "Ann",
@@ -82,16 +83,18 @@ def separate_log_probs(lm, instances, schema) -> np.ndarray:
     """Every label of every instance in a forward pass of its own, written without trie, tree or cache."""
     answers = lm.prompts.answers(schema)
     result = np.zeros((len(instances), len(answers)))
+    prefix = lm.prompts.prefix(schema)
     for row, instance in enumerate(instances):
-        prompt = (
-            lm.prompts.prefix(schema)
-            + lm.prompts.contexts([instance.context])[0]
-            + lm.prompts.queries([instance])[0]
-        )
+        context = lm.prompts.contexts([instance.context])[0]
+        prompt = prefix + context + lm.prompts.queries([instance])[0]
         for column, answer in enumerate(answers):
             tokens = torch.tensor([prompt + answer])
+            mask = torch.ones(len(tokens[0]), len(tokens[0]), dtype=torch.bool).tril()
+            if lm.prompts.style.two_way:
+                inside = slice(len(prefix), len(prefix) + len(context))
+                mask[inside, inside] = True
             with torch.no_grad():
-                logits = lm.network(input_ids=tokens).logits[0].double()
+                logits = lm.network(input_ids=tokens, attention_mask=mask[None, None]).logits[0].double()
             for depth, token in enumerate(answer):
                 siblings = sorted(
                     {a[depth] for a in answers if a[:depth] == answer[:depth] and len(a) > depth}
@@ -113,9 +116,13 @@ def architecture(request: pytest.FixtureRequest) -> str:
     budget=st.sampled_from([1, 90, 1024]),
     cache=st.booleans(),
     least_group=st.sampled_from([1, 20, packing.LEAST_GROUP]),
+    two_way=st.booleans(),
 )
-def test_packed_equals_separate(make_lm, architecture, instances, schema, budget, cache, least_group) -> None:
-    lm = make_lm(architecture, max_batch_tokens=budget, prefix_cache=cache)
+def test_packed_equals_separate(
+    make_lm, architecture, instances, schema, budget, cache, least_group, two_way
+) -> None:
+    style = PromptStyle(two_way=two_way)
+    lm = make_lm(architecture, max_batch_tokens=budget, prefix_cache=cache, style=style)
     expected = separate_log_probs(lm, instances[:2], schema)
     for training in (False, True):
         lm.network.train(training)

@@ -12,13 +12,15 @@ def test_every_token_sees_its_path_and_nothing_else(data: st.DataObject) -> None
     tree = TokenTree()
     paths: list[list[int]] = []  # indices of the tokens on the path to the end of each block
     block_tokens: list[list[int]] = []
+    two_way: list[bool] = []
     for _ in range(data.draw(st.integers(1, 4))):  # forward passes
         start = len(tree)
         for _ in range(data.draw(st.integers(1, 6))):
             parent = data.draw(st.integers(-1, len(paths) - 1))
             size = data.draw(st.integers(0, 4))
             own = list(range(len(tree), len(tree) + size))
-            block = tree.add([7] * size, parent)
+            two_way.append(data.draw(st.booleans()))
+            block = tree.add([7] * size, parent, two_way=two_way[-1])
             paths.append([*(paths[parent] if parent >= 0 else []), *own])
             block_tokens.append(own)
             assert tree.last_token(block) == (paths[block][-1] if paths[block] else -1)
@@ -26,12 +28,13 @@ def test_every_token_sees_its_path_and_nothing_else(data: st.DataObject) -> None
         packed = tree.take_input(pad_token=9, round_to=round_to)
         assert len(packed.tokens) % round_to == 0 and tree.computed == len(tree)
         assert packed.mask.shape == (len(packed.tokens), len(tree)) and packed.mask.any(axis=1).all()
-        for path, own in zip(paths, block_tokens, strict=True):
+        for path, own, all_of_it in zip(paths, block_tokens, two_way, strict=True):
             for token in own:
                 if token >= start:
-                    expected = path[: path.index(token) + 1]
+                    position = path.index(token)
+                    expected = path if all_of_it else path[: position + 1]
                     assert np.flatnonzero(packed.mask[token - start]).tolist() == expected
-                    assert packed.positions[token - start] == len(expected) - 1
+                    assert packed.positions[token - start] == position
                     assert packed.tokens[token - start] == 7
 
 

@@ -38,12 +38,21 @@ def test_whole_prompt(tokenizer) -> None:
         "<|im_start|>user\n"
         "Text: [1 Bo] works for [2 Acme]<|im_end|>\n"
         "<|im_start|>assistant\n"
-        "[1] Bo (PER) to [2] Acme: works for<|im_end|>\n"
+        "Bo (PER) to Acme: works for<|im_end|>\n"
         "<|im_start|>user\n"
         "Text: [1 Ann] was born in [2 Rome].<|im_end|>\n"
         "<|im_start|>assistant\n"
-        "[1] Ann (PER) to [2] Rome (LOC):"
+        "Ann (PER) to Rome (LOC):"
     )
+
+
+def test_a_pair_is_told_by_numbers_where_names_do_not_tell(tokenizer) -> None:
+    context = Context(
+        "Ann met Bo. Ann left.", (Mention(0, 3, "PER"), Mention(8, 10, "PER"), Mention(12, 15, ""))
+    )
+    texts = PromptBuilder(tokenizer, PromptStyle()).texts
+    queries = [texts.query(RelationInstance(context, h, t)) for h, t in ((0, 1), (2, 0), (1, 2))]
+    assert queries == ["[1] Ann (PER) to Bo (PER):", "[3] Ann to [1] Ann (PER):", "Bo (PER) to [3] Ann:"]
 
 
 def test_generic_style_names_no_label(tokenizer) -> None:
@@ -91,7 +100,7 @@ def test_thoughts_dates_and_refused_system_turns(tokenizer) -> None:
     prompt = PromptBuilder(thinking, PromptStyle(demonstrations=(SHOWN,))).text(INSTANCE, SCHEMA)
     assert "think" not in prompt
     assert prompt.startswith("01 January 2025<user>You name the relation")
-    assert prompt.endswith("<assistant>[1] Ann (PER) to [2] Rome (LOC):")
+    assert prompt.endswith("<assistant>Ann (PER) to Rome (LOC):")
 
 
 def test_base_model_without_chat_template(tokenizer) -> None:
@@ -101,8 +110,8 @@ def test_base_model_without_chat_template(tokenizer) -> None:
     plain.chat_template = None
     builder = PromptBuilder(plain, PromptStyle(demonstrations=(SHOWN,)))
     prompt = builder.text(INSTANCE, SCHEMA)
-    assert "[2 Acme]\n[1] Bo (PER) to [2] Acme: works for\n\nText: [1 Ann]" in prompt
-    assert prompt.endswith("Text: [1 Ann] was born in [2 Rome].\n[1] Ann (PER) to [2] Rome (LOC):")
+    assert "[2 Acme]\nBo (PER) to Acme: works for\n\nText: [1 Ann]" in prompt
+    assert prompt.endswith("Text: [1 Ann] was born in [2 Rome].\nAnn (PER) to Rome (LOC):")
     assert builder.answers(SCHEMA)[0][-1] == plain.eos_token_id
 
 
