@@ -83,16 +83,21 @@ def unpacked_loss(
         for fork, child in trie.paths[column]:
             place += len(trie.forks[fork].feed)
             weight = lm.network.get_output_embeddings().weight[list(trie.forks[fork].tokens)]
-            loss = loss + F.cross_entropy(hidden[row, place] @ weight.T, torch.tensor(child))
+            loss = loss + F.cross_entropy((hidden[row, place] @ weight.T).float(), torch.tensor(child))
     return loss
 
 
 def make_trainable() -> SmallLM:
-    """The packaged model with new LoRA weights of rank 16."""
-    lm = make_small_lm(adapter=None, dtype="float32", device="cpu")
+    """The packaged model with new LoRA weights of rank 16, in the precision that this processor has."""
+    lm = make_small_lm(adapter=None, device="cpu")
     lm.begin_training(LabelSchema.general(), LoraSettings())
     lm.network.train()
     return lm
+
+
+def as_tuned(lm: SmallLM) -> torch.autocast:
+    """The precision of products in tuning, as Hugging Face `Trainer` sets it."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=lm.network.dtype == torch.bfloat16)
 
 
 def measure_memory(corpus: Path, max_tokens: int, checkpointing: bool) -> dict[str, float]:
@@ -108,7 +113,9 @@ def measure_memory(corpus: Path, max_tokens: int, checkpointing: bool) -> dict[s
     reset_peak_memory()
     before = peak_memory()
     for _ in range(2):
-        (packed_loss(lm.network, as_batch(sequence)) / sequence.count).backward()
+        with as_tuned(lm):
+            loss = packed_loss(lm.network, as_batch(sequence)) / sequence.count
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     return {"tokens": len(sequence.packed.tokens), "before_gb": before, "peak_gb": peak_memory()}
@@ -199,11 +206,15 @@ def measure_speed(lm: SmallLM, corpus: Path, max_tokens: int, number: int, round
 
     def tune_packed(position: int) -> None:
         sequence = sequences[position]
-        step(packed_loss(lm.network, as_batch(sequence)) / sequence.count)
+        with as_tuned(lm):
+            loss = packed_loss(lm.network, as_batch(sequence)) / sequence.count
+        step(loss)
 
     def tune_separate(rows: Sequence[int]) -> None:
         gold = [schema.index[str(instances[row].label)] for row in rows]
-        step(unpacked_loss(lm, [prompts[row] for row in rows], gold, schema) / len(rows))
+        with as_tuned(lm):
+            loss = unpacked_loss(lm, [prompts[row] for row in rows], gold, schema) / len(rows)
+        step(loss)
 
     together: list[int] = []
     while sum(len(sequences[n].instances) for n in together) < number and len(together) < len(sequences):

@@ -240,11 +240,24 @@ def test_damaged_adapters(adapter_copy: Path, tiny_base: Path, damage, message: 
         plain(adapter=str(adapter_copy), base=str(tiny_base)).load()
 
 
-def test_adapter_of_another_layout(adapter_copy: Path) -> None:
+@pytest.mark.parametrize("layout", ["later.v9", "two-way-tree.v1"])
+def test_adapter_of_another_layout(adapter_copy: Path, layout: str) -> None:
     record = json.loads((adapter_copy / RECORD_FILE).read_text())
-    (adapter_copy / RECORD_FILE).write_text(json.dumps({**record, "layout": "later.v9"}))
-    with pytest.raises(ModelError, match=r"attention layout later\.v9"):
+    (adapter_copy / RECORD_FILE).write_text(json.dumps({**record, "layout": layout}))
+    with pytest.raises(ModelError, match=f"attention layout {layout}"):
         plain(adapter=str(adapter_copy)).load()
+
+
+def test_adapter_tuned_on_texts_read_two_ways(adapter_copy: Path, tiny_base: Path) -> None:
+    one_way = plain(adapter=str(adapter_copy), base=str(tiny_base)).log_probs(INSTANCES, SCHEMA)
+    record = json.loads((adapter_copy / RECORD_FILE).read_text())
+    record |= {"layout": "two-way-tree.v1", "style": record["style"] | {"two_way": True}}
+    (adapter_copy / RECORD_FILE).write_text(json.dumps(record))
+    lm = plain(adapter=str(adapter_copy), base=str(tiny_base))
+    assert np.abs(lm.log_probs(INSTANCES, SCHEMA) - one_way).max() > 1e-3
+    assert Adapter.from_folder(adapter_copy).record.to_dict()["layout"] == "two-way-tree.v1"
+    with pytest.raises(ModelError, match=r"model\.two_way contradicts the adapter"):
+        plain(adapter=str(adapter_copy), base=str(tiny_base), two_way=False).load()
 
 
 def test_adapter_round_trip(adapter_folder: Path, tmp_path: Path) -> None:
