@@ -34,7 +34,7 @@ def test_prompt_is_messages_with_the_label_list_in_the_system_turn() -> None:
     assert (question["role"], answer) == ("user", {"role": "assistant", "content": "employer"})
     assert last == {
         "role": "user",
-        "content": "Text: [1 Ann] was born in [2 Rome].\n[1] Ann (PER) to [2] Rome (LOC):",
+        "content": "Text: [1 Ann] was born in [2 Rome].\nAnn (PER) to Rome (LOC):",
     }
     assert prompt.startswith(system["content"]) and prompt.endswith(last["content"])
 
