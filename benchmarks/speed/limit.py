@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from spacy_slmre.slm import model as slm_model
 from spacy_slmre.slm.architecture import make_small_lm
+from spacy_slmre.slm.attention import AttentionGroups
 from spacy_slmre.slm.label_trie import TrieSearch
 from spacy_slmre.slm.model import SmallLM
 from spacy_slmre.slm.packing import TokenTree
@@ -23,7 +24,7 @@ from speed.options import Options
 from speed.timing import console, in_turns, median, ratios
 from speed.workload import make_instances, make_schema, make_sentences
 
-TOKENISATION, PACKING, HEAD = "tokenisation", "packing and search", "head"
+TOKENISATION, PACKING, ATTENTION, HEAD = "tokenisation", "packing and search", "attention", "head"
 REST = "Python between operations"
 # What of our own code counts to which group; all that it calls counts with it.
 RANGES = (
@@ -34,6 +35,7 @@ RANGES = (
     (TokenTree, "take_input", PACKING),
     (TrieSearch, "requests", PACKING),
     (TrieSearch, "resolve", PACKING),
+    (AttentionGroups, "attend", ATTENTION),
     (SmallLM, "_logits", HEAD),
 )
 
@@ -81,10 +83,10 @@ def _count_tokens(lm: SmallLM, score: Callable[[], None]) -> tuple[list[int], in
     needed = 0
     add = TokenTree.add
 
-    def counting(tree: TokenTree, tokens: Any, parent: int = -1) -> int:
+    def counting(tree: TokenTree, tokens: Any, parent: int = -1, **kwargs: Any) -> int:
         nonlocal needed
         needed += len(tokens) if parent >= 0 else 0  # the root is the instruction, computed once for all
-        return add(tree, tokens, parent)
+        return add(tree, tokens, parent, **kwargs)
 
     hook = lm.network.get_decoder().register_forward_pre_hook(
         lambda module, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
@@ -140,11 +142,11 @@ def _group(event: Any) -> str:
     while event is not None:
         names.append(event.name)
         event = event.cpu_parent
-    for ours in (TOKENISATION, PACKING, HEAD):
+    for ours in (TOKENISATION, PACKING, ATTENTION, HEAD):
         if ours in names:
             return ours
     if any("scaled_dot_product" in name for name in names):
-        return "attention"
+        return ATTENTION
     if any(name in ("aten::linear", "aten::matmul") for name in names):
         return "linear layers"
     return "norms and elementwise" if names[-1].startswith("aten::") else REST
