@@ -348,7 +348,14 @@ def correct_4bit_layers(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Without transformers' progress bars and notes: a 0.2 s load needs none, and ours say more."""
+    """Without transformers' progress bars and notes: a 0.2 s load needs none, and ours say more.
+
+    Nor does anyone need to know that bitsandbytes, imported on AVX512-BF16 processors, misses a kernel for
+    weights that stay in 4 bits.
+    """
+    kernels = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    level = kernels.level
+    kernels.setLevel(logging.ERROR)
     verbosity = hf_logging.get_verbosity()
     bars = hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
@@ -356,6 +363,7 @@ def quiet_loading() -> Iterator[None]:
     try:
         yield
     finally:
+        kernels.setLevel(level)
         hf_logging.set_verbosity(verbosity)
         if bars:
             hf_logging.enable_progress_bar()
