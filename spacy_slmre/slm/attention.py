@@ -157,7 +157,10 @@ def grouped_attention(
     Returns:
         (1, n_tokens, n_heads, head_size), and no weights.
     """
-    own_rules = kwargs.get("position_bias") is not None or kwargs.get("dropout")
+    # What groups know nothing of is transformers' to compute, or to refuse.
+    own_rules = kwargs.get("dropout") or any(
+        kwargs.get(rule) is not None for rule in ("position_bias", "softcap")
+    )
     if attention_groups is None or own_rules or not attention_groups.are_of(attention_mask):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     return attention_groups.attend(query, key, value, kwargs.get("scaling")), None
