@@ -4,11 +4,14 @@ A mask over a whole sequence costs its length squared, and hides almost all of i
 see the prefix and themselves. On processors, where attention computes what is hidden too, each group is given
 the keys and values that any of its tokens may see, and heads that share keys are computed together, without
 copies of these. The results are those of the whole mask.
+
+Groups have the same number of tokens, and see a multiple of some number of keys: for each new shape of a
+product, torch prepares a kernel and keeps it, up to some hundred MB of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +23,10 @@ from transformers.masking_utils import sdpa_mask
 
 GROUPED_ATTENTION = "slmre_grouped"
 """The name under which `transformers` knows it, as a model's `attn_implementation`."""
+GROUP_SIZE = 64
+"""Tokens of a group: with fewer, products are too small to be fast; with more, they see too many others."""
+KEYS_ROUND_TO = 32
+"""Groups are given keys in multiples of this."""
 
 
 class AttentionGroup:
@@ -82,13 +89,18 @@ class AttentionGroups:
 
     Args:
         mask: What each of the pass's tokens may see: bool (n_tokens, n_keys).
-        starts: The first token of each group, ascending from 0.
     """
 
-    def __init__(self, mask: torch.Tensor, starts: Iterable[int]) -> None:
-        rows = [*map(int, starts), len(mask)]
+    def __init__(self, mask: torch.Tensor) -> None:
+        rows = [*range(0, len(mask), GROUP_SIZE), len(mask)]
         self._row_sizes = [end - start for start, end in pairwise(rows)]
-        seen = torch.stack([mask[start:end].any(dim=0) for start, end in pairwise(rows)])
+        n_computed = mask.shape[1] - len(mask)
+        seen = torch.stack(
+            [
+                _with_neighbours(mask[start:end].any(dim=0), n_computed + start)
+                for start, end in pairwise(rows)
+            ]
+        )
         # Keys are cut wherever a group begins or ceases to see them, once for all groups: slices of its own
         # for each would cost a gradient of full length for each.
         cuts = [
@@ -121,16 +133,22 @@ class AttentionGroups:
         return torch.cat(outputs, dim=1)
 
 
-def attention_inputs(mask: torch.Tensor, starts: Iterable[int]) -> dict[str, Any]:
+def _with_neighbours(seen: torch.Tensor, place: int) -> torch.Tensor:
+    """Keys that are seen, bool (n_keys,), and the nearest others to a place, to make a round number."""
+    others = (~seen).nonzero().flatten()
+    nearest = (others - place).abs().argsort(stable=True)[: -int(seen.sum()) % KEYS_ROUND_TO]
+    return seen.index_fill(0, others[nearest], True)
+
+
+def attention_inputs(mask: torch.Tensor) -> dict[str, Any]:
     """The arguments of a network's forward pass that say what each token may see.
 
     Args:
         mask: Bool (n_tokens, n_keys), on the network's device.
-        starts: The first token of each group, ascending from 0.
     """
     inputs: dict[str, Any] = {"attention_mask": mask[None, None]}
     if mask.device.type == "cpu":  # elsewhere many small products are slower than one large one
-        inputs["attention_groups"] = AttentionGroups(mask, starts)
+        inputs["attention_groups"] = AttentionGroups(mask)
     return inputs
 
 

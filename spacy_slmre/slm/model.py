@@ -336,7 +336,7 @@ class SmallLM(Trainable):
         output = self.network.get_decoder()(
             input_ids=torch.from_numpy(packed.tokens)[None].to(device),
             position_ids=torch.from_numpy(packed.positions)[None].to(device),
-            **attention_inputs(torch.from_numpy(packed.mask).to(device), packed.groups),
+            **attention_inputs(torch.from_numpy(packed.mask).to(device)),
             past_key_values=cache,
             use_cache=True,
         )

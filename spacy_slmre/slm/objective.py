@@ -24,7 +24,6 @@ def as_batch(sequence: TrainingSequence) -> Batch:
         "input_ids": torch.from_numpy(packed.tokens)[None],
         "position_ids": torch.from_numpy(packed.positions)[None],
         "mask": torch.from_numpy(packed.mask),
-        "groups": torch.tensor(packed.groups),
         "places": torch.from_numpy(sequence.places),
         "targets": torch.from_numpy(sequence.targets),
         "weights": torch.from_numpy(sequence.weights),
@@ -45,7 +44,7 @@ def packed_loss(network: Any, batch: Batch) -> torch.Tensor:
     output = network(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
-        **attention_inputs(batch["mask"], batch["groups"]),
+        **attention_inputs(batch["mask"]),
         logits_to_keep=batch["places"],
         use_cache=False,
     )

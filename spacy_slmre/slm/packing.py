@@ -16,8 +16,6 @@ import numpy as np
 
 ROUND_TO = 32
 """Lengths are padded to multiples of this: few shapes mean few kernels prepared and little memory held."""
-LEAST_GROUP = 64
-"""Fewer tokens are not worth an attention of their own."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +26,11 @@ class PackedInput:
         tokens: Token ids, (n_tokens,).
         positions: Position of each on its path, (n_tokens,).
         mask: Which tokens each may see, computed ones first: bool (n_tokens, n_computed + n_tokens).
-        groups: Where to cut the tokens so that those of a group see few others: the first of each group,
-            ascending.
     """
 
     tokens: np.ndarray
     positions: np.ndarray
     mask: np.ndarray
-    groups: list[int]
 
 
 class TokenTree:
@@ -143,15 +138,7 @@ class TokenTree:
             np.asarray(self._tokens[start:], dtype=np.int64),
             np.asarray(self._positions[start:], dtype=np.int64),
             mask,
-            self._groups(blocks[start:]),
         )
-
-    def _groups(self, blocks: np.ndarray) -> list[int]:
-        cuts = [0]
-        for cut in np.flatnonzero(blocks[1:] != blocks[:-1]) + 1:
-            if cut - cuts[-1] >= LEAST_GROUP:
-                cuts.append(int(cut))
-        return cuts
 
 
 @dataclass(frozen=True)

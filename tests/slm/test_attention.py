@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from spacy_slmre.slm import attention, packing
+from spacy_slmre.slm import attention
 
 from .test_exactness import TOLERANCE, separate_log_probs
 from .test_training import INSTANCES, SCHEMA
@@ -28,13 +28,34 @@ def test_a_pass_is_computed_in_groups(make_lm) -> None:
         return part(self, *args)
 
     with (
-        patch.object(packing, "LEAST_GROUP", 8),
+        patch.object(attention, "GROUP_SIZE", 8),
         patch.object(attention.AttentionGroups, "attend", noting_layers),
         patch.object(attention.AttentionGroup, "attend", noting_groups),
     ):
         found = lm.log_probs(INSTANCES, SCHEMA)
     assert max(layers) > 1
     np.testing.assert_allclose(found, separate_log_probs(lm, INSTANCES, SCHEMA), atol=TOLERANCE)
+
+
+def test_groups_have_few_shapes() -> None:
+    # A prefix of 50 keys that is there already, and behind it texts that see the prefix and themselves.
+    texts = torch.block_diag(*(torch.ones(size, size).tril() for size in (40, 7, 90, 61, 45, 33))).bool()
+    mask = torch.cat([torch.ones(len(texts), 50, dtype=torch.bool), texts], dim=1)
+    seen = []
+
+    def noting_shapes(self, query, keys, values, scaling):
+        seen.append((query.shape[2], sum(keys[part].shape[2] for part in self._parts)))
+        return attend(self, query, keys, values, scaling)
+
+    attend = attention.AttentionGroup.attend
+    query, key = torch.randn(1, 2, len(texts), 4), torch.randn(1, 2, mask.shape[1], 4)
+    with patch.object(attention.AttentionGroup, "attend", noting_shapes):
+        found = attention.AttentionGroups(mask).attend(query, key, key, None)
+    assert [rows for rows, _ in seen] == [64, 64, 64, 64, 20]
+    assert all(keys % attention.KEYS_ROUND_TO == 0 for _, keys in seen)
+    assert max(keys for _, keys in seen) < mask.shape[1]
+    whole = torch.nn.functional.scaled_dot_product_attention(query, key, key, attn_mask=mask)
+    torch.testing.assert_close(found, whole.transpose(1, 2))
 
 
 def test_a_layer_that_changes_its_mask_keeps_it(make_lm) -> None:
@@ -50,6 +71,6 @@ def test_a_layer_that_changes_its_mask_keeps_it(make_lm) -> None:
 
 def test_rules_that_groups_do_not_know_are_refused_as_ever() -> None:
     states = torch.ones(1, 1, 2, 4)
-    inputs = attention.attention_inputs(torch.ones(2, 2, dtype=torch.bool).tril(), [0])
+    inputs = attention.attention_inputs(torch.ones(2, 2, dtype=torch.bool).tril())
     with pytest.raises(ValueError, match="softcap"):
         attention.grouped_attention(torch.nn.Module(), states, states, states, **inputs, softcap=30.0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.schema import LabelSchema, RelationLabel
-from spacy_slmre.slm import packing
+from spacy_slmre.slm import attention, packing
 from spacy_slmre.slm.prompts import PromptStyle
 
 WORDS = [
@@ -115,18 +115,22 @@ def architecture(request: pytest.FixtureRequest) -> str:
     schema=schemas(),
     budget=st.sampled_from([1, 90, 1024]),
     cache=st.booleans(),
-    least_group=st.sampled_from([1, 20, packing.LEAST_GROUP]),
+    group_size=st.sampled_from([1, 20, attention.GROUP_SIZE]),
+    keys_round_to=st.sampled_from([1, attention.KEYS_ROUND_TO]),
     two_way=st.booleans(),
 )
 def test_packed_equals_separate(
-    make_lm, architecture, instances, schema, budget, cache, least_group, two_way
+    make_lm, architecture, instances, schema, budget, cache, group_size, keys_round_to, two_way
 ) -> None:
     style = PromptStyle(two_way=two_way)
     lm = make_lm(architecture, max_batch_tokens=budget, prefix_cache=cache, style=style)
     expected = separate_log_probs(lm, instances[:2], schema)
     for training in (False, True):
         lm.network.train(training)
-        with patch.object(packing, "LEAST_GROUP", least_group):
+        with (
+            patch.object(attention, "GROUP_SIZE", group_size),
+            patch.object(attention, "KEYS_ROUND_TO", keys_round_to),
+        ):
             log_probs = lm.log_probs(instances, schema)
         assert log_probs.shape == (len(instances), len(schema.labels))
         np.testing.assert_allclose(log_probs[:2], expected, atol=TOLERANCE)

@@ -83,13 +83,3 @@ def test_context_with_many_queries_is_repeated() -> None:
     assert sorted(len(piece.queries) for pieces in sequences for piece in pieces) == [1, 3, 3]
     long = plan([500], [query * 4 for query in queries], [0] * 90, 512)
     assert max(len(piece.queries) for pieces in long for piece in pieces) == 12
-
-
-def test_groups_are_cut_between_blocks() -> None:
-    tree = TokenTree()
-    root = tree.add([1] * 50)
-    for _ in range(6):
-        tree.add([2] * 30, root)
-    assert tree.take_input(round_to=32).groups == [0, 80, 170]
-    tree.add([3] * 5, root)
-    assert tree.take_input().groups == [0]
