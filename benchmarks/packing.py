@@ -183,6 +183,8 @@ def count_tokens(lm: SmallLM, corpus: Path, max_tokens: int) -> dict[str, int]:
     instances, schema = read_pairs(corpus)
     room = max_tokens - len(lm.prompts.prefix(schema))
     instances = [one for one in lm.fit(instances, schema, room - 32) if one is not None]
+    if not instances:
+        raise SystemExit(f"No instance of {corpus} fits beside its labels: give more --max-tokens.")
     sequences = TrainingSequences(lm.prompts, instances, schema, room=room, seed=0)
     return {
         "pairs": len(instances),
