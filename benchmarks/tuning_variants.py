@@ -28,6 +28,7 @@ from spacy.cli._util import parse_config_overrides
 from spacy_slmre.cli.output import say
 from spacy_slmre.corpora.mixtures import Mixture, make_manifest
 from spacy_slmre.relations import install_extensions
+from spacy_slmre.slm.packaged_base import install_distribution, write_plain
 from spacy_slmre.slm.prompts import PARTS, default_templates
 from spacy_slmre.tuning.config import read_config, resolve_config
 from spacy_slmre.tuning.folders import part_of
@@ -50,7 +51,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no-label-list": {"model.label_list": False},
     "upper-half": {"lora.top_layers": 15},
     "upper-third": {"lora.top_layers": 10},
-    "bfloat16-base": {"model.quantization": None},
+    "bfloat16-base": {"model.quantization": None},  # on the plain weights, which _settings adds
     "plain-loss": {"training.objective": "lm"},
 }
 """Settings of each, beside those that all have, and templates where they are others than the default."""
@@ -136,6 +137,14 @@ def _settings(name: str, output: Path) -> dict[str, Any]:
         for part, template in (default_templates() | own).items():
             (folder / f"{part}.jinja").write_text(template, encoding="utf-8")
         settings["model.templates"] = str(folder)
+    if name == "bfloat16-base":
+        # The packaged model lies in 4 bits, and would be the same without quantisation.
+        plain = output / "plain"
+        if not plain.exists():
+            aside = output / "plain.part"
+            write_plain(install_distribution(), aside)
+            aside.rename(plain)
+        settings["model.base"] = str(plain)
     return settings
 
 

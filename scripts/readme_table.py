@@ -94,9 +94,10 @@ def put_speed(found: list[dict[str, Any]], readme: Path, document: Path) -> None
         images.append((file, caption))
     short, whole = [], []
     for results in found:
-        short.append(_setting(results))
-        whole.append(_setting(results))
         parts = results["parts"]
+        whole.append(_setting(results))
+        if parts.keys() & {"contest", "limit"}:
+            short.append(_setting(results))
         if "contest" in parts:
             short.append(markdown(headline(parts["contest"]["found"])))
         if "limit" in parts:

@@ -61,7 +61,7 @@ def equality(options: Options) -> dict[str, Any]:
             }
         )
     return {
-        "corpus": options.corpus.name if options.corpus else "",
+        "corpus": "/".join(options.corpus.parts[-2:]) if options.corpus else "",
         "adapter": options.adapter is not None,
         "instances": len(instances),
         "labels": len(schema.labels),

@@ -13,7 +13,13 @@ from pathlib import Path
 
 import torch
 from tokenizers import pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+)
 
 from spacy_slmre.slm.loading import (
     ORIGIN_FILE,
@@ -90,20 +96,7 @@ def convert(gguf: Path, folder: Path | None = None) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as aside, quiet_loading():
         plain, quantised = Path(aside) / "plain", Path(aside) / "nf4"
-        read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-        # transformers marks the model as GGUF-quantised and then refuses to save it: move the weights
-        # into a model that never was.
-        config = read.config.to_dict()
-        config.pop("quantization_config", None)
-        model = LlamaForCausalLM(LlamaConfig.from_dict(config)).bfloat16()
-        model.load_state_dict(read.state_dict())
-        model.tie_weights()
-        model.save_pretrained(plain)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        # The GGUF does not say that SmolLM2 reads digits one by one.
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        )
+        tokenizer = write_plain(gguf, plain)
         AutoModelForCausalLM.from_pretrained(
             plain, quantization_config=nf4_config(torch.bfloat16), dtype=torch.bfloat16, device_map="cpu"
         ).save_pretrained(quantised)
@@ -114,3 +107,31 @@ def convert(gguf: Path, folder: Path | None = None) -> Path:
             shutil.rmtree(folder)
         quantised.rename(folder)
     return folder
+
+
+def write_plain(gguf: Path, folder: Path) -> PreTrainedTokenizerBase:
+    """Write what the GGUF holds as plain bfloat16 safetensors, which need 270 MB, with its tokenizer.
+
+    Args:
+        gguf: What `install_distribution` gave.
+        folder: Where to; it is made, and `model.base` takes it.
+
+    Returns:
+        The tokenizer.
+    """
+    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    # transformers marks the model as GGUF-quantised and then refuses to save it: move the weights into a
+    # model that never was.
+    config = read.config.to_dict()
+    config.pop("quantization_config", None)
+    model = LlamaForCausalLM(LlamaConfig.from_dict(config)).bfloat16()
+    model.load_state_dict(read.state_dict())
+    model.tie_weights()
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # The GGUF does not say that SmolLM2 reads digits one by one.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.save_pretrained(folder)
+    return tokenizer

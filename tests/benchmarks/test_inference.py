@@ -107,6 +107,13 @@ def test_output_becomes_tables_and_plots(
         )
         assert f'src="docs/images/speed_{name}.svg"' in short and f'src="images/speed_{name}.svg"' in whole
 
+    apart = tmp_path / "apart.json"
+    apart.write_text(json.dumps({"parts": {"equality": results["parts"].pop("equality")}}), encoding="utf-8")
+    speed.write_text(json.dumps(results), encoding="utf-8")
+    run(monkeypatch, "scripts/readme_table.py", "--speed", speed, apart, *args)
+    short, whole = (file.read_text(encoding="utf-8") for file in (readme, document))
+    assert short.count("medians of") == 1 and whole.count("medians of") == 2 and "Equal labels" in whole
+
 
 def test_unknown_parts_and_other_files_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
