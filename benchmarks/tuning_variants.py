@@ -100,7 +100,7 @@ def main() -> None:
         for name in arguments.only:
             output = arguments.output / f"seed-{seed}" / name
             if not output.exists():
-                own = _settings(name, arguments.output) | {"training.seed": seed}
+                own = _settings(name, arguments.output, given) | {"training.seed": seed}
                 settings = resolve_config(read_config(CONFIG, given | own), name)
                 run_tuning(settings, output, resume=part_of(output).exists(), say=say)
     found = {
@@ -128,7 +128,7 @@ def main() -> None:
     Console().print(table)
 
 
-def _settings(name: str, output: Path) -> dict[str, Any]:
+def _settings(name: str, output: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     variant = VARIANTS[name]
     settings = {key: value for key, value in variant.items() if key not in PARTS}
     if own := {part: variant[part] for part in PARTS if part in variant}:
@@ -137,7 +137,7 @@ def _settings(name: str, output: Path) -> dict[str, Any]:
         for part, template in (default_templates() | own).items():
             (folder / f"{part}.jinja").write_text(template, encoding="utf-8")
         settings["model.templates"] = str(folder)
-    if name == "bfloat16-base":
+    if name == "bfloat16-base" and "model.base" not in given:
         # The packaged model lies in 4 bits, and would be the same without quantisation.
         plain = output / "plain"
         if not plain.exists():
