@@ -94,16 +94,15 @@ def put_speed(found: list[dict[str, Any]], readme: Path, document: Path) -> None
         images.append((file, caption))
     short, whole = [], []
     for results in found:
-        parts = results["parts"]
-        whole.append(_setting(results))
-        if parts.keys() & {"contest", "limit"}:
-            short.append(_setting(results))
+        parts, first = results["parts"], []
         if "contest" in parts:
-            short.append(markdown(headline(parts["contest"]["found"])))
+            first.append(markdown(headline(parts["contest"]["found"])))
         if "limit" in parts:
             (limit,) = limit_tables(parts["limit"]["found"])
-            short += limit.notes
-        whole += map(markdown, tables(results))
+            first += limit.notes
+        if first:
+            short += [_setting(results), *first]
+        whole += [_setting(results), *map(markdown, tables(results))]
     put(document, "speed", "\n\n".join([*whole, *_shown(images, document)]))
     put(readme, "speed", "\n\n".join([*short, *_shown(images, readme)]))
 
