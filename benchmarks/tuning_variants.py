@@ -27,7 +27,9 @@ from spacy.cli._util import parse_config_overrides
 
 from spacy_slmre.cli.output import say
 from spacy_slmre.corpora.mixtures import Mixture, make_manifest
+from spacy_slmre.files import replace_folder
 from spacy_slmre.relations import install_extensions
+from spacy_slmre.slm.loading import PACKAGED_BASE, quiet_loading
 from spacy_slmre.slm.packaged_base import install_distribution, write_plain
 from spacy_slmre.slm.prompts import PARTS, default_templates
 from spacy_slmre.tuning.config import read_config, resolve_config
@@ -137,13 +139,13 @@ def _settings(name: str, output: Path, given: Mapping[str, Any]) -> dict[str, An
         for part, template in (default_templates() | own).items():
             (folder / f"{part}.jinja").write_text(template, encoding="utf-8")
         settings["model.templates"] = str(folder)
-    if name == "bfloat16-base" and "model.base" not in given:
+    if "model.quantization" in settings and given.get("model.base", PACKAGED_BASE) == PACKAGED_BASE:
         # The packaged model lies in 4 bits, and would be the same without quantisation.
         plain = output / "plain"
         if not plain.exists():
-            aside = output / "plain.part"
-            write_plain(install_distribution(), aside)
-            aside.rename(plain)
+            with quiet_loading():
+                write_plain(install_distribution(), part_of(plain))
+            replace_folder(part_of(plain), plain)
         settings["model.base"] = str(plain)
     return settings
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from spacy_slmre.encoder.loading import locate_encoder
 from spacy_slmre.slm.loading import (
     PACKAGED_BASE,
+    as_plain,
     load_base,
     locate_base,
     quiet_loading,
@@ -244,13 +245,8 @@ def plain_copy(base: str, folder: Path, dtype: torch.dtype) -> Path:
     if not hasattr(config, "quantization_config"):
         return source
     loaded, tokenizer = load_base(source, quantization=None, dtype=dtype, device=torch.device("cpu"))
-    del config.quantization_config
-    # What was loaded from 4 bits refuses to be saved: its weights go into a model that never was.
-    network = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    network.load_state_dict(loaded.state_dict())
-    network.tie_weights()
     with quiet_loading():
-        network.save_pretrained(folder)
+        as_plain(loaded, dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -47,6 +47,12 @@ MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja",
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
+# bitsandbytes, imported by whatever needs it first, warns on AVX512-BF16 processors that it misses a kernel
+# for weights that stay in 4 bits: nobody has to know.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: "gemm_4bit_forward" not in record.getMessage()
+)
+
 
 class ModelError(ValueError):
     """A model cannot be used; the message names the setting and the remedy."""
@@ -346,16 +352,29 @@ def correct_4bit_layers(model: PreTrainedModel, dtype: torch.dtype) -> None:
             module.compute_dtype = dtype
 
 
+def as_plain(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """A model that was read from quantised weights and brought back, with nothing left that says so.
+
+    transformers cannot save one that was quantised: its weights are moved into a model that never was.
+
+    Args:
+        model: Its weights are plain by now.
+        dtype: What they are kept in.
+    """
+    config = model.config.to_dict()
+    config.pop("quantization_config", None)
+    plain: PreTrainedModel = type(model)._from_config(
+        type(model.config).from_dict(config), attn_implementation="sdpa", dtype=dtype
+    )
+    plain.load_state_dict(model.state_dict())
+    plain.tie_weights()
+    torch.nn.Module.to(plain, model.device)
+    return plain.eval()
+
+
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Without transformers' progress bars and notes: a 0.2 s load needs none, and ours say more.
-
-    Nor does anyone need to know that bitsandbytes, imported on AVX512-BF16 processors, misses a kernel for
-    weights that stay in 4 bits.
-    """
-    kernels = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    level = kernels.level
-    kernels.setLevel(logging.ERROR)
+    """Without transformers' progress bars and notes: a 0.2 s load needs none, and ours say more."""
     verbosity = hf_logging.get_verbosity()
     bars = hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
@@ -363,7 +382,6 @@ def quiet_loading() -> Iterator[None]:
     try:
         yield
     finally:
-        kernels.setLevel(level)
         hf_logging.set_verbosity(verbosity)
         if bars:
             hf_logging.enable_progress_bar()

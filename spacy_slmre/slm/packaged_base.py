@@ -13,17 +13,12 @@ from pathlib import Path
 
 import torch
 from tokenizers import pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from spacy_slmre.slm.loading import (
     ORIGIN_FILE,
     ModelError,
+    as_plain,
     fingerprint,
     nf4_config,
     packaged_folder,
@@ -120,14 +115,7 @@ def write_plain(gguf: Path, folder: Path) -> PreTrainedTokenizerBase:
         The tokenizer.
     """
     read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-    # transformers marks the model as GGUF-quantised and then refuses to save it: move the weights into a
-    # model that never was.
-    config = read.config.to_dict()
-    config.pop("quantization_config", None)
-    model = LlamaForCausalLM(LlamaConfig.from_dict(config)).bfloat16()
-    model.load_state_dict(read.state_dict())
-    model.tie_weights()
-    model.save_pretrained(folder)
+    as_plain(read, torch.bfloat16).save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # The GGUF does not say that SmolLM2 reads digits one by one.
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from spacy_slmre.environment import hardware, peak_memory, versions
 from spacy_slmre.slm import loading
@@ -67,7 +66,9 @@ def run_pretraining(
         folder, quantization=None, dtype=torch.float32, device=loading.resolve_device(device)
     )
     if "quantization_config" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
-        model = _as_plain(model)
+        if getattr(model, "is_quantized", False):  # on a GPU, 4-bit weights stay so when they are loaded
+            model = model.dequantize(dtype=torch.float32)
+        model = loading.as_plain(model, torch.float32)
     say("Reading the texts …")
     blocks = make_blocks(texts, tokenizer, settings)
     say(f"{blocks.tokens:,} tokens: {len(blocks.train):,} blocks, {len(blocks.held_out)} held out.")
@@ -101,21 +102,3 @@ def run_pretraining(
     (aside / METRICS_FILE).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
     publish(aside, output)
     return metrics
-
-
-def _as_plain(model: PreTrainedModel) -> PreTrainedModel:
-    """A model that was loaded in 4 bits, in float32 and with nothing left that says so.
-
-    transformers cannot save one that was: its weights are moved into a model that never was.
-    """
-    if getattr(model, "is_quantized", False):  # on a GPU, 4-bit weights stay so when they are loaded
-        model = model.dequantize(dtype=torch.float32)
-    config = model.config.to_dict()
-    config.pop("quantization_config", None)
-    plain: PreTrainedModel = type(model)._from_config(
-        type(model.config).from_dict(config), attn_implementation="sdpa", dtype=torch.float32
-    )
-    plain.load_state_dict(model.state_dict())
-    plain.tie_weights()
-    torch.nn.Module.to(plain, model.device)
-    return plain.eval()
