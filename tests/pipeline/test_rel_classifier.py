@@ -75,7 +75,13 @@ def trained(make: Callable[..., Language]) -> Language:
 
 
 def found(doc: Doc) -> list[tuple]:
-    return sorted((r.head.text, r.label, r.tail.text, round(r.score, 4)) for r in doc._.relations)
+    return sorted((r.head.text, r.label, r.tail.text, r.score) for r in doc._.relations)
+
+
+def expected_from(doc: Doc) -> list[tuple]:
+    """As `found`, to be compared with: scores of the same weights may differ in their last digits, since the
+    sums of a product are taken in an order that depends on where in memory its factors lie."""
+    return [(*item[:3], pytest.approx(item[3], abs=1e-4)) for item in found(doc)]
 
 
 def test_add_pipe() -> None:
@@ -100,11 +106,11 @@ def test_overfitting(trained: Language) -> None:
         assert [item[:3] for item in found(doc)] == sorted(expected)
     scores = trained.evaluate(make_examples(trained))
     assert scores["rel_micro_f"] == 1.0 and scores["rel_candidate_recall"] == 1.0
-    assert [found(doc) for doc in trained.pipe(TEXTS)] == [found(trained(text)) for text in TEXTS]
+    assert [found(doc) for doc in trained.pipe(TEXTS)] == [expected_from(trained(text)) for text in TEXTS]
 
 
 def test_serialization(trained: Language, make: Callable[..., Language], tmp_path: Path) -> None:
-    expected = [found(doc) for doc in trained.pipe(TEXTS)]
+    expected = [expected_from(doc) for doc in trained.pipe(TEXTS)]
     trained.to_disk(tmp_path / "pipeline")
     assert [found(doc) for doc in spacy.load(tmp_path / "pipeline").pipe(TEXTS)] == expected
     copy = make().from_bytes(trained.to_bytes())

@@ -13,7 +13,7 @@ from spacy.language import Language
 from spacy_slmre.corpora.benchmark import get_benchmark
 from spacy_slmre.corpora.conversion import convert
 from tests.conftest import PATTERNS, TEXTS
-from tests.pipeline.test_rel_classifier import GOLD, found, initialize, make_examples
+from tests.pipeline.test_rel_classifier import GOLD, expected_from, found, initialize, make_examples
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,7 +75,7 @@ def _instances(nlp: Language) -> list:
 
 
 def test_serialization(trained: Language, make: Callable[[], Language], tmp_path: Path) -> None:
-    expected = [found(doc) for doc in trained.pipe(TEXTS)]
+    expected = [expected_from(doc) for doc in trained.pipe(TEXTS)]
     trained.to_disk(tmp_path)
     assert [found(doc) for doc in spacy.load(tmp_path).pipe(TEXTS)] == expected
     copy = make().from_bytes(trained.to_bytes())
