@@ -21,7 +21,7 @@ from statistics import mean
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from scipy.stats import ttest_1samp
 from spacy.cli._util import parse_config_overrides
 
@@ -73,10 +73,10 @@ def main() -> None:
     parser.add_argument(
         "--only",
         nargs="+",
+        action="extend",
         choices=VARIANTS,
-        default=list(VARIANTS),
         metavar="NAME",
-        help=f"variants: {', '.join(VARIANTS)}",
+        help=f"default: all of {', '.join(VARIANTS)}",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], metavar="N", help="default: 42")
     arguments, rest = parser.parse_known_args()
@@ -99,7 +99,7 @@ def main() -> None:
         **parse_config_overrides(rest),
     }
     for seed in arguments.seeds:
-        for name in arguments.only:
+        for name in arguments.only or VARIANTS:
             output = arguments.output / f"seed-{seed}" / name
             if not output.exists():
                 own = _settings(name, arguments.output, given) | {"training.seed": seed}
@@ -113,7 +113,7 @@ def main() -> None:
         for name in VARIANTS
     }
     table = Table(
-        "variant",
+        Column("variant", no_wrap=True),
         "dev F1",
         "to default",
         "precision",
