@@ -4,11 +4,12 @@
         [--only NAME …] [--seeds 42 …] [--training.max_tokens N] …
 
 CORPORA is what `slmre convert-all` made. All variants are tuned on the same pairs with the same seeds, and
-scored on the same dev pairs; test splits are not read. Any setting of the tuning config may be given, and
-holds for all of them. Interrupted, the same command goes on; what is done in OUTPUT is not done again. Prints
-what is done so far as a table: means over the benchmarks and the seeds, and the differences to the default
-with the same seeds, with a 95 % interval (Student's t over the seeds). A variant with shorter prompts makes
-fewer steps: compare by tokens, too.
+scored on the same dev pairs; test splits are not read. Any setting of the tuning config but seed and
+templates may be given, and holds for all of them. Interrupted, the same command goes on; what is done in
+OUTPUT is not done again, and OUTPUT takes no runs with other settings. Prints what is done so far as a
+table: means over the benchmarks and the seeds, and the differences to the default with the same seeds, with
+a 95 % interval (Student's t over the seeds). A variant with shorter prompts makes fewer steps: compare by
+tokens, too.
 """
 
 from __future__ import annotations
@@ -38,16 +39,25 @@ from spacy_slmre.tuning.run import run_tuning
 
 CONFIG = Path(__file__).parent.parent / "configs" / "tune" / "pooled.cfg"
 TYPED = {"context": "Text: {{ typed_text }}"}
-NUMBERED = (
-    "[{{ head.number }}] {{ head.text }}{% if head.type %} ({{ head.type }}){% endif %} to "
-    "[{{ tail.number }}] {{ tail.text }}{% if tail.type %} ({{ tail.type }}){% endif %}:"
-)
+
+
+def _query(mention: str) -> dict[str, str]:
+    """A query template, from that of a mention `one`."""
+    macro = "{% macro mention(one) %}" + mention + "{% endmacro %}"
+    return {"query": macro + "{{ mention(head) }} to {{ mention(tail) }}:"}
+
+
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
-    "numbered-names": {"query": NUMBERED},
-    "names-only": TYPED | {"query": "{{ head.text }} to {{ tail.text }}:"},
-    "numbers-only": TYPED | {"query": "[{{ head.number }}] to [{{ tail.number }}]:"},
-    "no-types": {"query": "{{ head.text }} to {{ tail.text }}:"},
+    "numbered-names": _query(
+        "[{{ one.number }}] {{ one.text }}{% if one.type %} ({{ one.type }}){% endif %}"
+    ),
+    "type-and-name": _query("[{{ one.number }}{% if one.type %} {{ one.type }}{% endif %} {{ one.text }}]"),
+    "name-and-type": _query("[{{ one.number }} {{ one.text }}{% if one.type %} {{ one.type }}{% endif %}]"),
+    "type-only": _query("[{{ one.number }}{% if one.type %} {{ one.type }}{% endif %}]"),
+    "names-only": TYPED | _query("{{ one.text }}"),
+    "numbers-only": TYPED | _query("[{{ one.number }}]"),
+    "no-types": _query("{{ one.text }}"),
     "two-way": {"model.two_way": True},
     "definitions": {"model.definitions": True},
     "no-label-list": {"model.label_list": False},
@@ -80,6 +90,9 @@ def main() -> None:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], metavar="N", help="default: 42")
     arguments, rest = parser.parse_known_args()
+    overrides = parse_config_overrides(rest)
+    if own := {"training.seed", "model.templates"} & overrides.keys():
+        parser.error(f"{', '.join(sorted(own))}: every variant has its own; for seeds there is --seeds")
     install_extensions()
     arguments.output.mkdir(parents=True, exist_ok=True)
     mixture = Mixture(
@@ -89,21 +102,26 @@ def main() -> None:
         balance="benchmark",
     )
     manifest = arguments.output / "pairs.json"
-    manifest.write_text(json.dumps(make_manifest(mixture, arguments.corpora), indent=2), encoding="utf-8")
+    pairs = make_manifest(mixture, arguments.corpora)
     given = {
         "tune.shots": 0,
         "corpora.train.manifest": str(manifest),
         "corpora.dev.manifest": str(manifest),
         "paths.corpora": str(arguments.corpora),
         "training.evaluate_every": 0,
-        **parse_config_overrides(rest),
+        **overrides,
+    }
+    _note(arguments.output / "settings.json", {"settings": given, "default templates": default_templates()})
+    _note(manifest, pairs)
+    variants = {
+        name: _settings(name, arguments.output, given) for name in dict.fromkeys(arguments.only or VARIANTS)
     }
     for seed in arguments.seeds:
-        for name in arguments.only or VARIANTS:
+        for name, own in variants.items():
             output = arguments.output / f"seed-{seed}" / name
             if not output.exists():
-                own = _settings(name, arguments.output, given) | {"training.seed": seed}
-                settings = resolve_config(read_config(CONFIG, given | own), name)
+                config = read_config(CONFIG, given | own | {"training.seed": seed})
+                settings = resolve_config(config, name)
                 run_tuning(settings, output, resume=part_of(output).exists(), say=say)
     found = {
         name: {
@@ -130,6 +148,14 @@ def main() -> None:
     Console().print(table)
 
 
+def _note(file: Path, data: Any) -> None:
+    """Write what all runs beside it have in common, or refuse what is not the same as is written there."""
+    text = json.dumps(data, indent=2)
+    if file.exists() and file.read_text(encoding="utf-8") != text:
+        raise SystemExit(f"{file} is of runs with other settings or pairs: give another OUTPUT.")
+    file.write_text(text, encoding="utf-8")
+
+
 def _settings(name: str, output: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     variant = VARIANTS[name]
     settings = {key: value for key, value in variant.items() if key not in PARTS}
@@ -139,7 +165,8 @@ def _settings(name: str, output: Path, given: Mapping[str, Any]) -> dict[str, An
         for part, template in (default_templates() | own).items():
             (folder / f"{part}.jinja").write_text(template, encoding="utf-8")
         settings["model.templates"] = str(folder)
-    if "model.quantization" in settings and given.get("model.base", PACKAGED_BASE) == PACKAGED_BASE:
+    asked = {"model.base": PACKAGED_BASE, "model.quantization": "nf4", **given, **settings}
+    if asked["model.base"] == PACKAGED_BASE and asked["model.quantization"] is None:
         # The packaged model lies in 4 bits, and would be the same without quantisation.
         plain = output / "plain"
         if not plain.exists():

@@ -34,9 +34,11 @@ def equality(options: Options) -> dict[str, Any]:
     """Labels of packed scoring against one prompt at a time in float32, then of other precisions.
 
     Raises:
-        SystemExit: The corpus has no labels of its own.
+        SystemExit: The corpus has no labels of its own, or the adapter was tuned on texts read two ways.
     """
     lm = _load(options, dtype="float32", quantization=None)
+    if lm.prompts.style.two_way:
+        raise SystemExit("Prompts one at a time are read one way: give an adapter that was tuned so.")
     instances, schema = _read(options, lm)
     gold = [str(instance.label) for instance in instances]
     columns = lm.best(instances, schema)[0][:, 0]

@@ -107,12 +107,14 @@ class Adapter:
             if record_file.exists():
                 data = json.loads(record_file.read_text(encoding="utf-8"))
                 record, layout = AdapterRecord.from_dict(data), data["layout"]
+                if layout in LAYOUTS.values() and layout != LAYOUTS[record.style.two_way]:
+                    raise ValueError(f"its layout {layout} does not go with its prompt style")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(
                 f"{where}: {CONFIG_FILE} or {RECORD_FILE} is missing or damaged ({error}). Copy the adapter "
                 "again, or tune it anew."
             ) from error
-        if record is not None and layout != LAYOUTS[record.style.two_way]:
+        if record is not None and layout not in LAYOUTS.values():
             raise ModelError(
                 f"{where} was tuned with the attention layout {layout}, this version of spacy-slmre has "
                 f"{', '.join(LAYOUTS.values())}. Install the version that the adapter was tuned with."

@@ -3,10 +3,10 @@
 A mask over a whole sequence costs its length squared, and hides almost all of it: a context and its queries
 see the prefix and themselves. On processors, where attention computes what is hidden too, each group is given
 the keys and values that any of its tokens may see, and heads that share keys are computed together, without
-copies of these. The results are those of the whole mask.
+copies of these. The results are those of the whole mask, within the rounding of the type that is computed in.
 
-Groups have the same number of tokens, and see a multiple of some number of keys: for each new shape of a
-product, torch prepares a kernel and keeps it, up to some hundred MB of them.
+Groups but the last have the same number of tokens, and are given a multiple of some number of keys, or all of
+them: for each new shape of a product, torch prepares a kernel and keeps it, up to some hundred MB of them.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.slm.loading import ModelError
 from spacy_slmre.slm.model import SmallLM
 
 
@@ -33,7 +34,15 @@ def generate_answers(
 
     Returns:
         The answers, in the order of the instances.
+
+    Raises:
+        ModelError: The model reads texts two ways, which generation cannot.
     """
+    if lm.prompts.style.two_way:
+        raise ModelError(
+            "The adapter was tuned on texts that are read two ways, and generation reads them one way: score "
+            "its labels instead."
+        )
     prompts, tokenizer, network = lm.prompts, lm.prompts.tokenizer, lm.network
     prefix = prompts.prefix(schema)
     contexts = prompts.contexts([instance.context for instance in instances])

@@ -114,7 +114,10 @@ class SmallLM(Trainable):
         """
         with self._lock:
             if self._network is None or (self._merged and not merge):
-                self._network = None
+                if self._network is not None:
+                    self.identity()  # what could not be loaded again is not dropped
+                self._network = self._peft = None
+                self._merged = False
                 self.forget()
                 # Weights made under somebody's inference mode could never be trained, nor tell of changes.
                 with torch.inference_mode(False):
@@ -161,7 +164,11 @@ class SmallLM(Trainable):
         return self.folder
 
     def identity(self) -> BaseIdentity:
-        """Name, revision and fingerprint of the base model's weights."""
+        """Name, revision and fingerprint of the base model's weights.
+
+        Raises:
+            ModelError: They are nowhere to be found.
+        """
         return loading.identify(self.locate(), self.settings.base, self.settings.revision)
 
     @property
@@ -440,7 +447,11 @@ class SmallLM(Trainable):
         stored = storage.read(folder)
         if temporary:
             stored = storage.keep_in_cache(stored)
-        changed = {name for name in stored.configured if stored.configured[name] != self.configured.get(name)}
+        changed = {
+            name
+            for name in stored.configured | self.configured
+            if stored.configured.get(name) != self.configured.get(name)
+        }
         settings, adapter, problem = stored.apply_to(self.settings), stored.adapter, None
         if changed & {"base", "revision"}:
             own = self.settings

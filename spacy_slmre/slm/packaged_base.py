@@ -85,8 +85,6 @@ def convert(gguf: Path, folder: Path | None = None) -> Path:
     Raises:
         ModelError: The package `gguf`, needed for reading, is absent.
     """
-    if importlib.util.find_spec("gguf") is None:
-        raise ModelError("Reading the model file needs the package gguf: pip install 'spacy-slmre[gguf]'")
     folder = folder or packaged_folder()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as aside, quiet_loading():
@@ -113,7 +111,12 @@ def write_plain(gguf: Path, folder: Path) -> PreTrainedTokenizerBase:
 
     Returns:
         The tokenizer.
+
+    Raises:
+        ModelError: The package `gguf`, needed for reading, is absent.
     """
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelError("Reading the model file needs the package gguf: pip install 'spacy-slmre[gguf]'")
     read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
     as_plain(read, torch.bfloat16).save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)

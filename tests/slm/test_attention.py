@@ -37,7 +37,8 @@ def test_a_pass_is_computed_in_groups(make_lm) -> None:
     np.testing.assert_allclose(found, separate_log_probs(lm, INSTANCES, SCHEMA), atol=TOLERANCE)
 
 
-def test_groups_have_few_shapes() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_groups_have_few_shapes(dtype: torch.dtype) -> None:
     # A prefix of 50 keys that is there already, and behind it texts that see the prefix and themselves.
     texts = torch.block_diag(*(torch.ones(size, size).tril() for size in (40, 7, 90, 61, 45, 33))).bool()
     mask = torch.cat([torch.ones(len(texts), 50, dtype=torch.bool), texts], dim=1)
@@ -48,14 +49,23 @@ def test_groups_have_few_shapes() -> None:
         return attend(self, query, keys, values, scaling)
 
     attend = attention.AttentionGroup.attend
-    query, key = torch.randn(1, 2, len(texts), 4), torch.randn(1, 2, mask.shape[1], 4)
+    torch.manual_seed(0)
+    query = torch.randn(1, 4, len(texts), 8, dtype=dtype, requires_grad=True)
+    key = torch.randn(1, 2, mask.shape[1], 8, dtype=dtype)  # two heads share keys
     with patch.object(attention.AttentionGroup, "attend", noting_shapes):
         found = attention.AttentionGroups(mask).attend(query, key, key, None)
     assert [rows for rows, _ in seen] == [64, 64, 64, 64, 20]
     assert all(keys % attention.KEYS_ROUND_TO == 0 for _, keys in seen)
     assert max(keys for _, keys in seen) < mask.shape[1]
-    whole = torch.nn.functional.scaled_dot_product_attention(query, key, key, attn_mask=mask)
-    torch.testing.assert_close(found, whole.transpose(1, 2))
+    key = key.float()
+    whole = torch.nn.functional.scaled_dot_product_attention(
+        exact := query.detach().float().requires_grad_(), key, key, attn_mask=mask, enable_gqa=True
+    )
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}[dtype]
+    torch.testing.assert_close(found.float(), whole.transpose(1, 2), atol=tolerance, rtol=0)
+    for output in (found, whole.transpose(1, 2)):
+        output.float().square().sum().backward()
+    torch.testing.assert_close(query.grad.float(), exact.grad, atol=10 * tolerance, rtol=10 * tolerance)
 
 
 def test_a_layer_that_changes_its_mask_keeps_it(make_lm) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import shutil
+import weakref
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -17,7 +21,9 @@ from transformers import PreTrainedTokenizerFast
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.slm import loading
 from spacy_slmre.slm.architecture import make_small_lm
+from spacy_slmre.slm.loading import ModelError
 from spacy_slmre.slm.lora import LoraSettings
 from spacy_slmre.slm.model import SmallLM
 from spacy_slmre.slm.objective import as_batch, packed_loss
@@ -44,6 +50,10 @@ INSTANCES = labelled(
     + [RelationInstance.from_offsets(TEXT.upper(), (0, 7, "PER"), (20, 24, "LOC"))],
     SCHEMA,
 )
+
+
+def small_lm(base: Path, adapter: str | None = None) -> SmallLM:
+    return make_small_lm(base=str(base), adapter=adapter, quantization=None, dtype="float32", device="cpu")
 
 
 def separate_loss(lm, instance, schema, objective="trie") -> torch.Tensor:
@@ -169,19 +179,14 @@ def test_training_changes_the_adapter_only_and_scores_follow(make_lm) -> None:
 
 
 def test_kept_adapter_is_saved_and_trained_on(tiny_base: Path, tmp_path: Path) -> None:
-    def make(adapter=None):
-        return make_small_lm(
-            base=str(tiny_base), adapter=adapter, quantization=None, dtype="float32", device="cpu"
-        )
-
-    lm = make()
+    lm = small_lm(tiny_base)
     lm.begin_training(SCHEMA, LoraSettings(rank=4))
     with torch.no_grad():
         for parameter in lm.trainable_parameters():
             parameter.normal_(std=0.2)
     expected = lm.log_probs(INSTANCES, SCHEMA)
     lm.keep_adapter().to_folder(tmp_path / "adapter")
-    again = make(str(tmp_path / "adapter"))
+    again = small_lm(tiny_base, str(tmp_path / "adapter"))
     assert again.schema == SCHEMA
     np.testing.assert_allclose(again.log_probs(INSTANCES, SCHEMA), expected, atol=1e-4)
     assert is_merged(again)  # one product a layer while it scores
@@ -193,6 +198,31 @@ def test_kept_adapter_is_saved_and_trained_on(tiny_base: Path, tmp_path: Path) -
     np.testing.assert_allclose(again.log_probs(INSTANCES, SCHEMA), expected, atol=1e-4)
     again.update(INSTANCES, SCHEMA)
     assert all(parameter.grad.abs().sum() > 0 for parameter in again.trainable_parameters())
+
+
+def test_weights_are_loaded_anew_one_at_a_time(tiny_base: Path, tmp_path: Path) -> None:
+    lm = small_lm(tiny_base)
+    lm.begin_training(SCHEMA, LoraSettings(rank=4))
+    lm.keep_adapter().to_folder(tmp_path / "adapter")
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    lm = small_lm(base, str(tmp_path / "adapter"))
+    expected = lm.log_probs(INSTANCES, SCHEMA)
+    base.rename(tmp_path / "away")
+    with pytest.raises(ModelError, match="base"):
+        lm.begin_training(SCHEMA)
+    np.testing.assert_array_equal(lm.log_probs(INSTANCES, SCHEMA), expected)
+    (tmp_path / "away").rename(base)
+    before, load_base, still_there = weakref.ref(lm.network), loading.load_base, []
+
+    def noting(*args, **kwargs):
+        gc.collect()
+        still_there.append(before() is not None)
+        return load_base(*args, **kwargs)
+
+    with patch.object(loading, "load_base", noting):
+        lm.begin_training(SCHEMA)
+    assert still_there == [False]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:peft")
