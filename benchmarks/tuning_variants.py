@@ -37,7 +37,8 @@ from spacy_slmre.tuning.config import read_config, resolve_config
 from spacy_slmre.tuning.folders import part_of
 from spacy_slmre.tuning.run import run_tuning
 
-CONFIG = Path(__file__).parent.parent / "configs" / "tune" / "pooled.cfg"
+CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIG = CONFIGS / "tune" / "pooled.cfg"
 TYPED = {"context": "Text: {{ typed_text }}"}
 
 
@@ -49,9 +50,7 @@ def _query(mention: str) -> dict[str, str]:
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
-    "numbered-names": _query(
-        "[{{ one.number }}] {{ one.text }}{% if one.type %} ({{ one.type }}){% endif %}"
-    ),
+    "numbered-names": {"model.templates": str(CONFIGS / "templates" / "numbered")},
     "type-and-name": _query("[{{ one.number }}{% if one.type %} {{ one.type }}{% endif %} {{ one.text }}]"),
     "name-and-type": _query("[{{ one.number }} {{ one.text }}{% if one.type %} {{ one.type }}{% endif %}]"),
     "type-only": _query("[{{ one.number }}{% if one.type %} {{ one.type }}{% endif %}]"),
@@ -162,7 +161,7 @@ def _settings(name: str, output: Path, given: Mapping[str, Any]) -> dict[str, An
     if own := {part: variant[part] for part in PARTS if part in variant}:
         folder = output / f"{name}.templates"
         folder.mkdir(exist_ok=True)
-        for part, template in (default_templates() | own).items():
+        for part, template in own.items():
             (folder / f"{part}.jinja").write_text(template, encoding="utf-8")
         settings["model.templates"] = str(folder)
     asked = {"model.base": PACKAGED_BASE, "model.quantization": "nf4", **given, **settings}

@@ -9,7 +9,7 @@ from typing import Any
 from spacy_slmre.slm.adapter import PACKAGED_ADAPTER, Adapter, AdapterRecord
 from spacy_slmre.slm.loading import PACKAGED_BASE, ModelError
 from spacy_slmre.slm.model import SmallLM
-from spacy_slmre.slm.prompts import PromptStyle, read_demonstrations
+from spacy_slmre.slm.prompts import PromptStyle, read_demonstrations, read_templates
 from spacy_slmre.slm.settings import SmallLMSettings
 
 
@@ -50,7 +50,7 @@ def make_small_lm(
         definitions: The list gives their definitions (default: yes).
         demonstrations: JSONL file of labelled instances shown in the instruction, each with "text",
             "head" and "tail" as [start, end, type], and "label".
-        templates: Folder with system.jinja, context.jinja and query.jinja.
+        templates: Folder with system.jinja, context.jinja and query.jinja; one that it lacks is the default.
         two_way: The tokens of a text see all of it, and not only what stands before them (default: no). For
             tuning: an adapter that was tuned so says it by itself.
         lora_rank: Rank of the adapter that `nlp.update` makes where there is none; its alpha is twice that.
@@ -75,7 +75,7 @@ def make_small_lm(
         if demonstrations is not None:
             given["demonstrations"] = read_demonstrations(Path(demonstrations))
         if templates is not None:
-            given["templates"] = PromptStyle.from_folder(templates).templates
+            given["templates"] = read_templates(templates)
     except ModelError as error:
         problem = error
     except ValueError as error:

@@ -44,6 +44,27 @@ def default_templates() -> dict[str, str]:
     return {part: _strip_last_newline((folder / f"{part}.jinja").read_text("utf-8")) for part in PARTS}
 
 
+def read_templates(folder: str | Path) -> dict[str, str]:
+    """The templates system.jinja, context.jinja and query.jinja of a folder, or the default for what it lacks.
+
+    Raises:
+        ValueError: None of them is there, or one cannot be read.
+    """
+    found = {part: file for part in PARTS if (file := Path(folder) / f"{part}.jinja").exists()}
+    if not found:
+        raise ValueError(
+            f'templates = "{folder}": expected a folder with {", ".join(f"{part}.jinja" for part in PARTS)}, '
+            "or some of them; found none."
+        )
+    own = {}
+    for part, file in found.items():
+        try:
+            own[part] = _strip_last_newline(file.read_text("utf-8"))
+        except (OSError, UnicodeError) as error:
+            raise ValueError(f"The template {file} cannot be read: {error}") from error
+    return default_templates() | own
+
+
 @dataclass(frozen=True)
 class PromptStyle:
     """How instances are put into words. An adapter records the style that it was tuned with.
@@ -70,22 +91,6 @@ class PromptStyle:
     def demonstrations_for(self, schema: LabelSchema) -> list[Mapping[str, Any]]:
         """The demonstrations that are shown with a label set."""
         return [shown for shown in self.demonstrations if shown.get("schema") in (None, schema.answers_key)]
-
-    @classmethod
-    def from_folder(cls, folder: str | Path, **settings: Any) -> PromptStyle:
-        """A style with the templates system.jinja, context.jinja and query.jinja of a folder.
-
-        Raises:
-            ValueError: One of the files is absent.
-        """
-        try:
-            templates = {
-                part: _strip_last_newline((Path(folder) / f"{part}.jinja").read_text(encoding="utf-8"))
-                for part in PARTS
-            }
-        except OSError as error:
-            raise ValueError(f"templates: {error.filename} cannot be read ({error.strerror}).") from error
-        return cls(templates=templates, **settings)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

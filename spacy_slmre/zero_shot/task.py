@@ -29,7 +29,7 @@ from spacy_slmre.relations import (
 )
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, UnreadSchema
 from spacy_slmre.scorer import score_relations
-from spacy_slmre.slm.prompts import PromptStyle, PromptTexts, read_demonstrations
+from spacy_slmre.slm.prompts import PromptStyle, PromptTexts, read_demonstrations, read_templates
 from spacy_slmre.zero_shot.chat import chat_prompts
 from spacy_slmre.zero_shot.outcome import Outcome, ResponseReader
 from spacy_slmre.zero_shot.words import word_offsets
@@ -67,7 +67,7 @@ def make_relation_task(
         definitions: The list gives their definitions.
         demonstrations: JSONL file of labelled instances shown before the question, each with "text",
             "head" and "tail" as [start, end, type], and "label".
-        templates: Folder with system.jinja, context.jinja and query.jinja.
+        templates: Folder with system.jinja, context.jinja and query.jinja; one that it lacks is the default.
         max_context_words: Longer contexts are shortened around their pair.
         attr: Relations are written to `doc._.<attr>`.
         scorer: Scores predicted documents; by default as `spacy-slmre.RelationScorer.v1`.
@@ -83,7 +83,7 @@ def make_relation_task(
         if demonstrations is not None:
             style["demonstrations"] = read_demonstrations(Path(demonstrations))
         if templates is not None:
-            style["templates"] = PromptStyle.from_folder(templates).templates
+            style["templates"] = read_templates(templates)
     except ValueError as error:
         problem = error
     return RelationTask(

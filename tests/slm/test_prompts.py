@@ -11,7 +11,16 @@ from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm.architecture import make_small_lm
 from spacy_slmre.slm.loading import ModelError
-from spacy_slmre.slm.prompts import PromptBuilder, PromptStyle, number_mentions
+from spacy_slmre.slm.prompts import (
+    PromptBuilder,
+    PromptStyle,
+    PromptTexts,
+    default_templates,
+    number_mentions,
+    read_templates,
+)
+
+NUMBERED = Path(__file__).parents[2] / "configs" / "templates" / "numbered"
 
 SCHEMA = LabelSchema.from_dict(
     {
@@ -156,6 +165,18 @@ def test_own_templates_and_demonstrations_from_files(tmp_path: Path, tiny_base: 
     )
     with pytest.raises(ValueError, match='label "works for", which the schema lacks'):
         lm.log_probs([INSTANCE], LabelSchema.from_labels(["other"]))
+
+
+def test_templates_that_are_not_there_are_the_default(tmp_path: Path) -> None:
+    numbered = read_templates(NUMBERED)
+    assert numbered == default_templates() | {"query": numbered["query"]}
+    (one,) = PromptTexts(PromptStyle(templates=numbered)).query(INSTANCE).splitlines()
+    assert one == "[1] Ann (PER) to [2] Rome (LOC):"
+    with pytest.raises(ModelError, match="found none"):
+        make_small_lm(templates=str(tmp_path)).load()
+    (tmp_path / "query.jinja").write_bytes(b"\xff")
+    with pytest.raises(ModelError, match=r"query\.jinja cannot be read"):
+        make_small_lm(templates=str(tmp_path)).load()
 
 
 @pytest.mark.parametrize(
