@@ -45,7 +45,7 @@ def default_templates() -> dict[str, str]:
 
 
 def read_templates(folder: str | Path) -> dict[str, str]:
-    """The templates system.jinja, context.jinja and query.jinja of a folder, or the default for what it lacks.
+    """A folder's system.jinja, context.jinja and query.jinja; one that it lacks is the default.
 
     Raises:
         ValueError: None of them is there, or one cannot be read.
