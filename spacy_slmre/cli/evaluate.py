@@ -295,7 +295,7 @@ def evaluate_corpus(
 
     nlp = load_pipeline(pipeline)
     corpus = _read(path, nlp, settings.limit)
-    progress, task = document_progress(len(corpus.examples))
+    progress, task = document_progress(len(corpus.examples), relations=False)
     with progress:
         return evaluate_pipeline(
             nlp,

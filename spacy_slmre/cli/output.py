@@ -31,8 +31,8 @@ def failing_clearly() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def document_progress(total: int | None) -> tuple[Any, Any]:
-    """A progress bar of documents, and its task, whose field `relations` counts relations."""
+def document_progress(total: int | None, *, relations: bool = True) -> tuple[Any, Any]:
+    """A progress bar of documents, and its task, whose field `relations` is what is shown of them."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -47,7 +47,7 @@ def document_progress(total: int | None) -> tuple[Any, Any]:
         TextColumn("Documents"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[relations]} relations"),
+        *([TextColumn("{task.fields[relations]} relations")] if relations else []),
         TimeElapsedColumn(),
         console=console,
     )
