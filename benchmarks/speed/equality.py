@@ -1,6 +1,6 @@
 """Whether packed scoring gives the labels of exhaustive scoring, and what fewer bits change.
 
-The packaged model lies in 4 bits: with it, "bfloat16" and "NF4, brought back to bfloat16" are the same values.
+The packaged model lies in 4 bits: with it, "bfloat16" and "NF4, brought back to bfloat16" are one model.
 """
 
 from __future__ import annotations
