@@ -447,11 +447,7 @@ class SmallLM(Trainable):
         stored = storage.read(folder)
         if temporary:
             stored = storage.keep_in_cache(stored)
-        changed = {
-            name
-            for name in stored.configured | self.configured
-            if stored.configured.get(name) != self.configured.get(name)
-        }
+        changed = {name for name in stored.configured if stored.configured[name] != self.configured.get(name)}
         settings, adapter, problem = stored.apply_to(self.settings), stored.adapter, None
         if changed & {"base", "revision"}:
             own = self.settings
