@@ -90,6 +90,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(config_file, tmp_path: Path, mo
     ("arguments", "message"),
     [
         (("--model.base", "/none"), "no such folder"),
+        (("--model.templates", "nowhere"), "found none"),
         (("--training.warmup", "5"), "training.warmup = 5"),
         (("--corpora.dev.path", "none.spacy"), "none.spacy"),
         (("--training.nothing.here", "1"), "nothing"),
