@@ -28,7 +28,7 @@ from spacy.cli._util import parse_config_overrides
 
 from spacy_slmre.cli.output import say
 from spacy_slmre.corpora.mixtures import Mixture, make_manifest
-from spacy_slmre.files import replace_folder
+from spacy_slmre.files import replace_folder, write_aside
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.slm.loading import PACKAGED_BASE, quiet_loading
 from spacy_slmre.slm.packaged_base import install_distribution, write_plain
@@ -152,7 +152,7 @@ def _note(file: Path, data: Any) -> None:
     text = json.dumps(data, indent=2)
     if file.exists() and file.read_text(encoding="utf-8") != text:
         raise SystemExit(f"{file} is of runs with other settings or pairs: give another OUTPUT.")
-    file.write_text(text, encoding="utf-8")
+    write_aside(file, text)
 
 
 def _settings(name: str, output: Path, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,8 +164,8 @@ def _settings(name: str, output: Path, given: Mapping[str, Any]) -> dict[str, An
         for part, template in own.items():
             (folder / f"{part}.jinja").write_text(template, encoding="utf-8")
         settings["model.templates"] = str(folder)
-    asked = {"model.base": PACKAGED_BASE, "model.quantization": "nf4", **given, **settings}
-    if asked["model.base"] == PACKAGED_BASE and asked["model.quantization"] is None:
+    model = read_config(CONFIG, {**given, **settings})["model"]
+    if model["base"] == PACKAGED_BASE and model["quantization"] is None:
         # The packaged model lies in 4 bits, and would be the same without quantisation.
         plain = output / "plain"
         if not plain.exists():

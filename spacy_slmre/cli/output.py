@@ -32,7 +32,7 @@ def failing_clearly() -> Iterator[None]:
 
 
 def document_progress(total: int | None, *, relations: bool = True) -> tuple[Any, Any]:
-    """A progress bar of documents, and its task, whose field `relations` is what is shown of them."""
+    """A progress bar of documents, and its task, whose field `relations` counts relations if it is shown."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -127,8 +127,6 @@ class SmallLM(Trainable):
         return self
 
     def _load(self, merge: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        if self.problem is not None:
-            raise self.problem
         settings, base = self.settings, self.identity()
         if self.fingerprint not in (None, base.fingerprint):
             raise ModelError(
@@ -167,8 +165,10 @@ class SmallLM(Trainable):
         """Name, revision and fingerprint of the base model's weights.
 
         Raises:
-            ModelError: They are nowhere to be found.
+            ModelError: They are nowhere to be found, or a setting of the model is wrong.
         """
+        if self.problem is not None:
+            raise self.problem
         return loading.identify(self.locate(), self.settings.base, self.settings.revision)
 
     @property
@@ -424,12 +424,11 @@ class SmallLM(Trainable):
         Raises:
             ModelError: The base model cannot be had.
         """
-        if self.problem is not None:
-            raise self.problem
+        base = self.identity()
         if self._unkept:
             self.keep_adapter()
         source = self.locate() if embed else None
-        storage.write(folder, self.settings, self.adapter, self.identity(), self.configured, source)
+        storage.write(folder, self.settings, self.adapter, base, self.configured, source)
 
     def restore(self, folder: Path, *, temporary: bool = False) -> SmallLM:
         """The model that `save` wrote, with the run-time settings (device, compute type, …) of this one.

@@ -65,8 +65,6 @@ def run_tuning(
     check_output(output, resume=resume, overwrite=overwrite, main=main)
     lm = _on_own_device(config.model)
     # What is wrong with the model should show before the corpora are read.
-    if lm.problem is not None:
-        raise lm.problem
     base = lm.identity()
     check_architecture(lm.locate())
     say(f"Reading the corpora for {base.name} …")

@@ -22,7 +22,6 @@ from transformers import PreTrainedTokenizerFast
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm import loading
-from spacy_slmre.slm.architecture import make_small_lm
 from spacy_slmre.slm.loading import ModelError
 from spacy_slmre.slm.lora import LoraSettings
 from spacy_slmre.slm.model import SmallLM
@@ -32,6 +31,7 @@ from spacy_slmre.slm.training_sequences import TrainingSequences
 
 from ..conftest import random_network
 from .test_exactness import instance_lists, schemas
+from .test_loading import plain
 
 SCHEMA = LabelSchema.from_labels(["place of birth", "place of death", "place", "member of", "employer"])
 TEXT = "Ann Lee was born in Rome and works for the Red Mill"
@@ -50,10 +50,6 @@ INSTANCES = labelled(
     + [RelationInstance.from_offsets(TEXT.upper(), (0, 7, "PER"), (20, 24, "LOC"))],
     SCHEMA,
 )
-
-
-def small_lm(base: Path, adapter: str | None = None) -> SmallLM:
-    return make_small_lm(base=str(base), adapter=adapter, quantization=None, dtype="float32", device="cpu")
 
 
 def separate_loss(lm, instance, schema, objective="trie") -> torch.Tensor:
@@ -179,14 +175,14 @@ def test_training_changes_the_adapter_only_and_scores_follow(make_lm) -> None:
 
 
 def test_kept_adapter_is_saved_and_trained_on(tiny_base: Path, tmp_path: Path) -> None:
-    lm = small_lm(tiny_base)
+    lm = plain(base=str(tiny_base))
     lm.begin_training(SCHEMA, LoraSettings(rank=4))
     with torch.no_grad():
         for parameter in lm.trainable_parameters():
             parameter.normal_(std=0.2)
     expected = lm.log_probs(INSTANCES, SCHEMA)
     lm.keep_adapter().to_folder(tmp_path / "adapter")
-    again = small_lm(tiny_base, str(tmp_path / "adapter"))
+    again = plain(base=str(tiny_base), adapter=str(tmp_path / "adapter"))
     assert again.schema == SCHEMA
     np.testing.assert_allclose(again.log_probs(INSTANCES, SCHEMA), expected, atol=1e-4)
     assert is_merged(again)  # one product a layer while it scores
@@ -201,12 +197,12 @@ def test_kept_adapter_is_saved_and_trained_on(tiny_base: Path, tmp_path: Path) -
 
 
 def test_weights_are_loaded_anew_one_at_a_time(tiny_base: Path, tmp_path: Path) -> None:
-    lm = small_lm(tiny_base)
+    lm = plain(base=str(tiny_base))
     lm.begin_training(SCHEMA, LoraSettings(rank=4))
     lm.keep_adapter().to_folder(tmp_path / "adapter")
     base = tmp_path / "base"
     shutil.copytree(tiny_base, base)
-    lm = small_lm(base, str(tmp_path / "adapter"))
+    lm = plain(base=str(base), adapter=str(tmp_path / "adapter"))
     expected = lm.log_probs(INSTANCES, SCHEMA)
     base.rename(tmp_path / "away")
     with pytest.raises(ModelError, match="base"):
@@ -245,16 +241,10 @@ def test_adapters_that_change_more_than_a_layer_are_not_merged(
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3)
     adapted.save_pretrained(tmp_path / "adapter")
-    lm = make_small_lm(
-        base=str(tmp_path / "base"),
-        adapter=str(tmp_path / "adapter"),
-        quantization=None,
-        dtype="float32",
-        device="cpu",
-    ).load()
+    lm = plain(base=str(tmp_path / "base"), adapter=str(tmp_path / "adapter")).load()
     assert not is_merged(lm)
-    plain = SmallLM(lm.settings, network=(adapted.get_base_model().eval(), tokenizer))
-    np.testing.assert_allclose(lm.log_probs(INSTANCES, SCHEMA), plain.log_probs(INSTANCES, SCHEMA), atol=1e-5)
+    apart = SmallLM(lm.settings, network=(adapted.get_base_model().eval(), tokenizer))
+    np.testing.assert_allclose(lm.log_probs(INSTANCES, SCHEMA), apart.log_probs(INSTANCES, SCHEMA), atol=1e-5)
 
 
 def test_dropout_waits_for_training(make_lm) -> None:
@@ -266,7 +256,7 @@ def test_dropout_waits_for_training(make_lm) -> None:
 
 
 def test_adapter_of_several_schemas_keeps_them_all(tiny_base: Path) -> None:
-    lm = make_small_lm(base=str(tiny_base), quantization=None, dtype="float32", device="cpu")
+    lm = plain(base=str(tiny_base))
     schemas = {"one": SCHEMA, "two": LabelSchema.from_labels(["author"])}
     lm.begin_training(schemas, LoraSettings(rank=2))
     record = lm.keep_adapter().record
