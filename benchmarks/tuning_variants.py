@@ -28,10 +28,8 @@ from spacy.cli._util import parse_config_overrides
 
 from spacy_slmre.cli.output import say
 from spacy_slmre.corpora.mixtures import Mixture, make_manifest
-from spacy_slmre.files import replace_folder, write_aside
+from spacy_slmre.files import write_aside
 from spacy_slmre.relations import install_extensions
-from spacy_slmre.slm.loading import PACKAGED_BASE, quiet_loading
-from spacy_slmre.slm.packaged_base import install_distribution, write_plain
 from spacy_slmre.slm.prompts import PARTS, default_templates
 from spacy_slmre.tuning.config import read_config, resolve_config
 from spacy_slmre.tuning.folders import part_of
@@ -62,7 +60,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no-label-list": {"model.label_list": False},
     "upper-half": {"lora.top_layers": 15},
     "upper-third": {"lora.top_layers": 10},
-    "bfloat16-base": {"model.quantization": None},  # on the plain weights, which _settings adds
+    "nf4": {"model.quantization": "nf4"},
     "plain-loss": {"training.objective": "lm"},
 }
 """Settings of each, beside those that all have, and templates where they are others than the default."""
@@ -112,9 +110,7 @@ def main() -> None:
     }
     _note(arguments.output / "settings.json", {"settings": given, "default templates": default_templates()})
     _note(manifest, pairs)
-    variants = {
-        name: _settings(name, arguments.output, given) for name in dict.fromkeys(arguments.only or VARIANTS)
-    }
+    variants = {name: _settings(name, arguments.output) for name in dict.fromkeys(arguments.only or VARIANTS)}
     for seed in arguments.seeds:
         for name, own in variants.items():
             output = arguments.output / f"seed-{seed}" / name
@@ -155,7 +151,7 @@ def _note(file: Path, data: Any) -> None:
     write_aside(file, text)
 
 
-def _settings(name: str, output: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(name: str, output: Path) -> dict[str, Any]:
     variant = VARIANTS[name]
     settings = {key: value for key, value in variant.items() if key not in PARTS}
     if own := {part: variant[part] for part in PARTS if part in variant}:
@@ -164,15 +160,6 @@ def _settings(name: str, output: Path, given: Mapping[str, Any]) -> dict[str, An
         for part, template in own.items():
             (folder / f"{part}.jinja").write_text(template, encoding="utf-8")
         settings["model.templates"] = str(folder)
-    model = read_config(CONFIG, {**given, **settings})["model"]
-    if model["base"] == PACKAGED_BASE and model["quantization"] is None:
-        # The packaged model lies in 4 bits, and would be the same without quantisation.
-        plain = output / "plain"
-        if not plain.exists():
-            with quiet_loading():
-                write_plain(install_distribution(), part_of(plain))
-            replace_folder(part_of(plain), plain)
-        settings["model.base"] = str(plain)
     return settings
 
 

@@ -27,8 +27,8 @@ from speed.timing import console
 
 PRECISIONS: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bfloat16", "quantization": None},
-    "NF4, brought back to bfloat16": {"dtype": "bfloat16"},
-    "NF4, kept in 4 bits, bfloat16": {"dtype": "bfloat16", "keep_4bit": True},
+    "NF4, brought back to bfloat16": {"dtype": "bfloat16", "quantization": "nf4"},
+    "NF4, kept in 4 bits, bfloat16": {"dtype": "bfloat16", "quantization": "nf4", "keep_4bit": True},
 }
 MOST_CONTEXT_TOKENS = 512
 

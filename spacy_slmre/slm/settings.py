@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from spacy_slmre.slm import loading
-from spacy_slmre.slm.loading import PACKAGED_BASE, ModelError
+from spacy_slmre.slm.loading import PACKAGED_BASE, QUANTIZATIONS, ModelError
 from spacy_slmre.slm.prompts import PromptStyle
 
 
@@ -19,7 +19,7 @@ class SmallLMSettings:
 
     base: str = PACKAGED_BASE
     revision: str | None = None
-    quantization: str | None = "nf4"
+    quantization: str | None = "auto"
     keep_4bit: bool = False
     dtype: str = "auto"
     device: str = "auto"
@@ -29,8 +29,8 @@ class SmallLMSettings:
     style: PromptStyle = field(default_factory=PromptStyle)
 
     def __post_init__(self) -> None:
-        if self.quantization not in (None, "nf4"):
-            raise ModelError(f'model.quantization = "{self.quantization}": use "nf4", or null for none.')
+        if self.quantization not in QUANTIZATIONS:
+            raise ModelError(f'model.quantization = "{self.quantization}": use "auto", "nf4", or null.')
         if self.max_batch_tokens < 1:
             raise ModelError(f"model.max_batch_tokens = {self.max_batch_tokens}, but it must be at least 1.")
         if self.lora_rank < 1:

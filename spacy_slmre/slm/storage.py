@@ -129,9 +129,8 @@ def keep_in_cache(stored: StoredModel) -> StoredModel:
 
 def _embed(source: Path, target: Path, settings: SmallLMSettings, base: BaseIdentity) -> None:
     """Write the base model as it runs: in 4 bits where it runs so."""
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     target.mkdir(parents=True)
-    if settings.quantization is None or "quantization_config" in config:
+    if loading.four_bit_form(source, settings.quantization) == loading.stored_form(source):
         for pattern in MODEL_FILES:
             for file in source.glob(pattern):
                 shutil.copy(file, target)

@@ -172,7 +172,11 @@ class Trainable:
             schemas = dict(self._tuned_on)
             only = next(iter(schemas.values())) if len(schemas) == 1 else None
             record = AdapterRecord(
-                self.identity(), self.settings.style, only, schemas={} if only is not None else schemas
+                self.identity(),
+                self.settings.style,
+                only,
+                schemas={} if only is not None else schemas,
+                quantization=self.settings.quantization,
             )
             self.adapter, self._unkept = Adapter(config, weights, record), False
             return self.adapter

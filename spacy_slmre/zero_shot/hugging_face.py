@@ -23,7 +23,8 @@ class HuggingFaceChat:
     Attributes:
         base: "smollm2-135m-instruct" (the packaged model), a folder, or a hub id.
         revision: Commit or tag on the hub.
-        quantization: "nf4" for 4-bit weights, null for the weights as they are.
+        quantization: "nf4" for 4-bit weights, null for the weights as they lie, or "auto": "nf4" where they
+            do not lie in 4 bits already.
         keep_4bit: Keep weights in 4 bits on a CPU, where they are otherwise brought back to `dtype`.
         dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware computes in it.
         device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU where there is one.
@@ -56,8 +57,8 @@ class HuggingFaceChat:
     def __post_init__(self) -> None:
         if not self.base:
             raise ValueError("model.base is empty: give the packaged model, a folder or a hub id.")
-        if self.quantization not in (None, "nf4"):
-            raise ValueError(f'model.quantization = "{self.quantization}": use "nf4", or null for none.')
+        if self.quantization not in ("auto", "nf4", None):  # as QUANTIZATIONS, without importing torch
+            raise ValueError(f'model.quantization = "{self.quantization}": use "auto", "nf4", or null.')
         for setting in ("max_new_tokens", "batch_size", "context_length"):
             if getattr(self, setting) < 1:
                 raise ValueError(f"model.{setting} = {getattr(self, setting)}, but it must be at least 1.")

@@ -195,6 +195,14 @@ def test_setting_that_contradicts_the_adapter_is_an_error(adapter_folder: Path) 
     plain(adapter=str(adapter_folder), definitions=False)
 
 
+@pytest.mark.parametrize("tuned_with", [None, "nf4"])
+def test_the_base_is_loaded_as_the_adapter_was_tuned(adapter_copy: Path, tuned_with: str | None) -> None:
+    record = json.loads((adapter_copy / RECORD_FILE).read_text())
+    (adapter_copy / RECORD_FILE).write_text(json.dumps({**record, "quantization": tuned_with}))
+    assert make_small_lm(adapter=str(adapter_copy)).settings.quantization == tuned_with
+    assert make_small_lm(adapter=str(adapter_copy), quantization="nf4").settings.quantization == "nf4"
+
+
 def test_adapter_for_another_base(adapter_folder: Path, base_copy: Path) -> None:
     data = bytearray((base_copy / "model.safetensors").read_bytes())
     data[-1000:] = bytes(1000)

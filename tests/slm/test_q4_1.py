@@ -1,0 +1,145 @@
+"""Base models that lie in Q4_1: exactly its values, never rounded again unless asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGMLQuantizationType, GGUFReader, quants
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.slm import loading
+from spacy_slmre.slm.architecture import make_small_lm
+from spacy_slmre.slm.loading import ModelError, four_bit_form, load_base, stored_form
+from spacy_slmre.slm.packaged_base import find_gguf
+from spacy_slmre.slm.q4_1 import Q4_1, pack, save_q4_1, unpack
+from spacy_slmre.slm.storage import write
+
+CPU = torch.device("cpu")
+
+
+def q4_1_values(weight: torch.Tensor) -> torch.Tensor:
+    """The values that Q4_1 rounds weights to."""
+    kind = GGMLQuantizationType.Q4_1
+    return torch.from_numpy(quants.dequantize(quants.quantize(weight.numpy(), kind), kind))
+
+
+@pytest.fixture(scope="module")
+def rounded(tiny_base: Path) -> PreTrainedModel:
+    """The tiny model with its linear layers rounded to values of Q4_1."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+    for module in model.model.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.data = q4_1_values(module.weight.data)
+    return model
+
+
+@pytest.fixture(scope="module")
+def q4_1_base(rounded: PreTrainedModel, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("q4_1") / "base"
+    save_q4_1(rounded, folder, torch.float32)
+    for file in (*tiny_base.glob("tokenizer*"), *tiny_base.glob("*.jinja")):
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def test_bytes_are_those_of_llama_cpp() -> None:
+    weight = q4_1_values(torch.randn(5, 96, generator=torch.Generator().manual_seed(0)))
+    packed = pack(weight)
+    assert packed.shape == (5, 3, 20) and packed.dtype == torch.uint8
+    assert torch.equal(unpack(packed), weight)
+    expected = quants.quantize(weight.numpy(), GGMLQuantizationType.Q4_1)
+    assert np.array_equal(packed.numpy().reshape(5, -1), expected)
+
+
+def test_other_values_are_not_rounded_in_silence(tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not of Q4_1"):
+        pack(torch.randn(2, 64))
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+    with pytest.raises(ValueError, match="not of Q4_1"):
+        save_q4_1(model, tmp_path / "base", torch.float32)
+    assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize("quantization", ["auto", None])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_values_come_back_exactly(
+    q4_1_base: Path, rounded: PreTrainedModel, quantization: str | None, dtype: torch.dtype
+) -> None:
+    model, _ = load_base(q4_1_base, quantization=quantization, dtype=dtype, device=CPU)
+    assert not model.training and model.config._attn_implementation == "sdpa"
+    found, expected = model.state_dict(), rounded.state_dict()
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor.to(dtype)), name
+    for (name, own), other in zip(model.named_buffers(), rounded.buffers(), strict=True):
+        assert torch.equal(own, other), name
+
+
+def test_tied_embeddings_are_written_once(rounded: PreTrainedModel, tiny_base: Path, tmp_path: Path) -> None:
+    config = type(rounded.config).from_dict({**rounded.config.to_dict(), "tie_word_embeddings": True})
+    tied = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    tied.load_state_dict(rounded.state_dict())
+    tied.tie_weights()
+    save_q4_1(tied, tmp_path / "base", torch.float32)
+    for file in tiny_base.glob("tokenizer*"):
+        (tmp_path / "base" / file.name).write_bytes(file.read_bytes())
+    model, _ = load_base(tmp_path / "base", quantization="auto", dtype=torch.float32, device=CPU)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert torch.equal(model.lm_head.weight, tied.lm_head.weight)
+
+
+def test_nf4_on_top_is_what_nf4_makes_of_the_values(
+    q4_1_base: Path, rounded: PreTrainedModel, tiny_base: Path, tmp_path: Path
+) -> None:
+    plain = tmp_path / "plain"
+    rounded.save_pretrained(plain)
+    for file in tiny_base.glob("tokenizer*"):
+        (plain / file.name).write_bytes(file.read_bytes())
+    options = {"quantization": "nf4", "dtype": torch.float32, "device": CPU}
+    found, expected = (load_base(folder, **options)[0].state_dict() for folder in (q4_1_base, plain))
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert torch.equal(found[name], expected[name])
+    assert not torch.equal(found[name], rounded.state_dict()[name])
+    kept, _ = load_base(q4_1_base, keep_4bit=True, **options)
+    assert type(kept.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
+
+
+def test_nothing_computes_in_q4_1(q4_1_base: Path) -> None:
+    with pytest.raises(ModelError, match=r'lie in Q4_1.*model\.quantization = "nf4"'):
+        make_small_lm(base=str(q4_1_base), keep_4bit=True).load()
+
+
+def test_which_form_the_weights_have(q4_1_base: Path, tiny_base: Path, tmp_path: Path) -> None:
+    assert [four_bit_form(q4_1_base, one) for one in loading.QUANTIZATIONS] == [Q4_1, "nf4", Q4_1]
+    assert [four_bit_form(tiny_base, one) for one in loading.QUANTIZATIONS] == ["nf4", "nf4", None]
+    config = {"quantization_config": {"quant_method": "bitsandbytes"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert [four_bit_form(tmp_path, one) for one in loading.QUANTIZATIONS] == ["bitsandbytes"] * 3
+
+
+def test_a_saved_pipeline_holds_the_4_bits(q4_1_base: Path, tmp_path: Path) -> None:
+    lm = make_small_lm(base=str(q4_1_base), dtype="float32", device="cpu")
+    write(tmp_path / "model", lm.settings, None, lm.identity(), lm.configured, q4_1_base)
+    embedded = tmp_path / "model" / "base"
+    assert stored_form(embedded) == Q4_1
+    assert (embedded / "model.safetensors").read_bytes() == (q4_1_base / "model.safetensors").read_bytes()
+
+
+def test_packaged_base_has_the_values_of_its_gguf(real_base: str) -> None:
+    schema = LabelSchema.from_labels(["employer"])
+    lm = make_small_lm(base=real_base, adapter=None, dtype="float32", device="cpu")
+    assert len(lm.log_probs([], schema)) == 0 and four_bit_form(lm.locate(), "auto") == Q4_1
+    gguf = find_gguf()
+    assert gguf is not None
+    tensors = {tensor.name: tensor for tensor in GGUFReader(gguf).tensors}
+    for name, own in (("ffn_down", "mlp.down_proj"), ("attn_v", "self_attn.v_proj")):
+        tensor = tensors[f"blk.7.{name}.weight"]
+        expected = quants.dequantize(tensor.data, tensor.tensor_type)
+        found = lm.network.get_parameter(f"model.layers.7.{own}.weight")
+        assert np.array_equal(found.detach().numpy(), expected)
