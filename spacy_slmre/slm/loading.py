@@ -323,7 +323,7 @@ def load_base(
             options["quantization_config"] = nf4_config(dtype)
     with quiet_loading():
         if lies == Q4_1:
-            options |= read_q4_1(folder)
+            options |= read_q4_1(folder, dtype)
             architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(options["config"])]
             model = architecture.from_pretrained(None, **options)
         else:

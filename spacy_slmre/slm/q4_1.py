@@ -51,7 +51,7 @@ def unpack(packed: Tensor) -> Tensor:
     scale, minimum = packed[..., :_HEADER].contiguous().view(torch.float16).float().split(1, -1)
     halves = packed[..., _HEADER:]
     steps = torch.cat([halves & 15, halves >> 4], -1)
-    return (steps * scale + minimum).flatten(1)
+    return (steps * scale).add_(minimum).flatten(1)
 
 
 def save_q4_1(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
@@ -82,12 +82,17 @@ def save_q4_1(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
-def read_q4_1(folder: Path) -> Mapping[str, Any]:
-    """What `from_pretrained` of a model class takes in place of a folder that `save_q4_1` wrote."""
+def read_q4_1(folder: Path, dtype: torch.dtype) -> Mapping[str, Any]:
+    """What `from_pretrained` of a model class takes in place of a folder that `save_q4_1` wrote.
+
+    Args:
+        folder: The folder.
+        dtype: What all weights are brought to.
+    """
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     del config.quantization_config
     state = {
-        name.removesuffix(_SUFFIX): unpack(tensor) if name.endswith(_SUFFIX) else tensor
+        name.removesuffix(_SUFFIX): (unpack(tensor) if name.endswith(_SUFFIX) else tensor).to(dtype)
         for name, tensor in load_file(folder / "model.safetensors").items()
     }
     return {"config": config, "state_dict": state}

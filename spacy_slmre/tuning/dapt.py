@@ -65,7 +65,7 @@ def run_pretraining(
     model, tokenizer = loading.load_base(
         folder, quantization=None, dtype=torch.float32, device=loading.resolve_device(device)
     )
-    if "quantization_config" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+    if loading.stored_form(folder) is not None:
         if getattr(model, "is_quantized", False):  # on a GPU, 4-bit weights stay so when they are loaded
             model = model.dequantize(dtype=torch.float32)
         model = loading.as_plain(model, torch.float32)
