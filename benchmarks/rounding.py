@@ -1,0 +1,94 @@
+"""What rounding a base model's weights to NF4 does to it: loss and divergence on raw text, by kind of layer.
+
+    python benchmarks/rounding.py CORPUS [--base smollm2-135m-instruct] [--blocks 6] [--rank 16]
+
+CORPUS is a corpus of `slmre convert`, of which only the texts are read. Prints the mean loss of the next
+token, and the mean Kullback-Leibler divergence of its distribution from that of the weights as they lie: with
+all linear layers in NF4, with one kind of them, and with all in NF4 and LoRA weights beside them as LoftQ
+begins with (arXiv 2310.08659), the best of their rank for what rounding lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from spacy.vocab import Vocab
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, kl_div
+
+from spacy_slmre.corpora.shards import read_docs
+from spacy_slmre.slm.loading import PACKAGED_BASE, load_base, locate_base
+
+BLOCK = 256
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--base", default=PACKAGED_BASE)
+    parser.add_argument("--blocks", type=int, default=6, help=f"of {BLOCK} tokens, drawn by seed 0")
+    parser.add_argument("--rank", type=int, default=16, help="of the LoRA weights")
+    arguments = parser.parse_args()
+    model, tokenizer = load_base(
+        locate_base(arguments.base), quantization=None, dtype=torch.float32, device=torch.device("cpu")
+    )
+    texts = dict.fromkeys(doc.text for doc in read_docs(arguments.corpus, Vocab()))
+    tokens = torch.tensor([token for text in texts for token in tokenizer(text)["input_ids"]])
+    blocks = tokens[: len(tokens) // BLOCK * BLOCK].view(-1, BLOCK)
+    blocks = blocks[torch.randperm(len(blocks), generator=torch.Generator().manual_seed(0))]
+    blocks = blocks[: arguments.blocks]
+    layers = {
+        name: module for name, module in model.get_decoder().named_modules() if isinstance(module, nn.Linear)
+    }
+    weights = {name: layer.weight.data for name, layer in layers.items()}
+    kinds = sorted({name.rpartition(".")[2] for name in layers})
+    changes: dict[str, Callable[[str, Tensor], Tensor]] = {
+        "as they lie": lambda name, weight: weight,
+        "NF4": lambda name, weight: nf4(weight),
+        f"NF4, LoftQ of rank {arguments.rank}": lambda name, weight: loftq(weight, arguments.rank),
+    }
+    for kind in kinds:
+        changes[f"NF4 in {kind}"] = lambda name, weight, kind=kind: (
+            nf4(weight) if name.endswith(kind) else weight
+        )
+    table = Table("weights", "loss", "divergence")
+    reference: Tensor | None = None
+    for title, change in track(list(changes.items()), "Scoring", console=Console(stderr=True)):
+        for name, layer in layers.items():
+            layer.weight.data = change(name, weights[name])
+        with torch.inference_mode():
+            found = torch.cat([model(block[None]).logits for block in blocks]).log_softmax(-1)
+        reference = found if reference is None else reference
+        loss = cross_entropy(found[:, :-1].flatten(0, 1), blocks[:, 1:].flatten())
+        divergence = kl_div(
+            found.flatten(0, 1), reference.flatten(0, 1), reduction="batchmean", log_target=True
+        )
+        table.add_row(title, f"{loss:.3f}", f"{divergence:.3f}")
+    Console().print(table)
+
+
+def nf4(weight: Tensor) -> Tensor:
+    """The values that double-quantised NF4 rounds weights to."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    return dequantize_4bit(*quantize_4bit(weight, quant_type="nf4", compress_statistics=True))
+
+
+def loftq(weight: Tensor, rank: int) -> Tensor:
+    """NF4, and the best matrix of a rank for what it lost."""
+    rounded = nf4(weight)
+    left, values, right = torch.linalg.svd(weight - rounded, full_matrices=False)
+    return rounded + (left[:, :rank] * values[:rank]) @ right[:rank]
+
+
+if __name__ == "__main__":
+    main()
