@@ -108,7 +108,11 @@ def main() -> None:
         "training.evaluate_every": 0,
         **overrides,
     }
-    _note(arguments.output / "settings.json", {"settings": given, "default templates": default_templates()})
+    defaults = {
+        "templates": default_templates(),
+        "quantization": read_config(CONFIG, given)["model"]["quantization"],
+    }
+    _note(arguments.output / "settings.json", {"settings": given, "defaults": defaults})
     _note(manifest, pairs)
     variants = {name: _settings(name, arguments.output) for name in dict.fromkeys(arguments.only or VARIANTS)}
     for seed in arguments.seeds:

@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 import spacy
 import torch
+from gguf import GGMLQuantizationType, quants
 from spacy.language import Language
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
@@ -18,6 +19,7 @@ from transformers import (
     BertModel,
     DogeConfig,
     LlamaConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     SmolLM3Config,
@@ -25,6 +27,7 @@ from transformers import (
 
 from spacy_slmre.slm.loading import packaged_folder
 from spacy_slmre.slm.model import SmallLM
+from spacy_slmre.slm.q4_1 import save_q4_1
 from spacy_slmre.slm.settings import SmallLMSettings
 
 if TYPE_CHECKING:
@@ -114,6 +117,32 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTok
     folder = tmp_path_factory.mktemp("tiny-base")
     random_network("llama", len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def round_to_q4_1(weight: torch.Tensor) -> torch.Tensor:
+    """The values that Q4_1 rounds weights to."""
+    kind = GGMLQuantizationType.Q4_1
+    return torch.from_numpy(quants.dequantize(quants.quantize(weight.numpy(), kind), kind))
+
+
+@pytest.fixture(scope="session")
+def rounded(tiny_base: Path) -> PreTrainedModel:
+    """The tiny model with its linear layers rounded to values of Q4_1."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
+    for module in model.model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data = round_to_q4_1(module.weight.data)
+    return model
+
+
+@pytest.fixture(scope="session")
+def q4_1_base(rounded: PreTrainedModel, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the same model, as the packaged one lies on disk."""
+    folder = tmp_path_factory.mktemp("q4_1") / "base"
+    save_q4_1(rounded, folder, torch.float32)
+    for file in (*tiny_base.glob("tokenizer*"), *tiny_base.glob("*.jinja")):
+        (folder / file.name).write_bytes(file.read_bytes())
     return folder
 
 

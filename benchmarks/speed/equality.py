@@ -1,6 +1,6 @@
 """Whether packed scoring gives the labels of exhaustive scoring, and what fewer bits change.
 
-The packaged model lies in 4 bits: with it, "bfloat16" and "NF4, brought back to bfloat16" are one model.
+The packaged model lies in Q4_1: "bfloat16" has these values, and NF4 rounds them once more.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.slm.loading import BaseIdentity, ModelError
+from spacy_slmre.slm.loading import NF4, BaseIdentity, ModelError
 from spacy_slmre.slm.prompts import PromptStyle
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class AdapterRecord:
             PromptStyle.from_dict(data["style"]),
             LabelSchema.from_dict(schema) if schema else None,
             {name: LabelSchema.from_dict(one) for name, one in data.get("schemas", {}).items()},
-            data["quantization"],
+            data.get("quantization", NF4),  # older adapters were tuned so
         )
 
 
@@ -124,6 +124,10 @@ class Adapter:
                 f"{', '.join(LAYOUTS.values())}. Install the version that the adapter was tuned with."
             )
         return cls(config, (folder / WEIGHTS_FILE).read_bytes(), record)
+
+    def quantization(self, setting: str | None) -> str | None:
+        """How to load the base model: as set, and with "auto" as this adapter was tuned, where it knows."""
+        return self.record.quantization if self.record and setting == "auto" else setting
 
     def to_folder(self, folder: Path) -> None:
         """Write the adapter folder."""

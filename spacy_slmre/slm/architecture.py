@@ -32,8 +32,8 @@ def make_small_lm(
 ) -> SmallLM:
     """Registered as `@architectures = "spacy-slmre.SmallLM.v1"`. Nothing is contacted, no weights are read.
 
-    What an adapter records of itself (base model and prompt style) is taken from it; a setting given here
-    that says otherwise is an error.
+    What an adapter records of itself (base model, prompt style, quantisation) is taken from it; a setting
+    given here that says otherwise is an error, except that weights may be quantised otherwise.
 
     Args:
         base: "smollm2-135m-instruct" (the packaged model, the default), a folder, or a hub id.
@@ -42,7 +42,7 @@ def make_small_lm(
             adapter for everyday relations that comes with this package, on any other none.
         quantization: "nf4" puts the weights into 4 bits, null takes them as they lie; or "auto": as the
             adapter was tuned, without an adapter "nf4" where they do not lie in 4 bits already.
-        keep_4bit: Keep weights in 4 bits on a CPU, where they are otherwise brought back to `dtype`.
+        keep_4bit: Keep NF4 weights in 4 bits on a CPU, where they are otherwise brought back to `dtype`.
         dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware computes in it.
         device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU where there is one.
         max_batch_tokens: Tokens of one packed sequence.
@@ -90,7 +90,7 @@ def make_small_lm(
     settings = SmallLMSettings(
         base=base or (record.base.name if record else PACKAGED_BASE),
         revision=revision or (record.base.revision if record else None),
-        quantization=record.quantization if record and quantization == "auto" else quantization,
+        quantization=quantization,
         keep_4bit=keep_4bit,
         dtype=dtype,
         device=device,

@@ -303,7 +303,7 @@ def load_base(
     """
     if not any_layers:
         check_architecture(folder)
-    lies, form = stored_form(folder), four_bit_form(folder, quantization)
+    lies, form = stored_form(folder), quantised_form(folder, quantization)
     if keep_4bit and form == Q4_1:
         raise ModelError(
             f"model.keep_4bit = true, but the weights in {folder} lie in Q4_1, which nothing computes in. "
@@ -346,11 +346,11 @@ def load_base(
 def stored_form(folder: Path) -> str | None:
     """By which method the weights in a folder are quantised; None where they are plain."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    method: str | None = config.get("quantization_config", {}).get("quant_method")
-    return method
+    own = config.get("quantization_config")
+    return str(own.get("quant_method", "bitsandbytes")) if own else None
 
 
-def four_bit_form(folder: Path, quantization: str | None) -> str | None:
+def quantised_form(folder: Path, quantization: str | None) -> str | None:
     """Which quantised values the linear layers have once they are loaded: "q4_1", "nf4", or None.
 
     What somebody else has quantised is called by its method ("bitsandbytes"), and never quantised again.

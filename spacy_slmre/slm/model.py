@@ -98,6 +98,12 @@ class SmallLM(Trainable):
         return self.adapter.record.schema if self.adapter and self.adapter.record else None
 
     @property
+    def quantization(self) -> str | None:
+        """How the base model is loaded: as set, or with "auto" as the adapter was tuned."""
+        setting = self.settings.quantization
+        return self.adapter.quantization(setting) if self.adapter else setting
+
+    @property
     def is_loaded(self) -> bool:
         """Whether the weights are in memory."""
         return self._network is not None
@@ -139,7 +145,7 @@ class SmallLM(Trainable):
         device = loading.resolve_device(settings.device)
         network, tokenizer = loading.load_base(
             self.locate(),
-            quantization=settings.quantization,
+            quantization=self.quantization,
             dtype=loading.resolve_dtype(settings.dtype, device),
             device=device,
             keep_4bit=settings.keep_4bit,

@@ -78,7 +78,10 @@ def write(
         if adapter is not None:
             adapter.to_folder(aside / ADAPTER_FOLDER)
         if source is not None:
-            _embed(source, aside / BASE_FOLDER, settings, base)
+            quantization = settings.quantization
+            if adapter is not None:
+                quantization = adapter.quantization(quantization)
+            _embed(source, aside / BASE_FOLDER, replace(settings, quantization=quantization), base)
         data = {
             "base": base.to_dict(),
             "quantization": settings.quantization,
@@ -130,7 +133,7 @@ def keep_in_cache(stored: StoredModel) -> StoredModel:
 def _embed(source: Path, target: Path, settings: SmallLMSettings, base: BaseIdentity) -> None:
     """Write the base model as it runs: in 4 bits where it runs so."""
     target.mkdir(parents=True)
-    if loading.four_bit_form(source, settings.quantization) == loading.stored_form(source):
+    if loading.quantised_form(source, settings.quantization) == loading.stored_form(source):
         for pattern in MODEL_FILES:
             for file in source.glob(pattern):
                 shutil.copy(file, target)

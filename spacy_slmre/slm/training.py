@@ -46,6 +46,8 @@ class Trainable:
 
         @property
         def network(self) -> PreTrainedModel: ...  # noqa: D102
+        @property
+        def quantization(self) -> str | None: ...  # noqa: D102
         def load(self, *, merge: bool = True) -> SmallLM: ...  # noqa: D102
         @property
         def prompts(self) -> PromptBuilder: ...  # noqa: D102
@@ -176,7 +178,7 @@ class Trainable:
                 self.settings.style,
                 only,
                 schemas={} if only is not None else schemas,
-                quantization=self.settings.quantization,
+                quantization=self.quantization,
             )
             self.adapter, self._unkept = Adapter(config, weights, record), False
             return self.adapter

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment
 
 from spacy_slmre.corpora.benchmark import all_benchmarks
-from spacy_slmre.slm.loading import four_bit_form
+from spacy_slmre.slm.loading import quantised_form
 from spacy_slmre.slm.model import SmallLM
 from spacy_slmre.slm.tuning_data import TuningSet
 from spacy_slmre.tuning.config import TuningConfig
@@ -53,7 +53,7 @@ def model_card(
         .from_string(template)
         .render(
             base=record["base"],
-            form=four_bit_form(lm.locate(), lm.settings.quantization),
+            form=quantised_form(lm.locate(), lm.quantization),
             lang=config.run.lang,
             shots=config.run.shots,
             regime=config.run.regime,

@@ -17,6 +17,7 @@ from spacy_slmre.environment import hardware, peak_memory, versions
 from spacy_slmre.slm import loading
 from spacy_slmre.slm.loading import PACKAGED_BASE
 from spacy_slmre.slm.pretraining import PretrainingSettings, make_blocks, pretrain
+from spacy_slmre.slm.q4_1 import Q4_1
 from spacy_slmre.tuning.folders import (
     RUN_FILE,
     check_output,
@@ -65,7 +66,7 @@ def run_pretraining(
     model, tokenizer = loading.load_base(
         folder, quantization=None, dtype=torch.float32, device=loading.resolve_device(device)
     )
-    if loading.stored_form(folder) is not None:
+    if loading.stored_form(folder) not in (None, Q4_1):  # Q4_1 is plain once it is loaded
         if getattr(model, "is_quantized", False):  # on a GPU, 4-bit weights stay so when they are loaded
             model = model.dequantize(dtype=torch.float32)
         model = loading.as_plain(model, torch.float32)

@@ -25,7 +25,7 @@ class HuggingFaceChat:
         revision: Commit or tag on the hub.
         quantization: "nf4" for 4-bit weights, null for the weights as they lie, or "auto": "nf4" where they
             do not lie in 4 bits already.
-        keep_4bit: Keep weights in 4 bits on a CPU, where they are otherwise brought back to `dtype`.
+        keep_4bit: Keep NF4 weights in 4 bits on a CPU, where they are otherwise brought back to `dtype`.
         dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware computes in it.
         device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU where there is one.
         max_new_tokens: Most tokens of an answer.

@@ -196,11 +196,25 @@ def test_setting_that_contradicts_the_adapter_is_an_error(adapter_folder: Path) 
 
 
 @pytest.mark.parametrize("tuned_with", [None, "nf4"])
-def test_the_base_is_loaded_as_the_adapter_was_tuned(adapter_copy: Path, tuned_with: str | None) -> None:
+def test_the_base_is_loaded_as_the_adapter_was_tuned(
+    adapter_copy: Path, adapter_folder: Path, tiny_base: Path, tmp_path: Path, tuned_with: str | None
+) -> None:
     record = json.loads((adapter_copy / RECORD_FILE).read_text())
     (adapter_copy / RECORD_FILE).write_text(json.dumps({**record, "quantization": tuned_with}))
-    assert make_small_lm(adapter=str(adapter_copy)).settings.quantization == tuned_with
-    assert make_small_lm(adapter=str(adapter_copy), quantization="nf4").settings.quantization == "nf4"
+    assert make_small_lm(adapter=str(adapter_copy)).quantization == tuned_with
+    assert make_small_lm(adapter=str(adapter_copy), quantization="nf4").quantization == "nf4"
+    # A saved model follows the adapter that it is given later.
+    make_small_lm(adapter=str(adapter_copy)).save(tmp_path / "model", embed=False)
+    for adapter, expected in ((str(adapter_copy), tuned_with), (str(adapter_folder), "auto"), (None, "auto")):
+        options = {"adapter": adapter, "base": None if adapter else str(tiny_base)}
+        assert make_small_lm(**options).restore(tmp_path / "model").quantization == expected
+
+
+def test_an_adapter_from_before_quantisation_was_recorded(adapter_copy: Path) -> None:
+    record = json.loads((adapter_copy / RECORD_FILE).read_text())
+    del record["quantization"]
+    (adapter_copy / RECORD_FILE).write_text(json.dumps(record))
+    assert make_small_lm(adapter=str(adapter_copy)).quantization == "nf4"
 
 
 def test_adapter_for_another_base(adapter_folder: Path, base_copy: Path) -> None:

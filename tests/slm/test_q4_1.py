@@ -9,47 +9,24 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFReader, quants
-from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from spacy_slmre.instances import RelationInstance
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm import loading
 from spacy_slmre.slm.architecture import make_small_lm
-from spacy_slmre.slm.loading import ModelError, four_bit_form, load_base, stored_form
+from spacy_slmre.slm.loading import ModelError, load_base, quantised_form, stored_form
 from spacy_slmre.slm.packaged_base import find_gguf
 from spacy_slmre.slm.q4_1 import Q4_1, pack, save_q4_1, unpack
-from spacy_slmre.slm.storage import write
+from tests.conftest import round_to_q4_1
 
 CPU = torch.device("cpu")
-
-
-def q4_1_values(weight: torch.Tensor) -> torch.Tensor:
-    """The values that Q4_1 rounds weights to."""
-    kind = GGMLQuantizationType.Q4_1
-    return torch.from_numpy(quants.dequantize(quants.quantize(weight.numpy(), kind), kind))
-
-
-@pytest.fixture(scope="module")
-def rounded(tiny_base: Path) -> PreTrainedModel:
-    """The tiny model with its linear layers rounded to values of Q4_1."""
-    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
-    for module in model.model.modules():
-        if isinstance(module, nn.Linear):
-            module.weight.data = q4_1_values(module.weight.data)
-    return model
-
-
-@pytest.fixture(scope="module")
-def q4_1_base(rounded: PreTrainedModel, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("q4_1") / "base"
-    save_q4_1(rounded, folder, torch.float32)
-    for file in (*tiny_base.glob("tokenizer*"), *tiny_base.glob("*.jinja")):
-        (folder / file.name).write_bytes(file.read_bytes())
-    return folder
+SCHEMA = LabelSchema.from_labels(["place of birth", "employer"])
+INSTANCES = [RelationInstance.from_offsets("Ann was born in Rome.", (0, 3, "PER"), (16, 20, "LOC"))]
 
 
 def test_bytes_are_those_of_llama_cpp() -> None:
-    weight = q4_1_values(torch.randn(5, 96, generator=torch.Generator().manual_seed(0)))
+    weight = round_to_q4_1(torch.randn(5, 96, generator=torch.Generator().manual_seed(0)))
     packed = pack(weight)
     assert packed.shape == (5, 3, 20) and packed.dtype == torch.uint8
     assert torch.equal(unpack(packed), weight)
@@ -116,25 +93,32 @@ def test_nothing_computes_in_q4_1(q4_1_base: Path) -> None:
 
 
 def test_which_form_the_weights_have(q4_1_base: Path, tiny_base: Path, tmp_path: Path) -> None:
-    assert [four_bit_form(q4_1_base, one) for one in loading.QUANTIZATIONS] == [Q4_1, "nf4", Q4_1]
-    assert [four_bit_form(tiny_base, one) for one in loading.QUANTIZATIONS] == ["nf4", "nf4", None]
-    config = {"quantization_config": {"quant_method": "bitsandbytes"}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    assert [four_bit_form(tmp_path, one) for one in loading.QUANTIZATIONS] == ["bitsandbytes"] * 3
+    assert [quantised_form(q4_1_base, one) for one in loading.QUANTIZATIONS] == [Q4_1, "nf4", Q4_1]
+    assert [quantised_form(tiny_base, one) for one in loading.QUANTIZATIONS] == ["nf4", "nf4", None]
+    config = tmp_path / "config.json"
+    for own in ({"quant_method": "bitsandbytes"}, {"load_in_4bit": True}):  # older ones name no method
+        config.write_text(json.dumps({"quantization_config": own}))
+        assert [quantised_form(tmp_path, one) for one in loading.QUANTIZATIONS] == ["bitsandbytes"] * 3
+    config.write_text(json.dumps({"quantization_config": None}))
+    assert quantised_form(tmp_path, None) is None
 
 
-def test_a_saved_pipeline_holds_the_4_bits(q4_1_base: Path, tmp_path: Path) -> None:
-    lm = make_small_lm(base=str(q4_1_base), dtype="float32", device="cpu")
-    write(tmp_path / "model", lm.settings, None, lm.identity(), lm.configured, q4_1_base)
-    embedded = tmp_path / "model" / "base"
-    assert stored_form(embedded) == Q4_1
-    assert (embedded / "model.safetensors").read_bytes() == (q4_1_base / "model.safetensors").read_bytes()
+@pytest.mark.parametrize(("quantization", "lies"), [("auto", Q4_1), (None, Q4_1), ("nf4", "bitsandbytes")])
+def test_a_saved_model_holds_the_bits_that_it_runs_in(
+    q4_1_base: Path, tmp_path: Path, quantization: str | None, lies: str
+) -> None:
+    options = {"quantization": quantization, "dtype": "float32", "device": "cpu"}
+    lm = make_small_lm(base=str(q4_1_base), **options)
+    lm.save(tmp_path / "model", embed=True)
+    assert stored_form(tmp_path / "model" / "base") == lies
+    again = make_small_lm(base=str(q4_1_base), **options).restore(tmp_path / "model")
+    assert again.folder == tmp_path / "model" / "base"
+    assert np.array_equal(again.log_probs(INSTANCES, SCHEMA), lm.log_probs(INSTANCES, SCHEMA))
 
 
 def test_packaged_base_has_the_values_of_its_gguf(real_base: str) -> None:
-    schema = LabelSchema.from_labels(["employer"])
     lm = make_small_lm(base=real_base, adapter=None, dtype="float32", device="cpu")
-    assert len(lm.log_probs([], schema)) == 0 and four_bit_form(lm.locate(), "auto") == Q4_1
+    assert quantised_form(lm.locate(), "auto") == Q4_1
     gguf = find_gguf()
     assert gguf is not None
     tensors = {tensor.name: tensor for tensor in GGUFReader(gguf).tensors}

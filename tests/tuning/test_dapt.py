@@ -84,6 +84,16 @@ def test_a_base_in_4_bits_becomes_a_plain_one(run, tiny_base, tmp_path: Path) ->
     assert pretraining.perplexity(ended.network, held_out) < pretraining.perplexity(began.network, held_out)
 
 
+def test_a_base_in_q4_1_becomes_a_plain_one(run, q4_1_base, rounded, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    done = run(output, base=q4_1_base, max_steps=1, learning_rate=1e-30)
+    assert done.exit_code == 0, done.output
+    assert "quantization_config" not in json.loads((output / "config.json").read_text())
+    lm = make_small_lm(base=str(output), quantization=None, dtype="bfloat16", device="cpu").load()
+    for name, tensor in rounded.state_dict().items():
+        assert torch.equal(lm.network.get_parameter(name), tensor.bfloat16()), name
+
+
 def test_an_interrupted_run_ends_with_the_same_weights(run, tmp_path: Path, monkeypatch) -> None:
     whole, output = tmp_path / "whole", tmp_path / "out"
     assert run(whole).exit_code == 0
