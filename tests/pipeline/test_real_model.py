@@ -68,20 +68,21 @@ def test_packed_equals_separate_in_fp32(real_base: str) -> None:
 
 
 def test_call_and_pipe_agree_in_bf16(real_base: str) -> None:
-    # In bfloat16 the shape of a batch changes rounding. Nearly all scores agree to 0.02; single ones of a
-    # model that was not tuned were seen to differ by 0.03 on a processor without bfloat16 instructions.
+    # In bfloat16 the shape of a batch changes rounding: of the shipped adapter's scores half agree to 0.005, and
+    # all to 0.04, where in float32 they are equal. What is nearly undecided may be found in one way only.
     nlp = load(dtype="bfloat16")
     texts = DEMO[:4]
     differences = []
     for text, doc in zip(texts, nlp.pipe(texts), strict=True):
-        alone = {(r.head.start, r.tail.start): r for r in nlp(text)._.relations}
-        assert len(alone) == len(doc._.relations) > 0
-        for relation in doc._.relations:
-            other = alone[relation.head.start, relation.tail.start]
-            differences.append(abs(relation.score - other.score))
-            if relation.label != other.label:
-                assert differences[-1] < 0.02
-    assert np.quantile(differences, 0.9) < 0.02 and max(differences) < 0.05
+        alone, together = (
+            {(r.head.start, r.tail.start): r for r in one._.relations} for one in (nlp(text), doc)
+        )
+        for found, others in ((alone, together), (together, alone)):
+            for pair, relation in found.items():
+                if relation.score > 0.6:
+                    assert relation.label == others[pair].label
+                    differences.append(abs(relation.score - others[pair].score))
+    assert len(differences) > 10 and np.median(differences) < 0.01 and max(differences) < 0.08
 
 
 def test_evaluate_command(real_base: str, tmp_path: Path) -> None:
