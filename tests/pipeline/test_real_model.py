@@ -68,8 +68,8 @@ def test_packed_equals_separate_in_fp32(real_base: str) -> None:
 
 
 def test_call_and_pipe_agree_in_bf16(real_base: str) -> None:
-    # In bfloat16 the shape of a batch changes rounding: half of the scores agree to 0.005, and all to 0.04, where
-    # in float32 they are equal. What is nearly undecided may be found in one way only.
+    # In bfloat16 the shape of a batch changes rounding: half the scores agree to 0.005, and all to 0.04; in
+    # float32 they are equal. What is nearly undecided may be found in one way only.
     nlp = load(dtype="bfloat16")
     texts = DEMO[:4]
     differences = []
