@@ -137,12 +137,13 @@ def rounded(tiny_base: Path) -> PreTrainedModel:
 
 
 @pytest.fixture(scope="session")
-def q4_1_base(rounded: PreTrainedModel, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def q4_1_base(
+    rounded: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Folder of the same model, as the packaged one lies on disk."""
     folder = tmp_path_factory.mktemp("q4_1") / "base"
     save_q4_1(rounded, folder, torch.float32)
-    for file in (*tiny_base.glob("tokenizer*"), *tiny_base.glob("*.jinja")):
-        (folder / file.name).write_bytes(file.read_bytes())
+    tokenizer.save_pretrained(folder)
     return folder
 
 

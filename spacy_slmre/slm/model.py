@@ -434,7 +434,7 @@ class SmallLM(Trainable):
         if self._unkept:
             self.keep_adapter()
         source = self.locate() if embed else None
-        storage.write(folder, self.settings, self.adapter, base, self.configured, source)
+        storage.write(folder, self.settings, self.adapter, base, self.configured, source, self.quantization)
 
     def restore(self, folder: Path, *, temporary: bool = False) -> SmallLM:
         """The model that `save` wrote, with the run-time settings (device, compute type, …) of this one.

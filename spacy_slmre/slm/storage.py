@@ -60,6 +60,7 @@ def write(
     base: BaseIdentity,
     configured: Mapping[str, Any],
     source: Path | None,
+    quantization: str | None,
 ) -> None:
     """Write what is needed to have the same model again; the folder is replaced when all is written.
 
@@ -70,6 +71,7 @@ def write(
         base: Its base model.
         configured: What the config said of model and prompt.
         source: The base model's folder, to embed the base; None writes its name and fingerprint only.
+        quantization: How the base runs, which an adapter may decide where the settings leave it open.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as name:
@@ -78,9 +80,6 @@ def write(
         if adapter is not None:
             adapter.to_folder(aside / ADAPTER_FOLDER)
         if source is not None:
-            quantization = settings.quantization
-            if adapter is not None:
-                quantization = adapter.quantization(quantization)
             _embed(source, aside / BASE_FOLDER, replace(settings, quantization=quantization), base)
         data = {
             "base": base.to_dict(),

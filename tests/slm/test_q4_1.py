@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFReader, quants
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.schema import LabelSchema
@@ -58,26 +58,26 @@ def test_values_come_back_exactly(
         assert torch.equal(own, other), name
 
 
-def test_tied_embeddings_are_written_once(rounded: PreTrainedModel, tiny_base: Path, tmp_path: Path) -> None:
+def test_tied_embeddings_are_written_once(
+    rounded: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     config = type(rounded.config).from_dict({**rounded.config.to_dict(), "tie_word_embeddings": True})
     tied = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     tied.load_state_dict(rounded.state_dict())
     tied.tie_weights()
     save_q4_1(tied, tmp_path / "base", torch.float32)
-    for file in tiny_base.glob("tokenizer*"):
-        (tmp_path / "base" / file.name).write_bytes(file.read_bytes())
+    tokenizer.save_pretrained(tmp_path / "base")
     model, _ = load_base(tmp_path / "base", quantization="auto", dtype=torch.float32, device=CPU)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert torch.equal(model.lm_head.weight, tied.lm_head.weight)
 
 
 def test_nf4_on_top_is_what_nf4_makes_of_the_values(
-    q4_1_base: Path, rounded: PreTrainedModel, tiny_base: Path, tmp_path: Path
+    q4_1_base: Path, rounded: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     plain = tmp_path / "plain"
     rounded.save_pretrained(plain)
-    for file in tiny_base.glob("tokenizer*"):
-        (plain / file.name).write_bytes(file.read_bytes())
+    tokenizer.save_pretrained(plain)
     options = {"quantization": "nf4", "dtype": torch.float32, "device": CPU}
     found, expected = (load_base(folder, **options)[0].state_dict() for folder in (q4_1_base, plain))
     name = "model.layers.0.mlp.up_proj.weight"
