@@ -35,7 +35,8 @@ _NUMBERED = {"text": False, "typed_text": True}
 _GAP = "\u2402GAP\u2403"
 # A chat template that states today's date would make another prompt, and other answers, every day.
 _FIXED_DATE = "{%- macro strftime_now(format) -%}01 January 2025{%- endmacro -%}"
-_THINKING = re.compile(r"<think>\s*</think>\s*")
+# An empty thought, or one that is opened for the model to go on with.
+_THINKING = re.compile(r"<think>\s*(</think>\s*|\Z)")
 
 
 def default_templates() -> dict[str, str]:
@@ -245,7 +246,7 @@ class PromptBuilder:
             ),
             {"role": "user", "content": _GAP},
         ]
-        # Templates of models that reason put in an empty thought; the answer here is a label and no more.
+        # Templates of models that reason put in a thought; the answer here is a label and no more.
         return _THINKING.sub("", render_chat(self.tokenizer, messages))
 
     def _answer_text(self, wording: str) -> str:

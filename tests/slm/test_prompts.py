@@ -97,14 +97,15 @@ def test_special_tokens_in_a_text_are_only_characters(tokenizer) -> None:
     assert builder.prefix(SCHEMA)[0] == tokenizer.bos_token_id
 
 
-def test_thoughts_dates_and_refused_system_turns(tokenizer) -> None:
+@pytest.mark.parametrize("opened", ["<think>\n</think>\n\n", "<think>\n", "<think>"])
+def test_thoughts_dates_and_refused_system_turns(tokenizer, opened: str) -> None:
     import copy
 
     thinking = copy.deepcopy(tokenizer)
     thinking.chat_template = (
         "{{ strftime_now('%d %B %Y') }}{% for m in messages %}{% if m.role == 'system' %}"
         "{{ raise_exception('no system turn') }}{% endif %}<{{ m.role }}>{% if m.role == 'assistant' %}"
-        "<think>\n\n</think>\n{% endif %}{{ m.content }}\n{% endfor %}<assistant><think>\n</think>\n\n"
+        "<think>\n\n</think>\n{% endif %}{{ m.content }}\n{% endfor %}<assistant>" + opened
     )
     prompt = PromptBuilder(thinking, PromptStyle(demonstrations=(SHOWN,))).text(INSTANCE, SCHEMA)
     assert "think" not in prompt
