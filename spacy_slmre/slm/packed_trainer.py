@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +15,65 @@ import torch
 from transformers import EarlyStoppingCallback, Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from spacy_slmre.files import write_aside
 from spacy_slmre.slm.model import SmallLM
 from spacy_slmre.slm.objective import packed_loss
 from spacy_slmre.slm.tuning_data import SCORE, TuningData, evaluate
-from spacy_slmre.slm.tuning_settings import TuningError, TuningSettings
+from spacy_slmre.slm.tuning_settings import LEAST_ROOM, TuningError, TuningSettings
+
+logger = logging.getLogger("spacy")
 
 _REMEDY = "Begin anew with a lower training.learning_rate or, where model.dtype is float16, with another one."
 
 
-class PackedTrainer(Trainer):
-    """`Trainer` with our loss, and evaluation by positive-class micro-F1."""
+class ResumableTrainer(Trainer):
+    """`Trainer` whose interrupted runs go on wherever they were interrupted, and wherever they lie by now."""
+
+    _at_end = False
+    _spent = 0.0
+    _started = 0.0
+
+    def run(self, resume: bool) -> None:
+        """Train, from the last complete checkpoint where that is wanted and there is one."""
+        checkpoint = last_checkpoint(Path(str(self.args.output_dir))) if resume else None
+        if checkpoint:
+            state = _read_state(checkpoint)
+            kept: Any = state.stateful_callbacks
+            # What comes behind the last step (scoring, writing) may be all that is missing.
+            self._at_end = kept["TrainerControl"]["args"]["should_training_stop"]
+            self._spent = max((entry.get("seconds", 0.0) for entry in state.log_history), default=0.0)
+        self._started = time.perf_counter()
+        self.train(resume_from_checkpoint=checkpoint)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # Trainer would make one step before it asks whether to stop.
+        if not self._at_end:
+            super()._run_epoch(*args, **kwargs)
+
+    @property
+    def seconds(self) -> float:
+        """What training took so far, with what an interrupted run took until its checkpoint."""
+        return self._spent + time.perf_counter() - self._started
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As ever, with the time, which checkpoints keep."""
+        super().log({**logs, "seconds": round(self.seconds, 1)}, *args, **kwargs)
+
+
+class PackedTrainer(ResumableTrainer):
+    """With our loss, and evaluation by positive-class micro-F1; the best weights are kept."""
 
     def __init__(
         self, lm: SmallLM, data: TuningData, settings: TuningSettings, folder: Path, **kwargs: Any
     ) -> None:
         self.lm = lm
         self.data = data
-        self.folder = folder
         network = lm.network
         on_gpu = network.device.type == "cuda"
         optimizer = "paged_adamw_8bit" if on_gpu else "adamw_torch"
         strategy = "steps" if settings.evaluate_every else "epoch"
         args = TrainingArguments(
-            output_dir=str(folder),
+            output_dir=str(folder.resolve()),
             num_train_epochs=settings.epochs,
             max_steps=settings.max_steps or -1,
             per_device_train_batch_size=1,
@@ -76,22 +115,10 @@ class PackedTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(settings.patience))
 
     def run(self, resume: bool) -> None:
-        """Train, from the last complete checkpoint where that is wanted, and keep the best weights."""
+        """As ever; on a GPU the longest sequence goes first."""
         if self.args.device.type == "cuda":
             self._try_longest()
-        checkpoint = last_checkpoint(self.folder) if resume else None
-        self._spent = _seconds_of(checkpoint) if checkpoint else 0.0
-        self._started = time.perf_counter()
-        self.train(resume_from_checkpoint=checkpoint)
-
-    @property
-    def seconds(self) -> float:
-        """What training took so far, with what an interrupted run took until its checkpoint."""
-        return self._spent + time.perf_counter() - self._started
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """As ever, with the time, which checkpoints keep."""
-        super().log({**logs, "seconds": round(self.seconds, 1)}, *args, **kwargs)
+        super().run(resume)
 
     def _try_longest(self) -> None:
         """Compute the longest sequence once, so that too little memory shows at once."""
@@ -144,24 +171,59 @@ class PackedTrainer(Trainer):
         return metrics
 
     def scores(self) -> dict[str, Any]:
-        """Scores of the weights as they are now."""
-        with self.accelerator.autocast():
-            return evaluate(self.lm, self.data.sets)
+        """Scores of the weights as they are now; with shorter sequences where memory does not suffice.
+
+        Raises:
+            TuningError: It does not suffice for short ones either.
+        """
+        while True:
+            try:
+                with self.accelerator.autocast():
+                    return evaluate(self.lm, self.data.sets)
+            except torch.OutOfMemoryError as error:
+                tokens = self.lm.settings.max_batch_tokens
+                if tokens < 2 * LEAST_ROOM:
+                    raise TuningError(
+                        f"The device's memory does not suffice for scoring {tokens} tokens at once: take a "
+                        "smaller base model, or drop definitions or demonstrations."
+                    ) from error
+            logger.warning(
+                "Out of memory while %d tokens were scored at once: going on with %d. Set "
+                "model.max_batch_tokens for where the model is used.",
+                tokens,
+                tokens // 2,
+            )
+            self.lm.settings = replace(self.lm.settings, max_batch_tokens=tokens // 2)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The last checkpoint that was written to its end; what a killed process left is removed."""
+    """The last checkpoint that was written to its end; what a killed process or a full disk left is removed.
+
+    Where the best checkpoint lies is corrected in it: the folder may have been moved, or named differently.
+    """
     while folder.is_dir() and (found := get_last_checkpoint(str(folder))):
-        if (Path(found) / "trainer_state.json").exists():
-            return found
-        shutil.rmtree(found)
+        try:
+            state = _read_state(found)
+        except (OSError, ValueError, TypeError):
+            shutil.rmtree(found)
+            continue
+        if (best := state.best_model_checkpoint) is not None:
+            state.best_model_checkpoint = str(folder.resolve() / Path(best).name)
+            if state.best_model_checkpoint != best:
+                write_aside(_state_file(found), json.dumps(vars(state), indent=2))
+        return found
     return None
 
 
-def _seconds_of(checkpoint: str) -> float:
-    """What training took until a checkpoint."""
-    state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-    return max((entry.get("seconds", 0.0) for entry in state.log_history), default=0.0)
+def _state_file(checkpoint: str) -> Path:
+    """What is written last of a checkpoint."""
+    return Path(checkpoint) / "trainer_state.json"
+
+
+def _read_state(checkpoint: str) -> TrainerState:
+    return TrainerState.load_from_json(str(_state_file(checkpoint)))
 
 
 def _single(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from spacy_slmre.slm.lora import LoraSettings, add_lora
-from spacy_slmre.slm.packed_trainer import last_checkpoint
+from spacy_slmre.slm.packed_trainer import ResumableTrainer
 from spacy_slmre.slm.tuning_settings import TuningError
 
 # From so many documents on, some of them are held out whole.
@@ -157,10 +157,10 @@ def pretrain(
         dtype: What the weights will be saved in: perplexity is that of the rounded weights.
 
     Returns:
-        The model, its weights rounded, and "perplexity_before", "perplexity_after", "steps" and "loss".
+        The model, its weights rounded, and "perplexity_before", "perplexity_after", "steps" and "seconds".
 
     Raises:
-        TuningError: The loss is no number.
+        TuningError: The loss is no number, or memory does not suffice.
     """
     before = perplexity(model, blocks.held_out)
     trained: Any = model
@@ -169,7 +169,7 @@ def pretrain(
         trained = add_lora(model, lora, settings.seed)
     on_gpu = model.device.type == "cuda"
     args = TrainingArguments(
-        output_dir=str(folder),
+        output_dir=str(folder.resolve()),
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         per_device_train_batch_size=1,
@@ -192,7 +192,13 @@ def pretrain(
         seed=settings.seed,
     )
     trainer = _Trainer(model=trained, args=args, train_dataset=_BlockData(blocks.train))
-    done = trainer.train(resume_from_checkpoint=last_checkpoint(folder) if resume else None)
+    try:
+        trainer.run(resume)
+    except torch.OutOfMemoryError as error:
+        raise TuningError(
+            f"The device's memory does not suffice for a block of {settings.block_size} tokens. Give "
+            "--gradient-checkpointing, --lora-rank 16, a smaller --block-size, or a smaller --base."
+        ) from error
     plain: PreTrainedModel = trained.merge_and_unload() if settings.lora_rank else model
     with torch.no_grad():
         for parameter in plain.parameters():
@@ -201,7 +207,7 @@ def pretrain(
         "perplexity_before": before,
         "perplexity_after": perplexity(plain, blocks.held_out),
         "steps": trainer.state.global_step,
-        "loss": done.training_loss,
+        "seconds": trainer.seconds,
     }
 
 
@@ -228,7 +234,7 @@ class _BlockData(Dataset):
         return {"input_ids": ids, "labels": ids}
 
 
-class _Trainer(Trainer):
+class _Trainer(ResumableTrainer):
     """Stops where the loss is no number."""
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -113,7 +114,8 @@ class Trainable:
             weights: Weight of each instance, (n_instances,); the mean stays one over their number.
 
         Returns:
-            The mean loss: the negative log-probability of the gold label, weighted.
+            The mean loss: the negative log-probability of the gold label, weighted. Where it is no finite
+            number, no gradients are left.
 
         Raises:
             ValueError: An instance has no label of the schema.
@@ -138,8 +140,12 @@ class Trainable:
             for sequence in sequences:
                 batch = {name: tensor.to(self.network.device) for name, tensor in as_batch(sequence).items()}
                 loss = packed_loss(self.network, batch) / len(instances)
+                value = float(loss.detach())
+                if not math.isfinite(value):
+                    self.network.zero_grad()
+                    return value
                 loss.backward()
-                total += float(loss.detach())
+                total += value
             return total
 
     def finish_update(self, optimizer: Optimizer) -> None:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from spacy_slmre.files import write_aside
 from spacy_slmre.slm.lora import LoraSettings, round_lora
 from spacy_slmre.slm.model import SmallLM
 from spacy_slmre.slm.packed_trainer import PackedTrainer
@@ -36,6 +39,7 @@ class TuningResult:
         steps: Steps that were made.
         seconds: Time that tuning took, with what an interrupted run took until its last checkpoint.
         max_tokens: Tokens of a sequence; fewer than asked for where memory did not suffice.
+        sequences_per_step: Sequences of an optimizer step; more than asked for where that was so.
         tokens_per_epoch: Tokens of all sequences together.
         pairs_per_epoch: Training instances.
         shortened: Instances whose context was shortened to fit, in training and dev.
@@ -48,6 +52,7 @@ class TuningResult:
     steps: int
     seconds: float
     max_tokens: int
+    sequences_per_step: int
     tokens_per_epoch: int
     pairs_per_epoch: int
     shortened: int
@@ -98,6 +103,12 @@ def tune(
         try:
             trainer.run(resume)
         except torch.OutOfMemoryError as error:
+            if trainer.args.world_size > 1:
+                raise TuningError(
+                    f"The memory of one of {trainer.args.world_size} devices does not suffice for sequences "
+                    f"of {settings.max_tokens} tokens. Set a smaller training.max_tokens, or "
+                    "training.gradient_checkpointing = true."
+                ) from error
             smaller = replace(
                 settings,
                 max_tokens=settings.max_tokens // 2,
@@ -117,9 +128,10 @@ def tune(
                 smaller.max_tokens,
             )
             settings, resume = smaller, False
-            (folder / BUDGET_FILE).write_text(
-                json.dumps({name: getattr(settings, name) for name in ("max_tokens", "sequences_per_step")})
-            )
+            for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):  # of other steps than those to come
+                shutil.rmtree(checkpoint)
+            budget = {name: getattr(settings, name) for name in ("max_tokens", "sequences_per_step")}
+            write_aside(folder / BUDGET_FILE, json.dumps(budget))
             del trainer
             with torch.no_grad():
                 for parameter, before in zip(lm.trainable_parameters(), untrained, strict=True):
@@ -141,6 +153,7 @@ def tune(
         trainer.state.global_step,
         seconds,
         settings.max_tokens,
+        settings.sequences_per_step,
         sum(data.size(position) for position in range(len(data))),
         sum(len(one.train) for one in data.sets),
         data.shortened,

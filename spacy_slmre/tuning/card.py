@@ -47,7 +47,11 @@ def model_card(
         }
         for name, one, pairs in sources
     ]
-    training = {name: value for name, value in vars(config.training).items() if name not in _RUNTIME}
+    training = {
+        name: metrics.get(name, value)  # what memory did not suffice for was changed
+        for name, value in vars(config.training).items()
+        if name not in _RUNTIME
+    }
     return (
         Environment(trim_blocks=True, lstrip_blocks=True)
         .from_string(template)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -82,11 +81,9 @@ def run_pretraining(
         "versions": versions(),
     }
     check_same(part, record)
-    start = time.perf_counter()
     with saving_checkpoints(part):
         model, metrics = pretrain(model, blocks, settings, part / "checkpoints", resume=resume)
     metrics |= {
-        "seconds": time.perf_counter() - start,
         "tokens": blocks.tokens,
         "blocks": len(blocks.train),
         "held_out_blocks": len(blocks.held_out),

@@ -146,6 +146,9 @@ def test_update_gives_loss_and_gradients(make_lm) -> None:
     assert lm.update([], SCHEMA) == 0.0
     dropped = {lm.update(INSTANCES, SCHEMA, drop=0.5) for _ in range(2)}
     assert all(math.isfinite(value) for value in dropped)
+    # What is no number leaves nothing behind that would spoil the next step.
+    assert math.isnan(lm.update(INSTANCES, SCHEMA, weights=[math.nan] * len(INSTANCES)))
+    assert all(parameter.grad is None for parameter in lm.trainable_parameters())
 
 
 def is_merged(lm: SmallLM) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.slm import tuning
+from spacy_slmre.slm import packed_trainer, tuning
 from spacy_slmre.slm.architecture import make_small_lm
 from spacy_slmre.slm.lora import LoraSettings
 from spacy_slmre.slm.packed_trainer import PackedTrainer, last_checkpoint
@@ -118,16 +118,60 @@ def test_a_killed_run_ends_with_the_same_weights(tiny_base, settings, tmp_path: 
 
 def test_incomplete_checkpoints_are_not_resumed_from(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path / "none") is None
-    (tmp_path / "checkpoint-4").mkdir()
-    (tmp_path / "checkpoint-2").mkdir()
-    (tmp_path / "checkpoint-2" / "trainer_state.json").write_text("{}")
+    for step, state in ((8, '{"best_met'), (6, ""), (4, None), (2, "{}")):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        if state is not None:
+            (checkpoint / "trainer_state.json").write_text(state)
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
 
 
-def test_early_stopping(lm, settings, tmp_path: Path) -> None:
-    # Nothing is learnt at this rate, so no evaluation is better than the first.
-    slow = settings(learning_rate=1e-12, patience=2, max_steps=20)
-    assert tuning.tune(lm, [make_set("one", SCHEMA)], slow, LORA, tmp_path).steps == 6
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({"max_steps": 5}, 5),
+        # Nothing is learnt at this rate, so no evaluation is better than the first.
+        ({"learning_rate": 1e-12, "patience": 2, "max_steps": 20}, 6),
+    ],
+)
+def test_a_run_that_ends_early_is_not_gone_on_with(
+    tiny_base, settings, tmp_path: Path, changes, steps: int
+) -> None:
+    """Killed behind its last step, it has no more to do than to score."""
+    found = []
+    for resume in (False, True):
+        lm = make_small_lm(base=str(tiny_base), quantization=None, dtype="float32", device="cpu")
+        one = make_set("one", SCHEMA)
+        result = tuning.tune(lm, [one], settings(**changes), LORA, tmp_path, resume=resume)
+        assert result.steps == steps and lm.adapter is not None
+        found.append((lm.adapter.weights, result.best_step, result.scores))
+    assert found[0] == found[1]
+
+
+def test_the_best_checkpoint_is_found_from_elsewhere(
+    tiny_base, settings, tmp_path: Path, monkeypatch
+) -> None:
+    scores = iter([0.9, 0.1, 0.2])
+
+    def evaluated(self, *args, **kwargs):
+        metrics = {"eval_micro_f1": next(scores)}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    monkeypatch.setattr(PackedTrainer, "evaluate", evaluated)
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    found = []
+    for folder, resume in ((Path("checkpoints"), False), (tmp_path / "here" / "moved", True)):
+        lm = make_small_lm(base=str(tiny_base), quantization=None, dtype="float32", device="cpu")
+        result = tuning.tune(lm, [make_set("one", SCHEMA)], settings(), LORA, folder, resume=resume)
+        assert result.best_step == 2 and lm.adapter is not None
+        found.append(lm.adapter.weights)
+        if not resume:
+            (tmp_path / "here").mkdir()
+            folder.rename(tmp_path / "here" / "moved")
+            monkeypatch.chdir(tmp_path)
+    assert found[0] == found[1]
 
 
 def test_a_loss_that_is_no_number_names_step_and_documents(lm, settings, tmp_path: Path) -> None:
@@ -167,6 +211,57 @@ def limited_always() -> None:
     raise torch.OutOfMemoryError("the device is full")
 
 
+def test_a_run_killed_after_halving_goes_on_with_what_it_halved(
+    tiny_base, settings, tmp_path: Path, monkeypatch
+) -> None:
+    original = PackedTrainer.compute_loss
+    kill = False
+
+    def limited(self, model, inputs, **kwargs):
+        halved = self.data.size(0) <= 320
+        if not halved and self.state.global_step == 3:
+            raise torch.OutOfMemoryError("the device is full")
+        if halved and kill and self.state.global_step == 1:
+            raise KeyboardInterrupt
+        return original(self, model, inputs, **kwargs)
+
+    monkeypatch.setattr(PackedTrainer, "compute_loss", limited)
+
+    def run(folder: Path, resume: bool = False) -> tuple[bytes, int, int]:
+        lm = make_small_lm(base=str(tiny_base), quantization=None, dtype="float32", device="cpu")
+        sets = [make_set("one", SCHEMA, 60)]
+        result = tuning.tune(lm, sets, settings(max_tokens=600), LORA, folder, resume=resume)
+        assert lm.adapter is not None
+        return lm.adapter.weights, result.best_step, result.sequences_per_step
+
+    whole = run(tmp_path / "whole")
+    assert whole[2] == 2
+    kill = True
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed")
+    assert last_checkpoint(tmp_path / "killed") is None
+    kill = False
+    assert run(tmp_path / "killed", resume=True) == whole
+
+
+def test_out_of_memory_while_scoring_halves_what_is_scored(
+    lm, settings, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    def limited(lm, sets):
+        if lm.settings.max_batch_tokens > most:
+            raise torch.OutOfMemoryError("the device is full")
+        return evaluate(lm, sets)
+
+    monkeypatch.setattr(packed_trainer, "evaluate", limited)
+    most, given = 300, lm.settings.max_batch_tokens
+    result = tuning.tune(lm, [make_set("one", SCHEMA)], settings(), LORA, tmp_path)
+    assert result.max_tokens == 400 and lm.settings.max_batch_tokens == given // 4 <= most
+    assert "model.max_batch_tokens" in caplog.text
+    most = 0
+    with pytest.raises(TuningError, match="scoring"):
+        tuning.tune(lm, [make_set("one", SCHEMA)], settings(), LORA, tmp_path / "again")
+
+
 def test_long_instances_are_shortened_and_counted(lm, settings) -> None:
     one = make_set("one", SCHEMA)
     long = RelationInstance.from_offsets(
@@ -182,13 +277,20 @@ def test_long_instances_are_shortened_and_counted(lm, settings) -> None:
     assert all(data[n]["input_ids"].shape[1] <= 400 + 64 for n in range(len(data)))
 
 
-def test_a_pair_with_several_labels_is_asked_about_once(lm) -> None:
+def test_a_pair_with_several_labels_is_asked_about_once(lm, monkeypatch) -> None:
     one = make_set("one", SCHEMA)
     first = one.dev[0]
     labels = [name for name in SCHEMA.positive_names]
     one.dev = [RelationInstance(first.context, 0, 1, label) for label in labels]
+    asked, best = [], lm.best
+
+    def counted(instances, schema):
+        asked.extend(instances)
+        return best(instances, schema)
+
+    monkeypatch.setattr(lm, "best", counted)
     scores = evaluate(lm, [one])["sets"]["one"]
-    assert scores["instances"] == 2 and scores["r"] <= 0.5
+    assert scores["instances"] == 2 and len(asked) == 1
 
 
 def test_nothing_to_tune_on(lm, settings, tmp_path: Path) -> None:

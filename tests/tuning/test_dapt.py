@@ -18,6 +18,7 @@ from spacy_slmre.slm.architecture import make_small_lm
 from spacy_slmre.slm.loading import load_base
 from spacy_slmre.slm.pretraining import PretrainingSettings, make_blocks
 from spacy_slmre.slm.tuning_settings import TuningError
+from spacy_slmre.tuning import dapt
 
 SENTENCE = "Ann Lee was born in Rome and works for the Red Mill in Paris, where her sister lives.\n"
 
@@ -111,6 +112,31 @@ def test_an_interrupted_run_ends_with_the_same_weights(run, tmp_path: Path, monk
     assert run(output, "--resume").exit_code == 0
     file = "model.safetensors"
     assert (whole / file).read_bytes() == (output / file).read_bytes()
+
+
+def test_a_run_killed_behind_its_last_step_makes_no_more(run, tmp_path: Path, monkeypatch) -> None:
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    assert run(whole, max_steps=5).exit_code == 0
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dapt, "publish", killed)
+        assert run(output, max_steps=5).exit_code == 130
+    assert run(output, "--resume", max_steps=5).exit_code == 0
+    file = "model.safetensors"
+    assert (whole / file).read_bytes() == (output / file).read_bytes()
+    assert json.loads((output / "metrics.json").read_text())["steps"] == 5
+
+
+def test_too_little_memory_ends_with_a_message(run, tmp_path: Path, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("the device is full")
+
+    monkeypatch.setattr(pretraining._Trainer, "compute_loss", full)
+    done = run(tmp_path / "out")
+    assert done.exit_code == 1 and "--gradient-checkpointing" in done.output
 
 
 def test_whole_documents_are_held_out_where_there_are_many(tiny_base: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import spacy
+import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -84,6 +85,21 @@ def test_a_full_disk_keeps_the_checkpoint_before(config_file, tmp_path: Path, mo
     assert done.exit_code == 1 and "No space left" in done.output and "--resume" in done.output
     monkeypatch.setattr(PackedTrainer, "_save", original)
     assert run(config_file, "--output", output, "--resume").exit_code == 0
+
+
+def test_the_card_has_the_settings_that_memory_allowed(config_file, tmp_path: Path, monkeypatch) -> None:
+    original = PackedTrainer.compute_loss
+
+    def limited(self, model, inputs, **kwargs):
+        if self.data.size(0) > 200:
+            raise torch.OutOfMemoryError("the device is full")
+        return original(self, model, inputs, **kwargs)
+
+    monkeypatch.setattr(PackedTrainer, "compute_loss", limited)
+    output = tmp_path / "out"
+    assert run(config_file, "--output", output, "--training.max_tokens", 320).exit_code == 0
+    card = (output / "README.md").read_text()
+    assert "max_tokens | 160" in card and "sequences_per_step | 2" in card
 
 
 @pytest.mark.parametrize(
