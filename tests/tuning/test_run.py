@@ -92,6 +92,8 @@ def test_a_full_disk_keeps_the_checkpoint_before(config_file, tmp_path: Path, mo
         (("--model.base", "/none"), "no such folder"),
         (("--model.templates", "nowhere"), "found none"),
         (("--training.warmup", "5"), "training.warmup = 5"),
+        (("--training.optimizer", "adam"), 'training.optimizer = "adam"'),
+        (("--training.trackers", '["nothing"]'), "training.trackers: nothing cannot be used"),
         (("--corpora.dev.path", "none.spacy"), "none.spacy"),
         (("--training.nothing.here", "1"), "nothing"),
     ],
