@@ -22,7 +22,7 @@ from spacy_slmre.corpora.benchmark import get_benchmark
 from spacy_slmre.corpora.readers import Reader
 from spacy_slmre.corpora.shards import corpus_files, file_hash
 from spacy_slmre.corpora.sources import CorpusError
-from spacy_slmre.files import replace_folder
+from spacy_slmre.files import is_replaceable, replace_folder
 from spacy_slmre.pipeline.calibrating import calibrate
 from spacy_slmre.pipeline.relation_pipe import RelationPipe
 from spacy_slmre.relations import PAIRS
@@ -88,8 +88,13 @@ def train_classifier(
         calibration, seconds, versions.
 
     Raises:
-        ValueError: The corpus or the config cannot be used.
+        ValueError: The corpus or the config cannot be used, or the output is no classifier of an earlier run.
     """
+    if not is_replaceable(output, RUN_FILE):
+        raise ValueError(
+            f"{output} is there already and has no {RUN_FILE}, so that no run has made it: it will not be "
+            "replaced. Give another --output."
+        )
     splits = find_splits(corpora, benchmark)
     schema = get_benchmark(benchmark).schema
     values: dict[str, Any] = {

@@ -20,6 +20,18 @@ def write_aside(path: str | Path, text: str) -> None:
         aside.unlink(missing_ok=True)
 
 
+def is_replaceable(folder: Path, mark: str) -> bool:
+    """Whether a folder may be replaced with nothing of others lost: it is absent, empty, or has its mark.
+
+    Args:
+        folder: What would be replaced.
+        mark: A file that every folder of its kind has.
+    """
+    if not folder.exists():
+        return True
+    return folder.is_dir() and ((folder / mark).is_file() or not any(folder.iterdir()))
+
+
 def replace_folder(aside: Path, target: Path) -> None:
     """Put a complete folder in the place of another one, which is kept until then; both on one disk."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,9 @@ def grid_command(
     """List the study's 30 tuning runs with their state, and run what is missing, one after the other.
 
     Each run is a process of its own; one that fails is recorded and does not stop the rest. Interrupted
-    runs go on where they stopped. Settings for all runs can be added as for tune: --training.max_steps 100
+    runs go on where they stopped. A run that stays "running" though its machine is gone is freed by
+    deleting .RUN.lock beside its folder. Settings for all runs can be added as for tune:
+    --training.max_steps 100
     """
     with failing_clearly():
         from spacy_slmre.tuning.grid import read_grid, take_shard

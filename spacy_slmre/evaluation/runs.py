@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.files import replace_folder, write_aside
+from spacy_slmre.files import is_replaceable, replace_folder, write_aside
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.json"
@@ -178,7 +178,7 @@ class RunWriter:
         part: Where to write until all is done, in place of `<folder>.part`.
 
     Raises:
-        EvaluationError: What is left is of another evaluation.
+        EvaluationError: What is left is of another evaluation, or the folder holds something else.
     """
 
     def __init__(
@@ -190,6 +190,11 @@ class RunWriter:
         replace: bool = False,
         part: Path | None = None,
     ) -> None:
+        if not is_replaceable(folder, RUN_FILE):
+            raise EvaluationError(
+                f"{folder} is there already and has no {RUN_FILE}, so that no evaluation has made it: it "
+                "will not be replaced. Name another folder with --output."
+            )
         self.folder = folder
         self.part = part or folder.with_name(f"{folder.name}.part")
         self.docs = 0

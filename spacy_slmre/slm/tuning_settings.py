@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from transformers.integrations import get_available_reporting_integrations
+from transformers.training_args import OptimizerNames
 
 from spacy_slmre.slm.loading import ModelError
 from spacy_slmre.slm.training_sequences import OBJECTIVES
@@ -41,10 +43,11 @@ class TuningSettings:
         patience: Evaluations without a better score, after which tuning stops; 0 never stops early.
         adapter_dtype: What the adapter is saved in, "bfloat16" or "float32".
         seed: Of weights, order and dropout.
-        trackers: Trackers that `TrainingArguments.report_to` knows ("tensorboard", "wandb", …).
+        trackers: Trackers that `TrainingArguments.report_to` knows ("tensorboard", "wandb", …) and whose
+            packages are installed.
 
     Raises:
-        TuningError: A value is out of its range.
+        TuningError: A value is out of its range, or a tracker is not installed.
     """
 
     objective: str = "trie"
@@ -70,6 +73,7 @@ class TuningSettings:
             "objective": OBJECTIVES,
             "schedule": ("linear", "cosine", "constant_with_warmup"),
             "adapter_dtype": tuple(DTYPES),
+            "optimizer": ("auto", *(name.value for name in OptimizerNames)),
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -87,3 +91,9 @@ class TuningSettings:
                 raise TuningError(f"training.{name} = {getattr(self, name)}, but it must be more than 0.")
         if not 0 <= self.warmup < 1:
             raise TuningError(f"training.warmup = {self.warmup}, but it is a share of the steps (0 to 1).")
+        available = get_available_reporting_integrations()
+        if self.trackers not in (["all"], ["none"]) and (absent := sorted({*self.trackers} - {*available})):
+            raise TuningError(
+                f"training.trackers: {', '.join(absent)} cannot be used here, since the package is not "
+                f"installed or it is no tracker of transformers. There are: {', '.join(available) or 'none'}."
+            )

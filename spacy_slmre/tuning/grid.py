@@ -1,10 +1,12 @@
-"""A grid of tuning runs: which of them are done, and doing those that are missing."""
+"""A grid of tuning runs: which of them are done, and doing those that are missing.
+
+A run is taken by the lock that `slmre tune` holds on its output, and not by the grid: so it is one process's
+alone even where the grid that began it was killed.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ from confection import Config
 
 from spacy_slmre.files import write_aside
 from spacy_slmre.slm.tuning_settings import TuningError
-from spacy_slmre.tuning.run import METRICS_FILE
+from spacy_slmre.tuning.folders import METRICS_FILE, is_being_made
 
 STATES = ("missing", "running", "done", "failed")
 _LINES_KEPT = 15
@@ -50,24 +52,18 @@ class GridRun:
         """Why it failed, where it did."""
         return self._beside("failed.json")
 
-    @property
-    def claim(self) -> Path:
-        """Which process is at it, while one is."""
-        return self._beside("running.json")
-
     def state(self) -> tuple[str, str]:
-        """One of `STATES`, and what there is to say: the score, who is at it, or the error."""
+        """One of `STATES`, and what there is to say: the score, where to look, or the error."""
         if (metrics := self.output / METRICS_FILE).exists():
-            scores = json.loads(metrics.read_text(encoding="utf-8"))["scores"]
-            return "done", f"micro-F1 {scores['micro_f1']:.3f}"
-        if self.claim.exists():
-            claim = json.loads(self.claim.read_text(encoding="utf-8"))
-            # Of a process on another machine nothing can be known from here.
-            if claim["host"] != platform.node() or _is_alive(claim["process"]):
-                return "running", f"process {claim['process']} on {claim['host']}"
+            score = _find(metrics, "scores", "micro_f1")
+            if isinstance(score, int | float):
+                return "done", f"micro-F1 {score:.3f}"
+            return "failed", f"{metrics} is damaged: delete {self.output} and give --retry"
+        if is_being_made(self.output):
+            return "running", f"log: {self.log}"
         if self.failure.exists():
-            failed = json.loads(self.failure.read_text(encoding="utf-8"))
-            return "failed", str(failed["error"])
+            error = _find(self.failure, "error")
+            return "failed", str(error) if error else f"{self.failure} is damaged; log: {self.log}"
         part = self.output.with_name(f"{self.output.name}.part")
         return "missing", "interrupted" if part.exists() else ""
 
@@ -77,8 +73,9 @@ class GridRun:
         Args:
             overrides: More settings for `slmre tune`, as on a command line.
         """
-        if not self._take():
+        if self.state()[0] == "running":
             return False
+        self.output.parent.mkdir(parents=True, exist_ok=True)
         self.failure.unlink(missing_ok=True)
         command = [
             sys.executable,
@@ -91,32 +88,15 @@ class GridRun:
             str(self.output),
         ]
         command += ["--resume", "--tune.regime", self.regime, "--tune.shots", str(self.shots), *overrides]
-        try:
-            with self.log.open("a", encoding="utf-8") as log:
-                code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
-            if code:
-                lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-                told = [line for line in lines if line.strip()][-_LINES_KEPT:]
-                error = f"exit code {code}: {told[-1] if told else 'no output'}"
-                write_aside(
-                    self.failure, json.dumps({"error": error, "command": command, "log": told}, indent=2)
-                )
-            return not code
-        finally:
-            self.claim.unlink(missing_ok=True)
-
-    def _take(self) -> bool:
-        """Claim the run; False where another process was faster."""
-        if self.state()[0] == "running":
-            return False
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        self.claim.unlink(missing_ok=True)  # of a process that was killed
-        try:
-            with self.claim.open("x", encoding="utf-8") as file:
-                json.dump({"host": platform.node(), "process": os.getpid()}, file)
-        except FileExistsError:
-            return False
-        return True
+        with self.log.open("a", encoding="utf-8") as log:
+            code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
+        # Where another process is at it now, it was faster, and nothing has failed.
+        if code and not is_being_made(self.output):
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            told = [line for line in lines if line.strip()][-_LINES_KEPT:]
+            error = f"exit code {code}: {told[-1] if told else 'no output'}"
+            write_aside(self.failure, json.dumps({"error": error, "command": command, "log": told}, indent=2))
+        return not code
 
     def _beside(self, ending: str) -> Path:
         return self.output.with_name(f"{self.output.name}.{ending}")
@@ -165,11 +145,12 @@ def take_shard(runs: Sequence[GridRun], shard: str) -> list[GridRun]:
     return list(runs[int(first) - 1 :: int(of)])
 
 
-def _is_alive(process: int) -> bool:
+def _find(file: Path, *names: str) -> Any:
+    """A value in a JSON file, by the names on the way to it; None where the file is damaged."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        value = json.loads(file.read_text(encoding="utf-8"))
+        for name in names:
+            value = value[name]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return value

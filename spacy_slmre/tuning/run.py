@@ -22,15 +22,17 @@ from spacy_slmre.tuning.card import model_card
 from spacy_slmre.tuning.config import TuningConfig
 from spacy_slmre.tuning.data import data_hash, draw_demonstrations, read_sets
 from spacy_slmre.tuning.folders import (
+    METRICS_FILE,
     RUN_FILE,
+    alone_at,
     check_output,
     check_same,
+    finished,
     part_of,
     publish,
-    saving_checkpoints,
+    writing_to,
 )
 
-METRICS_FILE = "metrics.json"
 CONFIG_FILE = "tune.cfg"
 
 
@@ -50,7 +52,7 @@ def run_tuning(
         config: The config.
         output: The folder to write: a pipeline with the adapter, `metrics.json`, `tune.cfg`, `run.json` and a
             model card.
-        resume: Go on with an interrupted run.
+        resume: Go on with an interrupted run; where the same run is complete, there is nothing to do.
         overwrite: Replace the output, and what an interrupted run has left.
         say: Tells the person at the terminal what happens.
 
@@ -62,55 +64,57 @@ def run_tuning(
     """
     part = part_of(output)
     main = int(os.environ.get("RANK", "0")) == 0
-    check_output(output, resume=resume, overwrite=overwrite, main=main)
-    lm = _on_own_device(config.model)
-    # What is wrong with the model should show before the corpora are read.
-    base = lm.identity()
-    check_architecture(lm.locate())
-    say(f"Reading the corpora for {base.name} …")
-    sets = read_sets(
-        config.train,
-        config.dev,
-        lang=config.run.lang,
-        schema=config.schema,
-        holdout=config.run.holdout,
-        seed=config.training.seed,
-    )
-    for one in sets:
-        say(f"  {one.name}: {len(one.train):,} training and {len(one.dev):,} dev instances")
-    record = {
-        "data": {
-            one.name: {
-                split: {"instances": len(instances), "sha256": data_hash(instances)}
-                for split, instances in (("train", one.train), ("dev", one.dev))
-            }
+    with alone_at(output, main=main):
+        check_output(output, resume=resume, overwrite=overwrite, main=main)
+        lm = _on_own_device(config.model)
+        # What is wrong with the model should show before the corpora are read.
+        base = lm.identity()
+        check_architecture(lm.locate())
+        say(f"Reading the corpora for {base.name} …")
+        sets = read_sets(
+            config.train,
+            config.dev,
+            lang=config.run.lang,
+            schema=config.schema,
+            holdout=config.run.holdout,
+            seed=config.training.seed,
+        )
+        for one in sets:
+            say(f"  {one.name}: {len(one.train):,} training and {len(one.dev):,} dev instances")
+        record = {
+            "data": {
+                one.name: {
+                    split: {"instances": len(instances), "sha256": data_hash(instances)}
+                    for split, instances in (("train", one.train), ("dev", one.dev))
+                }
+                for one in sets
+            },
+            "base": base.to_dict(),
+            "config": config.text,
+            "versions": versions(),
+        }
+        if resume and (done := finished(output, record)) is not None:
+            say(f"{output} is complete already: there is nothing to go on with.")
+            return done
+        check_same(part, record, main=main)
+        shown = [
+            demonstration
             for one in sets
-        },
-        "base": base.to_dict(),
-        "config": config.text,
-        "versions": versions(),
-    }
-    if main:
-        part.mkdir(parents=True, exist_ok=True)
-    check_same(part, record, main=main)
-    shown = [
-        demonstration
-        for one in sets
-        for demonstration in draw_demonstrations(one, config.run.shots, config.training.seed)
-    ]
-    if shown:
-        lm.restyle(replace(lm.settings.style, demonstrations=tuple(shown)))
-    with saving_checkpoints(part):
-        result = tune(lm, sets, config.training, config.lora, part / "checkpoints", resume=resume)
-    metrics = {
-        **result.to_dict(),
-        "hardware": f"{hardware(lm.network.device)}, {lm.network.dtype}",
-        "peak_memory_gb": peak_memory(lm.network.device),
-    }
-    if main:
-        say("Writing the pipeline …")
-        _write(config, lm, sets, metrics, record, part, output)
-    return metrics
+            for demonstration in draw_demonstrations(one, config.run.shots, config.training.seed)
+        ]
+        if shown:
+            lm.restyle(replace(lm.settings.style, demonstrations=tuple(shown)))
+        with writing_to(part):
+            result = tune(lm, sets, config.training, config.lora, part / "checkpoints", resume=resume)
+            metrics = {
+                **result.to_dict(),
+                "hardware": f"{hardware(lm.network.device)}, {lm.network.dtype}",
+                "peak_memory_gb": peak_memory(lm.network.device),
+            }
+            if main:
+                say("Writing the pipeline …")
+                _write(config, lm, sets, metrics, record, part, output)
+        return metrics
 
 
 def _write(

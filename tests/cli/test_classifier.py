@@ -113,6 +113,15 @@ def test_calibrate_saves_aside(trained: Path, corpora: Path, tmp_path: Path) -> 
     assert "say where to save" in run("calibrate", "some_package", dev, code=1)
 
 
+def test_only_trained_classifiers_are_replaced(corpora: Path, settings: list[str], tmp_path: Path) -> None:
+    notes = tmp_path / "demo" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("years")
+    arguments = (CONFIG, corpora, tmp_path, "-b", "demo", "--overwrite", *settings)
+    assert "will not be replaced" in run("train-classifier", *arguments, code=1)
+    assert notes.read_text() == "years"
+
+
 def test_choices_that_make_no_sense(corpora: Path, tmp_path: Path) -> None:
     assert "Name benchmarks" in run("train-classifier", CONFIG, corpora, tmp_path, code=1)
     assert "does not exist" in run(

@@ -127,6 +127,14 @@ def test_done_is_not_done_again(pipeline: Path, corpus: Path, tmp_path: Path) ->
     assert (tmp_path / "demo-test" / "run.json").stat().st_mtime_ns != stamp
 
 
+def test_only_runs_are_replaced(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "demo-test" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("years")
+    told = run("evaluate", pipeline, corpus, "-o", tmp_path, "--overwrite", code=1)
+    assert "will not be replaced" in told.replace("\n", " ") and notes.read_text() == "years"
+
+
 def test_what_is_done_is_of_the_same_pipeline_corpus_and_settings(
     pipeline: Path, corpus: Path, tmp_path: Path
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -336,3 +338,10 @@ def test_labels_that_the_tokenizer_confuses(make_lm) -> None:
     assert lm.best([], SCHEMA, 2)[0].shape == (0, 2)
     with pytest.raises(ValueError, match="k = 0"):
         lm.best(INSTANCES, SCHEMA, 0)
+
+
+def test_importing_says_nothing_of_missing_kernels() -> None:
+    # Of these, `Trainer` has bitsandbytes imported first, which warns on processors with AVX512-BF16.
+    code = "import spacy_slmre.slm.pretraining"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "gemm_4bit_forward" not in done.stderr

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
@@ -105,13 +105,24 @@ def test_an_interrupted_run_ends_with_the_same_weights(run, tmp_path: Path, monk
             raise KeyboardInterrupt
         return original(self, *args, **kwargs)
 
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(pretraining._Trainer, "training_step", killed)
     assert run(output).exit_code == 130
     monkeypatch.setattr(pretraining._Trainer, "training_step", original)
     assert "another config" in run(output, "--resume", seed=1).output
+    with monkeypatch.context() as patched:
+        patched.setattr(PreTrainedModel, "save_pretrained", full)
+        done = run(output, "--resume")
+    assert done.exit_code == 1 and "No space left" in done.output and "--resume" in done.output
     assert run(output, "--resume").exit_code == 0
     file = "model.safetensors"
     assert (whole / file).read_bytes() == (output / file).read_bytes()
+    again = run(output, "--resume")
+    assert again.exit_code == 0 and "complete already" in again.output
+    other = run(output, "--resume", seed=1)
+    assert other.exit_code == 1 and "another config" in other.output
 
 
 def test_a_run_killed_behind_its_last_step_makes_no_more(run, tmp_path: Path, monkeypatch) -> None:

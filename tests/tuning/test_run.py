@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import requests
 import spacy
 import torch
 from click.testing import Result
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
 from spacy_slmre.slm.packed_trainer import PackedTrainer
+from spacy_slmre.tuning.folders import alone_at
 
 
 def run(*args: object) -> Result:
@@ -68,14 +70,63 @@ def test_an_interrupted_run_goes_on(config_file, tmp_path: Path, monkeypatch) ->
     weights = "slm_relations/model/adapter/adapter_model.safetensors"
     assert (output / weights).read_bytes() == (whole / weights).read_bytes()
     assert "is there already" in run(config_file, "--output", output).output
-    assert run(config_file, "--output", output, "--overwrite").exit_code == 0
+    # What would replace it goes on too.
+    monkeypatch.setattr(PackedTrainer, "training_step", killed)
+    assert run(config_file, "--output", output, "--overwrite", "--lora.rank", 2).exit_code == 130
+    monkeypatch.setattr(PackedTrainer, "training_step", original)
+    assert run(config_file, "--output", output, "--resume", "--lora.rank", 2).exit_code == 0
+    assert "rank = 2" in (output / "tune.cfg").read_text()
+
+
+def test_a_complete_run_is_not_done_again(config_file, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert run(config_file, "--output", output, "--resume").exit_code == 0
+    made = (output / "metrics.json").stat().st_mtime_ns
+    again = run(config_file, "--output", output, "--resume")
+    assert again.exit_code == 0 and "complete already" in again.output
+    other = run(config_file, "--output", output, "--resume", "--lora.rank", 2)
+    assert other.exit_code == 1 and "another config" in other.output
+    assert (output / "metrics.json").stat().st_mtime_ns == made
+    (output / "run.json").write_text("")
+    damaged = run(config_file, "--output", output, "--resume")
+    assert damaged.exit_code == 1 and "run.json is missing or damaged" in damaged.output
+
+
+def test_without_a_checkpoint_there_is_nothing_to_protect(config_file, tmp_path: Path, monkeypatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(PackedTrainer, "training_step", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(config_file, "--output", tmp_path / "out")
+    assert (tmp_path / "out.part").exists()
+    assert run(config_file, "--output", tmp_path / "out", "--lora.rank", 2).exit_code == 0
+
+
+def test_only_outputs_of_runs_are_replaced(config_file, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    thesis = home / "thesis.txt"
+    thesis.write_text("years")
+    for arguments in ((), ("--overwrite",), ("--resume",)):
+        refused = run(config_file, "--output", home, *arguments)
+        assert refused.exit_code == 1 and "will not be replaced" in refused.output
+    assert thesis.read_text() == "years"
+    thesis.unlink()
+    assert run(config_file, "--output", home, "--overwrite").exit_code == 0
+
+
+def test_one_process_at_a_time(config_file, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("spacy_slmre.tuning.folders._PATIENCE", 0.1)
+    with alone_at(tmp_path / "out"):
+        refused = run(config_file, "--output", tmp_path / "out", "--overwrite")
+    assert refused.exit_code == 1 and "Another process" in refused.output
+    assert not (tmp_path / "out.part").exists()
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(config_file, tmp_path: Path, monkeypatch) -> None:
     original = PackedTrainer._save
 
     def full(self, *args, **kwargs):
-        if self.state.global_step == 4:
+        if not isinstance(self, PackedTrainer) or self.state.global_step == 4:
             raise OSError(28, "No space left on device")
         return original(self, *args, **kwargs)
 
@@ -84,6 +135,11 @@ def test_a_full_disk_keeps_the_checkpoint_before(config_file, tmp_path: Path, mo
     done = run(config_file, "--output", output)
     assert done.exit_code == 1 and "No space left" in done.output and "--resume" in done.output
     monkeypatch.setattr(PackedTrainer, "_save", original)
+    with monkeypatch.context() as patched:
+        patched.setattr(spacy.Language, "to_disk", full)
+        done = run(config_file, "--output", output, "--resume")
+    assert done.exit_code == 1 and "No space left" in done.output and "--resume" in done.output
+    assert str(tmp_path) in done.output and not output.exists()
     assert run(config_file, "--output", output, "--resume").exit_code == 0
 
 
@@ -102,12 +158,23 @@ def test_the_card_has_the_settings_that_memory_allowed(config_file, tmp_path: Pa
     assert "max_tokens | 160" in card and "sequences_per_step | 2" in card
 
 
+def test_a_service_out_of_reach_is_no_full_disk(config_file, tmp_path: Path, monkeypatch) -> None:
+    def unreachable(*_, **__):
+        raise requests.ConnectionError("no tracker at port 1")
+
+    monkeypatch.setattr(PackedTrainer, "log", unreachable)
+    done = run(config_file, "--output", tmp_path / "out")
+    assert done.exit_code == 1 and "no tracker at port 1" in done.output and "written" not in done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--model.base", "/none"), "no such folder"),
         (("--model.templates", "nowhere"), "found none"),
         (("--training.warmup", "5"), "training.warmup = 5"),
+        (("--training.optimizer", "adam"), 'training.optimizer = "adam"'),
+        (("--training.trackers", '["nothing"]'), "training.trackers: nothing cannot be used"),
         (("--corpora.dev.path", "none.spacy"), "none.spacy"),
         (("--training.nothing.here", "1"), "nothing"),
     ],
