@@ -189,7 +189,7 @@ def _hold_out(name: str, docs: Sequence[Doc], share: float, seed: int) -> tuple[
     if len(set(flags)) < 2:
         raise TuningError(
             f"{name} has no dev documents, and tune.holdout = {share} holds out {sum(flags)} of its "
-            f"{len(docs)} training documents. Give a dev corpus, another tune.holdout or another training.seed."
+            f"{len(docs)} training documents. Give a dev corpus, another tune.holdout or training.seed."
         )
     train = [doc for doc, flag in zip(docs, flags, strict=True) if not flag]
     return train, [doc for doc, flag in zip(docs, flags, strict=True) if flag]
