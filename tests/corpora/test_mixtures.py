@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -225,14 +226,19 @@ def test_bad_files(write, tmp_path):
             read_manifest(write(f"{number}.json", text))
 
 
-@pytest.mark.parametrize("name", ["gentune", "littune", "mixtune", "demo"])
-def test_the_configs_are_mixtures(name, request):
-    config = request.config.rootpath / "configs" / "mixtures" / f"{name}.cfg"
-    made = Mixture.from_file(config)
+MIXTURES = Path(__file__).parents[2] / "configs" / "mixtures"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in MIXTURES.glob("*.cfg")))
+def test_the_configs_are_mixtures(name):
+    made = Mixture.from_file(MIXTURES / f"{name}.cfg")
     assert made.name == name and made.seed == 42
     domains = {get_benchmark(benchmark).domain for benchmark in made.benchmarks}
+    if name.endswith("demo"):
+        assert made.benchmarks == ("demo",) and made.caps == {"train": 200, "dev": 50}
+        return
+    regime = name.removesuffix("-open")
     wanted = {"gentune": {"general"}, "littune": {"literary"}, "mixtune": {"general", "literary"}}
-    assert domains == wanted.get(name, {"general"})
-    if name != "demo":
-        assert made.caps == {"train": 200_000, "dev": 20_000}
-        assert made.balance == ("domain" if name == "mixtune" else "none")
+    assert domains == wanted[regime]
+    assert made.caps == {"train": 200_000, "dev": 20_000}
+    assert made.balance == ("domain" if regime == "mixtune" else "none")
