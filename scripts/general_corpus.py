@@ -1,14 +1,15 @@
 """Make the corpus that the shipped adapter is tuned on: everyday relations under the general schema.
 
-Usage: python scripts/general_corpus.py RAW CORPUS [--demo assets/demo_corpus] [--semeval 1000] [--empty 0.3]
+Usage: python scripts/general_corpus.py RAW CORPUS [--splits dev] [--semeval 1000] [--empty 0.3]
 
 RAW is the folder of raw data as `python -m spacy project assets` fills it, CORPUS the folder for
 train.spacy and dev.spacy. All sources may be passed on:
 
-* Re-DocRED (MIT): the dev split, and the train split where it is there. Properties become labels of the
-  general schema where they mean the same (`PROPERTIES`). Pairs of entities of a sentence that have no
-  relation anywhere in their document are negatives: the annotation is close to complete within a document.
-  Properties that come near to a label without meaning it (`UNCLEAR`) are left out, others are negatives.
+* Re-DocRED (MIT): the dev split, which the shipped adapter is tuned on, or other splits (`--splits train dev`
+  makes a corpus seven times as large). Properties become labels of the general schema where they mean the
+  same (`PROPERTIES`). Pairs of entities of a sentence that have no relation anywhere in their document are
+  negatives: the annotation is close to complete within a document. Properties that come near to a label
+  without meaning it (`UNCLEAR`) are left out, others are negatives.
 * SemEval-2010 Task 8 (CC BY 3.0): some of its training sentences, for pairs of common nouns without types.
 * The demo corpus (MIT), whose dev split is dev here too; of the others some documents are.
 
@@ -197,6 +198,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("raw", type=Path)
     parser.add_argument("corpus", type=Path)
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        choices=("train", "dev"),
+        default=["dev"],
+        help="splits of Re-DocRED; the shipped adapter is of dev alone",
+    )
     parser.add_argument("--demo", type=Path, default=Path("assets/demo_corpus"))
     parser.add_argument("--semeval", type=int, default=1000, help="sentences of SemEval-2010 Task 8")
     parser.add_argument("--empty", type=float, default=0.3, help="share of the sentences without a relation")
@@ -206,11 +214,11 @@ def main() -> None:
     sources: list[tuple[str, Iterable[tuple[str, Record]], str]] = []
     for split in ("train", "dev"):
         file = args.raw / "re_docred" / f"{split}_revised.json"
-        if file.exists():
+        if split in args.splits:
+            if not file.exists():
+                parser.error(f"{file} is not there: python -m spacy project assets")
             sources.append(("re_docred", re_docred(file, split), ""))
         sources.append(("demo", demo(args.demo / f"{split}.txt", split), split))
-    if not any(name == "re_docred" for name, *_ in sources):
-        parser.error(f"Re-DocRED is not in {args.raw}: python -m spacy project assets")
     file = args.raw / "semeval2010_task8" / "TRAIN_FILE.TXT"
     if args.semeval and not file.exists():
         parser.error(f"SemEval-2010 Task 8 is not in {args.raw}: fetch it as above, or give --semeval 0")

@@ -114,17 +114,11 @@ def convert_all_cli(
 
 def _convert(card: Benchmark, source: str | Path, output: Path, **options: Any) -> dict[str, Any]:
     """Convert one file and show how far it is."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from spacy_slmre.cli.output import console
+    from spacy_slmre.cli.output import counting_documents
     from spacy_slmre.corpora.conversion import convert
 
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,} documents"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        return convert(
-            card, source, output, progress=lambda done: progress.update(task, completed=done), **options
-        )
+    with counting_documents() as progress:
+        return convert(card, source, output, progress=progress, **options)
 
 
 def _show(summary: Mapping[str, Any]) -> None:

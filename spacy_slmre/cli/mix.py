@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,6 +50,17 @@ def mix_cli(
         console.print(
             f"{split}: {content['pairs']:,} pairs in {content['documents']:,} documents", highlight=False
         )
+        for source in content["sources"]:
+            if (left_out := source.get("left_out")) is not None:
+                told = f"  {source['benchmark']}: {_stand_in(left_out)}"
+                console.print(told, style="yellow", highlight=False, soft_wrap=True)
         if content["missing"]:
             console.print(f"  missing: {', '.join(content['missing'])}", style="yellow", highlight=False)
     print(f"Manifest: {output}")
+
+
+def _stand_in(left_out: dict[str, Any]) -> str:
+    message = "its dev split is for training"
+    if left_out["test"] is None:
+        return f"{message}; nothing is left out, as no test split is converted that it could share texts with"
+    return f"{message}, {len(left_out['positions']):,} documents that stand in test are left out"

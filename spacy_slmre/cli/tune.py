@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import failing_clearly, say
+from spacy_slmre.cli.output import counting_documents, failing_clearly, say
 
 
 @slmre_cli.command("tune", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -32,7 +32,9 @@ def tune_command(
     """
     from spacy.cli._util import parse_config_overrides
 
-    tell = say if int(os.environ.get("RANK", "0")) == 0 else _silent
+    main = int(os.environ.get("RANK", "0")) == 0
+    tell = say if main else _silent
+    shown = {"counting": counting_documents} if main else {}
     with failing_clearly():
         overrides = parse_config_overrides(ctx.args)
 
@@ -41,7 +43,7 @@ def tune_command(
 
         settings = resolve_config(read_config(config, overrides), str(config))
         try:
-            metrics = run_tuning(settings, output, resume=resume, overwrite=overwrite, say=tell)
+            metrics = run_tuning(settings, output, resume=resume, overwrite=overwrite, say=tell, **shown)
         except KeyboardInterrupt:
             tell("Interrupted: the same command with --resume goes on from the last checkpoint.")
             raise typer.Exit(130) from None

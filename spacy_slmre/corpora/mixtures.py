@@ -4,6 +4,9 @@ Every document has a rank, a hash of seed, benchmark, split and position. A grou
 cap gives its documents of lowest rank, until the cap is reached; of the last document only the first pairs
 are taken, so that caps are met to the pair. The rank of that last document is all that a manifest has to keep
 of a sample. Ranks depend on nothing else: the same seed gives the same sample on every machine.
+
+A benchmark without a training split gives its dev split for one, less the documents that stand in its test
+split too; the manifest keeps their positions. Dev has nothing of it then: who trains on it holds some out.
 """
 
 from __future__ import annotations
@@ -102,18 +105,23 @@ class _Source:
     last_pairs: int = 0
     documents: int = 0
     pairs: int = 0
+    left_out: dict[str, Any] | None = None
+    """Where a dev split is for training: the test split that it was compared with, and which documents stand
+    there too."""
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        left_out = len(self.left_out["positions"]) if self.left_out else 0
+        content = {
             "benchmark": self.benchmark,
             "domain": get_benchmark(self.benchmark).domain,
             "path": self.path,
             "files": self.files,
-            "available": {"documents": len(self.sizes), "pairs": sum(self.sizes)},
+            "available": {"documents": len(self.sizes) - left_out, "pairs": sum(self.sizes)},
             "sample": {"documents": self.documents, "pairs": self.pairs},
             "threshold": f"{max(self.threshold, 0):016x}",
             "last_pairs": self.last_pairs,
         }
+        return content if self.left_out is None else {**content, "left_out": self.left_out}
 
 
 @dataclass
@@ -128,6 +136,8 @@ class _Group:
 def make_manifest(mixture: Mixture, corpora: str | Path, *, skip_missing: bool = False) -> dict[str, Any]:
     """Draw the samples of a mixture.
 
+    In a mixture with the splits train and dev, a benchmark that has only the second is trained on it.
+
     Args:
         mixture: The mixture.
         corpora: Folder of converted benchmarks: `<benchmark>/<split>.spacy`.
@@ -135,10 +145,12 @@ def make_manifest(mixture: Mixture, corpora: str | Path, *, skip_missing: bool =
 
     Returns:
         The manifest: for each split its sources with files, hashes, counts and the bounds of the sample, what
-        is missing, and the schema of every benchmark.
+        is missing, and the schema of every benchmark. A source whose dev split is for training has
+        "left_out": the positions of its documents that stand in "test" too, which is null if there is none.
 
     Raises:
-        CorpusError: A benchmark is missing altogether, or no corpus of a split is there.
+        CorpusError: A benchmark is missing altogether, no corpus of a split is there, or domains cannot be
+            balanced as one of them is missing.
     """
     corpora = Path(corpora)
     absent = [name for name in mixture.benchmarks if not _present(corpora, name, mixture.caps)]
@@ -147,14 +159,25 @@ def make_manifest(mixture: Mixture, corpora: str | Path, *, skip_missing: bool =
             f"There is no corpus of {', '.join(absent)} in {corpora}. Convert what you have: slmre convert"
         )
         raise CorpusError(message + (", or do without: --skip-missing." if not skip_missing else "."))
+    if mixture.balance == "domain":
+        _check_domains(mixture, absent, corpora)
+    # Only where the mixture has both splits: otherwise somebody else may evaluate on the dev split.
+    standing_in = [
+        name
+        for name in mixture.benchmarks
+        if {"train", "dev"} <= mixture.caps.keys() and _has(corpora, name, "dev")
+        if not _has(corpora, name, "train")
+    ]
     splits = {}
     for split, cap in mixture.caps.items():
-        sources = [
-            _scan(corpora, name, split)
-            for name in mixture.benchmarks
-            if (corpora / name / f"{split}.spacy").exists()
-        ]
-        if not sources and not skip_missing:
+        elsewhere = standing_in if split == "dev" else []
+        sources = []
+        for name in mixture.benchmarks:
+            if split == "train" and name in standing_in:
+                sources.append(_stand_in(corpora, name))
+            elif _has(corpora, name, split) and name not in elsewhere:
+                sources.append(_scan(corpora, name, split))
+        if not sources and not elsewhere and not skip_missing:
             raise CorpusError(f"None of the benchmarks has a split {split} in {corpora}.")
         _draw(sources, mixture, split, cap)
         splits[split] = {
@@ -162,7 +185,9 @@ def make_manifest(mixture: Mixture, corpora: str | Path, *, skip_missing: bool =
             "documents": sum(source.documents for source in sources),
             "pairs": sum(source.pairs for source in sources),
             "sources": [source.to_dict() for source in sources],
-            "missing": sorted(set(mixture.benchmarks) - {source.benchmark for source in sources}),
+            "missing": sorted(
+                set(mixture.benchmarks) - {source.benchmark for source in sources} - {*elsewhere}
+            ),
         }
     return {
         "mixture": mixture.name,
@@ -248,10 +273,12 @@ def _read_sample(
     source: Mapping[str, Any], seed: int, split: str, corpora: Path, vocab: Vocab
 ) -> Iterator[Doc]:
     threshold = int(source["threshold"], 16)
+    # Manifests of earlier versions leave nothing out.
+    left_out = set(source.get("left_out", {}).get("positions", ()))
     for position, doc in enumerate(read_docs(corpora / source["path"], vocab)):
         rank = _rank(seed, source["benchmark"], split, position)
         pairs = getattr(doc._, PAIRS)
-        if rank > threshold or not pairs:
+        if rank > threshold or not pairs or position in left_out:
             continue
         if rank == threshold and len(pairs) > source["last_pairs"]:
             _keep(doc, pairs[: source["last_pairs"]])
@@ -267,7 +294,24 @@ def _keep(doc: Doc, pairs: tuple[Relation, ...]) -> None:
 
 def _present(corpora: Path, name: str, splits: Mapping[str, int]) -> bool:
     get_benchmark(name)
-    return any((corpora / name / f"{split}.spacy").exists() for split in splits)
+    return any(_has(corpora, name, split) for split in splits)
+
+
+def _has(corpora: Path, name: str, split: str) -> bool:
+    return (corpora / name / f"{split}.spacy").exists()
+
+
+def _check_domains(mixture: Mixture, absent: list[str], corpora: Path) -> None:
+    domains: dict[str, list[str]] = {}
+    for name in mixture.benchmarks:
+        domains.setdefault(get_benchmark(name).domain, []).append(name)
+    for domain, names in domains.items():
+        if set(names) <= set(absent):
+            raise CorpusError(
+                f"{mixture.name} takes equally many pairs of each domain, but no {domain} benchmark is in "
+                f"{corpora} ({', '.join(names)}). Convert one (slmre convert), or mix what anyone may "
+                "download: configs/mixtures/*-open.cfg."
+            )
 
 
 def _scan(corpora: Path, name: str, split: str) -> _Source:
@@ -281,6 +325,24 @@ def _scan(corpora: Path, name: str, split: str) -> _Source:
         sizes.append(len(data.get(_PAIRS_KEY, ())))
     files = [{"name": file.name, "sha256": file_hash(file)} for file in corpus_files(corpora / relative)]
     return _Source(name, relative, files, sizes)
+
+
+def _stand_in(corpora: Path, name: str) -> _Source:
+    """The dev split of a benchmark for training, less the documents whose text stands in its test split."""
+    source = _scan(corpora, name, "dev")
+    if not _has(corpora, name, "test"):
+        source.left_out = {"test": None, "positions": []}
+        return source
+    test = f"{name}/test.spacy"
+    vocab = Vocab()
+    texts = {doc.text for doc in read_docs(corpora / test, vocab)}
+    positions = [
+        position for position, doc in enumerate(read_docs(corpora / source.path, vocab)) if doc.text in texts
+    ]
+    for position in positions:
+        source.sizes[position] = 0  # so that it is not drawn
+    source.left_out = {"test": test, "positions": positions}
+    return source
 
 
 def _draw(sources: list[_Source], mixture: Mixture, split: str, cap: int) -> None:

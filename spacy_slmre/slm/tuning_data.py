@@ -30,7 +30,8 @@ class TuningSet:
         train: Labelled instances.
         dev: The same for evaluation; a pair with several labels stands there several times.
         train_ids: Which document each training instance comes from.
-        sources: Training instances by the benchmark that they come from, where that is known.
+        sources: How many training instances were read, demonstrations and what does not fit included, by the
+            benchmark that they come from, where that is known.
     """
 
     name: str

@@ -43,25 +43,30 @@ def read_sets(
     schema: LabelSchema | None = None,
     holdout: float = 0.15,
     seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[TuningSet]:
     """The instances of corpora, grouped by the label set that they are under.
 
     Args:
         train: Reads training examples.
-        dev: Reads dev examples; benchmarks that the training examples do not have are left out.
+        dev: Reads dev examples; `say` tells of benchmarks that are left out, as there is no training example
+            of them.
         lang: Language of the vocabulary.
         schema: One label set for everything; without, each benchmark is under that of its card, and what has
-            no card under the labels that occur in it.
+            no card under the labels that occur in it, in training or dev examples.
         holdout: Share of the training documents that serves as dev where a benchmark has no dev examples.
         seed: Seed of their choice.
+        say: Tells the person at the terminal what is left out and what is held out.
         progress: Called with the number of documents read.
 
     Raises:
-        TuningError: A document has a label that is not in its label set.
+        TuningError: A document has a label that is not in its label set, or documents that are held out for
+            dev would be none or all.
     """
     nlp = spacy.blank(lang)
     groups: dict[str, _Group] = {}
+    not_trained: Counter[str] = Counter()
     done = 0
     for split, reader in (("train", train), ("dev", dev)):
         for example in reader(nlp):
@@ -69,15 +74,21 @@ def read_sets(
             done += 1
             progress(done)
             name = OWN if schema is not None else str(doc.user_data.get(BENCHMARK, OWN))
-            if split == "dev" and name not in groups:
+            if not _annotated(doc):
                 continue
-            if _annotated(doc):
-                getattr(groups.setdefault(name, _Group()), split).append(doc)
+            if split == "dev" and name not in groups:
+                not_trained[name] += 1
+                continue
+            getattr(groups.setdefault(name, _Group()), split).append(doc)
+    for name, number in sorted(not_trained.items()):
+        say(f"  {name}: {number:,} dev documents are left out, as nothing of it is trained on")
     sets = []
     for name, group in sorted(groups.items()):
+        under = schema or _schema_of([*group.train, *group.dev])
         if not group.dev:
-            group.train, group.dev = _hold_out(group.train, holdout, seed)
-        under = schema or _schema_of(group.train)
+            group.train, group.dev = _hold_out(name, group.train, holdout, seed)
+            number = len(group.train) + len(group.dev)
+            say(f"  {name}: no dev documents; {len(group.dev):,} of {number:,} for training are held out")
         instances, ids = _instances(group.train, under)
         sources: Counter[str] = Counter()
         for doc in group.train:
@@ -172,8 +183,13 @@ def _annotated(doc: Doc) -> Sequence[Relation]:
     return getattr(doc._, PAIRS) or getattr(doc._, RELATIONS)
 
 
-def _hold_out(docs: Sequence[Doc], share: float, seed: int) -> tuple[list[Doc], list[Doc]]:
+def _hold_out(name: str, docs: Sequence[Doc], share: float, seed: int) -> tuple[list[Doc], list[Doc]]:
     """Training and dev documents."""
     flags = [in_holdout(doc, share, seed) for doc in docs]
+    if len(set(flags)) < 2:
+        raise TuningError(
+            f"{name} has no dev documents, and tune.holdout = {share} holds out {sum(flags)} of its "
+            f"{len(docs)} training documents. Give a dev corpus, another tune.holdout or training.seed."
+        )
     train = [doc for doc, flag in zip(docs, flags, strict=True) if not flag]
     return train, [doc for doc, flag in zip(docs, flags, strict=True) if flag]

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ from spacy_slmre.tuning.folders import (
 
 CONFIG_FILE = "tune.cfg"
 
+Counting = AbstractContextManager[Callable[[int], None]]
+"""Shows how many documents were read, until it is left."""
+
 
 def run_tuning(
     config: TuningConfig,
@@ -43,6 +47,7 @@ def run_tuning(
     resume: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
+    counting: Callable[[], Counting] = lambda: nullcontext(lambda _: None),
 ) -> dict[str, Any]:
     """Tune as a config says and write the output.
 
@@ -55,6 +60,7 @@ def run_tuning(
         resume: Go on with an interrupted run; where the same run is complete, there is nothing to do.
         overwrite: Replace the output, and what an interrupted run has left.
         say: Tells the person at the terminal what happens.
+        counting: Shows how many documents are read.
 
     Returns:
         What stands in `metrics.json`.
@@ -71,14 +77,17 @@ def run_tuning(
         base = lm.identity()
         check_architecture(lm.locate())
         say(f"Reading the corpora for {base.name} …")
-        sets = read_sets(
-            config.train,
-            config.dev,
-            lang=config.run.lang,
-            schema=config.schema,
-            holdout=config.run.holdout,
-            seed=config.training.seed,
-        )
+        with counting() as progress:
+            sets = read_sets(
+                config.train,
+                config.dev,
+                lang=config.run.lang,
+                schema=config.schema,
+                holdout=config.run.holdout,
+                seed=config.training.seed,
+                say=say,
+                progress=progress,
+            )
         for one in sets:
             say(f"  {one.name}: {len(one.train):,} training and {len(one.dev):,} dev instances")
         record = {

@@ -151,6 +151,20 @@ def test_mix(corpora, tmp_path):
     assert not (tmp_path / "g.json").exists()
 
 
+def test_mix_tells_what_is_trained_on_a_dev_split(corpora, tmp_path):
+    (tmp_path / "demo").mkdir()
+    for split, source in (("dev", "dev"), ("test", "dev")):
+        (tmp_path / "demo" / f"{split}.spacy").write_bytes(
+            (corpora / "demo" / f"{source}.spacy").read_bytes()
+        )
+    config = ROOT / "configs" / "mixtures" / "demo.cfg"
+    shown = run("mix", config, tmp_path, tmp_path / "m.json")
+    assert "demo: its dev split is for training, 24 documents that stand in test are left out" in shown
+    (tmp_path / "demo" / "test.spacy").unlink()
+    shown = run("mix", config, tmp_path, tmp_path / "m.json")
+    assert "demo: its dev split is for training; nothing is left out" in shown
+
+
 def test_convert_all_takes_what_is_there(tmp_path):
     raw = tmp_path / "raw" / "conll04"
     raw.mkdir(parents=True)

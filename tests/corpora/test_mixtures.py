@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -144,6 +145,59 @@ def test_what_is_missing_is_said(corpora):
         verify_manifest(manifest, "eval", corpora)
 
 
+@pytest.fixture
+def with_dev_only(corpora, tmp_path):
+    """The same with a dev split of crossre alone, four of whose texts stand in its test split."""
+    shutil.copytree(corpora, tmp_path / "c")
+    (tmp_path / "c" / "crossre" / "train.spacy").rename(tmp_path / "c" / "crossre" / "dev.spacy")
+    rows = json.loads((corpora / "crossre.json").read_text())
+    (tmp_path / "test.json").write_text(json.dumps(rows[3:7]))
+    test = tmp_path / "c" / "crossre" / "test.spacy"
+    convert(get_benchmark("crossre"), tmp_path / "test.json", test, split="test")
+    return tmp_path / "c"
+
+
+def test_a_dev_split_alone_is_for_training(with_dev_only, nlp):
+    caps = {"train": 0, "dev": 20}
+    manifest = make_manifest(mixture(caps=caps), with_dev_only)
+    source = manifest["splits"]["train"]["sources"][-1]
+    assert source["path"] == "crossre/dev.spacy" and source["available"] == {"documents": 16, "pairs": 32}
+    assert source["left_out"] == {"test": "crossre/test.spacy", "positions": [3, 4, 5, 6]}
+    assert sampled(manifest, "dev") == {"demo": 20}  # the cap is for what dev is evaluated on
+    assert manifest["splits"]["dev"]["missing"] == ["conll04"] and not manifest["splits"]["train"]["missing"]
+    verify_manifest(manifest, "train", with_dev_only)
+    read = [doc for doc in ids(manifest, with_dev_only, nlp) if doc[0] == "crossre"]
+    assert [name for _, name, _ in read] == [f"d{n}" for n in range(20) if n not in (3, 4, 5, 6)]
+    # Under a cap too, what is read is what was counted.
+    capped = make_manifest(mixture(caps=caps | {"train": 90}), with_dev_only)
+    assert sum(pairs for *_, pairs in ids(capped, with_dev_only, nlp)) == 90
+    assert not {("crossre", f"d{n}", 2) for n in (3, 4, 5, 6)} & set(ids(capped, with_dev_only, nlp))
+
+
+def test_a_dev_split_alone_without_a_test_split(with_dev_only, nlp):
+    (with_dev_only / "crossre" / "test.spacy").unlink()
+    only = mixture(benchmarks=("crossre",), caps={"train": 0, "dev": 0})
+    manifest = make_manifest(only, with_dev_only)  # without --skip-missing: nothing is missing
+    assert manifest["splits"]["train"]["sources"][0]["left_out"] == {"test": None, "positions": []}
+    assert len(ids(manifest, with_dev_only, nlp)) == 20 and not ids(manifest, with_dev_only, nlp, "dev")
+    # What is for training alone leaves dev splits to others.
+    with pytest.raises(CorpusError, match="There is no corpus of crossre"):
+        make_manifest(mixture(benchmarks=("demo", "crossre")), with_dev_only)
+
+
+def test_with_training_splits_nothing_is_left_out(corpora):
+    manifest = make_manifest(mixture(caps={"train": 0, "dev": 0}), corpora)
+    assert not any("left_out" in one for split in manifest["splits"].values() for one in split["sources"])
+
+
+def test_a_domain_without_a_corpus_is_refused(corpora):
+    balanced = mixture(benchmarks=("demo", "biographical", "pg_fiction"), balance="domain")
+    with pytest.raises(CorpusError, match=r"no literary .*\(biographical, pg_fiction\).*-open\.cfg"):
+        make_manifest(balanced, corpora, skip_missing=True)
+    enough = mixture(benchmarks=("demo", "crossre", "pg_fiction"), balance="domain")
+    assert sampled(make_manifest(enough, corpora, skip_missing=True)) == {"demo": 40, "crossre": 40}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -172,14 +226,19 @@ def test_bad_files(write, tmp_path):
             read_manifest(write(f"{number}.json", text))
 
 
-@pytest.mark.parametrize("name", ["gentune", "littune", "mixtune", "demo"])
-def test_the_configs_are_mixtures(name, request):
-    config = request.config.rootpath / "configs" / "mixtures" / f"{name}.cfg"
-    made = Mixture.from_file(config)
+MIXTURES = Path(__file__).parents[2] / "configs" / "mixtures"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in MIXTURES.glob("*.cfg")))
+def test_the_configs_are_mixtures(name):
+    made = Mixture.from_file(MIXTURES / f"{name}.cfg")
     assert made.name == name and made.seed == 42
     domains = {get_benchmark(benchmark).domain for benchmark in made.benchmarks}
+    if name.endswith("demo"):
+        assert made.benchmarks == ("demo",) and made.caps == {"train": 200, "dev": 50}
+        return
+    regime = name.removesuffix("-open")
     wanted = {"gentune": {"general"}, "littune": {"literary"}, "mixtune": {"general", "literary"}}
-    assert domains == wanted.get(name, {"general"})
-    if name != "demo":
-        assert made.caps == {"train": 200_000, "dev": 20_000}
-        assert made.balance == ("domain" if name == "mixtune" else "none")
+    assert domains == wanted[regime]
+    assert made.caps == {"train": 200_000, "dev": 20_000}
+    assert made.balance == ("domain" if regime == "mixtune" else "none")

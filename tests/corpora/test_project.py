@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import spacy
 import srsly
 from weasel.cli.document import project_document
+from weasel.cli.run import project_run
 
 from spacy_slmre.corpora.benchmark import all_benchmarks
 
@@ -27,6 +29,8 @@ DEMO = {
 }
 TUNING = {"tune-gentune", "tune-littune", "tune-mixtune", "tune-general", "tune-dapt", "tune-grid", "dapt"}
 EVALUATION = {"evaluate-tuned", "evaluate-grid", "frontier-gpt", "frontier-claude", "report"}
+MIXTURES = ROOT / "configs" / "mixtures"
+REGIMES = ("gentune", "littune", "mixtune")
 MIRROR = "https://raw.githubusercontent.com"
 
 CLASSIFIER = {"train-classifier", "evaluate-classifier"}
@@ -58,7 +62,8 @@ def test_every_benchmark_and_mixture_has_a_command():
     names = {command["name"] for command in PROJECT["commands"]}
     cards = [card.name for card in all_benchmarks().values() if card.files and card.name != "demo"]
     wanted = {f"convert-{name.replace('_', '-')}" for name in cards if name != "conll04_pairs"}
-    wanted |= {f"mix-{path.stem}" for path in (ROOT / "configs" / "mixtures").glob("*.cfg")}
+    # The others are those with a suffix, which is the variable sets.
+    wanted |= {f"mix-{path.stem}" for path in MIXTURES.glob("*.cfg") if "-" not in path.stem}
     others = {"convert", "demo-corpus", "general-corpus", "package-demo"} | DEMO | TUNING | CLASSIFIER
     assert names == wanted | others | EVALUATION
     # A run of a project stops at a command whose files are missing.
@@ -68,7 +73,7 @@ def test_every_benchmark_and_mixture_has_a_command():
 
 def test_workflows_run_commands_that_there_are():
     names = {command["name"] for command in PROJECT["commands"]}
-    assert set(PROJECT["workflows"]) == {"all", "general", "literary", "study", "frontier"}
+    assert set(PROJECT["workflows"]) == {"all", "general", "literary", "regimes", "study", "frontier"}
     for steps in PROJECT["workflows"].values():
         assert set(steps) <= names
 
@@ -82,6 +87,72 @@ def test_every_step_of_the_demo_is_skipped_when_nothing_changed():
         for path in commands[step]["deps"]:
             assert path in made or (ROOT / path).exists(), f"{step} needs {path}"
         made |= set(commands[step]["outputs"])
+
+
+@pytest.mark.parametrize("sets", ["", "-open", "-demo"])
+@pytest.mark.parametrize("regime", REGIMES)
+def test_a_regime_is_made_of_the_sets_that_are_wanted(sets, regime, capfd):
+    name = f"{regime}{sets}"
+    project_run(ROOT, f"tune-{regime}", overrides={"vars.sets": sets, "vars.model": "m"}, dry=True)
+    mix, tune = (line for line in capfd.readouterr().out.splitlines() if "Running command" in line)
+    assert f" configs/mixtures/{name}.cfg data/corpora data/corpora/{name}.json " in mix
+    assert (MIXTURES / f"{name}.cfg").is_file()
+    assert f" --output output/tuned/m-{name}-2shot " in tune and f" --tune.regime {name} " in tune
+
+
+@pytest.mark.slow
+def test_the_regimes_and_dapt_run(tmp_path, tiny_base):
+    """What is tuned by the project's commands on the demo corpus opens, and says how it was made."""
+    for name in ("assets/demo_corpus", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "configs" / "tune" / "tiny.cfg").write_text(f"""
+[tune]
+extends = "study.cfg"
+
+[model]
+base = "{tiny_base}"
+quantization = null
+dtype = "float32"
+device = "cpu"
+
+[lora]
+rank = 4
+alpha = 8
+
+[training]
+max_steps = 2
+""")
+    novels = tmp_path / "data" / "raw" / "litbank"
+    novels.mkdir(parents=True)
+    text = (ROOT / "assets" / "demo" / "08_the_lamp.txt").read_text()
+    for number in range(6):
+        (novels / f"{number}.txt").write_text(text * 20)
+    # As one workflow: each start of the project's command would take seconds.
+    steps = ["demo-corpus", *(f"tune-{regime}" for regime in REGIMES), "dapt", "tune-dapt"]
+    project = (ROOT / "project.yml").read_text()
+    workflow = "".join(f"    - {step}\n" for step in steps)
+    (tmp_path / "project.yml").write_text(
+        project.replace("workflows:\n", f"workflows:\n  trial:\n{workflow}")
+    )
+    settings = "--vars.sets=-demo --vars.model tiny --vars.shots 2 --vars.dapt_model tiny --vars.dapt_steps 2"
+    run = [sys.executable, "-m", "spacy", "project", "run", "trial", ".", *settings.split()]
+    done = subprocess.run(
+        [*run, "--vars.base", str(tiny_base)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert done.returncode == 0, done.stdout
+    tuned = {f"tiny-{regime}-demo-2shot": (f"{regime}-demo", False) for regime in REGIMES}
+    tuned["tiny-dapt-littune-demo-2shot"] = ("littune-demo", True)
+    output = tmp_path / "output" / "tuned"
+    assert {path.name for path in output.iterdir()} == set(tuned)
+    for name, (regime, dapt) in tuned.items():
+        nlp = spacy.load(output / name)
+        assert nlp.meta["tuning"] == {"regime": regime, "shots": 2, "dapt": dapt}
+        assert len(nlp.get_pipe("slm_relations").model.settings.style.demonstrations) == 2
 
 
 @pytest.mark.slow

@@ -44,23 +44,45 @@ DOCUMENT = {
 
 
 @pytest.fixture
-def pairs(tmp_path: Path, monkeypatch) -> dict[tuple[str, str], set[str]]:
-    """What becomes of the document: (head, tail) → labels."""
+def make(tmp_path: Path, monkeypatch):
+    """Makes the corpus of some splits; gives (head, tail) → labels of what comes from Re-DocRED."""
+    install_extensions()
     raw = tmp_path / "raw" / "re_docred"
     raw.mkdir(parents=True)
-    (raw / "train_revised.json").write_text(json.dumps([DOCUMENT]))
-    corpus = tmp_path / "general"
-    arguments = [str(tmp_path / "raw"), str(corpus), "--demo", str(ROOT / "assets" / "demo_corpus")]
-    monkeypatch.setattr(sys, "argv", ["general_corpus.py", *arguments, "--semeval", "0"])
-    runpy.run_path(str(ROOT / "scripts" / "general_corpus.py"), run_name="__main__")
-    install_extensions()
-    found: dict[tuple[str, str], set[str]] = {}
     for split in ("train", "dev"):
-        for doc in read_docs(corpus / f"{split}.spacy", spacy.blank("en").vocab):
-            if doc.user_data["slmre.benchmark"] == "re_docred":
-                for pair in doc._.relation_pairs:
-                    found.setdefault((pair.head.text, pair.tail.text), set()).add(pair.label)
-    return found
+        # Distinct documents, as those of the splits are.
+        document = json.loads(json.dumps(DOCUMENT).replace('"Bo"', '"Bea"' if split == "train" else '"Bo"'))
+        (raw / f"{split}_revised.json").write_text(json.dumps([document]))
+
+    def make(*options: str) -> dict[tuple[str, str], set[str]]:
+        corpus = tmp_path / "general"
+        arguments = [str(tmp_path / "raw"), str(corpus), "--demo", str(ROOT / "assets" / "demo_corpus")]
+        monkeypatch.setattr(sys, "argv", ["general_corpus.py", *arguments, "--semeval", "0", *options])
+        runpy.run_path(str(ROOT / "scripts" / "general_corpus.py"), run_name="__main__")
+        found: dict[tuple[str, str], set[str]] = {}
+        for split in ("train", "dev"):
+            for doc in read_docs(corpus / f"{split}.spacy", spacy.blank("en").vocab):
+                if doc.user_data["slmre.benchmark"] == "re_docred":
+                    for pair in doc._.relation_pairs:
+                        found.setdefault((pair.head.text, pair.tail.text), set()).add(pair.label)
+        return found
+
+    return make
+
+
+@pytest.fixture
+def pairs(make) -> dict[tuple[str, str], set[str]]:
+    """What becomes of the document."""
+    return make()
+
+
+def test_the_train_split_is_taken_only_if_it_is_asked_for(make, tmp_path: Path, capsys) -> None:
+    assert ("Ann", "Bo") in make() and ("Ann", "Bea") not in make()
+    assert {("Ann", "Bo"), ("Ann", "Bea")} <= make("--splits", "train", "dev").keys()
+    (tmp_path / "raw" / "re_docred" / "train_revised.json").unlink()
+    with pytest.raises(SystemExit):
+        make("--splits", "train", "dev")
+    assert "train_revised.json is not there: python -m spacy project assets" in capsys.readouterr().err
 
 
 def test_properties_become_labels_in_their_direction(pairs) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import requests
 import spacy
 import torch
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
+from spacy_slmre.cli import output as cli_output
 from spacy_slmre.cli import slmre_cli
 from spacy_slmre.slm.packed_trainer import PackedTrainer
 from spacy_slmre.tuning.folders import alone_at
@@ -40,9 +43,18 @@ def test_output_is_a_pipeline_with_card_metrics_config_and_hashes(config_file, t
     assert record["data"]["corpus"]["train"]["instances"] == 30 and record["versions"]["peft"]
     assert "shots = 2" in (output / "tune.cfg").read_text()
     card = (output / "README.md").read_text()
-    assert "| corpus | see its source | 3 | 30 |" in card and "max_steps | 20" in card
+    assert "| corpus | see its source | 3 | 30 |" in card and "An epoch has 28 of these 30 pairs:" in card
+    assert "max_steps | 20" in card
     assert not list(tmp_path.glob("*.part"))
     assert not [path for path in output.rglob("*") if path.suffix in (".pt", ".pth", ".pkl")]
+
+
+def test_a_terminal_shows_how_many_documents_are_read(config_file, tmp_path: Path, monkeypatch) -> None:
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, highlight=False)
+    monkeypatch.setattr(cli_output, "console", terminal)
+    assert run(config_file, "--output", tmp_path / "out").exit_code == 0
+    assert "39 documents" in shown.getvalue()
 
 
 def test_an_interrupted_run_goes_on(config_file, tmp_path: Path, monkeypatch) -> None:
