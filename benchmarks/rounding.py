@@ -4,8 +4,9 @@
 
 CORPUS is a corpus of `slmre convert`, of which only the texts are read. Prints the mean loss of the next
 token, and the mean Kullback-Leibler divergence of its distribution from that of the weights as they lie: with
-all linear layers in NF4, with one kind of them, and with all in NF4 and LoRA weights beside them as LoftQ
-begins with (arXiv 2310.08659), the best of their rank for what rounding lost.
+all linear layers in NF4, with one kind of them, and with all in NF4 and LoRA weights beside them: as LoftQ
+begins (arXiv 2310.08659), with the best of their rank for what rounding lost, and as `lora.begin_with =
+"rounding"` does, which heeds how large inputs are in other blocks of the text.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from spacy_slmre.corpora.shards import read_docs
 from spacy_slmre.slm.loading import PACKAGED_BASE, load_base, locate_base
+from spacy_slmre.slm.objective import Batch
+from spacy_slmre.slm.rounding import input_sizes
 
 BLOCK = 256
+BLOCKS_FOR_SIZES = 32
 
 
 def main() -> None:
@@ -45,16 +49,21 @@ def main() -> None:
     tokens = torch.tensor([token for text in texts for token in tokenizer(text)["input_ids"]])
     blocks = tokens[: len(tokens) // BLOCK * BLOCK].view(-1, BLOCK)
     blocks = blocks[torch.randperm(len(blocks), generator=torch.Generator().manual_seed(0))]
+    others = blocks[arguments.blocks :][:BLOCKS_FOR_SIZES]
     blocks = blocks[: arguments.blocks]
     layers = {
         name: module for name, module in model.get_decoder().named_modules() if isinstance(module, nn.Linear)
     }
     weights = {name: layer.weight.data for name, layer in layers.items()}
+    sizes = input_sizes(model, map(as_batch, others))
     kinds = sorted({name.rpartition(".")[2] for name in layers})
     changes: dict[str, Callable[[str, Tensor], Tensor]] = {
         "as they lie": lambda name, weight: weight,
         "NF4": lambda name, weight: nf4(weight),
         f"NF4, LoftQ of rank {arguments.rank}": lambda name, weight: loftq(weight, arguments.rank),
+        f"NF4, made up for by rank {arguments.rank}": lambda name, weight: loftq(
+            weight, arguments.rank, sizes[name]
+        ),
     }
     for kind in kinds:
         changes[f"NF4 in {kind}"] = lambda name, weight, kind=kind: (
@@ -83,11 +92,24 @@ def nf4(weight: Tensor) -> Tensor:
     return dequantize_4bit(*quantize_4bit(weight, quant_type="nf4", compress_statistics=True))
 
 
-def loftq(weight: Tensor, rank: int) -> Tensor:
-    """NF4, and the best matrix of a rank for what it lost."""
+def loftq(weight: Tensor, rank: int, sizes: Tensor | float = 1.0) -> Tensor:
+    """NF4, and the best matrix of a rank for what it lost, where inputs have these sizes."""
     rounded = nf4(weight)
-    left, values, right = torch.linalg.svd(weight - rounded, full_matrices=False)
-    return rounded + (left[:, :rank] * values[:rank]) @ right[:rank]
+    left, values, right = torch.linalg.svd((weight - rounded) * sizes, full_matrices=False)
+    return rounded + (left[:, :rank] * values[:rank]) @ right[:rank] / sizes
+
+
+def as_batch(block: Tensor) -> Batch:
+    """A block of text as a packed sequence of which nothing is asked."""
+    nothing = torch.zeros(1, dtype=torch.long)
+    return {
+        "input_ids": block[None],
+        "position_ids": torch.arange(len(block))[None],
+        "mask": torch.ones(len(block), len(block), dtype=torch.bool).tril(),
+        "places": nothing,
+        "targets": nothing,
+        "weights": nothing.float(),
+    }
 
 
 if __name__ == "__main__":

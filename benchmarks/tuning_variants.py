@@ -61,6 +61,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "upper-half": {"lora.top_layers": 15},
     "upper-third": {"lora.top_layers": 10},
     "nf4": {"model.quantization": "nf4"},
+    "nf4-made-up-for": {"model.quantization": "nf4", "lora.begin_with": "rounding"},
     "plain-loss": {"training.objective": "lm"},
 }
 """Settings of each, beside those that all have, and templates where they are others than the default."""

@@ -27,6 +27,8 @@ class LoraSettings:
         alpha: Their scale is alpha / rank.
         dropout: Share of their inputs that is dropped in training.
         top_layers: Only the uppermost layers get some; 0 gives them to all.
+        begin_with: "nothing", so that the model is as it was before it is tuned; or "rounding", the best of
+            their rank for what rounding its weights to 4 bits has lost (`spacy_slmre.slm.rounding`).
 
     Raises:
         ModelError: A value is out of its range.
@@ -36,8 +38,11 @@ class LoraSettings:
     alpha: int = 32
     dropout: float = 0.0
     top_layers: int = 0
+    begin_with: str = "nothing"
 
     def __post_init__(self) -> None:
+        if self.begin_with not in ("nothing", "rounding"):
+            raise ModelError(f'lora.begin_with = "{self.begin_with}": use "nothing" or "rounding".')
         for name, least in (("rank", 1), ("alpha", 1), ("top_layers", 0)):
             if getattr(self, name) < least:
                 raise ModelError(f"lora.{name} = {getattr(self, name)}, but it must be at least {least}.")

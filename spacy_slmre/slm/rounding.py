@@ -66,11 +66,12 @@ def begin_with_rounding(network: PreTrainedModel, plain: PreTrainedModel, sizes:
         size = sizes[name].clamp(min=1e-3 * sizes[name].mean())  # some inputs are hardly ever there
         lost = (before[name].get_parameter("weight").float() - rounded) * size
         for adapter, rank in module.r.items():
-            left, right = _factors(lost, rank)
+            full = min(rank, *lost.shape)  # what is beyond that begins as nothing
+            left, right = _factors(lost, full)
             scale = module.scaling[adapter] ** 0.5
             with torch.no_grad():
-                module.lora_A[adapter].get_parameter("weight").copy_(right / size / scale)
-                module.lora_B[adapter].get_parameter("weight").copy_(left / scale)
+                module.lora_A[adapter].get_parameter("weight")[:full] = right / size / scale
+                module.lora_B[adapter].get_parameter("weight")[:, :full] = left / scale
 
 
 def _factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,15 +12,19 @@ from thinc.api import Optimizer
 
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.slm import loading
 from spacy_slmre.slm.adapter import Adapter, AdapterRecord
+from spacy_slmre.slm.attention import use_grouped_attention
 from spacy_slmre.slm.lora import LoraSettings, add_lora, read_lora, set_dropout, unfreeze_lora
-from spacy_slmre.slm.objective import as_batch, packed_loss
+from spacy_slmre.slm.objective import Batch, as_batch, packed_loss
 from spacy_slmre.slm.prompts import PromptBuilder, PromptStyle
+from spacy_slmre.slm.rounding import begin_with_rounding, input_sizes
 from spacy_slmre.slm.training_sequences import TrainingSequences
 from spacy_slmre.torch_shim import TorchShim
 
 if TYPE_CHECKING:
     import threading
+    from pathlib import Path
 
     from peft import PeftModel
     from transformers import PreTrainedModel
@@ -55,6 +59,7 @@ class Trainable:
         def prepare(self, schema: LabelSchema) -> None: ...  # noqa: D102
         def forget(self) -> None: ...  # noqa: D102
         def identity(self) -> BaseIdentity: ...  # noqa: D102
+        def locate(self) -> Path: ...  # noqa: D102
 
     def begin_training(
         self,
@@ -85,6 +90,31 @@ class Trainable:
             set_dropout(network, lora.dropout)
             self._tuned_on = {"": schema} if isinstance(schema, LabelSchema) else dict(schema)
             return self._peft
+
+    def make_up_for_rounding(self, batches: Iterable[Batch]) -> None:
+        """Let the adapter's weights begin with what the base model's have lost when they were rounded to NF4.
+
+        Takes the memory of the base model with plain weights while it lasts. Does nothing where none were
+        rounded: where they stay plain, or lay in 4 bits already.
+
+        Args:
+            batches: Packed sequences of what will be trained on; some ten thousand tokens suffice.
+
+        Raises:
+            ValueError: Training has not begun.
+        """
+        if self._peft is None:
+            raise ValueError("There are no weights to begin with: call `begin_training` first.")
+        folder = self.locate()
+        as_it_lies = loading.quantised_form(folder, None)
+        if loading.quantised_form(folder, self.quantization) == as_it_lies:
+            return
+        with self._lock, torch.inference_mode(False):
+            device = self.network.device
+            plain, _ = loading.load_base(folder, quantization=None, dtype=self.network.dtype, device=device)
+            use_grouped_attention(plain)
+            on_device = ({name: tensor.to(device) for name, tensor in batch.items()} for batch in batches)
+            begin_with_rounding(self.network, plain, input_sizes(plain, on_device))
 
     def restyle(self, style: PromptStyle) -> None:
         """Put prompts in another style from now on; for a model whose adapter is yet to be tuned."""

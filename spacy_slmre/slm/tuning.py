@@ -14,19 +14,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from spacy_slmre.files import write_aside
 from spacy_slmre.slm.lora import LoraSettings, round_lora
 from spacy_slmre.slm.model import SmallLM
-from spacy_slmre.slm.packed_trainer import PackedTrainer
+from spacy_slmre.slm.packed_trainer import PackedTrainer, last_checkpoint
 from spacy_slmre.slm.tuning_data import TuningData, TuningSet
 from spacy_slmre.slm.tuning_settings import DTYPES, LEAST_ROOM, TuningError, TuningSettings
 
 logger = logging.getLogger("spacy")
 
 BUDGET_FILE = "budget.json"
+SEQUENCES_FOR_ROUNDING = 24
+"""So many show how large the inputs of layers are, where LoRA weights make up for rounding."""
 
 
 @dataclass
@@ -95,10 +98,14 @@ def tune(
         raise TuningError("There are no training instances: the training corpus is empty.")
     folder.mkdir(parents=True, exist_ok=True)
     settings = _budget(folder, settings) if resume else settings
+    is_new = lm.adapter is None
     peft_model = lm.begin_training({one.name: one.schema for one in sets}, lora, seed=settings.seed)
+    data = TuningData(lm, sets, settings)
+    if lora.begin_with == "rounding" and is_new and not (resume and last_checkpoint(folder)):
+        order = np.random.default_rng(settings.seed).permutation(len(data))
+        lm.make_up_for_rounding(data.batch(int(position)) for position in order[:SEQUENCES_FOR_ROUNDING])
     untrained = [parameter.detach().clone() for parameter in lm.trainable_parameters()]
     while True:
-        data = TuningData(lm, sets, settings)
         trainer = PackedTrainer(lm, data, settings, folder, model=peft_model)
         try:
             trainer.run(resume)
@@ -132,6 +139,7 @@ def tune(
                 shutil.rmtree(checkpoint)
             budget = {name: getattr(settings, name) for name in ("max_tokens", "sequences_per_step")}
             write_aside(folder / BUDGET_FILE, json.dumps(budget))
+            data = TuningData(lm, sets, settings)
             del trainer
             with torch.no_grad():
                 for parameter, before in zip(lm.trainable_parameters(), untrained, strict=True):

@@ -13,7 +13,7 @@ from spacy_slmre.instances import RelationInstance
 from spacy_slmre.metrics import Item, count
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm.model import SmallLM
-from spacy_slmre.slm.objective import as_batch
+from spacy_slmre.slm.objective import Batch, as_batch
 from spacy_slmre.slm.training_sequences import TrainingSequences
 from spacy_slmre.slm.tuning_settings import LEAST_ROOM, TuningError, TuningSettings
 
@@ -136,8 +136,13 @@ class TuningData(Dataset):
         """Number of sequences."""
         return len(self._where)
 
+    def batch(self, position: int) -> Batch:
+        """One sequence, as `packed_loss` reads it."""
+        number, place = self._where[position]
+        return as_batch(self._sequences[number][place])
+
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
-        """One sequence."""
+        """One sequence, with what `Trainer` wants to know of it."""
         number, place = self._where[position]
         sequence = self._sequences[number][place]
         # `Trainer` counts what the losses of a step are divided by from these two.
