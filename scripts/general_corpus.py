@@ -3,15 +3,18 @@
 Usage: python scripts/general_corpus.py RAW CORPUS [--splits dev] [--semeval 1000] [--empty 0.3]
 
 RAW is the folder of raw data as `python -m spacy project assets` fills it, CORPUS the folder for
-train.spacy and dev.spacy. All sources may be passed on:
+train.spacy, dev.spacy and test.spacy. All sources may be passed on:
 
 * Re-DocRED (MIT): the dev split, which the shipped adapter is tuned on, or other splits (`--splits train dev`
   makes a corpus seven times as large). Properties become labels of the general schema where they mean the
   same (`PROPERTIES`). Pairs of entities of a sentence that have no relation anywhere in their document are
   negatives: the annotation is close to complete within a document. Properties that come near to a label
-  without meaning it (`UNCLEAR`) are left out, others are negatives.
+  without meaning it (`UNCLEAR`) are left out, others are negatives. Its test split, where it is there, is
+  for test.
 * SemEval-2010 Task 8 (CC BY 3.0): some of its training sentences, for pairs of common nouns without types.
-* The demo corpus (MIT), whose dev split is dev here too; of the others some documents are.
+* The demo corpus (MIT), whose dev and test splits are dev and test here too.
+
+Of the other documents for training, some are for dev.
 
 Of the sentences without any relation, which are more than half, only a share is kept.
 A pair is kept where the schema allows a label between its entity types, since no other is ever asked about.
@@ -24,6 +27,7 @@ import hashlib
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +42,7 @@ from spacy_slmre.relations import install_extensions
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 
 SCHEMA = LabelSchema.general()
+SPLITS = ("train", "dev", "test")
 HELD_OUT = 0.15
 INVERSE = "~"
 """Before a label: it holds from tail to head."""
@@ -219,6 +224,10 @@ def main() -> None:
                 parser.error(f"{file} is not there: python -m spacy project assets")
             sources.append(("re_docred", re_docred(file, split), ""))
         sources.append(("demo", demo(args.demo / f"{split}.txt", split), split))
+    file = args.raw / "re_docred" / "test_revised.json"
+    if file.exists():
+        sources.append(("re_docred", re_docred(file, "test"), "test"))
+    sources.append(("demo", demo(args.demo / "test.txt", "test"), "test"))
     file = args.raw / "semeval2010_task8" / "TRAIN_FILE.TXT"
     if args.semeval and not file.exists():
         parser.error(f"SemEval-2010 Task 8 is not in {args.raw}: fetch it as above, or give --semeval 0")
@@ -227,13 +236,13 @@ def main() -> None:
 
     install_extensions()
     nlp = spacy.blank("en")
-    counts: dict[str, Counter[str]] = {"train": Counter(), "dev": Counter()}
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     origins: Counter[tuple[str, str]] = Counter()
     try:
-        with (
-            ShardWriter(args.corpus / "train.spacy") as train,
-            ShardWriter(args.corpus / "dev.spacy") as dev,
-        ):
+        with ExitStack() as stack:
+            writers = {
+                split: stack.enter_context(ShardWriter(args.corpus / f"{split}.spacy")) for split in SPLITS
+            }
             for name, records, fixed in sources:
                 # The documents say where they come from, and are under the general schema.
                 card: Benchmark = replace(get_benchmark(name), schema=SCHEMA, aliases={})
@@ -244,7 +253,7 @@ def main() -> None:
                     split = fixed or ("dev" if chosen(f"{name}/{document}", HELD_OUT, args.seed) else "train")
                     doc, rejects = make_doc(nlp, record, card, split)
                     assert not rejects, rejects
-                    (train if split == "train" else dev).add(doc)
+                    writers[split].add(doc)
                     counts[split].update(pair.label for pair in record.pairs)
                     origins[split, name] += len(record.pairs)
     except CorpusError as error:
@@ -252,8 +261,8 @@ def main() -> None:
     for (split, name), number in sorted(origins.items()):
         print(f"{split:<6} {name:<20} {number:>7,} pairs")
     for label in SCHEMA.names:
-        print(f"{label:<24} {counts['train'][label]:>7,} {counts['dev'][label]:>7,}")
-    print(f"Corpus: {args.corpus / 'train.spacy'}, {args.corpus / 'dev.spacy'}")
+        print(f"{label:<24}" + "".join(f" {counts[split][label]:>7,}" for split in SPLITS))
+    print(f"Corpus: {', '.join(str(args.corpus / f'{split}.spacy') for split in SPLITS)}")
 
 
 if __name__ == "__main__":

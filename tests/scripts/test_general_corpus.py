@@ -49,9 +49,10 @@ def make(tmp_path: Path, monkeypatch):
     install_extensions()
     raw = tmp_path / "raw" / "re_docred"
     raw.mkdir(parents=True)
-    for split in ("train", "dev"):
+    names = {"train": '"Bea"', "dev": '"Bo"', "test": '"Ben"'}
+    for split, name in names.items():
         # Distinct documents, as those of the splits are.
-        document = json.loads(json.dumps(DOCUMENT).replace('"Bo"', '"Bea"' if split == "train" else '"Bo"'))
+        document = json.loads(json.dumps(DOCUMENT).replace('"Bo"', name))
         (raw / f"{split}_revised.json").write_text(json.dumps([document]))
 
     def make(*options: str) -> dict[tuple[str, str], set[str]]:
@@ -78,11 +79,20 @@ def pairs(make) -> dict[tuple[str, str], set[str]]:
 
 def test_the_train_split_is_taken_only_if_it_is_asked_for(make, tmp_path: Path, capsys) -> None:
     assert ("Ann", "Bo") in make() and ("Ann", "Bea") not in make()
-    assert {("Ann", "Bo"), ("Ann", "Bea")} <= make("--splits", "train", "dev").keys()
+    found = make("--splits", "train", "dev")
+    assert {("Ann", "Bo"), ("Ann", "Bea")} <= found.keys() and ("Ann", "Ben") not in found
     (tmp_path / "raw" / "re_docred" / "train_revised.json").unlink()
     with pytest.raises(SystemExit):
         make("--splits", "train", "dev")
     assert "train_revised.json is not there: python -m spacy project assets" in capsys.readouterr().err
+
+
+def test_test_is_of_the_test_splits(make, tmp_path: Path) -> None:
+    make()
+    docs = list(read_docs(tmp_path / "general" / "test.spacy", spacy.blank("en").vocab))
+    assert {doc.user_data["slmre.benchmark"] for doc in docs} == {"re_docred", "demo"}
+    assert any(ent.text == "Ben" for doc in docs for ent in doc.ents)
+    assert not any(ent.text in ("Bo", "Bea") for doc in docs for ent in doc.ents)
 
 
 def test_properties_become_labels_in_their_direction(pairs) -> None:
