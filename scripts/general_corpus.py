@@ -10,9 +10,9 @@ train.spacy, dev.spacy and test.spacy. All sources may be passed on:
   same (`PROPERTIES`). Pairs of entities of a sentence that have no relation anywhere in their document are
   negatives: the annotation is close to complete within a document. Properties that come near to a label
   without meaning it (`UNCLEAR`) are left out, others are negatives. Its test split, where it is there, is
-  for test.
+  test here too, and all of it.
 * SemEval-2010 Task 8 (CC BY 3.0): some of its training sentences, for pairs of common nouns without types.
-* The demo corpus (MIT), whose dev and test splits are dev and test here too.
+* The demo corpus (MIT), whose dev split is dev here too.
 
 Of the other documents for training, some are for dev.
 
@@ -227,7 +227,6 @@ def main() -> None:
     file = args.raw / "re_docred" / "test_revised.json"
     if file.exists():
         sources.append(("re_docred", re_docred(file, "test"), "test"))
-    sources.append(("demo", demo(args.demo / "test.txt", "test"), "test"))
     file = args.raw / "semeval2010_task8" / "TRAIN_FILE.TXT"
     if args.semeval and not file.exists():
         parser.error(f"SemEval-2010 Task 8 is not in {args.raw}: fetch it as above, or give --semeval 0")

@@ -49,6 +49,31 @@ def test_candidates_on_the_demo_texts(real_base: str) -> None:
     assert not any("PERSON" in (head.label_, tail.label_) for head, tail in left)
 
 
+def test_the_demo_finds_what_a_reader_would(real_base: str) -> None:
+    config = spacy.util.load_config(ROOT / "configs" / "demo.cfg")
+    docs = spacy.util.load_model_from_config(config, auto_fill=True).pipe(DEMO)
+    found = {(one.head.text, one.label, one.tail.text) for doc in docs for one in doc._.relations}
+    # These have probabilities above 0.65.
+    assert found >= {
+        ("Rosa Almeida", "date of death", "3 March 2019"),
+        ("Rosa Almeida", "place of death", "Lisbon"),
+        ("Rosa Almeida", "country of citizenship", "Portuguese"),
+        ("Paulo Almeida", "employer", "the University of Coimbra"),
+        ("Brindle & Co", "founded by", "Margaret Brindle"),
+        ("Brindle & Co", "headquarters location", "Leeds"),
+        ("Thomas Brindle", "sibling", "Margaret Brindle"),
+        ("Wanjiru", "employer", "Siemens"),
+        ("The Glass River", "author", "Anna"),
+    }
+    # Said of other people, of other places, or not at all.
+    assert not found & {
+        ("Ingrid Solberg", "employer", "Tromsø"),
+        ("Sergei", "place of birth", "Odessa"),
+        ("Julian Penrose", "sibling", "Augustus Penrose"),
+    }
+    assert len(found) < 25  # of 152 pairs
+
+
 def test_packed_equals_separate_in_fp32(real_base: str) -> None:
     nlp = load(dtype="float32")
     component = nlp.get_pipe("slm_relations")

@@ -87,10 +87,10 @@ def test_the_train_split_is_taken_only_if_it_is_asked_for(make, tmp_path: Path, 
     assert "train_revised.json is not there: python -m spacy project assets" in capsys.readouterr().err
 
 
-def test_test_is_of_the_test_splits(make, tmp_path: Path) -> None:
+def test_test_is_of_the_test_split(make, tmp_path: Path) -> None:
     make()
     docs = list(read_docs(tmp_path / "general" / "test.spacy", spacy.blank("en").vocab))
-    assert {doc.user_data["slmre.benchmark"] for doc in docs} == {"re_docred", "demo"}
+    assert {doc.user_data["slmre.benchmark"] for doc in docs} == {"re_docred"}
     assert any(ent.text == "Ben" for doc in docs for ent in doc.ents)
     assert not any(ent.text in ("Bo", "Bea") for doc in docs for ent in doc.ents)
 
