@@ -60,7 +60,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no-label-list": {"model.label_list": False},
     "upper-half": {"lora.top_layers": 15},
     "upper-third": {"lora.top_layers": 10},
-    "nf4": {"model.quantization": "nf4"},
+    "nf4": {"model.quantization": "nf4", "lora.begin_with": "nothing"},
     "nf4-made-up-for": {"model.quantization": "nf4", "lora.begin_with": "rounding"},
     "plain-loss": {"training.objective": "lm"},
 }

@@ -103,7 +103,14 @@ def tune(
     data = TuningData(lm, sets, settings)
     if lora.begin_with == "rounding" and is_new and not (resume and last_checkpoint(folder)):
         order = np.random.default_rng(settings.seed).permutation(len(data))
-        lm.make_up_for_rounding(data.batch(int(position)) for position in order[:SEQUENCES_FOR_ROUNDING])
+        batches = (data.batch(int(position)) for position in order[:SEQUENCES_FOR_ROUNDING])
+        try:
+            lm.make_up_for_rounding(batches)
+        except torch.OutOfMemoryError as error:
+            raise TuningError(
+                "The device's memory does not suffice for the base model in 4 bits and, beside it, with plain "
+                'weights, which lora.begin_with = "rounding" takes. Set lora.begin_with = "nothing".'
+            ) from error
     untrained = [parameter.detach().clone() for parameter in lm.trainable_parameters()]
     while True:
         trainer = PackedTrainer(lm, data, settings, folder, model=peft_model)

@@ -17,7 +17,7 @@ from spacy_slmre.slm.objective import Batch, as_batch
 from spacy_slmre.slm.packed_trainer import PackedTrainer
 from spacy_slmre.slm.rounding import _factors, input_sizes
 from spacy_slmre.slm.training_sequences import TrainingSequences
-from spacy_slmre.slm.tuning_settings import TuningSettings
+from spacy_slmre.slm.tuning_settings import TuningError, TuningSettings
 
 from .test_tuning import make_set
 
@@ -129,5 +129,11 @@ def test_tuning_begins_with_it_once(make_lm, tmp_path: Path, monkeypatch) -> Non
     # An adapter that is tuned further keeps what it has learnt.
     lm.adapter.to_folder(tmp_path / "adapter")
     again = make_lm(adapter=str(tmp_path / "adapter"))
-    monkeypatch.setattr(type(again), "make_up_for_rounding", None)
+    monkeypatch.setattr(type(again), "make_up_for_rounding", full)
     run(tmp_path / "further", lm=again)
+    with pytest.raises(TuningError, match="begin_with"):
+        run(tmp_path / "full")
+
+
+def full(*_: object) -> None:
+    raise torch.OutOfMemoryError("the device is full")
