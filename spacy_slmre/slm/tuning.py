@@ -108,8 +108,8 @@ def tune(
             lm.make_up_for_rounding(batches)
         except torch.OutOfMemoryError as error:
             raise TuningError(
-                "The device's memory does not suffice for the base model in 4 bits and, beside it, with plain "
-                'weights, which lora.begin_with = "rounding" takes. Set lora.begin_with = "nothing".'
+                "The device's memory does not suffice for the base model in 4 bits and with plain weights at "
+                'once, which lora.begin_with = "rounding" takes. Set lora.begin_with = "nothing".'
             ) from error
     untrained = [parameter.detach().clone() for parameter in lm.trainable_parameters()]
     while True:
