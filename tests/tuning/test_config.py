@@ -3,7 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
+from spacy_slmre.corpora.benchmark import all_benchmarks
+from spacy_slmre.slm.loading import packaged_folder
+from spacy_slmre.slm.prompts import PromptBuilder
 from spacy_slmre.slm.tuning_settings import TuningError
 from spacy_slmre.tuning.config import read_config, resolve_config
 from tests.tuning.conftest import ROOT
@@ -28,6 +32,22 @@ def test_the_study_s_settings() -> None:
         assert config.model.settings.quantization == "nf4"
         sizes[name] = (config.lora.rank, config.lora.alpha)
     assert list(sizes.values()) == [(16, 32), (32, 64), (64, 128), (64, 128), (64, 128)]
+
+
+@pytest.mark.slow
+def test_every_label_list_leaves_room_for_texts(real_base: str) -> None:
+    """Judged by SmolLM2's tokens: the others have larger vocabularies, and need fewer."""
+    tokenizer = AutoTokenizer.from_pretrained(packaged_folder())
+    for path in CONFIGS:
+        config = resolve_config(read_config(path), path.name)
+        if config.run.regime in ("general", "demo"):
+            continue
+        prompts = PromptBuilder(tokenizer, config.model.settings.style)
+        for card in all_benchmarks().values():
+            if card.schema is not None:
+                prefix = len(prompts.prefix(card.schema))
+                # Two demonstrations take some 150 tokens, a text with its pairs as many.
+                assert prefix + 150 + 150 <= config.training.max_tokens, (path.name, card.name)
 
 
 def test_regime_and_style_are_single_values() -> None:
