@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy, kl_div
 from spacy_slmre.corpora.shards import read_docs
 from spacy_slmre.slm.loading import PACKAGED_BASE, load_base, locate_base
 from spacy_slmre.slm.objective import Batch
-from spacy_slmre.slm.rounding import input_sizes
+from spacy_slmre.slm.rounding import input_sizes, low_rank_factors
 
 BLOCK = 256
 BLOCKS_FOR_SIZES = 32
@@ -95,8 +95,8 @@ def nf4(weight: Tensor) -> Tensor:
 def loftq(weight: Tensor, rank: int, sizes: Tensor | float = 1.0) -> Tensor:
     """NF4, and the best matrix of a rank for what it lost, where inputs have these sizes."""
     rounded = nf4(weight)
-    left, values, right = torch.linalg.svd((weight - rounded) * sizes, full_matrices=False)
-    return rounded + (left[:, :rank] * values[:rank]) @ right[:rank] / sizes
+    left, right = low_rank_factors((weight - rounded) * sizes, rank)
+    return rounded + left @ right / sizes
 
 
 def as_batch(block: Tensor) -> Batch:

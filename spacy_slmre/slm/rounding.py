@@ -67,21 +67,21 @@ def begin_with_rounding(network: PreTrainedModel, plain: PreTrainedModel, sizes:
         lost = (before[name].get_parameter("weight").float() - rounded) * size
         for adapter, rank in module.r.items():
             full = min(rank, *lost.shape)  # what is beyond that begins as nothing
-            left, right = _factors(lost, full)
+            left, right = low_rank_factors(lost, full)
             scale = module.scaling[adapter] ** 0.5
             with torch.no_grad():
                 module.lora_A[adapter].get_parameter("weight")[:full] = right / size / scale
                 module.lora_B[adapter].get_parameter("weight")[:, :full] = left / scale
 
 
-def _factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+def low_rank_factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Two factors of equal size, (n, rank) and (rank, m), of the matrix of a rank that is nearest to (n, m).
 
     By the eigenvectors of the smaller of its two products with itself, which takes a fraction of the time of
     all singular values.
     """
     if matrix.shape[0] > matrix.shape[1]:
-        left, right = _factors(matrix.T, rank)
+        left, right = low_rank_factors(matrix.T, rank)
         return right.T, left.T
     values, vectors = torch.linalg.eigh(matrix @ matrix.T)
     chosen = vectors[:, -rank:]

@@ -106,8 +106,7 @@ class Trainable:
         if self._peft is None:
             raise ValueError("There are no weights to begin with: call `begin_training` first.")
         folder = self.locate()
-        as_it_lies = loading.quantised_form(folder, None)
-        if loading.quantised_form(folder, self.quantization) == as_it_lies:
+        if loading.quantised_form(folder, self.quantization) == loading.stored_form(folder):
             return
         with self._lock, torch.inference_mode(False):
             device = self.network.device

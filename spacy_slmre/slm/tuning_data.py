@@ -14,7 +14,7 @@ from spacy_slmre.metrics import Item, count
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm.model import SmallLM
 from spacy_slmre.slm.objective import Batch, as_batch
-from spacy_slmre.slm.training_sequences import TrainingSequences
+from spacy_slmre.slm.training_sequences import TrainingSequence, TrainingSequences
 from spacy_slmre.slm.tuning_settings import LEAST_ROOM, TuningError, TuningSettings
 
 SCORE = "micro_f1"
@@ -127,9 +127,8 @@ class TuningData(Dataset):
 
     def ids(self, position: int) -> list[str]:
         """The documents that the instances of a sequence come from, each once."""
-        number, place = self._where[position]
-        one = self.sets[number]
-        rows = self._sequences[number][place].instances
+        one = self.sets[self._where[position][0]]
+        rows = self._sequence(position).instances
         return list(dict.fromkeys(f"{one.name}:{one.train_ids[row]}" for row in rows))
 
     def __len__(self) -> int:
@@ -138,13 +137,11 @@ class TuningData(Dataset):
 
     def batch(self, position: int) -> Batch:
         """One sequence, as `packed_loss` reads it."""
-        number, place = self._where[position]
-        return as_batch(self._sequences[number][place])
+        return as_batch(self._sequence(position))
 
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
         """One sequence, with what `Trainer` wants to know of it."""
-        number, place = self._where[position]
-        sequence = self._sequences[number][place]
+        sequence = self._sequence(position)
         # `Trainer` counts what the losses of a step are divided by from these two.
         counted = torch.ones(sequence.count, dtype=torch.long)
         return {
@@ -153,3 +150,7 @@ class TuningData(Dataset):
             "shift_labels": counted,
             "position": torch.tensor(position),
         }
+
+    def _sequence(self, position: int) -> TrainingSequence:
+        number, place = self._where[position]
+        return self._sequences[number][place]

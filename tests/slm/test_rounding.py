@@ -15,7 +15,7 @@ from spacy_slmre.slm.loading import ModelError
 from spacy_slmre.slm.lora import LoraSettings
 from spacy_slmre.slm.objective import Batch, as_batch
 from spacy_slmre.slm.packed_trainer import PackedTrainer
-from spacy_slmre.slm.rounding import _factors, input_sizes
+from spacy_slmre.slm.rounding import input_sizes, low_rank_factors
 from spacy_slmre.slm.training_sequences import TrainingSequences
 from spacy_slmre.slm.tuning_settings import TuningError, TuningSettings
 
@@ -50,12 +50,12 @@ def scores(lm) -> torch.Tensor:
 @pytest.mark.parametrize("shape", [(20, 50), (50, 20), (8, 8)])
 def test_factors_are_those_of_the_singular_values(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    left, right = _factors(matrix, 4)
+    left, right = low_rank_factors(matrix, 4)
     assert left.shape == (shape[0], 4) and right.shape == (4, shape[1])
     rows, values, columns = torch.linalg.svd(matrix, full_matrices=False)
     torch.testing.assert_close(left @ right, (rows[:, :4] * values[:4]) @ columns[:4])
     torch.testing.assert_close(left.square().sum(0), right.square().sum(1))
-    left, right = _factors(torch.zeros(shape), 2)  # nothing was lost
+    left, right = low_rank_factors(torch.zeros(shape), 2)  # nothing was lost
     assert not (left @ right).any() and left.isfinite().all() and right.isfinite().all()
 
 

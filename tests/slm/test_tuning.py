@@ -13,6 +13,7 @@ from spacy_slmre.schema import LabelSchema
 from spacy_slmre.slm import packed_trainer, tuning
 from spacy_slmre.slm.architecture import make_small_lm
 from spacy_slmre.slm.lora import LoraSettings
+from spacy_slmre.slm.model import SmallLM
 from spacy_slmre.slm.packed_trainer import PackedTrainer, last_checkpoint
 from spacy_slmre.slm.tuning_data import TuningData, TuningSet, evaluate
 from spacy_slmre.slm.tuning_settings import TuningError, TuningSettings
@@ -41,9 +42,13 @@ def make_set(name: str, schema: LabelSchema, number: int = 24) -> TuningSet:
     return TuningSet(name, schema, train, make_instances(12, schema, 1), ids)
 
 
+def load(base: Path) -> SmallLM:
+    return make_small_lm(base=str(base), quantization=None, dtype="float32", device="cpu")
+
+
 @pytest.fixture
 def lm(tiny_base: Path):
-    return make_small_lm(base=str(tiny_base), quantization=None, dtype="float32", device="cpu")
+    return load(tiny_base)
 
 
 @pytest.fixture
@@ -88,7 +93,7 @@ def test_learns_several_schemas_and_keeps_the_best(lm, settings, tmp_path: Path)
 
 def test_a_killed_run_ends_with_the_same_weights(tiny_base, settings, tmp_path: Path, monkeypatch) -> None:
     def run(folder: Path, resume: bool = False) -> bytes:
-        lm = make_small_lm(base=str(tiny_base), quantization=None, dtype="float32", device="cpu")
+        lm = load(tiny_base)
         sets = [make_set("one", SCHEMA), make_set("two", OTHER)]
         result = tuning.tune(lm, sets, settings(max_steps=7, patience=5), LORA, folder, resume=resume)
         assert result.steps == 7
@@ -140,7 +145,7 @@ def test_a_run_that_ends_early_is_not_gone_on_with(
     """Killed behind its last step, it has no more to do than to score."""
     found = []
     for resume in (False, True):
-        lm = make_small_lm(base=str(tiny_base), quantization=None, dtype="float32", device="cpu")
+        lm = load(tiny_base)
         one = make_set("one", SCHEMA)
         result = tuning.tune(lm, [one], settings(**changes), LORA, tmp_path, resume=resume)
         assert result.steps == steps and lm.adapter is not None
@@ -163,7 +168,7 @@ def test_the_best_checkpoint_is_found_from_elsewhere(
     monkeypatch.chdir(tmp_path / "there")
     found = []
     for folder, resume in ((Path("checkpoints"), False), (tmp_path / "here" / "moved", True)):
-        lm = make_small_lm(base=str(tiny_base), quantization=None, dtype="float32", device="cpu")
+        lm = load(tiny_base)
         result = tuning.tune(lm, [make_set("one", SCHEMA)], settings(), LORA, folder, resume=resume)
         assert result.best_step == 2 and lm.adapter is not None
         found.append(lm.adapter.weights)
@@ -228,7 +233,7 @@ def test_a_run_killed_after_halving_goes_on_with_what_it_halved(
     monkeypatch.setattr(PackedTrainer, "compute_loss", limited)
 
     def run(folder: Path, resume: bool = False) -> tuple[bytes, int, int]:
-        lm = make_small_lm(base=str(tiny_base), quantization=None, dtype="float32", device="cpu")
+        lm = load(tiny_base)
         sets = [make_set("one", SCHEMA, 60)]
         result = tuning.tune(lm, sets, settings(max_tokens=600), LORA, folder, resume=resume)
         assert lm.adapter is not None
