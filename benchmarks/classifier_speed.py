@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from thinc.api import Adam
 
-from spacy_slmre.encoder.model import EncoderClassifier
-from spacy_slmre.encoder.settings import EncoderSettings
+from spacy_slmre.models.encoder.model import EncoderClassifier
+from spacy_slmre.models.encoder.settings import EncoderSettings
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.schema import LabelSchema
 

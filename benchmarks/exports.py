@@ -48,7 +48,7 @@ def write_relations(path: Path, relations: int, per_document: int = 5) -> None:
 
 def measure(source: str, output: str, format: str, merge: str | None) -> None:
     """Export in this process, and print seconds and MB as JSON."""
-    from spacy_slmre.exports import ExportSettings, export, read_documents
+    from spacy_slmre.export import ExportSettings, export, read_documents
 
     started, began = time.perf_counter(), time.process_time()
     settings = ExportSettings(merge=merge)
@@ -70,7 +70,7 @@ def main() -> None:
         measure(source, output, format, merge or None)
         return
 
-    from spacy_slmre.exports import FORMATS
+    from spacy_slmre.export import FORMATS
 
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "relations.jsonl"

@@ -23,10 +23,10 @@ from spacy.vocab import Vocab
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
-from spacy_slmre.corpora.shards import read_docs
-from spacy_slmre.slm.loading import PACKAGED_BASE, load_base, locate_base
-from spacy_slmre.slm.objective import Batch
-from spacy_slmre.slm.rounding import input_sizes, low_rank_factors
+from spacy_slmre.corpus.docbin import read_docs
+from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE, load_base, locate_base
+from spacy_slmre.models.causal_lm.loss import Batch
+from spacy_slmre.models.causal_lm.qera import input_sizes, low_rank_factors
 
 BLOCK = 256
 BLOCKS_FOR_SIZES = 32

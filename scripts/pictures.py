@@ -17,9 +17,9 @@ from pathlib import Path
 import spacy
 
 from spacy_slmre import render
-from spacy_slmre.corpora.benchmark import get_benchmark
-from spacy_slmre.corpora.documents import make_doc
-from spacy_slmre.corpora.records import Record
+from spacy_slmre.study.benchmarks.card import get_benchmark
+from spacy_slmre.corpus.gold_docs import make_doc
+from spacy_slmre.corpus.records import Record
 from spacy_slmre.relations import install_extensions, join_docs
 
 ROOT = Path(__file__).parent.parent

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from spacy_slmre.evaluation.report import results_markdown
-from spacy_slmre.files import write_aside
+from spacy_slmre.util.io import write_aside
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -25,10 +25,10 @@ from transformers import (
     SmolLM3Config,
 )
 
-from spacy_slmre.slm.loading import packaged_folder
-from spacy_slmre.slm.model import SmallLM
-from spacy_slmre.slm.q4_1 import save_q4_1
-from spacy_slmre.slm.settings import SmallLMSettings
+from spacy_slmre.models.causal_lm.loading import packaged_folder
+from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.models.causal_lm.q4_1 import save_q4_1
+from spacy_slmre.models.causal_lm.settings import SmallLMSettings
 
 if TYPE_CHECKING:
     from selenium import webdriver

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from spacy_slmre.exports import Argument, FoundRelation, RelationDocument
+from spacy_slmre.export import Argument, FoundRelation, RelationDocument
 
 HOSTILE = [
     'He said "no", twice',

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from spacy_slmre.encoder.loading import locate_encoder
-from spacy_slmre.slm.loading import (
+from spacy_slmre.models.encoder.loading import locate_encoder
+from spacy_slmre.models.causal_lm.loading import (
     PACKAGED_BASE,
     as_plain,
     load_base,
@@ -27,7 +27,7 @@ from spacy_slmre.slm.loading import (
     resolve_device,
     resolve_dtype,
 )
-from spacy_slmre.slm.packaged_base import find_gguf
+from spacy_slmre.models.packaged import find_gguf
 from speed import worker
 from speed.options import Options
 from speed.timing import alternated, console, median, ratios

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.slm.architecture import make_small_lm
-from spacy_slmre.slm.loading import resolve_device, resolve_dtype
-from spacy_slmre.slm.model import SmallLM
+from spacy_slmre.models.causal_lm.architecture import make_small_lm
+from spacy_slmre.models.causal_lm.loading import resolve_device, resolve_dtype
+from spacy_slmre.models.causal_lm.model import SmallLM
 from speed.options import Options
 from speed.timing import console, exponent, in_turns, median, ratios
 from speed.workload import make_instances, make_schema, make_sentences

@@ -48,7 +48,7 @@ class Process:
 def ours(process: Process) -> Run:
     """Packed label scoring with the instruction's keys and values kept."""
     from spacy_slmre.schema import LabelSchema
-    from spacy_slmre.slm.architecture import make_small_lm
+    from spacy_slmre.models.causal_lm.architecture import make_small_lm
     from speed.workload import make_instances
 
     process.mark("import")
@@ -100,7 +100,7 @@ def rel(process: Process) -> Run:
     import spacy_llm  # noqa: F401
     import transformers  # noqa: F401
 
-    from spacy_slmre.zero_shot.hugging_face import HuggingFaceChat
+    from spacy_slmre.llm.hugging_face import HuggingFaceChat
 
     process.mark("import")
     task = process.task
@@ -166,7 +166,7 @@ def llama_cpp(process: Process) -> Run:
 
 def encoder(process: Process) -> Run:
     """Our encoder classifier with a new head, in torch or OpenVINO's runtime."""
-    from spacy_slmre.encoder.architecture import make_encoder_classifier
+    from spacy_slmre.models.encoder.architecture import make_encoder_classifier
     from spacy_slmre.schema import LabelSchema
     from speed.workload import make_instances
 

@@ -104,7 +104,7 @@ def make_schema(labels: int = 40) -> LabelSchema:
     """A set of 5 (CoNLL04's), 19 (SemEval-2010 Task 8's), 40 (common ones) or 96 labels (Re-DocRED's)."""
     if labels == 40:
         return LabelSchema.from_labels([label.strip() for label in LABELS.split(",")], NEGATIVE)
-    from spacy_slmre.corpora.benchmark import get_benchmark  # not what a start should pay for
+    from spacy_slmre.study.benchmarks.card import get_benchmark  # not what a start should pay for
 
     schema = get_benchmark({5: "conll04", 19: "semeval2010_task8", 96: "re_docred"}[labels]).schema
     assert schema is not None
@@ -119,7 +119,7 @@ def make_prompts(
     tokenizer: PreTrainedTokenizerBase, sentences: Sequence[Sentence], schema: LabelSchema
 ) -> list[str]:
     """One prompt a pair, as the study asks: the labels in the instruction, then text and pair."""
-    from spacy_slmre.slm.prompts import PromptBuilder, PromptStyle
+    from spacy_slmre.models.prompts import PromptBuilder, PromptStyle
 
     builder = PromptBuilder(tokenizer, PromptStyle())
     return [builder.text(instance, schema) for instance in make_instances(sentences)]

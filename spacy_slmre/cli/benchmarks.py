@@ -20,7 +20,7 @@ def benchmarks_cli(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the benchmarks that can be converted, or show the card of one."""
-    from spacy_slmre.corpora.benchmark import all_benchmarks, get_benchmark
+    from spacy_slmre.study.benchmarks.card import all_benchmarks, get_benchmark
 
     if name is not None:
         card = get_benchmark(name).to_dict()

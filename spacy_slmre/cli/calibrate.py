@@ -40,9 +40,9 @@ def calibrate_command(
     changes which relations are written only where there are thresholds.
     """
     from spacy_slmre.cli.pipelines import load_pipeline
-    from spacy_slmre.corpora.readers import relation_corpus
-    from spacy_slmre.files import replace_folder
-    from spacy_slmre.pipeline.calibrating import calibrate
+    from spacy_slmre.corpus.readers import relation_corpus
+    from spacy_slmre.util.io import replace_folder
+    from spacy_slmre.pipeline.calibrate import calibrate
     from spacy_slmre.pipeline.finding import relation_component
 
     if output is not None and output.exists():

@@ -12,7 +12,7 @@ from spacy_slmre.cli import slmre_cli
 from spacy_slmre.cli.output import failing_clearly
 
 if TYPE_CHECKING:
-    from spacy_slmre.corpora.benchmark import Benchmark
+    from spacy_slmre.study.benchmarks.card import Benchmark
 
 
 @slmre_cli.command("convert")
@@ -45,8 +45,8 @@ def convert_cli(
     A summary is printed and written beside the output, as NAME.summary.json. An output is complete or
     absent.
     """
-    from spacy_slmre.corpora.benchmark import get_benchmark
-    from spacy_slmre.corpora.conversion import summary_path
+    from spacy_slmre.study.benchmarks.card import get_benchmark
+    from spacy_slmre.corpus.conversion import summary_path
 
     card = get_benchmark(benchmark)
     values = card.parse_settings(dict(_setting(text) for text in settings or ()))
@@ -84,8 +84,8 @@ def convert_all_cli(
     others, but makes the exit code 1.
     """
     from spacy_slmre.cli.output import say
-    from spacy_slmre.corpora.conversion import find_sources
-    from spacy_slmre.corpora.sources import CorpusError
+    from spacy_slmre.corpus.conversion import find_sources
+    from spacy_slmre.corpus.sources import CorpusError
 
     sources = [source for folder in raw for source in find_sources(folder, only or ())]
     if not sources:
@@ -115,14 +115,14 @@ def convert_all_cli(
 def _convert(card: Benchmark, source: str | Path, output: Path, **options: Any) -> dict[str, Any]:
     """Convert one file and show how far it is."""
     from spacy_slmre.cli.output import counting_documents
-    from spacy_slmre.corpora.conversion import convert
+    from spacy_slmre.corpus.conversion import convert
 
     with counting_documents() as progress:
         return convert(card, source, output, progress=progress, **options)
 
 
 def _show(summary: Mapping[str, Any]) -> None:
-    from spacy_slmre.corpora.summary import summary_rows
+    from spacy_slmre.corpus.summary import summary_rows
 
     rows = summary_rows(summary)
     if summary["official_instances"] is not None:

@@ -26,7 +26,7 @@ def debug_data_cli(
     """
     from rich.console import Console
 
-    from spacy_slmre.corpora.diagnosis import diagnose
+    from spacy_slmre.corpus.checks import diagnose
 
     splits = {"train": train, "dev": dev} | ({"test": test} if test is not None else {})
     summaries, findings = diagnose(splits)

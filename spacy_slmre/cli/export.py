@@ -14,7 +14,7 @@ from spacy_slmre.cli import slmre_cli
 from spacy_slmre.cli.output import document_progress, failing_clearly, say
 
 if TYPE_CHECKING:
-    from spacy_slmre.exports import RelationDocument
+    from spacy_slmre.export import RelationDocument
 
 # Named here as well, since `--help` imports nothing heavy; a test holds them together.
 FORMATS = (
@@ -70,8 +70,8 @@ def export_command(
     complete or absent.
     """
     with failing_clearly():
-        from spacy_slmre.exports import ExportSettings, export, read_documents
-        from spacy_slmre.exports.files import check_inputs
+        from spacy_slmre.export import ExportSettings, export, read_documents
+        from spacy_slmre.export.files import check_inputs
 
         settings = ExportSettings(
             merge=merge,

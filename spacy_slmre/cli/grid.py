@@ -13,7 +13,7 @@ from spacy_slmre.cli.output import console, failing_clearly, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spacy_slmre.tuning.grid import GridRun
+    from spacy_slmre.study.grid import GridRun
 
 
 @slmre_cli.command("grid", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -39,7 +39,7 @@ def grid_command(
     --training.max_steps 100
     """
     with failing_clearly():
-        from spacy_slmre.tuning.grid import read_grid, take_shard
+        from spacy_slmre.study.grid import read_grid, take_shard
 
         runs = read_grid(config, output)
         if shard is not None:

@@ -34,8 +34,8 @@ def inspect_cli(
     from rich.console import Console
     from rich.table import Table
 
-    from spacy_slmre.corpora.shards import read_docs
-    from spacy_slmre.corpora.summary import Summary, summary_rows
+    from spacy_slmre.corpus.docbin import read_docs
+    from spacy_slmre.corpus.summary import Summary, summary_rows
     from spacy_slmre.relations import PAIRS, install_extensions
 
     install_extensions()

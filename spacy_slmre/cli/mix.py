@@ -24,8 +24,8 @@ def mix_cli(
     from rich.console import Console
     from rich.table import Table
 
-    from spacy_slmre.corpora.mixtures import Mixture, make_manifest
-    from spacy_slmre.files import write_aside
+    from spacy_slmre.study.mixtures import Mixture, make_manifest
+    from spacy_slmre.util.io import write_aside
 
     mixture = Mixture.from_file(config)
     console = Console()

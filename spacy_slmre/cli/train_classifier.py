@@ -44,7 +44,7 @@ def train_classifier_command(
     """
     from spacy.cli._util import parse_config_overrides
 
-    from spacy_slmre.classifier_runs import read_run, train_classifier
+    from spacy_slmre.study.classifiers import read_run, train_classifier
 
     if not config.exists():
         raise ValueError(f"The config {config} does not exist.")
@@ -81,7 +81,7 @@ def evaluate_classifier_command(
     """Score trained classifiers on the test splits, once: as `slmre evaluate` does, a run for each."""
     from spacy_slmre.cli.evaluate import evaluate_corpus, show_all
     from spacy_slmre.evaluation.runs import EvaluationRun
-    from spacy_slmre.evaluation.subjects import EvaluationSettings
+    from spacy_slmre.evaluation.systems import EvaluationSettings
 
     runs: list[EvaluationRun] = []
 
@@ -104,7 +104,7 @@ def evaluate_classifier_command(
 
 
 def _chosen(names: list[str] | None, mixture: Path | None, corpora: Path) -> list[str]:
-    from spacy_slmre.corpora.mixtures import converted_benchmarks
+    from spacy_slmre.study.mixtures import converted_benchmarks
 
     if (names is None) == (mixture is None):
         raise ValueError("Name benchmarks with --benchmark, or a mixture with --mixture.")

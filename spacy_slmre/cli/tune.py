@@ -38,8 +38,8 @@ def tune_command(
     with failing_clearly():
         overrides = parse_config_overrides(ctx.args)
 
-        from spacy_slmre.tuning.config import read_config, resolve_config
-        from spacy_slmre.tuning.run import run_tuning
+        from spacy_slmre.training.config import read_config, resolve_config
+        from spacy_slmre.training.run import run_tuning
 
         settings = resolve_config(read_config(config, overrides), str(config))
         try:

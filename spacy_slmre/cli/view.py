@@ -60,8 +60,8 @@ def view_command(
 ) -> None:
     """Draw relations on one HTML page that needs no network, or try a pipeline on a local page."""
     with failing_clearly():
-        from spacy_slmre.exports import ExportError, read_documents
-        from spacy_slmre.exports.files import aside, check_inputs
+        from spacy_slmre.export import ExportError, read_documents
+        from spacy_slmre.export.files import aside, check_inputs
         from spacy_slmre.visual.options import ViewOptions
         from spacy_slmre.visual.rendering import render
 
@@ -101,7 +101,7 @@ def view_command(
 
 def _serve(pipeline: str, port: int, options: ViewOptions, open_browser: bool) -> None:
     from spacy_slmre.cli.pipelines import ready_pipeline
-    from spacy_slmre.visual.serving import LiveServer
+    from spacy_slmre.serve.server import LiveServer
 
     say(f'Loading "{pipeline}" …')
     nlp, component = ready_pipeline(pipeline)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.answers import answer_parser, whole_characters
-from spacy_slmre.corpora.shards import file_hash
-from spacy_slmre.corpora.sources import CorpusError
-from spacy_slmre.environment import versions
-from spacy_slmre.evaluation.answering import Answer
-from spacy_slmre.evaluation.evaluating import GoldCorpus, ask, finish, predicted
+from spacy_slmre.label_parser import answer_parser, whole_characters
+from spacy_slmre.corpus.docbin import file_hash
+from spacy_slmre.corpus.sources import CorpusError
+from spacy_slmre.util.system import versions
+from spacy_slmre.evaluation.predictors import Answer
+from spacy_slmre.evaluation.evaluate import GoldCorpus, ask, finish, predicted
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, RunWriter, done_run
 from spacy_slmre.schema import LabelSchema
 
@@ -144,7 +144,7 @@ def schema_of(corpus: GoldCorpus) -> LabelSchema:
     """The benchmark's labels, or those that occur."""
     if corpus.benchmark is not None and corpus.benchmark.schema is not None:
         return corpus.benchmark.schema
-    from spacy_slmre.pipeline.labelled import labels_in
+    from spacy_slmre.pipeline.examples import labels_in
     from spacy_slmre.relations import RELATIONS
 
     return LabelSchema.from_labels(*labels_in(corpus.examples, "no_relation", RELATIONS))

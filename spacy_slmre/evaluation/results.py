@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from spacy_slmre.corpora.benchmark import all_benchmarks
-from spacy_slmre.evaluation.published import (
+from spacy_slmre.study.benchmarks.card import all_benchmarks
+from spacy_slmre.study.published import (
     FLAGS,
     GENERAL,
     GROUPS,

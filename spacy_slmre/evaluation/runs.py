@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.files import is_replaceable, replace_folder, write_aside
+from spacy_slmre.util.io import is_replaceable, replace_folder, write_aside
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.json"

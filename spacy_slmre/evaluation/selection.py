@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.evaluation.published import column_of
+from spacy_slmre.study.published import column_of
 from spacy_slmre.evaluation.runs import (
     METRICS_FILE,
     PREDICTIONS_FILE,

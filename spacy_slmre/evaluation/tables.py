@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from spacy_slmre.evaluation.comparisons import ComparisonRow
-from spacy_slmre.evaluation.published import (
+from spacy_slmre.study.published import (
     FLAGS,
     GENERAL,
     GROUPS,

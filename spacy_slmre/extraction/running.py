@@ -11,9 +11,9 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import raise_error
 
-from spacy_slmre.exports.documents import name_source
+from spacy_slmre.documents import name_source
 from spacy_slmre.extraction.sources import ExtractionError, Source
-from spacy_slmre.zero_shot.replies import ServiceError
+from spacy_slmre.llm.replies import ServiceError
 
 
 @dataclass(frozen=True)

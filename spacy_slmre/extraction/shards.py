@@ -21,7 +21,7 @@ from typing import Any
 
 from spacy_slmre.extraction.sources import ExtractionError, Position, open_docs, open_table
 from spacy_slmre.extraction.writers import another_run, begin_output, make_writer, remove
-from spacy_slmre.files import replace_folder, write_aside
+from spacy_slmre.util.io import replace_folder, write_aside
 
 MOST_SHARDS = 100_000
 """Their names have five digits, which sort as they count."""

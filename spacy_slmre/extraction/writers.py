@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Protocol
 
 from spacy.tokens import DocBin, Span
 
-from spacy_slmre.exports.documents import MODEL
+from spacy_slmre.documents import MODEL
 from spacy_slmre.extraction.running import Result
 from spacy_slmre.extraction.sources import ExtractionError
 from spacy_slmre.relations import RELATIONS, report_name

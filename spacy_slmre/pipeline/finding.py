@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spacy.language import Language
 
-from spacy_slmre.pipeline.relation_pipe import RelationPipe
+from spacy_slmre.pipeline.relation_extractor import RelationPipe
 
 
 def relation_component(nlp: Language, name: str | None = None) -> tuple[str, RelationPipe]:

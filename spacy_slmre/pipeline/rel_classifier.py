@@ -10,13 +10,13 @@ from spacy.training import Example
 from thinc.api import Config
 
 from spacy_slmre.pipeline.component_settings import SCORE_WEIGHTS, choose_schema, component_defaults
-from spacy_slmre.pipeline.labelled import labelled_instances
-from spacy_slmre.pipeline.relation_model import RelationModel
-from spacy_slmre.pipeline.relation_pipe import RelationPipe
+from spacy_slmre.pipeline.examples import labelled_instances
+from spacy_slmre.models.base import RelationModel
+from spacy_slmre.pipeline.relation_extractor import RelationPipe
 from spacy_slmre.schema import LabelSchema, UnreadSchema
 
 if TYPE_CHECKING:
-    from spacy_slmre.encoder.model import EncoderClassifier
+    from spacy_slmre.models.encoder.model import EncoderClassifier
 
 default_model_config = """
 [model]

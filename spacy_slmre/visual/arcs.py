@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from spacy_slmre.exports.documents import Argument, FoundRelation
+from spacy_slmre.documents import Argument, FoundRelation
 from spacy_slmre.visual.measure import text_width
 
 TEXT_SIZE = 15.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from spacy_slmre.exports.documents import Argument, FoundRelation, RelationDocument
+from spacy_slmre.documents import Argument, FoundRelation, RelationDocument
 from spacy_slmre.visual import arcs
 from spacy_slmre.visual.colors import color_of
 from spacy_slmre.visual.options import ViewOptions

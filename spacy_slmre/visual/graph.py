@@ -11,8 +11,8 @@ import networkx as nx
 import numpy as np
 from markupsafe import Markup
 
-from spacy_slmre.exports.documents import RelationDocument
-from spacy_slmre.exports.edges import Edge, Node, Source, make_edges, merge_edges
+from spacy_slmre.documents import RelationDocument
+from spacy_slmre.export.edges import Edge, Node, Source, make_edges, merge_edges
 from spacy_slmre.visual.colors import color_of, entity_colors, relation_styles
 from spacy_slmre.visual.measure import text_width
 from spacy_slmre.visual.options import ViewOptions

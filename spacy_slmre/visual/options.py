@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from spacy_slmre.exports.documents import ExportError, RelationDocument
-from spacy_slmre.exports.edges import MERGES
+from spacy_slmre.documents import ExportError, RelationDocument
+from spacy_slmre.export.edges import MERGES
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]+|(?:rgb|hsl|oklch|oklab|lab|lch|hwb)a?\([\w\s.,%/+-]*\)")
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from spacy.tokens import Doc, Span
 from spacy.util import is_in_jupyter
 
-from spacy_slmre.exports.documents import ExportError, RelationDocument, as_documents
+from spacy_slmre.documents import ExportError, RelationDocument, as_documents
 from spacy_slmre.relations import RELATIONS
 from spacy_slmre.visual.blocks import Style, make_blocks
 from spacy_slmre.visual.colors import entity_colors, relation_styles
@@ -33,7 +33,7 @@ def render(
     """Draw the relations of documents.
 
     Args:
-        docs: One document or many: spaCy's, or those of `spacy_slmre.exports.read_documents`.
+        docs: One document or many: spaCy's, or those of `spacy_slmre.export.read_documents`.
         style: "arcs" draws labelled arcs over the text, sentence by sentence; "graph" draws entities with
             the relations between them, over all documents.
         page: Give a whole HTML page, which needs no other file and no network.

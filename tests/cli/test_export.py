@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import spacy_slmre.cli.export
 from spacy_slmre.cli import slmre_cli
-from spacy_slmre.exports import FORMATS
+from spacy_slmre.export import FORMATS
 
 LINE = {
     "id": "a.txt",

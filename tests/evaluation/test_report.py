@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
-from spacy_slmre.evaluation.examples import error_of, mark, sample_errors
-from spacy_slmre.evaluation.published import GROUPS, neighbours, published_results
+from spacy_slmre.evaluation.errors import error_of, mark, sample_errors
+from spacy_slmre.study.published import GROUPS, neighbours, published_results
 from spacy_slmre.evaluation.report import Report, ReportOptions, make_report, rerun_command
 from spacy_slmre.evaluation.results import make_results, means
 from spacy_slmre.evaluation.runs import EvaluationError, Prediction, read_run

@@ -267,8 +267,8 @@ def test_components_exchange_by_one_block(
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Iterator[Path]:
-    from spacy_slmre.corpora.benchmark import get_benchmark
-    from spacy_slmre.corpora.conversion import convert
+    from spacy_slmre.study.benchmarks.card import get_benchmark
+    from spacy_slmre.corpus.conversion import convert
 
     for split in ("train", "dev"):
         convert(
@@ -307,7 +307,7 @@ def test_spacy_train_is_repeatable_and_loadable(corpus: Path, tiny_encoder: Path
 def test_interrupted_training_stays_loadable(
     corpus: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spacy_slmre.encoder.model import EncoderClassifier
+    from spacy_slmre.models.encoder.model import EncoderClassifier
 
     update, updates = EncoderClassifier.update, []
 

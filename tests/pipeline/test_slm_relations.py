@@ -16,7 +16,7 @@ from thinc.api import ConfigValidationError
 
 from spacy_slmre.pipeline.component_settings import choose_schema
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.slm.loading import ModelError
+from spacy_slmre.models.causal_lm.loading import ModelError
 from tests.conftest import PATTERNS, TEXTS
 
 LABELS = ["place of birth", "place of death", "employer", "sibling"]
@@ -438,9 +438,9 @@ def test_adapter_survives_without_the_folder_it_came_from(
 ) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from spacy_slmre.slm.adapter import RECORD_FILE, AdapterRecord
-    from spacy_slmre.slm.architecture import make_small_lm
-    from spacy_slmre.slm.prompts import PromptStyle
+    from spacy_slmre.models.causal_lm.adapter import RECORD_FILE, AdapterRecord
+    from spacy_slmre.models.causal_lm.architecture import make_small_lm
+    from spacy_slmre.models.prompts import PromptStyle
 
     settings = {name: value for name, value in tiny_model.items() if not name.startswith("@")}
     lm = make_small_lm(**settings).load()

@@ -10,8 +10,8 @@ import spacy
 from spacy.cli.train import train
 from spacy.language import Language
 
-from spacy_slmre.corpora.benchmark import get_benchmark
-from spacy_slmre.corpora.conversion import convert
+from spacy_slmre.study.benchmarks.card import get_benchmark
+from spacy_slmre.corpus.conversion import convert
 from tests.conftest import PATTERNS, TEXTS
 from tests.pipeline.test_rel_classifier import GOLD, expected_from, found, initialize, make_examples
 
@@ -68,7 +68,7 @@ def test_scoring_follows_every_update(make: Callable[[], Language]) -> None:
 
 
 def _instances(nlp: Language) -> list:
-    from spacy_slmre.pipeline.labelled import labelled_instances
+    from spacy_slmre.pipeline.examples import labelled_instances
 
     pipe = nlp.get_pipe("slm_relations")
     return labelled_instances(make_examples(nlp), pipe.candidates, pipe.schema, pipe.attr).instances

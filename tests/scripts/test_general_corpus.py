@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import spacy
 
-from spacy_slmre.corpora.shards import read_docs
+from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.relations import install_extensions
 
 ROOT = Path(__file__).parents[2]

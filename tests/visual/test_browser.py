@@ -20,7 +20,7 @@ from spacy.tokens import Doc
 
 import spacy_slmre
 from spacy_slmre.relations import install_extensions
-from spacy_slmre.visual.serving import LiveServer
+from spacy_slmre.serve.server import LiveServer
 from tests.relation_documents import hostile_document, make_document
 
 pytestmark = pytest.mark.slow

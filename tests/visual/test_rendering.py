@@ -14,7 +14,7 @@ from lxml import html as lxml_html
 from spacy import displacy
 
 import spacy_slmre
-from spacy_slmre.exports import ExportError, RelationDocument
+from spacy_slmre.export import ExportError, RelationDocument
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.visual.rendering import template
 from tests.relation_documents import HOSTILE, hostile_document, make_document

@@ -1,0 +1,147 @@
+"""A record as a gold document: the one place where character offsets meet tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+from spacy.util import filter_spans
+
+from spacy_slmre.study.benchmarks.card import Benchmark, get_benchmark
+from spacy_slmre.corpus.records import Mention, Pair, Record, Reject
+from spacy_slmre.relations import PAIRS, RELATIONS
+
+MENTIONS = "relation_mentions"
+"""`doc.spans["relation_mentions"]`: all mentions, where they do not all fit into `doc.ents`."""
+
+# Where a document comes from, as plain strings in `doc.user_data`. The schema of its pairs follows from it.
+BENCHMARK = "slmre.benchmark"
+SPLIT = "slmre.split"
+ID = "slmre.id"
+PROVENANCE = (BENCHMARK, SPLIT, ID)
+# Converters of whole documents name sentence 3 of document train-12 "train-12-3".
+_SENTENCE = re.compile(r"(.+-\d+)-\d+")
+
+
+def make_doc(nlp: Language, record: Record, benchmark: Benchmark, split: str) -> tuple[Doc, list[Reject]]:
+    """A gold document, and the pairs that it cannot hold.
+
+    Args:
+        nlp: Its tokenizer is used for records without tokens of their own.
+        record: The record.
+        benchmark: The card whose labels the pairs have.
+        split: The split that the record belongs to.
+
+    Returns:
+        The document with entities, `doc._.relation_pairs` (all pairs), `doc._.relations` (positives, each
+        once), all mentions in `doc.spans` where some overlap, and its provenance in `doc.user_data`; and the
+        rejects.
+    """
+    text = record.text
+    pairs: list[Pair] = []
+    rejects: list[Reject] = []
+    for pair in record.pairs:
+        label = benchmark.resolve(pair.label)
+        head, tail = _trimmed(text, pair.head), _trimmed(text, pair.tail)
+        if label is None:
+            detail = f"{pair.label!r} is no label of {benchmark.name}"
+            rejects.append(Reject(record.line, record.id, "unknown label", detail))
+        elif head is None or tail is None:
+            wrong = pair.head if head is None else pair.tail
+            inside = 0 <= wrong.start <= wrong.end <= len(text)
+            reason = "empty argument" if inside else "argument out of bounds"
+            detail = f"[{wrong.start}:{wrong.end}] in a text of {len(text)} characters"
+            rejects.append(Reject(record.line, record.id, reason, detail))
+        else:
+            pairs.append(Pair(head, tail, label))
+
+    mentions = {mention for pair in pairs for mention in (pair.head, pair.tail)}
+    mentions |= {trimmed for mention in record.mentions if (trimmed := _trimmed(text, mention))}
+    doc = tokenize(nlp, text, mentions, record.words)
+    spans = {mention: _span(doc, mention) for mention in sorted(mentions)}
+    entities = filter_spans(spans.values())
+    doc.set_ents(entities)
+    if len(entities) < len(spans):
+        doc.spans[MENTIONS] = list(spans.values())
+    annotated = [(spans[pair.head], spans[pair.tail], pair.label) for pair in pairs]
+    setattr(doc._, PAIRS, annotated)
+    positives = dict.fromkeys(item for item in annotated if not benchmark.is_negative(item[2]))
+    setattr(doc._, RELATIONS, list(positives))
+    doc.user_data |= {BENCHMARK: benchmark.name, SPLIT: split, ID: record.id}
+    return doc, rejects
+
+
+def tokenize(
+    nlp: Language, text: str, mentions: Iterable[Mention], words: Sequence[str] | None = None
+) -> Doc:
+    """A document whose tokens meet all boundaries of mentions; a token that a boundary runs through is cut.
+
+    Args:
+        nlp: Gives vocabulary and tokenizer.
+        text: The text, which the document keeps to the letter.
+        mentions: The mentions.
+        words: The tokens, where the source has some; joined by single spaces they are the text.
+    """
+    if words is None:
+        doc = nlp.make_doc(text)
+    else:
+        doc = Doc(nlp.vocab, list(words), [True] * (len(words) - 1) + [False])
+    wanted = list(mentions)
+    if all(doc.char_span(mention.start, mention.end) is not None for mention in wanted):
+        return doc
+    edges = {edge for mention in wanted for edge in (mention.start, mention.end)}
+    pieces: list[str] = []
+    spaces: list[bool] = []
+    for token in doc:
+        end = token.idx + len(token)
+        cuts = [token.idx, *sorted(edge for edge in edges if token.idx < edge < end), end]
+        pieces += [text[first:last] for first, last in pairwise(cuts)]
+        spaces += [False] * (len(cuts) - 2) + [bool(token.whitespace_)]
+    return Doc(nlp.vocab, pieces, spaces)
+
+
+def in_holdout(doc: Doc, share: float, seed: int = 0) -> bool:
+    """Whether a gold document is among those that are held out of training, for choices.
+
+    It depends on the document's id (or, without one, its text) and the seed alone. Sentences of one source
+    document are held out together.
+
+    Args:
+        doc: The document.
+        share: The share to hold out (0 to 1); a greater one holds out the same documents, and more.
+        seed: Seed of the choice.
+    """
+    digest = hashlib.blake2b(f"{seed}/{source_of(doc)}".encode(), digest_size=6).digest()
+    return int.from_bytes(digest) < share * 2**48
+
+
+def source_of(doc: Doc) -> str:
+    """The source document that a gold document is, or is a sentence of: by its id, or else its text."""
+    name = str(doc.user_data.get(ID) or doc.text)
+    match = _SENTENCE.fullmatch(name)
+    return match[1] if match else name
+
+
+def benchmark_of(doc: Doc) -> Benchmark | None:
+    """The card of the benchmark that a document comes from; its schema is that of the document's pairs."""
+    name = doc.user_data.get(BENCHMARK)
+    return get_benchmark(name) if name else None
+
+
+def _trimmed(text: str, mention: Mention) -> Mention | None:
+    if not 0 <= mention.start < mention.end <= len(text):
+        return None
+    string = text[mention.start : mention.end]
+    start = mention.start + len(string) - len(string.lstrip())
+    end = mention.start + len(string.rstrip())
+    return Mention(start, end, mention.type) if start < end else None
+
+
+def _span(doc: Doc, mention: Mention) -> Span:
+    span = doc.char_span(mention.start, mention.end, label=mention.type)
+    assert span is not None, "tokens are cut at the boundaries of mentions"
+    return span

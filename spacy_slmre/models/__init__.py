@@ -1,0 +1,1 @@
+"""Models that label relation instances: a small causal language model and an encoder."""

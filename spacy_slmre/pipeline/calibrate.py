@@ -1,0 +1,77 @@
+"""Calibrating a relation component on a development set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from spacy.training import Example
+
+from spacy_slmre.calibration import calibration_error, fit_temperature, fit_thresholds, tempered
+from spacy_slmre.metrics import count
+from spacy_slmre.pipeline.examples import labelled_instances
+from spacy_slmre.pipeline.relation_extractor import RelationPipe
+
+
+def calibrate(pipe: RelationPipe, examples: Iterable[Example], *, thresholds: bool = False) -> dict[str, Any]:
+    """Fit a component's temperature, and if wanted its thresholds by label, and set them.
+
+    Args:
+        pipe: The component; what it was calibrated to before is not used.
+        examples: A development set: not what it was trained on, nor what it will be tested on.
+        thresholds: Fit thresholds by label, in place of those that the component has.
+
+    Returns:
+        "pairs", "temperature", and "before" and "after": each with "ece" (expected calibration error),
+        "nll" (mean negative log-likelihood of the gold label) and "micro_f1" (positive class, over these
+        pairs); with thresholds also "label_thresholds".
+
+    Raises:
+        ValueError: There are no labelled pairs.
+    """
+    pipe.ready()
+    schema = pipe.schema
+    labelled = labelled_instances(examples, pipe.candidates, schema, pipe.attr).instances
+    instances = [one for one in pipe.model.fit(labelled, schema, pipe.max_context_tokens) if one is not None]
+    gold = [instance.label or "" for instance in instances]
+    columns = np.array([schema.index[label] for label in gold], dtype=int)
+    log_probs = np.concatenate(
+        [np.zeros((0, len(schema.labels)))]
+        + [
+            pipe.model.log_probs(instances[start : start + pipe.batch_size], schema)
+            for start in range(0, len(instances), pipe.batch_size)
+        ]
+    )
+    temperature = fit_temperature(log_probs, columns)
+    before = _quality(log_probs, columns, pipe)
+    scaled = tempered(log_probs, temperature)
+    summary: dict[str, Any] = {"pairs": len(instances), "temperature": temperature, "before": before}
+    pipe.temperature = temperature
+    if thresholds:
+        predicted = [schema.names[column] for column in scaled.argmax(axis=1)]
+        confidences = np.exp(scaled.max(axis=1))
+        pipe.threshold = 0.0
+        pipe.label_thresholds = fit_thresholds(predicted, confidences, gold, schema.negative_label)
+        summary["label_thresholds"] = pipe.label_thresholds
+    summary["after"] = _quality(scaled, columns, pipe)
+    return summary
+
+
+def _quality(log_probs: np.ndarray, gold: np.ndarray, pipe: RelationPipe) -> dict[str, float]:
+    schema = pipe.schema
+    rows = np.arange(len(gold))
+    best = log_probs.argmax(axis=1)
+    confidences = np.exp(log_probs[rows, best])
+    predicted = {
+        (row, label)
+        for row, label, score in zip(rows.tolist(), (schema.names[c] for c in best), confidences, strict=True)
+        if label != schema.negative_label and score >= pipe.label_thresholds.get(label, pipe.threshold)
+    }
+    true = {(row, schema.names[column]) for row, column in enumerate(gold)}
+    positive = {item for item in true if item[1] != schema.negative_label}
+    return {
+        "ece": calibration_error(confidences, best == gold),
+        "nll": float(-log_probs[rows, gold].mean()),
+        "micro_f1": count(positive, predicted).f1,
+    }

@@ -1,0 +1,1 @@
+"""The local page that runs a pipeline on a text."""

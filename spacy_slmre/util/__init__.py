@@ -1,0 +1,1 @@
+"""Files, run folders, errors and system information: nothing about relations."""

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import gc
+import json
+import pickle
+
+import pytest
+import spacy
+from spacy.tokens import Doc
+from spacy.util import registry
+
+from spacy_slmre.candidates import given_pairs
+from spacy_slmre.study.benchmarks.card import get_benchmark
+from spacy_slmre.study.mixtures import Mixture, make_manifest
+from spacy_slmre.corpus.readers import make_predicted, mixture_corpus, relation_corpus
+from spacy_slmre.corpus.docbin import read_docs
+
+LABELS = get_benchmark("demo").schema.names
+
+
+def pairs(doc):
+    return [(head.text, tail.text) for head, tail in doc._.relation_candidates]
+
+
+def texts(examples):
+    return [example.reference.text for example in examples]
+
+
+def test_the_predicted_side_has_entities_and_pairs(demo, nlp):
+    examples = list(relation_corpus(demo / "demo" / "test.spacy")(nlp))
+    assert len(examples) == 29
+    for example in examples:
+        reference, predicted = example.reference, example.predicted
+        assert predicted.text == reference.text
+        assert [ent.label_ for ent in predicted.ents] == [ent.label_ for ent in reference.ents]
+        annotated = {(r.head.text, r.tail.text) for r in reference._.relation_pairs}
+        assert set(pairs(predicted)) == annotated
+        assert pairs(predicted) == [(h.text, t.text) for h, t in given_pairs()(predicted, None).pairs]
+        assert predicted.user_data["slmre.benchmark"] == "demo"
+
+
+def test_no_gold_label_is_reachable_from_the_predicted_side(demo, nlp):
+    for reference in read_docs(demo / "demo" / "train.spacy", nlp.vocab):
+        predicted = make_predicted(reference)
+        assert predicted._.relations == () and predicted._.relation_pairs == ()
+        # Nothing that the document holds, serialises or refers to names a label.
+        seen = [predicted.to_bytes(), pickle.dumps(predicted.user_data), repr(predicted.user_data).encode()]
+        for label in LABELS:
+            assert not any(label.encode() in content for content in seen)
+        assert not any(isinstance(found, Doc) for found in _reachable(predicted.user_data))
+
+
+def _reachable(start):
+    """All objects that can be reached from the values of a document's user data."""
+    stack, seen = list(start.values()), set()
+    while stack:
+        found = stack.pop()
+        if id(found) not in seen and not isinstance(found, type):
+            seen.add(id(found))
+            yield found
+            stack += gc.get_referents(found)
+
+
+def test_the_order_of_pairs_says_nothing_of_labels(demo, nlp):
+    for reference in read_docs(demo / "demo" / "train.spacy", nlp.vocab):
+        spans = [(h.start, h.end, t.start, t.end) for h, t in make_predicted(reference)._.relation_candidates]
+        assert spans == sorted(spans)
+
+
+def test_a_pair_with_several_labels_is_asked_once(nlp):
+    reference = Doc(nlp.vocab, words=["Ann", "and", "Bo"])
+    head, tail = reference[0:1], reference[2:3]
+    reference._.relation_pairs = [(head, tail, "parent_of"), (head, tail, "teacher_of")]
+    assert pairs(make_predicted(reference)) == [("Ann", "Bo")]
+
+
+def test_options(demo, nlp):
+    path = demo / "demo" / "train.spacy"
+    everything = texts(relation_corpus(path)(nlp))
+    assert texts(relation_corpus(path, limit=7)(nlp)) == everything[:7]
+    few = list(relation_corpus(path, max_pairs=10)(nlp))
+    counts = [len(example.reference._.relation_pairs) for example in few]
+    assert sum(counts) >= 10 > sum(counts[:-1])
+    plain = next(relation_corpus(path, entities="predicted", pairs=False)(nlp)).predicted
+    assert not plain.ents and not plain.spans and not plain._.relation_candidates
+
+
+def test_shuffling_is_seeded(demo, nlp):
+    path = demo / "demo" / "train.spacy"
+    read = relation_corpus(path, shuffle=True, seed=3)
+    first, second = texts(read(nlp)), texts(read(nlp))
+    assert first != second and sorted(first) == sorted(second) == sorted(texts(relation_corpus(path)(nlp)))
+    assert first == texts(relation_corpus(path, shuffle=True, seed=3)(nlp))
+
+
+def test_a_folder_is_read(demo, nlp):
+    assert len(list(relation_corpus(demo / "demo")(nlp))) == 155
+
+
+@pytest.mark.parametrize("options", [{"entities": "some"}, {"limit": -1}, {"max_pairs": -1}])
+def test_settings_out_of_range(demo, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        relation_corpus(demo / "demo" / "dev.spacy", **options)
+
+
+def test_a_corpus_that_is_not_there(nlp, tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        list(relation_corpus(tmp_path / "gone.spacy")(nlp))
+
+
+@pytest.fixture(scope="module")
+def manifest(demo, tmp_path_factory):
+    path = tmp_path_factory.mktemp("mixture") / "m.json"
+    made = Mixture(name="m", benchmarks=("demo",), caps={"train": 50})
+    path.write_text(json.dumps(make_manifest(made, demo)))
+    return path
+
+
+def test_a_mixture_is_read(demo, manifest, nlp):
+    read = mixture_corpus(manifest, "train", demo)
+    examples = list(read(nlp))
+    assert sum(len(example.reference._.relation_pairs) for example in examples) == 50
+    assert all(
+        len(pairs(example.predicted)) <= len(example.reference._.relation_pairs) for example in examples
+    )
+    assert texts(read(nlp)) == texts(examples)
+    assert len(list(mixture_corpus(manifest, "train", demo, limit=4, shuffle=True)(nlp))) == 4
+
+
+def test_readers_are_registered(demo, manifest):
+    config = {
+        "corpora": {
+            "one": {
+                "@readers": "spacy-slmre.RelationCorpus.v1",
+                "path": str(demo / "demo" / "dev.spacy"),
+                "limit": 3,
+            },
+            "many": {
+                "@readers": "spacy-slmre.MixtureCorpus.v1",
+                "manifest": str(manifest),
+                "split": "train",
+                "corpora": str(demo),
+            },
+        }
+    }
+    readers = registry.resolve(config)["corpora"]
+    assert len(list(readers["one"](spacy.blank("en")))) == 3
+    assert len(list(readers["many"](spacy.blank("en")))) > 3
+
+
+def test_a_held_out_share_is_apart_and_complete(demo, nlp):
+    corpus = demo / "demo" / "train.spacy"
+    everything = texts(relation_corpus(corpus)(nlp))
+    kept = texts(relation_corpus(corpus, holdout=0.3)(nlp))
+    held_out = texts(relation_corpus(corpus, holdout=0.3, held_out=True)(nlp))
+    assert sorted(kept + held_out) == sorted(everything) and not set(kept) & set(held_out)
+    assert 0.15 < len(held_out) / len(everything) < 0.45
+    # A larger share holds out the same documents, and more.
+    assert set(held_out) <= set(texts(relation_corpus(corpus, holdout=0.5, held_out=True)(nlp)))
+
+
+@pytest.mark.parametrize("settings", [{"holdout": 1.0}, {"holdout": -0.1}, {"held_out": True}])
+def test_holdout_out_of_range(demo, settings):
+    with pytest.raises(ValueError, match="holdout is a share"):
+        relation_corpus(demo / "demo" / "train.spacy", **settings)
+
+
+def test_batches_have_about_so_many_pairs(demo, nlp):
+    examples = list(relation_corpus(demo / "demo" / "train.spacy")(nlp))
+    batches = list(registry.batchers.get("spacy-slmre.BatchByPairs.v1")(size=20)(examples))
+    assert [example for batch in batches for example in batch] == examples
+    counts = [[len(pairs(example.predicted)) for example in batch] for batch in batches]
+    assert all(sum(count) >= 20 > sum(count[:-1]) for count in counts[:-1])
+    with pytest.raises(ValueError, match="at least 1"):
+        registry.batchers.get("spacy-slmre.BatchByPairs.v1")(size=0)

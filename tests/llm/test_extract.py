@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from spacy_slmre.cli import slmre_cli
+from tests.llm.conftest import ChatServer, failure
+
+
+@pytest.fixture
+def extract(make_nlp: Callable, make_model: Callable, tmp_path: Path) -> Callable[..., Result]:
+    make_nlp(make_model(cache=str(tmp_path / "answers.sqlite"))).to_disk(tmp_path / "pipeline")
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text(f"Ann Lee was born in Rome {number} years ago.")
+    texts = [str(tmp_path / f"{number}.txt") for number in range(3)]
+
+    def run(*more: str) -> Result:
+        options = ["--pipeline", str(tmp_path / "pipeline"), "--output", str(tmp_path / "out.jsonl")]
+        return CliRunner().invoke(slmre_cli, ["extract", *texts, *options, "--batch-size", "1", *more])
+
+    return run
+
+
+def test_extract_with_an_llm(extract: Callable[..., Result], tmp_path: Path) -> None:
+    done = extract()
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [len(line["relations"]) for line in lines] == [2, 2, 2]
+    assert lines[0]["model"].endswith(" relations")
+    assert "adding slm_relations" not in done.output
+
+
+def test_run_that_a_service_ended_goes_on(extract, server: ChatServer, tmp_path: Path) -> None:
+    server.script = [None, None, *[failure(429, "no more", "insufficient_quota")] * 2]
+    done = extract()
+    assert done.exit_code == 1 and "no credit left" in done.output
+    assert not (tmp_path / "out.jsonl").exists()
+    sent = len(server.requests)
+    server.script.clear()  # requests go out side by side: the second refusal may not have been needed
+    done = extract()
+    assert done.exit_code == 0 and "Going on where an interrupted run stopped" in done.output
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
+    assert len(server.requests) - sent <= 4
+
+
+def test_missing_key_is_told_before_anything_is_written(extract, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("TEST_KEY")
+    done = extract()
+    assert done.exit_code == 1 and "environment variable TEST_KEY" in done.output.replace("\n", " ")
+    assert not list(tmp_path.glob("out*"))

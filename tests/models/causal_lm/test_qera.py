@@ -1,0 +1,139 @@
+"""LoRA weights that begin with what rounding to NF4 has lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from spacy_slmre.instances import RelationInstance
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.training import tuning
+from spacy_slmre.models.causal_lm.architecture import make_small_lm
+from spacy_slmre.models.causal_lm.loading import ModelError
+from spacy_slmre.models.causal_lm.lora import LoraSettings
+from spacy_slmre.models.causal_lm.loss import Batch, as_batch
+from spacy_slmre.training.trainer import PackedTrainer
+from spacy_slmre.models.causal_lm.qera import input_sizes, low_rank_factors
+from spacy_slmre.models.causal_lm.sequences import TrainingSequences
+from spacy_slmre.training.settings import TuningError, TuningSettings
+
+from tests.training.test_tuning import make_set
+
+SCHEMA = LabelSchema.from_labels(["place of birth", "employer"])
+INSTANCES = [
+    RelationInstance.from_offsets("Ann was born in Rome.", (0, 3, "PER"), (16, 20, "LOC"), "place of birth"),
+    RelationInstance.from_offsets("Bo works for Acme.", (0, 2, "PER"), (13, 17, "ORG"), "employer"),
+]
+
+
+@pytest.fixture
+def make_lm(tiny_base: Path):
+    def make(quantization: str | None = "nf4", **settings):
+        return make_small_lm(
+            base=str(tiny_base), quantization=quantization, dtype="float32", device="cpu", **settings
+        )
+
+    return make
+
+
+def batches(lm) -> list[Batch]:
+    sequences = TrainingSequences(lm.prompts, INSTANCES, SCHEMA, room=200)
+    return [as_batch(sequences[position]) for position in range(len(sequences))]
+
+
+def scores(lm) -> torch.Tensor:
+    return torch.from_numpy(lm.log_probs(INSTANCES, SCHEMA))
+
+
+@pytest.mark.parametrize("shape", [(20, 50), (50, 20), (8, 8)])
+def test_factors_are_those_of_the_singular_values(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    left, right = low_rank_factors(matrix, 4)
+    assert left.shape == (shape[0], 4) and right.shape == (4, shape[1])
+    rows, values, columns = torch.linalg.svd(matrix, full_matrices=False)
+    torch.testing.assert_close(left @ right, (rows[:, :4] * values[:4]) @ columns[:4])
+    torch.testing.assert_close(left.square().sum(0), right.square().sum(1))
+    left, right = low_rank_factors(torch.zeros(shape), 2)  # nothing was lost
+    assert not (left @ right).any() and left.isfinite().all() and right.isfinite().all()
+
+
+def test_sizes_are_root_mean_squares_of_inputs(make_lm) -> None:
+    lm = make_lm(None)
+    (batch,) = batches(lm)
+    seen = []
+    layer = lm.network.model.layers[1].mlp.down_proj
+    with layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+        sizes = input_sizes(lm.network, [batch, batch])
+    assert len(seen) == 2 and len(sizes) == 7 * len(lm.network.model.layers)
+    torch.testing.assert_close(sizes["layers.1.mlp.down_proj"], seen[0][0].square().mean(0).sqrt())
+    assert not layer._forward_pre_hooks
+
+
+def test_rounding_is_made_up_for(make_lm) -> None:
+    plain = scores(make_lm(None))
+    distances = []
+    for rank in (1, 8, 10_000):
+        lm = make_lm()
+        before = (scores(lm) - plain).abs().mean()
+        lm.begin_training(SCHEMA, LoraSettings(rank=min(rank, smallest(lm)), alpha=7))
+        assert torch.equal(scores(lm), scores(make_lm()))
+        lm.make_up_for_rounding(batches(lm))
+        distances.append(float((scores(lm) - plain).abs().mean() / before))
+    assert distances[0] < 1 and distances[0] > distances[1] > distances[2]
+    assert distances[2] < 0.01  # of full rank, nothing is lost
+
+
+def smallest(lm) -> int:
+    layers = lm.network.model.layers
+    return max(min(p.shape) for p in layers.parameters() if p.dim() == 2)
+
+
+def test_where_nothing_was_rounded_nothing_changes(make_lm, q4_1_base: Path) -> None:
+    for lm in (make_lm(None), make_small_lm(base=str(q4_1_base), dtype="float32", device="cpu")):
+        lm.begin_training(SCHEMA, LoraSettings(rank=2))
+        lm.make_up_for_rounding(batches(lm))
+        assert not any(p.any() for name, p in lm.network.named_parameters() if "lora_B" in name)
+    with pytest.raises(ValueError, match="begin_training"):
+        make_lm().make_up_for_rounding([])
+    with pytest.raises(ModelError, match=r"lora\.begin_with"):
+        LoraSettings(begin_with="something")
+
+
+def test_tuning_begins_with_it_once(make_lm, tmp_path: Path, monkeypatch) -> None:
+    lora = LoraSettings(rank=4, alpha=8, begin_with="rounding")
+    settings = TuningSettings(
+        max_tokens=400, sequences_per_step=1, learning_rate=0.01, evaluate_every=1, max_steps=3
+    )
+
+    def run(folder: Path, resume: bool = False, lora: LoraSettings = lora, lm=None):
+        lm = lm or make_lm()
+        result = tuning.tune(lm, [make_set("one", SCHEMA)], settings, lora, folder, resume=resume)
+        return lm, lm.adapter.weights, result.history[0].get("loss"), result.scores
+
+    lm, whole, *_ = run(tmp_path / "whole")
+    assert whole != run(tmp_path / "nothing", lora=LoraSettings(rank=4, alpha=8))[1]
+    original = PackedTrainer.training_step
+
+    def killed(self, *args, **kwargs):
+        if self.state.global_step == 2:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PackedTrainer, "training_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "killed")
+    assert run(tmp_path / "killed", resume=True)[1] == whole
+    # An adapter that is tuned further keeps what it has learnt.
+    lm.adapter.to_folder(tmp_path / "adapter")
+    again = make_lm(adapter=str(tmp_path / "adapter"))
+    monkeypatch.setattr(type(again), "make_up_for_rounding", full)
+    run(tmp_path / "further", lm=again)
+    with pytest.raises(TuningError, match="begin_with"):
+        run(tmp_path / "full")
+
+
+def full(*_: object) -> None:
+    raise torch.OutOfMemoryError("the device is full")

@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from thinc.api import Adam
+from transformers import AutoModel, AutoTokenizer, ElectraConfig, ModernBertConfig, RobertaConfig
+
+from spacy_slmre.models.encoder.loading import locate_encoder
+from spacy_slmre.models.encoder.model import EncoderClassifier
+from spacy_slmre.models.encoder.settings import EncoderSettings
+from spacy_slmre.instances import RelationInstance
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.models.causal_lm.loading import ModelError
+
+SCHEMA = LabelSchema.from_labels(["born", "kin"])
+TYPES = ("PER", "LOC")
+PAIRS = [
+    ("Ann Lee was born in Rome", (0, 7, "PER"), (20, 24, "LOC"), "born"),
+    ("Ann has a sister Bo and works in Paris for the Red Mill", (0, 3, "PER"), (17, 19, "PER"), "kin"),
+    (
+        "Ann has a sister Bo and works in Paris for the Red Mill",
+        (17, 19, "PER"),
+        (33, 38, "LOC"),
+        "no_relation",
+    ),
+]
+INSTANCES = [RelationInstance.from_offsets(*pair) for pair in PAIRS]
+
+
+@pytest.fixture
+def make(tiny_encoder: Path) -> Callable[..., EncoderClassifier]:
+    def make(schema: LabelSchema = SCHEMA, **settings: object) -> EncoderClassifier:
+        options = {"dtype": "float32", "device": "cpu", "base": str(tiny_encoder), **settings}
+        model = EncoderClassifier(EncoderSettings(**options))
+        model.start(schema.names, TYPES)
+        return model
+
+    return make
+
+
+def train(model: EncoderClassifier, steps: int = 30, rate: float = 0.01) -> list[float]:
+    optimizer = Adam(rate, use_averages=False, L2=0.0)
+    losses = []
+    for _ in range(steps):
+        losses.append(model.update(INSTANCES, SCHEMA))
+        model.finish_update(optimizer)
+    return losses
+
+
+def gradients(model: EncoderClassifier) -> dict[str, torch.Tensor]:
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in model.network.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def test_not_trained(tiny_encoder: Path) -> None:
+    model = EncoderClassifier(EncoderSettings(base=str(tiny_encoder)))
+    with pytest.raises(ModelError, match="no label head yet"):
+        model.load()
+    assert not model.is_trained
+
+
+def test_learns(make: Callable) -> None:
+    model = make()
+    losses = train(model)
+    assert losses[-1] < 0.05 < losses[0]
+    assert [SCHEMA.names[c] for (c,) in model.best(INSTANCES, SCHEMA)[0]] == [pair[3] for pair in PAIRS]
+
+
+@pytest.mark.parametrize("settings", [{}, {"markers": "punctuation"}, {"type_embedding": True}])
+def test_probabilities(make: Callable, settings: dict) -> None:
+    model = make(**settings)
+    log_probs = model.log_probs(INSTANCES, SCHEMA)
+    assert log_probs.shape == (3, 3)
+    assert np.exp(log_probs).sum(axis=1) == pytest.approx(np.ones(3))
+    one_by_one = np.concatenate([model.log_probs([instance], SCHEMA) for instance in INSTANCES])
+    assert log_probs == pytest.approx(one_by_one, abs=1e-5)
+    columns, best = model.best(INSTANCES, SCHEMA, k=2)
+    assert best == pytest.approx(-np.sort(-log_probs, axis=1)[:, :2])
+    allowed = np.ones((3, 3), dtype=bool)
+    allowed[0, columns[0, 0]] = False
+    assert model.best(INSTANCES, SCHEMA, allowed=allowed)[0][0, 0] == columns[0, 1]
+    few = model.best(INSTANCES, SCHEMA, k=3, allowed=allowed)[1]
+    assert few[0, 2] == -np.inf
+
+
+def test_fewer_labels_share_the_probability(make: Callable) -> None:
+    model = make()
+    everything = np.exp(model.log_probs(INSTANCES, SCHEMA))
+    two = np.exp(model.log_probs(INSTANCES, LabelSchema.from_labels(["kin", "born"], None)))
+    assert two == pytest.approx(everything[:, [1, 0]] / everything[:, :2].sum(axis=1, keepdims=True))
+    with pytest.raises(ModelError, match="not trained on owner; it has: born, kin, no_relation"):
+        model.log_probs(INSTANCES, LabelSchema.from_labels(["owner"]))
+
+
+def test_batches_do_not_change_the_gradient(make: Callable) -> None:
+    weights = np.array([1.0, 2.0, 3.0])
+    exact = {"dropout": 0.0, "mixed_precision": False}
+    whole, parts, small = make(**exact), make(**exact), make(**exact, max_batch_tokens=8)
+    whole.update(INSTANCES, SCHEMA, weights=weights)
+    small.update(INSTANCES, SCHEMA, weights=weights)
+    # Gradients of single updates add up until the optimizer takes them.
+    for instance in INSTANCES:
+        parts.update([instance], SCHEMA)
+    for name, gradient in gradients(whole).items():
+        assert gradients(small)[name] == pytest.approx(gradient, abs=1e-5)
+    mean = make(**exact)
+    mean.update(INSTANCES, SCHEMA)
+    for name, gradient in gradients(mean).items():
+        assert gradients(parts)[name] / 3 == pytest.approx(gradient, abs=1e-5)
+
+
+def test_loss_is_the_mean_negative_log_probability(make: Callable) -> None:
+    model = make(dropout=0.0, mixed_precision=False)
+    gold = [SCHEMA.index[pair[3]] for pair in PAIRS]
+    expected = -model.log_probs(INSTANCES, SCHEMA)[range(3), gold].mean()
+    assert model.update(INSTANCES, SCHEMA) == pytest.approx(expected, abs=1e-5)
+
+
+def test_loss_that_is_no_number_adds_no_gradient(make: Callable) -> None:
+    model = make()
+    with torch.no_grad():
+        model.network.output.bias[0] = float("nan")
+    assert np.isnan(model.update(INSTANCES, SCHEMA))
+    assert not gradients(model)
+    with pytest.raises(ValueError, match="not numbers"):
+        model.log_probs(INSTANCES, SCHEMA)
+
+
+def test_loss_that_is_no_number_clears_what_was_there(make: Callable) -> None:
+    model = make(max_batch_tokens=8)
+    model.update(INSTANCES, SCHEMA)
+    weights = np.array([1.0, float("nan"), 1.0])
+    assert np.isnan(model.update(INSTANCES, SCHEMA, weights=weights))
+    assert not any(gradient.any() for gradient in gradients(model).values())
+
+
+def test_frozen_layers(make: Callable) -> None:
+    model = make(frozen_layers=1)
+    before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+    train(model, steps=2)
+    changed = {
+        name for name, tensor in model.network.state_dict().items() if not torch.equal(tensor, before[name])
+    }
+    assert not any(name.startswith(("encoder.embeddings", "encoder.encoder.layer.0")) for name in changed)
+    assert {"markers.weight", "output.weight"} <= changed
+    assert any(name.startswith("encoder.encoder.layer.1") for name in changed)
+    with pytest.raises(ValueError, match="has 2 layers"):
+        make(frozen_layers=3)
+
+
+def test_head_learn_rate(make: Callable) -> None:
+    model = make(head_learn_rate=10.0)
+    before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+    train(model, steps=1, rate=1e-4)
+    steps = {name: (tensor - before[name]).abs().max() for name, tensor in model.network.state_dict().items()}
+    assert float(steps["output.bias"]) == pytest.approx(1e-3, rel=0.05)
+    assert float(steps["encoder.encoder.layer.1.output.dense.bias"]) == pytest.approx(1e-4, rel=0.05)
+
+
+def test_added_labels(make: Callable) -> None:
+    model = make()
+    train(model)
+    before = model.log_probs(INSTANCES, SCHEMA)
+    model.add_labels(["born", "owner"])
+    assert model.labels == ("born", "kin", "no_relation", "owner")
+    assert model.log_probs(INSTANCES, SCHEMA) == pytest.approx(before, abs=1e-5)
+    wider = SCHEMA.with_label(LabelSchema.from_labels(["owner"]).labels[0])
+    assert model.log_probs(INSTANCES, wider).shape == (3, 4)
+
+
+def test_contexts_are_shortened_to_what_the_encoder_reads(make: Callable) -> None:
+    model = make()
+    long = "of Rome " * 120 + "Ann Lee was born in Rome" + " in Paris" * 120
+    start = long.index("Ann")
+    near = RelationInstance.from_offsets(
+        long, (start, start + 7, "PER"), (start + 20, start + 24, "LOC"), "born"
+    )
+    far = RelationInstance.from_offsets(long, (3, 7, "LOC"), (start, start + 7, "PER"))
+    shortened, none = model.fit([near, far], SCHEMA, 1000)
+    assert none is None and shortened is not None and shortened.label == "born"
+    assert shortened.text_of(shortened.head_mention) == "Ann Lee"
+    assert len(model.markers.tokenize([shortened.context])[0][0]) <= 192 - model.markers.room
+    model.log_probs([shortened], SCHEMA)
+    assert model.fit([near], SCHEMA, 12)[0].context.text.count(" ") < 12
+
+
+@pytest.mark.parametrize("settings", [{}, {"markers": "plain"}, {"type_embedding": True}])
+def test_save_and_restore(make: Callable, tmp_path: Path, settings: dict) -> None:
+    model = make(**settings)
+    train(model)
+    expected = model.log_probs(INSTANCES, SCHEMA)
+    model.save(tmp_path / "model", embed=False)
+    for way in ("disk", "again", "pickle"):
+        if way == "disk":
+            restored = EncoderClassifier(model.settings).restore(tmp_path / "model")
+            assert not restored.is_loaded
+        elif way == "again":
+            restored.save(tmp_path / "model", embed=True)
+            restored = EncoderClassifier(model.settings).restore(tmp_path / "model")
+        else:
+            restored = pickle.loads(pickle.dumps(model))
+        assert np.array_equal(restored.log_probs(INSTANCES, SCHEMA), expected)
+        assert (restored.labels, restored.types) == (model.labels, ("LOC", "PER"))
+    assert not [file for file in tmp_path.rglob("*") if file.suffix in (".bin", ".pt", ".pkl")]
+    train(restored, steps=2)
+    assert not np.array_equal(restored.log_probs(INSTANCES, SCHEMA), expected)
+
+
+def test_damaged_and_contradicting_folders(make: Callable, tmp_path: Path) -> None:
+    model = make()
+    model.save(tmp_path / "model", embed=False)
+    with pytest.raises(ModelError, match="trained with 'typed'"):
+        make(markers="plain").restore(tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="damaged or incomplete"):
+        EncoderClassifier(model.settings).restore(tmp_path / "model").load()
+    (tmp_path / "model" / "classifier.json").write_text("{")
+    with pytest.raises(ModelError, match=r"classifier\.json is missing or damaged"):
+        EncoderClassifier(model.settings).restore(tmp_path / "model")
+
+
+def test_a_load_that_failed_fails_again(make: Callable, tmp_path: Path) -> None:
+    model = make()
+    model.save(tmp_path / "model", embed=False)
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    damaged = EncoderClassifier(model.settings).restore(tmp_path / "model")
+    for _ in range(2):
+        with pytest.raises(ModelError, match="damaged or incomplete"):
+            damaged.log_probs(INSTANCES, SCHEMA)
+
+
+def test_a_start_that_failed_changes_nothing(make: Callable) -> None:
+    model = make()
+    expected = model.log_probs(INSTANCES, SCHEMA)
+    model.settings = EncoderSettings(**{**vars(model.settings), "base": "/none"})
+    with pytest.raises(ModelError, match="no such folder"):
+        model.start(["a", "b", "c", "d"], TYPES)
+    assert np.array_equal(model.log_probs(INSTANCES, SCHEMA), expected)
+
+
+def test_predictions_between_update_and_step_are_not_kept(make: Callable) -> None:
+    model = make(dtype="bfloat16")
+    model.update(INSTANCES, SCHEMA)
+    before = model.log_probs(INSTANCES, SCHEMA)
+    model.finish_update(Adam(0.01, use_averages=False))
+    assert not np.array_equal(model.log_probs(INSTANCES, SCHEMA), before)
+
+
+ENCODERS = {
+    # Padding behind all positions, and embeddings of another width than the layers.
+    "modernbert": lambda size: ModernBertConfig(
+        vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=60, pad_token_id=200, cls_token_id=2, sep_token_id=3,
+    ),
+    "electra": lambda size: ElectraConfig(
+        vocab_size=size, embedding_size=16, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=60,
+    ),
+    "roberta": lambda size: RobertaConfig(
+        vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=62, pad_token_id=1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_other_encoders(tiny_encoder: Path, tmp_path: Path, kind: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
+    tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    AutoModel.from_config(ENCODERS[kind](len(tokenizer))).save_pretrained(tmp_path)
+    model = EncoderClassifier(EncoderSettings(base=str(tmp_path), dtype="float32", device="cpu"))
+    model.start(SCHEMA.names, TYPES)
+    assert model.fit(INSTANCES, SCHEMA, 500) == INSTANCES
+    # As much text as fits: 60 positions, which is no multiple of what lengths are rounded to.
+    long = RelationInstance.from_offsets("Ann in Rome" + " of" * 80, (0, 3, "PER"), (7, 11, "LOC"), "born")
+    (shortened,) = model.fit([long], SCHEMA, 500)
+    assert shortened is not None
+    assert np.exp(model.log_probs([shortened], SCHEMA)).sum() == pytest.approx(1.0)
+    assert train(model, steps=15)[-1] < 1.0
+
+
+def test_encoders_that_cannot_be_used(tiny_encoder: Path, tiny_base: Path, tmp_path: Path) -> None:
+    def start(base: object) -> None:
+        EncoderClassifier(EncoderSettings(base=str(base))).start(SCHEMA.names, TYPES)
+
+    with pytest.raises(ModelError, match="no such folder"):
+        start(tmp_path / "nothing")
+    with pytest.raises(ModelError, match="not one of an encoder"):
+        start(tiny_base)
+    halved = tmp_path / "halved"
+    halved.mkdir()
+    for file in tiny_encoder.iterdir():
+        (halved / file.name).write_bytes(file.read_bytes())
+    config = json.loads((halved / "config.json").read_text())
+    (halved / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(ModelError, match="lacks weights of a BertModel"):
+        start(halved)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"markers": "bold"}, 'use one of "typed", "plain", "punctuation"'),
+        ({"runtime": "onnx"}, 'use one of "torch", "openvino"'),
+        ({"dropout": 1.0}, "at least 0 and below 1"),
+        ({"max_batch_tokens": 0}, "at least 1"),
+        ({"head_learn_rate": 0.0}, "above 0"),
+        ({"runtime": "openvino", "device": "meta"}, "runs on the CPU"),
+        ({"base": ""}, "is empty"),
+    ],
+)
+def test_settings_out_of_range(settings: dict, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        EncoderSettings(**settings)
+
+
+def test_packaged_encoder_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="slmre download-base all-minilm-l6-v2"):
+        locate_encoder("all-minilm-l6-v2")
+
+
+def test_openvino_says_the_same_and_is_saved(make: Callable, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    model = make()
+    train(model)
+    expected = np.exp(model.log_probs(INSTANCES, SCHEMA))
+    model.save(tmp_path / "torch", embed=False)
+    settings = EncoderSettings(**{**vars(model.settings), "runtime": "openvino"})
+    converted = EncoderClassifier(settings).restore(tmp_path / "torch")
+    assert np.exp(converted.log_probs(INSTANCES, SCHEMA)) == pytest.approx(expected, abs=1e-2)
+    converted.save(tmp_path / "openvino", embed=False)
+    assert (tmp_path / "openvino" / "openvino.xml").exists()
+    again = EncoderClassifier(settings).restore(tmp_path / "openvino")
+    assert np.exp(again.log_probs(INSTANCES, SCHEMA)) == pytest.approx(expected, abs=1e-2)
+    # After more training the saved runtime model is not used any longer.
+    train(again, steps=3)
+    trained = EncoderClassifier(model.settings)
+    again.save(tmp_path / "more", embed=False)
+    torch_says = np.exp(trained.restore(tmp_path / "more").log_probs(INSTANCES, SCHEMA))
+    assert np.exp(again.log_probs(INSTANCES, SCHEMA)) == pytest.approx(torch_says, abs=1e-2)
+
+
+def test_bfloat16_is_near(make: Callable) -> None:
+    model = make()
+    train(model)
+    small = EncoderClassifier(EncoderSettings(**{**vars(model.settings), "dtype": "bfloat16"}))
+    small.__dict__.update({key: value for key, value in model.__dict__.items() if key != "settings"})
+    small._serving = None
+    expected = np.exp(model.log_probs(INSTANCES, SCHEMA))
+    assert np.exp(small.log_probs(INSTANCES, SCHEMA)) == pytest.approx(expected, abs=0.05)

@@ -1,0 +1,175 @@
+"""The project file fits the cards, and its commands run where nothing has been downloaded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import spacy
+import srsly
+from weasel.cli.document import project_document
+from weasel.cli.run import project_run
+
+from spacy_slmre.study.benchmarks.card import all_benchmarks
+
+ROOT = Path(__file__).parents[2]
+PROJECT = srsly.read_yaml(ROOT / "project.yml")
+DEMO = {
+    "bases",
+    "dapt-demo",
+    "tune-demo",
+    "tune-dapt-demo",
+    "classifier-demo",
+    "evaluate-demo",
+    "report-demo",
+}
+TUNING = {"tune-gentune", "tune-littune", "tune-mixtune", "tune-general", "tune-dapt", "tune-grid", "dapt"}
+EVALUATION = {"evaluate-tuned", "evaluate-grid", "frontier-gpt", "frontier-claude", "report"}
+MIXTURES = ROOT / "configs" / "mixtures"
+REGIMES = ("gentune", "littune", "mixtune")
+MIRROR = "https://raw.githubusercontent.com"
+
+CLASSIFIER = {"train-classifier", "evaluate-classifier"}
+
+
+def test_assets_are_those_of_the_cards():
+    found = {
+        asset["dest"].removeprefix("${vars.raw}/"): asset["url"].replace(
+            "${vars.mirror}", PROJECT["vars"]["mirror"]
+        )
+        for asset in PROJECT["assets"]
+        if "url" in asset and "/litbank/" not in asset["dest"]
+    }
+    wanted = {
+        f"{card.folder or card.name}/{card.files[split]}": url
+        for card in all_benchmarks().values()
+        for split, url in card.urls.items()
+    }
+    assert found == wanted and all(url.startswith(MIRROR) for url in found.values())
+
+
+def test_what_has_no_address_has_an_instruction():
+    private = [asset for asset in PROJECT["assets"] if "url" not in asset]
+    assert any("LDC2018T24" in asset["description"] for asset in private)
+    assert all(asset["extra"] and asset["description"] for asset in private)
+
+
+def test_every_benchmark_and_mixture_has_a_command():
+    names = {command["name"] for command in PROJECT["commands"]}
+    cards = [card.name for card in all_benchmarks().values() if card.files and card.name != "demo"]
+    wanted = {f"convert-{name.replace('_', '-')}" for name in cards if name != "conll04_pairs"}
+    # The others are those with a suffix, which is the variable sets.
+    wanted |= {f"mix-{path.stem}" for path in MIXTURES.glob("*.cfg") if "-" not in path.stem}
+    others = {"convert", "demo-corpus", "general-corpus", "package-demo"} | DEMO | TUNING | CLASSIFIER
+    assert names == wanted | others | EVALUATION
+    # A run of a project stops at a command whose files are missing.
+    wanted.remove("mix-demo")
+    assert not any("deps" in command for command in PROJECT["commands"] if command["name"] in wanted)
+
+
+def test_workflows_run_commands_that_there_are():
+    names = {command["name"] for command in PROJECT["commands"]}
+    assert set(PROJECT["workflows"]) == {"all", "general", "literary", "regimes", "study", "frontier"}
+    for steps in PROJECT["workflows"].values():
+        assert set(steps) <= names
+
+
+def test_every_step_of_the_demo_is_skipped_when_nothing_changed():
+    commands = {command["name"]: command for command in PROJECT["commands"]}
+    made = set()
+    for step in PROJECT["workflows"]["all"][1:]:
+        assert commands[step]["outputs"], step
+        # What a step needs is in the repository or made by an earlier one.
+        for path in commands[step]["deps"]:
+            assert path in made or (ROOT / path).exists(), f"{step} needs {path}"
+        made |= set(commands[step]["outputs"])
+
+
+@pytest.mark.parametrize("sets", ["", "-open", "-demo"])
+@pytest.mark.parametrize("regime", REGIMES)
+def test_a_regime_is_made_of_the_sets_that_are_wanted(sets, regime, capfd):
+    name = f"{regime}{sets}"
+    project_run(ROOT, f"tune-{regime}", overrides={"vars.sets": sets, "vars.model": "m"}, dry=True)
+    mix, tune = (line for line in capfd.readouterr().out.splitlines() if "Running command" in line)
+    assert f" configs/mixtures/{name}.cfg data/corpora data/corpora/{name}.json " in mix
+    assert (MIXTURES / f"{name}.cfg").is_file()
+    assert f" --output output/tuned/m-{name}-2shot " in tune and f" --tune.regime {name} " in tune
+
+
+@pytest.mark.slow
+def test_the_regimes_and_dapt_run(tmp_path, tiny_base):
+    """What is tuned by the project's commands on the demo corpus opens, and says how it was made."""
+    for name in ("assets/demo_corpus", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "configs" / "tune" / "tiny.cfg").write_text(f"""
+[tune]
+extends = "study.cfg"
+
+[model]
+base = "{tiny_base}"
+quantization = null
+dtype = "float32"
+device = "cpu"
+
+[lora]
+rank = 4
+alpha = 8
+
+[training]
+max_steps = 2
+""")
+    novels = tmp_path / "data" / "raw" / "litbank"
+    novels.mkdir(parents=True)
+    text = (ROOT / "assets" / "demo" / "08_the_lamp.txt").read_text()
+    for number in range(6):
+        (novels / f"{number}.txt").write_text(text * 20)
+    # As one workflow: each start of the project's command would take seconds.
+    steps = ["demo-corpus", *(f"tune-{regime}" for regime in REGIMES), "dapt", "tune-dapt"]
+    project = (ROOT / "project.yml").read_text()
+    workflow = "".join(f"    - {step}\n" for step in steps)
+    (tmp_path / "project.yml").write_text(
+        project.replace("workflows:\n", f"workflows:\n  trial:\n{workflow}")
+    )
+    settings = "--vars.sets=-demo --vars.model tiny --vars.shots 2 --vars.dapt_model tiny --vars.dapt_steps 2"
+    run = [sys.executable, "-m", "spacy", "project", "run", "trial", ".", *settings.split()]
+    done = subprocess.run(
+        [*run, "--vars.base", str(tiny_base)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert done.returncode == 0, done.stdout
+    tuned = {f"tiny-{regime}-demo-2shot": (f"{regime}-demo", False) for regime in REGIMES}
+    tuned["tiny-dapt-littune-demo-2shot"] = ("littune-demo", True)
+    output = tmp_path / "output" / "tuned"
+    assert {path.name for path in output.iterdir() if path.is_dir()} == set(tuned)
+    for name, (regime, dapt) in tuned.items():
+        nlp = spacy.load(output / name)
+        assert nlp.meta["tuning"] == {"regime": regime, "shots": 2, "dapt": dapt}
+        assert len(nlp.get_pipe("slm_relations").model.settings.style.demonstrations) == 2
+
+
+@pytest.mark.slow
+def test_a_fresh_machine_converts_and_mixes(tmp_path):
+    for name in ("assets", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "project.yml", tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for command in ("convert", "demo-corpus", "mix-demo"):
+        run = [sys.executable, "-m", "spacy", "project", "run", command]
+        subprocess.run(run, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    corpora = tmp_path / "data" / "corpora"
+    assert (corpora / "demo" / "train.spacy").is_file() and (corpora / "demo.json").is_file()
+
+
+def test_readme_documents_the_project(tmp_path):
+    # As `python -m spacy project document . --output README.md --no-emoji` does it.
+    shutil.copy(ROOT / "README.md", tmp_path)
+    project_document(ROOT, tmp_path / "README.md", no_emoji=True)
+    assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text()

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from spacy_slmre.study.benchmarks.card import all_benchmarks
+from spacy_slmre.models.causal_lm.loading import packaged_folder
+from spacy_slmre.models.prompts import PromptBuilder
+from spacy_slmre.training.settings import TuningError
+from spacy_slmre.training.config import read_config, resolve_config
+from tests.training.conftest import ROOT
+
+CONFIGS = sorted(path for path in (ROOT / "configs" / "tune").glob("*.cfg") if path.stem != "grid")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_resolve(path: Path) -> None:
+    config = resolve_config(read_config(path), path.name)
+    # What is written to the output stands on its own.
+    assert "extends" not in config.text and "${" not in read_config(path).interpolate().to_str()
+
+
+def test_the_study_s_settings() -> None:
+    sizes = {}
+    for name in ("smollm2-360m", "qwen2.5-0.5b", "smollm3-3b", "qwen2.5-3b", "llama3.2-3b"):
+        config = resolve_config(read_config(ROOT / "configs" / "tune" / f"{name}.cfg"), name)
+        training = config.training
+        assert (training.learning_rate, training.epochs, training.warmup) == (1e-4, 2, 0.03)
+        assert (training.weight_decay, training.seed, config.lora.dropout) == (0.01, 42, 0.05)
+        assert config.model.settings.quantization == "nf4"
+        sizes[name] = (config.lora.rank, config.lora.alpha)
+    assert list(sizes.values()) == [(16, 32), (32, 64), (64, 128), (64, 128), (64, 128)]
+
+
+@pytest.mark.slow
+def test_every_label_list_leaves_room_for_texts(real_base: str) -> None:
+    """Judged by SmolLM2's tokens: the others have larger vocabularies, and need fewer."""
+    tokenizer = AutoTokenizer.from_pretrained(packaged_folder())
+    for path in CONFIGS:
+        config = resolve_config(read_config(path), path.name)
+        if config.run.regime in ("general", "demo"):
+            continue
+        prompts = PromptBuilder(tokenizer, config.model.settings.style)
+        for card in all_benchmarks().values():
+            if card.schema is not None:
+                prefix = len(prompts.prefix(card.schema))
+                # Two demonstrations take some 150 tokens, a text with its pairs as many.
+                assert prefix + 150 + 150 <= config.training.max_tokens, (path.name, card.name)
+
+
+def test_regime_and_style_are_single_values() -> None:
+    path = ROOT / "configs" / "tune" / "qwen2.5-3b.cfg"
+    config = read_config(path, {"tune.regime": "littune", "tune.shots": 0}).interpolate()
+    assert config["corpora"]["train"]["manifest"] == "data/corpora/littune.json"
+    assert resolve_config(read_config(path, {"tune.shots": 0}), "x").run.shots == 0
+
+
+def test_extends_takes_what_is_not_said(tmp_path: Path, config_file: Path) -> None:
+    file = tmp_path / "more.cfg"
+    file.write_text('[tune]\nextends = "tiny.cfg"\n\n[lora]\nrank = 2\n')
+    config = resolve_config(read_config(file), "more")
+    assert (config.lora.rank, config.lora.alpha, config.training.max_steps) == (2, 8, 4)
+    file.write_text('[tune]\nextends = "more.cfg"\n')
+    with pytest.raises(TuningError, match="extends itself"):
+        read_config(file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training.max_steps": "many"}, r"training\.max_steps = 'many'"),
+        ({"training.warmup": 2}, r"training\.warmup = 2"),
+        ({"lora.rank": 0}, r"lora\.rank = 0"),
+        ({"tune.shots": -1}, r"tune\.shots = -1"),
+        ({"training.speed": 1}, r"speed"),
+        ({"corpora.train.limit": -1}, r"limit = -1"),
+    ],
+)
+def test_bad_values_are_named(resolve, changes, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolve(changes)
+
+
+def test_bad_configs(tmp_path: Path, config_file: Path) -> None:
+    text = config_file.read_text()
+    for change, message in (
+        (text.replace("[lora]\nrank", "[lora]\nranks"), r"lora\.ranks"),
+        (text + "\n[optimizer]\n", "unknown sections: optimizer"),
+        (text.partition("[corpora.dev]")[0], r"no section \[corpora\.dev\]"),
+        (text.replace("SmallLM.v1", "LargeLM.v1"), "LargeLM"),
+        ("nonsense", "nonsense|section"),
+    ):
+        file = tmp_path / "bad.cfg"
+        file.write_text(change)
+        with pytest.raises(TuningError, match=message):
+            resolve_config(read_config(file), "bad.cfg")
+    with pytest.raises(TuningError, match=r"none\.cfg cannot be read"):
+        read_config(tmp_path / "none.cfg")
