@@ -17,9 +17,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from spacy_slmre.study.classifiers import read_run, train_classifier
 from spacy_slmre.cli.evaluate import evaluate_corpus
 from spacy_slmre.evaluation.systems import EvaluationSettings
+from spacy_slmre.study.classifiers import read_run, train_classifier
 
 CONFIG = Path(__file__).parent.parent / "configs" / "rel_classifier_cpu.cfg"
 # What differs from the config, by benchmark.

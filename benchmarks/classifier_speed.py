@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 from thinc.api import Adam
 
+from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.encoder.model import EncoderClassifier
 from spacy_slmre.models.encoder.settings import EncoderSettings
-from spacy_slmre.instances import RelationInstance
 from spacy_slmre.schema import LabelSchema
 
 SCHEMA = LabelSchema.from_labels([f"relation {n}" for n in range(18)])

@@ -32,10 +32,10 @@ from speed.sizes import sizes
 from speed.tables import tables
 from speed.timing import console
 
-from spacy_slmre.models.encoder.loading import PACKAGED_ENCODER
-from spacy_slmre.util.system import hardware, versions
-from spacy_slmre.util.io import write_aside
 from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE, resolve_device, resolve_dtype
+from spacy_slmre.models.encoder.loading import PACKAGED_ENCODER
+from spacy_slmre.util.io import write_aside
+from spacy_slmre.util.system import hardware, versions
 
 PARTS: dict[str, Callable[[Options], dict[str, Any]]] = {
     "limit": limit,

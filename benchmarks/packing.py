@@ -27,18 +27,18 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
-from spacy_slmre.corpus.gold_docs import benchmark_of
 from spacy_slmre.corpus.docbin import read_docs
-from spacy_slmre.util.system import peak_memory, reset_peak_memory
+from spacy_slmre.corpus.gold_docs import benchmark_of
 from spacy_slmre.instances import RelationInstance, make_gold_instances
+from spacy_slmre.models.causal_lm.architecture import make_small_lm
+from spacy_slmre.models.causal_lm.lora import LoraSettings
+from spacy_slmre.models.causal_lm.loss import as_batch, packed_loss
+from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.models.causal_lm.sequences import TrainingSequences
+from spacy_slmre.models.causal_lm.trie import LabelTrie
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.models.causal_lm.architecture import make_small_lm
-from spacy_slmre.models.causal_lm.trie import LabelTrie
-from spacy_slmre.models.causal_lm.lora import LoraSettings
-from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.models.causal_lm.loss import as_batch, packed_loss
-from spacy_slmre.models.causal_lm.sequences import TrainingSequences
+from spacy_slmre.util.system import peak_memory, reset_peak_memory
 
 
 def read_pairs(corpus: Path) -> tuple[list[RelationInstance], LabelSchema]:

@@ -22,7 +22,6 @@ from pathlib import Path
 import torch
 
 from spacy_slmre.cli.pipelines import load_ready, model_name, ready_pipeline
-from spacy_slmre.util.system import hardware, versions
 from spacy_slmre.extraction.ray_engine import Workers, compute_on_ray, running_ray
 from spacy_slmre.extraction.running import extract_by_shard
 from spacy_slmre.extraction.shard_work import Job
@@ -30,6 +29,7 @@ from spacy_slmre.extraction.shards import ShardFolder, Tally
 from spacy_slmre.extraction.sources import find_inputs, read_sources
 from spacy_slmre.extraction.writers import make_writer
 from spacy_slmre.relations import report_name
+from spacy_slmre.util.system import hardware, versions
 
 
 def main() -> None:

@@ -25,15 +25,15 @@ from spacy.cli._util import parse_config_overrides
 
 from spacy_slmre.cli.evaluate import evaluate_corpus
 from spacy_slmre.cli.output import say
-from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.corpus.conversion import convert
-from spacy_slmre.study.mixtures import Mixture, make_manifest
 from spacy_slmre.corpus.docbin import ShardWriter, read_docs
 from spacy_slmre.evaluation.systems import EvaluationSettings
 from spacy_slmre.relations import install_extensions
+from spacy_slmre.study.benchmarks.card import get_benchmark
+from spacy_slmre.study.mixtures import Mixture, make_manifest
 from spacy_slmre.training.config import read_config, resolve_config
-from spacy_slmre.util.run_folder import part_of
 from spacy_slmre.training.run import run_tuning
+from spacy_slmre.util.run_folder import part_of
 
 CONFIG = Path(__file__).parent.parent / "configs" / "tune" / "pooled.cfg"
 BENCHMARKS = ("semeval2010_task8", "conll04", "gids", "nyt", "re_docred")

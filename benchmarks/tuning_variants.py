@@ -27,13 +27,13 @@ from scipy.stats import ttest_1samp
 from spacy.cli._util import parse_config_overrides
 
 from spacy_slmre.cli.output import say
-from spacy_slmre.study.mixtures import Mixture, make_manifest
-from spacy_slmre.util.io import write_aside
-from spacy_slmre.relations import install_extensions
 from spacy_slmre.models.prompts import PARTS, default_templates
+from spacy_slmre.relations import install_extensions
+from spacy_slmre.study.mixtures import Mixture, make_manifest
 from spacy_slmre.training.config import read_config, resolve_config
-from spacy_slmre.util.run_folder import part_of
 from spacy_slmre.training.run import run_tuning
+from spacy_slmre.util.io import write_aside
+from spacy_slmre.util.run_folder import part_of
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 CONFIG = CONFIGS / "tune" / "pooled.cfg"

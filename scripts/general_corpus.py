@@ -33,13 +33,13 @@ from pathlib import Path
 
 import spacy
 
-from spacy_slmre.study.benchmarks.card import Benchmark, get_benchmark
+from spacy_slmre.corpus.docbin import ShardWriter
 from spacy_slmre.corpus.gold_docs import make_doc
 from spacy_slmre.corpus.records import UNTYPED, Mention, Pair, Record
-from spacy_slmre.corpus.docbin import ShardWriter
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
+from spacy_slmre.study.benchmarks.card import Benchmark, get_benchmark
 
 SCHEMA = LabelSchema.general()
 SPLITS = ("train", "dev", "test")

@@ -17,10 +17,10 @@ from pathlib import Path
 import spacy
 
 from spacy_slmre import render
-from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.corpus.gold_docs import make_doc
 from spacy_slmre.corpus.records import Record
 from spacy_slmre.relations import install_extensions, join_docs
+from spacy_slmre.study.benchmarks.card import get_benchmark
 
 ROOT = Path(__file__).parent.parent
 SENTENCES = ("train-21", "train-44", "train-186", "train-108")

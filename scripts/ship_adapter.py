@@ -13,10 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from spacy_slmre.util.io import replace_folder
 from spacy_slmre.models.causal_lm.adapter import PACKAGED_ADAPTER, WEIGHTS_FILE, Adapter
-from spacy_slmre.util.run_folder import RUN_FILE
 from spacy_slmre.training.run import CONFIG_FILE, METRICS_FILE
+from spacy_slmre.util.io import replace_folder
+from spacy_slmre.util.run_folder import RUN_FILE
 
 LIMIT = 12_000_000
 """Bytes of weights that the package may carry."""

@@ -18,8 +18,8 @@ from spacy.pipeline import EntityLinker
 from spacy.tokens import Doc, Span
 from spacy.vocab import Vocab
 
-from spacy_slmre.corpus.gold_docs import ID
 from spacy_slmre.corpus.docbin import corpus_files, read_docs
+from spacy_slmre.corpus.gold_docs import ID
 from spacy_slmre.relations import RELATIONS, relations_of, span_as_doc
 
 MODEL = "slmre.model"

@@ -9,8 +9,8 @@ import pytest
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 
-from spacy_slmre.export import Argument, ExportError, RelationDocument, as_documents, read_documents
 from spacy_slmre.documents import name_source
+from spacy_slmre.export import Argument, ExportError, RelationDocument, as_documents, read_documents
 from spacy_slmre.extraction.running import Result
 from spacy_slmre.extraction.writers import ShardWriter, to_json
 from spacy_slmre.relations import install_extensions

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from spacy_slmre.models.encoder.loading import locate_encoder
 from spacy_slmre.models.causal_lm.loading import (
     PACKAGED_BASE,
     as_plain,
@@ -27,6 +26,7 @@ from spacy_slmre.models.causal_lm.loading import (
     resolve_device,
     resolve_dtype,
 )
+from spacy_slmre.models.encoder.loading import locate_encoder
 from spacy_slmre.models.packaged import find_gguf
 from speed import worker
 from speed.options import Options

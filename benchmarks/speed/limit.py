@@ -16,9 +16,9 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from spacy_slmre.models.causal_lm import model as slm_model
 from spacy_slmre.models.causal_lm.architecture import make_small_lm
 from spacy_slmre.models.causal_lm.attention import AttentionGroups
-from spacy_slmre.models.causal_lm.trie import TrieSearch
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.packing import TokenTree
+from spacy_slmre.models.causal_lm.trie import TrieSearch
 from spacy_slmre.models.prompts import PromptBuilder
 from speed.options import Options
 from speed.timing import console, in_turns, median, ratios

@@ -47,8 +47,8 @@ class Process:
 
 def ours(process: Process) -> Run:
     """Packed label scoring with the instruction's keys and values kept."""
-    from spacy_slmre.schema import LabelSchema
     from spacy_slmre.models.causal_lm.architecture import make_small_lm
+    from spacy_slmre.schema import LabelSchema
     from speed.workload import make_instances
 
     process.mark("import")

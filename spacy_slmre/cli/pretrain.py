@@ -57,8 +57,8 @@ def pretrain_command(
     """
     with failing_clearly():
         from spacy_slmre.extraction.sources import find_inputs
-        from spacy_slmre.study.pretraining import PretrainingSettings
         from spacy_slmre.study.dapt import run_pretraining
+        from spacy_slmre.study.pretraining import PretrainingSettings
 
         settings = PretrainingSettings(
             block_size=block_size,

@@ -14,8 +14,8 @@ from typing import Any
 import spacy
 from spacy.tokens import Doc
 
-from spacy_slmre.corpus.gold_docs import ID
 from spacy_slmre.corpus.docbin import read_docs
+from spacy_slmre.corpus.gold_docs import ID
 from spacy_slmre.corpus.summary import Summary
 from spacy_slmre.relations import PAIRS, install_extensions
 

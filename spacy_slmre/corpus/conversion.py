@@ -11,14 +11,14 @@ from typing import Any
 
 import spacy
 
-from spacy_slmre.study.benchmarks.card import Benchmark, all_benchmarks, get_benchmark
+from spacy_slmre.corpus.docbin import SHARD_SIZE, ShardWriter, file_hash
 from spacy_slmre.corpus.gold_docs import make_doc
 from spacy_slmre.corpus.records import Reject
-from spacy_slmre.corpus.docbin import SHARD_SIZE, ShardWriter, file_hash
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.corpus.summary import Summary
-from spacy_slmre.util.io import write_aside
 from spacy_slmre.relations import install_extensions
+from spacy_slmre.study.benchmarks.card import Benchmark, all_benchmarks, get_benchmark
+from spacy_slmre.util.io import write_aside
 
 # A vocabulary grows with every new word; beyond this, the next shard begins with a fresh one.
 _LARGEST_VOCABULARY = 200_000

@@ -11,9 +11,9 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
-from spacy_slmre.study.benchmarks.card import Benchmark, get_benchmark
 from spacy_slmre.corpus.records import Mention, Pair, Record, Reject
 from spacy_slmre.relations import PAIRS, RELATIONS
+from spacy_slmre.study.benchmarks.card import Benchmark, get_benchmark
 
 MENTIONS = "relation_mentions"
 """`doc.spans["relation_mentions"]`: all mentions, where they do not all fit into `doc.ents`."""

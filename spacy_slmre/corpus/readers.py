@@ -11,10 +11,10 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.training.corpus import walk_corpus
 
-from spacy_slmre.corpus.gold_docs import PROVENANCE, in_holdout
-from spacy_slmre.study.mixtures import read_manifest, read_mixture, verify_manifest
 from spacy_slmre.corpus.docbin import read_docs
+from spacy_slmre.corpus.gold_docs import PROVENANCE, in_holdout
 from spacy_slmre.relations import CANDIDATES, PAIRS, RELATIONS, install_extensions
+from spacy_slmre.study.mixtures import read_manifest, read_mixture, verify_manifest
 
 Reader = Callable[[Language], Iterator[Example]]
 

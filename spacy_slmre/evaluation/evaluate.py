@@ -16,11 +16,9 @@ from spacy.tokens import Span
 from spacy.training import Example
 
 from spacy_slmre.candidates import given_pairs
-from spacy_slmre.study.benchmarks.card import Benchmark
+from spacy_slmre.corpus.docbin import corpus_files, file_hash
 from spacy_slmre.corpus.gold_docs import ID, SPLIT, benchmark_of, source_of
 from spacy_slmre.corpus.readers import relation_corpus
-from spacy_slmre.corpus.docbin import corpus_files, file_hash
-from spacy_slmre.util.system import hardware, peak_memory, reset_peak_memory, versions
 from spacy_slmre.evaluation.predictors import Answer, PairKey, key_of
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, Prediction, RunWriter, done_run
 from spacy_slmre.evaluation.scoring import score_predictions
@@ -28,6 +26,8 @@ from spacy_slmre.evaluation.systems import EvaluationSettings, fingerprint, make
 from spacy_slmre.instances import RelationInstance, make_instances
 from spacy_slmre.pipeline.examples import gold_labels
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.study.benchmarks.card import Benchmark
+from spacy_slmre.util.system import hardware, peak_memory, reset_peak_memory, versions
 
 SPLITS = ("train", "dev", "test")
 CHUNK = 256

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.label_parser import answer_parser, whole_characters
 from spacy_slmre.corpus.docbin import file_hash
 from spacy_slmre.corpus.sources import CorpusError
-from spacy_slmre.util.system import versions
-from spacy_slmre.evaluation.predictors import Answer
 from spacy_slmre.evaluation.evaluate import GoldCorpus, ask, finish, predicted
+from spacy_slmre.evaluation.predictors import Answer
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, RunWriter, done_run
+from spacy_slmre.label_parser import answer_parser, whole_characters
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.util.system import versions
 
 SUFFIXES = (".jsonl", ".csv", ".tsv")
 # What others call the column of the answers.

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from spacy_slmre.study.published import GROUPS, PublishedResult, card_name, column_of, published_results
 from spacy_slmre.evaluation.results import Mean, Result, title_of
 from spacy_slmre.evaluation.selection import parameters
 from spacy_slmre.evaluation.svg import GROUND, SOFT, drawing, series_color
 from spacy_slmre.evaluation.tables import NONE, Cell, Table
+from spacy_slmre.study.published import GROUPS, PublishedResult, card_name, column_of, published_results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from spacy.tokens import Doc, Span
 
-from spacy_slmre.label_parser import answer_parser
 from spacy_slmre.instances import make_instances
-from spacy_slmre.pipeline.relation_extractor import RelationPipe
-from spacy_slmre.relations import ANSWERS
+from spacy_slmre.label_parser import answer_parser
 from spacy_slmre.models.causal_lm.generation import generate_answers
 from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.pipeline.relation_extractor import RelationPipe
+from spacy_slmre.relations import ANSWERS
 
 if TYPE_CHECKING:
     from spacy_llm.pipeline import LLMWrapper

@@ -14,11 +14,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from spacy_slmre.study.benchmarks.card import all_benchmarks
 from spacy_slmre.evaluation import plots
 from spacy_slmre.evaluation.comparisons import compare
 from spacy_slmre.evaluation.errors import KINDS, mark, sample_errors
-from spacy_slmre.study.published import DAPT_GAIN, SOURCE
 from spacy_slmre.evaluation.results import (
     TIDY_COLUMNS,
     Mean,
@@ -45,6 +43,8 @@ from spacy_slmre.evaluation.tables import (
     study_table,
 )
 from spacy_slmre.export.triples import as_cell
+from spacy_slmre.study.benchmarks.card import all_benchmarks
+from spacy_slmre.study.published import DAPT_GAIN, SOURCE
 from spacy_slmre.util.io import write_aside
 from spacy_slmre.visual.colors import relation_styles
 from spacy_slmre.visual.options import ViewOptions

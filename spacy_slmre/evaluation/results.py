@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from spacy_slmre.evaluation.runs import EvaluationRun
+from spacy_slmre.evaluation.selection import caveats, system_names, system_of
 from spacy_slmre.study.benchmarks.card import all_benchmarks
 from spacy_slmre.study.published import (
     FLAGS,
@@ -19,8 +21,6 @@ from spacy_slmre.study.published import (
     neighbours,
     published_results,
 )
-from spacy_slmre.evaluation.runs import EvaluationRun
-from spacy_slmre.evaluation.selection import caveats, system_names, system_of
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.study.published import column_of
 from spacy_slmre.evaluation.runs import (
     METRICS_FILE,
     PREDICTIONS_FILE,
@@ -17,6 +16,7 @@ from spacy_slmre.evaluation.runs import (
     EvaluationRun,
     read_run,
 )
+from spacy_slmre.study.published import column_of
 
 ASPECTS = ("regime", "style", "prompt", "decoding", "dapt")
 """What tells two systems of one name apart."""

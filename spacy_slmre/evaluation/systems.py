@@ -14,19 +14,19 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from spacy_slmre.candidates import CandidateGenerator, given_pairs
-from spacy_slmre.study.benchmarks.card import Benchmark
-from spacy_slmre.models.encoder.model import EncoderClassifier
 from spacy_slmre.evaluation.predictors import System, asking, generating, scoring
 from spacy_slmre.evaluation.runs import EvaluationError
 from spacy_slmre.instances import RelationInstance, contexts_of
-from spacy_slmre.pipeline.finding import relation_component
-from spacy_slmre.pipeline.relation_extractor import RelationPipe
-from spacy_slmre.schema import LabelSchema
-from spacy_slmre.models.causal_lm import loading
-from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.llm.component import make_ready, zero_shot_component, zero_shot_components
 from spacy_slmre.llm.cost import Estimate, cost_of, estimate
 from spacy_slmre.llm.task import RelationTask
+from spacy_slmre.models.causal_lm import loading
+from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.models.encoder.model import EncoderClassifier
+from spacy_slmre.pipeline.finding import relation_component
+from spacy_slmre.pipeline.relation_extractor import RelationPipe
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.study.benchmarks.card import Benchmark
 
 if TYPE_CHECKING:
     from spacy_llm.pipeline import LLMWrapper

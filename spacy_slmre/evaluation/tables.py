@@ -9,6 +9,8 @@ from itertools import combinations
 from typing import Any
 
 from spacy_slmre.evaluation.comparisons import ComparisonRow
+from spacy_slmre.evaluation.results import Mean, Result, by_benchmark, title_of
+from spacy_slmre.evaluation.selection import ASPECTS, describe, parameters, system_of
 from spacy_slmre.study.published import (
     FLAGS,
     GENERAL,
@@ -19,8 +21,6 @@ from spacy_slmre.study.published import (
     column_of,
     published_results,
 )
-from spacy_slmre.evaluation.results import Mean, Result, by_benchmark, title_of
-from spacy_slmre.evaluation.selection import ASPECTS, describe, parameters, system_of
 
 NONE = "–"
 

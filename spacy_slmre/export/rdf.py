@@ -127,7 +127,9 @@ class Vocabulary:
 @cache
 def default_properties() -> dict[str, str]:
     """Wikidata's numbers of the labels of the general schema that are the names of its properties."""
-    table = json.loads((files("spacy_slmre.study.benchmarks") / "labels" / "wikidata.json").read_text("utf-8"))
+    table = json.loads(
+        (files("spacy_slmre.study.benchmarks") / "labels" / "wikidata.json").read_text("utf-8")
+    )
     numbers = {name: number for number, (name, _) in table.items()}
     return {name: numbers[name] for name in LabelSchema.general().names if name in numbers}
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.schema import LabelSchema
 from spacy_slmre.models.prompts import PromptTexts
+from spacy_slmre.schema import LabelSchema
 
 Message = dict[str, str]
 """A message with its "role" ("system", "user", "assistant") and "content"."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from spacy_slmre.label_parser import answer_parser
+from spacy_slmre.llm.chat import Unanswered
 from spacy_slmre.pipeline.doc_instances import Asked
 from spacy_slmre.relations import Record, make_record
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.llm.chat import Unanswered
 
 
 @dataclass(frozen=True)

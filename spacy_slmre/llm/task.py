@@ -16,8 +16,12 @@ from spacy.training import Example, validate_get_examples
 
 from spacy_slmre.candidates import CandidateGenerator, EntityPairs
 from spacy_slmre.instances import Context, RelationInstance, make_gold_instances, shorten
-from spacy_slmre.pipeline.doc_instances import Asked, ask, describe_cuts
+from spacy_slmre.llm.chat import chat_prompts
+from spacy_slmre.llm.outcome import Outcome, ResponseReader
+from spacy_slmre.llm.words import word_offsets
+from spacy_slmre.models.prompts import PromptStyle, PromptTexts, read_demonstrations, read_templates
 from spacy_slmre.pipeline.component_settings import choose_schema
+from spacy_slmre.pipeline.doc_instances import Asked, ask, describe_cuts
 from spacy_slmre.pipeline.examples import settle_schema
 from spacy_slmre.relations import (
     RELATIONS,
@@ -29,10 +33,6 @@ from spacy_slmre.relations import (
 )
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, UnreadSchema
 from spacy_slmre.scorer import score_relations
-from spacy_slmre.models.prompts import PromptStyle, PromptTexts, read_demonstrations, read_templates
-from spacy_slmre.llm.chat import chat_prompts
-from spacy_slmre.llm.outcome import Outcome, ResponseReader
-from spacy_slmre.llm.words import word_offsets
 
 # spacy-llm reads these annotations when it checks that task and model fit, and knows no others.
 Prompts = typing.Iterable[typing.Tuple[typing.Iterable[Any], typing.Iterable[Doc]]]  # noqa: UP006

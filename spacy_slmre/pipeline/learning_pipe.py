@@ -15,8 +15,8 @@ from thinc.api import Optimizer
 
 from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.pipeline.examples import Labelled, labelled_instances
 from spacy_slmre.models.base import RelationModel, TrainableModel
+from spacy_slmre.pipeline.examples import Labelled, labelled_instances
 from spacy_slmre.schema import LabelSchema
 
 

@@ -22,11 +22,10 @@ from spacy.vocab import Vocab
 
 from spacy_slmre.calibration import tempered
 from spacy_slmre.candidates import CandidateGenerator
-from spacy_slmre.util.io import read_files, write_files
+from spacy_slmre.models.base import RelationModel
 from spacy_slmre.pipeline.doc_instances import Asked, ask, describe_cuts
 from spacy_slmre.pipeline.examples import gold_labels, settle_schema
 from spacy_slmre.pipeline.learning_pipe import LearningPipe
-from spacy_slmre.models.base import RelationModel
 from spacy_slmre.relations import (
     RELATIONS,
     Record,
@@ -37,6 +36,7 @@ from spacy_slmre.relations import (
     write_report,
 )
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, UnreadSchema
+from spacy_slmre.util.io import read_files, write_files
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from spacy.language import Language
 from thinc.api import Config
 
-from spacy_slmre.pipeline.component_settings import SCORE_WEIGHTS, choose_schema, component_defaults
 from spacy_slmre.models.base import RelationModel
+from spacy_slmre.pipeline.component_settings import SCORE_WEIGHTS, choose_schema, component_defaults
 from spacy_slmre.pipeline.relation_extractor import RelationPipe
 from spacy_slmre.schema import LabelSchema, UnreadSchema
 

@@ -18,14 +18,14 @@ from confection import Config
 from spacy import util
 from spacy.util import registry
 
-from spacy_slmre.study.benchmarks.card import get_benchmark
-from spacy_slmre.corpus.readers import Reader
 from spacy_slmre.corpus.docbin import corpus_files, file_hash
+from spacy_slmre.corpus.readers import Reader
 from spacy_slmre.corpus.sources import CorpusError
-from spacy_slmre.util.io import is_replaceable, replace_folder
 from spacy_slmre.pipeline.calibrate import calibrate
 from spacy_slmre.pipeline.relation_extractor import RelationPipe
 from spacy_slmre.relations import PAIRS
+from spacy_slmre.study.benchmarks.card import get_benchmark
+from spacy_slmre.util.io import is_replaceable, replace_folder
 
 RUN_FILE = "run.json"
 HOLDOUT = 0.15

@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 
-from spacy_slmre.util.system import hardware, peak_memory, versions
 from spacy_slmre.models.causal_lm import loading
 from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE
-from spacy_slmre.study.pretraining import PretrainingSettings, make_blocks, pretrain
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1
+from spacy_slmre.study.pretraining import PretrainingSettings, make_blocks, pretrain
 from spacy_slmre.util.run_folder import (
     METRICS_FILE,
     RUN_FILE,
@@ -28,6 +27,7 @@ from spacy_slmre.util.run_folder import (
     publish,
     writing_to,
 )
+from spacy_slmre.util.system import hardware, peak_memory, versions
 
 
 def run_pretraining(

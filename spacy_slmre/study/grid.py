@@ -16,8 +16,8 @@ from typing import Any
 
 from confection import Config
 
-from spacy_slmre.util.io import write_aside
 from spacy_slmre.training.settings import TuningError
+from spacy_slmre.util.io import write_aside
 from spacy_slmre.util.run_folder import METRICS_FILE, is_being_made
 
 STATES = ("missing", "running", "done", "failed")

@@ -23,12 +23,12 @@ from confection import Config
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
-from spacy_slmre.study.benchmarks.card import get_benchmark
-from spacy_slmre.corpus.gold_docs import BENCHMARK
 from spacy_slmre.corpus.docbin import corpus_files, file_hash, read_docs, read_user_data
+from spacy_slmre.corpus.gold_docs import BENCHMARK
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.relations import PAIRS, RELATIONS, Relation
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.study.benchmarks.card import get_benchmark
 
 BALANCES = ("none", "domain", "benchmark")
 _PAIRS_KEY = f"spacy_slmre.{PAIRS}"

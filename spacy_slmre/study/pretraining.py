@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from spacy_slmre.models.causal_lm.lora import LoraSettings, add_lora
-from spacy_slmre.training.trainer import ResumableTrainer
 from spacy_slmre.training.settings import TuningError
+from spacy_slmre.training.trainer import ResumableTrainer
 
 # From so many documents on, some of them are held out whole.
 _HOLD_OUT_WHOLE = 10

@@ -8,11 +8,11 @@ from typing import Any
 
 from jinja2 import Environment
 
-from spacy_slmre.study.benchmarks.card import all_benchmarks
 from spacy_slmre.models.causal_lm.loading import quantised_form
 from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.training.data import TuningSet
+from spacy_slmre.study.benchmarks.card import all_benchmarks
 from spacy_slmre.training.config import TuningConfig
+from spacy_slmre.training.data import TuningSet
 
 # Settings that change how fast a model runs and not what it answers.
 _RUNTIME = ("trackers",)

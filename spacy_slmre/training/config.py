@@ -13,9 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 from spacy import registry
 
 from spacy_slmre.corpus.readers import Reader
-from spacy_slmre.schema import LabelSchema, UnreadSchema
 from spacy_slmre.models.causal_lm.lora import LoraSettings
 from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.schema import LabelSchema, UnreadSchema
 from spacy_slmre.training.settings import TuningError, TuningSettings
 
 SECTIONS = ("paths", "tune", "model", "lora", "training", "corpora", "schema")

@@ -11,10 +11,10 @@ from torch.utils.data import Dataset
 
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.metrics import Item, count
-from spacy_slmre.schema import LabelSchema
-from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.loss import Batch, as_batch
+from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.sequences import TrainingSequence, TrainingSequences
+from spacy_slmre.schema import LabelSchema
 from spacy_slmre.training.settings import LEAST_ROOM, TuningError, TuningSettings
 
 SCORE = "micro_f1"

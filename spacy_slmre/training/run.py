@@ -14,14 +14,13 @@ from typing import Any
 import spacy
 import torch
 
-from spacy_slmre.util.system import hardware, peak_memory, versions
 from spacy_slmre.models.causal_lm.loading import check_architecture
 from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.training.tuning import tune
-from spacy_slmre.training.data import TuningSet
 from spacy_slmre.training.card import model_card
 from spacy_slmre.training.config import TuningConfig
 from spacy_slmre.training.corpora import data_hash, draw_demonstrations, read_sets
+from spacy_slmre.training.data import TuningSet
+from spacy_slmre.training.tuning import tune
 from spacy_slmre.util.run_folder import (
     METRICS_FILE,
     RUN_FILE,
@@ -33,6 +32,7 @@ from spacy_slmre.util.run_folder import (
     publish,
     writing_to,
 )
+from spacy_slmre.util.system import hardware, peak_memory, versions
 
 CONFIG_FILE = "tune.cfg"
 

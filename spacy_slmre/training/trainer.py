@@ -15,11 +15,11 @@ import torch
 from transformers import EarlyStoppingCallback, Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from spacy_slmre.util.io import write_aside
-from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.loss import packed_loss
+from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.training.data import SCORE, TuningData, evaluate
 from spacy_slmre.training.settings import LEAST_ROOM, TuningError, TuningSettings
+from spacy_slmre.util.io import write_aside
 
 logger = logging.getLogger("spacy")
 

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from spacy_slmre.util.io import write_aside
 from spacy_slmre.models.causal_lm.lora import LoraSettings, round_lora
 from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.training.trainer import PackedTrainer, last_checkpoint
 from spacy_slmre.training.data import TuningData, TuningSet
 from spacy_slmre.training.settings import DTYPES, LEAST_ROOM, TuningError, TuningSettings
+from spacy_slmre.training.trainer import PackedTrainer, last_checkpoint
+from spacy_slmre.util.io import write_aside
 
 logger = logging.getLogger("spacy")
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from spacy_slmre.util.io import is_replaceable, replace_folder, write_aside
 from spacy_slmre.training.settings import TuningError
+from spacy_slmre.util.io import is_replaceable, replace_folder, write_aside
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.json"

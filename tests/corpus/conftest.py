@@ -8,9 +8,9 @@ import pytest
 import spacy
 from spacy.language import Language
 
-from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.corpus.conversion import convert
 from spacy_slmre.relations import install_extensions
+from spacy_slmre.study.benchmarks.card import get_benchmark
 
 ROOT = Path(__file__).parents[2]
 

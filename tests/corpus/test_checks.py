@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from spacy_slmre.study.benchmarks.card import get_benchmark
-from spacy_slmre.corpus.conversion import convert
 from spacy_slmre.corpus.checks import diagnose
+from spacy_slmre.corpus.conversion import convert
 from spacy_slmre.corpus.docbin import ShardWriter, read_docs
+from spacy_slmre.study.benchmarks.card import get_benchmark
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import json
 import pytest
 from spacy.tokens import DocBin
 
-from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.corpus.conversion import convert, summary_path
 from spacy_slmre.corpus.docbin import corpus_files, file_hash, read_docs
 from spacy_slmre.corpus.sources import CorpusError
+from spacy_slmre.study.benchmarks.card import get_benchmark
 
 ROWS = [
     {

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.corpus.gold_docs import BENCHMARK, ID, MENTIONS, SPLIT, benchmark_of, make_doc, tokenize
 from spacy_slmre.corpus.records import Pair, Record
 from spacy_slmre.instances import Mention, make_instances
+from spacy_slmre.study.benchmarks.card import get_benchmark
 
 DEMO = get_benchmark("demo")
 

@@ -10,10 +10,10 @@ from spacy.tokens import Doc
 from spacy.util import registry
 
 from spacy_slmre.candidates import given_pairs
+from spacy_slmre.corpus.docbin import read_docs
+from spacy_slmre.corpus.readers import make_predicted, mixture_corpus, relation_corpus
 from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.study.mixtures import Mixture, make_manifest
-from spacy_slmre.corpus.readers import make_predicted, mixture_corpus, relation_corpus
-from spacy_slmre.corpus.docbin import read_docs
 
 LABELS = get_benchmark("demo").schema.names
 

@@ -14,16 +14,16 @@ from spacy.tokens import Doc
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
-from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.corpus.conversion import convert
-from spacy_slmre.corpus.gold_docs import BENCHMARK, ID, SPLIT
 from spacy_slmre.corpus.docbin import ShardWriter, read_docs
+from spacy_slmre.corpus.gold_docs import BENCHMARK, ID, SPLIT
 from spacy_slmre.evaluation import evaluate as evaluating
 from spacy_slmre.evaluation.evaluate import evaluate_pipeline, read_gold
 from spacy_slmre.evaluation.runs import EvaluationError, Prediction, read_run
 from spacy_slmre.evaluation.selection import select_runs
 from spacy_slmre.evaluation.systems import EvaluationSettings
 from spacy_slmre.relations import install_extensions
+from spacy_slmre.study.benchmarks.card import get_benchmark
 
 ASSETS = Path(__file__).parents[2] / "assets"
 

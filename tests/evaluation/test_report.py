@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
 from spacy_slmre.evaluation.errors import error_of, mark, sample_errors
-from spacy_slmre.study.published import GROUPS, neighbours, published_results
 from spacy_slmre.evaluation.report import Report, ReportOptions, make_report, rerun_command
 from spacy_slmre.evaluation.results import make_results, means
 from spacy_slmre.evaluation.runs import EvaluationError, Prediction, read_run
 from spacy_slmre.evaluation.selection import select_runs
 from spacy_slmre.evaluation.tables import Table, benchmark_table, side_by_side, study_table
+from spacy_slmre.study.published import GROUPS, neighbours, published_results
 from tests.evaluation.run_folders import NEGATIVE, write_run
 from tests.relation_documents import HOSTILE
 

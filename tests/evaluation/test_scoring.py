@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from spacy_slmre.label_parser import answer_parser
 from spacy_slmre.evaluation.runs import Prediction
 from spacy_slmre.evaluation.scoring import score_predictions
+from spacy_slmre.label_parser import answer_parser
 from spacy_slmre.metrics import confusion, normalise_answer, official_macro_f1
 from spacy_slmre.schema import LabelSchema
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from spacy_slmre.export import ExportError, RelationDocument, make_edges, merge_edges
 from spacy_slmre.documents import Argument, FoundRelation
+from spacy_slmre.export import ExportError, RelationDocument, make_edges, merge_edges
 from spacy_slmre.export.edges import entity_key, joined_key, mention_node
 from spacy_slmre.export.rdf import Vocabulary, default_properties
 from tests.relation_documents import make_document

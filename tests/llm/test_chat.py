@@ -3,9 +3,9 @@ from __future__ import annotations
 import pickle
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.schema import LabelSchema
-from spacy_slmre.models.prompts import PromptStyle, PromptTexts
 from spacy_slmre.llm.chat import ChatPrompt, Unanswered, chat_prompts, estimate_tokens
+from spacy_slmre.models.prompts import PromptStyle, PromptTexts
+from spacy_slmre.schema import LabelSchema
 
 SCHEMA = LabelSchema.from_dict(
     {

@@ -12,11 +12,10 @@ import spacy
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
-from spacy_slmre.corpus.gold_docs import BENCHMARK, ID, SPLIT
 from spacy_slmre.corpus.docbin import ShardWriter
+from spacy_slmre.corpus.gold_docs import BENCHMARK, ID, SPLIT
 from spacy_slmre.evaluation.runs import read_run
 from spacy_slmre.relations import install_extensions
-
 from tests.llm.conftest import ChatServer, failure
 
 TEXTS = {

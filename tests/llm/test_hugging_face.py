@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from spacy_slmre.models.causal_lm.loading import ModelError
 from spacy_slmre.llm.chat import ChatPrompt, Unanswered
 from spacy_slmre.llm.component import zero_shot_component
 from spacy_slmre.llm.cost import estimate
 from spacy_slmre.llm.hugging_face import HuggingFaceChat
+from spacy_slmre.models.causal_lm.loading import ModelError
 
 
 def prompt(question: str) -> ChatPrompt:

@@ -14,11 +14,11 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
-from spacy_slmre.relations import join_docs, span_as_doc
-from spacy_slmre.schema import LabelSchema
 from spacy_slmre.llm.component import zero_shot_component, zero_shot_components
 from spacy_slmre.llm.cost import estimate
 from spacy_slmre.llm.replies import ServiceError
+from spacy_slmre.relations import join_docs, span_as_doc
+from spacy_slmre.schema import LabelSchema
 from tests.conftest import TEXTS
 from tests.llm.conftest import LABELS, ChatServer, failure
 

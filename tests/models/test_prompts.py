@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
-from spacy_slmre.schema import LabelSchema
 from spacy_slmre.models.causal_lm.architecture import make_small_lm
 from spacy_slmre.models.causal_lm.loading import ModelError
 from spacy_slmre.models.prompts import (
@@ -19,6 +18,7 @@ from spacy_slmre.models.prompts import (
     number_mentions,
     read_templates,
 )
+from spacy_slmre.schema import LabelSchema
 
 NUMBERED = Path(__file__).parents[2] / "configs" / "templates" / "numbered"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import spacy
 
-from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.corpus.conversion import convert
 from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.models.encoder.loading import packaged_encoder
+from spacy_slmre.study.benchmarks.card import get_benchmark
 from tests.conftest import ALL_THREADS
 
 ROOT = Path(__file__).parents[2]

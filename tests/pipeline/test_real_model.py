@@ -16,8 +16,8 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import DocBin
 
-from spacy_slmre.schema import LabelSchema
 from spacy_slmre.models.causal_lm.architecture import make_small_lm
+from spacy_slmre.schema import LabelSchema
 
 ROOT = Path(__file__).parent.parent.parent
 DEMO = [file.read_text(encoding="utf-8") for file in sorted((ROOT / "assets" / "demo").glob("*.txt"))]

@@ -267,8 +267,8 @@ def test_components_exchange_by_one_block(
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Iterator[Path]:
-    from spacy_slmre.study.benchmarks.card import get_benchmark
     from spacy_slmre.corpus.conversion import convert
+    from spacy_slmre.study.benchmarks.card import get_benchmark
 
     for split in ("train", "dev"):
         convert(

@@ -14,9 +14,9 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from thinc.api import ConfigValidationError
 
+from spacy_slmre.models.causal_lm.loading import ModelError
 from spacy_slmre.pipeline.component_settings import choose_schema
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.models.causal_lm.loading import ModelError
 from tests.conftest import PATTERNS, TEXTS
 
 LABELS = ["place of birth", "place of death", "employer", "sibling"]

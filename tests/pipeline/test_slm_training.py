@@ -10,8 +10,8 @@ import spacy
 from spacy.cli.train import train
 from spacy.language import Language
 
-from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.corpus.conversion import convert
+from spacy_slmre.study.benchmarks.card import get_benchmark
 from tests.conftest import PATTERNS, TEXTS
 from tests.pipeline.test_rel_classifier import GOLD, expected_from, found, initialize, make_examples
 

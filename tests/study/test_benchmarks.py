@@ -5,9 +5,9 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from spacy_slmre.study.benchmarks.card import all_benchmarks, get_benchmark
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.study.benchmarks.card import all_benchmarks, get_benchmark
 
 CARDS = all_benchmarks()
 NINE = {

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.corpus.gold_docs import MENTIONS, make_doc
 from spacy_slmre.corpus.records import Record, Reject
 from spacy_slmre.corpus.sources import CorpusError
+from spacy_slmre.study.benchmarks.card import get_benchmark
 
 
 @pytest.fixture

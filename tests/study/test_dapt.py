@@ -13,12 +13,11 @@ from transformers import AutoTokenizer, PreTrainedModel
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
-from spacy_slmre.study import pretraining
 from spacy_slmre.models.causal_lm.architecture import make_small_lm
 from spacy_slmre.models.causal_lm.loading import load_base
+from spacy_slmre.study import dapt, pretraining
 from spacy_slmre.study.pretraining import PretrainingSettings, make_blocks
 from spacy_slmre.training.settings import TuningError
-from spacy_slmre.study import dapt
 
 SENTENCE = "Ann Lee was born in Rome and works for the Red Mill in Paris, where her sister lives.\n"
 

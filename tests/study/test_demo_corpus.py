@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.corpus.checks import diagnose
 from spacy_slmre.corpus.docbin import read_docs
+from spacy_slmre.study.benchmarks.card import get_benchmark
 
 TYPES = {
     "born_in": ("PER", "LOC"),

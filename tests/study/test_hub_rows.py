@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.corpus.records import Record, Reject
 from spacy_slmre.corpus.sources import CorpusError
+from spacy_slmre.study.benchmarks.card import get_benchmark
 
 CARD = get_benchmark("hub_rows")
 ROWS = [

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.corpus.conversion import convert
+from spacy_slmre.corpus.sources import CorpusError
+from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.study.mixtures import (
     Mixture,
     make_manifest,
@@ -18,7 +19,6 @@ from spacy_slmre.study.mixtures import (
     read_mixture,
     verify_manifest,
 )
-from spacy_slmre.corpus.sources import CorpusError
 
 
 @pytest.fixture(scope="module")

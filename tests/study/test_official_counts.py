@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 
-from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.corpus.gold_docs import make_doc
 from spacy_slmre.corpus.records import Reject
 from spacy_slmre.corpus.summary import Summary
+from spacy_slmre.study.benchmarks.card import get_benchmark
 
 # Benchmark, split, file, documents, instances with a relation, negatives, rejects.
 CASES = [

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from spacy_slmre.study.benchmarks.card import all_benchmarks
 from spacy_slmre.models.causal_lm.loading import packaged_folder
 from spacy_slmre.models.prompts import PromptBuilder
-from spacy_slmre.training.settings import TuningError
+from spacy_slmre.study.benchmarks.card import all_benchmarks
 from spacy_slmre.training.config import read_config, resolve_config
+from spacy_slmre.training.settings import TuningError
 from tests.training.conftest import ROOT
 
 CONFIGS = sorted(path for path in (ROOT / "configs" / "tune").glob("*.cfg") if path.stem != "grid")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from spacy_slmre.study.mixtures import Mixture, make_manifest
 from spacy_slmre.corpus.readers import mixture_corpus, relation_corpus
-from spacy_slmre.schema import LabelSchema
 from spacy_slmre.models.prompts import PromptStyle
-from spacy_slmre.training.settings import TuningError
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.study.mixtures import Mixture, make_manifest
 from spacy_slmre.training.corpora import data_hash, draw_demonstrations, read_sets
+from spacy_slmre.training.settings import TuningError
 from tests.training.conftest import LABELS
 
 

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
-from spacy_slmre.schema import LabelSchema
-from spacy_slmre.training import trainer as packed_trainer, tuning
 from spacy_slmre.models.causal_lm.architecture import make_small_lm
 from spacy_slmre.models.causal_lm.lora import LoraSettings
 from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.training.trainer import PackedTrainer, last_checkpoint
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.training import trainer as packed_trainer
+from spacy_slmre.training import tuning
 from spacy_slmre.training.data import TuningData, TuningSet, evaluate
 from spacy_slmre.training.settings import TuningError, TuningSettings
+from spacy_slmre.training.trainer import PackedTrainer, last_checkpoint
 
 SCHEMA = LabelSchema.from_labels(["place of birth", "employer"])
 OTHER = LabelSchema.from_labels(["author", "sibling", "place"], negative_label=None)

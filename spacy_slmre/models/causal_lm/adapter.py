@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spacy_slmre.schema import LabelSchema
 from spacy_slmre.models.causal_lm.loading import NF4, BaseIdentity, ModelError
 from spacy_slmre.models.prompts import PromptStyle
+from spacy_slmre.schema import LabelSchema
 
 if TYPE_CHECKING:
     from peft import PeftModel

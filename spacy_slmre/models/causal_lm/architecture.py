@@ -9,8 +9,8 @@ from typing import Any
 from spacy_slmre.models.causal_lm.adapter import PACKAGED_ADAPTER, Adapter, AdapterRecord
 from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE, ModelError
 from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.models.prompts import PromptStyle, read_demonstrations, read_templates
 from spacy_slmre.models.causal_lm.settings import SmallLMSettings
+from spacy_slmre.models.prompts import PromptStyle, read_demonstrations, read_templates
 
 
 def make_small_lm(

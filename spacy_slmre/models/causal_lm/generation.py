@@ -8,9 +8,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.schema import LabelSchema
 from spacy_slmre.models.causal_lm.loading import ModelError
 from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.schema import LabelSchema
 
 
 def generate_answers(

@@ -16,17 +16,17 @@ import torch.nn.functional as F
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from spacy_slmre.instances import RelationInstance, contexts_of, shorten
-from spacy_slmre.schema import LabelSchema
 from spacy_slmre.models.causal_lm import loading, storage
 from spacy_slmre.models.causal_lm.adapter import Adapter
 from spacy_slmre.models.causal_lm.attention import attention_inputs, use_grouped_attention
-from spacy_slmre.models.causal_lm.trie import LabelTrie, TrieSearch
 from spacy_slmre.models.causal_lm.loading import BaseIdentity, ModelError
 from spacy_slmre.models.causal_lm.lora import merge_lora
 from spacy_slmre.models.causal_lm.packing import ROUND_TO, Piece, TokenTree, plan
-from spacy_slmre.models.prompts import PromptBuilder
 from spacy_slmre.models.causal_lm.settings import SmallLMSettings
 from spacy_slmre.models.causal_lm.training import Trainable
+from spacy_slmre.models.causal_lm.trie import LabelTrie, TrieSearch
+from spacy_slmre.models.prompts import PromptBuilder
+from spacy_slmre.schema import LabelSchema
 
 ROOM_BEHIND_CONTEXT = 512
 """Tokens that are kept free for a query and its answer."""

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from spacy_slmre.instances import Context, RelationInstance
-from spacy_slmre.schema import LabelSchema
-from spacy_slmre.models.causal_lm.trie import LabelTrie
 from spacy_slmre.models.causal_lm.packing import PackedInput, Piece, TokenTree, plan
+from spacy_slmre.models.causal_lm.trie import LabelTrie
 from spacy_slmre.models.prompts import PromptBuilder
+from spacy_slmre.schema import LabelSchema
 
 OBJECTIVES = ("trie", "lm")
 TRAINING_ROUND_TO = 64

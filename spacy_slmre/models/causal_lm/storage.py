@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.util.io import replace_folder
 from spacy_slmre.models.causal_lm import loading
 from spacy_slmre.models.causal_lm.adapter import Adapter
 from spacy_slmre.models.causal_lm.loading import MODEL_FILES, ORIGIN_FILE, BaseIdentity, ModelError
-from spacy_slmre.models.prompts import PromptStyle
 from spacy_slmre.models.causal_lm.settings import SmallLMSettings
+from spacy_slmre.models.prompts import PromptStyle
+from spacy_slmre.util.io import replace_folder
 
 MODEL_FILE = "model.json"
 ADAPTER_FOLDER = "adapter"

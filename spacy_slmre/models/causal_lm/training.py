@@ -11,16 +11,16 @@ import torch
 from thinc.api import Optimizer
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.schema import LabelSchema
 from spacy_slmre.models.causal_lm import loading
 from spacy_slmre.models.causal_lm.adapter import Adapter, AdapterRecord
 from spacy_slmre.models.causal_lm.attention import use_grouped_attention
 from spacy_slmre.models.causal_lm.lora import LoraSettings, add_lora, read_lora, set_dropout, unfreeze_lora
 from spacy_slmre.models.causal_lm.loss import Batch, as_batch, packed_loss
-from spacy_slmre.models.prompts import PromptBuilder, PromptStyle
 from spacy_slmre.models.causal_lm.qera import begin_with_rounding, input_sizes
 from spacy_slmre.models.causal_lm.sequences import TrainingSequences
+from spacy_slmre.models.prompts import PromptBuilder, PromptStyle
 from spacy_slmre.models.thinc_shim import TorchShim
+from spacy_slmre.schema import LabelSchema
 
 if TYPE_CHECKING:
     import threading

@@ -15,16 +15,16 @@ import torch
 import torch.nn.functional as F
 from thinc.api import Optimizer
 
+from spacy_slmre.instances import RelationInstance, contexts_of, shorten
+from spacy_slmre.models.causal_lm.loading import ModelError, resolve_device, resolve_dtype
 from spacy_slmre.models.encoder import storage
 from spacy_slmre.models.encoder.loading import load_encoder, locate_encoder
 from spacy_slmre.models.encoder.markers import MarkedText, Markers
 from spacy_slmre.models.encoder.network import RelationNetwork
 from spacy_slmre.models.encoder.settings import EncoderSettings
-from spacy_slmre.util.io import read_files, write_files
-from spacy_slmre.instances import RelationInstance, contexts_of, shorten
-from spacy_slmre.schema import LabelSchema
-from spacy_slmre.models.causal_lm.loading import ModelError, resolve_device, resolve_dtype
 from spacy_slmre.models.thinc_shim import TorchShim
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.util.io import read_files, write_files
 
 ROUND_TO = 8
 """Lengths of batches are multiples of this: few shapes, which runtimes and allocators keep ready."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from spacy_slmre.models.encoder.network import RelationNetwork
 from spacy_slmre.models.causal_lm.loading import ModelError, quiet_loading
+from spacy_slmre.models.encoder.network import RelationNetwork
 
 
 class OpenVINORuntime:

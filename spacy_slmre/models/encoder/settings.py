@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spacy_slmre.models.causal_lm.loading import ModelError, resolve_device, resolve_dtype
 from spacy_slmre.models.encoder.loading import PACKAGED_ENCODER
 from spacy_slmre.models.encoder.markers import STYLES
-from spacy_slmre.models.causal_lm.loading import ModelError, resolve_device, resolve_dtype
 
 RUNTIMES = ("torch", "openvino")
 

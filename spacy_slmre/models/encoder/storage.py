@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
+from spacy_slmre.models.causal_lm.loading import ModelError, check_folder, quiet_loading
 from spacy_slmre.models.encoder.network import RelationNetwork
 from spacy_slmre.models.encoder.settings import EncoderSettings
-from spacy_slmre.util.io import replace_folder
-from spacy_slmre.models.causal_lm.loading import ModelError, check_folder, quiet_loading
 from spacy_slmre.models.thinc_shim import tensors_of
+from spacy_slmre.util.io import replace_folder
 
 MODEL_FILE = "classifier.json"
 WEIGHTS_FILE = "model.safetensors"

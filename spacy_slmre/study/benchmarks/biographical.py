@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.study.benchmarks.card import Benchmark, load_labels
-from spacy_slmre.study.benchmarks.marked_text import parse_marked
 from spacy_slmre.corpus.records import UNTYPED, Pair, Record, Reject, place_pair, rejecting
 from spacy_slmre.corpus.sources import CorpusError, read_rows
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.study.benchmarks.card import Benchmark, load_labels
+from spacy_slmre.study.benchmarks.marked_text import parse_marked
 
 _SENTENCE = ("sentence", "text")
 

@@ -9,10 +9,10 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.study.benchmarks.card import NO_RELATION, Benchmark, load_labels
 from spacy_slmre.corpus.records import Pair, Record, Reject, Words, rejecting, sample_negatives
 from spacy_slmre.corpus.sources import read_json
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
+from spacy_slmre.study.benchmarks.card import NO_RELATION, Benchmark, load_labels
 
 
 def read_conll04(source: str | Path, split: str) -> Iterator[Record | Reject]:

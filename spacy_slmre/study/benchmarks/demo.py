@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
 
-from spacy_slmre.study.benchmarks.card import NO_RELATION, Benchmark, load_labels
 from spacy_slmre.corpus.records import Malformed, Pair, Record, Reject
 from spacy_slmre.corpus.sources import read_lines
 from spacy_slmre.instances import Mention
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
+from spacy_slmre.study.benchmarks.card import NO_RELATION, Benchmark, load_labels
 
 SYMMETRIC = ("spouse_of", "sibling_of", "enemy_of")
 

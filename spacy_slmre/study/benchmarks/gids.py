@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from spacy_slmre.study.benchmarks.card import Benchmark, load_labels
 from spacy_slmre.corpus.records import Malformed, Pair, Record, Reject, place_pair, rejecting
 from spacy_slmre.corpus.sources import read_lines
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.study.benchmarks.card import Benchmark, load_labels
 
 _END = "###END###"
 _EDUCATION = "/people/person/education./education/education/"

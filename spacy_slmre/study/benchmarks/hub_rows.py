@@ -8,9 +8,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.study.benchmarks.card import Benchmark, get_benchmark
 from spacy_slmre.corpus.records import UNTYPED, Malformed, Pair, Record, Reject, place_pair
 from spacy_slmre.corpus.sources import CorpusError, read_rows
+from spacy_slmre.study.benchmarks.card import Benchmark, get_benchmark
 
 _PLAIN = ("text", "entity1", "entity2", "relation")
 _POOLED = ("prompt", "relation", "dataset")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from spacy_slmre.schema import LabelSchema
 from spacy_slmre.study.benchmarks.card import NO_RELATION, Benchmark, both_directions, load_labels
 from spacy_slmre.study.benchmarks.marked_text import read_marked_file
-from spacy_slmre.schema import LabelSchema
 
 CARD = Benchmark(
     name="kbp37",

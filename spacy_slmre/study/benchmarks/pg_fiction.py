@@ -9,10 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.study.benchmarks.card import Benchmark, load_labels
 from spacy_slmre.corpus.records import UNTYPED, Malformed, Pair, Record, Reject, place_pair, rejecting
 from spacy_slmre.corpus.sources import CorpusError, open_text, read_rows
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.study.benchmarks.card import Benchmark, load_labels
 
 _TEXT = ("chunk", "text_chunk", "text")
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.study.benchmarks.card import NO_RELATION, Benchmark, load_labels
 from spacy_slmre.corpus.records import Pair, Record, Reject, Words, rejecting, sample_negatives
 from spacy_slmre.corpus.sources import read_json
 from spacy_slmre.instances import Mention
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
+from spacy_slmre.study.benchmarks.card import NO_RELATION, Benchmark, load_labels
 
 Place = tuple[int, int, int]
 """A mention: sentence, first token, token after the last."""

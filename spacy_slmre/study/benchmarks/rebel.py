@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.study.benchmarks.card import Benchmark, load_labels
 from spacy_slmre.corpus.records import UNTYPED, Malformed, Pair, Record, Reject, occurrences, rejecting
 from spacy_slmre.corpus.sources import read_json
 from spacy_slmre.instances import Mention
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.study.benchmarks.card import Benchmark, load_labels
 
 _NOT_IN_REBEL = ("P37", "P1198", "P1336", "P1412")
 # What made a mention: a linked page has a class of its own kind, dates and values do not.

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.study.benchmarks.card import Benchmark, load_labels
 from spacy_slmre.corpus.records import Pair, Record, Reject, Words, rejecting
 from spacy_slmre.corpus.sources import CorpusError, open_text, read_json
 from spacy_slmre.schema import LabelSchema, RelationLabel
+from spacy_slmre.study.benchmarks.card import Benchmark, load_labels
 
 
 def read_tacred(source: str | Path, split: str, *, patch: Path | None = None) -> Iterator[Record | Reject]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.study.benchmarks.card import Benchmark, load_labels
 from spacy_slmre.corpus.records import Pair, Record, Reject, Words, rejecting
 from spacy_slmre.corpus.sources import read_json
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.study.benchmarks.card import Benchmark, load_labels
 
 
 def read_webnlg(source: str | Path, split: str) -> Iterator[Record | Reject]:

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from spacy_slmre.models.causal_lm import attention
-
 from tests.models.causal_lm.test_exactness import TOLERANCE, separate_log_probs
 from tests.models.causal_lm.test_training import INSTANCES, SCHEMA
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
-from spacy_slmre.schema import LabelSchema, RelationLabel
 from spacy_slmre.models.causal_lm import attention, packing
 from spacy_slmre.models.prompts import PromptStyle
+from spacy_slmre.schema import LabelSchema, RelationLabel
 
 WORDS = [
     "Ann",

@@ -15,13 +15,19 @@ import pytest
 import torch
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.schema import LabelSchema
 from spacy_slmre.models.causal_lm import loading
-from spacy_slmre.models.causal_lm.adapter import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE, Adapter, AdapterRecord
+from spacy_slmre.models.causal_lm.adapter import (
+    CONFIG_FILE,
+    RECORD_FILE,
+    WEIGHTS_FILE,
+    Adapter,
+    AdapterRecord,
+)
 from spacy_slmre.models.causal_lm.architecture import make_small_lm
 from spacy_slmre.models.causal_lm.generation import generate_answers
 from spacy_slmre.models.causal_lm.loading import ModelError
 from spacy_slmre.models.prompts import PromptStyle
+from spacy_slmre.schema import LabelSchema
 
 SCHEMA = LabelSchema.from_labels(["place of birth", "place of death", "employer"])
 INSTANCES = [

@@ -10,11 +10,11 @@ import spacy
 import torch
 from safetensors.torch import load
 
-from spacy_slmre.study.benchmarks.card import all_benchmarks
-from spacy_slmre.schema import LabelSchema
 from spacy_slmre.models.causal_lm.adapter import PACKAGED_ADAPTER, Adapter
 from spacy_slmre.models.causal_lm.architecture import make_small_lm
 from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE, ModelError
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.study.benchmarks.card import all_benchmarks
 
 
 def test_it_is_used_on_the_packaged_base_only(tiny_base: Path) -> None:

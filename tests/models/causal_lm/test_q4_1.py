@@ -12,12 +12,12 @@ from gguf import GGMLQuantizationType, GGUFReader, quants
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.schema import LabelSchema
 from spacy_slmre.models.causal_lm import loading
 from spacy_slmre.models.causal_lm.architecture import make_small_lm
 from spacy_slmre.models.causal_lm.loading import ModelError, load_base, quantised_form, stored_form
-from spacy_slmre.models.packaged import install_distribution
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1, pack, save_q4_1, unpack
+from spacy_slmre.models.packaged import install_distribution
+from spacy_slmre.schema import LabelSchema
 from tests.conftest import round_to_q4_1
 
 CPU = torch.device("cpu")

@@ -8,17 +8,16 @@ import pytest
 import torch
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.schema import LabelSchema
-from spacy_slmre.training import tuning
 from spacy_slmre.models.causal_lm.architecture import make_small_lm
 from spacy_slmre.models.causal_lm.loading import ModelError
 from spacy_slmre.models.causal_lm.lora import LoraSettings
 from spacy_slmre.models.causal_lm.loss import Batch, as_batch
-from spacy_slmre.training.trainer import PackedTrainer
 from spacy_slmre.models.causal_lm.qera import input_sizes, low_rank_factors
 from spacy_slmre.models.causal_lm.sequences import TrainingSequences
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.training import tuning
 from spacy_slmre.training.settings import TuningError, TuningSettings
-
+from spacy_slmre.training.trainer import PackedTrainer
 from tests.training.test_tuning import make_set
 
 SCHEMA = LabelSchema.from_labels(["place of birth", "employer"])

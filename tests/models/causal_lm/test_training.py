@@ -20,15 +20,14 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
-from spacy_slmre.schema import LabelSchema
 from spacy_slmre.models.causal_lm import loading
 from spacy_slmre.models.causal_lm.loading import ModelError
 from spacy_slmre.models.causal_lm.lora import LoraSettings
-from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.loss import as_batch, packed_loss
-from spacy_slmre.models.prompts import PromptStyle
+from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.sequences import TrainingSequences
-
+from spacy_slmre.models.prompts import PromptStyle
+from spacy_slmre.schema import LabelSchema
 from tests.conftest import random_network
 from tests.models.causal_lm.test_exactness import instance_lists, schemas
 from tests.models.causal_lm.test_loading import plain

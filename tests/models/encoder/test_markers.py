@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from spacy_slmre.models.encoder.markers import STYLES, Markers
 from spacy_slmre.instances import RelationInstance
+from spacy_slmre.models.encoder.markers import STYLES, Markers
 
 TEXT = "Ann Lee was born in Rome and works for the Red Mill in Paris"
 
