@@ -73,7 +73,7 @@ def inference(rounds: int, seconds: float) -> list[dict]:
         batch = make_instances(64, tokens)
 
         def run(model: EncoderClassifier, batch: list = batch) -> int:
-            model.best(batch, SCHEMA)
+            model.top_k(batch, SCHEMA)
             return len(batch)
 
         ways = {name: (lambda model=model: run(model)) for name, model in models.items()}

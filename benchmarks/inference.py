@@ -34,7 +34,7 @@ from speed.timing import console
 
 from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE, resolve_device, resolve_dtype
 from spacy_slmre.models.encoder.loading import PACKAGED_ENCODER
-from spacy_slmre.util.io import write_aside
+from spacy_slmre.util.io import atomic_write
 from spacy_slmre.util.system import hardware, versions
 
 PARTS: dict[str, Callable[[Options], dict[str, Any]]] = {
@@ -84,7 +84,7 @@ def main() -> None:
         results["parts"][name] = found
         _show(name, found)
         if args.output:
-            write_aside(args.output, json.dumps(results, indent=1))
+            atomic_write(args.output, json.dumps(results, indent=1))
     if args.output:
         console.print(
             f"Written to {args.output}. Into README: python scripts/readme_table.py --speed {args.output}"

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spacy_slmre.corpus.docbin import read_docs
-from spacy_slmre.corpus.gold_docs import benchmark_of
+from spacy_slmre.corpus.gold_docs import format_of
 from spacy_slmre.instances import RelationInstance, make_gold_instances
 from spacy_slmre.models.causal_lm.architecture import make_small_lm
 from spacy_slmre.models.causal_lm.lora import LoraSettings
@@ -45,7 +45,7 @@ def read_pairs(corpus: Path) -> tuple[list[RelationInstance], LabelSchema]:
     """All instances of a converted benchmark, and its labels."""
     install_extensions()
     docs = list(read_docs(corpus, spacy.blank("en").vocab))
-    card = benchmark_of(docs[0])
+    card = format_of(docs[0])
     if card is None or card.schema is None:
         raise SystemExit(f"{corpus} comes from no benchmark with labels of its own.")
     return [one for doc in docs for one in make_gold_instances(doc, card.schema)], card.schema
@@ -182,7 +182,7 @@ def count_tokens(lm: SmallLM, corpus: Path, max_tokens: int) -> dict[str, int]:
     """Tokens of an epoch, packed (padding included) and as one prompt a pair (without padding)."""
     instances, schema = read_pairs(corpus)
     room = max_tokens - len(lm.prompts.prefix(schema))
-    instances = [one for one in lm.fit(instances, schema, room - 32) if one is not None]
+    instances = [one for one in lm.truncate(instances, schema, room - 32) if one is not None]
     if not instances:
         raise SystemExit(f"No instance of {corpus} fits beside its labels: give more --max-tokens.")
     sequences = TrainingSequences(lm.prompts, instances, schema, room=room, seed=0)

@@ -32,8 +32,8 @@ from spacy_slmre.relations import install_extensions
 from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.study.mixtures import Mixture, make_manifest
 from spacy_slmre.training.config import read_config, resolve_config
+from spacy_slmre.training.folders import part_of
 from spacy_slmre.training.run import run_tuning
-from spacy_slmre.util.run_folder import part_of
 
 CONFIG = Path(__file__).parent.parent / "configs" / "tune" / "pooled.cfg"
 BENCHMARKS = ("semeval2010_task8", "conll04", "gids", "nyt", "re_docred")

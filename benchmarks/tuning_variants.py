@@ -31,9 +31,9 @@ from spacy_slmre.models.prompts import PARTS, default_templates
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.study.mixtures import Mixture, make_manifest
 from spacy_slmre.training.config import read_config, resolve_config
+from spacy_slmre.training.folders import part_of
 from spacy_slmre.training.run import run_tuning
-from spacy_slmre.util.io import write_aside
-from spacy_slmre.util.run_folder import part_of
+from spacy_slmre.util.io import atomic_write
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 CONFIG = CONFIGS / "tune" / "pooled.cfg"
@@ -153,7 +153,7 @@ def _note(file: Path, data: Any) -> None:
     text = json.dumps(data, indent=2)
     if file.exists() and file.read_text(encoding="utf-8") != text:
         raise SystemExit(f"{file} is of runs with other settings or pairs: give another OUTPUT.")
-    write_aside(file, text)
+    atomic_write(file, text)
 
 
 def _settings(name: str, output: Path) -> dict[str, Any]:

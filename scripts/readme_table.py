@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from spacy_slmre.evaluation.report import results_markdown
-from spacy_slmre.util.io import write_aside
+from spacy_slmre.util.io import atomic_write
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -60,7 +60,7 @@ def put(file: Path, name: str, words: str) -> None:
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise ValueError(f"{file} must have {begin} once, and {end} once after it.")
     between = re.compile(f"(?<={re.escape(begin)}).*?(?={re.escape(end)})", re.DOTALL)
-    write_aside(file, between.sub(lambda _: f"\n{words}\n", text))
+    atomic_write(file, between.sub(lambda _: f"\n{words}\n", text))
 
 
 def read_speed(file: Path) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def put_speed(found: list[dict[str, Any]], readme: Path, document: Path) -> None
     images = []
     for name, caption, svg in plots(named):
         file = document.parent / "images" / name
-        write_aside(file, svg)
+        atomic_write(file, svg)
         images.append((file, caption))
     short, whole = [], []
     for results in found:

@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 from spacy_slmre.models.causal_lm.adapter import PACKAGED_ADAPTER, WEIGHTS_FILE, Adapter
+from spacy_slmre.training.folders import RUN_FILE
 from spacy_slmre.training.run import CONFIG_FILE, METRICS_FILE
-from spacy_slmre.util.io import replace_folder
-from spacy_slmre.util.run_folder import RUN_FILE
+from spacy_slmre.util.io import atomic_replace
 
 LIMIT = 12_000_000
 """Bytes of weights that the package may carry."""
@@ -44,7 +44,7 @@ def main(tuned: Path) -> None:
         card = (tuned / "README.md").read_text(encoding="utf-8")
         front, made = card[: card.index("\n# ") + 1], card[card.index("\n## Data") :]
         (aside / "README.md").write_text(front + ABOUT + made, encoding="utf-8")
-        replace_folder(aside, PACKAGED_ADAPTER)
+        atomic_replace(aside, PACKAGED_ADAPTER)
     print(f"{len(adapter.weights):,} bytes of weights in {PACKAGED_ADAPTER}")
 
 

@@ -15,7 +15,7 @@ LEAST, MOST = 0.05, 20.0
 """Bounds of a fitted temperature."""
 
 
-def tempered(log_probs: np.ndarray, temperature: float) -> np.ndarray:
+def apply_temperature(log_probs: np.ndarray, temperature: float) -> np.ndarray:
     """Log-probabilities (n, n_labels) at a temperature."""
     if temperature == 1.0:
         return log_probs
@@ -40,7 +40,7 @@ def fit_temperature(log_probs: np.ndarray, gold: np.ndarray) -> float:
     rows = np.arange(len(gold))
 
     def loss(log_temperature: float) -> float:
-        return -float(tempered(log_probs, float(np.exp(log_temperature)))[rows, gold].mean())
+        return -float(apply_temperature(log_probs, float(np.exp(log_temperature)))[rows, gold].mean())
 
     bounds = (float(np.log(LEAST)), float(np.log(MOST)))
     return round(float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)), 4)

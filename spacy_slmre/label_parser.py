@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spacy_slmre.metrics import NEGATIVES, normalise_answer
+from spacy_slmre.metrics import NEGATIVES, normalize_answer
 from spacy_slmre.schema import LabelSchema
 
 
@@ -26,10 +26,10 @@ def answer_parser(schema: LabelSchema) -> Callable[[str], str | None]:
     spellings: dict[str, str] = {}
     for values in (schema.names, [label.wording for label in schema.labels]):
         for name, value in zip(schema.names, values, strict=True):
-            spellings.setdefault(normalise_answer(value), name)
+            spellings.setdefault(normalize_answer(value), name)
 
     def parse(answer: str) -> str | None:
-        said = normalise_answer(answer)
+        said = normalize_answer(answer)
         exact = answer.strip()
         label = exact if exact in schema.index else spellings.get(said)
         if label is None:

@@ -73,7 +73,7 @@ NEGATIVES = frozenset({"none", "other", "no_relation", "na", "nan", "null", ""})
 """Answers that say "no relation" whatever the label set, as the study has it."""
 
 
-def normalise_answer(answer: str) -> str:
+def normalize_answer(answer: str) -> str:
     """An answer as the study compares it: the first line, in lower case, single spaces, without quotes.
 
     An empty answer becomes "none".

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacy_slmre.calibration import calibration_error, fit_temperature, fit_thresholds, tempered
+from spacy_slmre.calibration import apply_temperature, calibration_error, fit_temperature, fit_thresholds
 
 
 def normalised(logits: np.ndarray) -> np.ndarray:
@@ -16,11 +16,11 @@ def normalised(logits: np.ndarray) -> np.ndarray:
 def test_finds_the_temperature_that_the_labels_were_drawn_at(true: float) -> None:
     rng = np.random.default_rng(0)
     log_probs = normalised(rng.normal(scale=2.0, size=(20_000, 5)))
-    probabilities = np.exp(tempered(log_probs, true))
+    probabilities = np.exp(apply_temperature(log_probs, true))
     gold = (probabilities.cumsum(axis=1) > rng.random((20_000, 1))).argmax(axis=1)
     temperature = fit_temperature(log_probs, gold)
     assert temperature == pytest.approx(true, rel=0.05)
-    scaled = tempered(log_probs, temperature)
+    scaled = apply_temperature(log_probs, temperature)
     best = scaled.argmax(axis=1)
     assert calibration_error(np.exp(scaled.max(axis=1)), best == gold) < 0.015
 
@@ -28,7 +28,7 @@ def test_finds_the_temperature_that_the_labels_were_drawn_at(true: float) -> Non
 @given(st.floats(0.1, 10), st.integers(0, 1000))
 def test_temperature_changes_no_ranking(temperature: float, seed: int) -> None:
     log_probs = normalised(np.random.default_rng(seed).normal(size=(7, 4)))
-    scaled = tempered(log_probs, temperature)
+    scaled = apply_temperature(log_probs, temperature)
     assert np.exp(scaled).sum(axis=1) == pytest.approx(np.ones(7))
     assert np.array_equal(scaled.argsort(axis=1), log_probs.argsort(axis=1))
 

@@ -15,7 +15,7 @@ from rich.progress import track
 from transformers import DynamicCache
 
 from spacy_slmre.corpus.docbin import read_docs
-from spacy_slmre.corpus.gold_docs import benchmark_of
+from spacy_slmre.corpus.gold_docs import format_of
 from spacy_slmre.instances import RelationInstance, make_gold_instances
 from spacy_slmre.metrics import count
 from spacy_slmre.models.causal_lm.architecture import make_small_lm
@@ -44,7 +44,7 @@ def equality(options: Options) -> dict[str, Any]:
         raise SystemExit("Prompts one at a time are read one way: give an adapter that was tuned so.")
     instances, schema = _read(options, lm)
     gold = [str(instance.label) for instance in instances]
-    columns = lm.best(instances, schema)[0][:, 0]
+    columns = lm.top_k(instances, schema)[0][:, 0]
     exhaustive = exhaustive_labels(lm, instances, schema)
     reference = _micro_f1(gold, columns, schema)
     rows = [
@@ -57,7 +57,7 @@ def equality(options: Options) -> dict[str, Any]:
     del lm
     for name, make in PRECISIONS.items():
         console.print(f"equality: {name}")
-        found = _load(options, **make).best(instances, schema)[0][:, 0]
+        found = _load(options, **make).top_k(instances, schema)[0][:, 0]
         rows.append(
             {
                 "precision": name,
@@ -131,7 +131,7 @@ def _read(options: Options, lm: SmallLM) -> tuple[list[RelationInstance], LabelS
     assert options.corpus is not None
     for doc in read_docs(options.corpus, spacy.blank("en").vocab):
         if lm.schema is None:
-            card = benchmark_of(doc)
+            card = format_of(doc)
             if card is None or card.schema is None:
                 raise SystemExit(f"{options.corpus} comes from no benchmark with labels of its own.")
             schema = card.schema
@@ -140,7 +140,7 @@ def _read(options: Options, lm: SmallLM) -> tuple[list[RelationInstance], LabelS
             break
     if schema is None or not instances:
         raise SystemExit(f"{options.corpus} has no documents.")
-    fitting = lm.fit(instances[: options.instances], schema, MOST_CONTEXT_TOKENS)
+    fitting = lm.truncate(instances[: options.instances], schema, MOST_CONTEXT_TOKENS)
     return [one for one in fitting if one is not None], schema
 
 

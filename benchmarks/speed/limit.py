@@ -48,7 +48,7 @@ def limit(options: Options) -> dict[str, Any]:
     schema = make_schema()
 
     def score() -> None:
-        lm.best(instances, schema)
+        lm.top_k(instances, schema)
 
     score()  # the instruction's keys and values are there from now on
     lengths, needed = _count_tokens(lm, score)

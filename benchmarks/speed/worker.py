@@ -57,7 +57,7 @@ def ours(process: Process) -> Run:
     lm = make_small_lm(base=task["base"], adapter=None, dtype=task["dtype"], device=task["device"]).load()
     process.mark("load")
     process.count(lm.network.get_decoder())
-    return lambda work: lm.best(make_instances(work["sentences"]), schema)
+    return lambda work: lm.top_k(make_instances(work["sentences"]), schema)
 
 
 def generate(process: Process) -> Run:
@@ -187,7 +187,7 @@ def encoder(process: Process) -> Run:
             yield rows, inputs
 
     model._batches = counting  # type: ignore[method-assign]
-    return lambda work: model.best(make_instances(work["sentences"]), schema)
+    return lambda work: model.top_k(make_instances(work["sentences"]), schema)
 
 
 def classification(process: Process) -> Run:

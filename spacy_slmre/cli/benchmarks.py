@@ -46,11 +46,11 @@ def _show_table(cards: list[dict[str, Any]]) -> None:
         table.add_column(column, no_wrap=True)
     for column in ("labels", "train", "dev", "test"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("licence", overflow="ellipsis", no_wrap=True, max_width=18)
+    table.add_column("license", overflow="ellipsis", no_wrap=True, max_width=18)
     for card in cards:
         labels = str(len(card["schema"]["labels"])) if card["schema"] else "any"
         sizes = [f"{card['splits'][split]:,}" if split in card["splits"] else "" for split in _SPLITS]
-        table.add_row(card["name"], card["domain"], labels, *sizes, card["licence"])
+        table.add_row(card["name"], card["domain"], labels, *sizes, card["license"])
     console = Console()
     console.print(table)
     console.print("One card in full: python -m spacy slmre benchmarks NAME", style="dim")
@@ -63,7 +63,7 @@ def _show_card(card: dict[str, Any]) -> None:
     console = Console()
     facts = Table(box=None, show_header=False, padding=(0, 1))
     facts.add_column(style="bold", no_wrap=True)
-    for key in ("name", "title", "domain", "task", "direction", "citation", "licence", "obtain"):
+    for key in ("name", "title", "domain", "task", "direction", "citation", "license", "obtain"):
         facts.add_row(key, card[key])
     facts.add_row("redistributable", "yes" if card["redistributable"] else "no")
     facts.add_row("instances", ", ".join(f"{split} {count:,}" for split, count in card["splits"].items()))

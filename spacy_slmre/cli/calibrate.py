@@ -42,8 +42,8 @@ def calibrate_command(
     from spacy_slmre.cli.pipelines import load_pipeline
     from spacy_slmre.corpus.readers import relation_corpus
     from spacy_slmre.pipeline.calibrate import calibrate
-    from spacy_slmre.pipeline.finding import relation_component
-    from spacy_slmre.util.io import replace_folder
+    from spacy_slmre.pipeline.finding import get_relation_extractor
+    from spacy_slmre.util.io import atomic_replace
 
     if output is not None and output.exists():
         raise ValueError(f"{output} is there already: choose another place, or delete it.")
@@ -51,7 +51,7 @@ def calibrate_command(
         raise ValueError(f'"{pipeline}" is an installed package: say where to save with --output.')
     target = (output or Path(pipeline)).resolve()
     nlp = load_pipeline(pipeline)
-    name, pipe = relation_component(nlp, component)
+    name, pipe = get_relation_extractor(nlp, component)
     examples = relation_corpus(corpus, holdout=holdout, held_out=holdout > 0)(nlp)
     summary = {"corpus": str(corpus), **calibrate(pipe, examples, thresholds=thresholds)}
     nlp.meta.setdefault("performance", {})[f"{name}_calibration"] = summary
@@ -64,7 +64,7 @@ def calibrate_command(
             shutil.copytree(target, aside, ignore=shutil.ignore_patterns("test.json"))
         nlp.to_disk(aside)
         (aside / CALIBRATION_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
-        replace_folder(aside, target)
+        atomic_replace(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     before, after = summary["before"], summary["after"]

@@ -84,8 +84,8 @@ def convert_all_cli(
     others, but makes the exit code 1.
     """
     from spacy_slmre.cli.output import say
-    from spacy_slmre.corpus.conversion import find_sources
     from spacy_slmre.corpus.sources import CorpusError
+    from spacy_slmre.study.benchmarks.card import find_sources
 
     sources = [source for folder in raw for source in find_sources(folder, only or ())]
     if not sources:

@@ -153,7 +153,7 @@ def questions_command(
 
     from spacy_slmre.evaluation.evaluate import ask
     from spacy_slmre.evaluation.external import schema_of
-    from spacy_slmre.util.io import write_aside
+    from spacy_slmre.util.io import atomic_write
 
     gold = _read(corpus, None, limit)
     schema = schema_of(gold)
@@ -167,7 +167,7 @@ def questions_command(
             }
             line = {"id": question.id, "text": instance.context.text, **sides, "labels": schema.names}
             lines.append(json.dumps(line, ensure_ascii=False))
-    write_aside(output, "".join(f"{line}\n" for line in lines))
+    atomic_write(output, "".join(f"{line}\n" for line in lines))
     say(f"{len(lines):,} questions: {output}")
 
 
@@ -195,8 +195,8 @@ def evaluate_tuned_command(
     import json
 
     from spacy_slmre.evaluation.systems import EvaluationSettings
+    from spacy_slmre.training.folders import RUN_FILE
     from spacy_slmre.training.run import CONFIG_FILE
-    from spacy_slmre.util.run_folder import RUN_FILE
 
     settings = EvaluationSettings(prompt=prompt, decoding=decoding, limit=limit)
     folders = [

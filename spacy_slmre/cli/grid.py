@@ -50,7 +50,7 @@ def grid_command(
         wanted = ("missing", "failed") if retry else ("missing",)
         failed = 0
         for number, run in enumerate(runs, 1):
-            # Asked now: another shard or process may have done it meanwhile.
+            # DocInstances now: another shard or process may have done it meanwhile.
             if run.state()[0] not in wanted:
                 continue
             say(f"[{number}/{len(runs)}] {run.name} (log: {run.log})")

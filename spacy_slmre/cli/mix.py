@@ -25,13 +25,13 @@ def mix_cli(
     from rich.table import Table
 
     from spacy_slmre.study.mixtures import Mixture, make_manifest
-    from spacy_slmre.util.io import write_aside
+    from spacy_slmre.util.io import atomic_write
 
     mixture = Mixture.from_file(config)
     console = Console()
     with console.status("Counting and hashing corpora"):
         manifest = make_manifest(mixture, corpora, skip_missing=skip_missing)
-    write_aside(output, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    atomic_write(output, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
     table = Table("split", "benchmark", "domain", "pairs", "of", "documents")
     for split, content in manifest["splits"].items():
         for source in content["sources"]:

@@ -54,10 +54,10 @@ def ready_pipeline(name: str) -> tuple[Language, Finder]:
         ValueError: There is no pipeline of that name, or its weights cannot be had, or a key is missing.
     """
     from spacy_slmre.llm.component import make_ready, zero_shot_components
-    from spacy_slmre.pipeline.relation_extractor import RelationPipe
+    from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 
     nlp = load_pipeline(name)
-    pipes = [(known, pipe) for known, pipe in nlp.pipeline if isinstance(pipe, RelationPipe)]
+    pipes = [(known, pipe) for known, pipe in nlp.pipeline if isinstance(pipe, RelationExtractor)]
     if not pipes and (asking := zero_shot_components(nlp)):
         known, (component, task) = list(asking.items())[-1]
         make_ready(component)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,20 @@ from typing import Any
 import spacy
 
 from spacy_slmre.corpus.docbin import SHARD_SIZE, ShardWriter, file_hash
+from spacy_slmre.corpus.formats import CorpusFormat, get_format
 from spacy_slmre.corpus.gold_docs import make_doc
 from spacy_slmre.corpus.records import Reject
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.corpus.summary import Summary
 from spacy_slmre.relations import install_extensions
-from spacy_slmre.study.benchmarks.card import Benchmark, all_benchmarks, get_benchmark
-from spacy_slmre.util.io import write_aside
+from spacy_slmre.util.io import atomic_write
 
 # A vocabulary grows with every new word; beyond this, the next shard begins with a fresh one.
 _LARGEST_VOCABULARY = 200_000
 
 
 def convert(
-    benchmark: Benchmark,
+    benchmark: CorpusFormat,
     source: str | Path,
     output: str | Path,
     *,
@@ -73,7 +73,7 @@ def convert(
             if isinstance(item, Reject):
                 reject(item)
                 continue
-            card = get_benchmark(item.benchmark) if item.benchmark else benchmark
+            card = get_format(item.benchmark) if item.benchmark else benchmark
             doc, lost = make_doc(nlp, item, card, split)
             for found in lost:
                 reject(found)
@@ -95,27 +95,8 @@ def convert(
         "official_instances": benchmark.splits.get(split),
         "files": [{"name": file.name, "sha256": file_hash(file)} for file in writer.shards],
     }
-    write_aside(summary_path(output), json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    atomic_write(summary_path(output), json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     return result
-
-
-def find_sources(raw: str | Path, names: Collection[str] = ()) -> list[tuple[Benchmark, str, Path]]:
-    """The files of benchmarks that lie in a folder of raw data, as `<folder>/<file>` of their cards.
-
-    Args:
-        raw: The folder.
-        names: Look for these benchmarks only; none looks for all.
-
-    Returns:
-        Benchmark, split and file of each that is there.
-    """
-    cards = [get_benchmark(name) for name in names] or list(all_benchmarks().values())
-    found = [
-        (card, split, Path(raw) / (card.folder or card.name) / file)
-        for card in cards
-        for split, file in card.files.items()
-    ]
-    return [(card, split, path) for card, split, path in found if path.is_file()]
 
 
 def summary_path(output: str | Path) -> Path:
@@ -123,7 +104,7 @@ def summary_path(output: str | Path) -> Path:
     return Path(output).with_suffix(".summary.json")
 
 
-def _nothing(source: str | Path, benchmark: Benchmark, examples: dict[str, Reject]) -> str:
+def _nothing(source: str | Path, benchmark: CorpusFormat, examples: dict[str, Reject]) -> str:
     text = f"{source}: nothing in it could be converted as {benchmark.name}. Is it a file of this benchmark?"
     for reject in examples.values():
         text += f"\n{source}:{reject.line}: {reject.reason}: {reject.detail}"

@@ -11,9 +11,9 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
+from spacy_slmre.corpus.formats import CorpusFormat, get_format
 from spacy_slmre.corpus.records import Mention, Pair, Record, Reject
 from spacy_slmre.relations import PAIRS, RELATIONS
-from spacy_slmre.study.benchmarks.card import Benchmark, get_benchmark
 
 MENTIONS = "relation_mentions"
 """`doc.spans["relation_mentions"]`: all mentions, where they do not all fit into `doc.ents`."""
@@ -27,7 +27,7 @@ PROVENANCE = (BENCHMARK, SPLIT, ID)
 _SENTENCE = re.compile(r"(.+-\d+)-\d+")
 
 
-def make_doc(nlp: Language, record: Record, benchmark: Benchmark, split: str) -> tuple[Doc, list[Reject]]:
+def make_doc(nlp: Language, record: Record, benchmark: CorpusFormat, split: str) -> tuple[Doc, list[Reject]]:
     """A gold document, and the pairs that it cannot hold.
 
     Args:
@@ -126,10 +126,10 @@ def source_of(doc: Doc) -> str:
     return match[1] if match else name
 
 
-def benchmark_of(doc: Doc) -> Benchmark | None:
+def format_of(doc: Doc) -> CorpusFormat | None:
     """The card of the benchmark that a document comes from; its schema is that of the document's pairs."""
     name = doc.user_data.get(BENCHMARK)
-    return get_benchmark(name) if name else None
+    return get_format(name) if name else None
 
 
 def _trimmed(text: str, mention: Mention) -> Mention | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from spacy.tokens import Doc
 
-from spacy_slmre.corpus.gold_docs import ID, benchmark_of
+from spacy_slmre.corpus.gold_docs import ID, format_of
 from spacy_slmre.relations import PAIRS
 
 
@@ -40,7 +40,7 @@ class Summary:
     def add(self, doc: Doc) -> None:
         """Count a document."""
         self.documents += 1
-        benchmark = benchmark_of(doc)
+        benchmark = format_of(doc)
         by_pair: dict[tuple[int, ...], set[str]] = {}
         for relation in getattr(doc._, PAIRS):
             self.labels[relation.label] += 1

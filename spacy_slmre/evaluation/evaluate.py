@@ -17,7 +17,8 @@ from spacy.training import Example
 
 from spacy_slmre.candidates import given_pairs
 from spacy_slmre.corpus.docbin import corpus_files, file_hash
-from spacy_slmre.corpus.gold_docs import ID, SPLIT, benchmark_of, source_of
+from spacy_slmre.corpus.formats import CorpusFormat
+from spacy_slmre.corpus.gold_docs import ID, SPLIT, format_of, source_of
 from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.evaluation.predictors import Answer, PairKey, key_of
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, Prediction, RunWriter, done_run
@@ -26,7 +27,6 @@ from spacy_slmre.evaluation.systems import EvaluationSettings, fingerprint, make
 from spacy_slmre.instances import RelationInstance, make_instances
 from spacy_slmre.pipeline.examples import gold_labels
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.study.benchmarks.card import Benchmark
 from spacy_slmre.util.system import hardware, peak_memory, reset_peak_memory, versions
 
 SPLITS = ("train", "dev", "test")
@@ -52,7 +52,7 @@ class GoldCorpus:
 
     path: Path
     examples: list[Example] = field(repr=False)
-    benchmark: Benchmark | None
+    benchmark: CorpusFormat | None
     split: str
     sha256: str
     limit: int
@@ -97,7 +97,7 @@ def read_gold(path: Path, nlp: Language | None = None, limit: int = 0) -> GoldCo
     examples = list(relation_corpus(path, max_pairs=limit)(nlp or spacy.blank("en")))
     if not any(gold_labels(example.reference)[0] for example in examples):
         raise EvaluationError(f"{path} has no relation to find: is it a corpus that `slmre convert` wrote?")
-    cards = {card.name: card for card in (benchmark_of(one.reference) for one in examples) if card}
+    cards = {card.name: card for card in (format_of(one.reference) for one in examples) if card}
     if len(cards) > 1:
         raise EvaluationError(
             f"{path} holds several benchmarks ({', '.join(sorted(cards))}): evaluate on each by itself."
@@ -140,7 +140,7 @@ def ask(
     labels, _ = gold_labels(example.reference, attr or "relations")
     annotated = given_pairs()(example.predicted, schema).pairs
     pairs = {key_of(*pair): pair for pair in [*annotated, *further]}
-    card = benchmark_of(example.reference)
+    card = format_of(example.reference)
     name = _id_of(example, number)
 
     def positive(label: str) -> bool:
@@ -284,7 +284,7 @@ def finish(
     about = {
         "benchmark": corpus.name,
         "split": corpus.split,
-        "substitute_for": corpus.benchmark.substitute_for if corpus.benchmark else None,
+        "substitute_for": getattr(corpus.benchmark, "substitute_for", None) if corpus.benchmark else None,
         "limit": corpus.limit or None,
         "corpus": str(corpus.path),
         "data_sha256": corpus.sha256,

@@ -144,10 +144,10 @@ def schema_of(corpus: GoldCorpus) -> LabelSchema:
     """The benchmark's labels, or those that occur."""
     if corpus.benchmark is not None and corpus.benchmark.schema is not None:
         return corpus.benchmark.schema
-    from spacy_slmre.pipeline.examples import labels_in
+    from spacy_slmre.pipeline.examples import collect_labels
     from spacy_slmre.relations import RELATIONS
 
-    return LabelSchema.from_labels(*labels_in(corpus.examples, "no_relation", RELATIONS))
+    return LabelSchema.from_labels(*collect_labels(corpus.examples, "no_relation", RELATIONS))
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

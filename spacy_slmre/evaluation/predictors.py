@@ -12,7 +12,7 @@ from spacy_slmre.instances import make_instances
 from spacy_slmre.label_parser import answer_parser
 from spacy_slmre.models.causal_lm.generation import generate_answers
 from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.pipeline.relation_extractor import RelationPipe
+from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.relations import ANSWERS
 
 if TYPE_CHECKING:
@@ -48,16 +48,16 @@ def key_of(head: Span, tail: Span) -> PairKey:
     return head.start_char, head.end_char, tail.start_char, tail.end_char
 
 
-def scoring(pipe: RelationPipe, k: int) -> System:
+def scoring(pipe: RelationExtractor, k: int) -> System:
     """The component's own way: probabilities over the labels."""
 
     def answer(docs: Sequence[Doc]) -> list[dict[PairKey, Answer]]:
         answers = []
-        for pairs in pipe.rank(docs, k):
+        for pairs in pipe.predict_proba(docs, k):
             found = {}
             for pair in pairs:
                 best = pair.labels[0] if pair.labels else None
-                label = best[0] if best is not None and pipe.accepts(*best) else None
+                label = best[0] if best is not None and pipe.passes_threshold(*best) else None
                 found[key_of(pair.head, pair.tail)] = Answer(label, pair.labels, None, pair.shortened)
             answers.append(found)
         return answers
@@ -82,7 +82,7 @@ def asking(component: LLMWrapper) -> System:
     return answer
 
 
-def generating(pipe: RelationPipe, lm: SmallLM, max_new_tokens: int) -> System:
+def generating(pipe: RelationExtractor, lm: SmallLM, max_new_tokens: int) -> System:
     """The study's way: the model writes what it will, and the answer is compared with the labels."""
     parse = answer_parser(pipe.schema)
 
@@ -92,7 +92,7 @@ def generating(pipe: RelationPipe, lm: SmallLM, max_new_tokens: int) -> System:
         for number, doc in enumerate(docs):
             pairs = pipe.candidates(doc, pipe.schema).pairs
             whole = make_instances(doc, pairs, pipe.schema)
-            fitting = lm.fit(whole, pipe.schema, pipe.max_context_tokens)
+            fitting = lm.truncate(whole, pipe.schema, pipe.max_context_tokens)
             for pair, fit, instance in zip(pairs, fitting, whole, strict=True):
                 if fit is not None:
                     keys.append((number, key_of(*pair), fit is not instance))

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from spacy_slmre.corpus.formats import all_formats
 from spacy_slmre.evaluation import plots
 from spacy_slmre.evaluation.comparisons import compare
 from spacy_slmre.evaluation.errors import KINDS, mark, sample_errors
@@ -43,9 +44,8 @@ from spacy_slmre.evaluation.tables import (
     study_table,
 )
 from spacy_slmre.export.triples import as_cell
-from spacy_slmre.study.benchmarks.card import all_benchmarks
 from spacy_slmre.study.published import DAPT_GAIN, SOURCE
-from spacy_slmre.util.io import write_aside
+from spacy_slmre.util.io import atomic_write
 from spacy_slmre.visual.colors import relation_styles
 from spacy_slmre.visual.options import ViewOptions
 from spacy_slmre.visual.rendering import as_page, template
@@ -89,7 +89,7 @@ class Report:
         """Write the page, and Markdown and CSV of the same name beside it; gives their paths."""
         paths = report_paths(output)
         for path, text in zip(paths, (self.html, self.markdown, self.csv), strict=True):
-            write_aside(path, text)
+            atomic_write(path, text)
         return paths
 
 
@@ -197,7 +197,7 @@ def _benchmark(
 ) -> dict[str, Any]:
     """What the page says of one benchmark."""
     info = results[0].info
-    card = all_benchmarks().get(info["benchmark"])
+    card = all_formats().get(info["benchmark"])
     drawn = [plots.reliability(results, series), plots.coverage(results, series)]
     return {
         "id": f"benchmark-{number}",

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from spacy_slmre.corpus.formats import all_formats
 from spacy_slmre.evaluation.runs import EvaluationRun
 from spacy_slmre.evaluation.selection import caveats, system_names, system_of
-from spacy_slmre.study.benchmarks.card import all_benchmarks
 from spacy_slmre.study.published import (
     FLAGS,
     GENERAL,
@@ -82,7 +82,7 @@ def by_benchmark(results: Iterable[Result]) -> dict[tuple[str, str], list[Result
 
 def title_of(benchmark: str, split: str = "test") -> str:
     """A benchmark's name in print, with the split where it is not the test set."""
-    card = all_benchmarks().get(benchmark)
+    card = all_formats().get(benchmark)
     return (card.title if card else benchmark) + (f", {split}" if split not in ("test", "") else "")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.util.io import is_replaceable, replace_folder, write_aside
+from spacy_slmre.util.io import atomic_replace, atomic_write, is_replaceable
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.json"
@@ -268,7 +268,7 @@ class RunWriter:
         state: dict[str, Any] = {"docs": self.docs, "lines": self._lines, "seconds": self.seconds}
         state |= {"truncated": self.truncated, "tokens": self.tokens, "usage": dict(self.usage)}
         state |= {"marks": self.marks}
-        write_aside(self.part / STATE_FILE, json.dumps(state))
+        atomic_write(self.part / STATE_FILE, json.dumps(state))
 
     def predictions(self) -> list[Prediction]:
         """What was written so far."""
@@ -280,8 +280,8 @@ class RunWriter:
             (METRICS_FILE, metrics),
             (RUN_FILE, {"format": FORMAT, **info, "marks": self.marks}),
         ):
-            write_aside(self.part / name, json.dumps(data, indent=2, ensure_ascii=False))
-        replace_folder(self.part, self.folder)
+            atomic_write(self.part / name, json.dumps(data, indent=2, ensure_ascii=False))
+        atomic_replace(self.part, self.folder)
         # Not before: killed in between, the next run would begin anew.
         (self.folder / STATE_FILE).unlink(missing_ok=True)
         return read_run(self.folder)

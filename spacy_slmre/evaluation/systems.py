@@ -14,6 +14,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from spacy_slmre.candidates import CandidateGenerator, given_pairs
+from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.evaluation.predictors import System, asking, generating, scoring
 from spacy_slmre.evaluation.runs import EvaluationError
 from spacy_slmre.instances import RelationInstance, contexts_of
@@ -23,10 +24,9 @@ from spacy_slmre.llm.task import RelationTask
 from spacy_slmre.models.causal_lm import loading
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.encoder.model import EncoderClassifier
-from spacy_slmre.pipeline.finding import relation_component
-from spacy_slmre.pipeline.relation_extractor import RelationPipe
+from spacy_slmre.pipeline.finding import get_relation_extractor
+from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.study.benchmarks.card import Benchmark
 
 if TYPE_CHECKING:
     from spacy_llm.pipeline import LLMWrapper
@@ -115,7 +115,7 @@ class Subject:
     cost: Callable[[Mapping[str, int]], float | None] = lambda usage: None
 
 
-def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: Benchmark | None) -> Subject:
+def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: CorpusFormat | None) -> Subject:
     """The relation component of a pipeline as it is to be asked.
 
     Raises:
@@ -126,7 +126,7 @@ def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: Benchma
     if llms and (settings.component is None or settings.component in llms):
         _, component, task = zero_shot_component(nlp, settings.component)
         return _zero_shot(component, task, settings, benchmark)
-    name, pipe = relation_component(nlp, settings.component)
+    name, pipe = get_relation_extractor(nlp, settings.component)
     model = pipe.model
     if settings.pairs == "annotated":
         pipe.candidates = given_pairs()
@@ -148,7 +148,7 @@ def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: Benchma
     if isinstance(model, SmallLM):
         if settings.prompt != "own":
             model.load()
-            model.restyle(replace(model.settings.style, label_list=settings.prompt == "schema"))
+            model.set_prompt_style(replace(model.settings.style, label_list=settings.prompt == "schema"))
         pipe.ready()
         return _small_lm(nlp, pipe, model, settings)
     pipe.ready()
@@ -179,7 +179,9 @@ def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: Benchma
     )
 
 
-def _small_lm(nlp: Language, pipe: RelationPipe, model: SmallLM, settings: EvaluationSettings) -> Subject:
+def _small_lm(
+    nlp: Language, pipe: RelationExtractor, model: SmallLM, settings: EvaluationSettings
+) -> Subject:
     style = model.settings.style
     generated = settings.decoding == "generated"
     network = model.network
@@ -205,7 +207,7 @@ def _small_lm(nlp: Language, pipe: RelationPipe, model: SmallLM, settings: Evalu
 
 
 def _zero_shot(
-    component: LLMWrapper, task: RelationTask, settings: EvaluationSettings, benchmark: Benchmark | None
+    component: LLMWrapper, task: RelationTask, settings: EvaluationSettings, benchmark: CorpusFormat | None
 ) -> Subject:
     """An LLM, which is asked for the benchmark's labels."""
     if settings.pairs == "annotated":

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spacy_slmre.documents import ExportError
-from spacy_slmre.util.io import replace_folder
+from spacy_slmre.util.io import atomic_replace
 
 FOLDER = {"nodes.csv", "relationships.csv"}
 """Files of an export that is a folder."""
@@ -46,7 +46,7 @@ def aside(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield new
         if output.is_dir():
-            replace_folder(new, output)
+            atomic_replace(new, output)
         else:
             os.replace(new, output)
     finally:

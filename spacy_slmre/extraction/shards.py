@@ -21,7 +21,7 @@ from typing import Any
 
 from spacy_slmre.extraction.sources import ExtractionError, Position, open_docs, open_table
 from spacy_slmre.extraction.writers import another_run, begin_output, make_writer, remove
-from spacy_slmre.util.io import replace_folder, write_aside
+from spacy_slmre.util.io import atomic_replace, atomic_write
 
 MOST_SHARDS = 100_000
 """Their names have five digits, which sort as they count."""
@@ -187,7 +187,7 @@ class ShardFolder:
                 "size": size,
                 "shards": shards,
             }
-            write_aside(self._manifest_file, json.dumps(manifest))
+            atomic_write(self._manifest_file, json.dumps(manifest))
         except OSError as error:
             raise ExtractionError(f"The output {self.output} cannot be written: {error.strerror}.") from error
         finally:
@@ -263,7 +263,7 @@ class ShardFolder:
         elif self.output.suffix == ".spacy":
             if self.output.is_file():
                 self.output.unlink()
-            replace_folder(self.documents, self.output)
+            atomic_replace(self.documents, self.output)
         else:
             joined = self.path / "joined"
             with joined.open("wb") as whole:

@@ -9,7 +9,7 @@ from typing import Any
 
 from spacy_slmre.label_parser import answer_parser
 from spacy_slmre.llm.chat import Unanswered
-from spacy_slmre.pipeline.doc_instances import Asked
+from spacy_slmre.pipeline.doc_instances import DocInstances
 from spacy_slmre.relations import Record, make_record
 from spacy_slmre.schema import LabelSchema
 
@@ -38,7 +38,7 @@ class ResponseReader:
         self.schema = schema
         self._parse = answer_parser(schema)
 
-    def __call__(self, asked: Asked, responses: Sequence[Any]) -> Outcome:
+    def __call__(self, asked: DocInstances, responses: Sequence[Any]) -> Outcome:
         """What the answers to a document's prompts come to.
 
         Raises:
@@ -83,7 +83,7 @@ class ResponseReader:
             return self.schema.negative_label
         return said if said in self.schema.index else None
 
-    def _types_allow(self, label: str, asked: Asked, number: int) -> bool:
+    def _types_allow(self, label: str, asked: DocInstances, number: int) -> bool:
         instance = asked.instances[number]
         allowed = self.schema.allowed(instance.head_mention.type, instance.tail_mention.type)
         return not asked.typed or bool(allowed[self.schema.index[label]])

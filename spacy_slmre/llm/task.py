@@ -21,8 +21,8 @@ from spacy_slmre.llm.outcome import Outcome, ResponseReader
 from spacy_slmre.llm.words import word_offsets
 from spacy_slmre.models.prompts import PromptStyle, PromptTexts, read_demonstrations, read_templates
 from spacy_slmre.pipeline.component_settings import choose_schema
-from spacy_slmre.pipeline.doc_instances import Asked, ask, describe_cuts
-from spacy_slmre.pipeline.examples import settle_schema
+from spacy_slmre.pipeline.doc_instances import DocInstances, describe_truncation, make_doc_instances
+from spacy_slmre.pipeline.examples import resolve_labels
 from spacy_slmre.relations import (
     RELATIONS,
     install_extensions,
@@ -227,7 +227,7 @@ class RelationTask:
         validate_get_examples(get_examples, "RelationTask.initialize")
         given = self._schema if self._schema_given else None
         negative = given.negative_label if given else self.negative_label
-        settled = settle_schema(labels, given, get_examples, negative, self.attr)
+        settled = resolve_labels(labels, given, get_examples, negative, self.attr)
         if settled is not None and settled is not given:
             self.schema = settled
         if n_prompt_examples:
@@ -303,9 +303,9 @@ class RelationTask:
                     if isinstance(key, tuple) and key[0] == "._.":
                         del doc.user_data[key]
 
-    def _ask(self, doc: Doc) -> Asked:
-        # Asked for twice, before and after the model: nothing has to be kept beside the documents.
-        return ask(doc, self.candidates, self.schema, self._fit)
+    def _ask(self, doc: Doc) -> DocInstances:
+        # DocInstances for twice, before and after the model: nothing has to be kept beside the documents.
+        return make_doc_instances(doc, self.candidates, self.schema, self._fit)
 
     def _fit(self, instances: Sequence[RelationInstance]) -> list[RelationInstance | None]:
         def count_words(contexts: Sequence[Context]) -> list[int]:
@@ -313,11 +313,11 @@ class RelationTask:
 
         return shorten(instances, self.max_context_words, count_tokens=count_words, offsets_of=word_offsets)
 
-    def _write(self, asked: Asked, outcome: Outcome) -> None:
+    def _write(self, asked: DocInstances, outcome: Outcome) -> None:
         write_records(asked.doc, outcome.relations, self.attr)
         write_answers(asked.doc, outcome.answers)
         write_report(asked.doc, {**asked.report, **outcome.numbers}, self.attr)
-        if cuts := describe_cuts(asked.report, report_name(self.attr)):
+        if cuts := describe_truncation(asked.report, report_name(self.attr)):
             self._warn_once("cut", cuts)
         if outcome.reason is not None:
             self._warn_once(

@@ -24,10 +24,10 @@ class RelationModel(Protocol):
     def load(self) -> RelationModel:
         """Have the weights ready; raises where they cannot be had."""
 
-    def prepare(self, schema: LabelSchema) -> None:
+    def set_labels(self, schema: LabelSchema) -> None:
         """Have a schema ready; raises where its labels cannot be answered."""
 
-    def fit(
+    def truncate(
         self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
     ) -> list[RelationInstance | None]:
         """Shorten contexts around their pairs; None for a pair that does not fit."""
@@ -35,7 +35,7 @@ class RelationModel(Protocol):
     def log_probs(self, instances: Sequence[RelationInstance], schema: LabelSchema) -> np.ndarray:
         """All log-probabilities: (n_instances, n_labels)."""
 
-    def best(
+    def top_k(
         self,
         instances: Sequence[RelationInstance],
         schema: LabelSchema,

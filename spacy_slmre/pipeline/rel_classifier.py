@@ -11,8 +11,8 @@ from thinc.api import Config
 
 from spacy_slmre.models.base import RelationModel
 from spacy_slmre.pipeline.component_settings import SCORE_WEIGHTS, choose_schema, component_defaults
-from spacy_slmre.pipeline.examples import labelled_instances
-from spacy_slmre.pipeline.relation_extractor import RelationPipe
+from spacy_slmre.pipeline.examples import make_training_instances
+from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.schema import LabelSchema, UnreadSchema
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def make_rel_classifier(
     )
 
 
-class RelClassifier(RelationPipe):
+class RelClassifier(RelationExtractor):
     """Labels pairs of entities with a trained encoder; see `make_rel_classifier`."""
 
     def add_label(self, label: str) -> int:
@@ -123,7 +123,7 @@ class RelClassifier(RelationPipe):
         """Make a label head for the labels and entity types of the examples."""
         if self.problem is not None:
             raise self.problem
-        labelled = labelled_instances(get_examples(), self.candidates, self.schema, self.attr)
+        labelled = make_training_instances(get_examples(), self.candidates, self.schema, self.attr)
         found = {instance.label for instance in labelled.instances}
         if labelled.gold and not labelled.proposed:
             raise ValueError(

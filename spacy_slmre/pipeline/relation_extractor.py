@@ -20,11 +20,11 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
 
-from spacy_slmre.calibration import tempered
+from spacy_slmre.calibration import apply_temperature
 from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.models.base import RelationModel
-from spacy_slmre.pipeline.doc_instances import Asked, ask, describe_cuts
-from spacy_slmre.pipeline.examples import gold_labels, settle_schema
+from spacy_slmre.pipeline.doc_instances import DocInstances, describe_truncation, make_doc_instances
+from spacy_slmre.pipeline.examples import gold_labels, resolve_labels
 from spacy_slmre.pipeline.learning_pipe import LearningPipe
 from spacy_slmre.relations import (
     RELATIONS,
@@ -40,7 +40,7 @@ from spacy_slmre.util.io import read_files, write_files
 
 
 @dataclass(frozen=True, slots=True)
-class RankedPair:
+class PairPrediction:
     """A candidate pair and what the model says of it.
 
     Attributes:
@@ -56,7 +56,7 @@ class RankedPair:
     shortened: bool
 
 
-class RelationPipe(LearningPipe):
+class RelationExtractor(LearningPipe):
     """Base of the relation components.
 
     Args:
@@ -180,7 +180,7 @@ class RelationPipe(LearningPipe):
         validate_get_examples(get_examples, f"{type(self).__name__}.initialize")
         negative = self.schema.negative_label if self.schema_given else self.negative_label
         given = self.schema if self.schema_given else None
-        self.schema = settle_schema(labels, given, get_examples, negative, self.attr) or self.schema
+        self.schema = resolve_labels(labels, given, get_examples, negative, self.attr) or self.schema
         self.problem = None if labels is not None else self.problem
         self._check_thresholds()
         self._begin(get_examples)
@@ -196,7 +196,7 @@ class RelationPipe(LearningPipe):
             raise self.problem
         self._check_schema()
         self.model.load()
-        self.model.prepare(self.schema)
+        self.model.set_labels(self.schema)
 
     def _check_schema(self) -> None:
         """Refuse labels that are worded otherwise than the model was tuned with."""
@@ -234,7 +234,7 @@ class RelationPipe(LearningPipe):
         """
         self.ready()
         handle = self.get_error_handler()
-        held: list[Asked] = []
+        held: list[DocInstances] = []
         instances = 0
         for doc in stream:
             try:
@@ -248,7 +248,7 @@ class RelationPipe(LearningPipe):
                 held, instances = [], 0
         yield from self._annotated(held, handle)
 
-    def _annotated(self, held: list[Asked], handle: Callable) -> Iterator[Doc]:
+    def _annotated(self, held: list[DocInstances], handle: Callable) -> Iterator[Doc]:
         try:
             self._annotate(held)
         except Exception as error:
@@ -261,16 +261,16 @@ class RelationPipe(LearningPipe):
             return
         yield from (asked.doc for asked in held)
 
-    def _ask(self, doc: Doc) -> Asked:
+    def _ask(self, doc: Doc) -> DocInstances:
         """The instances of a document, and the report of what is left out."""
-        return ask(
+        return make_doc_instances(
             doc,
             self.candidates,
             self.schema,
-            lambda instances: self.model.fit(instances, self.schema, self.max_context_tokens),
+            lambda instances: self.model.truncate(instances, self.schema, self.max_context_tokens),
         )
 
-    def _annotate(self, asked: Sequence[Asked]) -> None:
+    def _annotate(self, asked: Sequence[DocInstances]) -> None:
         """Label all instances together and write the records; no document is written if one fails."""
         columns, log_probs = self._best(asked)
         start = 0
@@ -288,7 +288,7 @@ class RelationPipe(LearningPipe):
             write_report(one.doc, one.report, self.attr)
             self._warn(one.report)
 
-    def rank(self, docs: Iterable[Doc], k: int = 1) -> list[list[RankedPair]]:
+    def predict_proba(self, docs: Iterable[Doc], k: int = 1) -> list[list[PairPrediction]]:
         """What the model says of each candidate pair, for one who wants more than the relations.
 
         Args:
@@ -308,31 +308,31 @@ class RelationPipe(LearningPipe):
             for (head, tail), shortened in zip(one.pairs, one.shortened, strict=True):
                 labels = zip(columns[row].tolist(), np.exp(log_probs[row]).tolist(), strict=True)
                 named = tuple((self.schema.names[column], score) for column, score in labels if score > 0)
-                pairs.append(RankedPair(head, tail, named, shortened))
+                pairs.append(PairPrediction(head, tail, named, shortened))
                 row += 1
             ranked.append(pairs)
         return ranked
 
-    def accepts(self, label: str, score: float) -> bool:
+    def passes_threshold(self, label: str, score: float) -> bool:
         """Whether a pair's most probable label is written as a relation."""
         return label != self.schema.negative_label and score >= self.label_thresholds.get(
             label, self.threshold
         )
 
-    def _best(self, asked: Sequence[Asked], k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    def _best(self, asked: Sequence[DocInstances], k: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The most probable (allowed) labels of each instance: columns and log-probabilities, (n, k) each."""
         instances = [instance for one in asked for instance in one.instances]
         allowed = self._allowed(asked)
         k = min(k, len(self.schema.labels))
         if self.temperature == 1.0:
-            return self.model.best(instances, self.schema, k, allowed)
-        log_probs = tempered(self.model.log_probs(instances, self.schema), self.temperature)
+            return self.model.top_k(instances, self.schema, k, allowed)
+        log_probs = apply_temperature(self.model.log_probs(instances, self.schema), self.temperature)
         if allowed is not None:
             log_probs = np.where(allowed, log_probs, -np.inf)
         columns = np.argsort(-log_probs, axis=1, kind="stable")[:, :k]
         return columns, np.take_along_axis(log_probs, columns, axis=1)
 
-    def _allowed(self, asked: Sequence[Asked]) -> np.ndarray | None:
+    def _allowed(self, asked: Sequence[DocInstances]) -> np.ndarray | None:
         """Which labels the types of each instance allow: bool (n_instances, n_labels); None allows all."""
         if not any(label.types for label in self.schema.labels):
             return None
@@ -348,12 +348,12 @@ class RelationPipe(LearningPipe):
 
     def _decide(self, doc: Doc, pair: tuple[Span, Span], column: int, log_prob: float) -> Record | None:
         label, score = self.schema.names[column], float(np.exp(log_prob))
-        if log_prob == -np.inf or not self.accepts(label, score):  # -inf: the types allow no label
+        if log_prob == -np.inf or not self.passes_threshold(label, score):  # -inf: the types allow no label
             return None
         return make_record(doc, (*pair, label, score))
 
     def _warn(self, report: Mapping[str, Any]) -> None:
-        if cuts := describe_cuts(report, report_name(self.attr)):
+        if cuts := describe_truncation(report, report_name(self.attr)):
             self._warn_once("cut", cuts)
 
     # -- scoring -----------------------------------------------------------------------------------
@@ -396,7 +396,7 @@ class RelationPipe(LearningPipe):
         }
         util.to_disk(path, writers, exclude)
 
-    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> RelationPipe:
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> RelationExtractor:
         """Read what `to_disk` wrote."""
         readers = {
             "cfg.json": lambda file: self._restore(srsly.read_json(file)),
@@ -410,7 +410,7 @@ class RelationPipe(LearningPipe):
         writers = {"cfg": lambda: srsly.json_dumps(self._saved()), "model": self._model_to_bytes}
         return util.to_bytes(writers, exclude)
 
-    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> RelationPipe:
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> RelationExtractor:
         """Read what `to_bytes` gave."""
         readers: dict[str, Callable[[bytes], Any]] = {
             "cfg": lambda data: self._restore(srsly.json_loads(data)),

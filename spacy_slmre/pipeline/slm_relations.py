@@ -9,7 +9,7 @@ from thinc.api import Config
 
 from spacy_slmre.models.base import RelationModel
 from spacy_slmre.pipeline.component_settings import SCORE_WEIGHTS, choose_schema, component_defaults
-from spacy_slmre.pipeline.relation_extractor import RelationPipe
+from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.schema import LabelSchema, UnreadSchema
 
 default_model_config = """
@@ -104,5 +104,5 @@ def make_slm_relations(
     )
 
 
-class SLMRelations(RelationPipe):
+class SLMRelations(RelationExtractor):
     """Labels pairs of entities with a small language model; see `make_slm_relations`."""

@@ -22,10 +22,10 @@ from spacy_slmre.corpus.docbin import corpus_files, file_hash
 from spacy_slmre.corpus.readers import Reader
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.pipeline.calibrate import calibrate
-from spacy_slmre.pipeline.relation_extractor import RelationPipe
+from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.relations import PAIRS
 from spacy_slmre.study.benchmarks.card import get_benchmark
-from spacy_slmre.util.io import is_replaceable, replace_folder
+from spacy_slmre.util.io import atomic_replace, is_replaceable
 
 RUN_FILE = "run.json"
 HOLDOUT = 0.15
@@ -124,7 +124,7 @@ def train_classifier(
     started = time.perf_counter()
     _train(config_path, aside, {**schedule, **values}, use_gpu)
     nlp = spacy.load(aside / "model-best")
-    pipe = next(pipe for _, pipe in nlp.pipeline if isinstance(pipe, RelationPipe))
+    pipe = next(pipe for _, pipe in nlp.pipeline if isinstance(pipe, RelationExtractor))
     calibration = calibrate(pipe, dev_corpus(nlp))
     run = {
         "benchmark": benchmark,
@@ -147,7 +147,7 @@ def train_classifier(
     finished = aside / "finished"
     nlp.to_disk(finished)
     (finished / RUN_FILE).write_text(json.dumps(run, indent=2), encoding="utf-8")
-    replace_folder(finished, output)
+    atomic_replace(finished, output)
     shutil.rmtree(aside)
     return run
 

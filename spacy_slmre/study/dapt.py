@@ -16,7 +16,7 @@ from spacy_slmre.models.causal_lm import loading
 from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1
 from spacy_slmre.study.pretraining import PretrainingSettings, make_blocks, pretrain
-from spacy_slmre.util.run_folder import (
+from spacy_slmre.training.folders import (
     METRICS_FILE,
     RUN_FILE,
     alone_at,
@@ -68,7 +68,7 @@ def run_pretraining(
         model, tokenizer = loading.load_base(
             folder, quantization=None, dtype=torch.float32, device=loading.resolve_device(device)
         )
-        if loading.stored_form(folder) not in (None, Q4_1):  # Q4_1 is plain once it is loaded
+        if loading.quant_method(folder) not in (None, Q4_1):  # Q4_1 is plain once it is loaded
             if getattr(model, "is_quantized", False):  # on a GPU, 4-bit weights stay so when they are loaded
                 model = model.dequantize(dtype=torch.float32)
             model = loading.as_plain(model, torch.float32)

@@ -16,9 +16,9 @@ from typing import Any
 
 from confection import Config
 
+from spacy_slmre.training.folders import METRICS_FILE, is_being_made
 from spacy_slmre.training.settings import TuningError
-from spacy_slmre.util.io import write_aside
-from spacy_slmre.util.run_folder import METRICS_FILE, is_being_made
+from spacy_slmre.util.io import atomic_write
 
 STATES = ("missing", "running", "done", "failed")
 _LINES_KEPT = 15
@@ -95,7 +95,9 @@ class GridRun:
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
             told = [line for line in lines if line.strip()][-_LINES_KEPT:]
             error = f"exit code {code}: {told[-1] if told else 'no output'}"
-            write_aside(self.failure, json.dumps({"error": error, "command": command, "log": told}, indent=2))
+            atomic_write(
+                self.failure, json.dumps({"error": error, "command": command, "log": told}, indent=2)
+            )
         return not code
 
     def _beside(self, ending: str) -> Path:

@@ -8,9 +8,9 @@ from typing import Any
 
 from jinja2 import Environment
 
-from spacy_slmre.models.causal_lm.loading import quantised_form
+from spacy_slmre.corpus.formats import all_formats
+from spacy_slmre.models.causal_lm.loading import resolve_quantization
 from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.study.benchmarks.card import all_benchmarks
 from spacy_slmre.training.config import TuningConfig
 from spacy_slmre.training.data import TuningSet
 
@@ -35,12 +35,12 @@ def model_card(
         record: Hashes and versions.
     """
     template = (files("spacy_slmre.training") / "card.md.jinja").read_text("utf-8")
-    cards = all_benchmarks()
+    cards = all_formats()
     sources = [(name, one, pairs) for one in sets for name, pairs in one.sources.items()]
     data = [
         {
             "title": cards[name].title if name in cards else name,
-            "licence": cards[name].licence if name in cards else "see its source",
+            "license": cards[name].license if name in cards else "see its source",
             "citation": cards[name].citation if name in cards else "",
             "labels": len(one.schema.labels),
             "pairs": pairs,
@@ -57,7 +57,7 @@ def model_card(
         .from_string(template)
         .render(
             base=record["base"],
-            form=quantised_form(lm.locate(), lm.quantization),
+            form=resolve_quantization(lm.locate(), lm.quantization),
             lang=config.run.lang,
             shots=config.run.shots,
             regime=config.run.regime,
@@ -73,4 +73,4 @@ def model_card(
 
 
 def _is_closed(name: str) -> bool:
-    return not all_benchmarks()[name].redistributable
+    return not all_formats()[name].redistributable

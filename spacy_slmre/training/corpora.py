@@ -13,7 +13,7 @@ from typing import Any
 import spacy
 from spacy.tokens import Doc
 
-from spacy_slmre.corpus.gold_docs import BENCHMARK, ID, benchmark_of, in_holdout
+from spacy_slmre.corpus.gold_docs import BENCHMARK, ID, format_of, in_holdout
 from spacy_slmre.corpus.readers import Reader
 from spacy_slmre.instances import Context, RelationInstance, make_gold_instances
 from spacy_slmre.relations import PAIRS, RELATIONS, Relation
@@ -171,7 +171,7 @@ def _instances(docs: Sequence[Doc], schema: LabelSchema) -> tuple[list[RelationI
 
 
 def _schema_of(docs: Sequence[Doc]) -> LabelSchema:
-    card = benchmark_of(docs[0])
+    card = format_of(docs[0])
     if card is not None and card.schema is not None:
         return card.schema
     found = sorted({pair.label for doc in docs for pair in _annotated(doc)})

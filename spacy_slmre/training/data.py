@@ -27,7 +27,7 @@ class TuningSet:
     Attributes:
         name: Name of the benchmark.
         schema: Its labels.
-        train: Labelled instances.
+        train: TrainingInstances instances.
         dev: The same for evaluation; a pair with several labels stands there several times.
         train_ids: Which document each training instance comes from.
         sources: How many training instances were read, demonstrations and what does not fit included, by the
@@ -52,7 +52,7 @@ def evaluate(lm: SmallLM, sets: Sequence[TuningSet]) -> dict[str, Any]:
     for one in sets:
         # A pair with several labels is asked about once.
         pairs = {(id(i.context), i.head, i.tail): i for i in one.dev}
-        columns, _ = lm.best(list(pairs.values()), one.schema)
+        columns, _ = lm.top_k(list(pairs.values()), one.schema)
         negative = one.schema.negative_label
         gold: set[Item] = {((id(i.context), i.head, i.tail), str(i.label)) for i in one.dev}
         predicted = {
@@ -110,7 +110,7 @@ class TuningData(Dataset):
     def _fit(self, lm: SmallLM, one: TuningSet, most: int) -> TuningSet:
         fitted = []
         for instances in (one.train, one.dev):
-            fitted.append(lm.fit(instances, one.schema, most))
+            fitted.append(lm.truncate(instances, one.schema, most))
             self.dropped += sum(fit is None for fit in fitted[-1])
             self.shortened += sum(
                 fit not in (None, whole) for fit, whole in zip(fitted[-1], instances, strict=True)

@@ -20,8 +20,7 @@ from spacy_slmre.training.card import model_card
 from spacy_slmre.training.config import TuningConfig
 from spacy_slmre.training.corpora import data_hash, draw_demonstrations, read_sets
 from spacy_slmre.training.data import TuningSet
-from spacy_slmre.training.tuning import tune
-from spacy_slmre.util.run_folder import (
+from spacy_slmre.training.folders import (
     METRICS_FILE,
     RUN_FILE,
     alone_at,
@@ -32,6 +31,7 @@ from spacy_slmre.util.run_folder import (
     publish,
     writing_to,
 )
+from spacy_slmre.training.tuning import tune
 from spacy_slmre.util.system import hardware, peak_memory, versions
 
 CONFIG_FILE = "tune.cfg"
@@ -112,7 +112,7 @@ def run_tuning(
             for demonstration in draw_demonstrations(one, config.run.shots, config.training.seed)
         ]
         if shown:
-            lm.restyle(replace(lm.settings.style, demonstrations=tuple(shown)))
+            lm.set_prompt_style(replace(lm.settings.style, demonstrations=tuple(shown)))
         with writing_to(part):
             result = tune(lm, sets, config.training, config.lora, part / "checkpoints", resume=resume)
             metrics = {

@@ -19,7 +19,7 @@ from spacy_slmre.models.causal_lm.loss import packed_loss
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.training.data import SCORE, TuningData, evaluate
 from spacy_slmre.training.settings import LEAST_ROOM, TuningError, TuningSettings
-from spacy_slmre.util.io import write_aside
+from spacy_slmre.util.io import atomic_write
 
 logger = logging.getLogger("spacy")
 
@@ -212,7 +212,7 @@ def last_checkpoint(folder: Path) -> str | None:
         if (best := state.best_model_checkpoint) is not None:
             state.best_model_checkpoint = str(folder.resolve() / Path(best).name)
             if state.best_model_checkpoint != best:
-                write_aside(_state_file(found), json.dumps(vars(state), indent=2))
+                atomic_write(_state_file(found), json.dumps(vars(state), indent=2))
         return found
     return None
 

@@ -23,7 +23,7 @@ from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.training.data import TuningData, TuningSet
 from spacy_slmre.training.settings import DTYPES, LEAST_ROOM, TuningError, TuningSettings
 from spacy_slmre.training.trainer import PackedTrainer, last_checkpoint
-from spacy_slmre.util.io import write_aside
+from spacy_slmre.util.io import atomic_write
 
 logger = logging.getLogger("spacy")
 
@@ -105,7 +105,7 @@ def tune(
         order = np.random.default_rng(settings.seed).permutation(len(data))
         batches = (data.batch(int(position)) for position in order[:SEQUENCES_FOR_ROUNDING])
         try:
-            lm.make_up_for_rounding(batches)
+            lm.init_lora_with_qera(batches)
         except torch.OutOfMemoryError as error:
             raise TuningError(
                 "The device's memory does not suffice for the base model in 4 bits and with plain weights at "
@@ -145,7 +145,7 @@ def tune(
             for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):  # of other steps than those to come
                 shutil.rmtree(checkpoint)
             budget = {name: getattr(settings, name) for name in ("max_tokens", "sequences_per_step")}
-            write_aside(folder / BUDGET_FILE, json.dumps(budget))
+            atomic_write(folder / BUDGET_FILE, json.dumps(budget))
             data = TuningData(lm, sets, settings)
             del trainer
             with torch.no_grad():
@@ -160,7 +160,7 @@ def tune(
     dtype = DTYPES[settings.adapter_dtype]
     round_lora(lm.network, dtype)
     scores = trainer.scores()
-    lm.keep_adapter(dtype)
+    lm.export_adapter(dtype)
     best = trainer.state.best_global_step or trainer.state.global_step
     return TuningResult(
         scores,

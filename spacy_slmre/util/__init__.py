@@ -1,1 +1,1 @@
-"""Files, run folders, errors and system information: nothing about relations."""
+"""Files, run folders, errors and system information; nothing in here knows about relations."""

@@ -1,61 +1,86 @@
-"""Files and folders that are complete or absent, and folders as plain data."""
+"""Atomic file output: a file or folder is either complete or absent."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_aside(path: str | Path, text: str) -> None:
-    """Write a text file that is complete or absent."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+@contextmanager
+def temporary_output(output: Path) -> Iterator[Path]:
+    """Yield a temporary path for a file or folder that replaces `output` if the block succeeds.
 
-
-def is_replaceable(folder: Path, mark: str) -> bool:
-    """Whether a folder may be replaced with nothing of others lost: it is absent, empty, or has its mark.
+    The temporary path is next to `output`, so that the final rename is atomic, and keeps its suffix. After an
+    error nothing is left behind and an existing output is unchanged.
 
     Args:
-        folder: What would be replaced.
-        mark: A file that every folder of its kind has.
+        output: File or folder to write.
     """
-    if not folder.exists():
-        return True
-    return folder.is_dir() and ((folder / mark).is_file() or not any(folder.iterdir()))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True
+    ) as folder:
+        temporary = Path(folder) / output.name
+        yield temporary
+        atomic_replace(temporary, output)
 
 
-def replace_folder(aside: Path, target: Path) -> None:
-    """Put a complete folder in the place of another one, which is kept until then; both on one disk."""
+def atomic_write(path: str | Path, content: str | bytes) -> None:
+    """Write a file that is either complete or absent."""
+    with temporary_output(Path(path)) as temporary:
+        if isinstance(content, str):
+            temporary.write_text(content, encoding="utf-8", newline="\n")
+        else:
+            temporary.write_bytes(content)
+
+
+def atomic_replace(new: Path, target: Path) -> None:
+    """Move a complete file or folder to `target`, replacing what is there; both are on the same disk.
+
+    An existing folder is kept under another name until the new one is in place, and restored after an error.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.replace(target, old)
+    if not target.is_dir() and not (new.is_dir() and target.exists()):
+        os.replace(new, target)
+        return
+    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old-")) / target.name
+    os.replace(target, old)
     try:
-        os.replace(aside, target)
+        os.replace(new, target)
     except BaseException:
-        if old.exists():
-            os.replace(old, target)
+        os.replace(old, target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(old.parent, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def file_hash(path: str | Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """The content of all files in a folder, by their paths in it."""
+    """Return the content of all files in a folder by their relative paths."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write what `read_files` gave.
+    """Write files returned by `read_files`.
 
     Raises:
         ValueError: A path leads out of the folder.
@@ -64,6 +89,13 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     for path, content in files.items():
         target = (folder / path).resolve()
         if not target.is_relative_to(folder):
-            raise ValueError(f'The bytes name a file outside the pipeline ("{path}"): they are damaged.')
+            raise ValueError(f'The bytes are damaged: they name a file outside the pipeline ("{path}").')
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
+
+
+def is_replaceable(folder: Path, mark: str) -> bool:
+    """Return whether a folder is absent, empty, or has a marker file. Temporary: use `RunFolder`."""
+    if not folder.exists():
+        return True
+    return folder.is_dir() and ((folder / mark).is_file() or not any(folder.iterdir()))

@@ -1,7 +1,11 @@
-"""Outputs that are complete or absent: while a run goes on, its state lies beside them in `<output>.part`.
+"""Run folders: the lock, the key and the partial results of a command that writes one output.
 
-A run holds a lock beside its output. It is the operating system's, which frees it however the process ends,
-and file systems that are shared between machines have it too.
+    OUTPUT          the finished file or folder; it appears when the run is complete
+    OUTPUT.part/    an unfinished run: `run_key.json` and whatever the command needs to resume
+    .OUTPUT.lock    locked while a process works on OUTPUT; the operating system releases it
+
+A run is resumed if the command is repeated: its *run key* says what determines the output (config, data,
+model, …), and partial results are only used if the key is unchanged.
 """
 
 from __future__ import annotations
@@ -10,203 +14,235 @@ import errno
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from spacy_slmre.training.settings import TuningError
-from spacy_slmre.util.io import is_replaceable, replace_folder, write_aside
+from spacy_slmre.util.errors import OutputError
+from spacy_slmre.util.io import atomic_replace, atomic_write, remove
 
 RUN_FILE = "run.json"
+"""In a finished folder: how it was made. A folder with this file may be replaced."""
 METRICS_FILE = "metrics.json"
-_ADVICE = {
-    "config": "Give the same config and the same settings",
-    "data": "Have the texts as they were",
-    "base": "Have the base model as it was",
-}
-# Whoever looks whether a lock is held has it for a moment.
-_PATIENCE = 5.0
-_GLANCE = 0.2
-_DISK_ERRORS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
+KEY_FILE = "run_key.json"
+# Seconds to wait for a lock; checking whether an output is locked takes the lock for a moment.
+_LOCK_TIMEOUT = 5.0
+_CHECK_TIMEOUT = 0.2
+_DISK_ERRORS = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 )
 
 
-def part_of(output: Path) -> Path:
-    """Where the state of a run lies."""
-    return output.with_name(f"{output.name}.part")
+def has_run_file(folder: Path) -> bool:
+    """Return whether a folder was written by a run of ours, or is empty."""
+    return folder.is_dir() and ((folder / RUN_FILE).is_file() or not any(folder.iterdir()))
 
 
-def lock_of(output: Path) -> Path:
-    """The file that is locked while a process makes an output; it stays."""
-    return output.with_name(f".{output.name}.lock")
+class RunFolder:
+    """An output that one process at a time writes, resumes and finally publishes.
 
-
-@contextmanager
-def alone_at(output: Path, *, main: bool = True) -> Iterator[None]:
-    """Keep other processes from the same output.
+    Use it as a context manager: the lock is held inside the block.
 
     Args:
-        output: The folder to write.
-        main: This is the first of several processes; it alone holds the lock.
+        output: File or folder to write.
+        overwrite: Discard partial results and replace an existing output.
+        is_main: This is the first of several processes that work on the same run; only this one takes the
+            lock and changes files.
+        is_replaceable: Decides whether an existing folder may be replaced. Files may always be.
 
     Raises:
-        TuningError: Another process is at it.
+        OutputError: On entry, if another process works on the output or if it must not be replaced.
     """
-    if not main:
-        yield
-        return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(lock_of(output))
-    try:
-        lock.acquire(timeout=_PATIENCE)
-    except Timeout as error:
-        raise TuningError(
-            f"Another process is making {output}: wait for it, or give another --output. If there is none "
-            f"any more, on any machine, delete {lock_of(output)}."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+
+    def __init__(
+        self,
+        output: Path,
+        *,
+        overwrite: bool = False,
+        is_main: bool = True,
+        is_replaceable: Callable[[Path], bool] = has_run_file,
+    ) -> None:
+        self.output = output
+        self.overwrite = overwrite
+        self.is_main = is_main
+        self.partial = output.with_name(f"{output.name}.part")
+        self._is_replaceable = is_replaceable
+        self._lock = FileLock(_lock_file(output))
+
+    def __enter__(self) -> Self:
+        if self.is_main:
+            self._acquire()
+            try:
+                self._check_output()
+                if self.overwrite:
+                    remove(self.partial)
+            except BaseException:
+                self._lock.release()
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.is_main:
+            self._lock.release()
+
+    def _acquire(self) -> None:
+        try:
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=_LOCK_TIMEOUT)
+        except Timeout as error:
+            raise OutputError(
+                f"Another process is writing {self.output}. Wait for it or choose another output. If no such "
+                f"process exists on any machine, delete {_lock_file(self.output)}."
+            ) from error
+        except OSError as error:
+            raise OutputError(f"The output {self.output} cannot be written: {error.strerror}.") from error
+
+    def _check_output(self) -> None:
+        if self.output.is_dir() and not self._is_replaceable(self.output):
+            raise OutputError(
+                f"{self.output} exists but was not created by this command, so it will not be replaced. "
+                "Choose another output."
+            )
+        if self.output.exists() and not (self.output.is_dir() or self.output.is_file()):
+            raise OutputError(f"{self.output} is neither a file nor a folder. Choose another output.")
+
+    def completed(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the finished output's `run.json` if it has this run key, or None if there is no output.
+
+        None is also returned if the output is going to be replaced: with `overwrite`, or if an interrupted
+        run with this key exists beside it.
+
+        Raises:
+            OutputError: The output exists but belongs to another run, or is not a run at all.
+        """
+        if self.overwrite or not self.output.exists():
+            return None
+        if self._stored_key() == _plain(key):
+            return None
+        record = read_json(self.output / RUN_FILE) if (self.output / RUN_FILE).is_file() else {}
+        if changed := _changed(key, record.get("key", {})):
+            raise OutputError(
+                f"{self.output} already exists and was made by another run (different {', '.join(changed)}). "
+                "Choose another output, or replace it with overwrite."
+            )
+        return record
+
+    def begin(self, key: Mapping[str, Any]) -> bool:
+        """Start a run or resume an interrupted one.
+
+        Args:
+            key: Everything that determines the output, as plain data by name.
+
+        Returns:
+            True if partial results of a run with the same key exist.
+
+        Raises:
+            OutputError: The partial results belong to another run, or cannot be written.
+        """
+        if not self.is_main:
+            return (self.partial / KEY_FILE).exists()
+        stored = self._stored_key()
+        if stored is not None:
+            if changed := _changed(key, stored):
+                raise OutputError(
+                    f"{self.partial} is an interrupted run with different {', '.join(changed)}. Repeat the "
+                    "original command to resume it, or discard it with overwrite."
+                )
+            return True
+        with self.explain_disk_errors():
+            remove(self.partial)
+            self.partial.mkdir(parents=True)
+            atomic_write(self.partial / KEY_FILE, json.dumps(_plain(key), indent=2))
+        return False
+
+    def publish(self, result: Path) -> None:
+        """Move a complete result, usually from `partial`, to the output and remove the partial results."""
+        atomic_replace(result, self.output)
+        remove(self.partial)
+
+    @contextmanager
+    def explain_disk_errors(self) -> Iterator[None]:
+        """Replace errors of a full or read-only disk by one that says what to do.
+
+        Raises:
+            OutputError: In place of whatever the failed writer raised.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not _is_disk_error(error):
+                raise
+            place = next(path for path in (self.partial, *self.partial.parents) if path.exists())
+            free = shutil.disk_usage(place).free / 1e9
+            raise OutputError(
+                f"{self.partial} cannot be written ({error}); {free:.2f} GB are free. Make room or fix the "
+                "permissions, then repeat the command to resume."
+            ) from error
+
+    def _stored_key(self) -> dict[str, Any] | None:
+        file = self.partial / KEY_FILE
+        return read_json(file) if file.exists() else None
 
 
-def is_being_made(output: Path) -> bool:
-    """Whether a process is at an output."""
-    if not lock_of(output).exists():
+def is_locked(output: Path) -> bool:
+    """Return whether a process is currently writing an output."""
+    if not _lock_file(output).exists():
         return False
     try:
-        with FileLock(lock_of(output)).acquire(timeout=_GLANCE):
+        with FileLock(_lock_file(output)).acquire(timeout=_CHECK_TIMEOUT):
             return False
     except Timeout:
         return True
 
 
-def check_output(output: Path, *, resume: bool, overwrite: bool, main: bool = True) -> None:
-    """Refuse to begin where something stands already; what a run has left to no use is removed.
-
-    Args:
-        output: The folder to write.
-        resume: Go on with an interrupted run; one that is complete is for `finished` to judge.
-        overwrite: Replace the output, and what an interrupted run has left.
-        main: This is the first of several processes.
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object from a run folder.
 
     Raises:
-        TuningError: The output is there, or an interrupted run has left checkpoints.
-    """
-    part = part_of(output)
-    if resume and overwrite:
-        raise TuningError("Give either --resume or --overwrite.")
-    if not is_replaceable(output, RUN_FILE):
-        raise TuningError(
-            f"{output} is there already and has no {RUN_FILE}, so that no run has made it: it will not be "
-            "replaced. Give another --output."
-        )
-    if output.exists() and not (resume or overwrite):
-        raise TuningError(
-            f"{output} is there already. Give another --output, or replace it with --overwrite."
-        )
-    if not main:
-        return
-    if part.exists() and (overwrite or not _has_checkpoint(part)):
-        shutil.rmtree(part)
-    if part.exists() and not resume:
-        raise TuningError(
-            f"{part} holds an interrupted run. Go on with it by --resume, or begin anew with --overwrite."
-        )
-
-
-def finished(output: Path, record: dict[str, Any]) -> dict[str, Any] | None:
-    """What stands in an output's `metrics.json`, if a run with the same record is complete; else None.
-
-    Raises:
-        TuningError: The output is of another run, or damaged.
-    """
-    # Checkpoints beside an output are of a run that is to replace it.
-    if not (output / RUN_FILE).exists() or _has_checkpoint(part_of(output)):
-        return None
-    _compare(
-        output, record, f"{output} is complete, but its run", "give another --output, or replace it with"
-    )
-    return _read(output / METRICS_FILE)
-
-
-def check_same(part: Path, record: dict[str, Any], *, main: bool = True) -> None:
-    """Keep a run's record beside its state, or make sure that a resumed run is the same.
-
-    Raises:
-        TuningError: Config, data or base model are others: the result would be neither the one nor the other.
-            Or the record is damaged, or cannot be written.
-    """
-    if (part / RUN_FILE).exists():
-        _compare(part, record, f"The interrupted run in {part}", "begin anew with")
-    elif main:
-        part.mkdir(parents=True, exist_ok=True)
-        with writing_to(part):
-            write_aside(part / RUN_FILE, json.dumps(record, indent=2))
-
-
-def publish(aside: Path, output: Path) -> None:
-    """Put a complete output, written in its `part_of`, in its place, and remove what was kept for the run."""
-    replace_folder(aside, output)
-    shutil.rmtree(part_of(output))
-
-
-@contextmanager
-def writing_to(part: Path) -> Iterator[None]:
-    """Say what to do where a checkpoint or the output cannot be written.
-
-    Raises:
-        TuningError: In place of what the writers raise.
+        OutputError: The file is missing or damaged.
     """
     try:
-        yield
-    except Exception as error:
-        if not _is_of_disk(error):
-            raise
-        free = shutil.disk_usage(part).free
-        raise TuningError(
-            f"{part} could not be written to ({error}); {free / 1e9:.2f} GB are free there. Make room, or "
-            "allow it, and go on with --resume: the last checkpoint is kept."
-        ) from error
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{file} is missing or damaged. Start over with overwrite.") from error
+    if not isinstance(data, dict):
+        raise OutputError(f"{file} is damaged. Start over with overwrite.")
+    return data
 
 
-def _is_of_disk(error: Exception) -> bool:
-    """Whether it is about writing; a tracker whose service is out of reach raises an `OSError` too."""
+def check_not_input(output: Path, inputs: Iterator[str] | list[str]) -> None:
+    """Refuse an output that is one of the inputs, contains one or lies inside one; "-" is standard input.
+
+    Raises:
+        OutputError: It would replace or change an input.
+    """
+    target = output.resolve()
+    for source in inputs:
+        origin = Path(source).resolve()
+        if source != "-" and (target == origin or target in origin.parents):
+            raise OutputError(f"The output {output} would replace the input {source}. Choose another output.")
+
+
+def _lock_file(output: Path) -> Path:
+    return output.with_name(f".{output.name}.lock")
+
+
+def _plain(key: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(key))
+
+
+def _changed(key: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in _plain(key).items() if stored.get(name) != value]
+
+
+def _is_disk_error(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in _DISK_ERRORS
-    # The writers of safetensors and tokenizers give the number in their message alone, torch's none.
+    # safetensors and tokenizers give the error number only in the message, torch not at all.
     number = re.search(r"\(os error (\d+)\)", str(error))
     if number is not None:
         return int(number[1]) in _DISK_ERRORS
     return "PytorchStreamWriter" in str(error) or "inline_container" in str(error)
-
-
-def _has_checkpoint(part: Path) -> bool:
-    return any(part.glob("checkpoints/checkpoint-*/trainer_state.json"))
-
-
-def _compare(folder: Path, record: dict[str, Any], which: str, remedy: str) -> None:
-    before = _read(folder / RUN_FILE)
-    for what, advice in _ADVICE.items():
-        if before.get(what) != record[what]:
-            raise TuningError(f"{which} had another {what} than this one. {advice}, or {remedy} --overwrite.")
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TuningError(f"{file} is missing or damaged: begin anew with --overwrite.") from error
-    if not isinstance(data, dict):
-        raise TuningError(f"{file} is damaged: begin anew with --overwrite.")
-    return data

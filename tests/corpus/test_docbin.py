@@ -9,7 +9,7 @@ from spacy.tokens import Doc, DocBin
 
 from spacy_slmre.corpus.docbin import ShardWriter, corpus_files, read_docs, read_user_data
 from spacy_slmre.corpus.sources import CorpusError
-from spacy_slmre.util.io import write_aside
+from spacy_slmre.util.io import atomic_write
 
 
 def make_docs(nlp, count):
@@ -116,12 +116,12 @@ def test_user_data_without_annotation(nlp, tmp_path):
 
 
 def test_text_is_written_aside(tmp_path, monkeypatch):
-    write_aside(tmp_path / "new" / "a.json", "first")
+    atomic_write(tmp_path / "new" / "a.json", "first")
 
     def fail(self, *args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", fail)
     with pytest.raises(OSError, match="No space left"):
-        write_aside(tmp_path / "new" / "a.json", "second")
+        atomic_write(tmp_path / "new" / "a.json", "second")
     assert (tmp_path / "new" / "a.json").read_bytes() == b"first" and names(tmp_path / "new") == ["a.json"]

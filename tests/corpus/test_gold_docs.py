@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacy_slmre.corpus.gold_docs import BENCHMARK, ID, MENTIONS, SPLIT, benchmark_of, make_doc, tokenize
+from spacy_slmre.corpus.gold_docs import BENCHMARK, ID, MENTIONS, SPLIT, format_of, make_doc, tokenize
 from spacy_slmre.corpus.records import Pair, Record
 from spacy_slmre.instances import Mention, make_instances
 from spacy_slmre.study.benchmarks.card import get_benchmark
@@ -29,7 +29,7 @@ def test_a_document_holds_what_its_record_says(nlp):
     ]
     assert [r.label for r in doc._.relation_pairs] == ["spouse_of", "spouse_of", "no_relation"]
     assert [doc.user_data[key] for key in (BENCHMARK, SPLIT, ID)] == ["demo", "dev", "r1"]
-    assert benchmark_of(doc) is DEMO
+    assert format_of(doc) is DEMO
     assert MENTIONS not in doc.spans
 
 

@@ -231,7 +231,7 @@ def test_questions_and_predictions_made_elsewhere(corpus: Path, tmp_path: Path) 
     gold = {
         question.id: question.gold
         for number, example in enumerate(read_gold(corpus).examples)
-        for question in evaluating.ask(example, number, evaluating.benchmark_of(example.reference).schema)
+        for question in evaluating.ask(example, number, evaluating.format_of(example.reference).schema)
     }
     answers = tmp_path / "answers.jsonl"
     lines = [

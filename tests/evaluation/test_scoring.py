@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from spacy_slmre.evaluation.runs import Prediction
 from spacy_slmre.evaluation.scoring import score_predictions
 from spacy_slmre.label_parser import answer_parser
-from spacy_slmre.metrics import confusion, normalise_answer, official_macro_f1
+from spacy_slmre.metrics import confusion, normalize_answer, official_macro_f1
 from spacy_slmre.schema import LabelSchema
 
 LABELS = ["A", "B", "C", "no_relation"]
@@ -103,8 +103,8 @@ def test_answers_in_words(answer: str, meant: str | None) -> None:
 
 
 def test_normalised_answers() -> None:
-    assert normalise_answer("\n  'X  y' \n z") == "x y"
-    assert normalise_answer("   ") == "none"
+    assert normalize_answer("\n  'X  y' \n z") == "x y"
+    assert normalize_answer("   ") == "none"
 
 
 def test_confusion_keeps_the_commonest_labels() -> None:

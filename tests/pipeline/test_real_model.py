@@ -87,7 +87,7 @@ def test_packed_equals_separate_in_fp32(real_base: str) -> None:
         np.testing.assert_allclose(
             alone.log_probs([instances[row]], component.schema)[0], together[row], atol=1e-4
         )
-    columns, best = component.model.best(instances, component.schema)
+    columns, best = component.model.top_k(instances, component.schema)
     np.testing.assert_array_equal(columns[:, 0], together.argmax(axis=1))
     np.testing.assert_allclose(best[:, 0], together.max(axis=1), atol=1e-4)
 

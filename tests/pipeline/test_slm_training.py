@@ -68,10 +68,10 @@ def test_scoring_follows_every_update(make: Callable[[], Language]) -> None:
 
 
 def _instances(nlp: Language) -> list:
-    from spacy_slmre.pipeline.examples import labelled_instances
+    from spacy_slmre.pipeline.examples import make_training_instances
 
     pipe = nlp.get_pipe("slm_relations")
-    return labelled_instances(make_examples(nlp), pipe.candidates, pipe.schema, pipe.attr).instances
+    return make_training_instances(make_examples(nlp), pipe.candidates, pipe.schema, pipe.attr).instances
 
 
 def test_serialization(trained: Language, make: Callable[[], Language], tmp_path: Path) -> None:

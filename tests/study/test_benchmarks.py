@@ -24,7 +24,7 @@ NINE = {
 
 
 def test_every_entry_point_is_a_card_of_its_name():
-    points = entry_points(group="slmre_benchmarks")
+    points = entry_points(group="slmre_formats")
     assert {point.name: point.load().name for point in points} == {name: name for name in CARDS}
     assert set(NINE) <= set(CARDS)
 
@@ -32,7 +32,7 @@ def test_every_entry_point_is_a_card_of_its_name():
 @pytest.mark.parametrize("name", CARDS)
 def test_a_card_is_complete(name):
     card = CARDS[name]
-    for fact in ("title", "task", "citation", "licence", "obtain", "direction"):
+    for fact in ("title", "task", "citation", "license", "obtain", "direction"):
         assert getattr(card, fact).strip(), fact
     assert json.loads(json.dumps(card.to_dict()))["name"] == name
     assert all(url.startswith("https://") for url in card.urls.values())

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
 from spacy_slmre.study.grid import GridRun, read_grid, take_shard
+from spacy_slmre.training.folders import alone_at
 from spacy_slmre.training.settings import TuningError
-from spacy_slmre.util.run_folder import alone_at
 from tests.training.conftest import ROOT
 
 GRID = ROOT / "configs" / "tune" / "grid.cfg"

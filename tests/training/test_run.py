@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from spacy_slmre.cli import output as cli_output
 from spacy_slmre.cli import slmre_cli
+from spacy_slmre.training.folders import alone_at
 from spacy_slmre.training.trainer import PackedTrainer
-from spacy_slmre.util.run_folder import alone_at
 
 
 def run(*args: object) -> Result:
@@ -127,7 +127,7 @@ def test_only_outputs_of_runs_are_replaced(config_file, tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time(config_file, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("spacy_slmre.util.run_folder._PATIENCE", 0.1)
+    monkeypatch.setattr("spacy_slmre.training.folders._PATIENCE", 0.1)
     with alone_at(tmp_path / "out"):
         refused = run(config_file, "--output", tmp_path / "out", "--overwrite")
     assert refused.exit_code == 1 and "Another process" in refused.output

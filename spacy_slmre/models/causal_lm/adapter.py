@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spacy_slmre.models.causal_lm.loading import NF4, BaseIdentity, ModelError
+from spacy_slmre.models.causal_lm.loading import NF4, BaseModelInfo, ModelError
 from spacy_slmre.models.prompts import PromptStyle
 from spacy_slmre.schema import LabelSchema
 
@@ -43,7 +43,7 @@ class AdapterRecord:
         quantization: The setting that the base model was loaded with.
     """
 
-    base: BaseIdentity
+    base: BaseModelInfo
     style: PromptStyle
     schema: LabelSchema | None = None
     schemas: Mapping[str, LabelSchema] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class AdapterRecord:
         """The inverse of `to_dict`."""
         schema = data.get("schema")
         return cls(
-            BaseIdentity(**data["base"]),
+            BaseModelInfo(**data["base"]),
             PromptStyle.from_dict(data["style"]),
             LabelSchema.from_dict(schema) if schema else None,
             {name: LabelSchema.from_dict(one) for name, one in data.get("schemas", {}).items()},
@@ -137,7 +137,7 @@ class Adapter:
         if self.record is not None:
             (folder / RECORD_FILE).write_text(json.dumps(self.record.to_dict(), indent=2), encoding="utf-8")
 
-    def check_base(self, base: BaseIdentity) -> None:
+    def check_base(self, base: BaseModelInfo) -> None:
         """Refuse a base model other than the one that the adapter was tuned on.
 
         Raises:

@@ -55,7 +55,7 @@ class ModelError(ValueError):
 
 
 @dataclass(frozen=True)
-class BaseIdentity:
+class BaseModelInfo:
     """Which base model this is.
 
     Attributes:
@@ -203,14 +203,14 @@ def check_architecture(folder: Path) -> None:
         )
 
 
-def identify(folder: Path, name: str, revision: str | None = None) -> BaseIdentity:
+def identify(folder: Path, name: str, revision: str | None = None) -> BaseModelInfo:
     """Name, revision and fingerprint of a base model's folder."""
     if folder.parent.name == "snapshots":
         revision = folder.name  # in the hub's cache, the commit: a branch may move, a commit does not
     origin = folder / ORIGIN_FILE
     if origin.exists():
-        return BaseIdentity(name, revision, json.loads(origin.read_text(encoding="utf-8"))["fingerprint"])
-    return BaseIdentity(name, revision, fingerprint(*sorted(folder.glob("*.safetensors"))))
+        return BaseModelInfo(name, revision, json.loads(origin.read_text(encoding="utf-8"))["fingerprint"])
+    return BaseModelInfo(name, revision, fingerprint(*sorted(folder.glob("*.safetensors"))))
 
 
 def fingerprint(*files: Path) -> str:
@@ -294,7 +294,7 @@ def load_base(
     """
     if not any_layers:
         check_architecture(folder)
-    lies, form = stored_form(folder), quantised_form(folder, quantization)
+    lies, form = quant_method(folder), resolve_quantization(folder, quantization)
     if keep_4bit and form == Q4_1:
         raise ModelError(
             f"model.keep_4bit = true, but the weights in {folder} lie in Q4_1, which nothing computes in. "
@@ -334,19 +334,19 @@ def load_base(
     return model.eval(), tokenizer
 
 
-def stored_form(folder: Path) -> str | None:
+def quant_method(folder: Path) -> str | None:
     """By which method the weights in a folder are quantised; None where they are plain."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     own = config.get("quantization_config")
     return str(own.get("quant_method", "bitsandbytes")) if own else None
 
 
-def quantised_form(folder: Path, quantization: str | None) -> str | None:
+def resolve_quantization(folder: Path, quantization: str | None) -> str | None:
     """Which quantised values the linear layers have once they are loaded: "q4_1", "nf4", or None.
 
     What somebody else has quantised is called by its method ("bitsandbytes"), and never quantised again.
     """
-    lies = stored_form(folder)
+    lies = quant_method(folder)
     if quantization == NF4 and lies in (None, Q4_1):
         return NF4
     return NF4 if quantization == "auto" and lies is None else lies

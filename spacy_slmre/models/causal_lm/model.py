@@ -19,7 +19,7 @@ from spacy_slmre.instances import RelationInstance, contexts_of, shorten
 from spacy_slmre.models.causal_lm import loading, storage
 from spacy_slmre.models.causal_lm.adapter import Adapter
 from spacy_slmre.models.causal_lm.attention import attention_inputs, use_grouped_attention
-from spacy_slmre.models.causal_lm.loading import BaseIdentity, ModelError
+from spacy_slmre.models.causal_lm.loading import BaseModelInfo, ModelError
 from spacy_slmre.models.causal_lm.lora import merge_lora
 from spacy_slmre.models.causal_lm.packing import ROUND_TO, Piece, TokenTree, plan
 from spacy_slmre.models.causal_lm.settings import SmallLMSettings
@@ -167,7 +167,7 @@ class SmallLM(Trainable):
         loading.check_folder(self.folder, self.settings.base)
         return self.folder
 
-    def identity(self) -> BaseIdentity:
+    def identity(self) -> BaseModelInfo:
         """Name, revision and fingerprint of the base model's weights.
 
         Raises:
@@ -191,7 +191,7 @@ class SmallLM(Trainable):
         assert self._prompts is not None
         return self._prompts
 
-    def prepare(self, schema: LabelSchema) -> None:
+    def set_labels(self, schema: LabelSchema) -> None:
         """Have trie and prefix of a schema ready.
 
         Raises:
@@ -201,7 +201,7 @@ class SmallLM(Trainable):
         with self._lock:
             self._context_limit(self._prepare(schema))
 
-    def fit(
+    def truncate(
         self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
     ) -> list[RelationInstance | None]:
         """Shorten contexts of more than `max_context_tokens` tokens (numbering included) around their pairs.
@@ -216,9 +216,9 @@ class SmallLM(Trainable):
             apart than that.
         """
         with self._lock:
-            return self._fit(instances, schema, max_context_tokens)
+            return self._truncate(instances, schema, max_context_tokens)
 
-    def _fit(
+    def _truncate(
         self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
     ) -> list[RelationInstance | None]:
         limit = min(max_context_tokens, self._context_limit(self._prepare(schema)))
@@ -234,7 +234,7 @@ class SmallLM(Trainable):
         search = self._search(instances, schema, None, None)
         return search.labels
 
-    def best(
+    def top_k(
         self,
         instances: Sequence[RelationInstance],
         schema: LabelSchema,
@@ -432,7 +432,7 @@ class SmallLM(Trainable):
         """
         base = self.identity()
         if self._unkept:
-            self.keep_adapter()
+            self.export_adapter()
         source = self.locate() if embed else None
         storage.write(folder, self.settings, self.adapter, base, self.configured, source, self.quantization)
 
@@ -476,7 +476,7 @@ class SmallLM(Trainable):
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes load the weights themselves: sending them would cost more.
         if self._unkept:
-            self.keep_adapter()
+            self.export_adapter()
         names = ("settings", "adapter", "folder", "fingerprint", "problem", "configured")
         return {name: getattr(self, name) for name in names}
 

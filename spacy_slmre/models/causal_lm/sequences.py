@@ -56,7 +56,7 @@ class TrainingSequences(Sequence[TrainingSequence]):
 
     Args:
         prompts: Makes the tokens.
-        instances: Labelled instances; their contexts fit the model.
+        instances: TrainingInstances instances; their contexts fit the model.
         schema: Their labels.
         room: Tokens of a sequence behind the prefix; exceeded where a single query needs more.
         objective: "trie" for the negative log of the label's probability among the schema's labels, "lm" for

@@ -12,10 +12,10 @@ from typing import Any
 
 from spacy_slmre.models.causal_lm import loading
 from spacy_slmre.models.causal_lm.adapter import Adapter
-from spacy_slmre.models.causal_lm.loading import MODEL_FILES, ORIGIN_FILE, BaseIdentity, ModelError
+from spacy_slmre.models.causal_lm.loading import MODEL_FILES, ORIGIN_FILE, BaseModelInfo, ModelError
 from spacy_slmre.models.causal_lm.settings import SmallLMSettings
 from spacy_slmre.models.prompts import PromptStyle
-from spacy_slmre.util.io import replace_folder
+from spacy_slmre.util.io import atomic_replace
 
 MODEL_FILE = "model.json"
 ADAPTER_FOLDER = "adapter"
@@ -35,7 +35,7 @@ class StoredModel:
         folder: The embedded base model, where there is one.
     """
 
-    base: BaseIdentity
+    base: BaseModelInfo
     quantization: str | None
     style: PromptStyle
     configured: dict[str, Any]
@@ -57,7 +57,7 @@ def write(
     folder: Path,
     settings: SmallLMSettings,
     adapter: Adapter | None,
-    base: BaseIdentity,
+    base: BaseModelInfo,
     configured: Mapping[str, Any],
     source: Path | None,
     quantization: str | None,
@@ -88,7 +88,7 @@ def write(
             "configured": dict(configured),
         }
         (aside / MODEL_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
-        replace_folder(aside, folder)
+        atomic_replace(aside, folder)
 
 
 def read(folder: Path) -> StoredModel:
@@ -99,7 +99,7 @@ def read(folder: Path) -> StoredModel:
     """
     try:
         data = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
-        base, style = BaseIdentity(**data["base"]), PromptStyle.from_dict(data["style"])
+        base, style = BaseModelInfo(**data["base"]), PromptStyle.from_dict(data["style"])
         quantization, configured = data["quantization"], dict(data["configured"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / MODEL_FILE} is missing or damaged: save the pipeline again.") from error
@@ -129,10 +129,10 @@ def keep_in_cache(stored: StoredModel) -> StoredModel:
     return replace(stored, folder=kept)
 
 
-def _embed(source: Path, target: Path, settings: SmallLMSettings, base: BaseIdentity) -> None:
+def _embed(source: Path, target: Path, settings: SmallLMSettings, base: BaseModelInfo) -> None:
     """Write the base model as it runs: in 4 bits where it runs so."""
     target.mkdir(parents=True)
-    if loading.quantised_form(source, settings.quantization) == loading.stored_form(source):
+    if loading.resolve_quantization(source, settings.quantization) == loading.quant_method(source):
         for pattern in MODEL_FILES:
             for file in source.glob(pattern):
                 shutil.copy(file, target)

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from spacy_slmre.models.causal_lm.loading import BaseIdentity
+    from spacy_slmre.models.causal_lm.loading import BaseModelInfo
     from spacy_slmre.models.causal_lm.model import SmallLM
     from spacy_slmre.models.causal_lm.settings import SmallLMSettings
 
 
 class Trainable:
-    """Adds training to `SmallLM`: `begin_training`, `update` and `finish_update`, `keep_adapter`."""
+    """Adds training to `SmallLM`: `begin_training`, `update` and `finish_update`, `export_adapter`."""
 
     settings: SmallLMSettings
     adapter: Adapter | None
@@ -56,9 +56,9 @@ class Trainable:
         def load(self, *, merge: bool = True) -> SmallLM: ...  # noqa: D102
         @property
         def prompts(self) -> PromptBuilder: ...  # noqa: D102
-        def prepare(self, schema: LabelSchema) -> None: ...  # noqa: D102
+        def set_labels(self, schema: LabelSchema) -> None: ...  # noqa: D102
         def forget(self) -> None: ...  # noqa: D102
-        def identity(self) -> BaseIdentity: ...  # noqa: D102
+        def identity(self) -> BaseModelInfo: ...  # noqa: D102
         def locate(self) -> Path: ...  # noqa: D102
 
     def begin_training(
@@ -91,7 +91,7 @@ class Trainable:
             self._tuned_on = {"": schema} if isinstance(schema, LabelSchema) else dict(schema)
             return self._peft
 
-    def make_up_for_rounding(self, batches: Iterable[Batch]) -> None:
+    def init_lora_with_qera(self, batches: Iterable[Batch]) -> None:
         """Let the adapter's weights begin with what the base model's have lost when they were rounded to NF4.
 
         Takes the memory of the base model with plain weights while it lasts. Does nothing where none were
@@ -106,7 +106,7 @@ class Trainable:
         if self._peft is None:
             raise ValueError("There are no weights to begin with: call `begin_training` first.")
         folder = self.locate()
-        if loading.quantised_form(folder, self.quantization) == loading.stored_form(folder):
+        if loading.resolve_quantization(folder, self.quantization) == loading.quant_method(folder):
             return
         with self._lock, torch.inference_mode(False):
             device = self.network.device
@@ -115,7 +115,7 @@ class Trainable:
             on_device = ({name: tensor.to(device) for name, tensor in batch.items()} for batch in batches)
             begin_with_rounding(self.network, plain, input_sizes(plain, on_device))
 
-    def restyle(self, style: PromptStyle) -> None:
+    def set_prompt_style(self, style: PromptStyle) -> None:
         """Put prompts in another style from now on; for a model whose adapter is yet to be tuned."""
         with self._lock:
             self.settings = replace(self.settings, style=style)
@@ -137,7 +137,7 @@ class Trainable:
         is left in training mode, which scoring does not mind.
 
         Args:
-            instances: Labelled instances, whose contexts fit the model (see `fit`).
+            instances: TrainingInstances instances, whose contexts fit the model (see `fit`).
             schema: Their labels.
             drop: Dropout in front of the adapter's weights.
             weights: Weight of each instance, (n_instances,); the mean stays one over their number.
@@ -155,7 +155,7 @@ class Trainable:
             if self._tuned_on is None:
                 rank = self.settings.lora_rank
                 self.begin_training(schema, LoraSettings(rank=rank, alpha=2 * rank))
-            self.prepare(schema)
+            self.set_labels(schema)
             sequences = TrainingSequences(
                 self.prompts,
                 instances,
@@ -193,7 +193,7 @@ class Trainable:
         """The adapter's weights, for an optimizer."""
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
-    def keep_adapter(self, dtype: torch.dtype = torch.float32) -> Adapter:
+    def export_adapter(self, dtype: torch.dtype = torch.float32) -> Adapter:
         """Make the weights as they are now the model's adapter, which `save` writes.
 
         Args:

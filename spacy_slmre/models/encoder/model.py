@@ -155,7 +155,7 @@ class EncoderClassifier:
                 self._trained = None
                 self._serving = None
 
-    def prepare(self, schema: LabelSchema) -> None:
+    def set_labels(self, schema: LabelSchema) -> None:
         """Make sure that the head has the labels of a schema.
 
         Raises:
@@ -167,7 +167,7 @@ class EncoderClassifier:
                 "Train it on them, or leave them out of the labels."
             )
 
-    def fit(
+    def truncate(
         self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
     ) -> list[RelationInstance | None]:
         """Shorten contexts of more than `max_context_tokens` tokens around their pairs.
@@ -200,7 +200,7 @@ class EncoderClassifier:
 
     def log_probs(self, instances: Sequence[RelationInstance], schema: LabelSchema) -> np.ndarray:
         """Log-probabilities of all labels: float64 (n_instances, n_labels); each row's exp sums to 1."""
-        self.prepare(schema)
+        self.set_labels(schema)
         columns = [self.labels.index(name) for name in schema.names]
         result = np.zeros((len(instances), len(columns)))
         with self._lock:
@@ -216,7 +216,7 @@ class EncoderClassifier:
                 result[rows] = log_probs
         return result
 
-    def best(
+    def top_k(
         self,
         instances: Sequence[RelationInstance],
         schema: LabelSchema,
@@ -315,7 +315,7 @@ class EncoderClassifier:
         Returns:
             The loss. Where it is not finite, all gradients are cleared, those of earlier updates included.
         """
-        self.prepare(schema)
+        self.set_labels(schema)
         columns = [self.labels.index(name) for name in schema.names]
         gold = torch.tensor([schema.index[instance.label or ""] for instance in instances])
         given = np.ones(len(instances)) if weights is None else np.asarray(weights, dtype=float)

@@ -18,7 +18,7 @@ from spacy_slmre.models.causal_lm.loading import ModelError, check_folder, quiet
 from spacy_slmre.models.encoder.network import RelationNetwork
 from spacy_slmre.models.encoder.settings import EncoderSettings
 from spacy_slmre.models.thinc_shim import tensors_of
-from spacy_slmre.util.io import replace_folder
+from spacy_slmre.util.io import atomic_replace
 
 MODEL_FILE = "classifier.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -97,7 +97,7 @@ def write(
             "shape": {name: getattr(settings, name) for name in SHAPE},
         }
         (aside / MODEL_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
-        replace_folder(aside, folder)
+        atomic_replace(aside, folder)
 
 
 def read(folder: Path) -> StoredEncoder | None:

@@ -59,7 +59,7 @@ CARD = Benchmark(
     task="Nine facts of a person's life, or another relation, between two marked entities of a sentence.",
     citation="Plum et al. 2022. Biographical: A Semi-Supervised Relation Extraction Dataset. "
     "arXiv:2205.00806",
-    licence="see the publishers' page",
+    license="see the publishers' page",
     redistributable=False,
     obtain="Fetch the English sets from the hub id plumaj/biographical (en/m2_train.tsv, m2_test.tsv and "
     "their coref and skip variants), or the study's rows from the hub id Despina/biographical:subsampled.",

@@ -1,152 +1,63 @@
-"""The benchmark card, and the registry of all cards."""
+"""Benchmark cards: corpus formats with what the study needs to know about them."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-import catalogue
-
-from spacy_slmre.corpus.records import Record, Reject
+from spacy_slmre.corpus.formats import CorpusFormat, all_formats, get_format
 from spacy_slmre.corpus.sources import CorpusError
-from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, RelationLabel, wording_of
-
-benchmarks = catalogue.create("slmre", "benchmarks", entry_points=True)
-"""Cards by name. Another package adds one by the entry point group `slmre_benchmarks`."""
+from spacy_slmre.schema import NEGATIVE_LABEL, RelationLabel, wording_of
 
 NO_RELATION = RelationLabel(
     NEGATIVE_LABEL, "no relation", "none of the other relations holds between head and tail"
 )
 
-Reader = Callable[..., Iterator[Record | Reject]]
-
-# How sets without a schema of ours spell "no relation".
-_NEGATIVE_NAMES = frozenset({"none", "other", "no_relation", "na", "nan", "null"})
-
 
 @dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """What there is to know of a benchmark, and how to read it.
+class Benchmark(CorpusFormat):
+    """A benchmark: its corpus format, its files and how it is annotated.
 
     Attributes:
-        name: Its name in commands, folders and records.
-        title: Its name in print.
         domain: "general" or "literary".
         task: What is annotated, and how.
-        citation: The publication to cite.
-        licence: The licence as its publishers state it.
-        redistributable: Whether the licence lets the data be passed on.
+        direction: How the order of head and tail relates to the label.
         obtain: How to get the data.
         files: Names of the files, by split, as their publishers call them.
-        folder: Folder of these files among raw data; if not given, the benchmark's name.
-        urls: Addresses of the files, by split, where anyone may fetch them.
-        schema: The labels; None where rows bring labels of their own.
-        direction: How the order of head and tail relates to the label.
-        splits: Official number of annotated instances by split.
+        folder: Folder of these files among raw data; the benchmark's name by default.
+        urls: Addresses of the files, by split, if anyone may fetch them.
         notes: What differs from the official counts, and why.
-        aliases: Other spellings of labels → their name here.
-        substitute_for: The benchmark of the study that it stands in for, where that one cannot be had.
-        read: Yields the records of a file: `read(source, split, **settings)`.
+        substitute_for: The benchmark of the study that it replaces if that one is not available.
 
     Raises:
         ValueError: The domain is unknown, or an alias leads to no label.
     """
 
-    name: str
-    title: str
     domain: str
     task: str
-    citation: str
-    licence: str
-    redistributable: bool
-    obtain: str
-    schema: LabelSchema | None
     direction: str
-    read: Reader = field(repr=False)
+    obtain: str
     files: Mapping[str, str] = field(default_factory=dict)
     folder: str = ""
     urls: Mapping[str, str] = field(default_factory=dict)
-    splits: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    aliases: Mapping[str, str] = field(default_factory=dict)
     substitute_for: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.domain not in ("general", "literary"):
             raise ValueError(f'The domain of {self.name} is "general" or "literary", not "{self.domain}".')
-        if self.schema is not None and (lost := set(self.aliases.values()) - set(self.schema.names)):
-            raise ValueError(f"Aliases of {self.name} lead to no label: {', '.join(sorted(lost))}.")
-
-    def is_negative(self, label: str) -> bool:
-        """Whether a label says "no relation"."""
-        if self.schema is None:
-            return label.casefold() in _NEGATIVE_NAMES
-        return label == self.schema.negative_label
-
-    def resolve(self, label: str) -> str | None:
-        """The name of a label given by name, wording, last part of its name, or alias; None if unknown."""
-        if self.schema is None:
-            return label.strip() or None
-        return label if label in self.schema.index else self._spellings.get(_fold(label))
-
-    @cached_property
-    def _spellings(self) -> dict[str, str]:
-        assert self.schema is not None
-        # The weaker spellings first: what comes later overrides them.
-        short = [_fold(wording_of(name)) for name in self.schema.names]
-        spellings = {
-            word: name for word, name in zip(short, self.schema.names, strict=True) if short.count(word) == 1
-        }
-        spellings |= {_fold(label.wording): label.name for label in self.schema.labels}
-        spellings |= {_fold(alias): name for alias, name in self.aliases.items()}
-        return spellings | {_fold(name): name for name in self.schema.names}
-
-    @cached_property
-    def settings(self) -> dict[str, inspect.Parameter]:
-        """The settings of the converter: the keyword-only arguments of `read`."""
-        parameters = inspect.signature(self.read).parameters
-        return {name: par for name, par in parameters.items() if par.kind is par.KEYWORD_ONLY}
-
-    def parse_settings(self, given: Mapping[str, str]) -> dict[str, Any]:
-        """Settings as typed values, from the texts of a command line.
-
-        Raises:
-            CorpusError: A setting is unknown, or its value has the wrong type.
-        """
-        hints = typing.get_type_hints(self.read)
-        values = {}
-        for name, text in given.items():
-            if name not in self.settings:
-                known = ", ".join(self.settings) or "none"
-                raise CorpusError(f'{self.name} has no setting "{name}"; it has: {known}.')
-            kinds = [
-                kind for kind in typing.get_args(hints[name]) or (hints[name],) if kind is not type(None)
-            ]
-            try:
-                values[name] = kinds[0](text)
-            except ValueError as error:
-                raise CorpusError(
-                    f"The setting {name}={text} must be of type {kinds[0].__name__}."
-                ) from error
-        return values
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
+        plain = ("name", "title", "domain", "task", "citation", "license", "redistributable", "obtain")
         return {
-            "name": self.name,
-            "title": self.title,
-            "domain": self.domain,
-            "task": self.task,
-            "citation": self.citation,
-            "licence": self.licence,
-            "redistributable": self.redistributable,
-            "obtain": self.obtain,
+            **{name: getattr(self, name) for name in plain},
             "folder": self.folder or self.name,
             "files": dict(self.files),
             "urls": dict(self.urls),
@@ -160,32 +71,48 @@ class Benchmark:
         }
 
 
-@lru_cache
 def get_benchmark(name: str) -> Benchmark:
-    """The card of this name.
+    """Return the card of this name.
 
     Raises:
-        CorpusError: There is no such card.
+        CorpusError: There is no such benchmark.
     """
-    try:
-        return benchmarks.get(name)
-    except catalogue.RegistryError as error:
-        raise CorpusError(
-            f'There is no benchmark "{name}". Known are: {", ".join(sorted(all_benchmarks()))}.'
-        ) from error
+    card = get_format(name)
+    if not isinstance(card, Benchmark):
+        raise CorpusError(f'"{name}" is not a benchmark. Known are: {", ".join(all_benchmarks())}.')
+    return card
 
 
 def all_benchmarks() -> dict[str, Benchmark]:
-    """All cards by name."""
-    return dict(sorted(benchmarks.get_all().items()))
+    """Return all cards by name."""
+    return {name: card for name, card in all_formats().items() if isinstance(card, Benchmark)}
+
+
+def find_sources(raw: str | Path, names: Collection[str] = ()) -> list[tuple[Benchmark, str, Path]]:
+    """The files of benchmarks that lie in a folder of raw data, as `<folder>/<file>` of their cards.
+
+    Args:
+        raw: The folder.
+        names: Look for these benchmarks only; none looks for all.
+
+    Returns:
+        Benchmark, split and file of each that is there.
+    """
+    cards = [get_benchmark(name) for name in names] or list(all_benchmarks().values())
+    found = [
+        (card, split, Path(raw) / (card.folder or card.name) / file)
+        for card in cards
+        for split, file in card.files.items()
+    ]
+    return [(card, split, path) for card, split, path in found if path.is_file()]
 
 
 def load_labels(table: str, only: str | None = None) -> tuple[RelationLabel, ...]:
-    """Labels of a table in `labels/`, which maps a name to its wording and definition.
+    """Load labels from a table in `labels/` that maps names to wordings and definitions.
 
     Args:
         table: File name without ending.
-        only: Another file beside it, a list of the names to take, in their order; without it all are taken.
+        only: Another file beside it, a list of the names to take, in their order; all are taken by default.
     """
     entries = _load_json(table)
     return tuple(
@@ -199,10 +126,10 @@ def _load_json(name: str) -> Any:
 
 
 def both_directions(labels: tuple[RelationLabel, ...]) -> tuple[RelationLabel, ...]:
-    """Each label twice, for sets whose labels say which of two marked entities is the first argument.
+    """Return each label twice, for sets whose labels say which of two marked entities comes first.
 
-    `name(e1,e2)` holds from head to tail, `name(e2,e1)` from tail to head. A definition names the
-    arguments {first} and {second}.
+    `name(e1,e2)` holds from head to tail, `name(e2,e1)` from tail to head. A definition names the arguments
+    {first} and {second}.
     """
     directed = []
     for label in labels:
@@ -211,7 +138,3 @@ def both_directions(labels: tuple[RelationLabel, ...]) -> tuple[RelationLabel, .
             wording = f"{label.wording} ({first} to {second})"
             directed.append(RelationLabel(label.name + order, wording, definition))
     return tuple(directed)
-
-
-def _fold(label: str) -> str:
-    return " ".join(label.casefold().replace("_", " ").split())

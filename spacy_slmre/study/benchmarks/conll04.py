@@ -67,7 +67,7 @@ CARD = Benchmark(
     task="Five relations between typed entities of news sentences; pairs without a relation are left out.",
     citation="Roth and Yih 2004. A Linear Programming Formulation for Global Inference in Natural Language "
     "Tasks. https://aclanthology.org/W04-2401",
-    licence="none stated",
+    license="none stated",
     redistributable=False,
     obtain="Download the three JSON files from the addresses below.",
     files={"train": "train.CoNLL04.json", "dev": "valid.CoNLL04.json", "test": "test.CoNLL04.json"},

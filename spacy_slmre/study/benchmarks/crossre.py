@@ -59,7 +59,7 @@ CARD = Benchmark(
     task="17 broad relations between typed entities of encyclopaedic sentences about literature.",
     citation="Bassignana and Plank 2022. CrossRE: A Cross-Domain Dataset for Relation Extraction. "
     "https://aclanthology.org/2022.findings-emnlp.263",
-    licence="GPL-3.0 (of the repository)",
+    license="GPL-3.0 (of the repository)",
     redistributable=True,
     obtain="Download the files literature-train.json, -dev.json and -test.json from the addresses below; "
     "the other five domains have the same form.",

@@ -50,7 +50,7 @@ CARD = Benchmark(
     task="Four Freebase relations of persons, or none, between two marked entities of a short passage.",
     citation="Jat et al. 2018. Improving Distantly Supervised Relation Extraction using Word and Entity "
     "Based Attention. arXiv:1804.06987",
-    licence="none stated",
+    license="none stated",
     redistributable=False,
     obtain="Download dev.tsv and test.tsv from the addresses below, train.tsv from the page of that project.",
     files={"train": "train.tsv", "dev": "dev.tsv", "test": "test.tsv"},

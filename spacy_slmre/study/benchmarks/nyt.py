@@ -43,7 +43,7 @@ CARD = Benchmark(
     citation="Riedel et al. 2010. Modeling Relations and Their Mentions without Labeled Text. "
     "Zeng et al. 2018. Extracting Relational Facts by an End-to-End Neural Model with Copy Mechanism. "
     "https://aclanthology.org/P18-1047",
-    licence="none stated (the text is the New York Times Annotated Corpus, LDC2008T19)",
+    license="none stated (the text is the New York Times Annotated Corpus, LDC2008T19)",
     redistributable=False,
     obtain="Download train_triples.json, val_triples.json and test_triples.json of the data set NYT* from "
     "github.com/hy-struggle/PRGC.",

@@ -116,7 +116,7 @@ CARD = Benchmark(
     task="47 relations between people, places, things and ideas in passages of fiction, annotated by GPT-4o.",
     citation="Christou and Tsoumakas 2025. Artificial Relationships in Fiction: A Dataset for Advancing NLP "
     "in Literary Domains. LaTeCH-CLfL 2025",
-    licence="MIT",
+    license="MIT",
     redistributable=True,
     obtain="Fetch the raw rows from the hub id Despina/project_gutenberg:synthetic_relations_in_fiction_books"
     ", or the study's rows from the hub id Despina/project-gutenberg-fiction-relations.",

@@ -124,7 +124,7 @@ CARD = Benchmark(
     task="96 Wikidata properties, or none, between typed entities that a Wikipedia sentence both mentions.",
     citation="Tan et al. 2022. Revisiting DocRED - Addressing the False Negative Problem in Relation "
     "Extraction. https://aclanthology.org/2022.emnlp-main.580",
-    licence="MIT",
+    license="MIT",
     redistributable=True,
     obtain="Download the files train_revised.json, dev_revised.json and test_revised.json.",
     files={"train": "train_revised.json", "dev": "dev_revised.json", "test": "test_revised.json"},

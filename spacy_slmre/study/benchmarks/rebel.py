@@ -64,7 +64,7 @@ CARD = Benchmark(
     task="Wikidata properties between linked entities, dates and values of Wikipedia abstracts.",
     citation="Huguet Cabot and Navigli 2021. REBEL: Relation Extraction By End-to-end Language generation. "
     "https://aclanthology.org/2021.findings-emnlp.204",
-    licence="CC BY-NC-SA 4.0",
+    license="CC BY-NC-SA 4.0",
     redistributable=True,
     obtain="Download rebel_dataset from the hub id Babelscape/rebel-dataset (en_train.jsonl, en_val.jsonl, "
     "en_test.jsonl), or the sample of 1,000 abstracts from the address below.",

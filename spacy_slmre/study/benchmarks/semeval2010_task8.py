@@ -15,7 +15,7 @@ CARD = Benchmark(
     task="One of nine directed relations, or none of them, between two marked nominals of a sentence.",
     citation="Hendrickx et al. 2010. SemEval-2010 Task 8: Multi-Way Classification of Semantic Relations "
     "between Pairs of Nominals. https://aclanthology.org/S10-1006",
-    licence="CC BY 3.0",
+    license="CC BY 3.0",
     redistributable=True,
     obtain="Download SemEval2010_task8_all_data, or the two text files in it from the addresses below.",
     files={"train": "TRAIN_FILE.TXT", "test": "TEST_FILE_FULL.TXT"},

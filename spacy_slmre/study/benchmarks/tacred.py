@@ -106,7 +106,7 @@ CARD = Benchmark(
     task="41 relations of persons and organisations, or none, between two typed entities of a sentence.",
     citation="Zhang et al. 2017. Position-aware Attention and Supervised Data Improve Slot Filling. "
     "https://aclanthology.org/D17-1004",
-    licence="LDC User Agreement",
+    license="LDC User Agreement",
     redistributable=False,
     obtain=_OBTAIN,
     files={"train": "train.json", "dev": "dev.json", "test": "test.json"},
@@ -126,7 +126,7 @@ RETACRED = Benchmark(
     domain="general",
     task="39 relations of persons and organisations, or none: TACRED with new labels.",
     citation="Stoica et al. 2021. Re-TACRED: Addressing Shortcomings of the TACRED Dataset. arXiv:2104.08398",
-    licence="LDC User Agreement (the text is TACRED's)",
+    license="LDC User Agreement (the text is TACRED's)",
     redistributable=False,
     obtain=_OBTAIN
     + " The new labels are the files Re-TACRED/…_id2label.json of github.com/gstoica27/Re-TACRED.",

@@ -38,7 +38,7 @@ CARD = Benchmark(
     task="216 DBpedia properties between entities of sentences that were written for given triples.",
     citation="Gardent et al. 2017. Creating Training Corpora for NLG Micro-Planners. "
     "https://aclanthology.org/P17-1017",
-    licence="none stated (WebNLG itself: CC BY-NC-SA 4.0)",
+    license="none stated (WebNLG itself: CC BY-NC-SA 4.0)",
     redistributable=False,
     obtain="Download the three JSON files from the addresses below.",
     files={"train": "train.json", "dev": "dev.json", "test": "test.json"},

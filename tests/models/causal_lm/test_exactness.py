@@ -151,7 +151,7 @@ def test_best_is_exact(make_lm, architecture, instances, schema, k, data) -> Non
         )
     log_probs = lm.log_probs(instances, schema)
     masked = log_probs if allowed is None else np.where(allowed, log_probs, -np.inf)
-    columns, best = lm.best(instances, schema, k, allowed)
+    columns, best = lm.top_k(instances, schema, k, allowed)
     assert columns.shape == best.shape == (len(instances), min(k, n_labels))
     np.testing.assert_allclose(best, -np.sort(-masked, axis=1)[:, :k], atol=TOLERANCE)
     found = best > -np.inf

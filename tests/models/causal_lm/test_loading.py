@@ -324,26 +324,26 @@ def test_fit_shortens_only_what_is_too_long(make_lm) -> None:
     far = RelationInstance.from_offsets(
         f"Ann {words} Bo", (0, 3, "PER"), (len(words) + 5, len(words) + 7, "PER")
     )
-    short, none, same = lm.fit([near, far, INSTANCES[0]], SCHEMA, 60)
+    short, none, same = lm.truncate([near, far, INSTANCES[0]], SCHEMA, 60)
     assert none is None and same is INSTANCES[0]
     assert short.text_of(short.head_mention) == "Ann" and short.text_of(short.tail_mention) == "Bo"
     assert len(lm.prompts.contexts([short.context])[0]) <= 60
-    assert lm.fit([far], SCHEMA, 100_000) == [far]
+    assert lm.truncate([far], SCHEMA, 100_000) == [far]
 
 
 def test_prompt_longer_than_the_model_reads(make_lm) -> None:
     labels = LabelSchema.from_labels([f"relation number {n} of very many" for n in range(400)])
     with pytest.raises(ModelError, match="of the 4096 that the model reads"):
-        make_lm().prepare(labels)
+        make_lm().set_labels(labels)
     with pytest.raises(ModelError, match="longer than the 4096 that the model reads"):
         make_lm().log_probs(INSTANCES, labels)
 
 
 def test_labels_that_the_tokenizer_confuses(make_lm) -> None:
     lm = make_lm()
-    assert lm.best([], SCHEMA, 2)[0].shape == (0, 2)
+    assert lm.top_k([], SCHEMA, 2)[0].shape == (0, 2)
     with pytest.raises(ValueError, match="k = 0"):
-        lm.best(INSTANCES, SCHEMA, 0)
+        lm.top_k(INSTANCES, SCHEMA, 0)
 
 
 def test_importing_says_nothing_of_missing_kernels() -> None:

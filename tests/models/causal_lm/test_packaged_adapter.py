@@ -49,4 +49,4 @@ def test_it_is_small_in_bfloat16_and_its_card_tells_where_it_comes_from() -> Non
     for name in ("re_docred", "semeval2010_task8", "demo"):
         benchmark = all_benchmarks()[name]
         assert benchmark.redistributable
-        assert f"| {benchmark.title} | {benchmark.licence} |" in card
+        assert f"| {benchmark.title} | {benchmark.license} |" in card

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.causal_lm import loading
 from spacy_slmre.models.causal_lm.architecture import make_small_lm
-from spacy_slmre.models.causal_lm.loading import ModelError, load_base, quantised_form, stored_form
+from spacy_slmre.models.causal_lm.loading import ModelError, load_base, quant_method, resolve_quantization
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1, pack, save_q4_1, unpack
 from spacy_slmre.models.packaged import install_distribution
 from spacy_slmre.schema import LabelSchema
@@ -93,14 +93,14 @@ def test_nothing_computes_in_q4_1(q4_1_base: Path) -> None:
 
 
 def test_which_form_the_weights_have(q4_1_base: Path, tiny_base: Path, tmp_path: Path) -> None:
-    assert [quantised_form(q4_1_base, one) for one in loading.QUANTIZATIONS] == [Q4_1, "nf4", Q4_1]
-    assert [quantised_form(tiny_base, one) for one in loading.QUANTIZATIONS] == ["nf4", "nf4", None]
+    assert [resolve_quantization(q4_1_base, one) for one in loading.QUANTIZATIONS] == [Q4_1, "nf4", Q4_1]
+    assert [resolve_quantization(tiny_base, one) for one in loading.QUANTIZATIONS] == ["nf4", "nf4", None]
     config = tmp_path / "config.json"
     for own in ({"quant_method": "bitsandbytes"}, {"load_in_4bit": True}):  # older ones name no method
         config.write_text(json.dumps({"quantization_config": own}))
-        assert [quantised_form(tmp_path, one) for one in loading.QUANTIZATIONS] == ["bitsandbytes"] * 3
+        assert [resolve_quantization(tmp_path, one) for one in loading.QUANTIZATIONS] == ["bitsandbytes"] * 3
     config.write_text(json.dumps({"quantization_config": None}))
-    assert quantised_form(tmp_path, None) is None
+    assert resolve_quantization(tmp_path, None) is None
 
 
 @pytest.mark.parametrize(("quantization", "lies"), [("auto", Q4_1), (None, Q4_1), ("nf4", "bitsandbytes")])
@@ -110,7 +110,7 @@ def test_a_saved_model_holds_the_bits_that_it_runs_in(
     options = {"quantization": quantization, "dtype": "float32", "device": "cpu"}
     lm = make_small_lm(base=str(q4_1_base), **options)
     lm.save(tmp_path / "model", embed=True)
-    assert stored_form(tmp_path / "model" / "base") == lies
+    assert quant_method(tmp_path / "model" / "base") == lies
     again = make_small_lm(base=str(q4_1_base), **options).restore(tmp_path / "model")
     assert again.folder == tmp_path / "model" / "base"
     assert np.array_equal(again.log_probs(INSTANCES, SCHEMA), lm.log_probs(INSTANCES, SCHEMA))
@@ -118,7 +118,7 @@ def test_a_saved_model_holds_the_bits_that_it_runs_in(
 
 def test_packaged_base_has_the_values_of_its_gguf(real_base: str) -> None:
     lm = make_small_lm(base=real_base, adapter=None, dtype="float32", device="cpu")
-    assert quantised_form(lm.locate(), "auto") == Q4_1
+    assert resolve_quantization(lm.locate(), "auto") == Q4_1
     # The converted model lies in the user's cache; this environment may lack the file that it was made from.
     tensors = {tensor.name: tensor for tensor in GGUFReader(install_distribution()).tensors}
     for name, own in (("ffn_down", "mlp.down_proj"), ("attn_v", "self_attn.v_proj")):

@@ -78,7 +78,7 @@ def test_rounding_is_made_up_for(make_lm) -> None:
         before = (scores(lm) - plain).abs().mean()
         lm.begin_training(SCHEMA, LoraSettings(rank=min(rank, smallest(lm)), alpha=7))
         assert torch.equal(scores(lm), scores(make_lm()))
-        lm.make_up_for_rounding(batches(lm))
+        lm.init_lora_with_qera(batches(lm))
         distances.append(float((scores(lm) - plain).abs().mean() / before))
     assert distances[0] < 1 and distances[0] > distances[1] > distances[2]
     assert distances[2] < 0.01  # of full rank, nothing is lost
@@ -92,10 +92,10 @@ def smallest(lm) -> int:
 def test_where_nothing_was_rounded_nothing_changes(make_lm, q4_1_base: Path) -> None:
     for lm in (make_lm(None), make_small_lm(base=str(q4_1_base), dtype="float32", device="cpu")):
         lm.begin_training(SCHEMA, LoraSettings(rank=2))
-        lm.make_up_for_rounding(batches(lm))
+        lm.init_lora_with_qera(batches(lm))
         assert not any(p.any() for name, p in lm.network.named_parameters() if "lora_B" in name)
     with pytest.raises(ValueError, match="begin_training"):
-        make_lm().make_up_for_rounding([])
+        make_lm().init_lora_with_qera([])
     with pytest.raises(ModelError, match=r"lora\.begin_with"):
         LoraSettings(begin_with="something")
 
@@ -128,7 +128,7 @@ def test_tuning_begins_with_it_once(make_lm, tmp_path: Path, monkeypatch) -> Non
     # An adapter that is tuned further keeps what it has learnt.
     lm.adapter.to_folder(tmp_path / "adapter")
     again = make_lm(adapter=str(tmp_path / "adapter"))
-    monkeypatch.setattr(type(again), "make_up_for_rounding", full)
+    monkeypatch.setattr(type(again), "init_lora_with_qera", full)
     run(tmp_path / "further", lm=again)
     with pytest.raises(TuningError, match="begin_with"):
         run(tmp_path / "full")

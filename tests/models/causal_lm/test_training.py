@@ -168,7 +168,7 @@ def test_training_changes_the_adapter_only_and_scores_follow(make_lm) -> None:
         optimizer.step()
         optimizer.zero_grad()
     assert losses[-1] < 0.3 * losses[0]
-    columns, _ = lm.best(INSTANCES, SCHEMA)
+    columns, _ = lm.top_k(INSTANCES, SCHEMA)
     assert [SCHEMA.names[column] for column in columns[:, 0]] == [one.label for one in INSTANCES]
     for name, parameter in lm.network.named_parameters():
         if name in frozen:
@@ -183,7 +183,7 @@ def test_kept_adapter_is_saved_and_trained_on(tiny_base: Path, tmp_path: Path) -
         for parameter in lm.trainable_parameters():
             parameter.normal_(std=0.2)
     expected = lm.log_probs(INSTANCES, SCHEMA)
-    lm.keep_adapter().to_folder(tmp_path / "adapter")
+    lm.export_adapter().to_folder(tmp_path / "adapter")
     again = plain(base=str(tiny_base), adapter=str(tmp_path / "adapter"))
     assert again.schema == SCHEMA
     np.testing.assert_allclose(again.log_probs(INSTANCES, SCHEMA), expected, atol=1e-4)
@@ -201,7 +201,7 @@ def test_kept_adapter_is_saved_and_trained_on(tiny_base: Path, tmp_path: Path) -
 def test_weights_are_loaded_anew_one_at_a_time(tiny_base: Path, tmp_path: Path) -> None:
     lm = plain(base=str(tiny_base))
     lm.begin_training(SCHEMA, LoraSettings(rank=4))
-    lm.keep_adapter().to_folder(tmp_path / "adapter")
+    lm.export_adapter().to_folder(tmp_path / "adapter")
     base = tmp_path / "base"
     shutil.copytree(tiny_base, base)
     lm = plain(base=str(base), adapter=str(tmp_path / "adapter"))
@@ -261,7 +261,7 @@ def test_adapter_of_several_schemas_keeps_them_all(tiny_base: Path) -> None:
     lm = plain(base=str(tiny_base))
     schemas = {"one": SCHEMA, "two": LabelSchema.from_labels(["author"])}
     lm.begin_training(schemas, LoraSettings(rank=2))
-    record = lm.keep_adapter().record
+    record = lm.export_adapter().record
     assert record is not None and record.schema is None and record.quantization is None
     assert type(record).from_dict(record.to_dict()) == record and record.schemas == schemas
 

@@ -72,7 +72,7 @@ def test_learns(make: Callable) -> None:
     model = make()
     losses = train(model)
     assert losses[-1] < 0.05 < losses[0]
-    assert [SCHEMA.names[c] for (c,) in model.best(INSTANCES, SCHEMA)[0]] == [pair[3] for pair in PAIRS]
+    assert [SCHEMA.names[c] for (c,) in model.top_k(INSTANCES, SCHEMA)[0]] == [pair[3] for pair in PAIRS]
 
 
 @pytest.mark.parametrize("settings", [{}, {"markers": "punctuation"}, {"type_embedding": True}])
@@ -83,12 +83,12 @@ def test_probabilities(make: Callable, settings: dict) -> None:
     assert np.exp(log_probs).sum(axis=1) == pytest.approx(np.ones(3))
     one_by_one = np.concatenate([model.log_probs([instance], SCHEMA) for instance in INSTANCES])
     assert log_probs == pytest.approx(one_by_one, abs=1e-5)
-    columns, best = model.best(INSTANCES, SCHEMA, k=2)
+    columns, best = model.top_k(INSTANCES, SCHEMA, k=2)
     assert best == pytest.approx(-np.sort(-log_probs, axis=1)[:, :2])
     allowed = np.ones((3, 3), dtype=bool)
     allowed[0, columns[0, 0]] = False
-    assert model.best(INSTANCES, SCHEMA, allowed=allowed)[0][0, 0] == columns[0, 1]
-    few = model.best(INSTANCES, SCHEMA, k=3, allowed=allowed)[1]
+    assert model.top_k(INSTANCES, SCHEMA, allowed=allowed)[0][0, 0] == columns[0, 1]
+    few = model.top_k(INSTANCES, SCHEMA, k=3, allowed=allowed)[1]
     assert few[0, 2] == -np.inf
 
 
@@ -185,12 +185,12 @@ def test_contexts_are_shortened_to_what_the_encoder_reads(make: Callable) -> Non
         long, (start, start + 7, "PER"), (start + 20, start + 24, "LOC"), "born"
     )
     far = RelationInstance.from_offsets(long, (3, 7, "LOC"), (start, start + 7, "PER"))
-    shortened, none = model.fit([near, far], SCHEMA, 1000)
+    shortened, none = model.truncate([near, far], SCHEMA, 1000)
     assert none is None and shortened is not None and shortened.label == "born"
     assert shortened.text_of(shortened.head_mention) == "Ann Lee"
     assert len(model.markers.tokenize([shortened.context])[0][0]) <= 192 - model.markers.room
     model.log_probs([shortened], SCHEMA)
-    assert model.fit([near], SCHEMA, 12)[0].context.text.count(" ") < 12
+    assert model.truncate([near], SCHEMA, 12)[0].context.text.count(" ") < 12
 
 
 @pytest.mark.parametrize("settings", [{}, {"markers": "plain"}, {"type_embedding": True}])
@@ -282,10 +282,10 @@ def test_other_encoders(tiny_encoder: Path, tmp_path: Path, kind: str) -> None:
     AutoModel.from_config(ENCODERS[kind](len(tokenizer))).save_pretrained(tmp_path)
     model = EncoderClassifier(EncoderSettings(base=str(tmp_path), dtype="float32", device="cpu"))
     model.start(SCHEMA.names, TYPES)
-    assert model.fit(INSTANCES, SCHEMA, 500) == INSTANCES
+    assert model.truncate(INSTANCES, SCHEMA, 500) == INSTANCES
     # As much text as fits: 60 positions, which is no multiple of what lengths are rounded to.
     long = RelationInstance.from_offsets("Ann in Rome" + " of" * 80, (0, 3, "PER"), (7, 11, "LOC"), "born")
-    (shortened,) = model.fit([long], SCHEMA, 500)
+    (shortened,) = model.truncate([long], SCHEMA, 500)
     assert shortened is not None
     assert np.exp(model.log_probs([shortened], SCHEMA)).sum() == pytest.approx(1.0)
     assert train(model, steps=15)[-1] < 1.0

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models
 
+from spacy_slmre.training.folders import writing_to
 from spacy_slmre.training.settings import TuningError
-from spacy_slmre.util.run_folder import writing_to
 
 FULL = Path("/dev/full")
 WRITERS = {
