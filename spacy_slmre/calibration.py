@@ -79,9 +79,7 @@ def reliability(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) ->
     sums = [np.bincount(places, weights=values, minlength=bins) for values in (confidences, correct)]
     means = [total / np.maximum(counts, 1) for total in sums]
     return [
-        ReliabilityBin(
-            place / bins, (place + 1) / bins, int(counts[place]), *(float(mean[place]) for mean in means)
-        )
+        ReliabilityBin(place / bins, (place + 1) / bins, int(counts[place]), *(float(mean[place]) for mean in means))
         for place in range(bins)
     ]
 

@@ -1,4 +1,4 @@
-"""Candidate generators: which ordered pairs of a document to ask about, and why others were left out."""
+"""Candidate generators: which ordered pairs of a document are scored, and why others are skipped."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from spacy.tokens import Doc, Span
 
 from spacy_slmre.relations import CANDIDATES
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.util.settings import check_minimum
 
 
 @dataclass
 class Candidates:
-    """What a generator proposes.
+    """The pairs that a generator proposes.
 
     Attributes:
         pairs: Ordered (head, tail) pairs.
-        considered: Number of all ordered pairs that there are.
-        skipped: How many of them were left out, by reason.
+        considered: Number of all ordered pairs in the document.
+        skipped: Number of skipped pairs by reason.
         typed: Whether a pair may only have labels that the schema allows for its entity types.
     """
 
@@ -35,25 +36,25 @@ class CandidateGenerator(Protocol):
     """Proposes the pairs of a document, given the schema with its type constraints."""
 
     def __call__(self, doc: Doc, schema: LabelSchema) -> Candidates:
-        """The pairs of a document."""
+        """Return the candidate pairs of a document."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EntityPairs:
-    """Ordered pairs of entities that stand close.
+    """Ordered pairs of entities that are close to each other; `spacy-slmre.EntityPairs.v1` in configs.
 
-    Pairs left out are counted as "sentence", "distance", "type" (no label of the schema allows the two
+    Skipped pairs are counted as "sentence", "distance", "type" (no label of the schema allows the two
     entity types), "same_span" (the same words annotated twice) and "cap".
 
     Attributes:
-        spans_key: Take the entities from `doc.spans[spans_key]`, which may overlap, in place of `doc.ents`.
-        max_sentences: Size of the window that must hold both arguments; 1 is the same sentence. Without
-            sentence boundaries, the document counts as one sentence.
-        max_distance: Most tokens between the two arguments; None sets no limit.
-        max_pairs: Most pairs a document; the closest are kept. None sets no limit.
+        spans_key: Take the entities from `doc.spans[spans_key]`, which may overlap, instead of `doc.ents`.
+        max_sentences: Number of sentences that both arguments must fall into; 1 means the same sentence. A
+            document without sentence boundaries counts as one sentence.
+        max_distance: Maximum number of tokens between the arguments; None sets no limit.
+        max_pairs: Maximum number of pairs in a document; the closest are kept. None sets no limit.
 
     Raises:
-        ValueError: A limit is out of its range.
+        ValueError: A limit is out of range.
     """
 
     spans_key: str | None = None
@@ -62,13 +63,10 @@ class EntityPairs:
     max_pairs: int | None = 10_000
 
     def __post_init__(self) -> None:
-        for name, least in (("max_sentences", 1), ("max_distance", 0), ("max_pairs", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"candidates.{name} = {value}, but it must be at least {least}.")
+        check_minimum(self, "candidates", max_sentences=1, max_distance=0, max_pairs=1)
 
     def __call__(self, doc: Doc, schema: LabelSchema) -> Candidates:
-        """The pairs of a document."""
+        """Return the candidate pairs of a document."""
         spans = sorted(self._spans(doc), key=lambda span: (span.start_char, span.end_char, span.label_))
         candidates = Candidates([], len(spans) * (len(spans) - 1))
         types = [schema.map_type(span.label_) for span in spans]
@@ -102,46 +100,28 @@ class EntityPairs:
         return [span for span in doc.spans[self.spans_key] if len(span)]
 
     def _close(self, doc: Doc, spans: Sequence[Span]) -> Iterator[tuple[int, int]]:
-        """Positions of the unordered pairs that lie within the window of sentences."""
+        """Yield the indices of the unordered pairs within the window of sentences."""
         starts = [sent.start for sent in doc.sents] if doc.has_annotation("SENT_START") else [0]
         first = [bisect.bisect_right(starts, span.start) for span in spans]
         last = [bisect.bisect_right(starts, span.end - 1) for span in spans]
         for i in range(len(spans)):
             for j in range(i + 1, len(spans)):
                 if first[j] - first[i] >= self.max_sentences:
-                    break  # spans are in text order: every later one is farther still
+                    break  # spans are in text order: all later ones are farther away
                 if max(last[i], last[j]) - first[i] < self.max_sentences:
                     yield i, j
 
 
 class GivenPairs:
-    """Exactly the pairs in `doc._.relation_candidates`.
+    """Exactly the pairs in `doc._.relation_candidates`; `spacy-slmre.GivenPairs.v1` in configs.
 
-    For annotated pairs whose labels are to be predicted: no limit and no type constraint applies.
+    For predicting the labels of annotated pairs: no limits and no type constraints apply.
     """
 
     def __call__(self, doc: Doc, schema: LabelSchema) -> Candidates:
-        """The pairs of a document."""
+        """Return the candidate pairs of a document."""
         pairs: Sequence[tuple[Span, Span]] = getattr(doc._, CANDIDATES)
         return Candidates(list(pairs), len(pairs), typed=False)
-
-
-def entity_pairs(
-    *,
-    spans_key: str | None = None,
-    max_sentences: int = 1,
-    max_distance: int | None = None,
-    max_pairs: int | None = 10_000,
-) -> CandidateGenerator:
-    """Registered as `@misc = "spacy-slmre.EntityPairs.v1"`; see `EntityPairs`."""
-    return EntityPairs(
-        spans_key=spans_key, max_sentences=max_sentences, max_distance=max_distance, max_pairs=max_pairs
-    )
-
-
-def given_pairs() -> CandidateGenerator:
-    """Registered as `@misc = "spacy-slmre.GivenPairs.v1"`; see `GivenPairs`."""
-    return GivenPairs()
 
 
 def _distance(head: Span, tail: Span) -> int:

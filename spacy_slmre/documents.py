@@ -133,9 +133,7 @@ class RelationDocument:
             )
         text = entry["text"]
         try:
-            entities = tuple(
-                sorted((_argument_from(one, text) for one in entry.get("entities", ())), key=_place)
-            )
+            entities = tuple(sorted((_argument_from(one, text) for one in entry.get("entities", ())), key=_place))
             # What an entity is identified as holds for the arguments that it is, too.
             known = {_place(one): one.kb_id for one in entities}
             relations = tuple(_relation_from(one, text, known) for one in entry["relations"])
@@ -205,9 +203,7 @@ def as_documents(
         yield _unique(doc, seen)
 
 
-def read_documents(
-    paths: Iterable[str], stdin: BinaryIO, *, attr: str = RELATIONS
-) -> Iterator[RelationDocument]:
+def read_documents(paths: Iterable[str], stdin: BinaryIO, *, attr: str = RELATIONS) -> Iterator[RelationDocument]:
     """The documents of files, one (or one shard) in memory at a time.
 
     A second document of the same id becomes `ID~2`, so that what is said of one is not said of the other.
@@ -239,9 +235,7 @@ def read_documents(
         elif Path(path).suffix == ".jsonl":
             documents = _read_file(path)
         else:
-            documents = (
-                document for file in corpus_files(path) for document in _read_shard(file, vocab, attr)
-            )
+            documents = (document for file in corpus_files(path) for document in _read_shard(file, vocab, attr))
         for document in documents:
             yield _unique(document, seen)
 
@@ -318,9 +312,7 @@ def _place(argument: Argument) -> tuple[int, int, str]:
     return argument.start, argument.end, argument.type
 
 
-def _relation_from(
-    entry: Mapping[str, Any], text: str, known: Mapping[tuple[int, int, str], str]
-) -> FoundRelation:
+def _relation_from(entry: Mapping[str, Any], text: str, known: Mapping[tuple[int, int, str], str]) -> FoundRelation:
     label, score = entry["label"], entry.get("score", 1.0)
     if not isinstance(label, str) or not label:
         raise ValueError(f"the label of a relation is a string that is not empty, not {label!r}.")

@@ -1,6 +1,6 @@
-"""Relation instances: a pair of entities in its context, as both kinds of model read it.
+"""Relation instances: a pair of entity mentions in its context, the input of both kinds of model.
 
-Nothing here depends on a model, and the models know no spaCy `Doc`: they receive these instances.
+Models know no spaCy `Doc`: they only see these instances, and nothing here depends on a model.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from typing import Any
 
 from spacy.tokens import Doc, Span
 
-from spacy_slmre.relations import PAIRS, RELATIONS, Relation
+from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.schema import LabelSchema
+
+Truncate = Callable[[Sequence["RelationInstance"]], Sequence["RelationInstance | None"]]
+"""Truncates contexts around their pairs; None for a pair that does not fit."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mention:
-    """An entity in a context: character offsets into its text, and the mapped entity type."""
+    """An entity mention in a context: character offsets into its text, and the mapped entity type."""
 
     start: int
     end: int
@@ -27,11 +30,11 @@ class Mention:
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """A sentence or window with all the mentions that are asked about in it, in text order.
+    """A sentence or window with all mentions that occur in its candidate pairs, in text order.
 
-    Instances of one context share the object, and models compute it once: contexts are compared by
-    identity. The mentions belong to the context and not to a batch, so that an answer does not depend
-    on which pairs happen to be asked together.
+    The instances of a context share the object, and models compute it once: contexts are compared by identity.
+    The mentions belong to the context and not to a batch, so that a result does not depend on which pairs are
+    computed together.
     """
 
     text: str
@@ -40,13 +43,13 @@ class Context:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RelationInstance:
-    """An ordered pair of mentions, to be labelled.
+    """An ordered pair of mentions to be labeled.
 
     Attributes:
         context: Text and mentions.
-        head: Position of the head in `context.mentions`.
-        tail: Position of the tail in `context.mentions`.
-        label: The gold label where one is known.
+        head: Index of the head in `context.mentions`.
+        tail: Index of the tail in `context.mentions`.
+        label: The gold label, if known.
     """
 
     context: Context
@@ -56,16 +59,16 @@ class RelationInstance:
 
     @property
     def head_mention(self) -> Mention:
-        """The head's offsets and type."""
+        """Offsets and type of the head."""
         return self.context.mentions[self.head]
 
     @property
     def tail_mention(self) -> Mention:
-        """The tail's offsets and type."""
+        """Offsets and type of the tail."""
         return self.context.mentions[self.tail]
 
     def text_of(self, mention: Mention) -> str:
-        """The words of a mention."""
+        """Return the text of a mention."""
         return self.context.text[mention.start : mention.end]
 
     @classmethod
@@ -76,23 +79,21 @@ class RelationInstance:
         tail: tuple[int, int, str],
         label: str | None = None,
     ) -> RelationInstance:
-        """One pair with a context of its own; head and tail are (start, end, type) in characters.
+        """Make a pair with its own context; head and tail are (start, end, type) in characters.
 
         Raises:
-            ValueError: An offset lies outside the text, or an argument is empty.
+            ValueError: An offset is outside the text, or an argument is empty.
         """
         mentions = [Mention(*head), Mention(*tail)]
         for mention in mentions:
             if not 0 <= mention.start < mention.end <= len(text):
-                raise ValueError(
-                    f"The argument [{mention.start}:{mention.end}] lies outside the text {text!r}."
-                )
+                raise ValueError(f"The argument [{mention.start}:{mention.end}] is outside the text {text!r}.")
         ordered = sorted(set(mentions))
         context = Context(text, tuple(ordered))
         return cls(context, ordered.index(mentions[0]), ordered.index(mentions[1]), label)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: text, head and tail as [start, end, type], label."""
+        """Return plain data for JSON: text, head and tail as [start, end, type], label."""
         sides = {
             side: [mention.start, mention.end, mention.type]
             for side, mention in (("head", self.head_mention), ("tail", self.tail_mention))
@@ -101,7 +102,7 @@ class RelationInstance:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RelationInstance:
-        """The inverse of `to_dict`; mentions other than the two arguments are not kept.
+        """Read the result of `to_dict`; mentions other than the two arguments are not kept.
 
         Raises:
             ValueError: A field is missing or has the wrong form.
@@ -109,7 +110,7 @@ class RelationInstance:
         try:
             head, tail = (_offsets(data[side]) for side in ("head", "tail"))
             if not isinstance(data["text"], str):
-                raise TypeError("the text is no text")
+                raise TypeError("the text is not a string")
             return cls.from_offsets(data["text"], head, tail, data.get("label"))
         except (KeyError, TypeError) as error:
             raise ValueError(
@@ -124,135 +125,203 @@ def _offsets(values: Sequence) -> tuple[int, int, str]:
     return int(start), int(end), str(entity_type)
 
 
+def contexts_of(instances: Iterable[RelationInstance]) -> list[Context]:
+    """Return the contexts of instances, each once."""
+    return list(dict.fromkeys(instance.context for instance in instances))
+
+
+# -- from documents ----------------------------------------------------------------------------------------
+
+
 def make_instances(
     doc: Doc,
     pairs: Sequence[tuple[Span, Span]],
     schema: LabelSchema,
     labels: Sequence[str] | None = None,
 ) -> list[RelationInstance]:
-    """The instances of candidate pairs, in their order, with gold labels where these are given.
+    """Turn pairs of a document into instances, in their order.
 
-    The context of a pair is the sentence that holds both arguments, or all sentences from the one's to
-    the other's; in a document without sentence boundaries it is the whole text.
+    The context of a pair is the sentence that contains both arguments, or all sentences from one argument to
+    the other; in a document without sentence boundaries it is the whole text.
+
+    Args:
+        doc: The document.
+        pairs: (head, tail) pairs.
+        schema: Maps entity types.
+        labels: Gold labels of the pairs.
     """
     starts = [sent.start for sent in doc.sents] if doc.has_annotation("SENT_START") else [0]
     starts.append(len(doc))
-    places: list[tuple[int, int]] = []
-    spans_at: dict[tuple[int, int], set[tuple[int, int, str]]] = {}
+    windows: list[tuple[int, int]] = []
+    spans_in: dict[tuple[int, int], set[tuple[int, int, str]]] = {}
     for head, tail in pairs:
         first = bisect.bisect_right(starts, min(head.start, tail.start)) - 1
-        beyond = bisect.bisect_left(starts, max(head.end, tail.end))
-        place = (starts[first], starts[beyond])
-        places.append(place)
-        spans_at.setdefault(place, set()).update(_bounds(span) for span in (head, tail))
+        last = bisect.bisect_left(starts, max(head.end, tail.end))
+        window = (starts[first], starts[last])
+        windows.append(window)
+        spans_in.setdefault(window, set()).update(_bounds(span) for span in (head, tail))
 
     contexts: dict[tuple[int, int], tuple[Context, dict[tuple[int, int, str], int]]] = {}
-    for place, spans in spans_at.items():
-        window = doc[place[0] : place[1]]
+    for window, spans in spans_in.items():
+        span = doc[window[0] : window[1]]
         # White space at the edges would only cost tokens; offsets count from the first other character.
-        text = window.text.strip()
-        offset = window.start_char + len(window.text) - len(window.text.lstrip())
+        text = span.text.strip()
+        offset = span.start_char + len(span.text) - len(span.text.lstrip())
         ordered = sorted(spans)
         mentions = tuple(
             # An entity may begin or end with white space that is cut off here.
             Mention(max(start - offset, 0), min(end - offset, len(text)), schema.map_type(label))
             for start, end, label in ordered
         )
-        contexts[place] = (
+        contexts[window] = (
             Context(text, mentions),
             {bounds: position for position, bounds in enumerate(ordered)},
         )
     instances = []
     gold: Sequence[str | None] = [None] * len(pairs) if labels is None else labels
-    for (head, tail), place, label in zip(pairs, places, gold, strict=True):
-        context, positions = contexts[place]
+    for (head, tail), window, label in zip(pairs, windows, gold, strict=True):
+        context, positions = contexts[window]
         bounds = positions[_bounds(head)], positions[_bounds(tail)]
         instances.append(RelationInstance(context, *bounds, label))
     return instances
-
-
-def make_gold_instances(doc: Doc, schema: LabelSchema) -> list[RelationInstance]:
-    """The labelled instances of a gold document: its annotated pairs or, where it has none, its relations.
-
-    A pair with several labels gives several instances, which share their context.
-    """
-    annotated: Sequence[Relation] = getattr(doc._, PAIRS) or getattr(doc._, RELATIONS)
-    pairs = [(relation.head, relation.tail) for relation in annotated]
-    return make_instances(doc, pairs, schema, [relation.label for relation in annotated])
 
 
 def _bounds(span: Span) -> tuple[int, int, str]:
     return span.start_char, span.end_char, span.label_
 
 
-def contexts_of(instances: Iterable[RelationInstance]) -> list[Context]:
-    """The contexts of instances, each once (they are compared by identity)."""
-    return list(dict.fromkeys(instance.context for instance in instances))
+@dataclass
+class DocInstances:
+    """A document with the instances of its candidate pairs.
+
+    Attributes:
+        doc: The document.
+        pairs: The candidate pairs that fit the model.
+        instances: The instance of each pair.
+        truncated: Whether each instance has only a part of its context.
+        typed: Whether a pair may only have labels that the schema allows for its entity types.
+        report: Numbers of pairs considered, scored, shortened, and skipped by reason.
+    """
+
+    doc: Doc
+    pairs: list[tuple[Span, Span]]
+    instances: list[RelationInstance]
+    truncated: list[bool]
+    typed: bool
+    report: dict[str, Any]
 
 
-def shorten(
+def make_doc_instances(
+    doc: Doc, candidates: CandidateGenerator, schema: LabelSchema, truncate: Truncate
+) -> DocInstances:
+    """Turn a document into instances, and report how many pairs were skipped and why."""
+    proposed = candidates(doc, schema)
+    whole = make_instances(doc, proposed.pairs, schema)
+    fitting = truncate(whole)
+    kept = [
+        (pair, instance, instance is not original)
+        for pair, instance, original in zip(proposed.pairs, fitting, whole, strict=True)
+        if instance is not None
+    ]
+    skipped = dict(proposed.skipped)
+    if too_long := len(whole) - len(kept):
+        skipped["too_long"] = too_long
+    report = {
+        "considered": proposed.considered,
+        "scored": len(kept),
+        "shortened": sum(truncated for *_, truncated in kept),
+        "skipped": skipped,
+    }
+    return DocInstances(
+        doc,
+        [pair for pair, _, _ in kept],
+        [instance for _, instance, _ in kept],
+        [truncated for _, _, truncated in kept],
+        proposed.typed,
+        report,
+    )
+
+
+def describe_truncation(report: Mapping[str, Any], report_name: str) -> str | None:
+    """Return a warning if pairs of a document were skipped or their contexts truncated, else None."""
+    skipped = report["skipped"]
+    cut = {reason: skipped[reason] for reason in ("cap", "too_long") if skipped.get(reason)}
+    if report["shortened"]:
+        cut["shortened"] = report["shortened"]
+    if not cut:
+        return None
+    counts = ", ".join(f"{number} {reason}" for reason, number in cut.items())
+    return (
+        f"a document is too long or has too many pairs ({counts}); doc._.{report_name} counts what was skipped. "
+        "Further documents are only counted there, without a warning."
+    )
+
+
+# -- truncation --------------------------------------------------------------------------------------------
+
+
+def truncate_instances(
     instances: Sequence[RelationInstance],
     limit: int,
     *,
     count_tokens: Callable[[Sequence[Context]], list[int]],
     offsets_of: Callable[[Context], Sequence[tuple[int, int]]],
 ) -> list[RelationInstance | None]:
-    """Shorten the contexts that have too many of a model's tokens around their pairs.
+    """Truncate contexts with more than `limit` tokens around their pairs.
 
     Args:
         instances: Any instances.
-        limit: Most tokens of a context.
-        count_tokens: How many tokens contexts have, whatever the model adds to them included.
-        offsets_of: Character offsets (start, end) of the tokens in a context's text.
+        limit: Maximum number of tokens of a context.
+        count_tokens: Counts the tokens of contexts, including whatever the model adds to them.
+        offsets_of: Returns the character offsets (start, end) of the tokens in a context's text.
 
     Returns:
-        For every instance itself, its shortened form, or None where its two arguments stand farther apart
-        than that.
+        For every instance itself, its truncated form, or None if its two arguments are too far apart.
     """
     contexts = contexts_of(instances)
     sizes = dict(zip(contexts, count_tokens(contexts), strict=True))
     offsets: dict[Context, Sequence[tuple[int, int]]] = {}
-    shorteners: dict[tuple[Context, int], Shortener] = {}
+    truncaters: dict[tuple[Context, int], ContextTruncater] = {}
 
-    def shortened(instance: RelationInstance) -> RelationInstance | None:
+    def truncated(instance: RelationInstance) -> RelationInstance | None:
         whole, budget = instance.context, limit
         window: RelationInstance | None = instance
         while window is not None and sizes[window.context] > limit:
-            if (whole, budget) not in shorteners:
+            if (whole, budget) not in truncaters:
                 if whole not in offsets:
                     offsets[whole] = offsets_of(whole)
-                shorteners[whole, budget] = Shortener(whole, offsets[whole], budget)
-            window = shorteners[whole, budget](instance)
+                truncaters[whole, budget] = ContextTruncater(whole, offsets[whole], budget)
+            window = truncaters[whole, budget](instance)
             if window is not None and window.context not in sizes:
                 sizes[window.context] = count_tokens([window.context])[0]
-            # What a model adds takes tokens too; how many is known only of a window that is cut.
+            # What the model adds takes tokens too; how many is only known after cutting.
             budget -= max(1, budget // 8)
         return window
 
-    return [shortened(instance) for instance in instances]
+    return [truncated(instance) for instance in instances]
 
 
-class Shortener:
-    """Cuts one long context to windows of at most `budget` tokens around pairs of its mentions.
+class ContextTruncater:
+    """Cuts a long context to windows of at most `budget` tokens around pairs of its mentions.
 
-    Windows begin on a coarse grid, so that pairs that stand close together share one context.
+    Windows begin on a coarse grid, so that pairs that are close to each other share a context.
 
     Args:
         context: The context to cut.
         offsets: Character offsets (start, end) of the model's tokens in the context's text.
-        budget: How many of these tokens a window may have.
+        budget: Maximum number of these tokens in a window.
     """
 
     def __init__(self, context: Context, offsets: Sequence[tuple[int, int]], budget: int) -> None:
         self.context = context
-        # Tokens of no width (a byte of a longer character, a special token) bound nothing.
+        # Tokens of no width (a byte of a longer character, a special token) are no boundaries.
         self.starts = [start for start, end in offsets if end > start]
         self.ends = [end for start, end in offsets if end > start]
         self.budget = budget
         self._windows: dict[int, tuple[Context, dict[int, int]]] = {}
 
     def __call__(self, instance: RelationInstance) -> RelationInstance | None:
-        """The instance in its window, or None where its two arguments do not fit into one."""
+        """Return the instance in its window, or None if its two arguments do not fit into one."""
         mentions = (instance.head_mention, instance.tail_mention)
         first = bisect.bisect_right(self.starts, min(mention.start for mention in mentions)) - 1
         last = bisect.bisect_left(self.ends, max(mention.end for mention in mentions))

@@ -55,9 +55,7 @@ def count_per_label(gold: Iterable[Item], predicted: Iterable[Item]) -> dict[str
     """Counts for every label that occurs on either side, in alphabetical order."""
     gold, predicted = set(gold), set(predicted)
     return {
-        label: count(
-            (item for item in gold if item[1] == label), (item for item in predicted if item[1] == label)
-        )
+        label: count((item for item in gold if item[1] == label), (item for item in predicted if item[1] == label))
         for label in sorted({label for _, label in gold | predicted})
     }
 

@@ -157,9 +157,7 @@ def make_record(doc: Doc, relation: Any) -> Record:
     if isinstance(relation, Relation):
         relation = (relation.head, relation.tail, relation.label, relation.score)
     if not isinstance(relation, Sequence) or len(relation) not in (3, 4):
-        raise ValueError(
-            f"A relation is a Relation or a tuple (head, tail, label[, score]), not {relation!r}."
-        )
+        raise ValueError(f"A relation is a Relation or a tuple (head, tail, label[, score]), not {relation!r}.")
     head, tail, label, *rest = relation
     score = float(rest[0]) if rest else 1.0
     if not isinstance(label, str) or not label:

@@ -1,4 +1,4 @@
-"""Label schemas: which relations there are, how they are worded, and between which entity types they hold."""
+"""Label schemas: the relations, their wording, and the entity types that they can hold between."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import srsly
 
 NEGATIVE_LABEL = "no_relation"
 ANY_TYPE = "*"
 
-# Annotation schemes name the same kinds of entity differently. Constraints are written in the names on the
-# right; a type that is not listed stands for itself.
+# Annotation schemes have different names for the same kinds of entity. Constraints use the names on the right; a
+# type that is not listed stands for itself.
 DEFAULT_TYPE_MAP: Mapping[str, str] = {
     "PERSON": "PER",
     "Peop": "PER",
@@ -38,11 +39,11 @@ class RelationLabel:
     """One label of a schema.
 
     Attributes:
-        name: What records and scores call it, for instance "per:city_of_birth".
+        name: Name in records and scores, for instance "per:city_of_birth".
         wording: What the model reads and answers, for instance "city of birth".
         definition: One line for the instruction; may be empty.
-        types: Allowed (head type, tail type) pairs, as annotated or as mapped, "*" standing for any type;
-            empty allows all.
+        types: Allowed (head type, tail type) pairs, annotated or mapped types, "*" for any type; empty allows
+            all.
     """
 
     name: str
@@ -53,12 +54,12 @@ class RelationLabel:
 
 @dataclass(frozen=True)
 class LabelSchema:
-    """The labels that a model chooses from; the order is that of the columns of its log-probabilities.
+    """The labels that a model chooses from, in the order of the columns of its log-probabilities.
 
     Attributes:
         labels: The labels, the negative one included.
-        negative_label: Name of the label that says "no relation"; None where every pair has a relation.
-        type_map: Entity types as annotated → as the constraints name them.
+        negative_label: Name of the label that means "no relation"; None if every pair has a relation.
+        type_map: Annotated entity types → types in the constraints.
 
     Raises:
         ValueError: No labels, duplicate names or wordings, or an unknown negative label.
@@ -70,25 +71,21 @@ class LabelSchema:
 
     def __post_init__(self) -> None:
         if not [label for label in self.labels if label.name != self.negative_label]:
-            raise ValueError(
-                "The label set is empty: name at least one relation in `labels`, or give a `schema` file."
-            )
+            raise ValueError("The label set is empty: name at least one relation in `labels` or in a `schema`.")
         for what in ("name", "wording"):
             values = [getattr(label, what) for label in self.labels]
             if empty := [label for label in self.labels if not getattr(label, what).strip()]:
                 raise ValueError(f"The label {empty[0]!r} has an empty {what}.")
             if doubles := sorted({value for value in values if values.count(value) > 1}):
-                raise ValueError(
-                    f"Labels must differ, but a {what} occurs more than once: {', '.join(doubles)}."
-                )
+                raise ValueError(f"Labels must be unique, but a {what} occurs more than once: {', '.join(doubles)}.")
         if self.negative_label is not None and self.negative_label not in self.index:
             raise ValueError(
-                f'The negative label "{self.negative_label}" is none of the labels: {", ".join(self.names)}.'
+                f'The negative label "{self.negative_label}" is not one of the labels: {", ".join(self.names)}.'
             )
 
     @classmethod
     def from_labels(cls, labels: Iterable[str], negative_label: str | None = NEGATIVE_LABEL) -> LabelSchema:
-        """A schema from plain names; each is worded by `wording_of`, the negative label is added if absent.
+        """Make a schema from names, worded by `wording_of`; a missing negative label is added.
 
         Raises:
             TypeError: `labels` is one string instead of a list.
@@ -97,11 +94,11 @@ class LabelSchema:
             raise TypeError(f'`labels` must be a list of names, not the text "{labels}".')
         names = list(labels)
         if bad := [name for name in names if not isinstance(name, str)]:
-            raise TypeError(f"`labels` must be a list of names, but {bad[0]!r} is none.")
+            raise TypeError(f"`labels` must be a list of names, but {bad[0]!r} is not a string.")
         if negative_label is not None and names and negative_label not in names:
             names.append(negative_label)
         wordings = [wording_of(name) for name in names]
-        # Where shortening makes two labels alike (per:parents, org:parents), both keep their beginning.
+        # If shortening makes two labels equal (per:parents, org:parents), both keep their prefix.
         return cls(
             tuple(
                 RelationLabel(name, wording if wordings.count(wording) == 1 else wording_of(name, whole=True))
@@ -112,15 +109,15 @@ class LabelSchema:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LabelSchema:
-        """A schema from what `to_dict` gives.
+        """Read the result of `to_dict`.
 
-        In a file written by hand only the labels' names are needed; the negative label is added if absent.
+        Only the names of the labels are required; a missing negative label is added.
 
         Raises:
             ValueError: A key is missing or unknown, or a value has the wrong form.
         """
         if not isinstance(data, Mapping) or not isinstance(data.get("labels"), (list, tuple)):
-            raise ValueError('A schema is an object with a list "labels" of objects with a "name".')
+            raise ValueError('A schema is an object with a list "labels" of names or of objects with a "name".')
         if unknown := set(data) - {"labels", "negative_label", "type_map"}:
             raise ValueError(f"Unknown keys in the schema: {', '.join(sorted(unknown))}.")
         labels = []
@@ -129,19 +126,13 @@ class LabelSchema:
             if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
                 raise ValueError(f'A label is a name or an object with a "name", not {entry!r}.')
             if unknown := set(entry) - {"name", "wording", "definition", "types"}:
-                raise ValueError(
-                    f'Unknown keys in the label "{entry["name"]}": {", ".join(sorted(unknown))}.'
-                )
+                raise ValueError(f'Unknown keys in the label "{entry["name"]}": {", ".join(sorted(unknown))}.')
             texts = {key: entry.get(key) or "" for key in ("wording", "definition")}
             if bad := [key for key, value in texts.items() if not isinstance(value, str)]:
-                raise ValueError(
-                    f'"{bad[0]}" of the label "{entry["name"]}" must be text, not {entry[bad[0]]!r}.'
-                )
+                raise ValueError(f'"{bad[0]}" of the label "{entry["name"]}" must be text, not {entry[bad[0]]!r}.')
             types = entry.get("types") or ()
             if not isinstance(types, (list, tuple)) or not all(_is_pair(pair) for pair in types):
-                raise ValueError(
-                    f'"types" of the label "{entry["name"]}" must list [head type, tail type] pairs.'
-                )
+                raise ValueError(f'"types" of the label "{entry["name"]}" must list [head type, tail type] pairs.')
             wording = texts["wording"] or wording_of(entry["name"])
             pairs = tuple((head, tail) for head, tail in types)
             labels.append(RelationLabel(entry["name"], wording, texts["definition"], pairs))
@@ -159,30 +150,52 @@ class LabelSchema:
 
     @classmethod
     def from_file(cls, path: str | Path) -> LabelSchema:
-        """Read a schema from JSON.
+        """Read a schema from a JSON or YAML file.
 
         Raises:
-            ValueError: The file is absent, is no JSON, or describes no valid schema.
+            ValueError: The file is missing, malformed, or not a valid schema.
         """
         path = Path(path)
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            text = path.read_text(encoding="utf-8")
+            is_yaml = path.suffix.lower() in (".yml", ".yaml")
+            return cls.from_dict(srsly.yaml_loads(text) if is_yaml else json.loads(text))
         except OSError as error:
             raise ValueError(f"The schema file {path} cannot be read: {error.strerror}.") from error
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{error.lineno}: the schema file is no JSON ({error.msg}).") from error
+            raise ValueError(f"{path}:{error.lineno}: the schema file is not JSON ({error.msg}).") from error
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
     @classmethod
+    def from_any(cls, value: Any, negative_label: str | None = NEGATIVE_LABEL) -> LabelSchema:
+        """Make a schema from whatever a config may contain.
+
+        Args:
+            value: A schema, a list of names, a dict as returned by `to_dict`, or the path of a file.
+            negative_label: The negative label if `value` is a list.
+
+        Raises:
+            ValueError: The value is not a valid schema.
+            TypeError: It is of another type.
+        """
+        if isinstance(value, LabelSchema):
+            return value
+        if isinstance(value, Mapping):
+            return cls.from_dict(value)
+        if isinstance(value, str | Path):
+            return cls.from_file(value)
+        if isinstance(value, list | tuple):
+            return cls.from_labels(value, negative_label)
+        raise TypeError(f"A schema is a list, a dict, a path or a LabelSchema, not {value!r}.")
+
+    @classmethod
     def general(cls) -> LabelSchema:
-        """The schema for everyday relations that is used where none is given."""
-        return cls.from_dict(
-            json.loads((files("spacy_slmre") / "schemas" / "general.json").read_text("utf-8"))
-        )
+        """Return the schema of everyday relations that is used by default."""
+        return cls.from_dict(json.loads((files("spacy_slmre") / "schemas" / "general.json").read_text("utf-8")))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; `from_dict` gives an equal schema."""
+        """Return plain data for JSON; `from_dict` reads it back."""
         return {
             "labels": [
                 {
@@ -198,18 +211,33 @@ class LabelSchema:
         }
 
     def with_label(self, label: RelationLabel) -> LabelSchema:
-        """This schema and one label more, before the negative one if that stands last."""
+        """Return this schema with one more label, before the negative label if that is the last one."""
         last = self.labels[-1].name == self.negative_label
         position = len(self.labels) - 1 if last else len(self.labels)
         labels = (*self.labels[:position], label, *self.labels[position:])
         return LabelSchema(labels, self.negative_label, self.type_map)
 
     def with_name(self, name: str, definition: str = "") -> LabelSchema:
-        """This schema and one label more, worded after its name."""
+        """Return this schema with one more label, worded after its name."""
         wording = wording_of(name)
         if wording in {label.wording for label in self.labels}:
             wording = wording_of(name, whole=True)
         return self.with_label(RelationLabel(name, wording, definition))
+
+    def check_wordings(self, tuned: LabelSchema) -> None:
+        """Refuse labels whose wording differs from that in the schema that a model was tuned with.
+
+        Raises:
+            ValueError: A label has another wording.
+        """
+        for label in tuned.labels:
+            column = self.index.get(label.name)
+            if column is not None and self.labels[column].wording != label.wording:
+                raise ValueError(
+                    f'The label "{label.name}" is worded "{self.labels[column].wording}" in the schema, but the model '
+                    f'was tuned with "{label.wording}". Use its wording, give the label another name, or use a model '
+                    "without that tuning (for a language model: model.adapter = null)."
+                )
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -228,21 +256,21 @@ class LabelSchema:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A key that is the same for equal schemas."""
+        """A key that is equal for equal schemas."""
         return json.dumps(self.to_dict(), sort_keys=True)
 
     @cached_property
     def answers_key(self) -> str:
-        """A short key of what a model may answer: the same for schemas with equal names and wordings."""
+        """A short key of the possible answers: equal for schemas with equal names and wordings."""
         answers = [[label.name, label.wording] for label in self.labels]
         return hashlib.sha256(json.dumps(answers).encode()).hexdigest()[:16]
 
     def map_type(self, entity_type: str) -> str:
-        """An entity type in the words of the constraints."""
+        """Return the type in the constraints for an annotated entity type."""
         return self.type_map.get(entity_type, entity_type)
 
     def allowed(self, head_type: str, tail_type: str) -> np.ndarray:
-        """Which labels may hold between these mapped types: bool (n_labels,); the negative one always may."""
+        """Return which labels these mapped types allow: bool (n_labels,); always True for the negative one."""
         key = (head_type, tail_type)
         if key not in self._allowed:
             self._allowed[key] = np.array([self._allows(label, *key) for label in self.labels])
@@ -257,7 +285,7 @@ class LabelSchema:
         )
 
     def allows_any(self, head_type: str, tail_type: str) -> bool:
-        """Whether any positive label may hold between these mapped types."""
+        """Return whether these mapped types allow any positive label."""
         return int(self.allowed(head_type, tail_type).sum()) > (self.negative_label is not None)
 
     @cached_property
@@ -266,13 +294,13 @@ class LabelSchema:
 
 
 def wording_of(name: str, *, whole: bool = False) -> str:
-    """Words for a label's name.
+    """Turn the name of a label into words.
 
     `/people/person/place_lived`, `per:place_lived` and `placeLived` all become "place lived".
 
     Args:
         name: The label's name.
-        whole: Keep what stands before the last "/" or ":".
+        whole: Keep what is before the last "/" or ":".
     """
     stem = name.strip()
     if not whole:
@@ -283,32 +311,9 @@ def wording_of(name: str, *, whole: bool = False) -> str:
 
 
 def general_schema() -> LabelSchema:
-    """Registered as `@misc = "spacy-slmre.GeneralSchema.v1"`: the schema for everyday relations."""
+    """Return the schema of everyday relations; registered as `spacy-slmre.GeneralSchema.v1` (misc)."""
     return LabelSchema.general()
 
 
-@dataclass(frozen=True)
-class UnreadSchema:
-    """A schema whose file is absent.
-
-    A saved pipeline brings its labels along, while its config still names the file that they came from: that
-    it is gone is an error only where the labels are wanted without them.
-    """
-
-    error: ValueError
-
-
-def schema_file(path: Path) -> LabelSchema | UnreadSchema:
-    """Registered as `@misc = "spacy-slmre.SchemaFile.v1"`: a schema from a JSON file."""
-    try:
-        return LabelSchema.from_file(path)
-    except ValueError as error:
-        if Path(path).exists():
-            raise
-        return UnreadSchema(error)
-
-
 def _is_pair(value: Any) -> bool:
-    return (
-        isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(part, str) for part in value)
-    )
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(part, str) for part in value)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spacy.tokens import Doc, Span
 
-from spacy_slmre.candidates import entity_pairs, given_pairs
+from spacy_slmre.candidates import EntityPairs, GivenPairs
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.schema import LabelSchema
 
@@ -24,7 +24,7 @@ def doc() -> Doc:
 
 
 def pairs(doc: Doc, schema: LabelSchema = ANY, **settings: object) -> tuple[set[str], dict[str, int]]:
-    found = entity_pairs(**settings)(doc, schema)
+    found = EntityPairs(**settings)(doc, schema)
     assert found.considered == len(found.pairs) + sum(found.skipped.values())
     return {f"{head.text}-{tail.text}" for head, tail in found.pairs}, dict(found.skipped)
 
@@ -79,13 +79,13 @@ def test_no_sentences_no_entities_no_text() -> None:
 @pytest.mark.parametrize("setting", ["max_sentences", "max_pairs"])
 def test_limits_out_of_range_are_refused(setting: str) -> None:
     with pytest.raises(ValueError, match=rf"candidates\.{setting} = 0"):
-        entity_pairs(**{setting: 0})
+        EntityPairs(**{setting: 0})
 
 
 def test_given_pairs(doc: Doc) -> None:
     install_extensions()
     doc._.relation_candidates = [(doc[0:1], doc[2:3])]
-    found = given_pairs()(doc, LabelSchema.general())
+    found = GivenPairs()(doc, LabelSchema.general())
     assert [(h.text, t.text) for h, t in found.pairs] == [("Ann", "Bo")] and not found.typed
 
 
@@ -105,6 +105,6 @@ def test_agrees_with_a_plain_count_of_all_pairs(data: st.DataObject) -> None:
         for a in doc.spans["s"]
         for b in doc.spans["s"]
     )
-    found = entity_pairs(spans_key="s", max_sentences=window)(doc, ANY)
+    found = EntityPairs(spans_key="s", max_sentences=window)(doc, ANY)
     assert len(found.pairs) == expected
     assert found.considered == len(found.pairs) + sum(found.skipped.values())

@@ -15,7 +15,7 @@ from spacy.language import Language
 from spacy.tokens import Span
 from spacy.training import Example
 
-from spacy_slmre.candidates import given_pairs
+from spacy_slmre.candidates import GivenPairs
 from spacy_slmre.corpus.docbin import corpus_files, file_hash
 from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.corpus.gold_docs import ID, SPLIT, format_of, source_of
@@ -138,7 +138,7 @@ def ask(
         attr: Where relations are, if the corpus has none in `doc._.relations`.
     """
     labels, _ = gold_labels(example.reference, attr or "relations")
-    annotated = given_pairs()(example.predicted, schema).pairs
+    annotated = GivenPairs()(example.predicted, schema).pairs
     pairs = {key_of(*pair): pair for pair in [*annotated, *further]}
     card = format_of(example.reference)
     name = _id_of(example, number)

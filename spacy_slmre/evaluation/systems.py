@@ -13,7 +13,7 @@ import torch
 from spacy.language import Language
 from spacy.tokens import Doc
 
-from spacy_slmre.candidates import CandidateGenerator, given_pairs
+from spacy_slmre.candidates import CandidateGenerator, GivenPairs
 from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.evaluation.predictors import System, asking, generating, scoring
 from spacy_slmre.evaluation.runs import EvaluationError
@@ -129,7 +129,7 @@ def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: CorpusF
     name, pipe = get_relation_extractor(nlp, settings.component)
     model = pipe.model
     if settings.pairs == "annotated":
-        pipe.candidates = given_pairs()
+        pipe.candidates = GivenPairs()
     if isinstance(model, SmallLM):
         free = model.schema is None and not pipe.schema_given
     else:
@@ -211,7 +211,7 @@ def _zero_shot(
 ) -> Subject:
     """An LLM, which is asked for the benchmark's labels."""
     if settings.pairs == "annotated":
-        task.candidates = given_pairs()
+        task.candidates = GivenPairs()
     if settings.labels != "pipeline" and benchmark is not None and benchmark.schema is not None:
         task.schema = benchmark.schema
     elif settings.labels == "benchmark":

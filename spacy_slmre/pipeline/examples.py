@@ -1,52 +1,116 @@
-"""TrainingInstances instances for training: a component's candidate pairs, with the gold labels of an example."""
+"""The only place that reads gold annotation: which pairs are positive, negative or unknown.
+
+A document that annotates *pairs* (`doc._.relation_pairs`) says what these are and nothing about all others. In
+a document that annotates only *relations* (`doc._.relations`), every other candidate pair is negative.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.instances import RelationInstance, make_instances
 from spacy_slmre.metrics import NEGATIVES, normalize_answer
-from spacy_slmre.relations import PAIRS, RELATIONS, annotates_pairs, relations_of
+from spacy_slmre.relations import PAIRS, RELATIONS, Relation, annotates_pairs, relations_of
 from spacy_slmre.schema import LabelSchema
+
+PairKey = tuple[int, int, int, int]
+"""Head start, head end, tail start and tail end in characters."""
 
 
 @dataclass
 class TrainingInstances:
-    """Instances of some examples.
+    """The labeled instances of some examples.
 
     Attributes:
-        instances: TrainingInstances instances; a pair with several labels is one instance for each.
-        gold: Number of gold relations.
-        proposed: How many of them the candidate generator proposed.
+        instances: Labeled instances; a pair with several labels is one instance for each.
+        n_gold: Number of gold pairs with a relation.
+        n_proposed: How many of them the candidate generator proposed.
     """
 
     instances: list[RelationInstance] = field(default_factory=list)
-    gold: int = 0
-    proposed: int = 0
+    n_gold: int = 0
+    n_proposed: int = 0
+
+    def check_proposed(self) -> None:
+        """Refuse data in which none of the annotated pairs is a candidate.
+
+        Raises:
+            ValueError: No gold pair was proposed.
+        """
+        if self.n_gold and not self.n_proposed:
+            raise ValueError(
+                f"The training data have {self.n_gold} relations, but the candidate generator proposes none of their "
+                "pairs. The predicted side of an example needs the entities: read the corpus with "
+                '@readers = "spacy-slmre.RelationCorpus.v1" and entities = "gold".'
+            )
+
+    def sample(self, negative: str | None, negative_rate: float, rng: np.random.Generator) -> list[RelationInstance]:
+        """Return the instances with a random share of the negative ones."""
+        if negative_rate == 1.0:
+            return self.instances
+        kept = rng.random(len(self.instances)) < negative_rate
+        return [one for one, keep in zip(self.instances, kept, strict=True) if keep or one.label != negative]
+
+
+def balanced_weights(
+    instances: Iterable[RelationInstance], negative: str | None = None, negative_rate: float = 1.0
+) -> dict[str, float]:
+    """Return a weight for each label so that all labels have the same total; the mean over the instances is 1.
+
+    Args:
+        instances: Labeled instances.
+        negative: The negative label.
+        negative_rate: Share of its instances that an update samples.
+    """
+    counts: dict[str, float] = dict(Counter(instance.label or "" for instance in instances))
+    if negative in counts:
+        counts[negative] *= negative_rate
+    total = sum(counts.values())
+    return {label: total / (len(counts) * count) for label, count in counts.items() if count}
+
+
+def gold_relations(doc: Doc, attr: str = RELATIONS) -> Sequence[Relation]:
+    """Return all annotated pairs of a gold document with their labels, negative ones included."""
+    if annotates_pairs(doc):
+        return relations_of(doc, PAIRS)
+    return relations_of(doc, RELATIONS) or relations_of(doc, attr)
+
+
+def gold_labels(doc: Doc, attr: str = RELATIONS) -> tuple[dict[PairKey, list[str]], bool]:
+    """Return the labels of each annotated pair, and whether all other pairs are negative (else unknown).
+
+    Args:
+        doc: A gold document.
+        attr: Where its relations are if `doc._.relations` is empty.
+    """
+    labels: dict[PairKey, list[str]] = {}
+    for relation in gold_relations(doc, attr):
+        known = labels.setdefault(pair_key(relation.head, relation.tail), [])
+        if relation.label not in known:
+            known.append(relation.label)
+    return labels, not annotates_pairs(doc)
 
 
 def make_training_instances(
     examples: Iterable[Example], candidates: CandidateGenerator, schema: LabelSchema, attr: str
 ) -> TrainingInstances:
-    """The candidate pairs of the predicted side, labelled as the reference side says.
-
-    A corpus that annotates pairs (`doc._.relation_pairs`) says of them alone what they are; in one that
-    annotates relations only, any other pair has the negative label. Pairs whose label is unknown are left
-    out.
+    """Label the candidate pairs of the predicted side as the reference side does; skip unknown pairs.
 
     Args:
         examples: Examples.
         candidates: Proposes the pairs.
         schema: The labels.
-        attr: Where relations are, if a corpus has none in `doc._.relations`.
+        attr: Where relations are if a reference has none in `doc._.relations`.
 
     Raises:
-        ValueError: A gold label is not among the schema's.
+        ValueError: A gold label is not in the schema.
     """
     result = TrainingInstances()
     for example in examples:
@@ -54,18 +118,16 @@ def make_training_instances(
         if unknown := {label for some in labels.values() for label in some} - set(schema.names):
             raise ValueError(
                 f"The training data have labels that the component lacks: {', '.join(sorted(unknown))}. Add "
-                "them (add_label, `labels`, a schema or a labels file), or leave them out of the data."
+                "them (`add_label`, `labels` or `schema`), or remove them from the data."
             )
-        positive = {
-            pair for pair, some in labels.items() if any(label != schema.negative_label for label in some)
-        }
-        result.gold += len(positive)
+        positive = {pair for pair, some in labels.items() if any(label != schema.negative_label for label in some)}
+        result.n_gold += len(positive)
         default = [schema.negative_label] if complete and schema.negative_label else []
         pairs: list[tuple[Span, Span]] = []
         gold: list[str] = []
         for pair in candidates(example.predicted, schema).pairs:
-            key = _key(*pair)
-            result.proposed += key in positive
+            key = pair_key(*pair)
+            result.n_proposed += key in positive
             for label in labels.get(key, default):
                 pairs.append(pair)
                 gold.append(label)
@@ -73,18 +135,28 @@ def make_training_instances(
     return result
 
 
-def collect_labels(
-    examples: Iterable[Example], negative: str | None, attr: str
-) -> tuple[list[str], str | None]:
-    """The labels of a corpus in alphabetical order, and its negative one if pairs without a relation occur.
+def make_gold_instances(doc: Doc, schema: LabelSchema) -> list[RelationInstance]:
+    """Return the labeled instances of a gold document's annotated pairs, whatever a pipeline would propose.
 
-    Where the negative label's name does not occur, and one label does that says "no relation" in every label
-    set (`spacy_slmre.metrics.NEGATIVES`: "NA", "Other", …), that one is it.
+    A pair with several labels gives several instances, which share their context.
+    """
+    annotated = gold_relations(doc)
+    pairs = [(relation.head, relation.tail) for relation in annotated]
+    return make_instances(doc, pairs, schema, [relation.label for relation in annotated])
+
+
+def collect_labels(
+    examples: Iterable[Example], negative: str | None, attr: str = RELATIONS
+) -> tuple[list[str], str | None]:
+    """Return the labels of a corpus in alphabetical order, and the negative one if negative pairs occur.
+
+    If `negative` does not occur itself but exactly one label does that commonly means "no relation"
+    (`spacy_slmre.metrics.NEGATIVES`: "NA", "Other", …), that label is the negative one.
 
     Args:
         examples: Examples.
-        negative: What the negative label is called.
-        attr: Where relations are, if a corpus has none in `doc._.relations`.
+        negative: Expected name of the negative label.
+        attr: Where relations are if a reference has none in `doc._.relations`.
     """
     found: set[str] = set()
     has_negatives = False
@@ -100,46 +172,31 @@ def collect_labels(
 
 def resolve_labels(
     labels: Mapping[str, object] | list[str] | None,
-    given: LabelSchema | None,
+    configured: LabelSchema | None,
     get_examples: Callable[[], Iterable[Example]],
     negative: str | None,
     attr: str,
 ) -> LabelSchema | None:
-    """The labels that a component is initialised with; None where nothing says what they are.
+    """Return the labels that a component is initialized with, or None if nothing specifies them.
 
     Args:
-        labels: Names, or a schema as plain data, as `initialize` was given them; they come first.
-        given: The configured labels; they come next.
-        get_examples: Gold documents, whose labels are taken otherwise.
-        negative: What the negative label is called.
-        attr: Where relations are, if the documents have none in `doc._.relations`.
+        labels: Argument of `initialize`: names or a schema as plain data; takes precedence.
+        configured: The configured labels, used next.
+        get_examples: Gold documents, whose labels are used otherwise.
+        negative: Name of the negative label.
+        attr: Where relations are if a reference has none in `doc._.relations`.
 
     Raises:
-        ValueError: The labels make no schema.
+        ValueError: The labels are not a valid schema.
     """
-    if isinstance(labels, Mapping):
-        return LabelSchema.from_dict(labels)
     if labels is not None:
-        return LabelSchema.from_labels(labels, negative)
-    if given is not None:
-        return given
+        return LabelSchema.from_any(labels, negative)
+    if configured is not None:
+        return configured
     found, negative = collect_labels(get_examples(), negative, attr)
     return LabelSchema.from_labels(found, negative) if found else None
 
 
-def gold_labels(doc: Doc, attr: str = RELATIONS) -> tuple[dict[tuple[int, ...], list[str]], bool]:
-    """The labels of each annotated pair, by character offsets, and whether all other pairs have none."""
-    if annotates_pairs(doc):
-        relations = relations_of(doc, PAIRS)
-    else:
-        relations = relations_of(doc, RELATIONS) or relations_of(doc, attr)
-    labels: dict[tuple[int, ...], list[str]] = {}
-    for relation in relations:
-        known = labels.setdefault(_key(relation.head, relation.tail), [])
-        if relation.label not in known:
-            known.append(relation.label)
-    return labels, not annotates_pairs(doc)
-
-
-def _key(head: Span, tail: Span) -> tuple[int, ...]:
+def pair_key(head: Span, tail: Span) -> PairKey:
+    """Return the key of a pair: its character offsets."""
     return head.start_char, head.end_char, tail.start_char, tail.end_char

@@ -31,9 +31,7 @@ KEY_FILE = "run_key.json"
 # Seconds to wait for a lock; checking whether an output is locked takes the lock for a moment.
 _LOCK_TIMEOUT = 5.0
 _CHECK_TIMEOUT = 0.2
-_DISK_ERRORS = frozenset(
-    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
-)
+_DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM))
 
 
 def has_run_file(folder: Path) -> bool:

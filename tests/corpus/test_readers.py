@@ -9,7 +9,7 @@ import spacy
 from spacy.tokens import Doc
 from spacy.util import registry
 
-from spacy_slmre.candidates import given_pairs
+from spacy_slmre.candidates import GivenPairs
 from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.corpus.readers import make_predicted, mixture_corpus, relation_corpus
 from spacy_slmre.study.benchmarks.card import get_benchmark
@@ -35,7 +35,7 @@ def test_the_predicted_side_has_entities_and_pairs(demo, nlp):
         assert [ent.label_ for ent in predicted.ents] == [ent.label_ for ent in reference.ents]
         annotated = {(r.head.text, r.tail.text) for r in reference._.relation_pairs}
         assert set(pairs(predicted)) == annotated
-        assert pairs(predicted) == [(h.text, t.text) for h, t in given_pairs()(predicted, None).pairs]
+        assert pairs(predicted) == [(h.text, t.text) for h, t in GivenPairs()(predicted, None).pairs]
         assert predicted.user_data["slmre.benchmark"] == "demo"
 
 

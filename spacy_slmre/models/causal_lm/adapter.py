@@ -1,7 +1,7 @@
-"""Adapters: LoRA weights, and what an adapter knows about itself.
+"""Adapters: LoRA weights with a record of what they were tuned on.
 
-An adapter folder holds peft's `adapter_config.json` and `adapter_model.safetensors`, and beside them
-`slmre_adapter.json`: base model with fingerprint and quantisation, prompt style, attention layout and labels.
+An adapter folder contains peft's `adapter_config.json` and `adapter_model.safetensors`, and `slmre_adapter.json`:
+base model with fingerprint and quantization, prompt style, layout of the prompt tree, and labels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spacy_slmre.models.causal_lm.loading import NF4, BaseModelInfo, ModelError
+from spacy_slmre.models.base import ModelError
+from spacy_slmre.models.causal_lm.loading import NF4
+from spacy_slmre.models.hub import BaseModelInfo
 from spacy_slmre.models.prompts import PromptStyle
 from spacy_slmre.schema import LabelSchema
 
@@ -25,22 +27,21 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 RECORD_FILE = "slmre_adapter.json"
 PACKAGED_ADAPTER = Path(__file__).parents[2] / "adapters" / "general"
-"""The adapter for everyday relations on the packaged base model; its README says how it was made."""
-LAYOUTS = {False: "causal-tree.v1", True: "two-way-tree.v1"}
-"""Who sees whom in the packed prompt, by `PromptStyle.two_way`: ancestors, and within the own block what
-stands before, or, in a context that is read two ways, all of it."""
+"""The shipped adapter for everyday relations on the packaged base model."""
+LAYOUT = "causal-tree.v1"
+"""Which tokens of the packed prompt see which: ancestors, and earlier tokens of the same block."""
 
 
 @dataclass(frozen=True)
 class AdapterRecord:
-    """What an adapter was tuned on and with.
+    """What an adapter was tuned on and how.
 
     Attributes:
         base: The base model.
-        style: How prompts were put.
-        schema: The labels and their wordings; None where it was tuned on several label sets.
-        schemas: The label sets by benchmark, where it was tuned on several.
-        quantization: The setting that the base model was loaded with.
+        style: The prompt style.
+        schema: The labels; None if it was tuned on several label sets.
+        schemas: The label sets by name, if it was tuned on several.
+        quantization: The quantization setting of the base model.
     """
 
     base: BaseModelInfo
@@ -50,37 +51,37 @@ class AdapterRecord:
     quantization: str | None = "auto"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return {
             "base": self.base.to_dict(),
             "quantization": self.quantization,
             "style": self.style.to_dict(),
             "schema": self.schema.to_dict() if self.schema else None,
-            "layout": LAYOUTS[self.style.two_way],
+            "layout": LAYOUT,
             "schemas": {name: schema.to_dict() for name, schema in self.schemas.items()},
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AdapterRecord:
-        """The inverse of `to_dict`."""
+        """Read the result of `to_dict`."""
         schema = data.get("schema")
         return cls(
             BaseModelInfo(**data["base"]),
             PromptStyle.from_dict(data["style"]),
             LabelSchema.from_dict(schema) if schema else None,
             {name: LabelSchema.from_dict(one) for name, one in data.get("schemas", {}).items()},
-            data.get("quantization", NF4),  # older adapters were tuned so
+            data.get("quantization", NF4),
         )
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter's files, held in memory (a few MB).
+    """The files of an adapter, held in memory (a few MB).
 
     Attributes:
         config: peft's configuration.
-        weights: The safetensors file.
-        record: What it knows about itself; None for an adapter that another program tuned.
+        weights: Content of the safetensors file.
+        record: What it was tuned on; None for an adapter from another program.
     """
 
     config: Mapping[str, Any]
@@ -92,7 +93,7 @@ class Adapter:
         """Read an adapter folder.
 
         Raises:
-            ModelError: It is absent, incomplete, pickled, or a file of it is damaged.
+            ModelError: It is missing, incomplete, pickled or damaged, or was made by another version.
         """
         folder = Path(folder).expanduser()
         where = f'model.adapter = "{folder}"'
@@ -100,34 +101,25 @@ class Adapter:
             raise ModelError(f"{where}: there is no such folder.")
         if not (folder / WEIGHTS_FILE).exists():
             pickles = [path.name for path in folder.glob("*.bin")]
-            found = (
-                f"only pickled weights ({', '.join(pickles)}), which are never read" if pickles else "none"
-            )
+            found = f"only pickled weights ({', '.join(pickles)}), which are never read" if pickles else "none"
             raise ModelError(f"{where}: expected the weights in {WEIGHTS_FILE}, found {found}.")
         try:
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-            record_file = folder / RECORD_FILE
-            record, layout = None, None
-            if record_file.exists():
-                data = json.loads(record_file.read_text(encoding="utf-8"))
+            record, layout = None, LAYOUT
+            if (folder / RECORD_FILE).exists():
+                data = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
                 record, layout = AdapterRecord.from_dict(data), data["layout"]
-                if layout in LAYOUTS.values() and layout != LAYOUTS[record.style.two_way]:
-                    raise ValueError(f"its layout {layout} does not go with its prompt style")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(
-                f"{where}: {CONFIG_FILE} or {RECORD_FILE} is missing or damaged ({error}). Copy the adapter "
-                "again, or tune it anew."
+                f"{where}: {CONFIG_FILE} or {RECORD_FILE} is missing or damaged ({error!r}). Copy the adapter "
+                "again, or tune a new one."
             ) from error
-        if record is not None and layout not in LAYOUTS.values():
+        if layout != LAYOUT:
             raise ModelError(
-                f"{where} was tuned with the attention layout {layout}, this version of spacy-slmre has "
-                f"{', '.join(LAYOUTS.values())}. Install the version that the adapter was tuned with."
+                f"{where} was tuned with the prompt layout {layout}; this version of spacy-slmre supports "
+                f"{LAYOUT}. Install the version that the adapter was tuned with."
             )
         return cls(config, (folder / WEIGHTS_FILE).read_bytes(), record)
-
-    def quantization(self, setting: str | None) -> str | None:
-        """How to load the base model: as set, and with "auto" as this adapter was tuned, where it knows."""
-        return self.record.quantization if self.record and setting == "auto" else setting
 
     def to_folder(self, folder: Path) -> None:
         """Write the adapter folder."""
@@ -149,14 +141,14 @@ class Adapter:
             raise ModelError(
                 f'The adapter was tuned on "{self.record.base.name}" (fingerprint '
                 f'{self.record.base.fingerprint}), but model.base = "{base.name}" has other weights '
-                f"(fingerprint {base.fingerprint}). Give the base model that the adapter belongs to."
+                f"(fingerprint {base.fingerprint}). Set model.base to the adapter's base model."
             )
 
     def attach(self, model: PreTrainedModel) -> PeftModel:
-        """Put the adapter into the layers of a loaded base model, in place, in evaluation mode.
+        """Add the adapter to the layers of a loaded base model, in place, in evaluation mode.
 
         Returns:
-            The model as peft has it.
+            The model wrapped by peft.
 
         Raises:
             ModelError: The weights are damaged or do not fit the model.
@@ -169,14 +161,14 @@ class Adapter:
             tensors = load(self.weights)
         except SafetensorError as error:
             raise ModelError(
-                f"The adapter's weights are damaged ({error}). Copy the adapter again, or tune it anew."
+                f"The weights of the adapter are damaged ({error}). Copy it again, or tune a new one."
             ) from error
         try:
-            # Which base it is, we know better by fingerprint; peft would warn of a folder that moved.
+            # The base model is checked by its fingerprint; peft would warn about a folder that has moved.
             overrides = {"inference_mode": True, "base_model_name_or_path": None}
             config = PeftConfig.from_peft_type(**{**self.config, **overrides})
             with warnings.catch_warnings():
-                # peft asks transformers for an attribute under its former name.
+                # peft asks transformers for an attribute under a deprecated name.
                 warnings.simplefilter("ignore", FutureWarning)
                 peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
             result: Any = set_peft_model_state_dict(peft_model, tensors)

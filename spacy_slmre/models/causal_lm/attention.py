@@ -1,12 +1,12 @@
 """Attention over a packed sequence, one group of tokens at a time.
 
-A mask over a whole sequence costs its length squared, and hides almost all of it: a context and its queries
-see the prefix and themselves. On processors, where attention computes what is hidden too, each group is given
-the keys and values that any of its tokens may see, and heads that share keys are computed together, without
-copies of these. The results are those of the whole mask, within the rounding of the type that is computed in.
+The mask of a whole sequence takes its length squared and hides almost everything: contexts and queries only see
+the prefix and themselves. On CPUs, where masked positions are computed too, each group of tokens gets only the keys
+and values that any of its tokens may see, and heads that share keys are computed together without copying them.
+The results equal those of the whole mask, up to rounding.
 
-Groups but the last have the same number of tokens, and are given a multiple of some number of keys, or all of
-them: for each new shape of a product, torch prepares a kernel and keeps it, up to some hundred MB of them.
+All groups but the last have the same number of tokens, and the number of their keys is rounded up: for every new
+shape of a product torch prepares a kernel and keeps it, which can take hundreds of MB.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 GROUPED_ATTENTION = "slmre_grouped"
-"""The name under which `transformers` knows it, as a model's `attn_implementation`."""
+"""Its name in transformers, as a model's `attn_implementation`."""
 GROUP_SIZE = 64
-"""Tokens of a group: with fewer, products are too small to be fast; with more, they see too many others."""
+"""Tokens of a group: smaller groups make slow products, larger ones compute too many masked positions."""
 KEYS_ROUND_TO = 32
-"""Groups are given keys in multiples of this."""
+"""Groups get keys in multiples of this."""
 
 
 class AttentionGroup:
     """Tokens that attend together.
 
     Args:
-        mask: What each of them may see of the keys that any of them may: bool (n_rows, n_seen).
-        parts: Which parts of the pass's keys these are.
+        mask: Which of the group's keys each token may see: bool (n_rows, n_seen).
+        parts: Which parts of the forward pass's keys belong to the group.
     """
 
     def __init__(self, mask: torch.Tensor, parts: Sequence[int]) -> None:
@@ -49,13 +49,13 @@ class AttentionGroup:
         values: Sequence[torch.Tensor],
         scaling: float | None,
     ) -> torch.Tensor:
-        """What these tokens attend to.
+        """Compute the attention of these tokens.
 
         Args:
-            query: Theirs, (1, n_heads, n_rows, head_size).
-            keys: Those of the pass by parts, each (1, n_key_heads, n_keys, head_size).
+            query: Their queries, (1, n_heads, n_rows, head_size).
+            keys: All keys of the forward pass by parts, each (1, n_key_heads, n_keys, head_size).
             values: As `keys`.
-            scaling: Of the scores; None for one over the square root of the head's size.
+            scaling: Scale of the scores; None for 1 / sqrt(head_size).
 
         Returns:
             (1, n_rows, n_heads, head_size).
@@ -63,46 +63,41 @@ class AttentionGroup:
         key, value = (torch.cat([one[part] for part in self._parts], dim=2) for one in (keys, values))
         _, n_heads, n_rows, size = query.shape
         n_sharing = n_heads // key.shape[1]
-        # The heads that share keys stand below each other: (1, n_key_heads, n_sharing * n_rows, head_size).
+        # Stack the heads that share keys: (1, n_key_heads, n_sharing * n_rows, head_size).
         stacked = query.reshape(1, -1, n_sharing * n_rows, size)
         bias = self._stacked_bias(query.dtype, n_sharing)
         if query.dtype == torch.float32:
             mixed = F.scaled_dot_product_attention(stacked, key, value, attn_mask=bias, scale=scaling)
         else:
-            # Torch's kernel for processors takes up to three times as long in half precision as its products.
+            # In half precision, torch's CPU kernel takes up to three times as long as plain products.
             scale = size**-0.5 if scaling is None else scaling
             scores = torch.baddbmm(bias, stacked[0], key[0].transpose(1, 2), alpha=scale)
             mixed = torch.bmm(scores.softmax(dim=-1), value[0])
         return mixed.reshape(1, n_heads, n_rows, -1).transpose(1, 2)
 
     def _stacked_bias(self, dtype: torch.dtype, times: int) -> torch.Tensor:
-        """What is added to the scores: 0 or -inf, (times * n_rows, n_seen)."""
+        """Return the bias of the scores: 0 or -inf, (times * n_rows, n_seen)."""
         shape = (times * len(self._hidden), self._hidden.shape[1])
         if self._bias is None or self._bias.dtype != dtype or self._bias.shape != shape:
-            zeros = torch.zeros(shape, dtype=dtype)  # all layers of a pass use one
+            zeros = torch.zeros(shape, dtype=dtype)  # shared by all layers of a forward pass
             self._bias = zeros.masked_fill_(self._hidden.repeat(times, 1), -torch.inf)
         return self._bias
 
 
 class AttentionGroups:
-    """All tokens of a pass by groups, in order.
+    """All tokens of a forward pass in groups, in order.
 
     Args:
-        mask: What each of the pass's tokens may see: bool (n_tokens, n_keys).
+        mask: Which keys each token may see: bool (n_tokens, n_keys).
     """
 
     def __init__(self, mask: torch.Tensor) -> None:
         rows = [*range(0, len(mask), GROUP_SIZE), len(mask)]
         self._row_sizes = [end - start for start, end in pairwise(rows)]
         n_computed = mask.shape[1] - len(mask)
-        seen = torch.stack(
-            [
-                _with_neighbours(mask[start:end].any(dim=0), n_computed + start)
-                for start, end in pairwise(rows)
-            ]
-        )
-        # Keys are cut wherever a group begins or ceases to see them, once for all groups: slices of its own
-        # for each would cost a gradient of full length for each.
+        seen = torch.stack([_round_up(mask[start:end].any(dim=0), n_computed + start) for start, end in pairwise(rows)])
+        # Keys are split wherever a group begins or ceases to see them, once for all groups: separate slices would
+        # each need a gradient of full length.
         cuts = [
             0,
             *((seen[:, 1:] != seen[:, :-1]).any(dim=0).nonzero().flatten() + 1).tolist(),
@@ -117,37 +112,35 @@ class AttentionGroups:
         self._made_from = mask
 
     def are_of(self, mask: torch.Tensor | None) -> bool:
-        """Whether a layer was given the mask that these were made from, and not one that its model made."""
+        """Return whether a layer got the mask that these groups were made from, and not one of its own."""
         own = self._made_from
         return mask is not None and mask.data_ptr() == own.data_ptr() and mask.shape == (1, 1, *own.shape)
 
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
     ) -> torch.Tensor:
-        """What all tokens attend to; arguments as `grouped_attention` has them."""
+        """Compute the attention of all tokens; arguments as in `grouped_attention`."""
         queries = query.split(self._row_sizes, dim=2)
         keys, values = (one.split(self._key_sizes, dim=2) for one in (key, value))
-        outputs = [
-            group.attend(own, keys, values, scaling) for group, own in zip(self._groups, queries, strict=True)
-        ]
+        outputs = [group.attend(own, keys, values, scaling) for group, own in zip(self._groups, queries, strict=True)]
         return torch.cat(outputs, dim=1)
 
 
-def _with_neighbours(seen: torch.Tensor, place: int) -> torch.Tensor:
-    """Keys that are seen, bool (n_keys,), and the nearest others to a place, to make a round number."""
+def _round_up(seen: torch.Tensor, place: int) -> torch.Tensor:
+    """Return the visible keys, bool (n_keys,), with the nearest other keys added up to a round number."""
     others = (~seen).nonzero().flatten()
     nearest = (others - place).abs().argsort(stable=True)[: -int(seen.sum()) % KEYS_ROUND_TO]
     return seen.index_fill(0, others[nearest], True)
 
 
 def attention_inputs(mask: torch.Tensor) -> dict[str, Any]:
-    """The arguments of a network's forward pass that say what each token may see.
+    """Return the arguments of a forward pass that say which tokens each token may see.
 
     Args:
         mask: Bool (n_tokens, n_keys), on the network's device.
     """
     inputs: dict[str, Any] = {"attention_mask": mask[None, None]}
-    if mask.device.type == "cpu":  # elsewhere many small products are slower than one large one
+    if mask.device.type == "cpu":  # on GPUs many small products are slower than one large one
         inputs["attention_groups"] = AttentionGroups(mask)
     return inputs
 
@@ -161,33 +154,29 @@ def grouped_attention(
     attention_groups: AttentionGroups | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Scaled dot product attention by groups, or over the whole mask where there are none of it.
+    """Compute scaled dot product attention by groups, or with the whole mask if there are no groups.
 
     Args:
         module: The attention layer.
         query: (1, n_heads, n_tokens, head_size).
         key: (1, n_key_heads, n_keys, head_size).
         value: As `key`.
-        attention_mask: What each token may see: (1, 1, n_tokens, n_keys).
-        attention_groups: What `attention_inputs` made; passed over by a layer that has a mask of its own.
-        **kwargs: As transformers gives them.
+        attention_mask: Which keys each token may see: (1, 1, n_tokens, n_keys).
+        attention_groups: Result of `attention_inputs`; ignored by layers with a mask of their own.
+        **kwargs: Further arguments of transformers.
 
     Returns:
-        (1, n_tokens, n_heads, head_size), and no weights.
+        (1, n_tokens, n_heads, head_size), and None for the weights.
     """
-    # What groups know nothing of is transformers' to compute, or to refuse.
-    own_rules = kwargs.get("dropout") or any(
-        kwargs.get(rule) is not None for rule in ("position_bias", "softcap")
-    )
-    if attention_groups is None or own_rules or not attention_groups.are_of(attention_mask):
+    # Leave whatever groups do not support to transformers.
+    unsupported = kwargs.get("dropout") or any(kwargs.get(rule) is not None for rule in ("position_bias", "softcap"))
+    if attention_groups is None or unsupported or not attention_groups.are_of(attention_mask):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     return attention_groups.attend(query, key, value, kwargs.get("scaling")), None
 
 
 def use_grouped_attention(network: PreTrainedModel) -> None:
-    """Let a network heed `attention_groups`; without them it computes as ever."""
+    """Make a network use `attention_groups`; without them it computes as usual."""
+    AttentionInterface.register(GROUPED_ATTENTION, grouped_attention)
+    AttentionMaskInterface.register(GROUPED_ATTENTION, sdpa_mask)
     network.set_attn_implementation(GROUPED_ATTENTION)
-
-
-AttentionInterface.register(GROUPED_ATTENTION, grouped_attention)
-AttentionMaskInterface.register(GROUPED_ATTENTION, sdpa_mask)

@@ -1,4 +1,4 @@
-"""Trainable LoRA weights in a base model: made, found, read out."""
+"""Trainable LoRA weights in a base model: creating, merging and exporting them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from spacy_slmre.models.causal_lm.loading import ModelError
+from spacy_slmre.models.base import ModelError
+from spacy_slmre.util.settings import check_choice, check_minimum
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -20,38 +21,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:
-    """Size and place of LoRA weights (arXiv 2106.09685).
+    """Size and placement of LoRA weights (arXiv 2106.09685).
 
     Attributes:
-        rank: Their rank.
-        alpha: Their scale is alpha / rank.
-        dropout: Share of their inputs that is dropped in training.
-        top_layers: Only the uppermost layers get some; 0 gives them to all.
-        begin_with: "nothing", so that the model is as it was before it is tuned; or "rounding", the best of
-            their rank for what rounding its weights to 4 bits has lost (`spacy_slmre.models.causal_lm.qera`).
+        rank: Rank.
+        alpha: The weights are scaled by alpha / rank.
+        dropout: Dropout rate of their inputs in training.
+        top_layers: Add them to this many upper layers only; 0 adds them to all layers.
+        init_lora: "default" starts at zero, so that the model is unchanged before tuning; "qera" compensates for
+            the quantization of the base model (`spacy_slmre.models.causal_lm.qera`).
 
     Raises:
-        ModelError: A value is out of its range.
+        ModelError: A value is out of range.
     """
 
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
     top_layers: int = 0
-    begin_with: str = "nothing"
+    init_lora: str = "default"
 
     def __post_init__(self) -> None:
-        if self.begin_with not in ("nothing", "rounding"):
-            raise ModelError(f'lora.begin_with = "{self.begin_with}": use "nothing" or "rounding".')
-        for name, least in (("rank", 1), ("alpha", 1), ("top_layers", 0)):
-            if getattr(self, name) < least:
-                raise ModelError(f"lora.{name} = {getattr(self, name)}, but it must be at least {least}.")
+        check_choice(self, "lora", ModelError, init_lora=("default", "qera"))
+        check_minimum(self, "lora", ModelError, rank=1, alpha=1, top_layers=0)
         if not 0.0 <= self.dropout < 1.0:
             raise ModelError(f"lora.dropout = {self.dropout}, but it must be at least 0 and less than 1.")
 
 
 def add_lora(network: PreTrainedModel, settings: LoraSettings, seed: int = 0) -> PeftModel:
-    """Put new LoRA weights into all linear layers, in place; they change nothing before they are trained.
+    """Add new LoRA weights to all linear layers, in place; they have no effect before they are trained.
 
     Raises:
         ModelError: The model has fewer layers than `top_layers`.
@@ -65,7 +63,7 @@ def add_lora(network: PreTrainedModel, settings: LoraSettings, seed: int = 0) ->
     linear = {
         name.rpartition(".")[2]
         for name, module in network.get_decoder().named_modules()
-        if isinstance(module, nn.Linear)  # those in 4 bits are too
+        if isinstance(module, nn.Linear)  # 4-bit layers are subclasses
     }
     config = LoraConfig(
         r=settings.rank,
@@ -76,15 +74,15 @@ def add_lora(network: PreTrainedModel, settings: LoraSettings, seed: int = 0) ->
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft asks transformers for an attribute under its former name.
+        # peft asks transformers for an attribute under a deprecated name.
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
         training = network.training
-        return get_peft_model(network, config).train(training)  # new layers begin in training mode
+        return get_peft_model(network, config).train(training)  # new layers start in training mode
 
 
 def unfreeze_lora(network: nn.Module) -> None:
-    """Make LoRA weights, and nothing else, trainable; they are kept in float32, whatever the base has."""
+    """Make only LoRA weights trainable, and convert them to float32."""
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(is_lora(name))
         if is_lora(name):
@@ -92,15 +90,14 @@ def unfreeze_lora(network: nn.Module) -> None:
 
 
 def merge_lora(peft_model: PeftModel) -> bool:
-    """Add LoRA weights to those that they stand beside, which makes scoring a fifth to a quarter faster.
+    """Merge LoRA weights into the weights of their layers, which makes scoring 20 to 25 % faster.
 
-    The sum is rounded to the weights' type. In bfloat16 that changes scores no more than computing in it
-    does: with CoNLL04's pairs, the mean distance to float32's probabilities was 0.0020 either way.
+    The sum is rounded to the type of the weights. In bfloat16 this changes scores no more than computing in
+    bfloat16 does: on CoNLL04, the mean distance to float32's probabilities was 0.0020 either way.
 
     Returns:
-        Whether it was done: weights in 4 bits would be rounded to something else, weights that two layers
-        share (a head tied to the embeddings) would change both, and kinds of adapters other than plain LoRA
-        have rules of their own.
+        Whether they were merged. 4-bit weights, weights shared by two layers (a head tied to the embeddings), and
+        adapters other than plain LoRA are left alone.
     """
     from peft.tuners.lora import Linear
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -119,25 +116,25 @@ def merge_lora(peft_model: PeftModel) -> bool:
     return merged
 
 
-def set_dropout(network: nn.Module, share: float) -> None:
-    """Set the dropout in front of all LoRA weights."""
+def set_dropout(network: nn.Module, rate: float) -> None:
+    """Set the dropout rate in front of all LoRA weights."""
     from peft.tuners.lora import LoraLayer
 
     for module in network.modules():
         if isinstance(module, LoraLayer):
             for name, dropout in module.lora_dropout.items():
-                if getattr(dropout, "p", 0.0) != share:
-                    new = nn.Dropout(share) if share else nn.Identity()
+                if getattr(dropout, "p", 0.0) != rate:
+                    new = nn.Dropout(rate) if rate else nn.Identity()
                     module.lora_dropout[name] = new.train(module.training)
 
 
 def is_lora(name: str) -> bool:
-    """Whether a parameter of this name is one of LoRA's."""
+    """Return whether a parameter belongs to LoRA."""
     return "lora_" in name
 
 
 def round_lora(network: nn.Module, dtype: torch.dtype) -> None:
-    """Round LoRA weights to what a type can hold, in place, so that scores are those of the saved file."""
+    """Round LoRA weights to a type, in place, so that scores are those of the saved file."""
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if is_lora(name):
@@ -145,11 +142,11 @@ def round_lora(network: nn.Module, dtype: torch.dtype) -> None:
 
 
 def read_lora(peft_model: PeftModel, dtype: torch.dtype = torch.float32) -> tuple[dict[str, Any], bytes]:
-    """Peft's configuration as plain data, and the weights as a safetensors file.
+    """Return peft's configuration as plain data, and the weights as the content of a safetensors file.
 
     Args:
         peft_model: The model.
-        dtype: What the weights are written in.
+        dtype: Type of the exported weights.
     """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save
@@ -159,6 +156,6 @@ def read_lora(peft_model: PeftModel, dtype: torch.dtype = torch.float32) -> tupl
         for name, tensor in get_peft_model_state_dict(peft_model).items()
     }
     config = peft_model.peft_config["default"].to_dict()
-    # Names of layers are a set; where the base lies on this machine is nobody's concern.
+    # Names of layers are a set. The local path of the base model is removed.
     plain = json.loads(json.dumps(config, default=lambda value: sorted(value), sort_keys=True))
     return {**plain, "base_model_name_or_path": None, "inference_mode": True}, save(tensors)

@@ -1,8 +1,8 @@
-"""Weights at rest in Q4_1, a 4-bit form of llama.cpp, with exactly the values that a model came with.
+"""Q4_1, a 4-bit format of llama.cpp: stores a model with exactly the values that it was published with.
 
-In a row of weights every 32 have a scale d and a minimum m in half precision, and each is d·q + m with q from
-0 to 15: 5 bits a weight. Rounding such values to NF4 once more changes a small model a good deal
-(docs/tuning.md has what it costs).
+Every 32 weights of a row share a scale d and a minimum m in half precision; each is d·q + m with q from 0 to 15, 5
+bits per weight in total. Quantizing such values to NF4 once more changes a small model considerably (see
+docs/tuning.md).
 """
 
 from __future__ import annotations
@@ -18,36 +18,35 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
 Q4_1 = "q4_1"
-"""In a model's config: the method that its weights are quantised by."""
+"""Name of the quantization method in a model's config."""
 BLOCK = 32
 _SUFFIX = f".{Q4_1}"
 _HEADER = 4  # bytes of d and m
 
 
 def pack(weight: Tensor) -> Tensor:
-    """Weights in Q4_1.
+    """Pack weights into Q4_1.
 
     Args:
-        weight: Of shape (rows, columns), in float32.
+        weight: float32 (rows, columns).
 
     Returns:
-        Bytes of shape (rows, columns / 32, 20): d, m, and two weights a byte, of which the 16 lower halves
-        come first.
+        Bytes (rows, columns / 32, 20): d, m, and two weights per byte, the 16 lower halves first.
 
     Raises:
-        ValueError: Q4_1 cannot hold these values, so that they would be rounded.
+        ValueError: The values are not exactly representable in Q4_1.
     """
     from gguf import GGMLQuantizationType, quants
 
     packed = torch.from_numpy(quants.quantize(weight.numpy(), GGMLQuantizationType.Q4_1))
     packed = packed.view(len(weight), -1, _HEADER + BLOCK // 2)
     if not torch.equal(unpack(packed), weight):
-        raise ValueError("These weights are not of Q4_1.")
+        raise ValueError("The weights are not exactly representable in Q4_1.")
     return packed
 
 
 def unpack(packed: Tensor) -> Tensor:
-    """The inverse of `pack`: shape (rows, columns), in float32."""
+    """Unpack the result of `pack` to float32 (rows, columns)."""
     scale, minimum = packed[..., :_HEADER].contiguous().view(torch.float16).float().split(1, -1)
     halves = packed[..., _HEADER:]
     steps = torch.cat([halves & 15, halves >> 4], -1)
@@ -55,20 +54,18 @@ def unpack(packed: Tensor) -> Tensor:
 
 
 def save_q4_1(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
-    """Write a model whose linear layers have values of Q4_1.
+    """Write a model whose linear layers have Q4_1 values.
 
     Args:
         model: The model, in float32.
-        folder: Where to; it is made.
-        dtype: What embeddings, norms and head are rounded to.
+        folder: Folder to create.
+        dtype: Type of embeddings, norms and head.
 
     Raises:
-        ValueError: They have other values.
+        ValueError: A linear layer has other values.
     """
     head = model.get_output_embeddings()
-    linear = {
-        f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, nn.Linear)
-    }
+    linear = {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     tensors = {}
     for name, tensor in model.state_dict().items():
         if name not in linear or (linear[name] is head and not model.config.tie_word_embeddings):
@@ -83,11 +80,11 @@ def save_q4_1(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
 
 
 def read_q4_1(folder: Path, dtype: torch.dtype) -> Mapping[str, Any]:
-    """What `from_pretrained` of a model class takes in place of a folder that `save_q4_1` wrote.
+    """Read a folder written by `save_q4_1` as arguments of a model class's `from_pretrained`.
 
     Args:
         folder: The folder.
-        dtype: What all weights are brought to.
+        dtype: Type of all weights.
     """
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     del config.quantization_config

@@ -1,8 +1,8 @@
-"""LoRA weights that begin with what rounding a base model to 4 bits has lost, where its inputs are large.
+"""Initial LoRA weights that compensate for quantization (QERA, arXiv 2410.06040).
 
-LoRA weights usually begin as nothing. Beside a rounded weight they can begin with the matrix of their rank
-that brings a layer's output nearest to that of the weight as it was, given how large its inputs are: QERA
-(arXiv 2410.06040), in its approximation that takes inputs for uncorrelated.
+LoRA usually starts at zero. On a quantized weight it can instead start with the low-rank matrix that brings the
+layer's output closest to that of the original weight, given the magnitude of its inputs; this is QERA's
+approximation for uncorrelated inputs.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from spacy_slmre.models.causal_lm.loss import Batch, packed_loss
 
 
 def input_sizes(network: PreTrainedModel, batches: Iterable[Batch]) -> dict[str, Tensor]:
-    """How large the inputs of all linear layers are.
+    """Measure the magnitude of the inputs of all linear layers.
 
     Args:
         network: A causal language model.
-        batches: Packed sequences as `as_batch` makes them, on the network's device.
+        batches: Packed sequences from `as_batch`, on the network's device.
 
     Returns:
-        By each layer's name in the decoder, the root mean square of each input, (in_features,).
+        The root mean square of each input, (in_features,), by the layer's name in the decoder.
     """
     squares: dict[str, Tensor] = {}
 
-    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             found = inputs[0].flatten(0, -2).float().square().sum(dim=0)
             squares[name] = squares[name] + found if name in squares else found
@@ -40,20 +40,20 @@ def input_sizes(network: PreTrainedModel, batches: Iterable[Batch]) -> dict[str,
     with ExitStack() as hooks, torch.no_grad():
         for name, module in network.get_decoder().named_modules():
             if isinstance(module, nn.Linear):
-                hooks.callback(module.register_forward_pre_hook(note(name)).remove)
+                hooks.callback(module.register_forward_pre_hook(record(name)).remove)
         for batch in batches:
             packed_loss(network, batch)
             n_tokens += batch["input_ids"].numel()
     return {name: (total / n_tokens).sqrt() for name, total in squares.items()}
 
 
-def begin_with_rounding(network: PreTrainedModel, plain: PreTrainedModel, sizes: dict[str, Tensor]) -> None:
-    """Set the LoRA weights of a rounded network to the best of their rank for what its weights have lost.
+def init_with_qera(network: PreTrainedModel, plain: PreTrainedModel, sizes: dict[str, Tensor]) -> None:
+    """Set LoRA weights to the best low-rank approximation of the quantization error, in place.
 
     Args:
-        network: It has LoRA weights; they are changed in place.
-        plain: The same network with the weights as they were.
-        sizes: What `input_sizes` gives for it.
+        network: A quantized network with LoRA weights.
+        plain: The same network with its original weights.
+        sizes: Result of `input_sizes` for `plain`.
     """
     from peft.tuners.lora import LoraLayer
     from peft.utils.integrations import dequantize_module_weight
@@ -63,10 +63,10 @@ def begin_with_rounding(network: PreTrainedModel, plain: PreTrainedModel, sizes:
         if not isinstance(module, LoraLayer):
             continue
         rounded = dequantize_module_weight(module.get_base_layer()).float()
-        size = sizes[name].clamp(min=1e-3 * sizes[name].mean())  # some inputs are hardly ever there
+        size = sizes[name].clamp(min=1e-3 * sizes[name].mean())  # some inputs are almost always zero
         lost = (before[name].get_parameter("weight").float() - rounded) * size
         for adapter, rank in module.r.items():
-            full = min(rank, *lost.shape)  # what is beyond that begins as nothing
+            full = min(rank, *lost.shape)  # further ranks start at zero
             left, right = low_rank_factors(lost, full)
             scale = module.scaling[adapter] ** 0.5
             with torch.no_grad():
@@ -75,10 +75,10 @@ def begin_with_rounding(network: PreTrainedModel, plain: PreTrainedModel, sizes:
 
 
 def low_rank_factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Two factors of equal size, (n, rank) and (rank, m), of the matrix of a rank that is nearest to (n, m).
+    """Return two factors, (n, rank) and (rank, m), of the best low-rank approximation of a matrix (n, m).
 
-    By the eigenvectors of the smaller of its two products with itself, which takes a fraction of the time of
-    all singular values.
+    They have equal norms. Computed from the eigenvectors of the smaller Gram matrix, which takes a fraction of the
+    time of a singular value decomposition.
     """
     if matrix.shape[0] > matrix.shape[1]:
         left, right = low_rank_factors(matrix.T, rank)

@@ -1,40 +1,116 @@
-"""Settings of a small language model."""
+"""The settings of a small language model, and the files that they name."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from spacy_slmre.models.causal_lm import loading
-from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE, QUANTIZATIONS, ModelError
-from spacy_slmre.models.prompts import PromptStyle
+from spacy_slmre.models.base import ModelError
+from spacy_slmre.models.causal_lm.adapter import PACKAGED_ADAPTER, Adapter
+from spacy_slmre.models.causal_lm.loading import QUANTIZATIONS
+from spacy_slmre.models.hub import PACKAGED_BASE, resolve_device, resolve_dtype
+from spacy_slmre.models.prompts import PromptStyle, read_examples, read_templates
+from spacy_slmre.util.settings import check_choice, check_minimum
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SmallLMSettings:
-    """Settings of a `SmallLM`; `make_small_lm` says what each means.
+    """Settings of a small language model: the arguments of `spacy-slmre.SmallLM.v1`.
+
+    An adapter records its base model, prompt style and quantization; these are used by default, and a setting that
+    contradicts the record is an error, except for `quantization`. Files are read when the model is first needed.
+
+    Attributes:
+        base: "smollm2-135m-instruct" (the packaged model, the default), a folder, or a hub id.
+        revision: Commit or tag on the hub.
+        adapter: Folder of an adapter; null for the base model alone; "auto" for the shipped adapter on the
+            packaged model, and none on any other.
+        quantization: "nf4" quantizes the weights to 4 bits, null keeps the stored weights; "auto" is what the
+            adapter was tuned with, or without adapter "nf4" unless the weights are already quantized.
+        keep_4bit: Keep NF4 weights in 4 bits on a CPU too, where they are dequantized to `dtype` by default.
+        dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 if the hardware supports it.
+        device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU if there is one.
+        max_batch_tokens: Tokens of a packed sequence.
+        prefix_cache: Compute the instruction once and keep its keys and values.
+        label_list: List the labels in the instruction (default: yes).
+        definitions: Include their definitions (default: yes).
+        examples: JSONL file of few-shot examples, each with "text", "head" and "tail" as [start, end, type], and
+            "label".
+        templates: Folder with system.jinja, context.jinja and query.jinja; missing ones are the defaults.
+        lora_rank: Rank of the adapter that `nlp.update` creates if there is none; alpha is twice the rank.
 
     Raises:
-        ModelError: A setting is out of its range.
+        ModelError: A value is out of range.
     """
 
-    base: str = PACKAGED_BASE
+    base: str | None = None
     revision: str | None = None
+    adapter: str | None = "auto"
     quantization: str | None = "auto"
     keep_4bit: bool = False
     dtype: str = "auto"
     device: str = "auto"
     max_batch_tokens: int = 1024
     prefix_cache: bool = True
+    label_list: bool | None = None
+    definitions: bool | None = None
+    examples: str | None = None
+    templates: str | None = None
     lora_rank: int = 16
-    style: PromptStyle = field(default_factory=PromptStyle)
 
     def __post_init__(self) -> None:
-        if self.quantization not in QUANTIZATIONS:
-            raise ModelError(f'model.quantization = "{self.quantization}": use "auto", "nf4", or null.')
-        if self.max_batch_tokens < 1:
-            raise ModelError(f"model.max_batch_tokens = {self.max_batch_tokens}, but it must be at least 1.")
-        if self.lora_rank < 1:
-            raise ModelError(f"model.lora_rank = {self.lora_rank}, but it must be at least 1.")
-        if not self.base:
-            raise ModelError(f'model.base is empty: give "{PACKAGED_BASE}", a folder or a hub id.')
-        loading.resolve_dtype(self.dtype, loading.resolve_device(self.device))
+        check_choice(self, "model", ModelError, quantization=QUANTIZATIONS)
+        check_minimum(self, "model", ModelError, max_batch_tokens=1, lora_rank=1)
+        if self.base == "":
+            raise ModelError(f'model.base is empty: use "{PACKAGED_BASE}", a folder or a hub id.')
+        resolve_dtype(self.dtype, resolve_device(self.device))
+
+
+@dataclass(frozen=True)
+class ResolvedSettings:
+    """Settings with the content of the files that they name.
+
+    Attributes:
+        base: Packaged name, folder or hub id of the base model.
+        revision: Commit or tag on the hub.
+        style: The prompt style.
+        adapter: The adapter, if there is one.
+    """
+
+    base: str
+    revision: str | None = None
+    style: PromptStyle = field(default_factory=PromptStyle)
+    adapter: Adapter | None = None
+
+
+def resolve_settings(settings: SmallLMSettings) -> ResolvedSettings:
+    """Read the files that settings name.
+
+    Raises:
+        ModelError: A file is missing or damaged, or a setting contradicts the adapter.
+    """
+    if settings.adapter != "auto":
+        adapter = Adapter.from_folder(settings.adapter) if settings.adapter is not None else None
+    else:
+        is_packaged = settings.base in (None, PACKAGED_BASE)
+        adapter = Adapter.from_folder(PACKAGED_ADAPTER) if is_packaged else None
+    given = {"label_list": settings.label_list, "definitions": settings.definitions}
+    style = {name: value for name, value in given.items() if value is not None}
+    try:
+        if settings.examples is not None:
+            style["examples"] = read_examples(settings.examples)
+        if settings.templates is not None:
+            style["templates"] = read_templates(settings.templates)
+    except ValueError as error:
+        raise ModelError(f"model.{error}") from error
+    record = adapter.record if adapter is not None else None
+    if record is None:
+        base, revision = settings.base or PACKAGED_BASE, settings.revision
+        return ResolvedSettings(base, revision, PromptStyle(**style), adapter)
+    for name, value in style.items():
+        if getattr(record.style, name) != value:
+            raise ModelError(
+                f"model.{name} contradicts the adapter, which was tuned with {getattr(record.style, name)!r}. "
+                f"Remove model.{name}, tune an adapter with it, or set model.adapter = null."
+            )
+    base, revision = settings.base or record.base.name, settings.revision or record.base.revision
+    return ResolvedSettings(base, revision, record.style, adapter)

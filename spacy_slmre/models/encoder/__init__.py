@@ -1,1 +1,1 @@
-"""The encoder with a label head: the alternative to a small language model."""
+"""An encoder with a label head, the alternative to a small language model."""

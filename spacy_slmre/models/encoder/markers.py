@@ -1,8 +1,7 @@
-"""Typed markers around head and tail: token ids of an instance, and where its two marker states stand.
+"""Markers around head and tail: the token ids of an instance, and the positions of its two marker states.
 
-A context is tokenised once, whatever pairs are asked about in it; markers are put between its tokens. New
-marker tokens have ids from the vocabulary's size upwards and embeddings of their own in the network, so that
-the tokenizer stays as it is.
+A context is tokenized once for all of its pairs, and markers are inserted between its tokens. New marker tokens
+have ids beyond the vocabulary and their own embeddings in the network, so the tokenizer does not change.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from spacy_slmre.instances import Context, Mention, RelationInstance
 
 STYLES = ("typed", "plain", "punctuation")
 SIDES = ("head", "tail")
-# Types in the words that an encoder knows; any other is spelt as it is.
+# Words for entity types that an encoder knows; any other type is used as it is.
 TYPE_WORDS = {
     "PER": "person",
     "ORG": "organization",
@@ -25,18 +24,18 @@ TYPE_WORDS = {
     "MISC": "miscellaneous",
     "NUM": "number",
 }
-MOST_TYPE_TOKENS = 4
-"""A longer spelling of a type is cut, in punctuation markers."""
+MAX_TYPE_TOKENS = 4
+"""Longer types are cut in punctuation markers."""
 
 
 def words_of(entity_type: str) -> str:
-    """An entity type in words."""
+    """Return an entity type in words."""
     return TYPE_WORDS.get(entity_type, entity_type.replace("_", " ").replace("-", " ").lower())
 
 
 @dataclass(frozen=True)
 class MarkedText:
-    """An instance as an encoder reads it.
+    """An instance as tokens with markers.
 
     Attributes:
         tokens: Token ids, special tokens and markers included.
@@ -50,17 +49,20 @@ class MarkedText:
 
 
 class Markers:
-    """Puts markers around arguments.
+    """Inserts markers around arguments.
 
-    "typed" (`[head PER] … [/head]`) and "plain" (`[head] … [/head]`) use new tokens; a type that was not
-    among `types` gets the plain ones. "punctuation" (`@ * person * … @` and `# ^ location ^ … #`, Zhou &
-    Chen, arXiv 2102.01373) uses none, and spells out any type.
+    The styles mark "Ann was born in Rome" as
+
+    * "typed": `[head PER] Ann [/head] was born in [tail LOC] Rome [/tail]`, with new tokens; a type that is not
+      in `types` gets the plain markers;
+    * "plain": `[head] Ann [/head] was born in [tail] Rome [/tail]`, with new tokens;
+    * "punctuation": `@ * person * Ann @ was born in # ^ location ^ Rome #` (Zhou & Chen, arXiv 2102.01373).
 
     Args:
-        tokenizer: The encoder's.
-        vocabulary: Rows of the encoder's embeddings.
+        tokenizer: The encoder's tokenizer.
+        vocabulary: Number of rows of the encoder's embeddings.
         style: One of `STYLES`.
-        types: The mapped entity types that typed markers are made for.
+        types: The mapped entity types with typed markers of their own.
     """
 
     def __init__(
@@ -73,23 +75,22 @@ class Markers:
         names = [] if style == "punctuation" else [f"{sign}{side}" for side in SIDES for sign in ("", "/")]
         names += [f"{side} {words_of(kind)}" for side in SIDES for kind in self.types]
         self.new_tokens = tuple(names)
-        """What each new token stands for, in words: its embedding starts as the mean of theirs."""
+        """What each new token means, in words, whose mean embedding it starts with."""
         self._places = {
-            (side, kind): n
-            for n, (side, kind) in enumerate([(side, kind) for side in SIDES for kind in self.types])
+            (side, kind): n for n, (side, kind) in enumerate([(side, kind) for side in SIDES for kind in self.types])
         }
-        self._spelt: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+        self._words: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
 
     @cached_property
-    def room(self) -> int:
-        """Most tokens that special tokens and both arguments' markers take."""
+    def max_added(self) -> int:
+        """Maximum number of tokens added by special tokens and the markers of both arguments."""
         if self.style != "punctuation":
             return 2 + 4
         signs = {sign: len(self._ids(sign)) for sign in "@*#^"}
-        return 2 + 2 * sum(signs.values()) + 2 * MOST_TYPE_TOKENS
+        return 2 + 2 * sum(signs.values()) + 2 * MAX_TYPE_TOKENS
 
     def tokenize(self, contexts: Sequence[Context]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Token ids and their character offsets for each context, without special tokens."""
+        """Return token ids and their character offsets for each context, without special tokens."""
         if not contexts:
             return []
         encoded = self.tokenizer(
@@ -98,20 +99,18 @@ class Markers:
             return_offsets_mapping=True,
             return_attention_mask=False,
             return_token_type_ids=False,
-            verbose=False,  # whether a text is too long is not the tokenizer's to say
+            verbose=False,  # no warning about long texts
         )
         return list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))
 
-    def mark(
-        self, instance: RelationInstance, tokens: Sequence[int], offsets: Sequence[tuple[int, int]]
-    ) -> MarkedText:
-        """The instance with its markers, given the tokens and offsets of its context."""
+    def mark(self, instance: RelationInstance, tokens: Sequence[int], offsets: Sequence[tuple[int, int]]) -> MarkedText:
+        """Return the instance with its markers, given the tokens and offsets of its context."""
         events = []  # (token position, order there, side, ids, opens)
         for side, mention in zip(SIDES, (instance.head_mention, instance.tail_mention), strict=True):
             first, last = _token_range(offsets, mention)
             opening, closing = self._markers(side, mention.type)
-            # Where several stand together, those before close first (inner ones before outer ones), then come
-            # arguments that the tokenizer reads as nothing, then the next ones open (outer before inner).
+            # At one position, markers close first (inner before outer), then come arguments without any token, then
+            # markers open (outer before inner).
             empty = first == last
             events.append((first, (1, 0) if empty else (2, -last), side, opening, True))
             events.append((last, (1, 1) if empty else (0, -first), side, closing, False))
@@ -131,18 +130,18 @@ class Markers:
 
     def _markers(self, side: str, kind: str) -> tuple[list[int], list[int]]:
         if self.style == "punctuation":
-            if (side, kind) not in self._spelt:
+            if (side, kind) not in self._words:
                 outer, inner = ("@", "*") if side == "head" else ("#", "^")
-                word = self._ids(words_of(kind))[:MOST_TYPE_TOKENS] if kind else []
+                word = self._ids(words_of(kind))[:MAX_TYPE_TOKENS] if kind else []
                 typed = [*self._ids(inner), *word, *self._ids(inner)] if kind else []
-                self._spelt[side, kind] = ([*self._ids(outer), *typed], self._ids(outer))
-            return self._spelt[side, kind]
+                self._words[side, kind] = ([*self._ids(outer), *typed], self._ids(outer))
+            return self._words[side, kind]
         plain = self.first_new + 2 * SIDES.index(side)
         place = self._places.get((side, kind))
         return [plain if place is None else self.first_new + 4 + place], [plain + 1]
 
     def _ids(self, text: str) -> list[int]:
-        # A space before it, where the tokenizer tells words inside a sentence from those that open it.
+        # With a space in front, for tokenizers that distinguish words inside a sentence from its first word.
         ids = self.tokenizer(f" {text}", add_special_tokens=False, verbose=False)["input_ids"]
         return list(ids)
 
@@ -156,7 +155,7 @@ class Markers:
 
 
 def _token_range(offsets: Sequence[tuple[int, int]], mention: Mention) -> tuple[int, int]:
-    """The tokens of a mention, as (first, beyond the last)."""
+    """Return the tokens of a mention as (first, last + 1)."""
     first, count = 0, len(offsets)
     while first < count and offsets[first][1] <= mention.start:
         first += 1

@@ -11,17 +11,17 @@ from torch import nn
 from transformers import PreTrainedModel
 
 TYPE_SIZE = 16
-"""Width of a type embedding."""
+"""Size of a type embedding."""
 
 
 class RelationNetwork(nn.Module):
-    """Label logits from marked texts.
+    """Computes label logits from marked texts.
 
     Args:
-        encoder: Any encoder of transformers that takes `inputs_embeds`.
-        n_labels: Outputs.
-        n_markers: New marker tokens; their ids follow on those of the encoder's vocabulary.
-        n_types: Entity types with an embedding beside the marker states; 0 for none.
+        encoder: Any encoder of transformers that accepts `inputs_embeds`.
+        n_labels: Number of outputs.
+        n_markers: Number of new marker tokens, whose ids follow those of the encoder's vocabulary.
+        n_types: Number of entity types with an embedding; 0 for no type embeddings.
     """
 
     def __init__(self, encoder: PreTrainedModel, n_labels: int, n_markers: int, n_types: int = 0) -> None:
@@ -30,7 +30,7 @@ class RelationNetwork(nn.Module):
         spread = getattr(encoder.config, "initializer_range", 0.02)
         self.encoder = encoder
         known = cast(nn.Embedding, encoder.get_input_embeddings())
-        # Some encoders have embeddings of another width than their layers.
+        # In some encoders, embeddings and layers differ in size.
         self.markers = nn.Embedding(n_markers, known.embedding_dim) if n_markers else None
         self.types = nn.Embedding(n_types, TYPE_SIZE) if n_types else None
         self.dropout = nn.Dropout(0.0)
@@ -41,10 +41,10 @@ class RelationNetwork(nn.Module):
             nn.init.zeros_(layer.bias)
 
     @cached_property
-    def most_tokens(self) -> int:
-        """How many tokens the encoder reads."""
+    def max_tokens(self) -> int:
+        """Maximum number of tokens that the encoder reads."""
         positions = int(getattr(self.encoder.config, "max_position_embeddings", None) or 2**31)
-        # RoBERTa's positions begin behind that of the padding.
+        # RoBERTa's positions start after that of the padding.
         for name, module in self.encoder.named_modules():
             padding = getattr(module, "padding_idx", None)
             if name.endswith("position_embeddings") and padding is not None:
@@ -55,26 +55,26 @@ class RelationNetwork(nn.Module):
         self,
         tokens: torch.Tensor,
         mask: torch.Tensor,
-        places: torch.Tensor,
+        positions: torch.Tensor,
         types: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Logits (n, n_labels).
+        """Compute logits (n, n_labels).
 
         Args:
             tokens: Token ids (n, length).
-            mask: 1 where there is a token, 0 where there is padding (n, length).
-            places: Positions of the head's and the tail's opening marker (n, 2).
-            types: Entity types of head and tail (n, 2), where these have embeddings.
+            mask: 1 for tokens, 0 for padding (n, length).
+            positions: Positions of the head's and the tail's opening marker (n, 2).
+            types: Entity types of head and tail (n, 2), if they have embeddings.
         """
         hidden = self.encoder(inputs_embeds=self.embed(tokens), attention_mask=mask).last_hidden_state
-        states = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
+        states = hidden.gather(1, positions[:, :, None].expand(-1, -1, hidden.shape[-1]))
         if self.types is not None and types is not None:
             states = torch.cat([states, self.types(types)], dim=-1)
         pair = self.dropout(states.flatten(1))
         return self.output(self.dropout(F.gelu(self.dense(pair))))
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Embeddings (n, length, width) of tokens, new ones included."""
+        """Return the embeddings (n, length, width) of tokens, new ones included."""
         known = cast(nn.Embedding, self.encoder.get_input_embeddings())
         if self.markers is None:
             return known(tokens)
@@ -83,7 +83,7 @@ class RelationNetwork(nn.Module):
         return torch.where((beyond >= 0)[:, :, None], self.markers(beyond.clamp(min=0)), embedded)
 
     def add_outputs(self, number: int) -> None:
-        """More labels behind those that there are; what the network says of these stays as it was."""
+        """Add outputs for more labels; the logits of the existing ones do not change."""
         old = self.output
         self.output = nn.Linear(old.in_features, old.out_features + number).to(old.weight)
         with torch.no_grad():
@@ -93,10 +93,10 @@ class RelationNetwork(nn.Module):
             self.output.bias[: old.out_features] = old.bias
 
     def freeze(self, layers: int) -> None:
-        """Keep the embeddings and the first `layers` layers as they are. New marker tokens still learn.
+        """Freeze the embeddings and the first `layers` layers; new marker tokens stay trainable.
 
         Raises:
-            ValueError: The encoder has no list of layers, or not so many.
+            ValueError: The encoder has no list of layers, or fewer layers.
         """
         stacks = [module for module in self.encoder.modules() if isinstance(module, nn.ModuleList)]
         depth = getattr(self.encoder.config, "num_hidden_layers", 0)

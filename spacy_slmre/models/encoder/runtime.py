@@ -1,4 +1,4 @@
-"""The network in OpenVINO's runtime, which is faster than torch on CPUs."""
+"""The network in the OpenVINO runtime, which is faster than torch on CPUs."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Any
 
 import torch
 
-from spacy_slmre.models.causal_lm.loading import ModelError, quiet_loading
+from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.encoder.network import RelationNetwork
+from spacy_slmre.models.hub import quiet_loading
 
 
 class OpenVINORuntime:
-    """Gives logits like the network that it was converted from.
+    """Computes the same logits as the network that it was converted from.
 
     Args:
-        model: OpenVINO's model of the network.
+        model: The converted network.
     """
 
     def __init__(self, model: Any) -> None:
         openvino = _import()
         self._model = model
-        # As many threads as torch is allowed, so that one setting (OMP_NUM_THREADS) holds for both.
+        # As many threads as torch uses, so that one setting (OMP_NUM_THREADS) applies to both.
         options = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
         self._compiled = openvino.Core().compile_model(model, "CPU", options)
 
     @classmethod
     def convert(cls, network: RelationNetwork) -> OpenVINORuntime:
-        """Convert a network, which takes some seconds.
+        """Convert a network, which takes a few seconds.
 
         Raises:
             ModelError: OpenVINO is not installed, or cannot convert it.
@@ -44,18 +45,16 @@ class OpenVINORuntime:
             example.append(torch.zeros(2, 2, dtype=torch.long))
         try:
             with torch.inference_mode(), warnings.catch_warnings(), quiet_loading():
-                # Tracing warns of shapes that are fixed for good; they are those of the weights.
+                # Tracing warns about constant shapes, but these are the shapes of the weights.
                 warnings.simplefilter("ignore")
                 model = openvino.convert_model(network, example_input=tuple(example))
-        except Exception as error:  # whatever a converter may raise
-            raise ModelError(
-                f'OpenVINO cannot convert this encoder ({error}): set model.runtime = "torch".'
-            ) from error
+        except Exception as error:  # converters raise many kinds of errors
+            raise ModelError(f'OpenVINO cannot convert this encoder ({error}). Set model.runtime = "torch".') from error
         return cls(model)
 
     @classmethod
     def read(cls, file: Path) -> OpenVINORuntime:
-        """Read what `write` wrote.
+        """Read a file written by `write`.
 
         Raises:
             ModelError: OpenVINO is not installed, or the file is damaged.
@@ -64,16 +63,16 @@ class OpenVINORuntime:
         try:
             return cls(openvino.Core().read_model(file))
         except RuntimeError as error:
-            raise ModelError(f"{file} is damaged: delete it, and it is made again ({error}).") from error
+            raise ModelError(f"{file} is damaged ({error}). Delete it to convert the network again.") from error
 
     def write(self, file: Path) -> None:
-        """Write the model: an .xml file, and its weights in float32 beside it as .bin."""
+        """Write the model as an .xml file, with its float32 weights beside it as .bin."""
         _import().save_model(self._model, file, compress_to_fp16=False)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Logits (n, n_labels) of the network's inputs."""
+        """Compute logits (n, n_labels) from the network's inputs."""
         output = self._compiled([tensor.cpu().numpy() for tensor in inputs])[0]
-        return torch.from_numpy(output.copy())  # the runtime uses that memory again
+        return torch.from_numpy(output.copy())  # the runtime reuses its memory
 
 
 def _import() -> Any:
@@ -81,6 +80,6 @@ def _import() -> Any:
         import openvino
     except ImportError as error:
         raise ModelError(
-            "model.runtime = \"openvino\" needs OpenVINO: pip install 'spacy-slmre[openvino]'"
+            "model.runtime = \"openvino\" requires OpenVINO: pip install 'spacy-slmre[openvino]'"
         ) from error
     return openvino

@@ -1,22 +1,41 @@
-"""Settings of an encoder classifier."""
+"""The settings of an encoder classifier."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spacy_slmre.models.causal_lm.loading import ModelError, resolve_device, resolve_dtype
-from spacy_slmre.models.encoder.loading import PACKAGED_ENCODER
+from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.encoder.markers import STYLES
+from spacy_slmre.models.hub import PACKAGED_ENCODER, resolve_device, resolve_dtype
+from spacy_slmre.util.settings import check_choice, check_minimum
 
 RUNTIMES = ("torch", "openvino")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
-    """Settings of an `EncoderClassifier`; `make_encoder_classifier` says what each means.
+    """Settings of an encoder classifier: the arguments of `spacy-slmre.EncoderClassifier.v1`.
+
+    Attributes:
+        base: "all-minilm-l6-v2" (the packaged encoder, the default), a folder, or a hub id.
+        revision: Commit or tag on the hub.
+        markers: What marks the arguments: "typed" (new tokens for side and entity type), "plain" (new tokens for
+            the side) or "punctuation" (punctuation marks and the type as a word).
+        type_embedding: Add an embedding of both entity types to the marker states.
+        dropout: Dropout rate inside the encoder; null keeps that of its config. The rate in front of the label
+            head is spaCy's `training.dropout`.
+        frozen_layers: Freeze the embeddings and this many lower layers; null trains everything.
+        head_learn_rate: Learning rate of the label head and new marker tokens, as a multiple of the encoder's.
+        mixed_precision: Train in bfloat16 if the hardware supports it; the weights stay in float32.
+        dtype: Type for inference: "float32", "bfloat16", "float16", or "auto": bfloat16 if the hardware supports
+            it.
+        device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU if there is one.
+        runtime: What predicts: "torch", or "openvino" on CPUs (requires `spacy-slmre[openvino]`).
+        max_batch_tokens: Tokens computed together, padding included.
+        seed: Seed of new weights.
 
     Raises:
-        ModelError: A setting is out of its range.
+        ModelError: A value is out of range.
     """
 
     base: str = PACKAGED_ENCODER
@@ -35,20 +54,13 @@ class EncoderSettings:
 
     def __post_init__(self) -> None:
         if not self.base:
-            raise ModelError(f'model.base is empty: give "{PACKAGED_ENCODER}", a folder or a hub id.')
-        for name, choices in (("markers", STYLES), ("runtime", RUNTIMES)):
-            if getattr(self, name) not in choices:
-                allowed = ", ".join(f'"{choice}"' for choice in choices)
-                raise ModelError(f'model.{name} = "{getattr(self, name)}": use one of {allowed}.')
+            raise ModelError(f'model.base is empty: use "{PACKAGED_ENCODER}", a folder or a hub id.')
+        check_choice(self, "model", ModelError, markers=STYLES, runtime=RUNTIMES)
+        check_minimum(self, "model", ModelError, frozen_layers=0, max_batch_tokens=1)
         if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
             raise ModelError(f"model.dropout = {self.dropout}, but it must be at least 0 and below 1.")
-        for name, least in (("frozen_layers", 0), ("max_batch_tokens", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ModelError(f"model.{name} = {value}, but it must be at least {least}.")
         if self.head_learn_rate <= 0:
             raise ModelError(f"model.head_learn_rate = {self.head_learn_rate}, but it must be above 0.")
-        device = resolve_device(self.device)
-        resolve_dtype(self.dtype, device)
+        resolve_dtype(self.dtype, resolve_device(self.device))
         if self.runtime == "openvino" and self.device not in ("auto", "cpu"):
             raise ModelError(f'model.runtime = "openvino" runs on the CPU, not on "{self.device}".')

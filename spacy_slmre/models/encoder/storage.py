@@ -1,40 +1,95 @@
-"""A trained encoder classifier in a folder: weights as safetensors, tokenizer, labels, runtime model."""
+"""Loading an encoder, and a trained classifier in a folder: safetensors, tokenizer, labels, runtime model."""
 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from spacy_slmre.models.causal_lm.loading import ModelError, check_folder, quiet_loading
+from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.encoder.network import RelationNetwork
 from spacy_slmre.models.encoder.settings import EncoderSettings
-from spacy_slmre.models.thinc_shim import tensors_of
-from spacy_slmre.util.io import atomic_replace
+from spacy_slmre.models.hub import check_folder, quiet_loading, use_one_thread_in_forks
+from spacy_slmre.models.thinc_shim import cpu_tensors
+from spacy_slmre.util.io import temporary_output
 
 MODEL_FILE = "classifier.json"
 WEIGHTS_FILE = "model.safetensors"
 RUNTIME_FILE = "openvino.xml"
-# Settings that decide which weights there are.
+# Settings that determine the shape of the weights.
 SHAPE = ("markers", "type_embedding")
 
 
+def load_encoder(
+    folder: Path, *, weights: bool = True, dropout: float | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Load an encoder in float32 and its tokenizer from a checked folder.
+
+    Args:
+        folder: Result of `locate_base`, or the folder of a saved classifier.
+        weights: Load the weights; otherwise they stay uninitialized.
+        dropout: Replaces the dropout rates in the encoder's config.
+
+    Raises:
+        ModelError: It is not an encoder, its weights are incomplete, or its tokenizer returns no offsets.
+    """
+    use_one_thread_in_forks()
+    options = {"local_files_only": True, "trust_remote_code": False}
+    missing: list[str] = []
+    with quiet_loading():
+        try:
+            config = AutoConfig.from_pretrained(folder, **options)
+            for name in list(vars(config)) if dropout is not None else ():
+                if "dropout" in name and type(getattr(config, name)) in (int, float):
+                    setattr(config, name, dropout)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            if weights:
+                encoder, report = AutoModel.from_pretrained(
+                    folder,
+                    config=config,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    **options,
+                )
+                # The pooling layer is not used.
+                missing = [key for key in report["missing_keys"] if "pooler" not in key]
+            else:
+                encoder = AutoModel.from_config(config, dtype=torch.float32)
+        except (ValueError, KeyError, OSError, RuntimeError) as error:
+            raise ModelError(f"{folder} is not an encoder that transformers can load ({error}).") from error
+    if missing:
+        raise ModelError(
+            f"{folder} lacks weights of a {type(encoder).__name__} ({', '.join(sorted(missing)[:3])}, …): it is "
+            "another kind of model than its config says, or an incomplete copy."
+        )
+    if getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{folder} contains a {type(encoder).__name__}, which is not a plain encoder.")
+    if not tokenizer.is_fast or tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
+        raise ModelError(
+            f"The tokenizer in {folder} does not suit an encoder: it needs character offsets (a tokenizer.json) "
+            "and tokens that begin and end a text."
+        )
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None
+    return encoder, cast(PreTrainedTokenizerFast, tokenizer)
+
+
 @dataclass(frozen=True)
-class Weights:
-    """What of a trained model is written.
+class TrainedWeights:
+    """What is saved of a trained classifier.
 
     Attributes:
         network: The network in float32.
         tokenizer: The encoder's tokenizer.
-        runtime: The network as a runtime has it, with a method `write(file)`; None for none.
+        runtime: The converted network of a runtime, with a method `write(file)`, or None.
     """
 
     network: RelationNetwork
@@ -44,14 +99,14 @@ class Weights:
 
 @dataclass(frozen=True)
 class StoredEncoder:
-    """What `read` found.
+    """The content of a saved classifier's folder, except for the weights.
 
     Attributes:
-        folder: The folder, which also holds the encoder's config and its tokenizer.
+        folder: The folder, which also contains the encoder's config and tokenizer.
         labels: The labels, in the order of the outputs.
-        types: The entity types of training.
-        shape: The settings that decide which weights there are.
-        runtime: The model of the runtime, where it was written.
+        types: The entity types of the training data.
+        shape: The settings that determine the shape of the weights.
+        runtime: The converted network of a runtime, if it was saved.
     """
 
     folder: Path
@@ -66,28 +121,18 @@ def write(
     settings: EncoderSettings,
     labels: Sequence[str],
     types: Sequence[str],
-    weights: Weights | None,
+    weights: TrainedWeights | None,
 ) -> None:
-    """Write a model; the folder is replaced when all is written.
-
-    Args:
-        folder: Where to. It may be the folder that the model was read from.
-        settings: Its settings.
-        labels: Its labels.
-        types: The entity types of its training.
-        weights: Its weights; None where it was not trained.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving-") as name:
-        aside = Path(name) / "model"
-        aside.mkdir()
+    """Write a classifier; the folder, which may be the one that it was read from, is replaced at the end."""
+    with temporary_output(folder) as temporary:
+        temporary.mkdir()
         if weights is not None:
             with quiet_loading():
-                weights.network.encoder.config.save_pretrained(aside)
-                weights.tokenizer.save_pretrained(aside)
-            save_file(tensors_of(weights.network), aside / WEIGHTS_FILE)
+                weights.network.encoder.config.save_pretrained(temporary)
+                weights.tokenizer.save_pretrained(temporary)
+            save_file(cpu_tensors(weights.network), temporary / WEIGHTS_FILE)
             if weights.runtime is not None:
-                weights.runtime.write(aside / RUNTIME_FILE)
+                weights.runtime.write(temporary / RUNTIME_FILE)
         data = {
             "base": settings.base,
             "revision": settings.revision,
@@ -96,12 +141,11 @@ def write(
             "types": list(types),
             "shape": {name: getattr(settings, name) for name in SHAPE},
         }
-        (aside / MODEL_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
-        atomic_replace(aside, folder)
+        (temporary / MODEL_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
 
 
 def read(folder: Path) -> StoredEncoder | None:
-    """Read what `write` wrote, all but the weights; None where it was not trained.
+    """Read a folder written by `write`; None if the classifier was not trained.
 
     Raises:
         ModelError: The folder is incomplete or damaged.
@@ -111,7 +155,7 @@ def read(folder: Path) -> StoredEncoder | None:
         trained, labels, types = data["trained"], tuple(data["labels"]), tuple(data["types"])
         shape = {name: data["shape"][name] for name in SHAPE}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / MODEL_FILE} is missing or damaged: save the pipeline again.") from error
+        raise ModelError(f"{folder / MODEL_FILE} is missing or damaged. Save the pipeline again.") from error
     if not trained:
         return None
     check_folder(folder, str(folder))
@@ -120,10 +164,10 @@ def read(folder: Path) -> StoredEncoder | None:
 
 
 def load_weights(network: torch.nn.Module, stored: StoredEncoder) -> None:
-    """Put the saved weights into a network.
+    """Load the saved weights into a network.
 
     Raises:
-        ModelError: They are damaged, or those of another network.
+        ModelError: They are damaged, or belong to another network.
     """
     file = stored.folder / WEIGHTS_FILE
     try:

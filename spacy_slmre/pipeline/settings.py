@@ -1,0 +1,111 @@
+"""The settings of relation components, shared by all factories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from spacy_slmre.candidates import CandidateGenerator, EntityPairs
+from spacy_slmre.decoding import check_thresholds
+from spacy_slmre.relations import RELATIONS
+from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
+from spacy_slmre.util.settings import check_choice, check_minimum, defaults_of
+
+DEFAULT_SCORE_WEIGHTS = {
+    "rel_micro_f": 1.0,
+    "rel_micro_p": 0.0,
+    "rel_micro_r": 0.0,
+    "rel_macro_f": None,
+    "rel_per_type": None,
+    "rel_candidate_recall": 0.0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractorSettings:
+    """Settings of `slm_relations` and `rel_classifier`.
+
+    Attributes:
+        labels: Names of the labels, instead of a schema.
+        schema: Labels with wordings, definitions and entity types: a list of names, a dict, the path of a JSON or
+            YAML file, or a registered function. Without `labels` and `schema`, the labels are those that the model
+            was tuned on or, in training, those of the training data; else the general schema.
+        negative_label: The label that means "no relation"; added to `labels` if missing. Null if every pair has a
+            relation.
+        candidates: Proposes the pairs to score, for instance `@misc = "spacy-slmre.EntityPairs.v1"`.
+        threshold: A relation is written if its probability is at least this (0 to 1).
+        label_thresholds: Thresholds of single labels, replacing `threshold`.
+        temperature: Temperature of the probabilities, fitted by `slmre calibrate`. A value other than 1 makes the
+            model compute all labels of every pair.
+        negative_rate: Share of the negative pairs that an update learns from, sampled anew each time (0 to 1).
+        class_weights: "balanced" gives pairs of rare labels more weight in training; null gives all the same.
+        batch_size: Number of pairs that are scored together, across documents.
+        max_context_tokens: Longer contexts are truncated around their pair, counted in the model's tokens.
+        attr: Relations are written to `doc._.<attr>`.
+        weights: "reference" saves the name and fingerprint of a base model; "embed" saves the model itself, so that
+            the pipeline needs no network. The weights of `rel_classifier` are always saved.
+        scorer: Scores predicted documents.
+
+    Raises:
+        ValueError: A value is out of range, or both `labels` and `schema` are set.
+    """
+
+    labels: list[str] | None = None
+    schema: Any = None
+    negative_label: str | None = NEGATIVE_LABEL
+    candidates: CandidateGenerator = EntityPairs()  # noqa: RUF009 (frozen)
+    threshold: float = 0.0
+    label_thresholds: dict[str, float] = field(default_factory=dict)
+    temperature: float = 1.0
+    negative_rate: float = 1.0
+    class_weights: str | None = None
+    batch_size: int = 128
+    max_context_tokens: int = 512
+    attr: str = RELATIONS
+    weights: str = "reference"
+    scorer: Callable | None = None
+
+    def __post_init__(self) -> None:
+        where = "relations"
+        if self.labels is not None and self.schema is not None:
+            raise ValueError("Set either `labels` or `schema`, not both.")
+        check_minimum(self, where, batch_size=1, max_context_tokens=1)
+        check_choice(self, where, class_weights=(None, "balanced"), weights=("reference", "embed"))
+        check_thresholds(where, self.threshold, self.label_thresholds)
+        if self.temperature <= 0:
+            raise ValueError(f"{where}.temperature = {self.temperature}, but it must be above 0.")
+        if not 0.0 <= self.negative_rate <= 1.0:
+            raise ValueError(f"{where}.negative_rate = {self.negative_rate} is not a share (0 to 1).")
+
+
+def configured_schema(settings: ExtractorSettings, tuned: LabelSchema | None) -> LabelSchema | None:
+    """Return the labels that the settings specify, or None.
+
+    Args:
+        settings: The settings; a schema file is read.
+        tuned: The labels that the model was tuned with: plain names among them get their wordings.
+
+    Raises:
+        ValueError: The labels are not a valid schema.
+    """
+    if settings.schema is not None:
+        return LabelSchema.from_any(settings.schema, settings.negative_label)
+    if settings.labels is None:
+        return None
+    plain = LabelSchema.from_labels(settings.labels, settings.negative_label)
+    if tuned is None:
+        return plain
+    known = {label.name: label for label in tuned.labels}
+    labels = tuple(known.get(label.name, label) for label in plain.labels)
+    return LabelSchema(labels, settings.negative_label, tuned.type_map)
+
+
+def default_config(model: dict[str, Any]) -> dict[str, Any]:
+    """Return the default config of a component with this model."""
+    return {
+        "model": model,
+        **defaults_of(ExtractorSettings),
+        "candidates": {"@misc": "spacy-slmre.EntityPairs.v1"},
+        "scorer": {"@scorers": "spacy-slmre.RelationScorer.v1"},
+    }
