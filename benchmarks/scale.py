@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 
-from spacy_slmre.cli.pipelines import load_ready, model_name, ready_pipeline
 from spacy_slmre.extraction.ray_engine import Workers, compute_on_ray, running_ray
 from spacy_slmre.extraction.running import extract_by_shard
 from spacy_slmre.extraction.shard_work import Job

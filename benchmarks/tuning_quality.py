@@ -24,7 +24,7 @@ from rich.table import Table
 from spacy.cli._util import parse_config_overrides
 
 from spacy_slmre.cli.evaluate import evaluate_corpus
-from spacy_slmre.cli.output import say
+from spacy_slmre.cli.output import log
 from spacy_slmre.corpus.conversion import convert
 from spacy_slmre.corpus.docbin import ShardWriter, read_docs
 from spacy_slmre.evaluation.systems import EvaluationSettings
@@ -64,7 +64,7 @@ def main() -> None:
         manifest = make_manifest(mixture, corpora)
         (corpora / "pooled.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         settings = resolve_config(read_config(CONFIG, overrides), str(CONFIG))
-        run_tuning(settings, tuned, resume=part_of(tuned).exists(), say=say)
+        run_tuning(settings, tuned, resume=part_of(tuned).exists(), say=log)
     table = Table("benchmark", "dev F1", "test pairs", "test F1", "any gold label", "one-label ceiling")
     dev = json.loads((tuned / "metrics.json").read_text(encoding="utf-8"))
     for name in BENCHMARKS:

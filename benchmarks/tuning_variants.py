@@ -26,7 +26,7 @@ from rich.table import Column, Table
 from scipy.stats import ttest_1samp
 from spacy.cli._util import parse_config_overrides
 
-from spacy_slmre.cli.output import say
+from spacy_slmre.cli.output import log
 from spacy_slmre.models.prompts import PARTS, default_templates
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.study.mixtures import Mixture, make_manifest
@@ -122,7 +122,7 @@ def main() -> None:
             if not output.exists():
                 config = read_config(CONFIG, given | own | {"training.seed": seed})
                 settings = resolve_config(config, name)
-                run_tuning(settings, output, resume=part_of(output).exists(), say=say)
+                run_tuning(settings, output, resume=part_of(output).exists(), say=log)
     found = {
         name: {
             int(file.parts[-3].removeprefix("seed-")): json.loads(file.read_text(encoding="utf-8"))

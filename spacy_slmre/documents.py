@@ -1,53 +1,72 @@
-"""Documents with their relations, as exports and pictures read them: from Docs, JSONL and `.spacy` files."""
+"""The JSON form of a document with entities and relations: the only one that this package reads and writes.
+
+    {"id": "a.txt", "text": "Ann lives in Rome.", "sentences": [[0, 18]],
+     "entities": [{"start": 0, "end": 3, "text": "Ann", "type": "PERSON"}, …],
+     "relations": [{"head": {…}, "tail": {…}, "label": "residence", "score": 0.91}],
+     "report": {…}, "model": "en_pipeline 1.0.0 slm_relations"}
+
+Offsets count characters of the text. An entity linked to a knowledge base also has "kb_id". A document that
+failed in extraction is {"id": …, "error": …}. In gold data, "pairs" may list annotated pairs with their
+labels, the negative label included.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from pathlib import Path
-from typing import Any, BinaryIO
+from itertools import pairwise
+from operator import attrgetter
+from typing import Any
 
 import spacy
 from spacy.language import Language
 from spacy.pipeline import EntityLinker
 from spacy.tokens import Doc, Span
-from spacy.vocab import Vocab
+from spacy.util import filter_spans
 
-from spacy_slmre.corpus.docbin import corpus_files, read_docs
-from spacy_slmre.corpus.gold_docs import ID
-from spacy_slmre.relations import RELATIONS, relations_of, span_as_doc
+from spacy_slmre.instances import Mention
+from spacy_slmre.relations import (
+    PAIRS,
+    RELATIONS,
+    Relation,
+    install_extensions,
+    relations_of,
+    report_of,
+    write_report,
+)
 
+ID = "slmre.id"
+"""Key of `doc.user_data`: the document's id."""
 MODEL = "slmre.model"
-"""Key of `doc.user_data` under which the name of the pipeline lies that found the relations."""
-DEFAULT_BASE = "urn:slmre:"
-"""What the IRIs of RDF begin with where no base is given."""
+"""Key of `doc.user_data`: the pipeline that found the relations."""
+MENTIONS = "relation_mentions"
+"""`doc.spans["relation_mentions"]`: all mentions, if some overlap and do not fit into `doc.ents`."""
+UNTYPED = "ENTITY"
+"""Type of entities whose source gives none; spaCy keeps no entity without a label."""
 
-# Half of a surrogate pair: JSON can carry it, but no text file can.
+# JSON can hold half of a surrogate pair, but UTF-8 cannot.
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-# RDF writes Wikidata's numbers as such IRIs: both are the same entity.
 _WIKIDATA = re.compile(r"https?://www\.wikidata\.org/(?:entity|wiki)/(Q[1-9]\d*)")
 
 
-class ExportError(ValueError):
-    """Relations cannot be read, written or shown; the message says what to do."""
+class DocumentError(ValueError):
+    """A document with relations has the wrong form or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Argument:
-    """An entity in its text.
+class EntityMention:
+    """An entity in a text.
 
     Attributes:
         start: Offset of its first character.
         end: Offset after its last character.
-        text: Its words.
+        text: Its text.
         type: Its entity type, or "".
-        kb_id: What an entity linker identified it as, or "".
+        kb_id: Its id in a knowledge base, or "". Wikidata IRIs are shortened to the id (Q220).
     """
 
     start: int
@@ -56,273 +75,283 @@ class Argument:
     type: str = ""
     kb_id: str = ""
 
+    @property
+    def key(self) -> tuple[int, int, str]:
+        """What identifies the mention in its document: start, end and type."""
+        return self.start, self.end, self.type
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the mention as plain data; `kb_id` only if there is one."""
+        data = {"start": self.start, "end": self.end, "text": self.text, "type": self.type}
+        return {**data, "kb_id": self.kb_id} if self.kb_id else data
+
 
 @dataclass(frozen=True, slots=True)
-class FoundRelation:
-    """A relation of a document, without spaCy objects."""
+class DocumentRelation:
+    """A relation between two mentions of a document."""
 
-    head: Argument
-    tail: Argument
+    head: EntityMention
+    tail: EntityMention
     label: str
     score: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the relation as plain data, with the score rounded to six digits."""
+        sides = {"head": self.head.to_dict(), "tail": self.tail.to_dict()}
+        return {**sides, "label": self.label, "score": round(self.score, 6)}
 
 
 @dataclass(frozen=True)
 class RelationDocument:
-    """A text with its entities and relations.
+    """A text with its entities and relations, independent of spaCy objects.
 
     Attributes:
-        id: Names the document.
-        text: The text; all offsets count its characters.
-        entities: Its entities, in text order.
-        relations: Its relations, in the order of their source (best first).
-        bounds: Start and end of each sentence, where they are known.
-        model: What found the relations, or "".
-        error: Why there is no text: the document failed in extraction.
+        id: The document's id.
+        text: The text.
+        entities: The entities in text order.
+        relations: The relations, best first.
+        sentences: Start and end of each sentence, or None if unknown.
+        report: What the extraction considered and skipped, or None.
+        model: The pipeline that found the relations, or "".
+        error: Why extraction failed; the document then has no text.
+        pairs: All annotated pairs of a gold document with their labels, or None.
     """
 
     id: str
     text: str
-    entities: tuple[Argument, ...] = ()
-    relations: tuple[FoundRelation, ...] = ()
-    bounds: tuple[tuple[int, int], ...] | None = None
+    entities: tuple[EntityMention, ...] = ()
+    relations: tuple[DocumentRelation, ...] = ()
+    sentences: tuple[tuple[int, int], ...] | None = None
+    report: Mapping[str, Any] | None = None
     model: str = ""
     error: str | None = None
+    pairs: tuple[DocumentRelation, ...] | None = None
 
     @classmethod
     def from_doc(cls, doc: Doc, id: str | None = None, attr: str = RELATIONS) -> RelationDocument:
-        """The relations of a Doc.
-
-        Args:
-            doc: The document.
-            id: Its name, where `doc.user_data` has none.
-            attr: Where the relations lie: `doc._.<attr>`.
-        """
-        bounds = None
+        """Convert a Doc with relations in `doc._.<attr>`; `id` is used if `doc.user_data` has none."""
+        sentences = None
         if doc.has_annotation("SENT_START"):
-            bounds = tuple((sent.start_char, sent.end_char) for sent in doc.sents)
+            sentences = tuple((sent.start_char, sent.end_char) for sent in doc.sents)
         return cls(
             id=str(doc.user_data.get(ID) or id or "doc"),
             text=doc.text,
-            entities=tuple(_argument_of(ent) for ent in doc.ents),
+            entities=tuple(_mention_of(ent) for ent in doc.ents),
             relations=tuple(
-                FoundRelation(_argument_of(one.head), _argument_of(one.tail), one.label, one.score)
+                DocumentRelation(_mention_of(one.head), _mention_of(one.tail), one.label, one.score)
                 for one in relations_of(doc, attr)
             ),
-            bounds=bounds,
+            sentences=sentences,
+            report=report_of(doc, attr),
             model=str(doc.user_data.get(MODEL) or ""),
         )
 
-    @classmethod
-    def from_json(cls, entry: Any, place: str) -> RelationDocument:
-        """The relations of a line that `slmre extract` wrote.
-
-        Args:
-            entry: The line's content.
-            place: File and line, for errors; it names a document that has no id.
+    def to_doc(self, nlp: Language) -> Doc:
+        """Make a Doc with entities, sentences, `doc._.relations` and, in gold data, `doc._.relation_pairs`.
 
         Raises:
-            ExportError: The line has another form.
+            DocumentError: The document failed in extraction.
         """
-        if isinstance(entry, Mapping) and isinstance(entry.get("error"), str):
-            return cls(_clean(str(entry.get("id", place))), "", error=_clean(entry["error"]))
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("text"), str):
-            raise ExportError(
-                f'{place}: no document with a "text". Expected are lines as `python -m spacy slmre extract` '
-                "writes them."
+        if self.error is not None:
+            raise DocumentError(f'The document "{self.id}" failed in extraction: {self.error}')
+        install_extensions()
+        annotated = (*self.relations, *(self.pairs or ()))
+        sides = [side for one in annotated for side in (one.head, one.tail)]
+        doc, spans = doc_with_mentions(nlp, self.text, [*self.entities, *sides])
+        if self.sentences is not None:
+            starts = {start for start, _ in self.sentences}
+            for token in doc:
+                token.is_sent_start = token.idx in starts
+        set_provenance(doc, self.id, self.model)
+        for attr, relations in ((RELATIONS, self.relations), (PAIRS, self.pairs)):
+            if relations is not None:
+                views = [Relation(spans[r.head.key], spans[r.tail.key], r.label, r.score) for r in relations]
+                setattr(doc._, attr, views)
+        if self.report is not None:
+            write_report(doc, self.report)
+        return doc
+
+    @classmethod
+    def from_dict(cls, data: Any, source: str = "document") -> RelationDocument:
+        """Read the JSON form.
+
+        Args:
+            data: The parsed JSON.
+            source: File and line, for error messages; also the id of a document without one.
+
+        Raises:
+            DocumentError: The data have another form.
+        """
+        if isinstance(data, Mapping) and isinstance(data.get("error"), str):
+            return cls(_clean(str(data.get("id", source))), "", error=_clean(data["error"]))
+        if not isinstance(data, Mapping) or not isinstance(data.get("text"), str):
+            raise DocumentError(
+                f'{source}: expected a JSON object with "text" and "relations", as written by '
+                "`python -m spacy slmre extract`."
             )
-        text = entry["text"]
+        text = data["text"]
         try:
-            entities = tuple(sorted((_argument_from(one, text) for one in entry.get("entities", ())), key=_place))
-            # What an entity is identified as holds for the arguments that it is, too.
-            known = {_place(one): one.kb_id for one in entities}
-            relations = tuple(_relation_from(one, text, known) for one in entry["relations"])
-            bounds = tuple(sorted(_bounds_from(one, text) for one in entry.get("sentences") or ())) or None
+            entities = sorted(
+                (_read_mention(one, text) for one in data.get("entities", ())), key=attrgetter("key")
+            )
+            # Heads and tails share the kb_id of the entity they are.
+            kb_ids = {one.key: one.kb_id for one in entities}
+            relations = tuple(_read_relation(one, text, kb_ids) for one in data["relations"])
+            pairs = data.get("pairs")
+            sentences = [_read_offsets("sentence", *one, text=text) for one in data.get("sentences") or ()]
+            return cls(
+                id=_clean(str(data.get("id", source))),
+                text=_clean(text),
+                entities=tuple(entities),
+                relations=relations,
+                sentences=tuple(sorted(sentences)) or None,
+                report=data.get("report"),
+                model=_clean(str(data.get("model") or "")),
+                pairs=None if pairs is None else tuple(_read_relation(one, text, kb_ids) for one in pairs),
+            )
         except KeyError as error:
-            raise ExportError(f"{place}: the field {error} is missing.") from error
+            raise DocumentError(f"{source}: the field {error} is missing.") from error
         except (TypeError, ValueError, AttributeError) as error:
-            raise ExportError(f"{place}: {error}") from error
-        model = entry.get("model")
-        return cls(
-            _clean(str(entry.get("id", place))),
-            _clean(text),
-            entities,
-            relations,
-            bounds,
-            _clean(model) if isinstance(model, str) else "",
-        )
+            raise DocumentError(f"{source}: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        if self.error is not None:
+            return {"id": self.id, "error": self.error}
+        data = {
+            "id": self.id,
+            "text": self.text,
+            "sentences": [list(bounds) for bounds in self.sentences or ()],
+            "entities": [one.to_dict() for one in self.entities],
+            "relations": [one.to_dict() for one in self.relations],
+            "report": self.report,
+            "model": self.model or None,
+        }
+        return data if self.pairs is None else {**data, "pairs": [one.to_dict() for one in self.pairs]}
 
     @cached_property
-    def sentences(self) -> tuple[tuple[int, int], ...]:
-        """Start and end of each sentence; where they are not known, by punctuation."""
-        if self.bounds is not None:
-            return self.bounds
-        doc = _sentencizer()(self.text)
-        return tuple((sent.start_char, sent.end_char) for sent in doc.sents)
+    def sentence_bounds(self) -> tuple[tuple[int, int], ...]:
+        """Start and end of each sentence; if unknown, the text is split at punctuation."""
+        if self.sentences is not None:
+            return self.sentences
+        return tuple((sent.start_char, sent.end_char) for sent in _sentencizer()(self.text).sents)
 
-    def sentence_of(self, relation: FoundRelation) -> tuple[int, int]:
-        """Start and end of the sentence of a relation; of all from one argument to the other."""
+    def sentence_of(self, relation: DocumentRelation) -> tuple[int, int]:
+        """Return start and end of the sentence of a relation, or of all sentences from head to tail."""
         first = min(relation.head.start, relation.tail.start)
         last = max(relation.head.end, relation.tail.end)
-        starts = self._starts
-        begin = max(bisect_right(starts, first) - 1, 0)
-        end = max(bisect_right(starts, last - 1) - 1, 0)
+        starts, bounds = self._sentence_starts, self.sentence_bounds
         if not starts:
             return first, last
-        return min(self.sentences[begin][0], first), max(self.sentences[end][1], last)
+        begin, end = (max(bisect_right(starts, place) - 1, 0) for place in (first, last - 1))
+        return min(bounds[begin][0], first), max(bounds[end][1], last)
 
     @cached_property
-    def _starts(self) -> list[int]:
-        return [start for start, _ in self.sentences]
+    def _sentence_starts(self) -> list[int]:
+        return [start for start, _ in self.sentence_bounds]
 
 
-def name_source(doc: Doc, id: str, model: str) -> None:
-    """Write on a document what it is called (if it has no name yet) and what found its relations."""
+def set_provenance(doc: Doc, id: str, model: str) -> None:
+    """Store a document's id, unless it has one, and the name of the pipeline that found its relations."""
     doc.user_data.setdefault(ID, id)
-    doc.user_data[MODEL] = model
+    if model:
+        doc.user_data[MODEL] = model
 
 
-def as_documents(
-    docs: Doc | Span | RelationDocument | Iterable[Doc | Span | RelationDocument], attr: str = RELATIONS
-) -> Iterator[RelationDocument]:
-    """One document or many, spaCy's or ours, as ours.
+def doc_with_mentions(
+    nlp: Language,
+    text: str,
+    mentions: Iterable[EntityMention | Mention],
+    words: Sequence[str] | None = None,
+) -> tuple[Doc, dict[tuple[int, int, str], Span]]:
+    """Make a Doc with entities and return it with the spans of all mentions by (start, end, type).
 
-    Raises:
-        ExportError: There is something else among them.
-    """
-    if isinstance(docs, Doc | Span | RelationDocument):
-        docs = [docs]
-    seen: dict[str, int] = {}
-    for number, doc in enumerate(docs, 1):
-        if isinstance(doc, Span):
-            doc = span_as_doc(doc)
-        if isinstance(doc, Doc):
-            doc = RelationDocument.from_doc(doc, f"doc-{number}", attr)
-        if not isinstance(doc, RelationDocument):
-            raise ExportError(f"Relations are read from a Doc, a Span or a RelationDocument, not {doc!r}.")
-        yield _unique(doc, seen)
-
-
-def read_documents(paths: Iterable[str], stdin: BinaryIO, *, attr: str = RELATIONS) -> Iterator[RelationDocument]:
-    """The documents of files, one (or one shard) in memory at a time.
-
-    A second document of the same id becomes `ID~2`, so that what is said of one is not said of the other.
+    `doc.ents` holds the longest of overlapping mentions; if some overlap, `doc.spans[MENTIONS]` holds all.
 
     Args:
-        paths: JSONL files as `slmre extract` writes them, `.spacy` files or folders of such, or "-" for JSONL
-            from standard input.
-        stdin: Standard input.
-        attr: In `.spacy` files, where the relations lie: `doc._.<attr>`.
-
-    Raises:
-        ExportError: A path does not exist or has an unknown ending, or a line has another form.
-        CorpusError: A `.spacy` file is damaged.
+        nlp: Provides vocabulary and tokenizer.
+        text: The text.
+        mentions: The mentions; none is empty.
+        words: The tokens, if the source has some; joined by single spaces they are the text.
     """
-    paths = list(paths)
-    for path in paths:
-        if path != "-" and not Path(path).exists():
-            raise ExportError(f"The input {path} does not exist.")
-        if path != "-" and Path(path).suffix not in (".jsonl", ".spacy") and not Path(path).is_dir():
-            raise ExportError(
-                f"{path}: the ending tells no format. Relations are read from .jsonl files, as `python -m "
-                "spacy slmre extract` writes them, and from .spacy files or folders of them."
-            )
-    seen: dict[str, int] = {}
-    vocab = spacy.blank("xx").vocab
-    for path in paths:
-        if path == "-":
-            documents = _read_lines("-", stdin)
-        elif Path(path).suffix == ".jsonl":
-            documents = _read_file(path)
-        else:
-            documents = (document for file in corpus_files(path) for document in _read_shard(file, vocab, attr))
-        for document in documents:
-            yield _unique(document, seen)
+    by_key = {(one.start, one.end, one.type): one for one in mentions}
+    doc = tokenize(nlp, text, by_key.values(), words)
+    spans: dict[tuple[int, int, str], Span] = {}
+    for key in sorted(by_key):
+        start, end, type = key
+        span = doc.char_span(start, end, label=type or UNTYPED, kb_id=getattr(by_key[key], "kb_id", ""))
+        assert span is not None, "tokens are split at mention boundaries"
+        spans[key] = span
+    entities = filter_spans(spans.values())
+    doc.set_ents(entities)
+    if len(entities) < len(spans):
+        doc.spans[MENTIONS] = list(spans.values())
+    return doc, spans
 
 
-def _read_file(path: str) -> Iterator[RelationDocument]:
-    with Path(path).open("rb") as stream:
-        yield from _read_lines(path, stream)
+def tokenize(
+    nlp: Language,
+    text: str,
+    mentions: Iterable[EntityMention | Mention],
+    words: Sequence[str] | None = None,
+) -> Doc:
+    """Make a Doc, splitting tokens at mention boundaries; see `doc_with_mentions` for the arguments."""
+    if words is None:
+        doc = nlp.make_doc(text)
+    else:
+        doc = Doc(nlp.vocab, list(words), [True] * (len(words) - 1) + [False])
+    mentions = list(mentions)
+    if all(doc.char_span(one.start, one.end) is not None for one in mentions):
+        return doc
+    edges = {edge for one in mentions for edge in (one.start, one.end)}
+    pieces: list[str] = []
+    spaces: list[bool] = []
+    for token in doc:
+        end = token.idx + len(token)
+        cuts = [token.idx, *sorted(edge for edge in edges if token.idx < edge < end), end]
+        pieces += [text[first:last] for first, last in pairwise(cuts)]
+        spaces += [False] * (len(cuts) - 2) + [bool(token.whitespace_)]
+    return Doc(nlp.vocab, pieces, spaces)
 
 
-def _read_shard(file: Path, vocab: Vocab, attr: str) -> Iterator[RelationDocument]:
-    for number, doc in enumerate(read_docs(file, vocab), 1):
-        yield RelationDocument.from_doc(doc, f"{file}#{number}", attr)
-    # `slmre extract` notes beside a shard which documents failed.
-    note = file.with_suffix(".json")
-    if not note.is_file():
-        return
-    try:
-        entries = json.loads(note.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ExportError(f"{note}: no JSON ({error}).") from error
-    for entry in entries if isinstance(entries, list) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("error"), str):
-            yield RelationDocument.from_json(entry, str(note))
+def _mention_of(span: Span) -> EntityMention:
+    return EntityMention(span.start_char, span.end_char, span.text, span.label_, _normalize_id(span.kb_id_))
 
 
-def _read_lines(path: str, stream: Iterable[bytes]) -> Iterator[RelationDocument]:
-    for number, line in enumerate(stream, 1):
-        if line.strip():
-            place = f"{path}:{number}"
-            try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ExportError(f"{place}: no JSON ({error}).") from error
-            yield RelationDocument.from_json(entry, place)
+def _read_mention(data: Mapping[str, Any], text: str) -> EntityMention:
+    start, end = _read_offsets("entity", data["start"], data["end"], text=text)
+    found = text[start:end]
+    if data.get("text", found) != found:
+        raise ValueError(f'an entity has the text "{data["text"]}", but text[{start}:{end}] is "{found}".')
+    kb_id = _normalize_id(_clean(str(data.get("kb_id") or "")))
+    return EntityMention(start, end, _clean(found), _clean(str(data.get("type") or "")), kb_id)
 
 
-def _unique(document: RelationDocument, seen: dict[str, int]) -> RelationDocument:
-    count = seen[document.id] = seen.get(document.id, 0) + 1
-    if count == 1:
-        return document
-    return _unique(replace(document, id=f"{document.id}~{count}"), seen)
+def _read_relation(
+    data: Mapping[str, Any], text: str, kb_ids: Mapping[tuple[int, int, str], str]
+) -> DocumentRelation:
+    label, score = data["label"], data.get("score", 1.0)
+    if not isinstance(label, str) or not label:
+        raise ValueError(f"the label of a relation must be a non-empty string, not {label!r}.")
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+        raise ValueError(f"the score of a relation must be a number, not {score!r}.")
+    head, tail = (
+        one if one.kb_id else replace(one, kb_id=kb_ids.get(one.key, ""))
+        for one in (_read_mention(data[side], text) for side in ("head", "tail"))
+    )
+    return DocumentRelation(head, tail, _clean(label), float(score))
 
 
-def _argument_of(span: Span) -> Argument:
-    return Argument(span.start_char, span.end_char, span.text, span.label_, _identity(span.kb_id_))
-
-
-def _argument_from(entry: Mapping[str, Any], text: str) -> Argument:
-    start, end = entry["start"], entry["end"]
+def _read_offsets(what: str, start: Any, end: Any, *, text: str) -> tuple[int, int]:
     if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(text)):
-        raise ValueError(f"an entity from {start!r} to {end!r} in a text of {len(text)} characters.")
-    words = text[start:end]
-    if entry.get("text", words) != words:
-        raise ValueError(f'the entity "{entry["text"]}", but the text has "{words}" from {start} to {end}.')
-    kb_id = _identity(_clean(str(entry.get("kb_id") or "")))
-    return Argument(start, end, _clean(words), _clean(str(entry.get("type") or "")), kb_id)
-
-
-def _identity(kb_id: str) -> str:
-    """What identifies an entity: "" where spaCy's linkers found nothing, Wikidata's IRIs as numbers."""
-    if found := _WIKIDATA.fullmatch(kb_id):
-        return found[1]
-    return "" if kb_id == EntityLinker.NIL else kb_id
-
-
-def _bounds_from(entry: Sequence[int], text: str) -> tuple[int, int]:
-    start, end = entry
-    if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(text)):
-        raise ValueError(f"a sentence from {start!r} to {end!r} in a text of {len(text)} characters.")
+        raise ValueError(f"{what} from {start!r} to {end!r} in a text of {len(text)} characters.")
     return start, end
 
 
-def _place(argument: Argument) -> tuple[int, int, str]:
-    return argument.start, argument.end, argument.type
-
-
-def _relation_from(entry: Mapping[str, Any], text: str, known: Mapping[tuple[int, int, str], str]) -> FoundRelation:
-    label, score = entry["label"], entry.get("score", 1.0)
-    if not isinstance(label, str) or not label:
-        raise ValueError(f"the label of a relation is a string that is not empty, not {label!r}.")
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-        raise ValueError(f"the score of a relation is a number, not {score!r}.")
-    head, tail = (
-        one if one.kb_id else replace(one, kb_id=known.get(_place(one), ""))
-        for one in (_argument_from(entry[side], text) for side in ("head", "tail"))
-    )
-    return FoundRelation(head, tail, _clean(label), float(score))
+def _normalize_id(kb_id: str) -> str:
+    if wikidata := _WIKIDATA.fullmatch(kb_id):
+        return wikidata[1]
+    return "" if kb_id == EntityLinker.NIL else kb_id
 
 
 def _clean(text: str) -> str:
@@ -333,5 +362,5 @@ def _clean(text: str) -> str:
 def _sentencizer() -> Language:
     nlp = spacy.blank("xx")
     nlp.add_pipe("sentencizer")
-    nlp.max_length = 10**9  # nothing here takes more memory than the text
+    nlp.max_length = 10**9  # the sentencizer needs no memory beyond the text
     return nlp

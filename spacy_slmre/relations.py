@@ -139,6 +139,11 @@ def relations_of(doc: Doc, attr: str = RELATIONS) -> tuple[Relation, ...]:
     return _get_relations(doc, attr=attr)
 
 
+def report_of(doc: Doc, attr: str = RELATIONS) -> dict[str, Any] | None:
+    """Return `doc._.<attr>_report`, whether or not that attribute is registered."""
+    return _get_report(doc, attr=attr)
+
+
 def annotates_pairs(doc: Doc) -> bool:
     """Whether a gold document says of pairs what they are, so that nothing is known of all others."""
     return _key(PAIRS) in doc.user_data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from spacy_slmre.export import Argument, FoundRelation, RelationDocument
+from spacy_slmre.export import DocumentRelation, EntityMention, RelationDocument
 
 HOSTILE = [
     'He said "no", twice',
@@ -45,10 +45,12 @@ def make_document(
     """A document of the words as entities, joined by plain text, with relations between them by number."""
     text, entities = "Then ", []
     for word, type_ in zip(words, types, strict=True):
-        entities.append(Argument(len(text), len(text) + len(word), word, type_))
+        entities.append(EntityMention(len(text), len(text) + len(word), word, type_))
         text += f"{word} and "
-    relations = tuple(FoundRelation(entities[a], entities[b], label, score) for a, b, label, score in pairs)
-    return RelationDocument(id, text, tuple(entities), relations, ((0, len(text)),), model)
+    relations = tuple(
+        DocumentRelation(entities[head], entities[tail], label, score) for head, tail, label, score in pairs
+    )
+    return RelationDocument(id, text, tuple(entities), relations, ((0, len(text)),), model=model)
 
 
 def hostile_document(id: str = "hostile") -> RelationDocument:

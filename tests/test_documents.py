@@ -1,19 +1,24 @@
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
 from spacy.language import Language
-from spacy.tokens import Doc, DocBin, Span
+from spacy.tokens import Doc, Span
 
-from spacy_slmre.documents import name_source
-from spacy_slmre.export import Argument, ExportError, RelationDocument, as_documents, read_documents
-from spacy_slmre.extraction.running import Result
-from spacy_slmre.extraction.writers import ShardWriter, to_json
-from spacy_slmre.relations import install_extensions
+from spacy_slmre.documents import (
+    MENTIONS,
+    DocumentError,
+    DocumentRelation,
+    EntityMention,
+    RelationDocument,
+    set_provenance,
+)
+from spacy_slmre.relations import install_extensions, write_report
+from tests.relation_documents import documents
 
 TEXT = "Ann Lee was born in Rome. Her brother Bo Lee works for Red Mill in Warsaw."
 
@@ -26,100 +31,138 @@ def doc(blank: Callable[[], Language]) -> Doc:
     doc.set_ents([Span(doc, rome.start, rome.end, "GPE", kb_id="Q220")], default="unmodified")
     rome = doc.ents[1]
     doc._.relations = [(ann, rome, "born in", 0.9), (bo, mill, "works for", 0.8), (ann, bo, "sibling", 0.7)]
-    name_source(doc, "first", "en_blank 1.0 slm_relations")
+    set_provenance(doc, "first", "en_blank 1.0 slm_relations")
     return doc
 
 
-def test_doc_line_and_shard_tell_the_same(doc: Doc, tmp_path: Path) -> None:
-    doc._.relations_report  # noqa: B018  (there is none: nothing needs it)
+def test_json_form_has_the_documented_fields(doc: Doc) -> None:
+    write_report(doc, {"scored": 3})
+    data = RelationDocument.from_doc(doc).to_dict()
+    assert list(data) == ["id", "text", "sentences", "entities", "relations", "report", "model"]
+    assert (data["id"], data["text"], data["model"]) == ("first", TEXT, "en_blank 1.0 slm_relations")
+    assert data["sentences"] == [[0, 25], [26, 74]] and data["report"] == {"scored": 3}
+    assert data["relations"][0] == {
+        "head": {"start": 0, "end": 7, "text": "Ann Lee", "type": "PERSON"},
+        "tail": {"start": 20, "end": 24, "text": "Rome", "type": "GPE", "kb_id": "Q220"},
+        "label": "born in",
+        "score": 0.9,
+    }
+    assert RelationDocument("b", "", error="too long").to_dict() == {"id": "b", "error": "too long"}
+
+
+def test_json_form_is_read_back(doc: Doc) -> None:
+    write_report(doc, {"scored": 3})
     expected = RelationDocument.from_doc(doc)
-    assert expected.relations[0].tail == Argument(20, 24, "Rome", "GPE", "Q220")
-    assert expected.bounds == ((0, 25), (26, 74)) and expected.model == "en_blank 1.0 slm_relations"
-    DocBin(docs=[doc], store_user_data=True).to_disk(tmp_path / "a.spacy")
-    line = json.dumps(to_json(Result("first", doc))).encode()
-    (tmp_path / "a.jsonl").write_bytes(line + b"\n\n")
-    for source in ("a.spacy", "a.jsonl"):
-        assert list(read_documents([str(tmp_path / source)], io.BytesIO())) == [expected]
-    assert list(read_documents(["-"], io.BytesIO(line))) == [expected]
+    assert expected.relations[0].tail == EntityMention(20, 24, "Rome", "GPE", "Q220")
+    assert expected.sentences == ((0, 25), (26, 74))
+    assert RelationDocument.from_dict(json.loads(json.dumps(expected.to_dict()))) == expected
+    failed = RelationDocument("b", "", error="too long")
+    assert RelationDocument.from_dict(failed.to_dict()) == failed
 
 
-def test_relation_across_sentences_has_both(doc: Doc) -> None:
+@settings(max_examples=25)
+@given(docs=documents())
+def test_any_document_is_read_back_from_json(docs: list[RelationDocument]) -> None:
+    for document in docs:
+        found = RelationDocument.from_dict(json.loads(json.dumps(document.to_dict())))
+        assert found.to_dict() == document.to_dict()
+
+
+def test_document_becomes_the_same_doc_again(doc: Doc, blank: Callable[[], Language]) -> None:
+    document = RelationDocument.from_doc(doc)
+    made = document.to_doc(blank())
+    assert RelationDocument.from_doc(made) == document
+    assert MENTIONS not in made.spans and [ent.kb_id_ for ent in made.ents] == ["", "Q220", "", "", ""]
+
+
+def test_tokens_are_split_at_mention_boundaries_and_overlapping_mentions_are_kept(
+    blank: Callable[[], Language],
+) -> None:
+    long, short = EntityMention(0, 8, "post-war", "DATE"), EntityMention(5, 8, "war")
+    document = RelationDocument("a", "post-war", (long, short), (DocumentRelation(short, long, "in"),))
+    made = document.to_doc(blank())
+    assert [ent.text for ent in made.ents] == ["post-war"]
+    assert [(span.text, span.label_) for span in made.spans[MENTIONS]] == [
+        ("post-war", "DATE"),
+        ("war", "ENTITY"),
+    ]
+    assert [(one.head.text, one.tail.text) for one in made._.relations] == [("war", "post-war")]
+
+
+def test_annotated_pairs_are_read(blank: Callable[[], Language]) -> None:
+    mentions = [{"start": 0, "end": 3, "type": "PER"}, {"start": 8, "end": 12, "type": "LOC"}]
+    pair = {"head": mentions[0], "tail": mentions[1], "label": "no relation"}
+    document = RelationDocument.from_dict({"text": "Ann and Rome", "relations": [], "pairs": [pair]})
+    made = document.to_doc(blank())
+    assert [(one.head.text, one.label) for one in made._.relation_pairs] == [("Ann", "no relation")]
+    assert not made._.relations and document.to_dict()["pairs"][0]["label"] == "no relation"
+
+
+def test_failed_document_cannot_become_a_doc(blank: Callable[[], Language]) -> None:
+    with pytest.raises(DocumentError, match="failed in extraction: too long"):
+        RelationDocument("b", "", error="too long").to_doc(blank())
+
+
+def test_relation_across_sentences_spans_both(doc: Doc) -> None:
     document = RelationDocument.from_doc(doc)
     assert [document.sentence_of(one) for one in document.relations] == [(0, 25), (26, 74), (0, 74)]
 
 
-def test_sentences_are_found_where_they_are_not_known(doc: Doc) -> None:
-    line = to_json(Result("first", doc))
-    del line["sentences"]
-    assert RelationDocument.from_json(line, "x:1").sentences == ((0, 25), (26, 74))
-
-
-def test_same_ids_become_different(doc: Doc) -> None:
-    assert [one.id for one in as_documents([doc, doc, doc])] == ["first", "first~2", "first~3"]
-
-
-def test_failed_documents_are_told() -> None:
-    (found,) = read_documents(["-"], io.BytesIO(b'{"id": "b", "error": "too long"}'))
-    assert (found.id, found.error, found.relations) == ("b", "too long", ())
+def test_unknown_sentences_are_split_at_punctuation(doc: Doc) -> None:
+    data = RelationDocument.from_doc(doc).to_dict()
+    del data["sentences"]
+    document = RelationDocument.from_dict(data)
+    assert document.sentences is None and document.sentence_bounds == ((0, 25), (26, 74))
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
-        ({"text": None}, 'no document with a "text"'),
+        ({"text": None}, 'expected a JSON object with "text"'),
         ({"relations": [{"head": {"start": 0, "end": 3}, "label": "x"}]}, "'tail' is missing"),
         ({"entities": [{"start": 0, "end": 999}]}, "from 0 to 999 in a text of 7 characters"),
-        ({"entities": [{"start": 0, "end": 3, "text": "Bob"}]}, 'the text has "Ann" from 0 to 3'),
-        ({"relations": 3}, "x.jsonl:1"),
-        ({"sentences": [[0, 99]]}, "a sentence from 0 to 99 in a text of 7 characters"),
-        ({"sentences": [[3, 3]]}, "a sentence from 3 to 3"),
+        ({"entities": [{"start": 0, "end": 3, "text": "Bob"}]}, 'text[0:3] is "Ann"'),
+        ({"relations": 3}, "not iterable"),
+        ({"sentences": [[0, 99]]}, "sentence from 0 to 99 in a text of 7 characters"),
+        ({"sentences": [[3, 3]]}, "sentence from 3 to 3"),
+        ({"pairs": [{}]}, "'label' is missing"),
     ],
 )
-def test_other_lines_are_refused_with_their_place(change: dict, says: str, tmp_path: Path) -> None:
-    line = {"id": "a", "text": "Ann Lee", "entities": [], "relations": []} | change
-    (tmp_path / "x.jsonl").write_text(json.dumps(line), encoding="utf-8")
-    with pytest.raises(ExportError, match=r"x\.jsonl:1") as caught:
-        list(read_documents([str(tmp_path / "x.jsonl")], io.BytesIO()))
-    assert says in str(caught.value)
+def test_malformed_data_raise_an_error_with_their_source(change: dict[str, Any], message: str) -> None:
+    data = {"id": "a", "text": "Ann Lee", "entities": [], "relations": []} | change
+    with pytest.raises(DocumentError, match=r"^x\.jsonl:1: ") as caught:
+        RelationDocument.from_dict(data, "x.jsonl:1")
+    assert message in str(caught.value)
 
 
-def test_half_surrogates_become_replacement_characters() -> None:
-    (found,) = read_documents(["-"], io.BytesIO(b'{"id": "a", "text": "x \\ud800", "relations": []}'))
-    assert found.text == "x \ufffd"
+def test_lone_surrogates_become_replacement_characters() -> None:
+    data = json.loads(b'{"id": "a", "text": "x \\ud800", "relations": []}')
+    assert RelationDocument.from_dict(data).text == "x \ufffd"
+    failed = RelationDocument.from_dict(json.loads(b'{"id": "a\\ud800", "error": "b\\udfff"}'))
+    assert (failed.id, failed.error) == ("a\ufffd", "b\ufffd")
 
 
-def test_what_no_linker_could_identify_has_no_id(doc: Doc) -> None:
+def test_entity_that_the_linker_could_not_link_has_no_id(doc: Doc) -> None:
     rome = doc.ents[1]
     doc.set_ents([Span(doc, rome.start, rome.end, "GPE", kb_id="NIL")], default="unmodified")
     doc._.relations = [(doc.ents[0], doc.ents[1], "born in", 0.9)]
-    line = to_json(Result("first", doc))
-    for found in (RelationDocument.from_doc(doc), RelationDocument.from_json(line, "x:1")):
-        assert {one.kb_id for one in (*found.entities, found.relations[0].tail)} == {""}
-
-
-def test_half_surrogates_of_failed_documents_become_replacement_characters() -> None:
-    (found,) = read_documents(["-"], io.BytesIO(b'{"id": "a\\ud800", "error": "b\\udfff"}'))
-    assert (found.id, found.error) == ("a\ufffd", "b\ufffd")
+    document = RelationDocument.from_doc(doc)
+    assert {one.kb_id for one in (*document.entities, document.relations[0].tail)} == {""}
+    data = document.to_dict()
+    data["entities"][1]["kb_id"] = "NIL"
+    assert RelationDocument.from_dict(data) == document
 
 
 def test_entities_and_sentences_are_sorted(doc: Doc) -> None:
-    line = to_json(Result("first", doc))
-    expected = RelationDocument.from_json(line, "x:1")
-    line |= {"entities": line["entities"][::-1], "sentences": line["sentences"][::-1]}
-    assert RelationDocument.from_json(line, "x:1") == expected
+    document = RelationDocument.from_doc(doc)
+    data = document.to_dict()
+    data |= {"entities": data["entities"][::-1], "sentences": data["sentences"][::-1]}
+    assert RelationDocument.from_dict(data) == document
 
 
-def test_failed_documents_beside_shards_are_told(doc: Doc, tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path / "out.spacy")
-    writer.write(Result("first", doc))
-    writer.write(Result("second", None, "not UTF-8"))
-    writer.finish()
-    found = list(read_documents([str(tmp_path / "out.spacy")], io.BytesIO()))
-    assert [(one.id, one.error) for one in found] == [("first", None), ("second", "not UTF-8")]
-
-
-def test_arguments_have_the_id_of_their_entity_and_wikidata_iris_are_numbers(doc: Doc) -> None:
-    line = to_json(Result("first", doc))
-    line["entities"][1]["kb_id"] = "http://www.wikidata.org/entity/Q220"
-    del line["relations"][0]["tail"]["kb_id"]
-    assert RelationDocument.from_json(line, "x:1") == RelationDocument.from_doc(doc)
+def test_heads_and_tails_get_the_id_of_their_entity_and_wikidata_iris_are_shortened(doc: Doc) -> None:
+    document = RelationDocument.from_doc(doc)
+    data = document.to_dict()
+    data["entities"][1]["kb_id"] = "http://www.wikidata.org/entity/Q220"
+    del data["relations"][0]["tail"]["kb_id"]
+    assert RelationDocument.from_dict(data) == document

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import failing_clearly
+from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.output import show_errors
 
 _SPLITS = ("train", "dev", "test")
 
 
 @slmre_cli.command("benchmarks")
-@failing_clearly()
+@show_errors()
 def benchmarks_cli(
     name: Annotated[str | None, typer.Argument(help="Show the whole card of this benchmark.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

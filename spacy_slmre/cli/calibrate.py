@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import failing_clearly, say
+from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.output import log, show_errors
 
 CALIBRATION_FILE = "calibration.json"
 
 
 @slmre_cli.command("calibrate")
-@failing_clearly()
+@show_errors()
 def calibrate_command(
     pipeline: Annotated[str, typer.Argument(help="Folder or package of a trained pipeline.")],
     corpus: Annotated[Path, typer.Argument(help="Development set: a .spacy file, or a folder of them.")],
@@ -68,12 +68,12 @@ def calibrate_command(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     before, after = summary["before"], summary["after"]
-    say(
+    log(
         f"Temperature {summary['temperature']:.3f}, fitted on {summary['pairs']:,} pairs. Expected "
         f"calibration error: {before['ece']:.3f} before, {after['ece']:.3f} after. Saved in {target}"
     )
     if thresholds:
-        say(
+        log(
             f"Micro-F1 on these pairs: {before['micro_f1']:.3f} before, {after['micro_f1']:.3f} with "
             f"thresholds for {len(summary['label_thresholds'])} labels (on the pairs that they were fitted "
             "on)."

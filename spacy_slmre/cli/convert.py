@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import failing_clearly
+from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.output import show_errors
 
 if TYPE_CHECKING:
     from spacy_slmre.study.benchmarks.card import Benchmark
 
 
 @slmre_cli.command("convert")
-@failing_clearly()
+@show_errors()
 def convert_cli(
     benchmark: Annotated[str, typer.Argument(help="Name of the benchmark; see: slmre benchmarks.")],
     source: Annotated[
@@ -68,7 +68,7 @@ def convert_cli(
 
 
 @slmre_cli.command("convert-all")
-@failing_clearly()
+@show_errors()
 def convert_all_cli(
     raw: Annotated[
         list[Path], typer.Argument(help="Folders of raw data: BENCHMARK/FILE, named as published.")
@@ -83,7 +83,7 @@ def convert_all_cli(
     Rejects are listed beside each corpus, as SPLIT.rejects.jsonl. A benchmark that fails does not stop the
     others, but makes the exit code 1.
     """
-    from spacy_slmre.cli.output import say
+    from spacy_slmre.cli.output import log
     from spacy_slmre.corpus.sources import CorpusError
     from spacy_slmre.study.benchmarks.card import find_sources
 
@@ -101,7 +101,7 @@ def convert_all_cli(
             summary = _convert(card, path, output, split=split, rejects=output.with_suffix(".rejects.jsonl"))
         except (ValueError, OSError) as error:
             failed += 1
-            say(f"{card.name} {split}: {error}")
+            log(f"{card.name} {split}: {error}")
             continue
         rejected = sum(summary["rejects"].values())
         counts = f"{summary['documents']:>9,} documents {summary['instances']:>9,} pairs"
@@ -114,10 +114,10 @@ def convert_all_cli(
 
 def _convert(card: Benchmark, source: str | Path, output: Path, **options: Any) -> dict[str, Any]:
     """Convert one file and show how far it is."""
-    from spacy_slmre.cli.output import counting_documents
+    from spacy_slmre.cli.output import document_progress
     from spacy_slmre.corpus.conversion import convert
 
-    with counting_documents() as progress:
+    with document_progress() as progress:
         return convert(card, source, output, progress=progress, **options)
 
 

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import failing_clearly
+from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.output import show_errors
 
 
 @slmre_cli.command("debug-data")
-@failing_clearly()
+@show_errors()
 def debug_data_cli(
     train: Annotated[Path, typer.Argument(help="The training corpus.")],
     dev: Annotated[Path, typer.Argument(help="The development corpus.")],

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import console, document_progress, failing_clearly, say
+from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.output import console, document_progress, log, show_errors
 
 if TYPE_CHECKING:
     from spacy_slmre.evaluation.evaluate import GoldCorpus
@@ -21,7 +21,7 @@ Limit = Annotated[
 
 
 @slmre_cli.command("evaluate")
-@failing_clearly()
+@show_errors()
 def evaluate_command(
     pipeline: Annotated[
         str,
@@ -123,7 +123,7 @@ def evaluate_command(
                     name=name,
                     allow_missing=allow_missing,
                     overwrite=overwrite,
-                    say=say,
+                    say=log,
                 )
             else:
                 run = evaluate_corpus(
@@ -134,11 +134,11 @@ def evaluate_command(
         if len(runs) > 1:
             show_all(runs)
         if output is not None:
-            say(f"Runs: {', '.join(str(run.folder) for run in runs)}")
+            log(f"Runs: {', '.join(str(run.folder) for run in runs)}")
 
 
 @slmre_cli.command("questions")
-@failing_clearly()
+@show_errors()
 def questions_command(
     corpus: Annotated[Path, typer.Argument(help="A .spacy file, or a folder of them.")],
     output: Annotated[Path, typer.Argument(help="The file to write (.jsonl).")],
@@ -168,11 +168,11 @@ def questions_command(
             line = {"id": question.id, "text": instance.context.text, **sides, "labels": schema.names}
             lines.append(json.dumps(line, ensure_ascii=False))
     atomic_write(output, "".join(f"{line}\n" for line in lines))
-    say(f"{len(lines):,} questions: {output}")
+    log(f"{len(lines):,} questions: {output}")
 
 
 @slmre_cli.command("evaluate-tuned")
-@failing_clearly()
+@show_errors()
 def evaluate_tuned_command(
     corpora: Annotated[Path, typer.Argument(help="Folder of converted benchmarks.")],
     tuned: Annotated[
@@ -216,9 +216,9 @@ def evaluate_tuned_command(
         for benchmark in record["data"]:
             path = corpora / benchmark / "test.spacy"
             if not path.exists():
-                say(f"{folder.name}: left out {benchmark}, which has no test split in {corpora}.")
+                log(f"{folder.name}: left out {benchmark}, which has no test split in {corpora}.")
                 continue
-            say(f"{folder.name} on {benchmark}")
+            log(f"{folder.name} on {benchmark}")
             try:
                 target = output / folder.name
                 runs.append(
@@ -226,7 +226,7 @@ def evaluate_tuned_command(
                 )
             except Exception as error:  # hours of the others' work are worth more than a clean stop
                 failed.append(f"{folder.name} on {benchmark}: {error}")
-                say(failed[-1])
+                log(failed[-1])
     show_all(runs)
     if failed:
         raise ValueError(f"{len(failed)} evaluations failed; the others are in {output}.")
@@ -242,7 +242,7 @@ def _test_splits(mixture: Path, corpora: list[Path]) -> list[Path]:
     there, missing = converted_benchmarks(mixture, corpora[0])
     paths = {name: corpora[0] / name / "test.spacy" for name in there}
     if missing := missing + [name for name, path in paths.items() if not path.exists()]:
-        say(f"Without a converted test split, and left out: {', '.join(missing)}")
+        log(f"Without a converted test split, and left out: {', '.join(missing)}")
     if not (found := [path for path in paths.values() if path.exists()]):
         raise ValueError(f"{corpora[0]} has no converted test split of {mixture}.")
     return found
@@ -295,8 +295,7 @@ def evaluate_corpus(
 
     nlp = load_pipeline(pipeline)
     corpus = _read(path, nlp, settings.limit)
-    progress, task = document_progress(len(corpus.examples), relations=False)
-    with progress:
+    with document_progress(len(corpus.examples)) as progress:
         return evaluate_pipeline(
             nlp,
             pipeline,
@@ -306,8 +305,8 @@ def evaluate_corpus(
             overwrite=overwrite,
             restart=restart,
             renew=renew,
-            progress=lambda docs: progress.advance(task, docs),
-            say=say,
+            progress=lambda docs: progress(advance=docs),
+            say=log,
         )
 
 
@@ -321,16 +320,16 @@ def _show(run: EvaluationRun) -> None:
     interval = metrics["interval"]
     table.add_row("all (micro)", "", *(f"{metrics['micro'][key]:.3f}" for key in "prf"), style="bold")
     console.print(table)
-    say(
+    log(
         f"micro-F1 {metrics['micro']['f']:.3f} ({interval['low']:.3f} to {interval['high']:.3f}, 95 %), "
         f"macro-F1 {metrics['macro_f']:.3f}, {metrics['out_of_schema']:,} answers out of schema, "
         f"{metrics['unanswered']:,} pairs unanswered"
     )
     if metrics["official_macro_f"] is not None:
-        say(f"official macro-F1 {metrics['official_macro_f']:.3f}")
+        log(f"official macro-F1 {metrics['official_macro_f']:.3f}")
     if seconds := info["seconds"]:
         tokens = f", {info['tokens'] / seconds:,.0f} prompt tokens/s" if info["tokens"] else ""
-        say(
+        log(
             f"{info['pairs']:,} pairs in {seconds:.1f} s: {info['pairs'] / seconds:.0f} pairs/s{tokens}, "
             f"{info['peak_memory_gb']:.1f} GB at most"
         )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import document_progress, failing_clearly, say
+from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.output import document_progress, log, show_errors
 
 if TYPE_CHECKING:
     from spacy_slmre.export import RelationDocument
@@ -69,7 +69,7 @@ def export_command(
     Documents stream, but for graphml, rel and --merge, which hold all relations in memory. An output is
     complete or absent.
     """
-    with failing_clearly():
+    with show_errors():
         from spacy_slmre.export import ExportSettings, export, read_documents
         from spacy_slmre.export.files import check_inputs
 
@@ -86,27 +86,26 @@ def export_command(
         documents = _shown(read_documents(inputs, sys.stdin.buffer, attr=attr))
         counts = export(documents, output, format, settings, overwrite=overwrite)
         kept = f"{counts.written} relations" + (" after merging" if merge else "")
-        say(f"{counts.documents} documents with {counts.found} relations → {kept} in {output}")
+        log(f"{counts.documents} documents with {counts.found} relations → {kept} in {output}")
         if counts.failed:
-            say(f"{counts.failed} documents had failed in extraction and have no relations.")
+            log(f"{counts.failed} documents had failed in extraction and have no relations.")
         if counts.left_out:
-            say(
+            log(
                 f"{counts.left_out} relations are left out: their arguments overlap with other entities, "
                 "which this format cannot say."
             )
         if not counts.found:
-            say("The input has no relations: the output is empty.")
+            log("The input has no relations: the output is empty.")
         elif not counts.written + counts.left_out:
-            say("--min-score and --label leave no relation: the output is empty.")
+            log("--min-score and --label leave no relation: the output is empty.")
 
 
 def _shown(documents: Iterable[RelationDocument]) -> Iterator[RelationDocument]:
-    progress, task = document_progress(None)
     relations = 0
-    with progress:
+    with document_progress(relations=True) as progress:
         for number, document in enumerate(documents, 1):
             relations += len(document.relations)
-            progress.update(task, completed=number, relations=relations)
+            progress(number, relations=relations)
             yield document
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import console, document_progress, failing_clearly, say
-from spacy_slmre.cli.pipelines import load_ready, model_name, ready_pipeline
+from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.output import console, document_progress, log, show_errors
+from spacy_slmre.cli.pipelines import load_extraction_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -101,7 +101,7 @@ def extract_command(
     With --engine ray, shards of the corpus are computed by many workers; a worker that dies is started again.
     The output is the same.
     """
-    with failing_clearly():
+    with show_errors():
         from spacy_slmre.extraction.sources import check_inputs, find_inputs, read_sources
 
         inputs = find_inputs(texts, format, output)
@@ -118,8 +118,8 @@ def extract_command(
             pool = Workers.parse(workers, worker_cpus, worker_gpus)
             check_ray()
         check_inputs(inputs, text_field, id_field)
-        nlp, component = ready_pipeline(pipeline)
-        model = model_name(nlp, component)
+        component = load_extraction_pipeline(pipeline)
+        nlp, model = component.nlp, component.model_name
         run = {
             "pipeline": [pipeline, nlp.meta["version"], nlp.config["components"]],
             "inputs": [[path, form, *_state(path)] for path, form in inputs],
@@ -133,11 +133,11 @@ def extract_command(
 
             folder = ShardFolder(output)
             if restart or not folder.path.exists():
-                say("Counting the documents.")
+                log("Counting the documents.")
             if folder.begin(run, inputs, shard_size, text_field, id_field, **kept):
-                say(_GOES_ON)
-            job = Job(os.getcwd(), output, partial(load_ready, pipeline), component.attr, model, batch_size)
-            del nlp
+                log(_GOES_ON)
+            job = Job(os.getcwd(), output, partial(_load, pipeline), component.attr, model, batch_size)
+            del nlp, component
             _free_memory()
             _extract_on_ray(folder, job, pool, ray_address)
         else:
@@ -146,7 +146,7 @@ def extract_command(
 
             writer = open_output(output, run, attr=component.attr, shard_size=shard_size, **kept)
             if writer.part.exists():
-                say(_GOES_ON)
+                log(_GOES_ON)
             sources = read_sources(inputs, nlp, sys.stdin.buffer, text_field, id_field)
             remaining = skip_done(sources, writer.done())
             results = extract_by_shard(
@@ -188,17 +188,16 @@ def _write(writer: Writer, results: Iterator[Result], attr: str, total: int | No
     """Write results as they come, and say at the end what there is."""
     from spacy_slmre.extraction.writers import close_output
 
-    progress, task = document_progress(total)
     relations = 0
     try:
-        with progress:
+        with document_progress(total, relations=True) as progress:
             for result in results:
                 writer.write(result)
                 found = getattr(result.doc._, attr) if result.doc is not None else ()
                 relations += len(found)
                 if table:
                     _print_table(result, found)
-                progress.update(task, completed=writer.written, relations=relations)
+                progress(writer.written, relations=relations)
     except KeyboardInterrupt:
         raise _interrupted(writer.written) from None
     finally:
@@ -214,17 +213,17 @@ def _extract_on_ray(folder: ShardFolder, job: Job, workers: Workers, address: st
 
     done = folder.done()
     missing = [shard.number for shard in folder.shards if shard.number not in done]
-    progress, task = document_progress(sum(shard.documents for shard in folder.shards))
+    total = sum(shard.documents for shard in folder.shards)
     relations, lost = 0, []
     written = sum(tally.documents for tally in done.values())
     try:
         if missing:
             with running_ray(workers, address) as settled:
-                say(f"{len(missing)} shards for {settled}.")
+                log(f"{len(missing)} shards for {settled}.")
                 if len(missing) < (settled.most or 1):
-                    say("Workers without a shard stay idle: a smaller --shard-size makes more shards.")
-                with progress:
-                    progress.update(task, completed=written)
+                    log("Workers without a shard stay idle: a smaller --shard-size makes more shards.")
+                with document_progress(total, relations=True) as progress:
+                    progress(written)
                     for outcome in compute_on_ray(job, missing, settled):
                         if not isinstance(outcome, Tally):
                             lost.append(folder.shards[outcome])
@@ -233,7 +232,7 @@ def _extract_on_ray(folder: ShardFolder, job: Job, workers: Workers, address: st
                         done[outcome.shard] = outcome
                         written += outcome.documents
                         relations += outcome.relations
-                        progress.update(task, completed=written, relations=relations)
+                        progress(written, relations=relations)
     except KeyboardInterrupt:
         raise _interrupted(written) from None
     if lost:
@@ -251,15 +250,19 @@ def _extract_on_ray(folder: ShardFolder, job: Job, workers: Workers, address: st
     _summarise(folder.output, written, relations, sum(tally.failed for tally in done.values()))
 
 
+def _load(pipeline: str) -> Any:
+    return load_extraction_pipeline(pipeline).nlp
+
+
 def _interrupted(written: int) -> typer.Exit:
-    say(f"Interrupted after {written} documents: the same command goes on from there.")
+    log(f"Interrupted after {written} documents: the same command goes on from there.")
     return typer.Exit(130)
 
 
 def _summarise(output: Path, written: int, relations: int, failed: int) -> None:
-    say(f"{written} documents, {relations} relations found in this run → {output}")
+    log(f"{written} documents, {relations} relations found in this run → {output}")
     if failed:
-        say(f"{failed} documents failed: each says why in the output.")
+        log(f"{failed} documents failed: each says why in the output.")
         raise typer.Exit(1)
 
 

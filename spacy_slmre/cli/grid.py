@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import console, failing_clearly, say
+from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.output import console, log, show_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ def grid_command(
     deleting .RUN.lock beside its folder. Settings for all runs can be added as for tune:
     --training.max_steps 100
     """
-    with failing_clearly():
+    with show_errors():
         from spacy_slmre.study.grid import read_grid, take_shard
 
         runs = read_grid(config, output)
@@ -53,13 +53,13 @@ def grid_command(
             # DocInstances now: another shard or process may have done it meanwhile.
             if run.state()[0] not in wanted:
                 continue
-            say(f"[{number}/{len(runs)}] {run.name} (log: {run.log})")
+            log(f"[{number}/{len(runs)}] {run.name} (log: {run.log})")
             went_well = run.run(ctx.args)
             state, told = run.state()
             failed += not went_well and state == "failed"
-            say(f"  {state}: {told}")
+            log(f"  {state}: {told}")
         if failed:
-            say(f"{failed} runs failed: their errors lie beside their folders, --retry runs them again.")
+            log(f"{failed} runs failed: their errors lie beside their folders, --retry runs them again.")
             raise typer.Exit(1)
 
 
@@ -77,4 +77,4 @@ def _show(runs: Sequence[GridRun]) -> None:
         counts[state] += 1
         table.add_row(run.name, f"[{styles[state]}]{state}", told)
     console.print(table)
-    say(", ".join(f"{counts[state]} {state}" for state in styles))
+    log(", ".join(f"{counts[state]} {state}" for state in styles))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import failing_clearly
+from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.output import show_errors
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @slmre_cli.command("inspect")
-@failing_clearly()
+@show_errors()
 def inspect_cli(
     corpus: Annotated[Path, typer.Argument(help="A .spacy file, or a folder of them.")],
     samples: Annotated[int, typer.Option("--samples", "-n", min=0, help="How many pairs to show.")] = 10,

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import failing_clearly
+from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.output import show_errors
 
 
 @slmre_cli.command("mix")
-@failing_clearly()
+@show_errors()
 def mix_cli(
     config: Annotated[Path, typer.Argument(help="What to mix; see configs/mixtures.")],
     corpora: Annotated[Path, typer.Argument(help="Folder of converted benchmarks: NAME/SPLIT.spacy.")],

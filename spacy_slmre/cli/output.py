@@ -1,4 +1,4 @@
-"""How commands speak: notes and progress on standard error, errors without a traceback."""
+"""Terminal output of the commands: messages and progress on standard error, errors without a traceback."""
 
 from __future__ import annotations
 
@@ -12,54 +12,59 @@ from rich.console import Console
 console = Console(stderr=True, highlight=False)
 
 
-def say(message: str) -> None:
-    """A note to the person at the terminal."""
+def log(message: str) -> None:
+    """Print a message for the user."""
     console.print(message, markup=False, soft_wrap=True)
 
 
 @contextmanager
-def failing_clearly() -> Iterator[None]:
-    """Errors that say what to do end the command with their message and exit code 1."""
+def show_errors() -> Iterator[None]:
+    """End the command with exit code 1 and the error's message instead of a traceback.
+
+    This covers the errors whose messages are written for users, `ValueError` and `OSError`. Can be used as a
+    decorator, too.
+    """
     try:
         yield
     except (ValueError, OSError) as error:
         console.print("[bold red]✘[/bold red]", end=" ")
-        say(str(error))
+        log(str(error))
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
-        say("Interrupted.")
+        log("Interrupted.")
         raise typer.Exit(130) from None
 
 
 @contextmanager
-def counting_documents() -> Iterator[Callable[[int], None]]:
-    """Shows, on a terminal, the number of documents that it is told, until it is left."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+def document_progress(total: int | None = None, *, relations: bool = False) -> Iterator[Callable[..., None]]:
+    """Show a progress bar on a terminal and yield the function that updates it.
 
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,} documents"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done: progress.update(task, completed=done)
+    The function takes the number of documents that are done, or their increase as `advance`, and optionally
+    `relations` and `total`.
 
-
-def document_progress(total: int | None, *, relations: bool = True) -> tuple[Any, Any]:
-    """A progress bar of documents, and its task, whose field `relations` counts relations if it is shown."""
+    Args:
+        total: Number of documents, if known.
+        relations: Show the number of relations found, too.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
         SpinnerColumn,
         TextColumn,
         TimeElapsedColumn,
     )
 
-    progress = Progress(
-        SpinnerColumn(),
-        TextColumn("Documents"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        *([TextColumn("{task.fields[relations]} relations")] if relations else []),
-        TimeElapsedColumn(),
-        console=console,
-    )
-    return progress, progress.add_task("", total=total, relations=0)
+    columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("Documents"), BarColumn()]
+    columns += [MofNCompleteColumn(), TimeElapsedColumn()]
+    if relations:
+        columns.insert(-1, TextColumn("{task.fields[relations]} relations"))
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total, relations=0)
+
+        def update(documents: int | None = None, **values: int | None) -> None:
+            known: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+            progress.update(task, completed=documents, **known)
+
+        yield update

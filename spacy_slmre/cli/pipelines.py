@@ -1,80 +1,116 @@
-"""What several commands do with a pipeline: load it, and find its relation component."""
+"""Loading the pipeline that a command works with."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from confection import ConfigValidationError
 
-from spacy_slmre.cli.output import say
+from spacy_slmre.cli.output import log
 
 if TYPE_CHECKING:
     from spacy.language import Language
 
 
-def load_pipeline(name: str) -> Language:
-    """A pipeline package or folder, or what a config (.cfg) describes.
+def load_pipeline(name: str, *, code: Path | None = None, gpu_id: int | None = None) -> Language:
+    """Load a pipeline package or folder, or create the pipeline that a config (.cfg) describes.
+
+    Args:
+        name: Package, folder or config file.
+        code: Python file that registers custom functions; imported first.
+        gpu_id: GPU for all components, or -1 for the CPU; None keeps the pipeline's own settings.
 
     Raises:
-        ValueError: There is none of that name, or the config describes none.
+        ValueError: The pipeline, the code or the GPU does not exist, or the config is invalid.
     """
     import spacy
     from spacy import util
 
+    if gpu_id is not None:
+        _select_gpu(gpu_id)
+    if code is not None:
+        if not code.is_file():
+            raise ValueError(f"The code file {code} does not exist.")
+        util.import_file("python_code", code)
     if name.endswith(".cfg") and Path(name).is_file():
         try:
             return util.load_model_from_config(util.load_config(name), auto_fill=True)
         except ConfigValidationError as error:
-            raise ValueError(f"{name} describes no pipeline: {error}") from error
+            raise ValueError(f"The config {name} does not describe a valid pipeline: {error}") from error
     try:
         return spacy.load(name)
     except OSError as error:
         if Path(name).exists():
             raise ValueError(f'The pipeline in "{name}" is incomplete or damaged: {error}') from error
         raise ValueError(
-            f'The pipeline "{name}" is neither an installed package nor a folder. Install it, for '
-            "instance by python -m spacy download en_core_web_sm, or give the folder of a saved pipeline."
+            f'The pipeline "{name}" is neither an installed package nor a folder. Install a package, for '
+            "example with `python -m spacy download en_core_web_sm`, or give the folder of a saved pipeline."
         ) from error
 
 
-@dataclass(frozen=True)
-class Finder:
-    """The component that finds relations: its name, and where it writes them (`doc._.<attr>`)."""
+def _select_gpu(gpu_id: int) -> None:
+    import torch
+    from thinc.util import has_cupy_gpu, require_gpu
 
-    name: str
+    if gpu_id < 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif gpu_id >= (count := torch.cuda.device_count()):
+        raise ValueError(f"GPU {gpu_id} is not available: PyTorch finds {count} GPUs.")
+    else:
+        torch.cuda.set_device(gpu_id)
+        if has_cupy_gpu:  # for spaCy's own components
+            require_gpu(gpu_id)
+
+
+@dataclass(frozen=True)
+class ExtractionPipeline:
+    """A loaded pipeline and its relation component.
+
+    Attributes:
+        nlp: The pipeline, with weights loaded.
+        component: Name of the component that finds relations.
+        attr: Relations are written to `doc._.<attr>`.
+    """
+
+    nlp: Language
+    component: str
     attr: str
 
+    @property
+    def model_name(self) -> str:
+        """Pipeline name, version and component, as recorded with each document."""
+        meta = self.nlp.meta
+        return f"{meta['lang']}_{meta['name']} {meta['version']} {self.component}"
 
-def ready_pipeline(name: str) -> tuple[Language, Finder]:
-    """A pipeline and its last relation component, which is added where there is none; it is ready to work.
+
+def load_extraction_pipeline(
+    name: str, *, code: Path | None = None, gpu_id: int | None = None
+) -> ExtractionPipeline:
+    """Load a pipeline with the weights of its last relation component; add `slm_relations` if there is none.
+
+    Args:
+        name: Package, folder or config file.
+        code: As for `load_pipeline`.
+        gpu_id: As for `load_pipeline`.
 
     Raises:
-        ValueError: There is no pipeline of that name, or its weights cannot be had, or a key is missing.
+        ValueError: The pipeline cannot be loaded, or its weights or an API key are missing.
     """
     from spacy_slmre.llm.component import make_ready, zero_shot_components
     from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 
-    nlp = load_pipeline(name)
+    nlp = load_pipeline(name, code=code, gpu_id=gpu_id)
     pipes = [(known, pipe) for known, pipe in nlp.pipeline if isinstance(pipe, RelationExtractor)]
-    if not pipes and (asking := zero_shot_components(nlp)):
-        known, (component, task) = list(asking.items())[-1]
+    if not pipes and (llm_components := zero_shot_components(nlp)):
+        known, (component, task) = list(llm_components.items())[-1]
         make_ready(component)
-        return nlp, Finder(known, task.attr)
+        return ExtractionPipeline(nlp, known, task.attr)
     if not pipes:
-        say(f'"{name}" finds no relations: adding slm_relations with its defaults.')
+        log(f'"{name}" has no relation component: adding slm_relations with default settings.')
         pipes = [("slm_relations", nlp.add_pipe("slm_relations"))]  # type: ignore[list-item]
     known, pipe = pipes[-1]
     pipe.ready()
-    return nlp, Finder(known, pipe.attr)
-
-
-def load_ready(name: str) -> Language:
-    """A pipeline that `ready_pipeline` makes ready, for a process of its own."""
-    return ready_pipeline(name)[0]
-
-
-def model_name(nlp: Language, component: Finder) -> str:
-    """What finds the relations, in one line: pipeline, version and component."""
-    return f"{nlp.meta['lang']}_{nlp.meta['name']} {nlp.meta['version']} {component.name}"
+    return ExtractionPipeline(nlp, known, pipe.attr)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import failing_clearly, say
+from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.output import log, show_errors
 
 
 @slmre_cli.command("pretrain")
@@ -55,7 +55,7 @@ def pretrain_command(
     Ends with the perplexity on held-out text before and after. The output is a base model:
     slmre tune CONFIG --model.base OUTPUT
     """
-    with failing_clearly():
+    with show_errors():
         from spacy_slmre.extraction.sources import find_inputs
         from spacy_slmre.study.dapt import run_pretraining
         from spacy_slmre.study.pretraining import PretrainingSettings
@@ -86,14 +86,14 @@ def pretrain_command(
                 device=device,
                 resume=resume,
                 overwrite=overwrite,
-                say=say,
+                say=log,
             )
         except KeyboardInterrupt:
-            say("Interrupted: the same command with --resume goes on from the last checkpoint.")
+            log("Interrupted: the same command with --resume goes on from the last checkpoint.")
             raise typer.Exit(130) from None
         before, after = metrics["perplexity_before"], metrics["perplexity_after"]
-        say(f"Perplexity on held-out text: {before:.2f} before, {after:.2f} after {metrics['steps']} steps.")
-        say(f"Pretrained in {metrics['seconds']:.0f} s → {output}")
+        log(f"Perplexity on held-out text: {before:.2f} before, {after:.2f} after {metrics['steps']} steps.")
+        log(f"Pretrained in {metrics['seconds']:.0f} s → {output}")
 
 
 def _read(inputs: list[tuple[str, str]], text_field: str) -> list[str]:

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import failing_clearly, say
+from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.output import log, show_errors
 
 
 @slmre_cli.command("report")
-@failing_clearly()
+@show_errors()
 def report_command(
     runs: Annotated[
         list[Path],
@@ -54,7 +54,7 @@ def report_command(
     options = ReportOptions(title=title, theme=theme, samples=samples, seed=seed, command=shlex.join(command))
     selection = select_runs(runs)
     for note in selection.notes:
-        say(note)
+        log(note)
     make_report(selection, options).write(output)
     count = len(selection.runs)
-    say(f"{count} run{'s' * (count > 1)} → {', '.join(map(str, paths))}")
+    log(f"{count} run{'s' * (count > 1)} → {', '.join(map(str, paths))}")

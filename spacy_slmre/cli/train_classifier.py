@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import failing_clearly, say
+from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.output import log, show_errors
 
 Corpora = Annotated[Path, typer.Argument(help="Folder of converted benchmarks.")]
 Names = Annotated[list[str] | None, typer.Option("--benchmark", "-b", help="A benchmark; can be repeated.")]
@@ -23,7 +23,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do again what is d
 @slmre_cli.command(
     "train-classifier", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
 )
-@failing_clearly()
+@show_errors()
 def train_classifier_command(
     ctx: typer.Context,
     config: Annotated[Path, typer.Argument(help="Config, for instance configs/rel_classifier_cpu.cfg.")],
@@ -53,11 +53,11 @@ def train_classifier_command(
     def train(name: str) -> None:
         target = output / name
         if read_run(target) is not None and not overwrite:
-            say(f"{name}: trained already, in {target}")
+            log(f"{name}: trained already, in {target}")
             return
         run = train_classifier(config, name, corpora, target, overrides=overrides, use_gpu=gpu_id)
         error = {when: run["calibration"][when]["ece"] for when in ("before", "after")}
-        say(
+        log(
             f"{name}: micro-F1 {run['dev']['rel_micro_f']:.3f} on the development set, after "
             f"{run['seconds'] / 60:.1f} minutes. Expected calibration error {error['before']:.3f}, at "
             f"temperature {run['calibration']['temperature']:.2f} {error['after']:.3f}. Pipeline: {target}"
@@ -67,7 +67,7 @@ def train_classifier_command(
 
 
 @slmre_cli.command("evaluate-classifier")
-@failing_clearly()
+@show_errors()
 def evaluate_classifier_command(
     corpora: Corpora,
     trained: Annotated[Path, typer.Argument(help="Folder that train-classifier wrote.")],
@@ -112,7 +112,7 @@ def _chosen(names: list[str] | None, mixture: Path | None, corpora: Path) -> lis
         return list(names or ())
     there, missing = converted_benchmarks(mixture, corpora)
     if missing:
-        say(f"Not converted, and left out: {', '.join(missing)}")
+        log(f"Not converted, and left out: {', '.join(missing)}")
     return there
 
 
@@ -126,6 +126,6 @@ def _each(names: list[str], run: Callable[[str], None]) -> None:
             if len(names) == 1:
                 raise
             failed[name] = str(error)
-            say(f"{name} failed: {error}")
+            log(f"{name} failed: {error}")
     if failed:
         raise ValueError(f"{len(failed)} of {len(names)} benchmarks failed: {', '.join(failed)}.")

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import counting_documents, failing_clearly, say
+from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.output import document_progress, log, show_errors
 
 
 @slmre_cli.command("tune", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -33,9 +33,9 @@ def tune_command(
     from spacy.cli._util import parse_config_overrides
 
     main = int(os.environ.get("RANK", "0")) == 0
-    tell = say if main else _silent
-    shown = {"counting": counting_documents} if main else {}
-    with failing_clearly():
+    tell = log if main else _silent
+    shown = {"counting": document_progress} if main else {}
+    with show_errors():
         overrides = parse_config_overrides(ctx.args)
 
         from spacy_slmre.training.config import read_config, resolve_config

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.output import failing_clearly, say
+from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.output import log, show_errors
 
 if TYPE_CHECKING:
     from spacy_slmre.visual.options import ViewOptions
@@ -59,7 +59,7 @@ def view_command(
     ] = False,
 ) -> None:
     """Draw relations on one HTML page that needs no network, or try a pipeline on a local page."""
-    with failing_clearly():
+    with show_errors():
         from spacy_slmre.export import ExportError, read_documents
         from spacy_slmre.export.files import aside, check_inputs
         from spacy_slmre.visual.options import ViewOptions
@@ -92,25 +92,25 @@ def view_command(
             html = render(documents, style, page=True, jupyter=False, options=vars(options))
             path.write_text(html or "", encoding="utf-8")
         relations = sum(options.shows(one.label, one.score) for doc in documents for one in doc.relations)
-        say(f"{len(documents)} documents, {relations} relations → {output}")
+        log(f"{len(documents)} documents, {relations} relations → {output}")
         if not relations:
-            say("There is no relation to show" + (" with these settings." if min_score or label else "."))
+            log("There is no relation to show" + (" with these settings." if min_score or label else "."))
         if open_browser:
             webbrowser.open(output.resolve().as_uri())
 
 
 def _serve(pipeline: str, port: int, options: ViewOptions, open_browser: bool) -> None:
-    from spacy_slmre.cli.pipelines import ready_pipeline
+    from spacy_slmre.cli.pipelines import load_extraction_pipeline
     from spacy_slmre.serve.server import LiveServer
 
-    say(f'Loading "{pipeline}" …')
-    nlp, component = ready_pipeline(pipeline)
-    server = LiveServer(nlp, port, options, attr=component.attr, example=EXAMPLE)
+    log(f'Loading "{pipeline}" …')
+    loaded = load_extraction_pipeline(pipeline)
+    server = LiveServer(loaded.nlp, port, options, attr=loaded.attr, example=EXAMPLE)
     with server:
-        say(f"{server.address} is ready, for this machine only. Ctrl-C ends it.")
+        log(f"{server.address} is ready, for this machine only. Ctrl-C ends it.")
         if open_browser:
             webbrowser.open(server.address)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            say("Ended.")
+            log("Ended.")

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
 
 from spacy.language import Language
-from spacy.tokens import Doc, Span
-from spacy.util import filter_spans
+from spacy.tokens import Doc
 
 from spacy_slmre.corpus.formats import CorpusFormat, get_format
 from spacy_slmre.corpus.records import Mention, Pair, Record, Reject
+from spacy_slmre.documents import ID, doc_with_mentions
 from spacy_slmre.relations import PAIRS, RELATIONS
-
-MENTIONS = "relation_mentions"
-"""`doc.spans["relation_mentions"]`: all mentions, where they do not all fit into `doc.ents`."""
 
 # Where a document comes from, as plain strings in `doc.user_data`. The schema of its pairs follows from it.
 BENCHMARK = "slmre.benchmark"
 SPLIT = "slmre.split"
-ID = "slmre.id"
 PROVENANCE = (BENCHMARK, SPLIT, ID)
 # Converters of whole documents name sentence 3 of document train-12 "train-12-3".
 _SENTENCE = re.compile(r"(.+-\d+)-\d+")
@@ -61,47 +55,13 @@ def make_doc(nlp: Language, record: Record, benchmark: CorpusFormat, split: str)
 
     mentions = {mention for pair in pairs for mention in (pair.head, pair.tail)}
     mentions |= {trimmed for mention in record.mentions if (trimmed := _trimmed(text, mention))}
-    doc = tokenize(nlp, text, mentions, record.words)
-    spans = {mention: _span(doc, mention) for mention in sorted(mentions)}
-    entities = filter_spans(spans.values())
-    doc.set_ents(entities)
-    if len(entities) < len(spans):
-        doc.spans[MENTIONS] = list(spans.values())
-    annotated = [(spans[pair.head], spans[pair.tail], pair.label) for pair in pairs]
+    doc, spans = doc_with_mentions(nlp, text, mentions, record.words)
+    annotated = [(spans[_key(pair.head)], spans[_key(pair.tail)], pair.label) for pair in pairs]
     setattr(doc._, PAIRS, annotated)
     positives = dict.fromkeys(item for item in annotated if not benchmark.is_negative(item[2]))
     setattr(doc._, RELATIONS, list(positives))
     doc.user_data |= {BENCHMARK: benchmark.name, SPLIT: split, ID: record.id}
     return doc, rejects
-
-
-def tokenize(
-    nlp: Language, text: str, mentions: Iterable[Mention], words: Sequence[str] | None = None
-) -> Doc:
-    """A document whose tokens meet all boundaries of mentions; a token that a boundary runs through is cut.
-
-    Args:
-        nlp: Gives vocabulary and tokenizer.
-        text: The text, which the document keeps to the letter.
-        mentions: The mentions.
-        words: The tokens, where the source has some; joined by single spaces they are the text.
-    """
-    if words is None:
-        doc = nlp.make_doc(text)
-    else:
-        doc = Doc(nlp.vocab, list(words), [True] * (len(words) - 1) + [False])
-    wanted = list(mentions)
-    if all(doc.char_span(mention.start, mention.end) is not None for mention in wanted):
-        return doc
-    edges = {edge for mention in wanted for edge in (mention.start, mention.end)}
-    pieces: list[str] = []
-    spaces: list[bool] = []
-    for token in doc:
-        end = token.idx + len(token)
-        cuts = [token.idx, *sorted(edge for edge in edges if token.idx < edge < end), end]
-        pieces += [text[first:last] for first, last in pairwise(cuts)]
-        spaces += [False] * (len(cuts) - 2) + [bool(token.whitespace_)]
-    return Doc(nlp.vocab, pieces, spaces)
 
 
 def in_holdout(doc: Doc, share: float, seed: int = 0) -> bool:
@@ -141,7 +101,5 @@ def _trimmed(text: str, mention: Mention) -> Mention | None:
     return Mention(start, end, mention.type) if start < end else None
 
 
-def _span(doc: Doc, mention: Mention) -> Span:
-    span = doc.char_span(mention.start, mention.end, label=mention.type)
-    assert span is not None, "tokens are cut at the boundaries of mentions"
-    return span
+def _key(mention: Mention) -> tuple[int, int, str]:
+    return mention.start, mention.end, mention.type

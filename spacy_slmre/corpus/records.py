@@ -20,10 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from spacy_slmre.documents import UNTYPED
 from spacy_slmre.instances import Mention
-
-UNTYPED = "ENTITY"
-"""Type of mentions whose source names none; spaCy keeps no entity without a label."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,11 @@
 """Relations for other tools: tables, graphs, RDF, Neo4j, and the formats of other spaCy projects."""
 
 from spacy_slmre.documents import (
-    Argument,
-    ExportError,
-    FoundRelation,
+    DocumentRelation,
+    EntityMention,
     RelationDocument,
-    as_documents,
-    read_documents,
 )
-from spacy_slmre.export.edges import Edge, Node, Source, make_edges, merge_edges
+from spacy_slmre.export.edges import Edge, ExportError, Node, Source, make_edges, merge_edges
 from spacy_slmre.export.formats import FORMATS, ExportCounts, ExportSettings, export
 from spacy_slmre.export.peers import (
     from_rel,
@@ -17,16 +14,17 @@ from spacy_slmre.export.peers import (
     to_rel,
     to_relation_items,
 )
+from spacy_slmre.export.reading import as_documents, read_documents
 from spacy_slmre.export.triples import read_triples
 
 __all__ = [
     "FORMATS",
-    "Argument",
+    "DocumentRelation",
     "Edge",
+    "EntityMention",
     "ExportCounts",
     "ExportError",
     "ExportSettings",
-    "FoundRelation",
     "Node",
     "RelationDocument",
     "Source",

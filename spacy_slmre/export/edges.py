@@ -9,9 +9,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from spacy_slmre.documents import Argument, ExportError, RelationDocument
+from spacy_slmre.documents import EntityMention, RelationDocument
 
 MERGES = ("text", "type")
+DEFAULT_BASE = "urn:slmre:"
+"""What the IRIs of RDF begin with where no base is given."""
+
+
+class ExportError(ValueError):
+    """Relations cannot be exported; the message says what to do."""
+
 
 # What separates the parts of keys, and what quotes it.
 _JOINTS = re.compile("[%|:#&]")
@@ -53,8 +60,8 @@ class Source:
     start: int
     end: int
     sentence: str
-    head: Argument
-    tail: Argument
+    head: EntityMention
+    tail: EntityMention
     score: float
     model: str = ""
 
@@ -110,7 +117,7 @@ def make_edges(documents: Iterable[RelationDocument]) -> Iterator[Edge]:
             )
 
 
-def mention_node(document: str, argument: Argument) -> Node:
+def mention_node(document: str, argument: EntityMention) -> Node:
     """The node of a mention that is joined with no other."""
     key = f"{_part(document)}#char={argument.start},{argument.end}&type={_part(argument.type)}"
     return Node(key, argument.text, argument.type, argument.kb_id)
@@ -124,7 +131,7 @@ class _Joined:
     types: Counter[str] = field(default_factory=Counter)
     kb_id: str = ""
 
-    def add(self, argument: Argument) -> None:
+    def add(self, argument: EntityMention) -> None:
         self.texts[argument.text] += 1
         self.types[argument.type] += 1
         self.kb_id = argument.kb_id
@@ -176,7 +183,7 @@ def merge_edges(edges: Iterable[Edge], by: str = "text") -> list[Edge]:
     return sorted(merged, key=lambda edge: (-edge.count, -edge.score))
 
 
-def entity_key(argument: Argument, by: str = "text") -> str:
+def entity_key(argument: EntityMention, by: str = "text") -> str:
     """What a mention is joined by: its knowledge base id, else its normalised text (and its type)."""
     if argument.kb_id:
         return f"id:{_part(argument.kb_id)}"

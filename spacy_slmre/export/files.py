@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from spacy_slmre.documents import ExportError
+from spacy_slmre.export.edges import ExportError
 from spacy_slmre.util.io import atomic_replace
 
 FOLDER = {"nodes.csv", "relationships.csv"}

@@ -9,8 +9,8 @@ from typing import Any
 
 from spacy.tokens import Doc, Span
 
-from spacy_slmre.documents import DEFAULT_BASE, ExportError, RelationDocument, as_documents
-from spacy_slmre.export.edges import MERGES, Edge, make_edges, merge_edges
+from spacy_slmre.documents import RelationDocument
+from spacy_slmre.export.edges import DEFAULT_BASE, MERGES, Edge, ExportError, make_edges, merge_edges
 from spacy_slmre.export.files import aside
 from spacy_slmre.export.neo4j import write_cypher, write_tables
 from spacy_slmre.export.peers import write_items, write_rel
@@ -21,6 +21,7 @@ from spacy_slmre.export.rdf import (
     write_ntriples,
     write_turtle,
 )
+from spacy_slmre.export.reading import as_documents
 from spacy_slmre.export.triples import write_csv, write_jsonl, write_parquet
 
 

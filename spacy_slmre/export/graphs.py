@@ -9,8 +9,7 @@ from pathlib import Path
 
 import networkx as nx
 
-from spacy_slmre.documents import ExportError
-from spacy_slmre.export.edges import Edge, Node, Source
+from spacy_slmre.export.edges import Edge, ExportError, Node, Source
 from spacy_slmre.export.triples import source_entry, source_from
 
 # What no XML document can hold, escaped or not.

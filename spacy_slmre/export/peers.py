@@ -18,18 +18,13 @@ from typing import TYPE_CHECKING
 
 import spacy
 from spacy.tokens import Doc, DocBin, Span
-from spacy.util import filter_spans
 
-from spacy_slmre.corpus.gold_docs import ID, tokenize
-from spacy_slmre.documents import Argument, ExportError, FoundRelation, RelationDocument
-from spacy_slmre.instances import Mention
-from spacy_slmre.relations import RELATIONS, Relation, install_extensions, relations_of
+from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
+from spacy_slmre.export.edges import ExportError
+from spacy_slmre.relations import RELATIONS, Relation, relations_of
 
 if TYPE_CHECKING:
     from spacy_llm.tasks.rel.items import RelationItem
-
-UNTYPED = "ENTITY"
-"""Type of an entity that has none, in the documents that `to_doc` makes."""
 
 _ATTRS = ("ORTH", "SPACY", "SENT_START", "ENT_IOB", "ENT_TYPE", "ENT_KB_ID")
 
@@ -147,7 +142,7 @@ def read_items(path: str | Path) -> Iterator[RelationDocument]:
                 entry = json.loads(line)
                 text = entry["text"]
                 ents = [
-                    Argument(
+                    EntityMention(
                         ent["start_char"],
                         ent["end_char"],
                         text[ent["start_char"] : ent["end_char"]],
@@ -158,7 +153,7 @@ def read_items(path: str | Path) -> Iterator[RelationDocument]:
                 if any(one[side] < 0 for one in entry["relations"] for side in ("dep", "dest")):
                     raise IndexError("entities are counted from 0")
                 relations = [
-                    FoundRelation(ents[one["dep"]], ents[one["dest"]], one["relation"])
+                    DocumentRelation(ents[one["dep"]], ents[one["dest"]], one["relation"])
                     for one in entry["relations"]
                 ]
             except (ValueError, KeyError, IndexError, TypeError) as error:
@@ -184,7 +179,8 @@ def write_rel(path: Path, documents: Iterable[RelationDocument], lang: str = "xx
     docs = DocBin(attrs=_ATTRS, store_user_data=True)
     left_out = 0
     for document in documents:
-        doc = to_doc(document, nlp)
+        doc = document.to_doc(nlp)
+        doc.spans.clear()
         sayable, _ = _divide(doc, {_ends(ent) for ent in doc.ents}, RELATIONS)
         left_out += len(document.relations) - len(sayable)
         doc._.relations = sayable
@@ -199,38 +195,6 @@ def install_rel() -> None:
     """Register `doc._.rel`, as spaCy's tutorial does, where nobody has."""
     if not Doc.has_extension("rel"):
         Doc.set_extension("rel", default={})
-
-
-def to_doc(document: RelationDocument, nlp: spacy.language.Language) -> Doc:
-    """A document with tokens, entities and `doc._.relations`.
-
-    Args:
-        document: The document.
-        nlp: Gives vocabulary and tokenizer.
-    """
-    install_extensions()
-    arguments = {_place(ent): ent for ent in document.entities}
-    for one in document.relations:
-        arguments |= {_place(side): side for side in (one.head, one.tail)}
-    doc = tokenize(nlp, document.text, [Mention(*place) for place in arguments])
-    spans: dict[tuple[int, int, str], Span] = {}
-    for place, argument in arguments.items():
-        # A Doc takes an entity without a type for none.
-        label = argument.type or UNTYPED
-        span = doc.char_span(argument.start, argument.end, label=label, kb_id=argument.kb_id)
-        assert span is not None, "tokens are cut at the bounds of entities"
-        spans[place] = span
-    doc.set_ents(filter_spans(spans.values()))
-    if document.bounds is not None:
-        starts = {start for start, _ in document.bounds}
-        for token in doc:
-            token.is_sent_start = token.idx in starts
-    doc.user_data[ID] = document.id
-    doc._.relations = [
-        Relation(spans[_place(one.head)], spans[_place(one.tail)], one.label, one.score)
-        for one in document.relations
-    ]
-    return doc
 
 
 def _sayable(doc: Doc, known: Iterable[tuple[int, int]], attr: str) -> list[Relation]:
@@ -254,5 +218,5 @@ def _ends(span: Span) -> tuple[int, int]:
     return span.start, span.end
 
 
-def _place(argument: Argument) -> tuple[int, int, str]:
+def _place(argument: EntityMention) -> tuple[int, int, str]:
     return argument.start, argument.end, argument.type

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
-from spacy_slmre.documents import DEFAULT_BASE, Argument, ExportError
-from spacy_slmre.export.edges import Edge, Node, Source
+from spacy_slmre.documents import EntityMention
+from spacy_slmre.export.edges import DEFAULT_BASE, Edge, ExportError, Node, Source
 from spacy_slmre.schema import LabelSchema
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def _parts(source: Source, vocabulary: Vocabulary, known: set[str]) -> Iterator[
         )
 
 
-def _mention(source: Source, argument: Argument, vocabulary: Vocabulary) -> str:
+def _mention(source: Source, argument: EntityMention, vocabulary: Vocabulary) -> str:
     return vocabulary.part(source.document, argument.start, argument.end, argument.type)
 
 
@@ -380,9 +380,9 @@ def from_rdf(graph: rdflib.Graph, base: str = DEFAULT_BASE) -> Iterator[Edge]:
     def text(subject: Any, predicate: str) -> str:
         return str(one(subject, predicate) or "")
 
-    def argument(iri: Any) -> Argument:
+    def argument(iri: Any) -> EntityMention:
         # A sentence of nothing but the mention can have the same IRI, and then the same values.
-        return Argument(
+        return EntityMention(
             int(one(iri, f"{NIF}beginIndex")),
             int(one(iri, f"{NIF}endIndex")),
             text(iri, f"{NIF}anchorOf"),

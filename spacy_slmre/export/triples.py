@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spacy_slmre.documents import Argument, ExportError
-from spacy_slmre.export.edges import Edge, Node, Source, joined_key, mention_node
+from spacy_slmre.documents import EntityMention
+from spacy_slmre.export.edges import Edge, ExportError, Node, Source, joined_key, mention_node
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,7 +61,7 @@ MERGED = {
 # apostrophes before are doubled, so that reading back is exact.
 _FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
 _BATCH = 10_000
-_ARGUMENT = [field.name for field in fields(Argument)]
+_ARGUMENT = [field.name for field in fields(EntityMention)]
 _SOURCE = [field.name for field in fields(Source)]
 
 
@@ -109,7 +109,7 @@ def from_row(row: dict[str, Any], number: int) -> Edge:
             tuple(source_from(entry) for entry in row["sources"]),
         )
     head, tail = (
-        Argument(
+        EntityMention(
             int(row[f"{side}_start"]),
             int(row[f"{side}_end"]),
             row[side],
@@ -228,7 +228,7 @@ def source_entry(source: Source) -> dict[str, Any]:
 
 def source_from(entry: dict[str, Any]) -> Source:
     """A source of the plain data that `source_entry` made of it."""
-    return Source(**{**entry, "head": Argument(**entry["head"]), "tail": Argument(**entry["tail"])})
+    return Source(**{**entry, "head": EntityMention(**entry["head"]), "tail": EntityMention(**entry["tail"])})
 
 
 def _schema(merged: bool) -> pa.Schema:

@@ -11,7 +11,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import raise_error
 
-from spacy_slmre.documents import name_source
+from spacy_slmre.documents import set_provenance
 from spacy_slmre.extraction.sources import ExtractionError, Source
 from spacy_slmre.llm.replies import ServiceError
 
@@ -69,7 +69,7 @@ def extract(
         yield from failed(number)
         id = waiting.pop(number).id
         if model is not None:
-            name_source(doc, id, model)
+            set_provenance(doc, id, model)
         yield Result(id, doc)
     yield from failed(None)
 

@@ -9,42 +9,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from spacy.tokens import DocBin, Span
+from spacy.tokens import DocBin
 
-from spacy_slmre.documents import MODEL
+from spacy_slmre.documents import RelationDocument
 from spacy_slmre.extraction.running import Result
 from spacy_slmre.extraction.sources import ExtractionError
-from spacy_slmre.relations import RELATIONS, report_name
+from spacy_slmre.relations import RELATIONS
 
 
 def to_json(result: Result, attr: str = RELATIONS) -> dict[str, Any]:
     """A result as plain data: id, text, entities, relations and report, or id and error."""
     if result.doc is None:
         return {"id": result.id, "error": result.error}
-    doc = result.doc
-    sentences = doc.sents if doc.has_annotation("SENT_START") else ()
-    return {
-        "id": result.id,
-        "text": doc.text,
-        "sentences": [[sentence.start_char, sentence.end_char] for sentence in sentences],
-        "entities": [_span_json(ent) for ent in doc.ents],
-        "relations": [
-            {
-                "head": _span_json(relation.head),
-                "tail": _span_json(relation.tail),
-                "label": relation.label,
-                "score": round(relation.score, 6),
-            }
-            for relation in getattr(doc._, attr)
-        ],
-        "report": getattr(doc._, report_name(attr)),
-        "model": doc.user_data.get(MODEL),
-    }
-
-
-def _span_json(span: Span) -> dict[str, Any]:
-    entry = {"start": span.start_char, "end": span.end_char, "text": span.text, "type": span.label_}
-    return entry | ({"kb_id": span.kb_id_} if span.kb_id_ else {})
+    return {**RelationDocument.from_doc(result.doc, result.id, attr).to_dict(), "id": result.id}
 
 
 class Writer(Protocol):

@@ -23,7 +23,7 @@ from typing import Any
 from markupsafe import Markup
 from spacy.language import Language
 
-from spacy_slmre.documents import ExportError, RelationDocument
+from spacy_slmre.documents import RelationDocument
 from spacy_slmre.relations import RELATIONS
 from spacy_slmre.visual.options import ViewOptions
 from spacy_slmre.visual.rendering import arcs_figure, template
@@ -67,7 +67,7 @@ class LiveServer(ThreadingHTTPServer):
         limit: Most bytes of a request.
 
     Raises:
-        ExportError: The port is taken or may not be used.
+        ValueError: The port is taken or may not be used.
     """
 
     daemon_threads = True
@@ -89,7 +89,7 @@ class LiveServer(ThreadingHTTPServer):
         try:
             super().__init__((HOST, port), _Handler)
         except (OSError, OverflowError) as error:
-            raise ExportError(
+            raise ValueError(
                 f"Port {port} cannot be used ({error}): give another one, or 0 for any."
             ) from error
         self.nlp = nlp

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from spacy_slmre.documents import Argument, FoundRelation
+from spacy_slmre.documents import DocumentRelation, EntityMention
 from spacy_slmre.visual.measure import text_width
 
 TEXT_SIZE = 15.0
@@ -139,8 +139,8 @@ def lay_out(
     text: str,
     start: int,
     end: int,
-    entities: Sequence[Argument],
-    relations: Sequence[tuple[FoundRelation, int, int]],
+    entities: Sequence[EntityMention],
+    relations: Sequence[tuple[DocumentRelation, int, int]],
     labels: Sequence[str],
     width: float,
 ) -> ArcLayout:
@@ -182,7 +182,7 @@ def lay_out(
 # -- text ------------------------------------------------------------------------------------------------
 
 
-def _pieces(text: str, start: int, end: int, entities: Sequence[Argument]) -> list[Piece]:
+def _pieces(text: str, start: int, end: int, entities: Sequence[EntityMention]) -> list[Piece]:
     cuts = sorted({edge for entity in entities for edge in (entity.start, entity.end)})
     pieces: list[Piece] = []
     for match in _PIECE.finditer(text, start, end):
@@ -205,7 +205,7 @@ def _pieces(text: str, start: int, end: int, entities: Sequence[Argument]) -> li
     return pieces
 
 
-def _make_room(pieces: list[Piece], entities: Sequence[Argument]) -> None:
+def _make_room(pieces: list[Piece], entities: Sequence[EntityMention]) -> None:
     """Space inside the frame of an entity, and enough of it for the name of its type."""
     for entity in entities:
         inside = [piece for piece in pieces if entity.start <= piece.start and piece.end <= entity.end]
@@ -248,7 +248,7 @@ def _right_to_left(text: str) -> bool:
 # -- entities --------------------------------------------------------------------------------------------
 
 
-def _levels(entities: Sequence[Argument]) -> list[int]:
+def _levels(entities: Sequence[EntityMention]) -> list[int]:
     """How deep each entity lies within others; entities that overlap have different levels."""
     levels = [0] * len(entities)
     placed: list[int] = []
@@ -264,7 +264,7 @@ def _levels(entities: Sequence[Argument]) -> list[int]:
     return levels
 
 
-def _boxes(number: int, entity: Argument, pieces: list[Piece], level: int) -> list[Box]:
+def _boxes(number: int, entity: EntityMention, pieces: list[Piece], level: int) -> list[Box]:
     boxes: list[Box] = []
     inside = [piece for piece in pieces if entity.start <= piece.start and piece.end <= entity.end]
     for row in dict.fromkeys(piece.row for piece in inside):
@@ -279,7 +279,7 @@ def _boxes(number: int, entity: Argument, pieces: list[Piece], level: int) -> li
 
 
 def _segments(
-    relations: Sequence[tuple[FoundRelation, int, int]],
+    relations: Sequence[tuple[DocumentRelation, int, int]],
     labels: Sequence[str],
     boxes_of: dict[int, list[Box]],
     width: float,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from spacy_slmre.documents import Argument, FoundRelation, RelationDocument
+from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
 from spacy_slmre.visual import arcs
 from spacy_slmre.visual.colors import color_of
 from spacy_slmre.visual.options import ViewOptions
@@ -95,18 +95,18 @@ def make_blocks(document: RelationDocument, style: Style) -> Iterator[PlainBlock
         yield _plain(document, plain_from, plain_to, style)
 
 
-def sentence_of(document: RelationDocument, relation: FoundRelation) -> str:
+def sentence_of(document: RelationDocument, relation: DocumentRelation) -> str:
     """The text of the sentence of a relation, in one line."""
     start, end = document.sentence_of(relation)
     return " ".join(document.text[start:end].split())
 
 
 def _join_sentences(
-    document: RelationDocument, relations: list[FoundRelation]
+    document: RelationDocument, relations: list[DocumentRelation]
 ) -> list[tuple[int, int, bool]]:
     """Start, end and whether it has relations, of sentences and of those that relations join."""
     spans = sorted((*document.sentence_of(one), True) for one in relations)
-    spans += [(start, end, False) for start, end in document.sentences]
+    spans += [(start, end, False) for start, end in document.sentence_bounds]
     joined: list[tuple[int, int, bool]] = []
     for start, end, related in sorted(spans, key=lambda span: (span[0], -span[1])):
         if joined and start < joined[-1][1]:
@@ -131,7 +131,7 @@ def _plain(document: RelationDocument, start: int, end: int, style: Style) -> Pl
 
 
 def _arc_block(
-    document: RelationDocument, start: int, end: int, relations: list[FoundRelation], style: Style
+    document: RelationDocument, start: int, end: int, relations: list[DocumentRelation], style: Style
 ) -> ArcBlock:
     inside = [one for one in relations if all(start <= side.start < end for side in (one.head, one.tail))]
     found = {_place(one): one for one in document.entities if start <= one.start and one.end <= end}
@@ -202,7 +202,7 @@ def _runs(layout: arcs.ArcLayout) -> list[tuple[float, float, float, str]]:
     return drawn
 
 
-def _frame(layout: arcs.ArcLayout, box: arcs.Box, entities: list[Argument], style: Style) -> Frame:
+def _frame(layout: arcs.ArcLayout, box: arcs.Box, entities: list[EntityMention], style: Style) -> Frame:
     entity, y = entities[box.entity], layout.rows[box.row].y
     inset = 1.5 * box.level
     return Frame(
@@ -245,5 +245,5 @@ def _tip(layout: arcs.ArcLayout, segment: arcs.Segment) -> str:
     return f"M{x:.1f} {y:.1f}L{x - 3.8:.1f} {y - 7:.1f}H{x + 3.8:.1f}Z"
 
 
-def _place(argument: Argument) -> tuple[int, int, str]:
+def _place(argument: EntityMention) -> tuple[int, int, str]:
     return argument.start, argument.end, argument.type

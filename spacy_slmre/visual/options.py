@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from spacy_slmre.documents import ExportError, RelationDocument
+from spacy_slmre.documents import RelationDocument
 from spacy_slmre.export.edges import MERGES
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]+|(?:rgb|hsl|oklch|oklab|lab|lch|hwb)a?\([\w\s.,%/+-]*\)")
@@ -32,7 +32,7 @@ class ViewOptions:
         title: Of a page.
 
     Raises:
-        ExportError: A value is not one of these.
+        ValueError: A value is not one of these.
     """
 
     colors: Mapping[str, str] = field(default_factory=dict)
@@ -50,18 +50,18 @@ class ViewOptions:
         choices = {"sentences": ("all", "related"), "merge": MERGES, "theme": ("auto", "light", "dark")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise ExportError(
+                raise ValueError(
                     f'options["{name}"] = {getattr(self, name)!r}: use one of {", ".join(allowed)}.'
                 )
         if isinstance(self.labels, str):
-            raise ExportError(f'options["labels"] = "{self.labels}": give a list of labels.')
+            raise ValueError(f'options["labels"] = "{self.labels}": give a list of labels.')
         if not 200 <= self.width <= 10_000:
-            raise ExportError(f'options["width"] = {self.width}: give 200 to 10000 pixels.')
+            raise ValueError(f'options["width"] = {self.width}: give 200 to 10000 pixels.')
         if self.max_relations < 1:
-            raise ExportError(f'options["max_relations"] = {self.max_relations}, but it must be at least 1.')
+            raise ValueError(f'options["max_relations"] = {self.max_relations}, but it must be at least 1.')
         for name, color in self.colors.items():
             if not is_color(color):
-                raise ExportError(
+                raise ValueError(
                     f'options["colors"]["{name}"] = {color!r} is no CSS colour such as "#ffaa00".'
                 )
 
@@ -70,14 +70,14 @@ class ViewOptions:
         """The options of a dict.
 
         Raises:
-            ExportError: It has an unknown name or a wrong value.
+            ValueError: It has an unknown name or a wrong value.
         """
         if isinstance(options, ViewOptions):
             return options
         names = {field.name for field in fields(cls)}
         unknown = sorted(set(options or ()) - names)
         if unknown:
-            raise ExportError(f'Unknown option "{unknown[0]}": there are {", ".join(sorted(names))}.')
+            raise ValueError(f'Unknown option "{unknown[0]}": there are {", ".join(sorted(names))}.')
         return cls(**(options or {}))
 
     def shows(self, label: str, score: float) -> bool:

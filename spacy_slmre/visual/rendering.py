@@ -12,7 +12,8 @@ from markupsafe import Markup
 from spacy.tokens import Doc, Span
 from spacy.util import is_in_jupyter
 
-from spacy_slmre.documents import ExportError, RelationDocument, as_documents
+from spacy_slmre.documents import RelationDocument
+from spacy_slmre.export.reading import as_documents
 from spacy_slmre.relations import RELATIONS
 from spacy_slmre.visual.blocks import Style, make_blocks
 from spacy_slmre.visual.colors import entity_colors, relation_styles
@@ -45,10 +46,10 @@ def render(
         HTML; None where it was displayed.
 
     Raises:
-        ExportError: The style or an option is unknown, or something else than documents was given.
+        ValueError: The style or an option is unknown, or something else than documents was given.
     """
     if style not in STYLES:
-        raise ExportError(f'Unknown style "{style}": use one of {", ".join(STYLES)}.')
+        raise ValueError(f'Unknown style "{style}": use one of {", ".join(STYLES)}.')
     chosen = ViewOptions.of(options)
     documents = list(as_documents(docs, attr))
     in_notebook = jupyter or (jupyter is None and is_in_jupyter())

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from spacy_slmre.documents import Argument, FoundRelation
+from spacy_slmre.documents import DocumentRelation, EntityMention
 from spacy_slmre.export import ExportError, RelationDocument, make_edges, merge_edges
 from spacy_slmre.export.edges import entity_key, joined_key, mention_node
 from spacy_slmre.export.rdf import Vocabulary, default_properties
@@ -39,8 +39,11 @@ def test_type_keeps_namesakes_apart() -> None:
 
 def test_knowledge_base_ids_come_before_texts() -> None:
     def document(id: str, name: str, kb_id: str) -> RelationDocument:
-        head, tail = Argument(0, len(name), name, "PER", kb_id), Argument(len(name) + 1, len(name) + 2, "x")
-        return RelationDocument(id, f"{name} x", (head, tail), (FoundRelation(head, tail, "in"),))
+        head, tail = (
+            EntityMention(0, len(name), name, "PER", kb_id),
+            EntityMention(len(name) + 1, len(name) + 2, "x"),
+        )
+        return RelationDocument(id, f"{name} x", (head, tail), (DocumentRelation(head, tail, "in"),))
 
     docs = [
         document("a", "Mme Curie", "Q7186"),
@@ -52,7 +55,7 @@ def test_knowledge_base_ids_come_before_texts() -> None:
 
 def test_keys_tell_apart_what_separators_could_confuse() -> None:
     def key(word: str, type: str = "", by: str = "text", kb_id: str = "") -> str:
-        return entity_key(Argument(0, len(word), word, type, kb_id), by)
+        return entity_key(EntityMention(0, len(word), word, type, kb_id), by)
 
     assert key("b:c", "a", "type") != key("c", "a:b", "type")
     assert len({key("x", "text", "type"), key("x"), key("x", "id", "type"), key("", kb_id="x")}) == 4
@@ -60,7 +63,7 @@ def test_keys_tell_apart_what_separators_could_confuse() -> None:
         key("a"), "r", key("b | s | text:c")
     )
     assert joined_key(key("a"), "r | text:b", key("c")) != joined_key(key("a | r"), "b", key("c"))
-    one, two = Argument(0, 1, "x", "t"), Argument(0, 1, "x", "")
+    one, two = EntityMention(0, 1, "x", "t"), EntityMention(0, 1, "x", "")
     assert mention_node("d#char=0,1&type=", one).key != mention_node("d", two).key
     assert key("Zoë & Co.") == "text:zoë %26 co." and joined_key(key("Ann"), "born in", key("Rome")) == (
         "text:ann | born in | text:rome"

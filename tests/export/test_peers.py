@@ -12,10 +12,10 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.vocab import Vocab
 
 from spacy_slmre.export import (
-    Argument,
+    DocumentRelation,
+    EntityMention,
     ExportError,
     ExportSettings,
-    FoundRelation,
     RelationDocument,
     export,
     from_rel,
@@ -110,12 +110,12 @@ def test_file_without_relations_is_read_back(doc: Doc, tmp_path: Path) -> None:
 
 def test_relations_of_overlapping_entities_are_counted_as_left_out(tmp_path: Path) -> None:
     long, short, rome = (
-        Argument(0, 7, "Ann Lee", "PER"),
-        Argument(4, 7, "Lee", "PER"),
-        Argument(11, 15, "Rome"),
+        EntityMention(0, 7, "Ann Lee", "PER"),
+        EntityMention(4, 7, "Lee", "PER"),
+        EntityMention(11, 15, "Rome"),
     )
     rome = replace(rome, kb_id="Q220")
-    relations = (FoundRelation(long, rome, "in"), FoundRelation(short, rome, "in"))
+    relations = (DocumentRelation(long, rome, "in"), DocumentRelation(short, rome, "in"))
     document = RelationDocument("a", "Ann Lee in Rome", (long, short, rome), relations)
     counts = export(document, tmp_path / "out.spacy", "rel")
     assert (counts.found, counts.written, counts.left_out) == (2, 1, 1)

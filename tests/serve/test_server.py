@@ -185,5 +185,5 @@ def test_other_paths_and_methods_are_refused(server: LiveServer) -> None:
 
 
 def test_taken_port_is_told(server: LiveServer) -> None:
-    with pytest.raises(ExportError, match="give another one"):
+    with pytest.raises(ValueError, match="give another one"):
         LiveServer(spacy.blank("en"), server.server_address[1])

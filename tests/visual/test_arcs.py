@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacy_slmre.export import Argument, FoundRelation
+from spacy_slmre.export import DocumentRelation, EntityMention
 from spacy_slmre.visual.arcs import LANE, ArcLayout, lay_out
 from spacy_slmre.visual.measure import text_width
 
@@ -18,14 +18,14 @@ def crowded(seed: int, words: int, arcs: int, width: float, alphabet: str = "abc
         word = "".join(rng.choice(alphabet) for _ in range(rng.randint(1, 12)))
         if rng.random() < 0.5:
             entities.append(
-                Argument(len(text), len(text) + len(word), word, rng.choice(["PERSON", "", "LOC"]))
+                EntityMention(len(text), len(text) + len(word), word, rng.choice(["PERSON", "", "LOC"]))
             )
         text += word + " "
-    entities = entities or [Argument(0, 1, text[0], "X")]
+    entities = entities or [EntityMention(0, 1, text[0], "X")]
     pick = lambda: rng.randrange(len(entities))  # noqa: E731
     relations = [(pick(), pick()) for _ in range(arcs)]
     labels = [rng.choice(["in", "born in", "a rather long label"]) for _ in relations]
-    found = [(FoundRelation(entities[a], entities[b], "x"), a, b) for a, b in relations]
+    found = [(DocumentRelation(entities[a], entities[b], "x"), a, b) for a, b in relations]
     return lay_out(text, 0, len(text), entities, found, labels, width)
 
 
@@ -53,9 +53,9 @@ def test_every_arc_is_drawn_from_head_to_tail() -> None:
 def test_text_is_whole_and_in_order() -> None:
     text = "Ann Lee's mill, the Red Mill; 瑪麗居里出生於華沙 " + "x" * 100
     entities = [
-        Argument(0, 7, "Ann Lee", "PER"),
-        Argument(20, 28, "Red Mill", "ORG"),
-        Argument(24, 28, "Mill", "ORG"),
+        EntityMention(0, 7, "Ann Lee", "PER"),
+        EntityMention(20, 28, "Red Mill", "ORG"),
+        EntityMention(24, 28, "Mill", "ORG"),
     ]
     layout = lay_out(text, 0, len(text), entities, [], [], 250.0)
     assert "".join(piece.text for piece in layout.pieces) == "".join(text.split())
