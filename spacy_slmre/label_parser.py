@@ -1,39 +1,40 @@
-"""What an answer in words says: the label of a schema that it names."""
+"""Parsing answers that a language model generated freely."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from spacy_slmre.metrics import NEGATIVES, normalize_answer
 from spacy_slmre.schema import LabelSchema
 
 
-def whole_characters(text: str) -> str:
-    """A text without halves of characters (lone surrogates), which JSON can carry and no file can."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+class LabelParser:
+    """Maps generated answers to the labels of a schema, by the rules of the study.
 
-
-def answer_parser(schema: LabelSchema) -> Callable[[str], str | None]:
-    """What an answer in words means, by the rules of the study.
-
-    A label is named by its name or its wording. Where two are alike but for case, an answer that names one
-    to the letter means that one; a name counts before a wording.
-
-    Returns:
-        A function that gives for an answer the label's name, None for the negative label, or the answer
-        itself, normalised, where it is no label.
+    An answer matches a label's name or wording after normalization (first line, lower case, single spaces, no
+    quotes). If several labels match, an exact name comes first, then names before wordings.
     """
-    spellings: dict[str, str] = {}
-    for values in (schema.names, [label.wording for label in schema.labels]):
-        for name, value in zip(schema.names, values, strict=True):
-            spellings.setdefault(normalize_answer(value), name)
 
-    def parse(answer: str) -> str | None:
-        said = normalize_answer(answer)
-        exact = answer.strip()
-        label = exact if exact in schema.index else spellings.get(said)
+    def __init__(self, schema: LabelSchema) -> None:
+        self.schema = schema
+        self._names: dict[str, str] = {}
+        for spelling, name in (
+            *((name, name) for name in schema.names),
+            *((label.wording, label.name) for label in schema.labels),
+        ):
+            self._names.setdefault(normalize_answer(spelling), name)
+
+    def parse(self, answer: str) -> str | None:
+        """Return the name of the label that an answer means.
+
+        None is returned for the negative label and for answers such as "none", "other" or "". An answer that
+        names no label is returned as normalized text.
+        """
+        exact, text = answer.strip(), normalize_answer(answer)
+        label = exact if exact in self.schema.index else self._names.get(text)
         if label is None:
-            return None if said in NEGATIVES else said
-        return None if label == schema.negative_label else label
+            return None if text in NEGATIVES else text
+        return None if label == self.schema.negative_label else label
 
-    return parse
+
+def replace_surrogates(text: str) -> str:
+    """Replace lone surrogates, which JSON can contain but UTF-8 files cannot."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from spacy_slmre.label_parser import answer_parser
+from spacy_slmre.label_parser import LabelParser
 from spacy_slmre.schema import LabelSchema
 
 SCHEMA = LabelSchema.from_dict(
@@ -19,12 +19,12 @@ SCHEMA = LabelSchema.from_dict(
 
 
 @pytest.mark.parametrize(
-    ("answer", "meant"),
+    ("answer", "expected"),
     [
         ("city of birth", "per:city_of_birth"),
         ("PER:CITY_OF_BIRTH\nbecause", "per:city_of_birth"),
         ("'Employer'", "P108"),
-        ("p108", "P108"),  # a name, before the wording of another label
+        ("p108", "P108"),  # names come before wordings
         ("ENTITY", "ENTITY"),
         ("entity", "Entity"),
         ("no relation", None),
@@ -34,9 +34,9 @@ SCHEMA = LabelSchema.from_dict(
         ("<think>\nLet me see", "<think>"),
     ],
 )
-def test_answers_name_labels_by_name_or_wording(answer: str, meant: str | None) -> None:
-    assert answer_parser(SCHEMA)(answer) == meant
+def test_answers_match_labels_by_name_or_wording(answer: str, expected: str | None) -> None:
+    assert LabelParser(SCHEMA).parse(answer) == expected
 
 
-def test_a_relation_may_be_called_like_a_negative_answer() -> None:
-    assert answer_parser(LabelSchema.from_labels(["other", "NA"], "NA"))("Other") == "other"
+def test_label_can_have_the_name_of_a_usual_negative_answer() -> None:
+    assert LabelParser(LabelSchema.from_labels(["other", "NA"], "NA")).parse("Other") == "other"

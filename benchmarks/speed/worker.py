@@ -105,13 +105,13 @@ def rel(process: Process) -> Run:
     process.mark("import")
     task = process.task
     nlp = spacy.blank("en")
-    model = {"@llm_models": "spacy-slmre.HuggingFaceChat.v1", "base": task["plain"], "dtype": task["dtype"]}
+    model = {"@llm_models": "spacy-slmre.HuggingFace.v1", "base": task["plain"], "dtype": task["dtype"]}
     model |= {"device": task["device"], "batch_size": task["batch"]}
     labels = {"@llm_tasks": "spacy.REL.v1", "labels": task["labels"]}
     pipe = nlp.add_pipe("llm", config={"task": labels, "model": model})
     chat = pipe._model  # spacy-llm has no public name for it
     assert isinstance(chat, HuggingFaceChat)
-    chat.ready()
+    chat.load()
     process.mark("load")
     process.count(chat._load()[0].get_decoder())
 

@@ -99,15 +99,15 @@ def load_extraction_pipeline(
     Raises:
         ValueError: The pipeline cannot be loaded, or its weights or an API key are missing.
     """
-    from spacy_slmre.llm.component import make_ready, zero_shot_components
+    from spacy_slmre.llm.task import get_llm_components, load_llm_component
     from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 
     nlp = load_pipeline(name, code=code, gpu_id=gpu_id)
     pipes = [(known, pipe) for known, pipe in nlp.pipeline if isinstance(pipe, RelationExtractor)]
-    if not pipes and (llm_components := zero_shot_components(nlp)):
-        known, (component, task) = list(llm_components.items())[-1]
-        make_ready(component)
-        return ExtractionPipeline(nlp, known, task.attr)
+    if not pipes and (llms := get_llm_components(nlp)):
+        known, component = list(llms.items())[-1]
+        load_llm_component(component)
+        return ExtractionPipeline(nlp, known, component.task.attr)
     if not pipes:
         log(f'"{name}" has no relation component: adding slm_relations with default settings.')
         pipes = [("slm_relations", nlp.add_pipe("slm_relations"))]  # type: ignore[list-item]

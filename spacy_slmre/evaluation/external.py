@@ -14,7 +14,7 @@ from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.evaluation.evaluate import GoldCorpus, ask, finish, predicted
 from spacy_slmre.evaluation.predictors import Answer
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, RunWriter, done_run
-from spacy_slmre.label_parser import answer_parser, whole_characters
+from spacy_slmre.label_parser import LabelParser, replace_surrogates
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.system import versions
 
@@ -53,7 +53,7 @@ def read_answers(path: Path) -> dict[str, tuple[str, float | None]]:
             raise EvaluationError(f'{where}: the score "{score}" is no number.') from error
         if confidence is not None and not 0 <= confidence <= 1:
             raise EvaluationError(f"{where}: the score {confidence} is no probability (0 to 1).")
-        answer = whole_characters(str(row[column] if row[column] is not None else ""))
+        answer = replace_surrogates(str(row[column] if row[column] is not None else ""))
         answers[name] = (answer, confidence)
     if not answers:
         raise EvaluationError(f"{path} holds no predictions.")
@@ -107,7 +107,7 @@ def evaluate_answers(
             f"{path} has no prediction for {len(missing):,} of {len(ids):,} pairs: {_some(missing)}. Add "
             "them, or give --allow-missing to count them as unanswered."
         )
-    parse = answer_parser(schema)
+    parse = LabelParser(schema).parse
     predictions = []
     for question in questions:
         answer = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from spacy.tokens import Doc, Span
 
 from spacy_slmre.instances import make_instances
-from spacy_slmre.label_parser import answer_parser
+from spacy_slmre.label_parser import LabelParser
 from spacy_slmre.models.causal_lm.generation import generate_answers
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor
@@ -67,7 +67,7 @@ def scoring(pipe: RelationExtractor, k: int) -> System:
 
 def asking(component: LLMWrapper) -> System:
     """An LLM's answers, as our spacy-llm task has them."""
-    parse = answer_parser(component.task.schema)
+    parse = LabelParser(component.task.schema).parse
 
     def answer(docs: Sequence[Doc]) -> list[dict[PairKey, Answer]]:
         answers: list[dict[PairKey, Answer]] = []
@@ -84,7 +84,7 @@ def asking(component: LLMWrapper) -> System:
 
 def generating(pipe: RelationExtractor, lm: SmallLM, max_new_tokens: int) -> System:
     """The study's way: the model writes what it will, and the answer is compared with the labels."""
-    parse = answer_parser(pipe.schema)
+    parse = LabelParser(pipe.schema).parse
 
     def answer(docs: Sequence[Doc]) -> list[dict[PairKey, Answer]]:
         keys: list[tuple[int, PairKey, bool]] = []

@@ -18,9 +18,8 @@ from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.evaluation.predictors import System, asking, generating, scoring
 from spacy_slmre.evaluation.runs import EvaluationError
 from spacy_slmre.instances import RelationInstance, contexts_of
-from spacy_slmre.llm.component import make_ready, zero_shot_component, zero_shot_components
 from spacy_slmre.llm.cost import Estimate, cost_of, estimate
-from spacy_slmre.llm.task import RelationTask
+from spacy_slmre.llm.task import get_llm_component, get_llm_components, load_llm_component
 from spacy_slmre.models.causal_lm import loading
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.encoder.model import EncoderClassifier
@@ -122,10 +121,9 @@ def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: CorpusF
         EvaluationError: There is none, or it has no prompt to change.
         ValueError: Its weights cannot be had.
     """
-    llms = zero_shot_components(nlp)
+    llms = get_llm_components(nlp)
     if llms and (settings.component is None or settings.component in llms):
-        _, component, task = zero_shot_component(nlp, settings.component)
-        return _zero_shot(component, task, settings, benchmark)
+        return _llm(get_llm_component(nlp, settings.component)[1], settings, benchmark)
     name, pipe = get_relation_extractor(nlp, settings.component)
     model = pipe.model
     if settings.pairs == "annotated":
@@ -206,10 +204,9 @@ def _small_lm(
     return Subject(system, pipe.schema, pipe.candidates, pipe.attr, _told(nlp, info), network.device, tokens)
 
 
-def _zero_shot(
-    component: LLMWrapper, task: RelationTask, settings: EvaluationSettings, benchmark: CorpusFormat | None
-) -> Subject:
-    """An LLM, which is asked for the benchmark's labels."""
+def _llm(component: LLMWrapper, settings: EvaluationSettings, benchmark: CorpusFormat | None) -> Subject:
+    """Return an LLM that chooses from the benchmark's labels."""
+    task = component.task
     if settings.pairs == "annotated":
         task.candidates = GivenPairs()
     if settings.labels != "pipeline" and benchmark is not None and benchmark.schema is not None:
@@ -218,7 +215,7 @@ def _zero_shot(
         raise EvaluationError(UNKNOWN_BENCHMARK)
     if settings.prompt != "own":
         task.style = replace(task.style, label_list=settings.prompt == "schema")
-    make_ready(component)
+    load_llm_component(component)
     model = component._model  # spacy-llm has no public name for it
     info = {
         "kind": "llm",

@@ -13,7 +13,7 @@ from spacy.util import raise_error
 
 from spacy_slmre.documents import set_provenance
 from spacy_slmre.extraction.sources import ExtractionError, Source
-from spacy_slmre.llm.replies import ServiceError
+from spacy_slmre.util.errors import ServiceError
 
 
 @dataclass(frozen=True)

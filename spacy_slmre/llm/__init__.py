@@ -1,1 +1,1 @@
-"""Relations by large language models that were not tuned for them, through spacy-llm."""
+"""Relation extraction with large language models, as a task and models for spacy-llm."""

@@ -1,4 +1,4 @@
-"""What is said to a chat model, and what may come back."""
+"""Prompts as chat messages, missing answers, and token estimates."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from spacy_slmre.models.prompts import PromptTexts
 from spacy_slmre.schema import LabelSchema
 
 Message = dict[str, str]
-"""A message with its "role" ("system", "user", "assistant") and "content"."""
+"""A message with "role" ("system", "user" or "assistant") and "content"."""
 
-BYTES_A_TOKEN = 4
-TOKENS_A_MESSAGE = 4
+BYTES_PER_TOKEN = 4
+TOKENS_PER_MESSAGE = 4
 
 
 class ChatPrompt(str):
-    """A prompt as chat messages. Models that know no messages read all of it as one text.
+    """A prompt as chat messages; other spacy-llm models read it as plain text.
 
     Attributes:
         messages: The messages; the last one is the user's.
@@ -26,58 +26,59 @@ class ChatPrompt(str):
     messages: tuple[Message, ...]
 
     def __new__(cls, messages: Iterable[Message]) -> ChatPrompt:
-        """A prompt of messages."""
+        """Join the messages' contents into the text."""
         messages = tuple(messages)
         prompt = super().__new__(cls, "\n\n".join(message["content"] for message in messages))
         prompt.messages = messages
         return prompt
 
     @classmethod
-    def of(cls, prompt: Any) -> ChatPrompt:
-        """Any prompt: the plain text of another task is one message of the user."""
+    def from_any(cls, prompt: Any) -> ChatPrompt:
+        """Return a chat prompt unchanged, and turn any other prompt into one user message."""
         return prompt if isinstance(prompt, cls) else cls([{"role": "user", "content": str(prompt)}])
 
     def __getnewargs__(self) -> tuple[tuple[Message, ...]]:  # type: ignore[override]
-        """For pickle."""
+        """Return the arguments of `__new__` for pickle."""
         return (self.messages,)
 
 
 class Unanswered(str):
-    """Stands for the answer that did not come; to tasks that know nothing of it, an empty text.
+    """Takes the place of an answer that was not received; other spacy-llm tasks read it as an empty text.
 
     Attributes:
-        reason: Why, for people.
+        reason: Why there is no answer.
     """
 
     reason: str
 
     def __new__(cls, reason: str) -> Unanswered:
-        """No answer, for a reason."""
+        """Make an empty text with a reason."""
         answer = super().__new__(cls, "")
         answer.reason = reason
         return answer
 
     def __getnewargs__(self) -> tuple[str]:
-        """For pickle."""
+        """Return the arguments of `__new__` for pickle."""
         return (self.reason,)
 
 
 def chat_prompts(
     texts: PromptTexts, instances: Sequence[RelationInstance], schema: LabelSchema
 ) -> list[ChatPrompt]:
-    """The prompt of each instance: instruction and labels by the system, text and pair by the user.
+    """Return the prompt of each instance.
 
-    Demonstrations stand between them, as turns that were answered with a label's wording.
+    The system message contains the instruction and the labels, the user message the text and the pair.
+    Few-shot examples are inserted in between, as user messages answered with a label's wording.
 
     Raises:
-        ValueError: A demonstration has a label that the schema lacks.
+        ValueError: The label of a few-shot example is not in the schema.
     """
-    opening = [{"role": "system", "content": texts.system(schema)}]
-    for shown, wording in texts.demonstrations(schema):
-        opening.append({"role": "user", "content": _question(texts, shown)})
-        opening.append({"role": "assistant", "content": wording})
+    messages = [{"role": "system", "content": texts.system(schema)}]
+    for example, wording in texts.demonstrations(schema):
+        messages.append({"role": "user", "content": _question(texts, example)})
+        messages.append({"role": "assistant", "content": wording})
     return [
-        ChatPrompt([*opening, {"role": "user", "content": _question(texts, instance)}])
+        ChatPrompt([*messages, {"role": "user", "content": _question(texts, instance)}])
         for instance in instances
     ]
 
@@ -87,14 +88,14 @@ def _question(texts: PromptTexts, instance: RelationInstance) -> str:
 
 
 def estimate_tokens(text: str) -> int:
-    """How many tokens a text has, roughly: one for every four bytes of its UTF-8.
+    """Estimate the number of tokens of a text: one per four bytes of UTF-8.
 
-    Tokenizers differ. English comes out within about a fifth, and scripts of several bytes a character near
-    one token a character.
+    Tokenizers differ: the estimate is within about 20% for English, and close to one token per character for
+    scripts with several bytes per character.
     """
-    return -(-len(text.encode(errors="surrogatepass")) // BYTES_A_TOKEN)
+    return -(-len(text.encode(errors="surrogatepass")) // BYTES_PER_TOKEN)
 
 
 def estimate_prompt_tokens(prompt: ChatPrompt) -> int:
-    """How many tokens a prompt has, roughly: those of its texts, and four a message for its frame."""
-    return sum(estimate_tokens(message["content"]) + TOKENS_A_MESSAGE for message in prompt.messages)
+    """Estimate the number of tokens of a prompt: those of its texts, and four per message."""
+    return sum(estimate_tokens(message["content"]) + TOKENS_PER_MESSAGE for message in prompt.messages)

@@ -1,4 +1,4 @@
-"""What a run would take, before it starts."""
+"""Estimates of what it takes to annotate documents with a chat model."""
 
 from __future__ import annotations
 
@@ -8,28 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 from spacy.tokens import Doc
 
-from spacy_slmre.llm.chat import BYTES_A_TOKEN, estimate_prompt_tokens, estimate_tokens
+from spacy_slmre.llm.chat import BYTES_PER_TOKEN, estimate_prompt_tokens, estimate_tokens
 from spacy_slmre.llm.task import RelationTask
 
 if TYPE_CHECKING:
     from spacy_llm.pipeline import LLMWrapper
 
-MILLION = 1_000_000
-
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would take.
+    """Requests, tokens and cost of annotating documents.
 
     Attributes:
-        model: Which model, and where.
-        pairs: Pairs that would be asked about.
-        requests: Prompts that would be sent: without those that the cache answers, or that stand twice in a
-            document.
+        model: The model and its address.
+        pairs: Number of candidate pairs.
+        requests: Number of prompts to send, without cached ones, too long ones and duplicates.
         input_tokens: Tokens of the prompts.
-        output_tokens: Tokens of the answers, if each is as long as the longest wording of a label.
-        counted_by: How tokens were counted, in words.
-        cost: US dollars; None where the config has no prices.
+        output_tokens: Tokens of the answers, if each is as long as the longest label.
+        counted_by: How the tokens were counted.
+        cost: US dollars; None if the config has no prices.
     """
 
     model: str
@@ -42,14 +39,14 @@ class Estimate:
 
     def __str__(self) -> str:
         lines = [f"{self.requests:,} request{'s' * (self.requests != 1)} to {self.model}"]
-        if known := self.pairs - self.requests:
-            lines[0] += f" (of {self.pairs:,} pairs, {known:,} without one: answered already, or too long)"
+        if skipped := self.pairs - self.requests:
+            lines[0] += f" (of {self.pairs:,} pairs, {skipped:,} need none: cached, duplicate or too long)"
         lines.append(
-            f"about {self.input_tokens:,} tokens in, {self.output_tokens:,} out ({self.counted_by}; what a "
-            "model thinks or writes beyond a label comes on top)"
+            f"about {self.input_tokens:,} input and {self.output_tokens:,} output tokens ({self.counted_by}; "
+            "not including reasoning or longer answers)"
         )
         if self.cost is None:
-            lines.append("cost unknown: the config has no model.input_price and model.output_price")
+            lines.append("cost unknown: set model.input_price and model.output_price")
         elif 0 < self.cost < 0.01:
             lines.append("less than 0.01 US dollars")
         else:
@@ -58,43 +55,42 @@ class Estimate:
 
 
 def estimate(component: LLMWrapper, docs: Iterable[Doc]) -> Estimate:
-    """What it would take to annotate documents. Nothing is sent.
+    """Estimate what it takes to annotate documents. Nothing is sent.
 
     Args:
-        component: An `llm` component with our task; with models that are not ours, tokens are estimated and
-            there is no cost.
-        docs: Documents with entities (or given candidate pairs).
+        component: An `llm` component with our task. For models of other packages, tokens are estimated and
+            the cost is unknown.
+        docs: Documents with entities or given candidate pairs.
 
     Raises:
-        ValueError: It has another task, or its labels or prompts cannot be had.
+        ValueError: The component has another task, or its labels or prompts are not available.
     """
     task, model = component.task, component._model  # spacy-llm has no public name for the model
     if not isinstance(task, RelationTask):
-        raise ValueError(f"Costs are estimated for our own task, not for {type(task).__name__}.")
-    own_count = getattr(model, "count_tokens", None)
-    pairs = requests = read = 0
-    for some, _ in task.generate_prompts(docs):
-        prompts = list(some)
+        raise ValueError(f"Costs can only be estimated for RelationTask, not for {type(task).__name__}.")
+    count_tokens = getattr(model, "count_tokens", None)
+    pairs = requests = input_tokens = 0
+    for prompts, _ in task.generate_prompts(docs):
+        prompts = list(prompts)
         pending = model.pending(prompts) if hasattr(model, "pending") else prompts
         pairs += len(prompts)
         requests += len(pending)
-        read += sum((own_count or estimate_prompt_tokens)(prompt) for prompt in pending)
-    wordings = [label.wording for label in task.schema.labels]
-    written = requests * max((own_count or estimate_tokens)(wording) for wording in wordings)
+        input_tokens += sum((count_tokens or estimate_prompt_tokens)(prompt) for prompt in pending)
+    longest = max((count_tokens or estimate_tokens)(label.wording) for label in task.schema.labels)
     return Estimate(
         str(model),
         pairs,
         requests,
-        read,
-        written,
-        "counted by the model's tokenizer" if own_count else f"a token for every {BYTES_A_TOKEN} bytes",
-        cost_of(model, read, written),
+        input_tokens,
+        requests * longest,
+        "counted by the model's tokenizer" if count_tokens else f"one token per {BYTES_PER_TOKEN} bytes",
+        cost_of(model, input_tokens, requests * longest),
     )
 
 
-def cost_of(model: Any, read: int, written: int) -> float | None:
-    """US dollars for so many tokens; None where the config has no prices."""
+def cost_of(model: Any, input_tokens: int, output_tokens: int) -> float | None:
+    """Return the cost in US dollars, or None if the model has no prices."""
     input_price, output_price = (getattr(model, f"{side}_price", None) for side in ("input", "output"))
     if input_price is None or output_price is None:
         return None
-    return (read * input_price + written * output_price) / MILLION
+    return (input_tokens * input_price + output_tokens * output_price) / 1_000_000

@@ -1,4 +1,4 @@
-"""Chat models on this machine, through transformers: greedy answers, written token by token."""
+"""Chat models on this machine, through transformers, with greedy decoding."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from spacy_slmre.llm.chat import ChatPrompt, Unanswered
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Stands for a message's content while the chat template is rendered around it.
-_GAP = "\u2402{}\u2403"
+# Placeholder for a message's content while the chat template is rendered around it.
+_PLACEHOLDER = "\u2402{}\u2403"
 
 
 @dataclass(kw_only=True)
 class HuggingFaceChat:
-    """Registered as `@llm_models = "spacy-slmre.HuggingFaceChat.v1"`. Weights are loaded at the first prompt.
+    """Registered as `@llm_models = "spacy-slmre.HuggingFace.v1"`. The weights are loaded at the first prompt.
 
     Attributes:
         base: "smollm2-135m-instruct" (the packaged model), a folder, or a hub id.
         revision: Commit or tag on the hub.
-        quantization: "nf4" for 4-bit weights, null for the weights as they lie, or "auto": "nf4" where they
-            do not lie in 4 bits already.
-        keep_4bit: Keep NF4 weights in 4 bits on a CPU, where they are otherwise brought back to `dtype`.
-        dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware computes in it.
-        device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU where there is one.
-        max_new_tokens: Most tokens of an answer.
-        batch_size: Prompts answered together.
-        context_length: Most tokens of prompt and answer; a longer prompt stays unanswered. The model's own
-            limit counts where it is lower.
+        quantization: "nf4" for 4-bit weights, null for the weights as stored, or "auto": "nf4" unless the
+            stored weights have 4 bits already.
+        keep_4bit: Keep NF4 weights in 4 bits on a CPU, where they are otherwise dequantized to `dtype`.
+        dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 if the hardware supports it.
+        device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU if there is one.
+        max_new_tokens: Maximum tokens of an answer.
+        batch_size: Prompts per batch.
+        context_length: Maximum tokens of prompt and answer, at most the model's own limit. Longer prompts
+            stay unanswered.
 
     Raises:
-        ValueError: A setting is out of its range.
+        ValueError: A setting is out of range.
     """
 
-    # For estimates: what runs here costs nothing.
+    # For cost estimates: a local model is free.
     input_price: ClassVar[float] = 0.0
     output_price: ClassVar[float] = 0.0
 
@@ -56,53 +56,52 @@ class HuggingFaceChat:
 
     def __post_init__(self) -> None:
         if not self.base:
-            raise ValueError("model.base is empty: give the packaged model, a folder or a hub id.")
-        if self.quantization not in ("auto", "nf4", None):  # as QUANTIZATIONS, without importing torch
+            raise ValueError("model.base is empty: set the packaged model, a folder or a hub id.")
+        if self.quantization not in ("auto", "nf4", None):  # the same values as QUANTIZATIONS, without torch
             raise ValueError(f'model.quantization = "{self.quantization}": use "auto", "nf4", or null.')
         for setting in ("max_new_tokens", "batch_size", "context_length"):
             if getattr(self, setting) < 1:
                 raise ValueError(f"model.{setting} = {getattr(self, setting)}, but it must be at least 1.")
 
     def __getstate__(self) -> dict[str, Any]:
-        # Worker processes load the weights themselves: sending them would cost more.
+        # Worker processes load the weights themselves, which is cheaper than pickling them.
         return {**self.__dict__, "_loaded": None}
 
     def __call__(
         self, prompts: typing.Iterable[typing.Iterable[Any]]
     ) -> typing.Iterable[typing.Iterable[Any]]:
-        """Answer the prompts of several documents, all of them together.
+        """Answer the prompts of several documents, batched across documents.
 
         Returns:
-            For each prompt what the model wrote, or `Unanswered` where the prompt is too long for it.
+            For each document and prompt the answer, or `Unanswered` if the prompt is too long.
 
         Raises:
-            ValueError: The model cannot be had.
+            ModelError: The model is not available.
         """
-        asked = [[self._encode(ChatPrompt.of(prompt)) for prompt in some] for some in prompts]
-        encoded = [tokens for some in asked for tokens in some]
-        answers: list[str] = [""] * len(encoded)
-        limit = self._limit() if encoded else 0
-        fitting = []
-        for row, tokens in enumerate(encoded):
-            if len(tokens) > limit:
-                answers[row] = Unanswered(f"the prompt has {len(tokens)} tokens, there is room for {limit}")
-            else:
-                fitting.append(row)
-        for row, answer in zip(fitting, self._write([encoded[row] for row in fitting]), strict=True):
-            answers[row] = answer
-        remaining = iter(answers)
-        return [[next(remaining) for _ in some] for some in asked]
+        encoded = [[self._encode(ChatPrompt.from_any(prompt)) for prompt in some] for some in prompts]
+        rows = [tokens for some in encoded for tokens in some]
+        limit = self._max_prompt_tokens() if rows else 0
+        generated = iter(self._generate([tokens for tokens in rows if len(tokens) <= limit]))
+        return [
+            [
+                next(generated)
+                if len(tokens) <= limit
+                else Unanswered(f"the prompt has {len(tokens)} tokens, but the limit is {limit}")
+                for tokens in some
+            ]
+            for some in encoded
+        ]
 
-    def ready(self) -> None:
-        """Load the weights now rather than at the first prompt; does nothing where they are loaded.
+    def load(self) -> None:
+        """Load the weights.
 
         Raises:
-            ValueError: The model cannot be had.
+            ModelError: The model is not available.
         """
         self._load()
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of a text, or of a whole prompt with its frame."""
+        """Count the tokens of a text, or of a whole prompt including its chat template."""
         if isinstance(text, ChatPrompt):
             return len(self._encode(text))
         return len(self._load()[1](text, add_special_tokens=False)["input_ids"])
@@ -122,42 +121,43 @@ class HuggingFaceChat:
             )
         return self._loaded
 
-    def _limit(self) -> int:
-        """Most tokens of a prompt."""
+    def _max_prompt_tokens(self) -> int:
         positions = getattr(self._load()[0].config, "max_position_embeddings", None) or self.context_length
         return min(self.context_length, positions) - self.max_new_tokens
 
     def _encode(self, prompt: ChatPrompt) -> list[int]:
-        """The tokens of a prompt; in what the messages say, "<|im_end|>" is nothing but characters."""
+        """Tokenize a prompt; special tokens in the content of messages are encoded as ordinary text."""
         from spacy_slmre.models.prompts import render_chat
 
         tokenizer = self._load()[1]
         if not tokenizer.chat_template:
             return tokenizer(f"{prompt}\n", split_special_tokens=True)["input_ids"]
-        gaps = [{**message, "content": _GAP.format(n)} for n, message in enumerate(prompt.messages)]
-        pieces = re.split(_GAP.format(r"(\d+)"), render_chat(tokenizer, gaps))
+        frame = [{**message, "content": _PLACEHOLDER.format(n)} for n, message in enumerate(prompt.messages)]
+        # Alternately a piece of the template and the number of a message.
+        pieces = re.split(_PLACEHOLDER.format(r"(\d+)"), render_chat(tokenizer, frame))
         tokens: list[int] = []
         for position, piece in enumerate(pieces):
-            if position % 2:
-                words = prompt.messages[int(piece)]["content"]
-                tokens += tokenizer(words, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-            elif piece:
-                tokens += tokenizer(piece, add_special_tokens=False)["input_ids"]
+            is_content = position % 2 == 1
+            text = prompt.messages[int(piece)]["content"] if is_content else piece
+            if text:
+                tokens += tokenizer(text, add_special_tokens=False, split_special_tokens=is_content)[
+                    "input_ids"
+                ]
         return tokens
 
-    def _write(self, prompts: list[list[int]]) -> list[str]:
+    def _generate(self, prompts: list[list[int]]) -> list[str]:
         from spacy_slmre.models.causal_lm.generation import complete
 
         if not prompts:
             return []
         network, tokenizer = self._load()
         ends = network.generation_config.eos_token_id if network.generation_config else None
-        stops = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+        end_tokens = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
         return complete(
             network,
             tokenizer,
             prompts,
-            sorted(stops) or [0],
+            sorted(end_tokens) or [0],
             max_new_tokens=self.max_new_tokens,
             batch_size=self.batch_size,
         )

@@ -1,50 +1,85 @@
-"""Chat models behind HTTP: keys, concurrent requests, retries, the cache. Each API is a subclass."""
+"""Chat models behind a web API: concurrent requests, retries, usage and the answer cache.
+
+Each API is a subclass, which talks to it through the provider's own Python package.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
+import random
 import threading
+import time
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import Any
+from email.utils import parsedate_to_datetime
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from spacy_slmre.label_parser import whole_characters
-from spacy_slmre.llm.answer_cache import AnswerCache
+from spacy_slmre.label_parser import replace_surrogates
+from spacy_slmre.llm.cache import AnswerCache
 from spacy_slmre.llm.chat import ChatPrompt, Unanswered, estimate_prompt_tokens
-from spacy_slmre.llm.replies import Failure, Passing, Reply, ServiceError
-from spacy_slmre.llm.sending import Sender, open_session
+from spacy_slmre.util.errors import ServiceError
 
-_SECRET = 6
-"""Least characters of what is taken for a secret: shorter ones may stand in a message by chance."""
+_CONNECT_TIMEOUT = 10.0
+_MAX_BACKOFF = 60.0
+# Shorter keys and header values are not redacted, since they may occur in a message by chance.
+_MIN_SECRET_LENGTH = 6
+_TRANSIENT = (408, 409, 425, 429)
+_NO_CREDIT = (
+    "insufficient_quota",
+    "billing_error",
+    "billing_hard_limit_reached",
+    "credit balance is too low",
+)
+_MINIMUM = {"concurrency": 1, "max_tokens": 1, "max_failures": 1, "context_length": 1, "max_retries": 0}
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is sent, the key by which its answer is known, and how many tokens the prompt has, roughly."""
+class Reply:
+    """A model's reply, with the number of tokens that the service counted.
 
-    key: str
-    body: Mapping[str, Any]
-    tokens: int
+    `text` is None after a refusal, for instance; `stop_reason` is what the API calls the reason; `truncated`
+    means that the token limit was reached.
+    """
+
+    text: str | None
+    stop_reason: str
+    truncated: bool
+    input_tokens: int
+    output_tokens: int
+
+
+class RequestError(Exception):
+    """A single request failed.
+
+    Attributes:
+        transient: Whether the same request may succeed later.
+        retry_after: How many seconds the service asks to wait.
+    """
+
+    def __init__(self, message: str, *, transient: bool, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.transient = transient
+        self.retry_after = retry_after
 
 
 @dataclass
 class Usage:
-    """What a model was asked so far, by this object.
+    """Counts of what a model object was used for so far.
 
     Attributes:
-        requests: Requests that were answered.
-        cached: Prompts that the cache answered.
-        input_tokens: Tokens read, as the service counted them.
-        output_tokens: Tokens written, hidden thoughts included, as the service counted them.
-        failed: Requests that were refused for what is in them.
-        unreachable: Requests that got no answer for reasons that may pass: network, limits, errors of the
-            service.
+        requests: Answered requests.
+        cached: Prompts answered from the cache.
+        input_tokens: Tokens of the prompts.
+        output_tokens: Tokens of the answers, including hidden reasoning.
+        failed: Requests that the service refused because of their content.
+        unreachable: Requests that failed for a transient reason: network, rate limits, server errors.
     """
 
     requests: int = 0
@@ -57,261 +92,323 @@ class Usage:
 
 @dataclass(kw_only=True)
 class ChatService(ABC):
-    """A chat model behind HTTP, as a model for spacy-llm. Nothing is contacted before the first prompt.
+    """A model for spacy-llm behind a web API. Nothing is sent before the first prompt.
 
-    A request that fails for good leaves its prompt unanswered, and the others go on. What would fail for
-    every prompt (a refused key, no credit, no such model) ends the run.
+    If a request fails for good, its prompt stays unanswered and the run continues. Errors that would affect
+    every prompt (invalid key, no credit, unknown model) end the run.
 
     Attributes:
         name: The model's name at the service.
-        endpoint: Address of the API, for instance "http://localhost:8000/v1".
-        key_variable: Environment variable that holds the key; None where no key is asked for.
-        temperature: None leaves it to the service (some models refuse the field).
-        max_tokens: Most tokens of an answer; None leaves it to the service (some models refuse the field).
-        extra: Further fields of the request.
-        headers: Further headers.
-        concurrency: Requests at a time.
-        timeout: Seconds without a sign of life after which a request has failed.
-        tries: How often a prompt is sent, at most.
-        backoff: Seconds before the second try; they double from try to try. Where the service names a time
-            (Retry-After), that one is kept.
-        longest_wait: Where the service names more seconds than these, there is no further try.
-        most_failures: So many prompts unanswered in a row end the run; None lets it go on.
-        cache: File of answers; "auto" lies in the user's cache folder, None keeps none.
-        context_length: Longer prompts (in estimated tokens) are not sent, and stay unanswered.
-        input_price: US dollars for a million tokens read, for estimates; None where not known.
-        output_price: US dollars for a million tokens written.
+        base_url: Base address of the API, as the provider's Python package expects it.
+        api_key_env: Environment variable with the API key; None if the server needs no key.
+        temperature: Sampling temperature; None omits the field, which some models refuse.
+        max_tokens: Maximum tokens of an answer; None omits the field, which some models refuse.
+        extra_body: Further fields of each request.
+        extra_headers: Further HTTP headers of each request.
+        concurrency: Maximum number of simultaneous requests.
+        timeout: Seconds without a response after which a request has failed.
+        max_retries: How often a failed request is repeated.
+        backoff: Seconds before the first retry; they double each time. A Retry-After header is respected.
+        max_wait: A request is not repeated if the service asks to wait for more seconds than this.
+        max_failures: End the run after this many unanswered prompts in a row; None never does.
+        cache: SQLite file of answers; "auto" is in the user's cache folder, None disables the cache.
+        context_length: Prompts with more (estimated) tokens are not sent and stay unanswered.
+        input_price: US dollars per million prompt tokens, for cost estimates.
+        output_price: US dollars per million answer tokens.
 
     Raises:
-        ValueError: A setting is out of its range.
+        ValueError: A setting is out of range.
     """
 
+    package: ClassVar[str]
+    client_class: ClassVar[str]
+
     name: str
-    endpoint: str
-    key_variable: str | None = None
+    base_url: str
+    api_key_env: str | None
     temperature: float | None = 0.0
     max_tokens: int | None = 64
-    extra: dict[str, Any] | None = None
-    headers: dict[str, str] | None = None
+    extra_body: dict[str, Any] | None = None
+    extra_headers: dict[str, str] | None = None
     concurrency: int = 8
     timeout: float = 60.0
-    tries: int = 6
+    max_retries: int = 5
     backoff: float = 1.0
-    longest_wait: float = 120.0
-    most_failures: int | None = 50
+    max_wait: float = 120.0
+    max_failures: int | None = 50
     cache: str | None = "auto"
     context_length: int = 32_768
     input_price: float | None = None
     output_price: float | None = None
     usage: Usage = field(default_factory=Usage, init=False, repr=False)
-    _failed_in_a_row: int = field(default=0, init=False, repr=False)
+    _failures_in_a_row: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.name:
-            raise ValueError("model.name is empty: give the name of the model as the service knows it.")
-        address = urlsplit(self.endpoint)
+            raise ValueError("model.name is empty: set the name of the model at the service.")
+        address = urlsplit(self.base_url)
         if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError(
-                f'model.endpoint = "{self.endpoint}" is no address of an API, such as https://host/v1.'
-            )
-        for setting in ("concurrency", "tries", "max_tokens", "most_failures", "context_length"):
-            given = getattr(self, setting)
-            if given is not None and given < 1:
-                raise ValueError(f"model.{setting} = {given}, but it must be at least 1.")
-        for setting in ("timeout", "backoff", "longest_wait"):
-            if getattr(self, setting) <= 0:
-                raise ValueError(f"model.{setting} = {getattr(self, setting)}, but it must be above 0.")
-        for header, value in (self.headers or {}).items():
+            raise ValueError(f'model.base_url = "{self.base_url}" is not a URL such as https://host/v1.')
+        for setting, minimum in _MINIMUM.items():
+            if (value := getattr(self, setting)) is not None and value < minimum:
+                raise ValueError(f"model.{setting} = {value}, but it must be at least {minimum}.")
+        for setting in ("timeout", "backoff", "max_wait"):
+            if (value := getattr(self, setting)) <= 0:
+                raise ValueError(f"model.{setting} = {value}, but it must be above 0.")
+        for header, value in (self.extra_headers or {}).items():
             if not value.isprintable():
                 raise ValueError(
-                    f'model.headers: the value of "{header}" has line breaks or control characters.'
+                    f'model.extra_headers: "{header}" contains line breaks or control characters.'
                 )
-
-    # -- what an API adds --------------------------------------------------------------------------
-
-    @property
-    @abstractmethod
-    def url(self) -> str:
-        """Where requests go."""
 
     @abstractmethod
     def body(self, prompt: ChatPrompt) -> dict[str, Any]:
-        """The request for a prompt."""
+        """Return the fields of the request for a prompt; None omits a field."""
 
     @abstractmethod
-    def authorization(self, key: str | None) -> dict[str, str]:
-        """Headers that carry the key."""
+    def send(self, client: Any, body: dict[str, Any], headers: dict[str, Any]) -> Any:
+        """Send a request with the provider's client and return its response object."""
 
     @abstractmethod
-    def read(self, data: Any) -> Reply:
-        """The reply in the JSON of an answer; any LookupError, TypeError or ValueError is a malformed one."""
-
-    # -- answering ---------------------------------------------------------------------------------
+    def read(self, response: Any) -> Reply:
+        """Read a response; AttributeError, LookupError, TypeError or ValueError mean an invalid response."""
 
     def __call__(
         self, prompts: typing.Iterable[typing.Iterable[Any]]
     ) -> typing.Iterable[typing.Iterable[Any]]:
-        """Answer the prompts of several documents, all of them together.
+        """Answer the prompts of several documents.
 
         Returns:
-            For each prompt its answer as it was written, or `Unanswered`.
+            For each document and prompt the answer as generated, or `Unanswered`.
 
         Raises:
-            ServiceError: No prompt would be answered, or too many in a row were not.
+            ServiceError: The service cannot be used, or too many prompts in a row were not answered.
             ValueError: The cache cannot be used.
         """
-        asked = [[self._request(ChatPrompt.of(prompt)) for prompt in some] for some in prompts]
-        wanted = {request.key: request for some in asked for request in some}
-        answers, remaining = self._known(wanted)
+        chats = [[ChatPrompt.from_any(prompt) for prompt in some] for some in prompts]
+        answers, remaining = self._look_up(prompt for some in chats for prompt in some)
         self.usage.cached += sum(not isinstance(answer, Unanswered) for answer in answers.values())
         if remaining:
             self._fetch(remaining, answers)
-        return [[answers[request.key] for request in some] for some in asked]
+        return [[answers[self._key(prompt)] for prompt in some] for some in chats]
 
-    def ready(self) -> None:
-        """Check key and cache now rather than at the first prompt. Nothing is contacted.
+    def load(self) -> None:
+        """Check the provider's package, the API key and the cache without sending anything.
 
         Raises:
-            ServiceError: There is no key.
+            ServiceError: The package or the key is missing.
             ValueError: The cache cannot be used.
         """
-        self._key()
-        if (cache := self._cache()) is not None:
+        self._sdk()
+        self._api_key()
+        if (cache := self._open_cache()) is not None:
             cache.check()
 
     def pending(self, prompts: Iterable[ChatPrompt]) -> list[ChatPrompt]:
-        """Those of some prompts that would have to be sent: each once, and without what the cache has."""
-        wanted = {self._request(prompt).key: prompt for prompt in prompts}
-        _, remaining = self._known({key: self._request(prompt) for key, prompt in wanted.items()})
-        return [wanted[request.key] for request in remaining]
+        """Return the prompts that would have to be sent: each once, and without cached or too long ones."""
+        return list(self._look_up(prompts)[1].values())
 
-    def _request(self, prompt: ChatPrompt) -> Request:
-        body = {
-            key: value
-            for key, value in {**self.body(prompt), **(self.extra or {})}.items()
-            if value is not None
-        }
-        content = json.dumps([self.url, body], sort_keys=True)
-        return Request(hashlib.sha256(content.encode()).hexdigest(), body, estimate_prompt_tokens(prompt))
+    def _look_up(self, prompts: Iterable[ChatPrompt]) -> tuple[dict[str, str], dict[str, ChatPrompt]]:
+        """Return the answers that need no request, and the prompts that remain, both by key."""
+        remaining = {self._key(prompt): prompt for prompt in prompts}
+        cache = self._open_cache()
+        answers = cache.get(remaining) if cache is not None else {}
+        for key, prompt in remaining.items():
+            if key not in answers and (tokens := estimate_prompt_tokens(prompt)) > self.context_length:
+                limit = f"model.context_length is {self.context_length}"
+                answers[key] = Unanswered(f"the prompt has about {tokens} tokens, but {limit}")
+        return answers, {key: prompt for key, prompt in remaining.items() if key not in answers}
 
-    def _known(self, wanted: Mapping[str, Request]) -> tuple[dict[str, str], list[Request]]:
-        """What needs no request: answers by key, and the requests that remain."""
-        cache = self._cache()
-        answers = cache.find(wanted) if cache is not None else {}
-        for key, request in wanted.items():
-            if key not in answers and request.tokens > self.context_length:
-                answers[key] = Unanswered(
-                    f"the prompt has about {request.tokens} tokens, model.context_length is "
-                    f"{self.context_length}"
-                )
-        return answers, [request for key, request in wanted.items() if key not in answers]
+    def _key(self, prompt: ChatPrompt) -> str:
+        content = json.dumps([self.base_url, self._full_body(prompt)], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
-    def _fetch(self, wanted: list[Request], answers: dict[str, str]) -> None:
-        headers = {**self.authorization(self._key()), **(self.headers or {})}
-        cache, stop = self._cache(), threading.Event()
+    def _full_body(self, prompt: ChatPrompt) -> dict[str, Any]:
+        fields = {**self.body(prompt), **(self.extra_body or {})}
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def _fetch(self, prompts: dict[str, ChatPrompt], answers: dict[str, str]) -> None:
+        """Send prompts concurrently and add their answers, both by key."""
+        cache, stop = self._open_cache(), threading.Event()
         if cache is not None:
             cache.check()
-        with open_session(headers, self.concurrency) as session:
-            send = Sender(
-                session=session,
-                url=self.url,
-                read=self.read,
-                key_variable=self.key_variable,
-                timeout=self.timeout,
-                tries=self.tries,
-                backoff=self.backoff,
-                longest_wait=self.longest_wait,
-                stop=stop,
-            )
-            pool = ThreadPoolExecutor(min(self.concurrency, len(wanted)), "spacy-slmre-requests")
+        with self._client() as client:
+            pool = ThreadPoolExecutor(min(self.concurrency, len(prompts)), "spacy-slmre-requests")
             try:
-                futures = {pool.submit(self._ask, send, one, cache): one for one in wanted}
+                futures = {
+                    pool.submit(self._send_with_retries, client, key, prompt, cache, stop): key
+                    for key, prompt in prompts.items()
+                }
                 for future in as_completed(futures):
-                    answers[futures[future].key] = self._count(future.result())
+                    answers[futures[future]] = self._count(future.result())
             except BaseException as error:
-                # Those that wait for another try give up; what is on its way still gets into the cache.
+                # Waiting retries are abandoned; answers already under way still go into the cache.
                 stop.set()
                 if isinstance(error, ServiceError):
-                    raise ServiceError(self._redacted(str(error))) from None
+                    raise ServiceError(self._redact(str(error))) from None
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _count(self, result: Reply | Failure) -> str:
+    def _send_with_retries(
+        self, client: Any, key: str, prompt: ChatPrompt, cache: AnswerCache | None, stop: threading.Event
+    ) -> Reply | RequestError:
+        """Send one prompt and cache its answer. Runs in a thread of the pool."""
+        # The providers' packages can retry as well, but they do not repeat invalid responses, they do repeat
+        # requests without credit, and their waits can be neither configured nor interrupted.
+        for retry in range(self.max_retries + 1):
+            try:
+                reply = self._send_once(client, prompt)
+            except RequestError as error:
+                delay = min(self.backoff * 2**retry, _MAX_BACKOFF) + random.uniform(0, self.backoff)
+                is_last = (
+                    not error.transient or error.retry_after > self.max_wait or retry == self.max_retries
+                )
+                if is_last or stop.wait(max(delay, error.retry_after)):
+                    return error
+            else:
+                answer = _answer(reply)
+                if cache is not None and not isinstance(answer, Unanswered):
+                    cache.put(key, answer)
+                return reply
+        raise AssertionError("the last try returns")
+
+    def _send_once(self, client: Any, prompt: ChatPrompt) -> Reply:
+        sdk, response = self._sdk(), None
+        no_key = {"Authorization": sdk.Omit()} if self.api_key_env is None else {}
+        try:
+            response = self.send(client, self._full_body(prompt), {**no_key, **(self.extra_headers or {})})
+            return self.read(response)
+        except sdk.APIStatusError as error:
+            raise self._status_error(error) from error
+        except sdk.APIConnectionError as error:
+            message = f"{self.base_url} is unreachable: {error.__cause__ or error!r}"
+            raise RequestError(message, transient=True) from error
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            shown = error if response is None else repr(response)[:100]
+            message = f"{self.base_url} sent a response that is invalid for this API: {shown}"
+            raise RequestError(message, transient=True) from error
+
+    def _status_error(self, error: Any) -> Exception:
+        """Return the error for a response with an HTTP status other than 200."""
+        status = error.status_code
+        details = error.body if isinstance(error.body, dict) else {"message": error.body}
+        message = str(details.get("message") or "")[:500]
+        problem = f"{self.base_url} answered {status}" + (f": {message}" if message else "")
+        described = f"{details.get('type')} {details.get('code')} {message}".lower()
+        if status == 402 or any(sign in described for sign in _NO_CREDIT):
+            return ServiceError(
+                f"{problem}\nThe account has no credit left or has reached its limit. Answers received so "
+                "far are in the cache, if it is enabled: repeat the run to continue."
+            )
+        if status in (401, 403):
+            key = (
+                f"the key in ${self.api_key_env}" if self.api_key_env else "no key (model.api_key_env = null)"
+            )
+            return ServiceError(f"{problem}\nThe service denied access. The request was sent with {key}.")
+        if status in (404, 405) or 300 <= status < 400:
+            return ServiceError(f"{problem}\nCheck model.base_url and model.name.")
+        transient = status in _TRANSIENT or status >= 500
+        retry_after = _seconds(error.response.headers.get("Retry-After", ""))
+        return RequestError(problem, transient=transient, retry_after=retry_after)
+
+    def _count(self, result: Reply | RequestError) -> str:
+        """Count a result and return its answer.
+
+        Raises:
+            ServiceError: Too many prompts in a row were not answered.
+        """
         if isinstance(result, Reply):
             self.usage.requests += 1
             self.usage.input_tokens += result.input_tokens
             self.usage.output_tokens += result.output_tokens
-            answer = self._answer(result)
+            answer = _answer(result)
         else:
-            self.usage.unreachable += isinstance(result, Passing)
-            self.usage.failed += not isinstance(result, Passing)
-            answer = Unanswered(self._redacted(str(result)))
-        if not isinstance(answer, Unanswered):
-            self._failed_in_a_row = 0
-            return answer
-        self._failed_in_a_row += 1
-        if self.most_failures is not None and self._failed_in_a_row >= self.most_failures:
-            failures, self._failed_in_a_row = self._failed_in_a_row, 0
+            self.usage.unreachable += result.transient
+            self.usage.failed += not result.transient
+            answer = Unanswered(self._redact(str(result)))
+        self._failures_in_a_row = self._failures_in_a_row + 1 if isinstance(answer, Unanswered) else 0
+        if isinstance(answer, Unanswered) and self._failures_in_a_row == self.max_failures:
+            self._failures_in_a_row = 0
             raise ServiceError(
-                f"The last {failures} prompts got no answer, the last one since {answer.reason}. What was "
-                "answered is in the cache, where there is one: the same run goes on from there. To go on "
-                "whatever happens, set model.most_failures to null."
+                f"{self.max_failures} prompts in a row were not answered; the last reason: {answer.reason}. "
+                "Answers received so far are in the cache, if it is enabled: repeat the run to continue. To "
+                "continue despite such failures, set model.max_failures to null."
             )
         return answer
 
-    def _answer(self, reply: Reply) -> str:
-        if reply.text is None:
-            return Unanswered(f"the model wrote no text ({reply.ending})")
-        if reply.cut_off and not reply.text.strip():
-            return Unanswered(
-                f"the model used up its tokens before it wrote any text ({reply.ending}): allow for more"
-            )
-        return whole_characters(reply.text)
-
-    def _ask(self, send: Sender, request: Request, cache: AnswerCache | None) -> Reply | Failure:
-        """One prompt; runs in a thread of its own."""
+    def _sdk(self) -> Any:
         try:
-            reply = send(request.body)
-        except Failure as failure:
-            return failure
-        answer = self._answer(reply)
-        if cache is not None and not isinstance(answer, Unanswered):
-            cache.keep(request.key, answer)
-        return reply
+            return importlib.import_module(self.package)
+        except ImportError as error:
+            raise ServiceError(
+                f'{type(self).__name__} needs the Python package "{self.package}" ({error}). Install it with:'
+                "\n    python -m pip install 'spacy-slmre[llm]'"
+            ) from error
 
-    def _key(self) -> str | None:
-        if self.key_variable is None:
+    def _client(self) -> Any:
+        sdk = self._sdk()
+        timeout = sdk.Timeout(self.timeout, connect=_CONNECT_TIMEOUT)
+        return getattr(sdk, self.client_class)(
+            # Never None: the packages would send the key in their own environment variable.
+            api_key=self._api_key() or "no key",
+            base_url=self.base_url,
+            max_retries=0,
+            timeout=timeout,
+            # A redirect could send the key to another host.
+            http_client=sdk.DefaultHttpxClient(timeout=timeout, follow_redirects=False),
+        )
+
+    def _api_key(self) -> str | None:
+        if self.api_key_env is None:
             return None
-        key = os.environ.get(self.key_variable, "").strip()
+        key = os.environ.get(self.api_key_env, "").strip()
         if not key:
             raise ServiceError(
-                f"{self.name} at {self.endpoint} needs a key: put it into the environment variable "
-                f"{self.key_variable}. Where none is needed, set model.key_variable to null."
+                f"{self.name} at {self.base_url} needs an API key: set the environment variable "
+                f"{self.api_key_env}. If the server needs no key, set model.api_key_env to null."
             )
         if not (key.isascii() and key.isprintable()):
             raise ServiceError(
-                f"The key in the environment variable {self.key_variable} has line breaks or characters that "
-                "no key has: copy it again."
+                f"The key in the environment variable {self.api_key_env} contains line breaks or characters "
+                "that are not allowed in a key. Copy it again."
             )
         return key
 
-    def _redacted(self, message: str) -> str:
-        """A message without key and headers, which a service or a library may have quoted."""
-        secrets = [*(self.headers or {}).values(), os.environ.get(self.key_variable or "", "").strip()]
+    def _redact(self, message: str) -> str:
+        """Hide the key and the extra headers, which services quote in some errors."""
+        secrets = [*(self.extra_headers or {}).values(), os.environ.get(self.api_key_env or "", "").strip()]
         for secret in secrets:
-            if len(secret) >= _SECRET:
+            if len(secret) >= _MIN_SECRET_LENGTH:
                 message = message.replace(secret, "***")
         return message
 
-    def _cache(self) -> AnswerCache | None:
-        if self.cache is None:
-            return None
+    def _open_cache(self) -> AnswerCache | None:
         if self.cache == "auto":
             from spacy_slmre.models.causal_lm.loading import cache_folder
 
             return AnswerCache(cache_folder() / "answers.sqlite")
-        return AnswerCache(self.cache)
+        return AnswerCache(self.cache) if self.cache is not None else None
 
     def __str__(self) -> str:
-        return f"{self.name} at {self.endpoint}"
+        return f"{self.name} at {self.base_url}"
+
+
+def _answer(reply: Reply) -> str:
+    if reply.text is None:
+        return Unanswered(f"the model generated no text ({reply.stop_reason})")
+    if reply.truncated and not reply.text.strip():
+        return Unanswered("the model reached its token limit before it generated any text: allow more tokens")
+    return replace_surrogates(reply.text)
+
+
+def _seconds(retry_after: str) -> float:
+    """Return the seconds of a Retry-After header, which is a number or a date; 0 if it is neither."""
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return 0.0

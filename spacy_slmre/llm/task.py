@@ -1,12 +1,15 @@
-"""The spacy-llm task: one prompt a pair, whose answer is a label."""
+"""The spacy-llm task: one prompt per candidate pair, answered with a label."""
 
 from __future__ import annotations
 
+import re
 import typing
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import srsly
 from spacy import util
@@ -14,194 +17,169 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_get_examples
 
-from spacy_slmre.candidates import CandidateGenerator, EntityPairs
+from spacy_slmre.candidates import EntityPairs
 from spacy_slmre.instances import Context, RelationInstance, make_gold_instances, shorten
-from spacy_slmre.llm.chat import chat_prompts
-from spacy_slmre.llm.outcome import Outcome, ResponseReader
-from spacy_slmre.llm.words import word_offsets
+from spacy_slmre.label_parser import LabelParser
+from spacy_slmre.llm.chat import Unanswered, chat_prompts
 from spacy_slmre.models.prompts import PromptStyle, PromptTexts, read_demonstrations, read_templates
 from spacy_slmre.pipeline.component_settings import choose_schema
 from spacy_slmre.pipeline.doc_instances import DocInstances, describe_truncation, make_doc_instances
 from spacy_slmre.pipeline.examples import resolve_labels
 from spacy_slmre.relations import (
     RELATIONS,
+    Record,
     install_extensions,
+    make_record,
     report_name,
     write_answers,
     write_records,
     write_report,
 )
-from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, UnreadSchema
+from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, UnreadSchema, schema_file
 from spacy_slmre.scorer import score_relations
 
-# spacy-llm reads these annotations when it checks that task and model fit, and knows no others.
+if TYPE_CHECKING:
+    from spacy_llm.pipeline import LLMWrapper
+
+# spacy-llm compares these annotations when it checks that task and model are compatible, so they must be
+# exactly these types.
 Prompts = typing.Iterable[typing.Tuple[typing.Iterable[Any], typing.Iterable[Doc]]]  # noqa: UP006
 Shards = typing.Iterable[typing.Iterable[Doc]]
 Responses = typing.Iterable[typing.Iterable[Any]]
 
-
-def make_relation_task(
-    schema: LabelSchema | UnreadSchema | None = None,
-    labels: list[str] | None = None,
-    negative_label: str | None = NEGATIVE_LABEL,
-    candidates: Callable | None = None,
-    label_list: bool = True,
-    definitions: bool = True,
-    demonstrations: str | None = None,
-    templates: str | None = None,
-    max_context_words: int = 512,
-    attr: str = RELATIONS,
-    scorer: Callable | None = None,
-) -> RelationTask:
-    """Registered as `@llm_tasks = "spacy-slmre.RelationClassification.v1"`.
-
-    Args:
-        schema: Labels with wordings, definitions and types, for instance by
-            `@misc = "spacy-slmre.SchemaFile.v1"`. Without labels, the general schema is used.
-        labels: Names of labels, in place of a schema.
-        negative_label: The label among `labels` that says "no relation"; added where absent. Null where
-            every pair has a relation.
-        candidates: Which pairs are asked about (one prompt each); by default
-            `@misc = "spacy-slmre.EntityPairs.v1"`.
-        label_list: The instruction lists the labels ("schema-enumerated"); without, it is "generic".
-        definitions: The list gives their definitions.
-        demonstrations: JSONL file of labelled instances shown before the question, each with "text",
-            "head" and "tail" as [start, end, type], and "label".
-        templates: Folder with system.jinja, context.jinja and query.jinja; one that it lacks is the default.
-        max_context_words: Longer contexts are shortened around their pair.
-        attr: Relations are written to `doc._.<attr>`.
-        scorer: Scores predicted documents; by default as `spacy-slmre.RelationScorer.v1`.
-
-    Raises:
-        ValueError: A setting is out of its range.
-    """
-    # A saved pipeline brings demonstrations and templates along, while its config still names the files that
-    # they came from: that these are gone is an error only when they are wanted.
-    problem: ValueError | None = None
-    style: dict[str, Any] = {"label_list": label_list, "definitions": definitions}
-    try:
-        if demonstrations is not None:
-            style["demonstrations"] = read_demonstrations(Path(demonstrations))
-        if templates is not None:
-            style["templates"] = read_templates(templates)
-    except ValueError as error:
-        problem = error
-    return RelationTask(
-        choose_schema("task", schema, labels, negative_label, None),
-        PromptStyle(**style),
-        negative_label=negative_label,
-        candidates=candidates or EntityPairs(),
-        max_context_words=max_context_words,
-        attr=attr,
-        scorer=scorer or score_relations,
-        problem=problem,
-        configured_style=[label_list, definitions, demonstrations, templates],
-    )
+# Long strings and scripts without spaces are counted in pieces of at most 12 characters.
+_WORD = re.compile(r"\w{1,12}|[^\w\s]")
 
 
 class RelationTask:
-    """Asks for the label of each candidate pair, and writes what was answered.
+    """Registered as `@llm_tasks = "spacy-slmre.RelationClassification.v1"`.
 
-    Relations go to `doc._.<attr>`, every answer as it was written to `doc._.relation_answers`, and numbers
-    to `doc._.<attr>_report`: of pairs "considered", "scored" (asked about), "shortened" and "skipped" as
-    `slm_relations` counts them, and of answers "out_of_schema" (they name no label), "ill_typed" (the label
-    does not join such entities, and is not written as a relation) and "unanswered".
+    Relations are written to `doc._.<attr>`, all answers to `doc._.relation_answers`, and counts to
+    `doc._.<attr>_report`: those of `slm_relations` ("considered", "scored", "shortened", "skipped"), and
+    the answers that are "out_of_schema" (no label), "ill_typed" (a label that does not allow these entity
+    types, so no relation is written) or "unanswered".
+
+    Files are read at first use, and a saved task contains what was read.
 
     Args:
-        schema: The labels; None takes the general schema, or in `initialize` those of the examples.
-        style: How instances are put into words.
-        negative_label: What the negative label is called where labels are taken from examples.
-        candidates: Proposes the pairs.
-        max_context_words: Longer contexts are shortened around their pair.
+        schema: Labels with wordings, definitions and types: a list, a dict, a JSON file, or a registered
+            function. By default the general schema.
+        labels: Label names, instead of a schema.
+        negative_label: The label that means "no relation"; added to the labels if missing. None if every
+            pair has a relation.
+        candidates: Proposes the pairs, each of which is one prompt; `EntityPairs` by default.
+        label_list: List the labels in the instruction ("schema-enumerated" in the study, else "generic").
+        definitions: List their definitions, too.
+        examples: JSONL file of few-shot examples, each with "text", "head" and "tail" as [start, end, type],
+            and "label".
+        templates: Folder with system.jinja, context.jinja and query.jinja; missing ones have defaults.
+        max_context_words: Longer contexts are truncated around their pair.
         attr: Relations are written to `doc._.<attr>`.
-        scorer: Scores predicted documents.
-        problem: An error in the style that a saved pipeline would mend.
-        configured_style: What the config says of the style, to notice where it is changed after saving.
+        scorer: Scores predicted documents; `score_relations` by default.
 
     Raises:
-        ValueError: A setting is out of its range.
+        ValueError: A setting is out of range.
     """
 
     def __init__(
         self,
-        schema: LabelSchema | UnreadSchema | None,
-        style: PromptStyle,
-        *,
+        schema: Any = None,
+        labels: list[str] | None = None,
         negative_label: str | None = NEGATIVE_LABEL,
-        candidates: CandidateGenerator,
+        candidates: Callable | None = None,
+        label_list: bool = True,
+        definitions: bool = True,
+        examples: str | None = None,
+        templates: str | None = None,
         max_context_words: int = 512,
         attr: str = RELATIONS,
-        scorer: Callable[..., dict[str, Any]] = score_relations,
-        problem: ValueError | None = None,
-        configured_style: Sequence[Any] = (),
+        scorer: Callable | None = None,
     ) -> None:
         if max_context_words < 1:
             raise ValueError(f"max_context_words = {max_context_words}, but it must be at least 1.")
         install_extensions(attr)
-        self.style = style
+        if isinstance(schema, str | Path):
+            schema = schema_file(Path(schema))
+        elif isinstance(schema, list):
+            schema = LabelSchema.from_labels(schema, negative_label)
+        elif isinstance(schema, Mapping):
+            schema = LabelSchema.from_dict(schema)
+        schema = choose_schema("task", schema, labels, negative_label, None)
+        self.schema_given = schema is not None
+        self._schema: LabelSchema | UnreadSchema | None = schema or LabelSchema.general()
+        self._style: PromptStyle | None = None
+        self._style_settings = (label_list, definitions, examples, templates)
         self.negative_label = negative_label
-        self.candidates = candidates
+        self.candidates = candidates or EntityPairs()
         self.max_context_words = max_context_words
         self.attr = attr
-        self._scorer = scorer
-        self._style_problem = problem
-        self._schema_problem = schema.error if isinstance(schema, UnreadSchema) else None
-        self._schema_given = schema is not None
-        given = schema if isinstance(schema, LabelSchema) else None
-        self._schema: LabelSchema | None = given or LabelSchema.general()
-        self._configured = {
-            "schema": given.to_dict() if given else None,
-            "style": list(configured_style),
-        }
+        self._scorer = scorer or score_relations
         self._warned: set[str] = set()
 
-    # -- labels ------------------------------------------------------------------------------------
+    # -- labels and prompt style -----------------------------------------------------------------------------
 
     @property
     def schema(self) -> LabelSchema:
         """The labels.
 
         Raises:
-            ValueError: `clear` took all of them away.
+            ValueError: The schema file cannot be read, or `clear` removed all labels.
         """
+        if isinstance(self._schema, UnreadSchema):
+            raise self._schema.error
         if self._schema is None:
-            raise ValueError("The task has no labels any more: give it some with add_label.")
+            raise ValueError("The task has no labels: add some with add_label.")
         return self._schema
 
     @schema.setter
     def schema(self, schema: LabelSchema) -> None:
-        self._schema, self._schema_given, self._schema_problem = schema, True, None
+        self._schema, self.schema_given = schema, True
 
     @property
-    def schema_given(self) -> bool:
-        """Whether anything said what the labels are; if not, they are those of the general schema."""
-        return self._schema_given
+    def style(self) -> PromptStyle:
+        """The prompt style.
+
+        Raises:
+            ValueError: The examples or templates cannot be read.
+        """
+        if self._style is None:
+            label_list, definitions, examples, templates = self._style_settings
+            files: dict[str, Any] = {}
+            if examples is not None:
+                files["demonstrations"] = read_demonstrations(Path(examples))
+            if templates is not None:
+                files["templates"] = read_templates(templates)
+            self._style = PromptStyle(label_list=label_list, definitions=definitions, **files)
+        return self._style
+
+    @style.setter
+    def style(self, style: PromptStyle) -> None:
+        self._style = style
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of all labels, the negative one included."""
-        return self._schema.names if self._schema is not None else ()
+        """The names of all labels, including the negative one; empty until a missing schema file is found."""
+        return self._schema.names if isinstance(self._schema, LabelSchema) else ()
 
     def add_label(self, label: str, label_definition: str | None = None) -> int:
-        """Add a relation, worded after its name.
+        """Add a relation; its wording is derived from its name.
 
         Returns:
-            1, or 0 where the label is there already.
+            1, or 0 if the label exists already.
         """
         if not isinstance(label, str):
-            raise ValueError(f"A label is a string, not {label!r}.")
+            raise ValueError(f"A label must be a string, not {label!r}.")
         if label in self.labels:
             return 0
         if self._schema is None:
-            schema = {"labels": [{"name": label, "definition": label_definition}]}
-            self._schema = LabelSchema.from_dict({**schema, "negative_label": self.negative_label})
+            labels = {"labels": [{"name": label, "definition": label_definition}]}
+            self.schema = LabelSchema.from_dict({**labels, "negative_label": self.negative_label})
         else:
-            self._schema = self._schema.with_name(label, label_definition or "")
-        self._schema_given = True
+            self.schema = self.schema.with_name(label, label_definition or "")
         return 1
 
     def clear(self) -> None:
-        """Forget all labels."""
+        """Remove all labels."""
         self._schema = None
 
     def initialize(
@@ -212,169 +190,252 @@ class RelationTask:
         labels: list[str] | dict[str, object] | None = None,
         n_prompt_examples: int = 0,
     ) -> None:
-        """Settle the labels, and take demonstrations from examples if wanted. Nothing is contacted.
+        """Set the labels and, if wanted, few-shot examples. Nothing is sent.
 
         Args:
-            get_examples: Gold documents; where no labels were configured, theirs are taken.
+            get_examples: Gold documents. If no labels are configured, theirs are used.
             nlp: The pipeline.
-            labels: Names, or a schema as plain data; they replace those that were configured.
-            n_prompt_examples: How many labelled pairs of the examples are shown as demonstrations; -1 shows
-                all. Those that were configured count, and come first.
+            labels: Names, or a schema as plain data, instead of the configured labels.
+            n_prompt_examples: Number of few-shot examples, including the configured ones, which come first;
+                the others are taken from the gold documents. -1 uses all.
 
         Raises:
-            ValueError: The labels or the examples are not what the task can work with.
+            ValueError: The labels or the examples are invalid.
         """
         validate_get_examples(get_examples, "RelationTask.initialize")
-        given = self._schema if self._schema_given else None
+        given = self.schema if self.schema_given and self._schema is not None else None
         negative = given.negative_label if given else self.negative_label
-        settled = resolve_labels(labels, given, get_examples, negative, self.attr)
-        if settled is not None and settled is not given:
-            self.schema = settled
+        schema = resolve_labels(labels, given, get_examples, negative, self.attr)
+        if schema is not None:
+            self.schema = schema
         if n_prompt_examples:
-            self._show(get_examples(), n_prompt_examples)
+            shown = list(self.style.demonstrations)
+            for example in get_examples():
+                for instance in make_gold_instances(example.reference, self.schema):
+                    if n_prompt_examples < 0 or len(shown) < n_prompt_examples:
+                        shown.append(instance.to_dict())
+            self.style = replace(self.style, demonstrations=tuple(shown))
 
-    def _show(self, examples: Iterable[Example], number: int) -> None:
-        shown = list(self.style.demonstrations)
-        for example in examples:
-            for instance in make_gold_instances(example.reference, self.schema):
-                if number < 0 or len(shown) < number:
-                    shown.append(instance.to_dict())
-        self.style = PromptStyle.from_dict({**self.style.to_dict(), "demonstrations": shown})
-
-    def ready(self) -> None:
-        """Check labels and prompts now rather than at the first document.
+    def load(self) -> None:
+        """Read files and check that labels and prompts fit together.
 
         Raises:
-            ValueError: They cannot be had, or do not fit each other.
+            ValueError: A file cannot be read, or an example has an unknown label.
         """
-        for problem in (self._schema_problem, self._style_problem):
-            if problem is not None:
-                raise problem
         texts = PromptTexts(self.style)
         texts.system(self.schema)
         texts.demonstrations(self.schema)
 
-    # -- prompts and answers -----------------------------------------------------------------------
+    # -- prompts and answers ---------------------------------------------------------------------------------
 
     @property
     def prompt_template(self) -> str:
-        """All that makes the prompts of a document what they are (spacy-llm's document cache compares it)."""
-        return srsly.json_dumps({"schema": self.schema.to_dict(), "style": self.style.to_dict()})
+        """Everything that determines a document's prompts, for spacy-llm's cache of documents."""
+        try:
+            return srsly.json_dumps({"schema": self.schema.to_dict(), "style": self.style.to_dict()})
+        except ValueError:
+            # spacy-llm reads this at construction, when a saved pipeline's files may be gone.
+            return ""
 
     def generate_prompts(self, docs: Iterable[Doc], context_length: int | None = None) -> Prompts:
-        """The prompts of each document, and the document itself as its only shard.
+        """Return the prompts of each document, and the document as its only shard.
 
         Args:
             docs: Documents with entities.
-            context_length: Taken for spacy-llm's sake. Contexts are shortened to `max_context_words`, and a
-                model leaves unanswered what is too long for it.
+            context_length: Passed by spacy-llm and not used: contexts are truncated to `max_context_words`,
+                and models do not answer prompts that are too long for them.
 
         Raises:
-            ValueError: Labels or prompts cannot be had.
+            ValueError: The labels or prompts are not available.
         """
-        self.ready()
+        self.load()
         texts = PromptTexts(self.style)
         for doc in docs:
-            yield chat_prompts(texts, self._ask(doc).instances, self.schema), [doc]
+            yield chat_prompts(texts, self._make_instances(doc).instances, self.schema), [doc]
 
     def parse_responses(self, shards: Shards, responses: Responses) -> typing.Iterable[Doc]:
-        """Write the answers to the documents, which are given back themselves.
+        """Write the answers to the documents and return these.
 
         Args:
-            shards: What `generate_prompts` gave beside the prompts: each document alone in a list.
-            responses: The answers to the prompts of each document, in their order.
+            shards: The shards from `generate_prompts`.
+            responses: For each document, the answers to its prompts.
 
         Raises:
             ValueError: A document has more or fewer answers than prompts.
         """
-        read = ResponseReader(self.schema)
+        parser = LabelParser(self.schema)
         written: list[tuple[Doc, set]] = []
         try:
             for (doc,), answers in zip(shards, responses, strict=True):
-                asked = self._ask(doc)
-                self._write(asked, read(asked, list(answers)))
+                self._write(self._make_instances(doc), list(answers), parser)
                 written.append((doc, set(doc.user_data)))
                 yield doc
         finally:
-            # spacy-llm 0.7.4 assigns None to extension attributes that other packages left unset. It lets go
-            # of this generator, which brings us here, before it hands on the documents.
+            # spacy-llm 0.7.4 sets unset extension attributes of other packages to None. Afterwards it closes
+            # this generator, so they can be removed here before the documents are returned.
             for doc, keys in written:
                 for key in doc.user_data.keys() - keys:
                     if isinstance(key, tuple) and key[0] == "._.":
                         del doc.user_data[key]
 
-    def _ask(self, doc: Doc) -> DocInstances:
-        # DocInstances for twice, before and after the model: nothing has to be kept beside the documents.
-        return make_doc_instances(doc, self.candidates, self.schema, self._fit)
+    def _make_instances(self, doc: Doc) -> DocInstances:
+        # Called before and after the model, so that nothing has to be stored with the documents.
+        return make_doc_instances(doc, self.candidates, self.schema, self._truncate)
 
-    def _fit(self, instances: Sequence[RelationInstance]) -> list[RelationInstance | None]:
+    def _truncate(self, instances: Sequence[RelationInstance]) -> list[RelationInstance | None]:
         def count_words(contexts: Sequence[Context]) -> list[int]:
-            return [len(word_offsets(context)) for context in contexts]
+            return [len(_word_offsets(context)) for context in contexts]
 
-        return shorten(instances, self.max_context_words, count_tokens=count_words, offsets_of=word_offsets)
+        return shorten(instances, self.max_context_words, count_tokens=count_words, offsets_of=_word_offsets)
 
-    def _write(self, asked: DocInstances, outcome: Outcome) -> None:
-        write_records(asked.doc, outcome.relations, self.attr)
-        write_answers(asked.doc, outcome.answers)
-        write_report(asked.doc, {**asked.report, **outcome.numbers}, self.attr)
-        if cuts := describe_truncation(asked.report, report_name(self.attr)):
-            self._warn_once("cut", cuts)
-        if outcome.reason is not None:
-            self._warn_once(
-                "unanswered",
-                f"a pair got no answer ({outcome.reason}). Such pairs are counted in "
-                f"doc._.{report_name(self.attr)}; later ones are without a warning.",
+    def _write(self, instances: DocInstances, responses: Sequence[Any], parser: LabelParser) -> None:
+        doc = instances.doc
+        if len(responses) != len(instances.pairs):
+            raise ValueError(
+                f"The model returned {len(responses)} answers to the {len(instances.pairs)} prompts of the "
+                f'document "{doc.text[:50]}". It must return one answer per prompt, in the same order.'
             )
+        counts: Counter[str] = Counter(out_of_schema=0, ill_typed=0, unanswered=0)
+        relations: list[Record] = []
+        answers: list[Record] = []
+        for (head, tail), instance, response in zip(
+            instances.pairs, instances.instances, responses, strict=True
+        ):
+            answered = isinstance(response, str) and not isinstance(response, Unanswered)
+            label = self._label(parser.parse(response)) if answered else None
+            answers.append(
+                {
+                    "head": [head.start_char, head.end_char],
+                    "tail": [tail.start_char, tail.end_char],
+                    "answer": str(response) if answered else None,
+                    "label": label,
+                }
+            )
+            if not answered:
+                counts["unanswered"] += 1
+                reason = getattr(response, "reason", f"the model returned {response!r:.80}")
+                self._warn_once(
+                    "unanswered",
+                    f"a pair was not answered ({reason}). Such pairs are counted in "
+                    f"doc._.{report_name(self.attr)}; there will be no further warnings.",
+                )
+            elif label is None:
+                counts["out_of_schema"] += 1
+            elif label != self.schema.negative_label:
+                if not instances.typed or self._allows(label, instance):
+                    relations.append(make_record(doc, (head, tail, label)))
+                else:
+                    counts["ill_typed"] += 1
+        write_records(doc, relations, self.attr)
+        write_answers(doc, answers)
+        write_report(doc, {**instances.report, **counts}, self.attr)
+        if truncation := describe_truncation(instances.report, report_name(self.attr)):
+            self._warn_once("truncated", truncation)
 
-    def _warn_once(self, about: str, message: str) -> None:
-        if about not in self._warned:
-            self._warned.add(about)
-            warnings.warn(f"RelationClassification: {message}", stacklevel=3)
+    def _label(self, parsed: str | None) -> str | None:
+        """Return the label's name, including the negative one, or None if the answer names no label."""
+        if parsed is None:
+            return self.schema.negative_label
+        return parsed if parsed in self.schema.index else None
 
-    # -- scoring -----------------------------------------------------------------------------------
+    def _allows(self, label: str, instance: RelationInstance) -> bool:
+        allowed = self.schema.allowed(instance.head_mention.type, instance.tail_mention.type)
+        return bool(allowed[self.schema.index[label]])
+
+    def _warn_once(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warnings.warn(f"RelationClassification: {message}", stacklevel=4)
+
+    # -- scoring and serialization ---------------------------------------------------------------------------
 
     def scorer(self, examples: Iterable[Example]) -> dict[str, Any]:
-        """Score predicted relations against gold ones; see `spacy_slmre.scorer.score_relations`."""
+        """Score predicted relations; see `spacy_slmre.scorer.score_relations`."""
         return self._scorer(examples, attr=self.attr, labels=self.labels, propose=self.propose)
 
     def propose(self, doc: Doc) -> list[tuple[Span, Span]]:
-        """The candidate pairs of a document."""
+        """Return the candidate pairs of a document."""
         return self.candidates(doc, self.schema).pairs
 
-    # -- serialisation -----------------------------------------------------------------------------
-
     def to_bytes(self, *, exclude: tuple[str, ...] = ()) -> bytes:
-        """Labels and prompt style as bytes."""
-        return util.to_bytes({"cfg": lambda: srsly.json_dumps(self._saved())}, exclude)
+        """Serialize labels and prompt style."""
+        return util.to_bytes({"cfg": lambda: srsly.json_dumps(self._to_dict())}, exclude)
 
     def from_bytes(self, bytes_data: bytes, *, exclude: tuple[str, ...] = ()) -> RelationTask:
-        """Read what `to_bytes` gave."""
-        util.from_bytes(bytes_data, {"cfg": lambda data: self._restore(srsly.json_loads(data))}, exclude)
+        """Restore what `to_bytes` returned."""
+        util.from_bytes(bytes_data, {"cfg": lambda data: self._from_dict(srsly.json_loads(data))}, exclude)
         return self
 
     def to_disk(self, path: str | Path, *, exclude: tuple[str, ...] = ()) -> None:
-        """Write labels and prompt style into a folder."""
-        util.to_disk(path, {"cfg.json": lambda file: srsly.write_json(file, self._saved())}, exclude)
+        """Write labels and prompt style to a folder."""
+        util.to_disk(path, {"cfg.json": lambda file: srsly.write_json(file, self._to_dict())}, exclude)
 
     def from_disk(self, path: str | Path, *, exclude: tuple[str, ...] = ()) -> RelationTask:
-        """Read what `to_disk` wrote."""
-        util.from_disk(path, {"cfg.json": lambda file: self._restore(srsly.read_json(file))}, exclude)
+        """Restore what `to_disk` wrote."""
+        util.from_disk(path, {"cfg.json": lambda file: self._from_dict(srsly.read_json(file))}, exclude)
         return self
 
-    def _saved(self) -> dict[str, Any]:
-        schema = self._schema.to_dict() if self._schema is not None else None
-        return {
-            "configured": self._configured,
-            "schema": schema,
-            "schema_given": self._schema_given,
-            "style": self.style.to_dict(),
-        }
+    def _to_dict(self) -> dict[str, Any]:
+        schema = self.schema.to_dict() if self._schema is not None else None
+        return {"schema": schema, "schema_given": self.schema_given, "style": self.style.to_dict()}
 
-    def _restore(self, saved: Mapping[str, Any]) -> None:
-        # What the config now says otherwise than when it was saved was changed on purpose, and stays.
-        if self._schema_problem is not None or saved["configured"]["schema"] == self._configured["schema"]:
-            self._schema = LabelSchema.from_dict(saved["schema"]) if saved["schema"] else None
-            self._schema_problem, self._schema_given = None, saved["schema_given"]
-        if saved["configured"]["style"] == self._configured["style"]:
-            self.style = PromptStyle.from_dict(saved["style"])
-            self._style_problem = None
+    def _from_dict(self, saved: Mapping[str, Any]) -> None:
+        self._schema = LabelSchema.from_dict(saved["schema"]) if saved["schema"] else None
+        self.schema_given = saved["schema_given"]
+        self.style = PromptStyle.from_dict(saved["style"])
+
+
+def _word_offsets(context: Context) -> list[tuple[int, int]]:
+    """Return the character offsets of words and punctuation marks, which serve as tokens."""
+    return [match.span() for match in _WORD.finditer(context.text)]
+
+
+# -- finding the component in a pipeline ---------------------------------------------------------------------
+
+
+def get_llm_components(nlp: Language) -> dict[str, LLMWrapper]:
+    """Return all `llm` components of a pipeline that have our task, by name."""
+    pipes: dict[str, Any] = {
+        name: nlp.get_pipe(name) for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == "llm"
+    }
+    return {name: pipe for name, pipe in pipes.items() if isinstance(pipe.task, RelationTask)}
+
+
+def get_llm_component(nlp: Language, name: str | None = None) -> tuple[str, LLMWrapper]:
+    """Return name and component of the pipeline's `llm` component that has our task.
+
+    Args:
+        nlp: The pipeline.
+        name: The component's name; required if there are several.
+
+    Raises:
+        ValueError: There is none (of this name), or there are several and no name was given.
+    """
+    found = get_llm_components(nlp)
+    if not found:
+        raise ValueError(
+            'The pipeline has no "llm" component with the task "spacy-slmre.RelationClassification.v1". Its '
+            f"components: {', '.join(nlp.pipe_names) or 'none'}."
+        )
+    if name is None and len(found) > 1:
+        raise ValueError(
+            f"Several components extract relations with an LLM: choose one of {', '.join(found)}."
+        )
+    if name is not None and name not in found:
+        raise ValueError(
+            f'"{name}" is not a component that extracts relations with an LLM: {", ".join(found)}.'
+        )
+    name = name or next(iter(found))
+    return name, found[name]
+
+
+def load_llm_component(component: LLMWrapper) -> None:
+    """Check labels, prompts, API key and cache, or load weights, now instead of at the first document.
+
+    Raises:
+        ValueError: Something is missing.
+    """
+    component.task.load()
+    model = component._model  # spacy-llm has no public name for the model
+    if hasattr(model, "load"):
+        model.load()

@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 
 from spacy_slmre.evaluation.runs import Prediction
 from spacy_slmre.evaluation.scoring import score_predictions
-from spacy_slmre.label_parser import answer_parser
+from spacy_slmre.label_parser import LabelParser
 from spacy_slmre.metrics import confusion, normalize_answer, official_macro_f1
 from spacy_slmre.schema import LabelSchema
 
@@ -99,7 +99,7 @@ def test_a_wrong_direction_is_no_hit_for_semeval() -> None:
 )
 def test_answers_in_words(answer: str, meant: str | None) -> None:
     schema = LabelSchema.from_dict({"labels": [{"name": "born_in", "wording": "place of birth"}]})
-    assert answer_parser(schema)(answer) == meant
+    assert LabelParser(schema).parse(answer) == meant
 
 
 def test_normalised_answers() -> None:

@@ -12,20 +12,20 @@ import spacy
 from spacy.language import Language
 
 LABELS = ["place of birth", "employer", "sibling"]
-Reply = tuple[int, dict[str, str], bytes]
+Response = tuple[int, dict[str, str], bytes]
 
 
 class ChatServer:
-    """Speaks both APIs on this machine: `answer` says what the model writes, `script` what goes wrong."""
+    """A local server with both APIs: `answer` returns texts, `script` and `always` replace responses."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.times: list[float] = []
         self.answer: Callable[[str], str] = lambda question: "place of birth"
-        self.script: list[Reply | None] = []
-        self.always: Reply | None = None
+        self.script: list[Response | None] = []
+        self.always: Response | None = None
         self.delay = 0.0
-        self.at_once = self.most_at_once = 0
+        self.active = self.max_active = 0
         self._lock = threading.Lock()
         server = self
 
@@ -34,24 +34,29 @@ class ChatServer:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                headers = {name.lower(): value for name, value in self.headers.items()}
                 with server._lock:
-                    server.requests.append((self.path, dict(self.headers), body))
+                    server.requests.append((self.path, headers, body))
                     server.times.append(time.monotonic())
-                    server.at_once += 1
-                    server.most_at_once = max(server.most_at_once, server.at_once)
+                    server.active += 1
+                    server.max_active = max(server.max_active, server.active)
                     scripted = server.script.pop(0) if server.script else server.always
                 time.sleep(server.delay)
                 status, headers, data = scripted or server.reply(self.path, body)
                 with server._lock:
-                    server.at_once -= 1
+                    server.active -= 1
                 try:
                     self.send_response(status)
-                    for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                    for name, value in {
+                        "Content-Type": "application/json",
+                        **headers,
+                        "Content-Length": str(len(data)),
+                    }.items():
                         self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(data)
                 except ConnectionError:
-                    self.close_connection = True  # the client did not wait
+                    self.close_connection = True  # the client gave up
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -60,11 +65,12 @@ class ChatServer:
             daemon_threads = True
 
         self._http = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+        self.address = f"http://127.0.0.1:{self._http.server_port}"
+        self.url = f"{self.address}/v1"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
-    def reply(self, path: str, body: dict[str, Any]) -> Reply:
+    def reply(self, path: str, body: dict[str, Any]) -> Response:
         text = self.answer(body["messages"][-1]["content"])
         if path.endswith("/messages"):
             data: dict[str, Any] = {
@@ -85,7 +91,7 @@ class ChatServer:
         self._thread.join()
 
 
-def failure(status: int, message: str = "", kind: str = "", **headers: str) -> Reply:
+def failure(status: int, message: str = "", kind: str = "", **headers: str) -> Response:
     error = {"error": {"message": message, "type": kind, "code": kind}}
     return (
         status,
@@ -105,16 +111,16 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
 
 @pytest.fixture
 def make_model(server: ChatServer) -> Callable[..., dict[str, Any]]:
-    """Makes the model block of a config for the local server."""
+    """Return a function that makes the config block of a model for the local server."""
 
-    def make(api: str = "ChatCompletions", **settings: Any) -> dict[str, Any]:
+    def make(api: str = "OpenAI", **settings: Any) -> dict[str, Any]:
         return {
             "@llm_models": f"spacy-slmre.{api}.v1",
             "name": "some-model",
-            "endpoint": server.url,
-            "key_variable": "TEST_KEY",
+            "base_url": server.url,
+            "api_key_env": "TEST_KEY",
             "cache": None,
-            "tries": 3,
+            "max_retries": 2,
             "backoff": 0.01,
             "timeout": 5.0,
             **settings,
@@ -125,10 +131,10 @@ def make_model(server: ChatServer) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def make_nlp(blank: Callable[[], Language]) -> Callable[..., Language]:
-    """Makes a pipeline with entities and an `llm` component named "relations"."""
+    """Return a function that makes a pipeline with entities and an `llm` component named "relations"."""
 
-    def make(model: dict[str, Any], bare: bool = False, **task: Any) -> Language:
-        nlp = spacy.blank("en") if bare else blank()
+    def make(model: dict[str, Any], with_entities: bool = True, **task: Any) -> Language:
+        nlp = blank() if with_entities else spacy.blank("en")
         block = {"@llm_tasks": "spacy-slmre.RelationClassification.v1", **task}
         if "schema" not in task:
             block.setdefault("labels", LABELS)

@@ -13,7 +13,7 @@ SCHEMA = LabelSchema.from_dict(
             {
                 "name": "per:city_of_birth",
                 "wording": "city of birth",
-                "definition": "the head was born there",
+                "definition": "the head was born in the tail",
             },
             {"name": "P108", "wording": "employer"},
             {"name": "Entity", "wording": "entity"},
@@ -25,12 +25,12 @@ SCHEMA = LabelSchema.from_dict(
 INSTANCE = RelationInstance.from_offsets("Ann was born in Rome.", (0, 3, "PER"), (16, 20, "LOC"))
 
 
-def test_prompt_is_messages_with_the_label_list_in_the_system_turn() -> None:
+def test_prompt_has_the_label_list_in_the_system_message() -> None:
     shown = RelationInstance.from_offsets("Bo works for Acme", (0, 2, "PER"), (13, 17, ""), "P108").to_dict()
     (prompt,) = chat_prompts(PromptTexts(PromptStyle(demonstrations=(shown,))), [INSTANCE], SCHEMA)
     system, question, answer, last = prompt.messages
     assert system["role"] == "system"
-    assert "- city of birth: the head was born there\n- employer\n" in system["content"]
+    assert "- city of birth: the head was born in the tail\n- employer\n" in system["content"]
     assert (question["role"], answer) == ("user", {"role": "assistant", "content": "employer"})
     assert last == {
         "role": "user",
@@ -39,22 +39,22 @@ def test_prompt_is_messages_with_the_label_list_in_the_system_turn() -> None:
     assert prompt.startswith(system["content"]) and prompt.endswith(last["content"])
 
 
-def test_generic_prompt_lists_no_label() -> None:
+def test_generic_prompt_lists_no_labels() -> None:
     (prompt,) = chat_prompts(PromptTexts(PromptStyle(label_list=False)), [INSTANCE], SCHEMA)
     assert "employer" not in prompt and "name of the relation and nothing else" in prompt
 
 
 def test_prompts_and_missing_answers_can_be_pickled() -> None:
     (prompt,) = chat_prompts(PromptTexts(PromptStyle()), [INSTANCE], SCHEMA)
-    again = pickle.loads(pickle.dumps(prompt))
-    assert again == prompt and again.messages == prompt.messages
+    copy = pickle.loads(pickle.dumps(prompt))
+    assert copy == prompt and copy.messages == prompt.messages
     missing = pickle.loads(pickle.dumps(Unanswered("too slow")))
     assert (missing, missing.reason) == ("", "too slow")
-    assert ChatPrompt.of("plain").messages == ({"role": "user", "content": "plain"},)
+    assert ChatPrompt.from_any("plain").messages == ({"role": "user", "content": "plain"},)
 
 
-def test_tokens_are_estimated_by_bytes() -> None:
+def test_tokens_are_estimated_from_bytes() -> None:
     assert estimate_tokens("") == 0
     assert estimate_tokens("abcde") == 2
     assert estimate_tokens("關係抽取") == 3
-    assert estimate_tokens("\ud800") == 1  # a lone surrogate, as broken files have them
+    assert estimate_tokens("\ud800") == 1  # a lone surrogate, as in broken files

@@ -1,4 +1,4 @@
-"""`slmre evaluate` with an LLM, against a local server."""
+"""`slmre evaluate` with an LLM on a local server."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ def answer(question: str) -> str:
     return "a colleague" if "Bo Lee" in question else "no relation"
 
 
-def test_an_llm_is_asked_for_the_labels_of_the_benchmark(
+def test_llm_chooses_from_the_labels_of_the_benchmark(
     server: ChatServer, config: Path, corpus: Path, tmp_path: Path
 ) -> None:
     server.answer = answer
     shown = run(config, corpus, "-o", tmp_path / "runs")
-    # What it will cost stands before what came out.
+    # The cost is shown before the results.
     assert shown.index("US dollars") < shown.index("all (micro)")
     found = read_run(tmp_path / "runs" / "demo-test")
     assert found.info["kind"] == "llm" and found.info["system"] == "some-model"
@@ -106,11 +106,11 @@ def test_generic_prompt_lists_no_labels(
     assert "born in" not in body["messages"][0]["content"]
 
 
-def test_a_service_that_is_down_makes_no_run(
+def test_unavailable_service_leaves_no_run(
     server: ChatServer, config: Path, corpus: Path, tmp_path: Path
 ) -> None:
     server.always = failure(500, "down")
-    with pytest.warns(UserWarning, match="no answer"):
+    with pytest.warns(UserWarning, match="not answered"):
         assert "the same command goes on" in run(config, corpus, "-o", tmp_path / "runs", code=1)
     assert not (tmp_path / "runs" / "demo-test").exists()
     server.always, server.answer = None, answer
@@ -118,7 +118,7 @@ def test_a_service_that_is_down_makes_no_run(
     assert read_run(tmp_path / "runs" / "demo-test").metrics["unanswered"] == 0
 
 
-def test_a_service_that_refuses_every_request_makes_no_run(
+def test_service_that_refuses_every_request_leaves_no_run(
     server: ChatServer, config: Path, corpus: Path, tmp_path: Path
 ) -> None:
     server.always = failure(400, "temperature is not supported")
@@ -127,7 +127,7 @@ def test_a_service_that_refuses_every_request_makes_no_run(
     assert not (tmp_path / "runs" / "demo-test").exists()
 
 
-def test_answers_out_of_the_cache_say_nothing_of_speed(
+def test_no_speed_is_reported_for_cached_answers(
     server: ChatServer, config: Path, corpus: Path, tmp_path: Path
 ) -> None:
     server.answer = answer
@@ -141,7 +141,7 @@ def test_answers_out_of_the_cache_say_nothing_of_speed(
     assert second.info["usage"]["cached"] == 3 and second.info["seconds"] == 0 and second.info["cost"] == 0
 
 
-def test_half_a_character_in_an_answer_is_replaced(
+def test_lone_surrogates_in_answers_are_replaced(
     server: ChatServer, config: Path, corpus: Path, tmp_path: Path
 ) -> None:
     server.answer = lambda question: "born \ud83d"
@@ -150,7 +150,7 @@ def test_half_a_character_in_an_answer_is_replaced(
     assert [one.answer for one in found.predictions()] == ["born \ufffd"] * 3
 
 
-def test_a_refused_key_stops_the_run(
+def test_refused_key_ends_the_run(
     server: ChatServer, config: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.always = failure(401, "bad key")

@@ -35,20 +35,20 @@ def test_extract_with_an_llm(extract: Callable[..., Result], tmp_path: Path) -> 
     assert "adding slm_relations" not in done.output
 
 
-def test_run_that_a_service_ended_goes_on(extract, server: ChatServer, tmp_path: Path) -> None:
+def test_run_resumes_after_the_service_ended_it(extract, server: ChatServer, tmp_path: Path) -> None:
     server.script = [None, None, *[failure(429, "no more", "insufficient_quota")] * 2]
     done = extract()
     assert done.exit_code == 1 and "no credit left" in done.output
     assert not (tmp_path / "out.jsonl").exists()
     sent = len(server.requests)
-    server.script.clear()  # requests go out side by side: the second refusal may not have been needed
+    server.script.clear()  # with concurrent requests, the second refusal may be unused
     done = extract()
     assert done.exit_code == 0 and "Going on where an interrupted run stopped" in done.output
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
     assert len(server.requests) - sent <= 4
 
 
-def test_missing_key_is_told_before_anything_is_written(extract, tmp_path: Path, monkeypatch) -> None:
+def test_missing_key_raises_before_anything_is_written(extract, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("TEST_KEY")
     done = extract()
     assert done.exit_code == 1 and "environment variable TEST_KEY" in done.output.replace("\n", " ")

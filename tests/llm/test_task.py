@@ -14,11 +14,11 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
-from spacy_slmre.llm.component import zero_shot_component, zero_shot_components
 from spacy_slmre.llm.cost import estimate
-from spacy_slmre.llm.replies import ServiceError
+from spacy_slmre.llm.task import get_llm_component, get_llm_components
 from spacy_slmre.relations import join_docs, span_as_doc
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.util.errors import ServiceError
 from tests.conftest import TEXTS
 from tests.llm.conftest import LABELS, ChatServer, failure
 
@@ -26,13 +26,13 @@ TEXT = "Ann Lee was born in Rome."
 
 
 def answer_by_pair(question: str) -> str:
-    """A knowledgeable model."""
+    """Answer like a good model."""
     pair = question.splitlines()[-1]
     known = {
         "Ann Lee (PER) to Rome (LOC):": "Place of birth",
         "Rome (LOC) to Ann Lee (PER):": "no relation",
     }
-    return known.get(pair, "unheard-of")
+    return known.get(pair, "unknown label")
 
 
 @pytest.fixture
@@ -60,37 +60,39 @@ def test_relations_answers_and_report(nlp: Language, server: ChatServer) -> None
         **{"considered": 2, "scored": 2, "shortened": 0, "skipped": {}},
         **{"out_of_schema": 0, "ill_typed": 0, "unanswered": 0},
     }
-    # Two requests at a time come in any order.
+    # Concurrent requests arrive in any order.
     (system, user), _ = sorted((body["messages"] for *_, body in server.requests), key=str)
     assert system["role"] == "system" and all(f"- {label}" in system["content"] for label in LABELS)
     assert user["content"].startswith("Text: [1 Ann Lee] was born in [2 Rome].\nAnn Lee (PER) to")
 
 
-def test_nothing_is_dropped_in_silence(nlp: Language, server: ChatServer) -> None:
+def test_unanswered_and_unknown_answers_are_counted(nlp: Language, server: ChatServer) -> None:
     server.script = [failure(400, "no such words")]
     nlp.get_pipe("relations")._model.concurrency = 1
-    with pytest.warns(UserWarning, match=r"a pair got no answer \(.*400: no such words\)"):
+    with pytest.warns(UserWarning, match=r"a pair was not answered \(.*400: no such words\)"):
         doc = nlp("Ann Lee met Bo Lee of Red Mill.")
     answers = doc._.relation_answers
     assert len(answers) == 6
-    assert [(one["answer"], one["label"]) for one in answers] == [(None, None)] + [("unheard-of", None)] * 5
+    assert [(one["answer"], one["label"]) for one in answers] == [(None, None)] + [
+        ("unknown label", None)
+    ] * 5
     report = doc._.relations_report
     assert (report["out_of_schema"], report["unanswered"], report["scored"]) == (5, 1, 6)
     assert doc._.relations == ()
 
 
-def test_pipe_equals_call_and_documents_without_pairs_pass(nlp: Language) -> None:
-    alone = [nlp(text) for text in TEXTS]
-    together = list(nlp.pipe(TEXTS, batch_size=3))
-    assert [doc.text for doc in together] == TEXTS
-    for one, other in zip(alone, together, strict=True):
+def test_pipe_equals_call_also_without_pairs(nlp: Language) -> None:
+    single = [nlp(text) for text in TEXTS]
+    processed = list(nlp.pipe(TEXTS, batch_size=3))
+    assert [doc.text for doc in processed] == TEXTS
+    for one, other in zip(single, processed, strict=True):
         assert one._.relation_answers == other._.relation_answers
         assert one._.relations_report == other._.relations_report
-    assert alone[2]._.relation_answers == []
+    assert single[2]._.relation_answers == []
 
 
 @pytest.mark.parametrize("save_io", [False, True])
-def test_documents_come_back_as_they_were(nlp: Language, save_io: bool) -> None:
+def test_documents_keep_their_annotations(nlp: Language, save_io: bool) -> None:
     for name, settings in {
         "zero_unset": {"default": None},
         "zero_list": {"default": []},
@@ -142,22 +144,22 @@ def test_answers_follow_split_and_joined_documents(nlp: Language) -> None:
     assert [one["tail"] for one in joined._.relation_answers] == [[20, 24], [0, 7], [46, 50], [26, 33]]
 
 
-def test_label_that_the_types_forbid_is_counted(make_nlp, make_model, tmp_path: Path) -> None:
+def test_label_with_other_entity_types_is_counted(make_nlp, make_model, tmp_path: Path) -> None:
     labels = [
         {"name": "place of birth", "types": [["PER", "LOC"]]},
         {"name": "site", "types": [["LOC", "PER"]]},
     ]
     (tmp_path / "schema.json").write_text(json.dumps({"labels": labels}))
     schema = {"@misc": "spacy-slmre.SchemaFile.v1", "path": str(tmp_path / "schema.json")}
-    doc = make_nlp(make_model(), schema=schema)(TEXT)  # the model says "place of birth" to both
+    doc = make_nlp(make_model(), schema=schema)(TEXT)  # the model answers both with "place of birth"
     assert found(doc) == [("Ann Lee", "place of birth", "Rome")]
     assert doc._.relations_report["ill_typed"] == 1
     assert [one["label"] for one in doc._.relation_answers] == ["place of birth"] * 2
 
 
-def test_given_pairs_and_other_attribute(make_nlp, make_model) -> None:
+def test_given_pairs_and_custom_attribute(make_nlp, make_model) -> None:
     candidates = {"@misc": "spacy-slmre.GivenPairs.v1"}
-    nlp = make_nlp(make_model(), bare=True, candidates=candidates, attr="links")
+    nlp = make_nlp(make_model(), with_entities=False, candidates=candidates, attr="links")
     doc = nlp.make_doc(TEXT)
     doc._.relation_candidates = [(Span(doc, 0, 2, "PER"), Span(doc, 5, 6, "LOC"))]
     doc = nlp(doc)
@@ -165,7 +167,7 @@ def test_given_pairs_and_other_attribute(make_nlp, make_model) -> None:
     assert doc._.links_report["scored"] == len(doc._.relation_answers) == 1
 
 
-def test_long_contexts_are_shortened_around_the_pair(make_nlp, make_model, server: ChatServer) -> None:
+def test_long_contexts_are_truncated_around_the_pair(make_nlp, make_model, server: ChatServer) -> None:
     nlp = make_nlp(make_model(), max_context_words=12)
     with pytest.warns(UserWarning, match="too long or too full"):
         doc = nlp("Ann Lee " + "and so on " * 200 + "was with Bo Lee in Rome")
@@ -174,27 +176,27 @@ def test_long_contexts_are_shortened_around_the_pair(make_nlp, make_model, serve
     assert all(len(body["messages"][-1]["content"]) < 200 for _, _, body in server.requests)
 
 
-def test_demonstrations_are_turns(make_nlp, make_model, server: ChatServer, tmp_path: Path) -> None:
+def test_examples_are_messages(make_nlp, make_model, server: ChatServer, tmp_path: Path) -> None:
     shown = {"text": "Bo works for Acme", "head": [0, 2, "PER"], "tail": [13, 17, ""], "label": "employer"}
     (tmp_path / "shown.jsonl").write_text(json.dumps(shown))
-    make_nlp(make_model(), demonstrations=str(tmp_path / "shown.jsonl"))(TEXT)
+    make_nlp(make_model(), examples=str(tmp_path / "shown.jsonl"))(TEXT)
     messages = server.requests[0][2]["messages"]
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
     assert messages[2]["content"] == "employer"
     with pytest.raises(ValueError, match=r'demonstrations = "nowhere\.jsonl" cannot be read'):
-        make_nlp(make_model(), demonstrations="nowhere.jsonl")(TEXT)
+        make_nlp(make_model(), examples="nowhere.jsonl")(TEXT)
 
 
 # -- errors ----------------------------------------------------------------------------------------------
 
 
-def test_refused_key_stops_with_a_clear_error(nlp: Language, server: ChatServer) -> None:
+def test_refused_key_raises_a_clear_error(nlp: Language, server: ChatServer) -> None:
     server.always = failure(401, "bad key")
     with pytest.raises(ServiceError, match="bad key"):
         list(nlp.pipe([TEXT] * 3))
 
 
-def test_model_that_loses_answers_is_told(nlp: Language) -> None:
+def test_missing_answers_of_a_model_raise(nlp: Language) -> None:
     nlp.get_pipe("relations")._model = lambda prompts: [[] for _ in prompts]
     with pytest.raises(ValueError, match="0 answers to the 2 prompts"):
         nlp(TEXT)
@@ -223,25 +225,23 @@ def test_labels_can_be_added_and_cleared(nlp: Language) -> None:
     assert component.task.schema.labels[3].definition == "the two are married"
     component.clear()
     assert component.labels == ()
-    with pytest.raises(ValueError, match="no labels any more"):
+    with pytest.raises(ValueError, match="has no labels"):
         nlp(TEXT)
     component.add_label("place of birth")
     assert component.labels == ("place of birth", "no_relation")
     assert found(nlp(TEXT)) == [("Ann Lee", "place of birth", "Rome")]
 
 
-def test_labels_prompt_and_pairs_can_be_set_for_an_evaluation(
-    make_nlp, make_model, server: ChatServer
-) -> None:
+def test_labels_and_prompt_can_be_set(make_nlp, make_model, server: ChatServer) -> None:
     nlp = make_nlp(make_model(), labels=None)
-    task = zero_shot_component(nlp)[2]
+    task = get_llm_component(nlp)[1].task
     assert not task.schema_given
     task.schema = LabelSchema.from_labels(["born there"], None)
     task.style = replace(task.style, label_list=False)
     assert task.schema_given and task.labels == ("born there",)
     server.answer = lambda question: "none"
     report = nlp(TEXT)._.relations_report
-    assert (report["scored"], report["out_of_schema"]) == (2, 2)  # there is no negative label to mean
+    assert (report["scored"], report["out_of_schema"]) == (2, 2)  # there is no negative label
     assert "born there" not in server.requests[0][2]["messages"][0]["content"]
 
 
@@ -252,9 +252,9 @@ def gold(nlp: Language) -> Example:
     return Example(nlp.make_doc(TEXT), doc)
 
 
-def test_initialize_takes_labels_and_demonstrations(make_nlp, make_model, server: ChatServer) -> None:
-    nlp = make_nlp(make_model(), bare=True, labels=None)
-    task = zero_shot_component(nlp)[2]
+def test_initialize_takes_labels_and_examples_from_the_data(make_nlp, make_model, server: ChatServer) -> None:
+    nlp = make_nlp(make_model(), with_entities=False, labels=None)
+    task = get_llm_component(nlp)[1].task
     assert task.schema == LabelSchema.general()
     nlp.config["initialize"]["components"] = {"relations": {"n_prompt_examples": 1}}
     nlp.initialize(lambda: [gold(nlp)])
@@ -269,15 +269,15 @@ def test_scores(nlp: Language) -> None:
     assert scores["rel_micro_f"] == 1.0 and scores["rel_candidate_recall"] == 1.0
 
 
-# -- serialisation ----------------------------------------------------------------------------------------
+# -- serialization ----------------------------------------------------------------------------------------
 
 
-def test_saved_pipeline_brings_labels_and_prompt_along(make_nlp, make_model, tmp_path: Path, server) -> None:
+def test_saved_pipeline_contains_labels_and_prompt(make_nlp, make_model, tmp_path: Path, server) -> None:
     shown = {"text": "Bo works for Acme", "head": [0, 2, "PER"], "tail": [13, 17, ""], "label": "employer"}
     (tmp_path / "shown.jsonl").write_text(json.dumps(shown))
     (tmp_path / "schema.json").write_text(json.dumps({"labels": LABELS}))
     schema = {"@misc": "spacy-slmre.SchemaFile.v1", "path": str(tmp_path / "schema.json")}
-    nlp = make_nlp(make_model(), schema=schema, demonstrations=str(tmp_path / "shown.jsonl"))
+    nlp = make_nlp(make_model(), schema=schema, examples=str(tmp_path / "shown.jsonl"))
     nlp.get_pipe("relations").add_label("spouse")
     nlp(TEXT)
     nlp.to_disk(tmp_path / "pipeline")
@@ -290,13 +290,9 @@ def test_saved_pipeline_brings_labels_and_prompt_along(make_nlp, make_model, tmp
     from_disk(TEXT)
     bodies = [body for _, _, body in server.requests]
     assert sorted(map(json.dumps, bodies[:2])) == sorted(map(json.dumps, bodies[2:]))
-    # What the config says otherwise than when it was saved is not passed over.
-    other = {"components": {"relations": {"task": {"label_list": False, "demonstrations": None}}}}
-    spacy.load(tmp_path / "pipeline", config=other)(TEXT)
-    assert "- employer" not in server.requests[-1][2]["messages"][0]["content"]
 
 
-def test_config_with_absent_files_fails_when_they_are_wanted(make_nlp, make_model, tmp_path: Path) -> None:
+def test_missing_files_raise_at_first_use(make_nlp, make_model, tmp_path: Path) -> None:
     schema = {"@misc": "spacy-slmre.SchemaFile.v1", "path": str(tmp_path / "nowhere.json")}
     nlp = make_nlp(make_model(), schema=schema)
     with pytest.raises(ValueError, match=r"nowhere\.json cannot be read"):
@@ -311,56 +307,55 @@ def test_components_can_be_pickled(nlp: Language) -> None:
 
 @pytest.mark.timeout(120)
 def test_n_process(nlp: Language) -> None:
-    alone = [nlp(text) for text in TEXTS]
+    single = [nlp(text) for text in TEXTS]
     before = multiprocessing.get_start_method()
     multiprocessing.set_start_method("fork", force=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            together = list(nlp.pipe(TEXTS, n_process=2, batch_size=2))
+            processed = list(nlp.pipe(TEXTS, n_process=2, batch_size=2))
     finally:
         multiprocessing.set_start_method(before, force=True)
-    for one, other in zip(alone, together, strict=True):
+    for one, other in zip(single, processed, strict=True):
         assert found(one) == found(other)
         assert one._.relation_answers == other._.relation_answers
 
 
-# -- finding the component, and what a run would take ------------------------------------------------------
+# -- finding the component, cost estimates ------------------------------------------------------
 
 
 def test_component_is_found(nlp: Language, make_model) -> None:
-    name, component, task = zero_shot_component(nlp)
-    assert (name, component.task) == ("relations", task)
+    assert get_llm_component(nlp) == ("relations", nlp.get_pipe("relations"))
     config = {"task": {"@llm_tasks": "spacy-slmre.RelationClassification.v1"}, "model": make_model()}
     nlp.add_pipe("llm", name="more", config=config)
     with pytest.raises(ValueError, match="choose one of relations, more"):
-        zero_shot_component(nlp)
-    assert zero_shot_component(nlp, "more")[0] == "more"
+        get_llm_component(nlp)
+    assert get_llm_component(nlp, "more")[0] == "more"
     nlp.add_pipe("llm", name="other", config={**config, "task": {"@llm_tasks": "spacy.NoOp.v1"}})
-    assert list(zero_shot_components(nlp)) == ["relations", "more"]
-    with pytest.raises(ValueError, match='"ner" asks no LLM'):
-        zero_shot_component(nlp, "ner")
-    with pytest.raises(ValueError, match="only: nothing"):
-        zero_shot_component(spacy.blank("en"))
+    assert list(get_llm_components(nlp)) == ["relations", "more"]
+    with pytest.raises(ValueError, match='"ner" is not a component'):
+        get_llm_component(nlp, "ner")
+    with pytest.raises(ValueError, match="components: none"):
+        get_llm_component(spacy.blank("en"))
 
 
 def test_estimate(make_nlp, make_model, server: ChatServer, tmp_path: Path) -> None:
     settings = {"cache": str(tmp_path / "answers.sqlite")}
     nlp = make_nlp(make_model(**settings))
     docs = list(nlp.pipe([TEXTS[0], TEXTS[1], TEXTS[2]], disable=["relations"]))
-    component = zero_shot_component(nlp)[1]
-    told = estimate(component, docs)
-    assert (told.pairs, told.requests, told.cost) == (8 + 2, 8 + 2, None)
-    assert told.output_tokens == 10 * 4  # "place of birth" has 14 bytes
-    assert "10 requests to some-model at" in str(told) and "cost unknown" in str(told)
+    component = get_llm_component(nlp)[1]
+    first = estimate(component, docs)
+    assert (first.pairs, first.requests, first.cost) == (8 + 2, 8 + 2, None)
+    assert first.output_tokens == 10 * 4  # "place of birth" has 14 bytes
+    assert "10 requests to some-model at" in str(first) and "cost unknown" in str(first)
     assert not server.requests
     list(component.pipe([docs[1]]))
     sent = sum(len(json.dumps(body["messages"])) for _, _, body in server.requests)
     prices = {"input_price": 30.0, "output_price": 15.0}
-    priced = estimate(zero_shot_component(make_nlp(make_model(**settings, **prices)))[1], docs)
+    priced = estimate(get_llm_component(make_nlp(make_model(**settings, **prices)))[1], docs)
     assert (priced.pairs, priced.requests) == (10, 8)
-    saved = told.input_tokens - priced.input_tokens
+    saved = first.input_tokens - priced.input_tokens
     assert 0.6 * sent < 4 * saved < 1.1 * sent
     assert priced.cost == (priced.input_tokens * 30 + priced.output_tokens * 15) / 1_000_000
-    assert "of 10 pairs, 2 without one" in str(priced) and "about 0.02 US dollars" in str(priced)
+    assert "of 10 pairs, 2 need none" in str(priced) and "about 0.02 US dollars" in str(priced)
     assert "less than 0.01 US dollars" in str(replace(priced, cost=0.001))
