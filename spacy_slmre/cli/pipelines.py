@@ -112,5 +112,5 @@ def load_extraction_pipeline(
         log(f'"{name}" has no relation component: adding slm_relations with default settings.')
         pipes = [("slm_relations", nlp.add_pipe("slm_relations"))]  # type: ignore[list-item]
     known, pipe = pipes[-1]
-    pipe.ready()
+    pipe.load()
     return ExtractionPipeline(nlp, known, pipe.attr)

@@ -253,7 +253,7 @@ def evaluate_pipeline(
             questions = ask(example, number, subject.schema, pairs, subject.attr)
             tokens += subject.tokens([question.instance for question in questions])
             predictions += [predicted(question, found.get(question.key)) for question in questions]
-        truncated = sum(answer.shortened for found in answers for answer in found.values())
+        truncated = sum(answer.truncated for found in answers for answer in found.values())
         writer.write(predictions, len(docs), seconds, truncated, tokens, usage)
         progress(len(docs))
     info = {

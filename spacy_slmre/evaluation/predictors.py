@@ -30,13 +30,13 @@ class Answer:
         predicted: The label; None is the negative one.
         top: The most probable labels and their probabilities, where the system gives some.
         text: What it wrote, where it generates.
-        shortened: Whether it saw a part of the context only.
+        truncated: Whether it saw a part of the context only.
     """
 
     predicted: str | None
     top: tuple[tuple[str, float], ...] = ()
     text: str | None = None
-    shortened: bool = False
+    truncated: bool = False
 
 
 System = Callable[[Sequence[Doc]], list[dict[PairKey, Answer]]]
@@ -58,7 +58,7 @@ def scoring(pipe: RelationExtractor, k: int) -> System:
             for pair in pairs:
                 best = pair.labels[0] if pair.labels else None
                 label = best[0] if best is not None and pipe.passes_threshold(*best) else None
-                found[key_of(pair.head, pair.tail)] = Answer(label, pair.labels, None, pair.shortened)
+                found[key_of(pair.head, pair.tail)] = Answer(label, pair.labels, None, pair.truncated)
             answers.append(found)
         return answers
 
@@ -99,8 +99,8 @@ def generating(pipe: RelationExtractor, lm: SmallLM, max_new_tokens: int) -> Sys
                     asked.append(fit)
         texts = generate_answers(lm, asked, pipe.schema, max_new_tokens=max_new_tokens)
         answers: list[dict[PairKey, Answer]] = [{} for _ in docs]
-        for (number, key, shortened), text in zip(keys, texts, strict=True):
-            answers[number][key] = Answer(parse(text), (), text, shortened)
+        for (number, key, truncated), text in zip(keys, texts, strict=True):
+            answers[number][key] = Answer(parse(text), (), text, truncated)
         return answers
 
     return answer

@@ -202,7 +202,7 @@ class RunWriter:
         self.seconds = 0.0
         """Time that they took."""
         self.truncated = 0
-        """Pairs whose context was shortened."""
+        """Pairs whose context was truncated."""
         self.tokens = 0
         """Tokens of their prompts, each with a prompt of its own; 0 where that is not known."""
         self.usage: Counter[str] = Counter()

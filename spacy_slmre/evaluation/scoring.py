@@ -35,7 +35,7 @@ def score_predictions(
         labels: The label set; an answer that is not in it is out of schema.
         negative: Its negative label.
         directed: Labels are "Name(e1,e2)" and "Name(e2,e1)": SemEval's official score is given too.
-        truncated: Pairs whose context was shortened.
+        truncated: Pairs whose context was truncated.
 
     Returns:
         "micro" (positive-class p, r, f and the counts over instances, see `instance_items`), "interval"

@@ -20,11 +20,10 @@ from spacy_slmre.evaluation.runs import EvaluationError
 from spacy_slmre.instances import RelationInstance, contexts_of
 from spacy_slmre.llm.cost import Estimate, cost_of, estimate
 from spacy_slmre.llm.task import get_llm_component, get_llm_components, load_llm_component
-from spacy_slmre.models.causal_lm import loading
+from spacy_slmre.models import hub
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.encoder.model import EncoderClassifier
-from spacy_slmre.pipeline.finding import get_relation_extractor
-from spacy_slmre.pipeline.relation_extractor import RelationExtractor
+from spacy_slmre.pipeline.relation_extractor import RelationExtractor, get_relation_extractor
 from spacy_slmre.schema import LabelSchema
 
 if TYPE_CHECKING:
@@ -129,7 +128,7 @@ def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: CorpusF
     if settings.pairs == "annotated":
         pipe.candidates = GivenPairs()
     if isinstance(model, SmallLM):
-        free = model.schema is None and not pipe.schema_given
+        free = not pipe.has_own_labels
     else:
         free = False
         for setting, usual in (("prompt", "own"), ("decoding", "scored")):
@@ -140,16 +139,16 @@ def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: CorpusF
                 )
     if settings.labels == "benchmark" or (settings.labels == "auto" and free):
         if benchmark is not None and benchmark.schema is not None:
-            pipe.schema, pipe.schema_given = benchmark.schema, True
+            pipe.set_schema(benchmark.schema)
         elif settings.labels == "benchmark":
             raise EvaluationError(UNKNOWN_BENCHMARK)
     if isinstance(model, SmallLM):
         if settings.prompt != "own":
             model.load()
-            model.set_prompt_style(replace(model.settings.style, label_list=settings.prompt == "schema"))
-        pipe.ready()
+            model.set_prompt_style(replace(model.style, label_list=settings.prompt == "schema"))
+        pipe.load()
         return _small_lm(nlp, pipe, model, settings)
-    pipe.ready()
+    pipe.load()
     info: dict[str, Any] = {
         "kind": "encoder",
         "system": name,
@@ -170,7 +169,7 @@ def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: CorpusF
             sizes = dict(
                 zip(contexts, (len(ids) for ids, _ in model.markers.tokenize(contexts)), strict=True)
             )
-            return sum(sizes[instance.context] + model.markers.room for instance in instances)
+            return sum(sizes[instance.context] + model.markers.max_added for instance in instances)
 
     return Subject(
         scoring(pipe, settings.top), pipe.schema, pipe.candidates, pipe.attr, _told(nlp, info), device, tokens
@@ -180,14 +179,14 @@ def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: CorpusF
 def _small_lm(
     nlp: Language, pipe: RelationExtractor, model: SmallLM, settings: EvaluationSettings
 ) -> Subject:
-    style = model.settings.style
+    style = model.style
     generated = settings.decoding == "generated"
     network = model.network
     info = {
         "kind": "slm",
-        "system": Path(model.settings.base).name,
+        "system": Path(model.resolved.base).name,
         "params": network.num_parameters(),
-        "style": f"{len(style.demonstrations_for(pipe.schema))}-shot",
+        "style": f"{len(style.examples_for(pipe.schema))}-shot",
         "prompt": "schema" if style.label_list else "generic",
         "decoding": settings.decoding,
     }
@@ -221,7 +220,7 @@ def _llm(component: LLMWrapper, settings: EvaluationSettings, benchmark: CorpusF
         "kind": "llm",
         "system": Path(str(getattr(model, "name", type(model).__name__))).name,
         "params": None,
-        "style": f"{len(task.style.demonstrations_for(task.schema))}-shot",
+        "style": f"{len(task.style.examples_for(task.schema))}-shot",
         "prompt": "schema" if task.style.label_list else "generic",
         "decoding": "generated",
         "regime": "",
@@ -254,7 +253,7 @@ def fingerprint(nlp: Language, source: str) -> str:
     folder = Path(source)
     if folder.is_dir():
         told += [
-            (file.relative_to(folder).as_posix(), loading.fingerprint(file))
+            (file.relative_to(folder).as_posix(), hub.fingerprint(file))
             for file in sorted(folder.rglob("*"))
             if file.is_file() and not file.name.startswith(".")
         ]

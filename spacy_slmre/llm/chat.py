@@ -74,7 +74,7 @@ def chat_prompts(
         ValueError: The label of a few-shot example is not in the schema.
     """
     messages = [{"role": "system", "content": texts.system(schema)}]
-    for example, wording in texts.demonstrations(schema):
+    for example, wording in texts.examples(schema):
         messages.append({"role": "user", "content": _question(texts, example)})
         messages.append({"role": "assistant", "content": wording})
     return [

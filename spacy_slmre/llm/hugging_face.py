@@ -108,13 +108,14 @@ class HuggingFaceChat:
 
     def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if self._loaded is None:
+            from spacy_slmre.models import hub
             from spacy_slmre.models.causal_lm import loading
 
-            device = loading.resolve_device(self.device)
+            device = hub.resolve_device(self.device)
             self._loaded = loading.load_base(
-                loading.locate_base(self.base, self.revision),
+                hub.locate_base(self.base, self.revision),
                 quantization=self.quantization,
-                dtype=loading.resolve_dtype(self.dtype, device),
+                dtype=hub.resolve_dtype(self.dtype, device),
                 device=device,
                 keep_4bit=self.keep_4bit,
                 any_layers=True,

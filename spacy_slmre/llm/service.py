@@ -385,7 +385,7 @@ class ChatService(ABC):
 
     def _open_cache(self) -> AnswerCache | None:
         if self.cache == "auto":
-            from spacy_slmre.models.causal_lm.loading import cache_folder
+            from spacy_slmre.models.hub import cache_folder
 
             return AnswerCache(cache_folder() / "answers.sqlite")
         return AnswerCache(self.cache) if self.cache is not None else None

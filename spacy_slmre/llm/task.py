@@ -18,13 +18,18 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_get_examples
 
 from spacy_slmre.candidates import EntityPairs
-from spacy_slmre.instances import Context, RelationInstance, make_gold_instances, shorten
+from spacy_slmre.instances import (
+    Context,
+    DocInstances,
+    RelationInstance,
+    describe_truncation,
+    make_doc_instances,
+    truncate_instances,
+)
 from spacy_slmre.label_parser import LabelParser
 from spacy_slmre.llm.chat import Unanswered, chat_prompts
-from spacy_slmre.models.prompts import PromptStyle, PromptTexts, read_demonstrations, read_templates
-from spacy_slmre.pipeline.component_settings import choose_schema
-from spacy_slmre.pipeline.doc_instances import DocInstances, describe_truncation, make_doc_instances
-from spacy_slmre.pipeline.examples import resolve_labels
+from spacy_slmre.models.prompts import PromptStyle, PromptTexts, read_examples, read_templates
+from spacy_slmre.pipeline.examples import make_gold_instances, resolve_labels
 from spacy_slmre.relations import (
     RELATIONS,
     Record,
@@ -35,7 +40,7 @@ from spacy_slmre.relations import (
     write_records,
     write_report,
 )
-from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, UnreadSchema, schema_file
+from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 from spacy_slmre.scorer import score_relations
 
 if TYPE_CHECKING:
@@ -55,7 +60,7 @@ class RelationTask:
     """Registered as `@llm_tasks = "spacy-slmre.RelationClassification.v1"`.
 
     Relations are written to `doc._.<attr>`, all answers to `doc._.relation_answers`, and counts to
-    `doc._.<attr>_report`: those of `slm_relations` ("considered", "scored", "shortened", "skipped"), and
+    `doc._.<attr>_report`: those of `slm_relations` ("considered", "scored", "truncated", "skipped"), and
     the answers that are "out_of_schema" (no label), "ill_typed" (a label that does not allow these entity
     types, so no relation is written) or "unanswered".
 
@@ -98,15 +103,14 @@ class RelationTask:
         if max_context_words < 1:
             raise ValueError(f"max_context_words = {max_context_words}, but it must be at least 1.")
         install_extensions(attr)
-        if isinstance(schema, str | Path):
-            schema = schema_file(Path(schema))
-        elif isinstance(schema, list):
-            schema = LabelSchema.from_labels(schema, negative_label)
-        elif isinstance(schema, Mapping):
-            schema = LabelSchema.from_dict(schema)
-        schema = choose_schema("task", schema, labels, negative_label, None)
-        self.schema_given = schema is not None
-        self._schema: LabelSchema | UnreadSchema | None = schema or LabelSchema.general()
+        if labels is not None and schema is not None:
+            raise ValueError("Set either `labels` or `schema`, not both.")
+        configured = schema if labels is None else labels
+        self.has_own_labels = configured is not None
+        # A file is read at first use.
+        self._schema: LabelSchema | str | Path | None = configured if isinstance(configured, str | Path) else None
+        if self._schema is None:
+            self._schema = LabelSchema.from_any(configured or LabelSchema.general(), negative_label)
         self._style: PromptStyle | None = None
         self._style_settings = (label_list, definitions, examples, templates)
         self.negative_label = negative_label
@@ -125,15 +129,15 @@ class RelationTask:
         Raises:
             ValueError: The schema file cannot be read, or `clear` removed all labels.
         """
-        if isinstance(self._schema, UnreadSchema):
-            raise self._schema.error
+        if isinstance(self._schema, str | Path):
+            self._schema = LabelSchema.from_file(self._schema)
         if self._schema is None:
             raise ValueError("The task has no labels: add some with add_label.")
         return self._schema
 
     @schema.setter
     def schema(self, schema: LabelSchema) -> None:
-        self._schema, self.schema_given = schema, True
+        self._schema, self.has_own_labels = schema, True
 
     @property
     def style(self) -> PromptStyle:
@@ -146,7 +150,7 @@ class RelationTask:
             label_list, definitions, examples, templates = self._style_settings
             files: dict[str, Any] = {}
             if examples is not None:
-                files["demonstrations"] = read_demonstrations(Path(examples))
+                files["examples"] = read_examples(Path(examples))
             if templates is not None:
                 files["templates"] = read_templates(templates)
             self._style = PromptStyle(label_list=label_list, definitions=definitions, **files)
@@ -203,18 +207,18 @@ class RelationTask:
             ValueError: The labels or the examples are invalid.
         """
         validate_get_examples(get_examples, "RelationTask.initialize")
-        given = self.schema if self.schema_given and self._schema is not None else None
+        given = self.schema if self.has_own_labels and self._schema is not None else None
         negative = given.negative_label if given else self.negative_label
         schema = resolve_labels(labels, given, get_examples, negative, self.attr)
         if schema is not None:
             self.schema = schema
         if n_prompt_examples:
-            shown = list(self.style.demonstrations)
+            shown = list(self.style.examples)
             for example in get_examples():
                 for instance in make_gold_instances(example.reference, self.schema):
                     if n_prompt_examples < 0 or len(shown) < n_prompt_examples:
                         shown.append(instance.to_dict())
-            self.style = replace(self.style, demonstrations=tuple(shown))
+            self.style = replace(self.style, examples=tuple(shown))
 
     def load(self) -> None:
         """Read files and check that labels and prompts fit together.
@@ -224,7 +228,7 @@ class RelationTask:
         """
         texts = PromptTexts(self.style)
         texts.system(self.schema)
-        texts.demonstrations(self.schema)
+        texts.examples(self.schema)
 
     # -- prompts and answers ---------------------------------------------------------------------------------
 
@@ -286,7 +290,7 @@ class RelationTask:
         def count_words(contexts: Sequence[Context]) -> list[int]:
             return [len(_word_offsets(context)) for context in contexts]
 
-        return shorten(instances, self.max_context_words, count_tokens=count_words, offsets_of=_word_offsets)
+        return truncate_instances(instances, self.max_context_words, count_tokens=count_words, offsets_of=_word_offsets)
 
     def _write(self, instances: DocInstances, responses: Sequence[Any], parser: LabelParser) -> None:
         doc = instances.doc
@@ -377,11 +381,11 @@ class RelationTask:
 
     def _to_dict(self) -> dict[str, Any]:
         schema = self.schema.to_dict() if self._schema is not None else None
-        return {"schema": schema, "schema_given": self.schema_given, "style": self.style.to_dict()}
+        return {"schema": schema, "has_own_labels": self.has_own_labels, "style": self.style.to_dict()}
 
     def _from_dict(self, saved: Mapping[str, Any]) -> None:
         self._schema = LabelSchema.from_dict(saved["schema"]) if saved["schema"] else None
-        self.schema_given = saved["schema_given"]
+        self.has_own_labels = saved["has_own_labels"]
         self.style = PromptStyle.from_dict(saved["style"])
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from spacy_slmre.models import hub
 from spacy_slmre.models.causal_lm import loading
-from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1
+from spacy_slmre.models.hub import PACKAGED_BASE
 from spacy_slmre.study.pretraining import PretrainingSettings, make_blocks, pretrain
 from spacy_slmre.training.folders import (
     METRICS_FILE,
@@ -64,21 +65,21 @@ def run_pretraining(
     """
     with alone_at(output):
         check_output(output, resume=resume, overwrite=overwrite)
-        folder = loading.locate_base(base, revision)
+        folder = hub.locate_base(base, revision)
         model, tokenizer = loading.load_base(
-            folder, quantization=None, dtype=torch.float32, device=loading.resolve_device(device)
+            folder, quantization=None, dtype=torch.float32, device=hub.resolve_device(device)
         )
         if loading.quant_method(folder) not in (None, Q4_1):  # Q4_1 is plain once it is loaded
             if getattr(model, "is_quantized", False):  # on a GPU, 4-bit weights stay so when they are loaded
                 model = model.dequantize(dtype=torch.float32)
-            model = loading.as_plain(model, torch.float32)
+            model = loading.as_full_model(model, torch.float32)
         say("Reading the texts …")
         blocks = make_blocks(texts, tokenizer, settings)
         say(f"{blocks.tokens:,} tokens: {len(blocks.train):,} blocks, {len(blocks.held_out)} held out.")
         part = part_of(output)
         record = {
             "data": hashlib.sha256(blocks.train.tobytes() + blocks.held_out.tobytes()).hexdigest(),
-            "base": loading.identify(folder, base, revision).to_dict(),
+            "base": hub.identify(folder, base, revision).to_dict(),
             "config": asdict(settings),
             "versions": versions(),
         }
@@ -97,7 +98,7 @@ def run_pretraining(
             }
             aside = part / "output"
             shutil.rmtree(aside, ignore_errors=True)
-            with loading.quiet_loading():
+            with hub.quiet_loading():
                 torch.nn.Module.to(model, torch.bfloat16)
                 model.save_pretrained(aside)
                 tokenizer.save_pretrained(aside)

@@ -15,7 +15,7 @@ from spacy import registry
 from spacy_slmre.corpus.readers import Reader
 from spacy_slmre.models.causal_lm.lora import LoraSettings
 from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.schema import LabelSchema, UnreadSchema
+from spacy_slmre.schema import LabelSchema
 from spacy_slmre.training.settings import TuningError, TuningSettings
 
 SECTIONS = ("paths", "tune", "model", "lora", "training", "corpora", "schema")
@@ -136,16 +136,14 @@ def resolve_config(config: Config, where: str) -> TuningConfig:
     except RegistryError as error:
         raise TuningError(f"{where}: {error}") from error
     model, schema = resolved["model"], resolved["schema"] or None
-    if isinstance(schema, UnreadSchema):
-        raise schema.error
     if not isinstance(model, SmallLM) or not all(callable(reader) for reader in resolved["corpora"].values()):
         raise TuningError(
             f'{where}: [model] needs @architectures = "spacy-slmre.SmallLM.v1", and [corpora.train] and '
             '[corpora.dev] need @readers = "spacy-slmre.RelationCorpus.v1" or another reader.'
         )
     adapted = model.adapter is not None and model.adapter.record is not None
-    if run.shots and (adapted or model.settings.style.demonstrations):
-        what = "adapter" if adapted else "model.demonstrations"
+    if run.shots and (adapted or model.style.examples):
+        what = "adapter" if adapted else "model.examples"
         raise TuningError(
             f"{where}: tune.shots draws demonstrations, but those of the {what} are given: set 0."
         )

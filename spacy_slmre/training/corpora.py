@@ -15,7 +15,8 @@ from spacy.tokens import Doc
 
 from spacy_slmre.corpus.gold_docs import BENCHMARK, ID, format_of, in_holdout
 from spacy_slmre.corpus.readers import Reader
-from spacy_slmre.instances import Context, RelationInstance, make_gold_instances
+from spacy_slmre.instances import Context, RelationInstance
+from spacy_slmre.pipeline.examples import make_gold_instances
 from spacy_slmre.relations import PAIRS, RELATIONS, Relation
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 from spacy_slmre.training.data import TuningSet

@@ -99,7 +99,7 @@ class TuningData(Dataset):
                 lm.prompts,
                 fitted.train,
                 one.schema,
-                room=room,
+                max_tokens=room,
                 objective=settings.objective,
                 seed=settings.seed,
             )

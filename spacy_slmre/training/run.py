@@ -112,7 +112,7 @@ def run_tuning(
             for demonstration in draw_demonstrations(one, config.run.shots, config.training.seed)
         ]
         if shown:
-            lm.set_prompt_style(replace(lm.settings.style, demonstrations=tuple(shown)))
+            lm.set_prompt_style(replace(lm.style, examples=tuple(shown)))
         with writing_to(part):
             result = tune(lm, sets, config.training, config.lora, part / "checkpoints", resume=resume)
             metrics = {
@@ -142,7 +142,7 @@ def _write(
     component: Any = nlp.add_pipe("slm_relations", config={"model": config.model_block})
     component.model = lm
     if lm.schema is not None:
-        component.schema, component.schema_given = lm.schema, True
+        component.set_schema(lm.schema)
     nlp.meta["description"] = f"Relations by {record['base']['name']} with an adapter tuned by spacy-slmre"
     pretrained = lm.locate() / RUN_FILE
     nlp.meta["tuning"] = {"regime": config.run.regime, "shots": config.run.shots, "dapt": pretrained.exists()}

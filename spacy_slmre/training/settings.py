@@ -8,7 +8,7 @@ import torch
 from transformers.integrations import get_available_reporting_integrations
 from transformers.training_args import OptimizerNames
 
-from spacy_slmre.models.causal_lm.loading import ModelError
+from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.sequences import OBJECTIVES
 
 LEAST_ROOM = 64

@@ -101,7 +101,7 @@ def tune(
     is_new = lm.adapter is None
     peft_model = lm.begin_training({one.name: one.schema for one in sets}, lora, seed=settings.seed)
     data = TuningData(lm, sets, settings)
-    if lora.begin_with == "rounding" and is_new and not (resume and last_checkpoint(folder)):
+    if lora.init_lora == "qera" and is_new and not (resume and last_checkpoint(folder)):
         order = np.random.default_rng(settings.seed).permutation(len(data))
         batches = (data.batch(int(position)) for position in order[:SEQUENCES_FOR_ROUNDING])
         try:
@@ -109,7 +109,7 @@ def tune(
         except torch.OutOfMemoryError as error:
             raise TuningError(
                 "The device's memory does not suffice for the base model in 4 bits and with plain weights at "
-                'once, which lora.begin_with = "rounding" takes. Set lora.begin_with = "nothing".'
+                'once, which lora.init_lora = "qera" takes. Set lora.init_lora = "default".'
             ) from error
     untrained = [parameter.detach().clone() for parameter in lm.trainable_parameters()]
     while True:

@@ -57,7 +57,7 @@ def test_relations_answers_and_report(nlp: Language, server: ChatServer) -> None
         {"head": [20, 24], "tail": [0, 7], "answer": "no relation", "label": "no_relation"},
     ]
     assert doc._.relations_report == {
-        **{"considered": 2, "scored": 2, "shortened": 0, "skipped": {}},
+        **{"considered": 2, "scored": 2, "truncated": 0, "skipped": {}},
         **{"out_of_schema": 0, "ill_typed": 0, "unanswered": 0},
     }
     # Concurrent requests arrive in any order.
@@ -171,7 +171,7 @@ def test_long_contexts_are_truncated_around_the_pair(make_nlp, make_model, serve
     nlp = make_nlp(make_model(), max_context_words=12)
     with pytest.warns(UserWarning, match="too long or too full"):
         doc = nlp("Ann Lee " + "and so on " * 200 + "was with Bo Lee in Rome")
-    assert doc._.relations_report["shortened"] == 2
+    assert doc._.relations_report["truncated"] == 2
     assert doc._.relations_report["skipped"] == {"too_long": 4}
     assert all(len(body["messages"][-1]["content"]) < 200 for _, _, body in server.requests)
 

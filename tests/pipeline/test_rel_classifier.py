@@ -208,7 +208,7 @@ def test_loss_that_is_no_number(trained: Language) -> None:
 def test_long_training_contexts_are_counted(make: Callable[..., Language]) -> None:
     nlp = make(max_context_tokens=12)
     examples = make_examples(nlp)
-    with pytest.warns(UserWarning, match="shortened around their arguments"):
+    with pytest.warns(UserWarning, match="truncated around their arguments"):
         optimizer = nlp.initialize(lambda: examples)
         nlp.update(examples, sgd=optimizer)
 

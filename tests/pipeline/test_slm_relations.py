@@ -52,7 +52,7 @@ def test_writes_relations(nlp: Language) -> None:
     assert len(doc._.relations) == 8 * 7
     assert all(r.label in LABELS and 0 < r.score <= 1 for r in doc._.relations)
     assert scores(doc) == sorted(scores(doc), reverse=True)
-    assert doc._.relations_report == {"considered": 56, "scored": 56, "shortened": 0, "skipped": {}}
+    assert doc._.relations_report == {"considered": 56, "scored": 56, "truncated": 0, "skipped": {}}
     assert doc.text == TEXTS[4] and len(doc.ents) == 8
 
 
@@ -151,7 +151,7 @@ def test_long_sentence_is_shortened_and_told_once(nlp: Language) -> None:
         doc, _ = nlp(text), nlp(text)
     assert len(caught) == 1
     report = doc._.relations_report
-    assert report["considered"] == 12 and report["scored"] == 2 and report["shortened"] == 2
+    assert report["considered"] == 12 and report["scored"] == 2 and report["truncated"] == 2
     assert report["skipped"] == {"too_long": 10}
     assert {r.head.text for r in doc._.relations} == {"Bo Lee", "Marie Curie"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.adapter import PACKAGED_ADAPTER, Adapter
@@ -94,7 +95,7 @@ def resolve_settings(settings: SmallLMSettings) -> ResolvedSettings:
         is_packaged = settings.base in (None, PACKAGED_BASE)
         adapter = Adapter.from_folder(PACKAGED_ADAPTER) if is_packaged else None
     given = {"label_list": settings.label_list, "definitions": settings.definitions}
-    style = {name: value for name, value in given.items() if value is not None}
+    style: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     try:
         if settings.examples is not None:
             style["examples"] = read_examples(settings.examples)

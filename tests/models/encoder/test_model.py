@@ -185,11 +185,11 @@ def test_contexts_are_shortened_to_what_the_encoder_reads(make: Callable) -> Non
         long, (start, start + 7, "PER"), (start + 20, start + 24, "LOC"), "born"
     )
     far = RelationInstance.from_offsets(long, (3, 7, "LOC"), (start, start + 7, "PER"))
-    shortened, none = model.truncate([near, far], SCHEMA, 1000)
-    assert none is None and shortened is not None and shortened.label == "born"
-    assert shortened.text_of(shortened.head_mention) == "Ann Lee"
-    assert len(model.markers.tokenize([shortened.context])[0][0]) <= 192 - model.markers.room
-    model.log_probs([shortened], SCHEMA)
+    truncated, none = model.truncate([near, far], SCHEMA, 1000)
+    assert none is None and truncated is not None and truncated.label == "born"
+    assert truncated.text_of(truncated.head_mention) == "Ann Lee"
+    assert len(model.markers.tokenize([truncated.context])[0][0]) <= 192 - model.markers.room
+    model.log_probs([truncated], SCHEMA)
     assert model.truncate([near], SCHEMA, 12)[0].context.text.count(" ") < 12
 
 
@@ -285,9 +285,9 @@ def test_other_encoders(tiny_encoder: Path, tmp_path: Path, kind: str) -> None:
     assert model.truncate(INSTANCES, SCHEMA, 500) == INSTANCES
     # As much text as fits: 60 positions, which is no multiple of what lengths are rounded to.
     long = RelationInstance.from_offsets("Ann in Rome" + " of" * 80, (0, 3, "PER"), (7, 11, "LOC"), "born")
-    (shortened,) = model.truncate([long], SCHEMA, 500)
-    assert shortened is not None
-    assert np.exp(model.log_probs([shortened], SCHEMA)).sum() == pytest.approx(1.0)
+    (truncated,) = model.truncate([long], SCHEMA, 500)
+    assert truncated is not None
+    assert np.exp(model.log_probs([truncated], SCHEMA)).sum() == pytest.approx(1.0)
     assert train(model, steps=15)[-1] < 1.0
 
 
