@@ -32,7 +32,7 @@ from speed.sizes import sizes
 from speed.tables import tables
 from speed.timing import console
 
-from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE, resolve_device, resolve_dtype
+from spacy_slmre.models.hub import PACKAGED_BASE, resolve_device, resolve_dtype
 from spacy_slmre.models.encoder.loading import PACKAGED_ENCODER
 from spacy_slmre.util.io import atomic_write
 from spacy_slmre.util.system import hardware, versions

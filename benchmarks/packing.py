@@ -30,7 +30,7 @@ from rich.table import Table
 from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.corpus.gold_docs import format_of
 from spacy_slmre.instances import RelationInstance, make_gold_instances
-from spacy_slmre.models.causal_lm.architecture import make_small_lm
+from spacy_slmre.models.causal_lm.model import make_small_lm
 from spacy_slmre.models.causal_lm.lora import LoraSettings
 from spacy_slmre.models.causal_lm.loss import as_batch, packed_loss
 from spacy_slmre.models.causal_lm.model import SmallLM

@@ -5,7 +5,7 @@
 CORPUS is a corpus of `slmre convert`, of which only the texts are read. Prints the mean loss of the next
 token, and the mean Kullback-Leibler divergence of its distribution from that of the weights as they lie: with
 all linear layers in NF4, with one kind of them, and with all in NF4 and LoRA weights beside them: as LoftQ
-begins (arXiv 2310.08659), with the best of their rank for what rounding lost, and as `lora.begin_with =
+begins (arXiv 2310.08659), with the best of their rank for what rounding lost, and as `lora.init_lora =
 "rounding"` does, which heeds how large inputs are in other blocks of the text.
 """
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
 from spacy_slmre.corpus.docbin import read_docs
-from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE, load_base, locate_base
+from spacy_slmre.models.hub import PACKAGED_BASE, load_base, locate_base
 from spacy_slmre.models.causal_lm.loss import Batch
 from spacy_slmre.models.causal_lm.qera import input_sizes, low_rank_factors
 

@@ -60,8 +60,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no-label-list": {"model.label_list": False},
     "upper-half": {"lora.top_layers": 15},
     "upper-third": {"lora.top_layers": 10},
-    "nf4": {"model.quantization": "nf4", "lora.begin_with": "nothing"},
-    "nf4-made-up-for": {"model.quantization": "nf4", "lora.begin_with": "rounding"},
+    "nf4": {"model.quantization": "nf4", "lora.init_lora": "nothing"},
+    "nf4-made-up-for": {"model.quantization": "nf4", "lora.init_lora": "rounding"},
     "plain-loss": {"training.objective": "lm"},
 }
 """Settings of each, beside those that all have, and templates where they are others than the default."""

@@ -25,10 +25,11 @@ from transformers import (
     SmolLM3Config,
 )
 
-from spacy_slmre.models.causal_lm.loading import packaged_folder
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.q4_1 import save_q4_1
-from spacy_slmre.models.causal_lm.settings import SmallLMSettings
+from spacy_slmre.models.causal_lm.settings import ResolvedSettings, SmallLMSettings
+from spacy_slmre.models.hub import packaged_folder
+from spacy_slmre.models.prompts import PromptStyle
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -99,12 +100,15 @@ def random_network(architecture: str, vocabulary: int, seed: int = 0) -> torch.n
 
 @pytest.fixture(scope="session")
 def make_lm(tokenizer: PreTrainedTokenizerFast) -> Callable[..., SmallLM]:
-    """Makes a SmallLM around a tiny random network in float32."""
+    """Make a SmallLM around a tiny random network in float32."""
 
-    def make(architecture: str = "llama", seed: int = 0, **settings: object) -> SmallLM:
+    def make(
+        architecture: str = "llama", seed: int = 0, style: PromptStyle | None = None, **settings: object
+    ) -> SmallLM:
         options = {"dtype": "float32", "device": "cpu", "quantization": None, **settings}
         return SmallLM(
             SmallLMSettings(**options),
+            ResolvedSettings("tiny", style=style or PromptStyle()),
             network=(random_network(architecture, len(tokenizer), seed), tokenizer),
         )
 

@@ -61,7 +61,7 @@ def test_shortened_contexts_hold_their_pair(data: st.DataObject) -> None:
     for head in range(len(mentions)):
         for tail in range(len(mentions)):
             whole = RelationInstance(context, head, tail)
-            short = shorten(whole)
+            short = truncate_instances(whole)
             start = min(mentions[head].start, mentions[tail].start)
             end = max(mentions[head].end, mentions[tail].end)
             needed = sum(start <= s and e <= end for s, e in offsets)

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from spacy_slmre.models.causal_lm.loading import (
     PACKAGED_BASE,
-    as_plain,
+    as_full_model,
     load_base,
     locate_base,
     quiet_loading,
@@ -246,7 +246,7 @@ def plain_copy(base: str, folder: Path, dtype: torch.dtype) -> Path:
         return source
     loaded, tokenizer = load_base(source, quantization=None, dtype=dtype, device=torch.device("cpu"))
     with quiet_loading():
-        as_plain(loaded, dtype).save_pretrained(folder)
+        as_full_model(loaded, dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -18,7 +18,7 @@ from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.corpus.gold_docs import format_of
 from spacy_slmre.instances import RelationInstance, make_gold_instances
 from spacy_slmre.metrics import count
-from spacy_slmre.models.causal_lm.architecture import make_small_lm
+from spacy_slmre.models.causal_lm.model import make_small_lm
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.schema import LabelSchema

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from spacy_slmre.models.causal_lm import model as slm_model
-from spacy_slmre.models.causal_lm.architecture import make_small_lm
+from spacy_slmre.models.causal_lm.model import make_small_lm
 from spacy_slmre.models.causal_lm.attention import AttentionGroups
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.packing import TokenTree

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.models.causal_lm.architecture import make_small_lm
+from spacy_slmre.models.causal_lm.model import make_small_lm
 from spacy_slmre.models.causal_lm.loading import resolve_device, resolve_dtype
 from spacy_slmre.models.causal_lm.model import SmallLM
 from speed.options import Options

@@ -47,7 +47,7 @@ class Process:
 
 def ours(process: Process) -> Run:
     """Packed label scoring with the instruction's keys and values kept."""
-    from spacy_slmre.models.causal_lm.architecture import make_small_lm
+    from spacy_slmre.models.causal_lm.model import make_small_lm
     from spacy_slmre.schema import LabelSchema
     from speed.workload import make_instances
 
@@ -166,7 +166,7 @@ def llama_cpp(process: Process) -> Run:
 
 def encoder(process: Process) -> Run:
     """Our encoder classifier with a new head, in torch or OpenVINO's runtime."""
-    from spacy_slmre.models.encoder.architecture import make_encoder_classifier
+    from spacy_slmre.models.encoder.model import make_encoder_classifier
     from spacy_slmre.schema import LabelSchema
     from speed.workload import make_instances
 

@@ -27,7 +27,7 @@ INSTANCE = RelationInstance.from_offsets("Ann was born in Rome.", (0, 3, "PER"),
 
 def test_prompt_has_the_label_list_in_the_system_message() -> None:
     shown = RelationInstance.from_offsets("Bo works for Acme", (0, 2, "PER"), (13, 17, ""), "P108").to_dict()
-    (prompt,) = chat_prompts(PromptTexts(PromptStyle(demonstrations=(shown,))), [INSTANCE], SCHEMA)
+    (prompt,) = chat_prompts(PromptTexts(PromptStyle(examples=(shown,))), [INSTANCE], SCHEMA)
     system, question, answer, last = prompt.messages
     assert system["role"] == "system"
     assert "- city of birth: the head was born in the tail\n- employer\n" in system["content"]

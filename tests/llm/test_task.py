@@ -150,7 +150,7 @@ def test_label_with_other_entity_types_is_counted(make_nlp, make_model, tmp_path
         {"name": "site", "types": [["LOC", "PER"]]},
     ]
     (tmp_path / "schema.json").write_text(json.dumps({"labels": labels}))
-    schema = {"@misc": "spacy-slmre.SchemaFile.v1", "path": str(tmp_path / "schema.json")}
+    schema = str(tmp_path / "schema.json")
     doc = make_nlp(make_model(), schema=schema)(TEXT)  # the model answers both with "place of birth"
     assert found(doc) == [("Ann Lee", "place of birth", "Rome")]
     assert doc._.relations_report["ill_typed"] == 1
@@ -235,10 +235,10 @@ def test_labels_can_be_added_and_cleared(nlp: Language) -> None:
 def test_labels_and_prompt_can_be_set(make_nlp, make_model, server: ChatServer) -> None:
     nlp = make_nlp(make_model(), labels=None)
     task = get_llm_component(nlp)[1].task
-    assert not task.schema_given
+    assert not task.has_own_labels
     task.schema = LabelSchema.from_labels(["born there"], None)
     task.style = replace(task.style, label_list=False)
-    assert task.schema_given and task.labels == ("born there",)
+    assert task.has_own_labels and task.labels == ("born there",)
     server.answer = lambda question: "none"
     report = nlp(TEXT)._.relations_report
     assert (report["scored"], report["out_of_schema"]) == (2, 2)  # there is no negative label
@@ -276,7 +276,7 @@ def test_saved_pipeline_contains_labels_and_prompt(make_nlp, make_model, tmp_pat
     shown = {"text": "Bo works for Acme", "head": [0, 2, "PER"], "tail": [13, 17, ""], "label": "employer"}
     (tmp_path / "shown.jsonl").write_text(json.dumps(shown))
     (tmp_path / "schema.json").write_text(json.dumps({"labels": LABELS}))
-    schema = {"@misc": "spacy-slmre.SchemaFile.v1", "path": str(tmp_path / "schema.json")}
+    schema = str(tmp_path / "schema.json")
     nlp = make_nlp(make_model(), schema=schema, examples=str(tmp_path / "shown.jsonl"))
     nlp.get_pipe("relations").add_label("spouse")
     nlp(TEXT)
@@ -293,7 +293,7 @@ def test_saved_pipeline_contains_labels_and_prompt(make_nlp, make_model, tmp_pat
 
 
 def test_missing_files_raise_at_first_use(make_nlp, make_model, tmp_path: Path) -> None:
-    schema = {"@misc": "spacy-slmre.SchemaFile.v1", "path": str(tmp_path / "nowhere.json")}
+    schema = str(tmp_path / "nowhere.json")
     nlp = make_nlp(make_model(), schema=schema)
     with pytest.raises(ValueError, match=r"nowhere\.json cannot be read"):
         nlp(TEXT)

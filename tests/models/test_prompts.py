@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
-from spacy_slmre.models.causal_lm.architecture import make_small_lm
-from spacy_slmre.models.causal_lm.loading import ModelError
+from spacy_slmre.models.causal_lm.model import make_small_lm
+from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.prompts import (
     PromptBuilder,
     PromptStyle,
@@ -36,7 +36,7 @@ SHOWN = RelationInstance.from_offsets("Bo works for Acme", (0, 2, "PER"), (13, 1
 
 
 def test_whole_prompt(tokenizer) -> None:
-    style = PromptStyle(demonstrations=(SHOWN,))
+    style = PromptStyle(examples=(SHOWN,))
     assert PromptBuilder(tokenizer, style).text(INSTANCE, SCHEMA) == (
         "<|im_start|>system\n"
         "You name the relation that a text states from one of its entities, the head, to another, the tail.\n"
@@ -76,7 +76,7 @@ def test_generic_style_names_no_label(tokenizer) -> None:
 
 
 def test_parts_join_to_the_prompt(tokenizer) -> None:
-    builder = PromptBuilder(tokenizer, PromptStyle(demonstrations=(SHOWN,)))
+    builder = PromptBuilder(tokenizer, PromptStyle(examples=(SHOWN,)))
     tokens = [
         *builder.prefix(SCHEMA),
         *builder.contexts([INSTANCE.context])[0],
@@ -107,7 +107,7 @@ def test_thoughts_dates_and_refused_system_turns(tokenizer, opened: str) -> None
         "{{ raise_exception('no system turn') }}{% endif %}<{{ m.role }}>{% if m.role == 'assistant' %}"
         "<think>\n\n</think>\n{% endif %}{{ m.content }}\n{% endfor %}<assistant>" + opened
     )
-    prompt = PromptBuilder(thinking, PromptStyle(demonstrations=(SHOWN,))).text(INSTANCE, SCHEMA)
+    prompt = PromptBuilder(thinking, PromptStyle(examples=(SHOWN,))).text(INSTANCE, SCHEMA)
     assert "think" not in prompt
     assert prompt.startswith("01 January 2025<user>You name the relation")
     assert prompt.endswith("<assistant>Ann (PER) to Rome (LOC):")
@@ -118,7 +118,7 @@ def test_base_model_without_chat_template(tokenizer) -> None:
 
     plain = copy.deepcopy(tokenizer)
     plain.chat_template = None
-    builder = PromptBuilder(plain, PromptStyle(demonstrations=(SHOWN,)))
+    builder = PromptBuilder(plain, PromptStyle(examples=(SHOWN,)))
     prompt = builder.text(INSTANCE, SCHEMA)
     assert "[2 Acme]\nBo (PER) to Acme: works for\n\nText: [1 Ann]" in prompt
     assert prompt.endswith("Text: [1 Ann] was born in [2 Rome].\nAnn (PER) to Rome (LOC):")
@@ -156,7 +156,7 @@ def test_own_templates_and_demonstrations_from_files(tmp_path: Path, tiny_base: 
         base=str(tiny_base),
         quantization=None,
         templates=str(tmp_path),
-        demonstrations=str(tmp_path / "shown.jsonl"),
+        examples=str(tmp_path / "shown.jsonl"),
     )
     prompt = lm.prompts.text(INSTANCE, SCHEMA)
     assert (
@@ -191,7 +191,7 @@ def test_templates_that_are_not_there_are_the_default(tmp_path: Path) -> None:
 def test_bad_demonstrations(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "shown.jsonl").write_text(line, encoding="utf-8")
     with pytest.raises(ModelError, match=message):
-        make_small_lm(demonstrations=str(tmp_path / "shown.jsonl")).load()
+        make_small_lm(examples=str(tmp_path / "shown.jsonl")).load()
 
 
 def test_template_may_only_fill_in_text(tokenizer) -> None:

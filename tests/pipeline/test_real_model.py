@@ -16,7 +16,7 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import DocBin
 
-from spacy_slmre.models.causal_lm.architecture import make_small_lm
+from spacy_slmre.models.causal_lm.model import make_small_lm
 from spacy_slmre.schema import LabelSchema
 
 ROOT = Path(__file__).parent.parent.parent

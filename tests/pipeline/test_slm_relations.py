@@ -14,7 +14,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from thinc.api import ConfigValidationError
 
-from spacy_slmre.models.causal_lm.loading import ModelError
+from spacy_slmre.models.base import ModelError
 from spacy_slmre.pipeline.component_settings import choose_schema
 from spacy_slmre.schema import LabelSchema
 from tests.conftest import PATTERNS, TEXTS
@@ -97,7 +97,7 @@ def test_labels_are_confined_to_what_the_types_allow(
     }
     (tmp_path / "schema.json").write_text(json.dumps(schema))
     nlp = blank()
-    reference = {"@misc": "spacy-slmre.SchemaFile.v1", "path": str(tmp_path / "schema.json")}
+    reference = str(tmp_path / "schema.json")
     nlp.add_pipe("slm_relations", config={"model": tiny_model, "schema": reference})
     relations = nlp(TEXTS[4])._.relations
     kinds = {(r.head.label_, r.label, r.tail.label_) for r in relations}
@@ -264,7 +264,7 @@ def test_bad_settings_are_refused_where_the_component_is_made(
 
 def test_labels_and_schema_are_not_both_given(tmp_path: Path) -> None:
     (tmp_path / "schema.json").write_text('{"labels": ["a"]}')
-    reference = {"@misc": "spacy-slmre.SchemaFile.v1", "path": str(tmp_path / "schema.json")}
+    reference = str(tmp_path / "schema.json")
     with pytest.raises(ValueError, match="not both"):
         spacy.blank("en").add_pipe("slm_relations", config={"labels": ["a"], "schema": reference})
 
@@ -419,7 +419,7 @@ def test_labels_survive_without_the_file_they_came_from(
     file = tmp_path / "schema.json"
     file.write_text(json.dumps({"labels": LABELS, "negative_label": None}))
     nlp = blank()
-    config = {"model": tiny_model, "schema": {"@misc": "spacy-slmre.SchemaFile.v1", "path": str(file)}}
+    config = {"model": tiny_model, "schema": str(file)}
     nlp.add_pipe("slm_relations", config=config)
     nlp.to_disk(tmp_path / "pipeline")
     file.unlink()
@@ -439,7 +439,7 @@ def test_adapter_survives_without_the_folder_it_came_from(
     from peft import LoraConfig, get_peft_model
 
     from spacy_slmre.models.causal_lm.adapter import RECORD_FILE, AdapterRecord
-    from spacy_slmre.models.causal_lm.architecture import make_small_lm
+    from spacy_slmre.models.causal_lm.model import make_small_lm
     from spacy_slmre.models.prompts import PromptStyle
 
     settings = {name: value for name, value in tiny_model.items() if not name.startswith("@")}
@@ -471,7 +471,7 @@ def test_adapter_survives_without_the_folder_it_came_from(
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps({"labels": [{"name": "sibling", "wording": "kin"}, "employer"]}))
     wrong = blank()
-    reference = {"@misc": "spacy-slmre.SchemaFile.v1", "path": str(schema)}
+    reference = str(schema)
     model = {**tiny_model, "adapter": str(tmp_path / "moved")}
     wrong.add_pipe("slm_relations", config={"model": model, "schema": reference})
     with pytest.raises(ValueError, match='"sibling" is worded "kin"'):

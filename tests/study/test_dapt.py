@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
-from spacy_slmre.models.causal_lm.architecture import make_small_lm
+from spacy_slmre.models.causal_lm.model import make_small_lm
 from spacy_slmre.models.causal_lm.loading import load_base
 from spacy_slmre.study import dapt, pretraining
 from spacy_slmre.study.pretraining import PretrainingSettings, make_blocks

@@ -152,7 +152,7 @@ max_steps = 2
     for name, (regime, dapt) in tuned.items():
         nlp = spacy.load(output / name)
         assert nlp.meta["tuning"] == {"regime": regime, "shots": 2, "dapt": dapt}
-        assert len(nlp.get_pipe("slm_relations").model.settings.style.demonstrations) == 2
+        assert len(nlp.get_pipe("slm_relations").model.style.examples) == 2
 
 
 @pytest.mark.slow

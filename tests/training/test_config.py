@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from spacy_slmre.models.causal_lm.loading import packaged_folder
+from spacy_slmre.models.hub import packaged_folder
 from spacy_slmre.models.prompts import PromptBuilder
 from spacy_slmre.study.benchmarks.card import all_benchmarks
 from spacy_slmre.training.config import read_config, resolve_config
@@ -42,7 +42,7 @@ def test_every_label_list_leaves_room_for_texts(real_base: str) -> None:
         config = resolve_config(read_config(path), path.name)
         if config.run.regime in ("general", "demo"):
             continue
-        prompts = PromptBuilder(tokenizer, config.model.settings.style)
+        prompts = PromptBuilder(tokenizer, config.model.style)
         for card in all_benchmarks().values():
             if card.schema is not None:
                 prefix = len(prompts.prefix(card.schema))

@@ -114,7 +114,7 @@ def test_demonstrations_are_drawn_and_taken_out(own) -> None:
     texts = {i.context.text for i in one.train}
     assert all(data["text"] not in texts for data in shown)
     assert len(before) == 30
-    style = PromptStyle(demonstrations=tuple(shown))
+    style = PromptStyle(examples=tuple(shown))
     assert len(style.demonstrations_for(one.schema)) == 2
     assert style.demonstrations_for(LabelSchema.from_labels(["other"])) == []
 

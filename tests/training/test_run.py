@@ -31,7 +31,7 @@ def test_output_is_a_pipeline_with_card_metrics_config_and_hashes(config_file, t
     nlp = spacy.load(output)
     component = nlp.get_pipe("slm_relations")
     assert component.labels == ("employer", "no_relation", "place of birth")
-    assert len(component.model.settings.style.demonstrations) == 2
+    assert len(component.model.style.examples) == 2
     nlp.add_pipe("entity_ruler", before="slm_relations").add_patterns(
         [{"label": "PER", "pattern": "Ann77"}, {"label": "GPE", "pattern": "Rome"}]
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
-from spacy_slmre.models.causal_lm.architecture import make_small_lm
+from spacy_slmre.models.causal_lm.model import make_small_lm
 from spacy_slmre.models.causal_lm.lora import LoraSettings
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.schema import LabelSchema
@@ -277,7 +277,7 @@ def test_long_instances_are_shortened_and_counted(lm, settings) -> None:
     one.train += [long, far]
     one.train_ids += ["long", "far"]
     data = TuningData(lm, [one], settings())
-    assert (data.shortened, data.dropped) == (1, 1)
+    assert (data.truncated, data.dropped) == (1, 1)
     ids = {id for position in range(len(data)) for id in data.ids(position)}
     assert "one:long" in ids and "one:far" not in ids
     assert all(data[n]["input_ids"].shape[1] <= 400 + 64 for n in range(len(data)))

@@ -23,9 +23,9 @@ from spacy_slmre.models.causal_lm.adapter import (
     Adapter,
     AdapterRecord,
 )
-from spacy_slmre.models.causal_lm.architecture import make_small_lm
+from spacy_slmre.models.causal_lm.model import make_small_lm
 from spacy_slmre.models.causal_lm.generation import generate_answers
-from spacy_slmre.models.causal_lm.loading import ModelError
+from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.prompts import PromptStyle
 from spacy_slmre.schema import LabelSchema
 
@@ -73,7 +73,7 @@ def test_unusable_folders_are_refused(base_copy: Path, damage: Callable[[Path], 
 
 
 def test_absent_models_say_where_was_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(loading.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(hub.CACHE_VARIABLE, str(tmp_path))
     with pytest.raises(ModelError, match=r"(?s)not installed.*python -m spacy slmre download-base"):
         make_small_lm().load()
     with pytest.raises(ModelError, match="no such folder, no hub id"):
@@ -94,7 +94,7 @@ def test_absent_models_say_where_was_looked(tmp_path: Path, monkeypatch: pytest.
 )
 def test_settings_are_checked_where_they_are_made(setting: dict, message: str) -> None:
     if setting == {"base": ""}:
-        assert make_small_lm(**setting).settings.base == loading.PACKAGED_BASE
+        assert make_small_lm(**setting).settings.base == hub.PACKAGED_BASE
         return
     with pytest.raises(ModelError, match=message):
         make_small_lm(**setting)
@@ -107,12 +107,12 @@ def test_absent_gpu() -> None:
 
 
 def test_fingerprint_tells_weights_apart(base_copy: Path) -> None:
-    before = loading.identify(base_copy, "x").fingerprint
-    assert loading.identify(base_copy, "y").fingerprint == before
+    before = hub.identify(base_copy, "x").fingerprint
+    assert hub.identify(base_copy, "y").fingerprint == before
     data = bytearray((base_copy / "model.safetensors").read_bytes())
     data[-1] ^= 255
     (base_copy / "model.safetensors").write_bytes(data[:-1] + bytes([data[-1]]))
-    changed = loading.identify(base_copy, "x").fingerprint
+    changed = hub.identify(base_copy, "x").fingerprint
     data[len(data) * 3 // 4] ^= 255
     assert changed is not None and before is not None
 
@@ -179,7 +179,7 @@ def plain(**settings: object):
 def test_adapter_brings_base_style_and_labels(adapter_folder: Path, tiny_base: Path) -> None:
     lm = plain(adapter=str(adapter_folder))
     assert lm.settings.base == str(tiny_base)
-    assert not lm.settings.style.definitions and lm.schema == SCHEMA
+    assert not lm.style.definitions and lm.schema == SCHEMA
     without = plain(base=str(tiny_base), definitions=False).log_probs(INSTANCES, SCHEMA)
     assert np.abs(lm.log_probs(INSTANCES, SCHEMA) - without).max() > 1e-3
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load
 
 from spacy_slmre.models.causal_lm.adapter import PACKAGED_ADAPTER, Adapter
-from spacy_slmre.models.causal_lm.architecture import make_small_lm
-from spacy_slmre.models.causal_lm.loading import PACKAGED_BASE, ModelError
+from spacy_slmre.models.causal_lm.model import make_small_lm
+from spacy_slmre.models.hub import PACKAGED_BASE, ModelError
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.study.benchmarks.card import all_benchmarks
 
@@ -28,7 +28,7 @@ def test_it_is_used_on_the_packaged_base_only(tiny_base: Path) -> None:
 def test_a_prompt_that_it_does_not_know_names_the_way_out() -> None:
     with pytest.raises(ModelError, match=r"model\.definitions contradicts .* model\.adapter = null"):
         make_small_lm(definitions=False)
-    assert make_small_lm(definitions=False, adapter=None).settings.style.definitions is False
+    assert make_small_lm(definitions=False, adapter=None).style.definitions is False
 
 
 def test_labels_of_its_schema_keep_their_definitions() -> None:

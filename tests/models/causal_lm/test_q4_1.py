@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.causal_lm import loading
-from spacy_slmre.models.causal_lm.architecture import make_small_lm
-from spacy_slmre.models.causal_lm.loading import ModelError, load_base, quant_method, resolve_quantization
+from spacy_slmre.models.causal_lm.model import make_small_lm
+from spacy_slmre.models.base import ModelError, load_base, quant_method, resolve_quantization
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1, pack, save_q4_1, unpack
 from spacy_slmre.models.packaged import install_distribution
 from spacy_slmre.schema import LabelSchema

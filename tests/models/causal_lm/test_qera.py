@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.models.causal_lm.architecture import make_small_lm
-from spacy_slmre.models.causal_lm.loading import ModelError
+from spacy_slmre.models.causal_lm.model import make_small_lm
+from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.lora import LoraSettings
 from spacy_slmre.models.causal_lm.loss import Batch, as_batch
 from spacy_slmre.models.causal_lm.qera import input_sizes, low_rank_factors
@@ -96,12 +96,12 @@ def test_where_nothing_was_rounded_nothing_changes(make_lm, q4_1_base: Path) -> 
         assert not any(p.any() for name, p in lm.network.named_parameters() if "lora_B" in name)
     with pytest.raises(ValueError, match="begin_training"):
         make_lm().init_lora_with_qera([])
-    with pytest.raises(ModelError, match=r"lora\.begin_with"):
-        LoraSettings(begin_with="something")
+    with pytest.raises(ModelError, match=r"lora\.init_lora"):
+        LoraSettings(init_lora="something")
 
 
 def test_tuning_begins_with_it_once(make_lm, tmp_path: Path, monkeypatch) -> None:
-    lora = LoraSettings(rank=4, alpha=8, begin_with="rounding")
+    lora = LoraSettings(rank=4, alpha=8, init_lora="qera")
     settings = TuningSettings(
         max_tokens=400, sequences_per_step=1, learning_rate=0.01, evaluate_every=1, max_steps=3
     )
@@ -130,7 +130,7 @@ def test_tuning_begins_with_it_once(make_lm, tmp_path: Path, monkeypatch) -> Non
     again = make_lm(adapter=str(tmp_path / "adapter"))
     monkeypatch.setattr(type(again), "init_lora_with_qera", full)
     run(tmp_path / "further", lm=again)
-    with pytest.raises(TuningError, match="begin_with"):
+    with pytest.raises(TuningError, match="init_lora"):
         run(tmp_path / "full")
 
 

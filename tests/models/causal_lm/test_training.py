@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.models.causal_lm import loading
-from spacy_slmre.models.causal_lm.loading import ModelError
+from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.lora import LoraSettings
 from spacy_slmre.models.causal_lm.loss import as_batch, packed_loss
 from spacy_slmre.models.causal_lm.model import SmallLM

@@ -12,7 +12,7 @@ from thinc.api import Adam
 from transformers import AutoModel, AutoTokenizer, ElectraConfig, ModernBertConfig, RobertaConfig
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.models.causal_lm.loading import ModelError
+from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.encoder.loading import locate_encoder
 from spacy_slmre.models.encoder.model import EncoderClassifier
 from spacy_slmre.models.encoder.settings import EncoderSettings
