@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from spacy_slmre.export import DocumentRelation, EntityMention, RelationDocument
+from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
 
 HOSTILE = [
     'He said "no", twice',

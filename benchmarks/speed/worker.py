@@ -113,7 +113,7 @@ def rel(process: Process) -> Run:
     assert isinstance(chat, HuggingFaceChat)
     chat.load()
     process.mark("load")
-    process.count(chat._load()[0].get_decoder())
+    process.count(chat.load()[0].get_decoder())
 
     def run(work: Mapping[str, Any]) -> None:
         docs = [nlp.make_doc(sentence["text"]) for sentence in work["sentences"]]

@@ -10,68 +10,75 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.app import OverwriteOption, slmre_cli
 from spacy_slmre.cli.output import document_progress, log, show_errors
 
 if TYPE_CHECKING:
-    from spacy_slmre.export import RelationDocument
+    from spacy_slmre.documents import RelationDocument
 
-# Named here as well, since `--help` imports nothing heavy; a test holds them together.
+# Repeated here because `--help` must not import anything heavy; a test compares them.
 FORMATS = (
-    "jsonl, csv, parquet (triples); ntriples, turtle, jsonld (RDF); graphml; neo4j (folder of tables), "
-    "cypher; spacy-llm, rel (of other spaCy projects)"
+    "jsonl, csv, parquet (tables); ntriples, turtle, jsonld (RDF); graphml; neo4j (a folder of tables), "
+    "cypher; spacy-llm, rel (formats of other spaCy projects)"
 )
+
+InputArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT...",
+        help="JSONL files written by slmre extract, .spacy files, folders of .spacy files, or - for JSONL "
+        "from standard input.",
+        show_default=False,
+    ),
+]
+MinScoreOption = Annotated[float, typer.Option(help="Skip relations with a lower score.")]
+LabelOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Only relations with this label. Can be repeated.", show_default=False),
+]
+AttrOption = Annotated[str, typer.Option(help="For .spacy files: read relations from doc._.ATTR.")]
 
 
 @slmre_cli.command("export")
 def export_command(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="IN",
-            help="JSONL of slmre extract, .spacy files, folders of these, or - for standard input.",
-        ),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File (for neo4j: folder) to write.")],
+    inputs: InputArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, or folder for neo4j.")],
     format: Annotated[
-        str | None, typer.Option("--format", "-f", help=f"{FORMATS}. Without it, the output's ending tells.")
+        str | None,
+        typer.Option("--format", "-f", help=f"{FORMATS}. Default: according to the output's suffix."),
     ] = None,
     merge: Annotated[
         str | None,
         typer.Option(
-            help="Join the relations of all documents: text (entities of equal text or kb_id), or type (of "
-            "equal type as well)."
+            help="Merge the relations of all documents if their entities share a kb_id or have the same text "
+            "(text), or the same text and type (type)."
         ),
     ] = None,
-    min_score: Annotated[float, typer.Option(help="Leave out relations with a lower score.")] = 0.0,
-    label: Annotated[
-        list[str] | None, typer.Option(help="Only relations of this label; may be given several times.")
-    ] = None,
-    base: Annotated[str, typer.Option(help="Of RDF: the IRI that all others begin with.")] = "urn:slmre:",
+    min_score: MinScoreOption = 0.0,
+    label: LabelOption = None,
+    base: Annotated[str, typer.Option(help="For RDF: the beginning of all IRIs.")] = "urn:slmre:",
     properties: Annotated[
         Path | None,
         typer.Option(
-            help="Of RDF: JSON file of properties by label: IRIs, or Wikidata's numbers (P19). They come "
-            "before those that labels of the general schema have."
+            help="For RDF: JSON file with a property for each label, an IRI or a Wikidata id (P19). Labels "
+            "of the general schema have Wikidata properties by default."
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="What found the relations, where the input does not say.")] = "",
-    attr: Annotated[
-        str, typer.Option(help="In .spacy files: the relations lie in doc._.ATTR.")
-    ] = "relations",
-    lang: Annotated[str, typer.Option(help="Of rel: language of the tokenizer.")] = "xx",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output if it is there.")
-    ] = False,
+    model: Annotated[
+        str, typer.Option(help="Name of the model that found the relations, for inputs that do not say.")
+    ] = "",
+    attr: AttrOption = "relations",
+    lang: Annotated[str, typer.Option(help="For rel: language of the tokenizer.")] = "xx",
+    overwrite: OverwriteOption = False,
 ) -> None:
-    """Write relations for other tools.
+    """Export relations for other tools.
 
-    Documents stream, but for graphml, rel and --merge, which hold all relations in memory. An output is
-    complete or absent.
+    Documents are streamed, except for rel and --merge, which hold all relations in memory.
     """
     with show_errors():
         from spacy_slmre.export import ExportSettings, export, read_documents
-        from spacy_slmre.export.files import check_inputs
+        from spacy_slmre.export.reading import input_files
+        from spacy_slmre.util.run_folder import check_not_input
 
         settings = ExportSettings(
             merge=merge,
@@ -82,30 +89,27 @@ def export_command(
             model=model,
             lang=lang,
         )
-        check_inputs(output, inputs)
-        documents = _shown(read_documents(inputs, sys.stdin.buffer, attr=attr))
+        check_not_input(output, [*inputs, *input_files(inputs)])
+        documents = _with_progress(read_documents(inputs, sys.stdin.buffer, attr=attr))
         counts = export(documents, output, format, settings, overwrite=overwrite)
-        kept = f"{counts.written} relations" + (" after merging" if merge else "")
-        log(f"{counts.documents} documents with {counts.found} relations → {kept} in {output}")
+        written = f"{counts.written} relations" + (" after merging" if merge else "")
+        log(f"{counts.documents} documents with {counts.found} relations → {written} in {output}")
         if counts.failed:
-            log(f"{counts.failed} documents had failed in extraction and have no relations.")
-        if counts.left_out:
-            log(
-                f"{counts.left_out} relations are left out: their arguments overlap with other entities, "
-                "which this format cannot say."
-            )
+            log(f"Documents that failed in extraction and have no relations: {counts.failed}")
+        if counts.skipped:
+            log(f"Skipped, because head or tail overlaps with another entity: {counts.skipped} relations")
         if not counts.found:
-            log("The input has no relations: the output is empty.")
-        elif not counts.written + counts.left_out:
-            log("--min-score and --label leave no relation: the output is empty.")
+            log("The input has no relations, so the output is empty.")
+        elif not counts.written + counts.skipped:
+            log("No relation matches --min-score and --label, so the output is empty.")
 
 
-def _shown(documents: Iterable[RelationDocument]) -> Iterator[RelationDocument]:
+def _with_progress(documents: Iterable[RelationDocument]) -> Iterator[RelationDocument]:
     relations = 0
-    with document_progress(relations=True) as progress:
+    with document_progress(relations=True) as update:
         for number, document in enumerate(documents, 1):
             relations += len(document.relations)
-            progress(number, relations=relations)
+            update(number, relations=relations)
             yield document
 
 
@@ -115,7 +119,9 @@ def _read_properties(path: Path | None) -> dict[str, str]:
     try:
         properties = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON file ({error}).") from error
+        raise ValueError(f"{path} is not a JSON file ({error}).") from error
     if not isinstance(properties, dict):
-        raise ValueError(f'{path}: expected an object of properties by label, such as {{"spouse": "P26"}}.')
+        raise ValueError(
+            f'{path}: expected a JSON object of properties by label, for example {{"spouse": "P26"}}.'
+        )
     return properties

@@ -99,7 +99,7 @@ def load_extraction_pipeline(
     Raises:
         ValueError: The pipeline cannot be loaded, or its weights or an API key are missing.
     """
-    from spacy_slmre.llm.task import get_llm_components, load_llm_component
+    from spacy_slmre.llm.component import get_llm_components, load_llm_component
     from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 
     nlp = load_pipeline(name, code=code, gpu_id=gpu_id)

@@ -43,7 +43,7 @@ from spacy_slmre.evaluation.tables import (
     speed_table,
     study_table,
 )
-from spacy_slmre.export.triples import as_cell
+from spacy_slmre.export.tables import escape_formula
 from spacy_slmre.study.published import DAPT_GAIN, SOURCE
 from spacy_slmre.util.io import atomic_write
 from spacy_slmre.visual.colors import relation_styles
@@ -282,7 +282,7 @@ def _csv(results: Sequence[Result]) -> str:
     writer = csv.DictWriter(stream, TIDY_COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in tidy_rows(results):
-        writer.writerow({name: as_cell(value) for name, value in row.items()})
+        writer.writerow({name: escape_formula(value) for name, value in row.items()})
     return stream.getvalue()
 
 

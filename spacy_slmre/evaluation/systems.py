@@ -18,8 +18,8 @@ from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.evaluation.predictors import System, asking, generating, scoring
 from spacy_slmre.evaluation.runs import EvaluationError
 from spacy_slmre.instances import RelationInstance, contexts_of
+from spacy_slmre.llm.component import get_llm_component, get_llm_components, load_llm_component
 from spacy_slmre.llm.cost import Estimate, cost_of, estimate
-from spacy_slmre.llm.task import get_llm_component, get_llm_components, load_llm_component
 from spacy_slmre.models import hub
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.encoder.model import EncoderClassifier

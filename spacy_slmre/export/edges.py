@@ -1,4 +1,4 @@
-"""Relations as edges of a graph: one an annotation, or joined over all documents."""
+"""Relations as edges of a graph: one edge per annotation, or merged over all documents."""
 
 from __future__ import annotations
 
@@ -7,32 +7,30 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote
 
 from spacy_slmre.documents import EntityMention, RelationDocument
 
-MERGES = ("text", "type")
-DEFAULT_BASE = "urn:slmre:"
-"""What the IRIs of RDF begin with where no base is given."""
+MERGE_BY = ("text", "type")
+
+# Characters that separate the parts of a key, and the one that escapes them.
+_SEPARATORS = re.compile("[%|:#&]")
 
 
 class ExportError(ValueError):
-    """Relations cannot be exported; the message says what to do."""
-
-
-# What separates the parts of keys, and what quotes it.
-_JOINTS = re.compile("[%|:#&]")
+    """Relations cannot be exported with these settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An entity of a graph.
+    """An entity in a graph.
 
     Attributes:
-        key: What makes two nodes the same: document and place of a mention, or what mentions were joined by.
-        text: Its words; of joined mentions, the most frequent ones.
-        type: Its entity type; of joined mentions, the most frequent one.
-        kb_id: Its identifier in a knowledge base, or "".
+        key: Identifies the node: document and position of a mention, or what its mentions were merged by.
+        text: Its text; the most frequent one of merged mentions.
+        type: Its entity type; the most frequent one of merged mentions.
+        kb_id: Its id in a knowledge base, or "".
     """
 
     key: str
@@ -42,18 +40,18 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class EdgeSource:
     """Where a relation was found.
 
     Attributes:
-        document: The document's id.
-        start: Offset of the first character of the sentence (of the sentences, where there are several).
+        document: Id of the document.
+        start: Offset of the first character of the sentence, or of the first of several sentences.
         end: Offset after its last character.
         sentence: Its text.
-        head: The first argument, as it stands there.
-        tail: The second argument.
-        score: The score that it was found with.
-        model: What found it, or "".
+        head: The head as mentioned there.
+        tail: The tail as mentioned there.
+        score: The score of the relation.
+        model: The pipeline that found it, or "".
     """
 
     document: str
@@ -65,6 +63,16 @@ class Source:
     score: float
     model: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the source as plain data, with all fields."""
+        # Not `dataclasses.asdict`: it copies every string, which dominates the time of a large export.
+        data = {name: getattr(self, name) for name in self.__slots__}
+        sides = {side: data[side] for side in ("head", "tail")}
+        return data | {
+            side: {name: getattr(mention, name) for name in EntityMention.__slots__}
+            for side, mention in sides.items()
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Edge:
@@ -72,10 +80,10 @@ class Edge:
 
     Attributes:
         key: Unique among the edges of an export.
-        head: Where it comes from.
-        tail: Where it goes.
-        label: The relation's label.
-        score: The best score of its sources.
+        head: The head of the relation.
+        tail: The tail of the relation.
+        label: Its label.
+        score: The highest score of its sources.
         sources: Where it was found, best first.
     """
 
@@ -84,123 +92,123 @@ class Edge:
     tail: Node
     label: str
     score: float
-    sources: tuple[Source, ...]
+    sources: tuple[EdgeSource, ...]
 
     @property
     def count(self) -> int:
-        """How often it was found."""
+        """How often the relation was found."""
         return len(self.sources)
+
+    @property
+    def source(self) -> EdgeSource:
+        """The source with the highest score; the only one of an edge that is not merged."""
+        return self.sources[0]
+
+    @property
+    def source_dicts(self) -> list[dict[str, Any]]:
+        """All sources as plain data."""
+        return [source.to_dict() for source in self.sources]
 
 
 def make_edges(documents: Iterable[RelationDocument]) -> Iterator[Edge]:
-    """Each relation as an edge between two mentions, in order."""
+    """Turn each relation into an edge between two mentions, in order."""
     for document in documents:
         for number, relation in enumerate(document.relations, 1):
+            head, tail, score = relation.head, relation.tail, relation.score
             start, end = document.sentence_of(relation)
-            source = Source(
-                document.id,
-                start,
-                end,
-                document.text[start:end],
-                relation.head,
-                relation.tail,
-                relation.score,
-                document.model,
-            )
-            yield Edge(
-                f"{document.id}#{number}",
-                mention_node(document.id, relation.head),
-                mention_node(document.id, relation.tail),
-                relation.label,
-                relation.score,
-                (source,),
-            )
+            sentence = document.text[start:end]
+            source = EdgeSource(document.id, start, end, sentence, head, tail, score, document.model)
+            nodes = mention_node(document.id, head), mention_node(document.id, tail)
+            yield Edge(f"{document.id}#{number}", *nodes, relation.label, score, (source,))
 
 
-def mention_node(document: str, argument: EntityMention) -> Node:
-    """The node of a mention that is joined with no other."""
-    key = f"{_part(document)}#char={argument.start},{argument.end}&type={_part(argument.type)}"
-    return Node(key, argument.text, argument.type, argument.kb_id)
+def mention_node(document: str, mention: EntityMention) -> Node:
+    """Return the node of a mention that is not merged with others."""
+    key = f"{_escape(document)}#char={mention.start},{mention.end}&type={_escape(mention.type)}"
+    return Node(key, mention.text, mention.type, mention.kb_id)
 
 
 @dataclass
-class _Joined:
-    """Mentions that are one node."""
-
+class _MergedNode:
     texts: Counter[str] = field(default_factory=Counter)
     types: Counter[str] = field(default_factory=Counter)
     kb_id: str = ""
 
-    def add(self, argument: EntityMention) -> None:
-        self.texts[argument.text] += 1
-        self.types[argument.type] += 1
-        self.kb_id = argument.kb_id
+    def add(self, mention: EntityMention) -> None:
+        self.texts[mention.text] += 1
+        self.types[mention.type] += 1
+        self.kb_id = mention.kb_id
 
     def node(self, key: str) -> Node:
         return Node(key, self.texts.most_common(1)[0][0], self.types.most_common(1)[0][0], self.kb_id)
 
 
 def merge_edges(edges: Iterable[Edge], by: str = "text") -> list[Edge]:
-    """Join the edges whose ends are the same entity and whose label is the same.
+    """Merge edges with the same label whose heads and whose tails are the same entity.
 
-    Two mentions are the same entity if an entity linker gave them the same id; where it gave none, if their
-    texts are equal after `normalise`. All edges are held in memory.
+    Mentions are merged if they share a `kb_id`; those without one, if their texts are equal, ignoring case
+    and spaces. All edges are held in memory.
 
     Args:
         edges: The edges, with any number of sources.
-        by: "text", or "type" to join only mentions of the same entity type.
+        by: "text", or "type" to merge only mentions with equal entity types.
 
     Returns:
-        The joined edges, most frequent first, then by score.
+        The merged edges, most frequent first, then by score.
 
     Raises:
-        ExportError: `by` is something else.
+        ExportError: Unknown `by`.
     """
-    if by not in MERGES:
-        raise ExportError(f'Relations cannot be merged by "{by}": use one of {", ".join(MERGES)}.')
-    nodes: dict[str, _Joined] = {}
-    sources: dict[tuple[str, str, str], list[Source]] = {}
+    if by not in MERGE_BY:
+        raise ExportError(f'Relations cannot be merged by "{by}". Use one of {", ".join(MERGE_BY)}.')
+    merged: dict[str, _MergedNode] = {}
+    sources: dict[tuple[str, str, str], list[EdgeSource]] = {}
     for edge in edges:
         for source in edge.sources:
-            ends = []
-            for argument in (source.head, source.tail):
-                key = entity_key(argument, by)
-                nodes.setdefault(key, _Joined()).add(argument)
-                ends.append(key)
-            sources.setdefault((ends[0], edge.label, ends[1]), []).append(source)
-    made = {key: joined.node(key) for key, joined in nodes.items()}
-    merged = [
-        Edge(
-            joined_key(head, label, tail),
-            made[head],
-            made[tail],
-            label,
-            max(source.score for source in found),
-            tuple(sorted(found, key=lambda source: -source.score)),
-        )
-        for (head, label, tail), found in sources.items()
-    ]
-    return sorted(merged, key=lambda edge: (-edge.count, -edge.score))
+            head, tail = entity_key(source.head, by), entity_key(source.tail, by)
+            for key, mention in ((head, source.head), (tail, source.tail)):
+                merged.setdefault(key, _MergedNode()).add(mention)
+            sources.setdefault((head, edge.label, tail), []).append(source)
+    nodes = {key: node.node(key) for key, node in merged.items()}
+    result = []
+    for (head, label, tail), found in sources.items():
+        best = sorted(found, key=lambda source: -source.score)
+        key = merged_key(head, label, tail)
+        result.append(Edge(key, nodes[head], nodes[tail], label, best[0].score, tuple(best)))
+    return sorted(result, key=lambda edge: (-edge.count, -edge.score))
 
 
-def entity_key(argument: EntityMention, by: str = "text") -> str:
-    """What a mention is joined by: its knowledge base id, else its normalised text (and its type)."""
-    if argument.kb_id:
-        return f"id:{_part(argument.kb_id)}"
-    text = _part(normalise(argument.text))
-    return f"typed:{_part(argument.type)}:{text}" if by == "type" else f"text:{text}"
+def new_nodes(edges: Iterable[Edge], *, merged: bool) -> Iterator[tuple[Edge, list[Node]]]:
+    """Yield each edge with those of its nodes that have not occurred before."""
+    seen: set[str] = set()
+    document = None
+    for edge in edges:
+        if not merged and edge.source.document != document:
+            # Documents share no mentions, so only the nodes of one document are held.
+            document = edge.source.document
+            seen.clear()
+        nodes = {node.key: node for node in (edge.head, edge.tail) if node.key not in seen}
+        seen.update(nodes)
+        yield edge, list(nodes.values())
 
 
-def joined_key(head: str, label: str, tail: str) -> str:
-    """Key of a joined edge between two entity keys: the same in every export that has it."""
-    return f"{head} | {_part(label)} | {tail}"
+def entity_key(mention: EntityMention, by: str = "text") -> str:
+    """Return what a mention is merged by: its `kb_id`, otherwise its normalized text (and type)."""
+    if mention.kb_id:
+        return f"id:{_escape(mention.kb_id)}"
+    text = _escape(normalize(mention.text))
+    return f"typed:{_escape(mention.type)}:{text}" if by == "type" else f"text:{text}"
 
 
-def normalise(text: str) -> str:
-    """A text without differences of case, width and white space."""
+def merged_key(head: str, label: str, tail: str) -> str:
+    """Return the key of a merged edge between two entity keys; it is the same in every export."""
+    return f"{head} | {_escape(label)} | {tail}"
+
+
+def normalize(text: str) -> str:
+    """Remove differences of case, character width and white space."""
     return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip().casefold()
 
 
-def _part(text: str) -> str:
-    """A part of a key: only what holds keys together is quoted, so that other text stays readable."""
-    return _JOINTS.sub(lambda found: quote(found[0], safe=""), text)
+def _escape(text: str) -> str:
+    return _SEPARATORS.sub(lambda found: quote(found[0], safe=""), text)

@@ -10,19 +10,24 @@ from typing import Any
 from spacy.tokens import Doc, Span
 
 from spacy_slmre.documents import RelationDocument
-from spacy_slmre.export.edges import DEFAULT_BASE, MERGES, Edge, ExportError, make_edges, merge_edges
-from spacy_slmre.export.files import aside
-from spacy_slmre.export.neo4j import write_cypher, write_tables
-from spacy_slmre.export.peers import write_items, write_rel
+from spacy_slmre.export.edges import MERGE_BY, Edge, ExportError, make_edges, merge_edges
+from spacy_slmre.export.graphs import write_cypher, write_graphml, write_neo4j
 from spacy_slmre.export.rdf import (
-    Vocabulary,
+    DEFAULT_BASE,
+    Namespace,
     describe,
     write_jsonld,
     write_ntriples,
     write_turtle,
 )
 from spacy_slmre.export.reading import as_documents
-from spacy_slmre.export.triples import write_csv, write_jsonl, write_parquet
+from spacy_slmre.export.spacy_projects import write_items, write_rel
+from spacy_slmre.export.tables import write_csv, write_jsonl, write_parquet
+from spacy_slmre.util.io import temporary_output
+from spacy_slmre.util.run_folder import check_output
+
+# A folder with nothing but these files may be replaced.
+_NEO4J_FILES = {"nodes.csv", "relationships.csv"}
 
 
 @dataclass(frozen=True)
@@ -30,17 +35,16 @@ class ExportSettings:
     """What to export, and how.
 
     Attributes:
-        merge: Join the relations of all documents: "text", "type", or None; see `merge_edges`.
-        min_score: Leave out relations with a lower score.
-        labels: Leave out relations with another label; none leaves out nothing.
-        base: Of RDF: the IRI that all others begin with.
-        properties: Of RDF: properties of labels, as whole IRIs or Wikidata's numbers (P19);
-            they come before those that labels of the general schema have.
-        model: What found the relations, where the documents do not say.
-        lang: Of `rel`: language of the tokenizer.
+        merge: Merge the relations of all documents by "text" or "type", see `merge_edges`; or None.
+        min_score: Skip relations with a lower score.
+        labels: Skip relations with other labels; empty means all labels.
+        base: For RDF: the beginning of all IRIs.
+        properties: For RDF: properties by label, see `Namespace`.
+        model: Name of the model that found the relations, for documents that do not say.
+        lang: For "rel": language of the tokenizer.
 
     Raises:
-        ExportError: `merge` is none of these, or `labels` is one string.
+        ExportError: Unknown `merge`, or `labels` is a string.
     """
 
     merge: str | None = None
@@ -52,10 +56,10 @@ class ExportSettings:
     lang: str = "xx"
 
     def __post_init__(self) -> None:
-        if self.merge is not None and self.merge not in MERGES:
-            raise ExportError(f'merge="{self.merge}": use one of {", ".join(MERGES)}.')
+        if self.merge is not None and self.merge not in MERGE_BY:
+            raise ExportError(f'merge="{self.merge}" is unknown. Use one of {", ".join(MERGE_BY)}.')
         if isinstance(self.labels, str):
-            raise ExportError(f'labels="{self.labels}": give a list of labels.')
+            raise ExportError(f'labels="{self.labels}" must be a list of labels.')
 
 
 @dataclass
@@ -63,34 +67,35 @@ class ExportCounts:
     """What was exported.
 
     Attributes:
-        documents: Documents that were read.
-        failed: Documents that had failed in extraction, and have no relations.
-        found: Relations that they have.
-        written: Relations that were written: less by those left out, and joined if merged.
-        left_out: Relations that the settings leave, but that the format cannot say.
+        documents: Documents read.
+        failed: Documents that failed in extraction and have no relations.
+        found: Relations read.
+        written: Relations written, after selecting and merging.
+        skipped: Selected relations that the format cannot represent.
     """
 
     documents: int = 0
     failed: int = 0
     found: int = 0
     written: int = 0
-    left_out: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
-class Format:
+class ExportFormat:
     """A format.
 
     Attributes:
-        suffix: Ending of its files.
-        about: What it is.
-        write: Writes a stream of edges (of documents) to a path; gives the number of relations that the
-            format cannot say.
-        of_documents: It is written from documents, whose entities it names: it holds no merged relations.
+        suffix: Suffix of its files.
+        description: What it is.
+        write: Writes edges (or documents) to a path; returns the number of relations that the format
+            cannot represent, if any.
+        of_documents: It is written from documents and refers to their entities, so relations cannot be
+            merged.
     """
 
     suffix: str
-    about: str
+    description: str
     write: Callable[[Path, Iterator[Any], ExportSettings], int | None]
     of_documents: bool = False
 
@@ -103,63 +108,64 @@ def export(
     *,
     overwrite: bool = False,
 ) -> ExportCounts:
-    """Write the relations of documents to a file (for "neo4j" a folder) that is complete or absent.
+    """Write the relations of documents to a file, or for "neo4j" to a folder.
 
     Args:
-        docs: spaCy documents, or those that `read_documents` gives; a stream is read once.
-        output: What to write.
-        format: A name of `FORMATS`; None goes by the ending.
+        docs: spaCy documents, or those returned by `read_documents`; they are iterated over once.
+        output: File or folder to write. After an error there is no partial output.
+        format: A name in `FORMATS`; None chooses by the suffix.
         settings: What to export, and how.
-        overwrite: Replace an output that is there.
+        overwrite: Replace an existing output.
 
     Returns:
-        How much was read and written.
+        What was read and written.
 
     Raises:
-        ExportError: The format is unknown or cannot do what is set, the output is there or cannot be
-            written, or a package is missing.
+        ExportError: The format is unknown or does not support a setting, or a package is missing.
+        OutputError: The output exists or cannot be written.
     """
     output, settings = Path(output), settings or ExportSettings()
-    made = find_format(output, format)
-    if settings.merge and made.of_documents:
-        raise ExportError(
-            f"{made.about} names the entities of one document: it cannot hold merged relations."
-        )
+    chosen = find_format(output, format)
+    if settings.merge and chosen.of_documents:
+        raise ExportError(f"{chosen.description} cannot hold merged relations.")
+    check_output(output, overwrite=overwrite, is_replaceable=_is_export)
     counts = ExportCounts()
     try:
-        with aside(output, overwrite=overwrite) as path:
-            kept = _kept(as_documents(docs), settings, counts)
-            edges = kept if made.of_documents else _edges(kept, settings, counts)
-            counts.left_out = made.write(path, edges, settings) or 0
-            counts.written -= counts.left_out
+        with temporary_output(output) as path:
+            selected = _select(as_documents(docs), settings, counts)
+            edges = selected if chosen.of_documents else _edges(selected, settings, counts)
+            counts.skipped = chosen.write(path, edges, settings) or 0
+            counts.written -= counts.skipped
     except ModuleNotFoundError as error:
         raise ExportError(
-            f"This format needs the package {error.name}, which is missing: pip install 'spacy-slmre[export]'"
+            f"This format needs the package {error.name}. Install it with: pip install {error.name}"
         ) from error
     return counts
 
 
-def find_format(output: Path, name: str | None = None) -> Format:
-    """The format of a name, or of the ending of an output.
+def find_format(output: Path, name: str | None = None) -> ExportFormat:
+    """Return the format with a name or, without a name, for the suffix of an output.
 
     Raises:
         ExportError: There is none.
     """
     if name is None:
-        by_suffix: dict[str, str] = {}
-        for known, format in FORMATS.items():
-            by_suffix.setdefault(format.suffix, known)
-        name = by_suffix.get(output.suffix) if output.suffix else None
-        if name is None:
+        matching = [known for known, format in FORMATS.items() if format.suffix == output.suffix != ""]
+        if not matching:
             raise ExportError(
-                f"The ending of {output} tells no format: give --format, one of {', '.join(FORMATS)}."
+                f"The suffix of {output} matches no format. Choose a format: {', '.join(FORMATS)}."
             )
+        name = matching[0]
     if name not in FORMATS:
-        raise ExportError(f'Unknown format "{name}": use one of {", ".join(FORMATS)}.')
+        raise ExportError(f'Unknown format "{name}". Use one of {", ".join(FORMATS)}.')
     return FORMATS[name]
 
 
-def _kept(
+def _is_export(folder: Path) -> bool:
+    return {child.name for child in folder.iterdir()} <= _NEO4J_FILES
+
+
+def _select(
     documents: Iterable[RelationDocument], settings: ExportSettings, counts: ExportCounts
 ) -> Iterator[RelationDocument]:
     for document in documents:
@@ -187,48 +193,42 @@ def _edges(
     return iter(merged)
 
 
-def _table(write: Callable[..., None]) -> Callable[[Path, Iterator[Any], ExportSettings], None]:
-    return lambda path, edges, settings: write(path, edges, merged=settings.merge is not None)
+def _edge_format(suffix: str, description: str, write: Callable[..., None]) -> ExportFormat:
+    def run(path: Path, edges: Iterator[Edge], settings: ExportSettings) -> None:
+        write(path, edges, merged=settings.merge is not None)
+
+    return ExportFormat(suffix, description, run)
 
 
-def _rdf(write: Callable[..., None]) -> Callable[[Path, Iterator[Any], ExportSettings], None]:
-    def write_rdf(path: Path, edges: Iterator[Any], settings: ExportSettings) -> None:
-        vocabulary = Vocabulary(settings.base, settings.properties)
-        write(path, describe(edges, vocabulary, merged=settings.merge is not None), vocabulary)
+def _rdf_format(suffix: str, description: str, write: Callable[..., None]) -> ExportFormat:
+    def run(path: Path, edges: Iterator[Edge], settings: ExportSettings) -> None:
+        namespace = Namespace(settings.base, settings.properties)
+        write(path, describe(edges, namespace, merged=settings.merge is not None), namespace)
 
-    return write_rdf
-
-
-def _graphml(path: Path, edges: Iterator[Any], settings: ExportSettings) -> None:
-    # Local: NetworkX takes a while to load, and only this needs it.
-    from spacy_slmre.export.graphs import write_graphml
-
-    write_graphml(path, edges)
-
-
-def _cypher(path: Path, edges: Iterator[Any], settings: ExportSettings) -> None:
-    write_cypher(path, edges)
-
-
-def _spacy_llm(path: Path, documents: Iterator[Any], settings: ExportSettings) -> None:
-    write_items(path, documents)
-
-
-def _rel(path: Path, documents: Iterator[Any], settings: ExportSettings) -> int:
-    return write_rel(path, documents, settings.lang)
+    return ExportFormat(suffix, description, run)
 
 
 FORMATS = {
-    "jsonl": Format(".jsonl", "Triples as JSON lines", _table(write_jsonl)),
-    "csv": Format(".csv", "Triples as a table for spreadsheets", _table(write_csv)),
-    "parquet": Format(".parquet", "Triples as a Parquet table", _table(write_parquet)),
-    "ntriples": Format(".nt", "RDF as N-Triples", _rdf(write_ntriples)),
-    "turtle": Format(".ttl", "RDF as Turtle", _rdf(write_turtle)),
-    "jsonld": Format(".jsonld", "RDF as JSON-LD", _rdf(write_jsonld)),
-    "graphml": Format(".graphml", "GraphML, by NetworkX", _graphml),
-    "neo4j": Format("", "A folder of tables for neo4j-admin database import", _table(write_tables)),
-    "cypher": Format(".cypher", "A Cypher script", _cypher),
-    "spacy-llm": Format(".jsonl", "spacy-llm's RelationItems as JSON lines", _spacy_llm, of_documents=True),
-    "rel": Format(".spacy", "The doc._.rel of spaCy's tutorial", _rel, of_documents=True),
+    "jsonl": _edge_format(".jsonl", "Rows as JSON lines", write_jsonl),
+    "csv": _edge_format(".csv", "A table for spreadsheets", write_csv),
+    "parquet": _edge_format(".parquet", "A Parquet table", write_parquet),
+    "ntriples": _rdf_format(".nt", "RDF as N-Triples", write_ntriples),
+    "turtle": _rdf_format(".ttl", "RDF as Turtle", write_turtle),
+    "jsonld": _rdf_format(".jsonld", "RDF as JSON-LD", write_jsonld),
+    "graphml": _edge_format(".graphml", "GraphML", write_graphml),
+    "neo4j": _edge_format("", "A folder of tables for neo4j-admin database import", write_neo4j),
+    "cypher": ExportFormat(".cypher", "A Cypher script", lambda path, edges, _: write_cypher(path, edges)),
+    "spacy-llm": ExportFormat(
+        ".jsonl",
+        "The format of spacy-llm's examples",
+        lambda path, documents, _: write_items(path, documents),
+        of_documents=True,
+    ),
+    "rel": ExportFormat(
+        ".spacy",
+        "The doc._.rel of spaCy's tutorial",
+        lambda path, documents, settings: write_rel(path, documents, settings.lang),
+        of_documents=True,
+    ),
 }
-"""Name of each format, in the order of the help; of two with one ending, the ending means the first."""
+"""The formats by name, in the order of the help text. The first with a suffix is the default for it."""

@@ -1,83 +1,171 @@
-"""Relations as a NetworkX graph, and GraphML."""
+"""Relations as a property graph: NetworkX, GraphML, Neo4j tables and a Cypher script."""
 
 from __future__ import annotations
 
+import csv
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape, quoteattr
 
-import networkx as nx
+from spacy_slmre.export.edges import Edge, Node, new_nodes
 
-from spacy_slmre.export.edges import Edge, ExportError, Node, Source
-from spacy_slmre.export.triples import source_entry, source_from
+if TYPE_CHECKING:
+    import networkx as nx
 
-# What no XML document can hold, escaped or not.
+# Characters that XML cannot hold, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_GRAPHML_KEYS = {
+    "node": {"text": "string", "type": "string", "kb_id": "string"},
+    "edge": {"label": "string", "score": "double", "count": "long", "sources": "string"},
+}
+# Relations per statement of a Cypher script: what the server plans and holds at a time.
+_BATCH_SIZE = 500
 
 
 def to_networkx(edges: Iterable[Edge]) -> nx.MultiDiGraph:
-    """A graph with the attributes `text`, `type` and `kb_id` on nodes; edges have `label`, `score` and more.
+    """Return a graph whose nodes have `text`, `type` and `kb_id`, and whose edges have `label`, `score`, ….
 
-    An edge's key is that of the export; `count` says how often the relation was found, and `sources` where:
-    a JSON list, since GraphML has no lists.
+    The key of an edge is that of the export, `count` says how often the relation was found, and `sources` is
+    a JSON list of where.
     """
+    import networkx as nx
+
     graph = nx.MultiDiGraph()
     for edge in edges:
         for node in (edge.head, edge.tail):
-            graph.add_node(node.key, text=node.text, type=node.type, kb_id=node.kb_id)
-        sources = json.dumps([source_entry(source) for source in edge.sources], ensure_ascii=False)
-        graph.add_edge(
-            edge.head.key,
-            edge.tail.key,
-            key=edge.key,
-            label=edge.label,
-            score=edge.score,
-            count=edge.count,
-            sources=sources,
-        )
+            graph.add_node(node.key, **_node_attributes(node))
+        graph.add_edge(edge.head.key, edge.tail.key, key=edge.key, **_edge_attributes(edge))
     return graph
 
 
-def from_networkx(graph: nx.MultiDiGraph) -> Iterator[Edge]:
-    """The edges of a graph that `to_networkx` made, or that was read from GraphML."""
-
-    def node(key: str) -> Node:
-        data = graph.nodes[key]
-        return Node(key, data["text"], data["type"], data["kb_id"])
-
-    for head, tail, key, data in graph.edges(keys=True, data=True):
-        sources: tuple[Source, ...] = tuple(source_from(entry) for entry in json.loads(data["sources"]))
-        yield Edge(key, node(head), node(tail), data["label"], float(data["score"]), sources)
-
-
-def write_graphml(path: Path, edges: Iterable[Edge]) -> None:
-    """GraphML by NetworkX, which holds the graph in memory; characters that XML cannot hold become U+FFFD."""
-    graph = to_networkx(edges)
-    clean = nx.MultiDiGraph()
-    for name, data in graph.nodes(data=True):
-        clean.add_node(_xml(name), **{key: _xml(value) for key, value in data.items()})
-    for head, tail, name, data in graph.edges(keys=True, data=True):
-        values = {key: _xml(value) if isinstance(value, str) else value for key, value in data.items()}
-        clean.add_edge(_xml(head), _xml(tail), key=_xml(name), **values)
-    # By lxml: the standard library writes carriage returns as they are, and readers make line feeds of them.
-    nx.write_graphml_lxml(clean, path, named_key_ids=True)
+def write_graphml(path: Path, edges: Iterable[Edge], *, merged: bool) -> None:
+    """Write GraphML; characters that XML cannot hold become U+FFFD."""
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write("<?xml version='1.0' encoding='utf-8'?>\n")
+        stream.write('<graphml xmlns="http://graphml.graphdrawing.org/xmlns">\n')
+        for element, attributes in _GRAPHML_KEYS.items():
+            for name, type in attributes.items():
+                definition = f'id="{name}" for="{element}" attr.name="{name}" attr.type="{type}"'
+                stream.write(f"<key {definition}/>\n")
+        stream.write('<graph edgedefault="directed">\n')
+        for edge, nodes in new_nodes(edges, merged=merged):
+            for node in nodes:
+                stream.write(f"<node id={_xml_id(node.key)}>{_xml_data(_node_attributes(node))}</node>\n")
+            ends = f"source={_xml_id(edge.head.key)} target={_xml_id(edge.tail.key)} id={_xml_id(edge.key)}"
+            stream.write(f"<edge {ends}>{_xml_data(_edge_attributes(edge))}</edge>\n")
+        stream.write("</graph>\n</graphml>\n")
 
 
-def read_graphml(path: str | Path) -> Iterator[Edge]:
-    """The edges of a GraphML file that was exported.
+def write_neo4j(path: Path, edges: Iterable[Edge], *, merged: bool) -> None:
+    """Write a folder with `nodes.csv` and `relationships.csv` for `neo4j-admin database import`.
 
-    Raises:
-        ExportError: The file is absent or has another form.
+    Formulas are not escaped, because the tables are read by a database.
     """
-    try:
-        graph = nx.read_graphml(path, force_multigraph=True)
-        yield from from_networkx(graph)
-    except FileNotFoundError as error:
-        raise ExportError(f"The file {path} does not exist.") from error
-    except (SyntaxError, KeyError, nx.NetworkXError) as error:
-        raise ExportError(f"{path} is no GraphML that was exported here ({error}).") from error
+    path.mkdir()
+    with (
+        (path / "nodes.csv").open("w", encoding="utf-8", newline="") as node_file,
+        (path / "relationships.csv").open("w", encoding="utf-8", newline="") as edge_file,
+    ):
+        node_rows, edge_rows = csv.writer(node_file), csv.writer(edge_file)
+        node_rows.writerow(("id:ID", "text", "type", "kb_id", ":LABEL"))
+        places = ("document", "sentence", "sources")
+        edge_rows.writerow(
+            (":START_ID", ":END_ID", ":TYPE", "key", "label", "score:double", "count:int", *places)
+        )
+        for edge, nodes in new_nodes(edges, merged=merged):
+            for node in nodes:
+                # A semicolon separates labels; the property `type` has the original.
+                labels = ";".join(filter(None, ["Entity", node.type.replace(";", "_")]))
+                node_rows.writerow((node.key, node.text, node.type, node.kb_id, labels))
+            ends = edge.head.key, edge.tail.key
+            edge_rows.writerow((*ends, edge.label, *_relationship(edge).values()))
 
 
-def _xml(text: str) -> str:
-    return _NOT_XML.sub("\ufffd", text)
+def write_cypher(path: Path, edges: Iterable[Edge]) -> None:
+    """Write a Cypher script that adds nodes and relationships; running it twice adds nothing twice.
+
+    Node labels and relationship types cannot be parameters, so characters other than letters, digits, `_` and
+    spaces are replaced in them; the properties `type` and `label` have the originals.
+    """
+    with path.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write("CREATE CONSTRAINT slmre_entity IF NOT EXISTS FOR (e:Entity) REQUIRE e.id IS UNIQUE;\n")
+        remaining = iter(edges)
+        while batch := list(islice(remaining, _BATCH_SIZE)):
+            groups: dict[tuple[str, str, str], list[Edge]] = {}
+            for edge in batch:
+                names = _cypher_name(edge.head.type), _cypher_name(edge.label), _cypher_name(edge.tail.type)
+                groups.setdefault(names, []).append(edge)
+            for (head, label, tail), members in groups.items():
+                rows = ",\n  ".join(map(_cypher_row, members))
+                stream.write(
+                    f"\nUNWIND [\n  {rows}\n] AS row\n"
+                    f"MERGE (h:Entity {{id: row.head.id}}) SET h += row.head{_set_label('h', head)}\n"
+                    f"MERGE (t:Entity {{id: row.tail.id}}) SET t += row.tail{_set_label('t', tail)}\n"
+                    f"MERGE (h)-[r:`{label}` {{key: row.relation.key}}]->(t) SET r += row.relation;\n"
+                )
+
+
+def cypher_literal(value: str | float) -> str:
+    """Return a number or a string as a Cypher literal."""
+    if not isinstance(value, str):
+        return repr(value)
+    # Some versions of Neo4j resolve \\uXXXX before they look for the end of a string. Writing the "u" after a
+    # backslash as an escape itself makes sure that no text can be taken for such an escape.
+    text = re.sub(r"\\u", r"\\\\u0075", value.replace("\\", "\\\\"))
+    text = text.replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+    return f"'{text}'"
+
+
+def _node_attributes(node: Node) -> dict[str, Any]:
+    return {"text": node.text, "type": node.type, "kb_id": node.kb_id}
+
+
+def _edge_attributes(edge: Edge) -> dict[str, Any]:
+    sources = json.dumps(edge.source_dicts, ensure_ascii=False)
+    return {"label": edge.label, "score": edge.score, "count": edge.count, "sources": sources}
+
+
+def _relationship(edge: Edge) -> dict[str, Any]:
+    """Return the properties of a Neo4j relationship, in the order of the table."""
+    attributes = _edge_attributes(edge)
+    sources = attributes.pop("sources")
+    place = {"document": edge.source.document, "sentence": edge.source.sentence, "sources": sources}
+    return {"key": edge.key, **attributes, **place}
+
+
+def _xml_id(key: str) -> str:
+    return quoteattr(_NOT_XML.sub("\ufffd", key))
+
+
+def _xml_data(attributes: dict[str, Any]) -> str:
+    # Parsers turn a plain carriage return into a line feed.
+    texts = {
+        name: escape(_NOT_XML.sub("\ufffd", str(value)), {"\r": "&#13;"})
+        for name, value in attributes.items()
+    }
+    return "".join(f'<data key="{name}">{text}</data>' for name, text in texts.items())
+
+
+def _cypher_row(edge: Edge) -> str:
+    head, tail = ({"id": node.key, **_node_attributes(node)} for node in (edge.head, edge.tail))
+    return _cypher_map({"head": head, "tail": tail, "relation": _relationship(edge)})
+
+
+def _cypher_map(values: dict[str, Any]) -> str:
+    entries = (
+        f"{name}: {_cypher_map(value) if isinstance(value, dict) else cypher_literal(value)}"
+        for name, value in values.items()
+    )
+    return "{" + ", ".join(entries) + "}"
+
+
+def _set_label(variable: str, label: str) -> str:
+    return f" SET {variable}:`{label}`" if label else ""
+
+
+def _cypher_name(text: str) -> str:
+    return re.sub(r"[^\w ]", "_", text)

@@ -72,6 +72,12 @@ def read_documents(
             yield _with_unique_id(document, seen)
 
 
+def input_files(paths: Iterable[str]) -> list[str]:
+    """Return the `.spacy` files in those inputs that are folders."""
+    folders = (path for path in paths if path != "-" and Path(path).is_dir())
+    return [str(file) for folder in folders for file in Path(folder).rglob("*.spacy")]
+
+
 def _read_path(path: str, stdin: BinaryIO, attr: str) -> Iterator[RelationDocument]:
     if path == "-":
         yield from _read_lines("-", stdin)

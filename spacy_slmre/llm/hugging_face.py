@@ -92,21 +92,18 @@ class HuggingFaceChat:
             for some in encoded
         ]
 
-    def load(self) -> None:
-        """Load the weights.
-
-        Raises:
-            ModelError: The model is not available.
-        """
-        self._load()
-
     def count_tokens(self, text: str) -> int:
         """Count the tokens of a text, or of a whole prompt including its chat template."""
         if isinstance(text, ChatPrompt):
             return len(self._encode(text))
-        return len(self._load()[1](text, add_special_tokens=False)["input_ids"])
+        return len(self.load()[1](text, add_special_tokens=False)["input_ids"])
 
-    def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Load the weights at the first call, and return the model and its tokenizer.
+
+        Raises:
+            ModelError: The model is not available.
+        """
         if self._loaded is None:
             from spacy_slmre.models import hub
             from spacy_slmre.models.causal_lm import loading
@@ -123,14 +120,14 @@ class HuggingFaceChat:
         return self._loaded
 
     def _max_prompt_tokens(self) -> int:
-        positions = getattr(self._load()[0].config, "max_position_embeddings", None) or self.context_length
+        positions = getattr(self.load()[0].config, "max_position_embeddings", None) or self.context_length
         return min(self.context_length, positions) - self.max_new_tokens
 
     def _encode(self, prompt: ChatPrompt) -> list[int]:
         """Tokenize a prompt; special tokens in the content of messages are encoded as ordinary text."""
         from spacy_slmre.models.prompts import render_chat
 
-        tokenizer = self._load()[1]
+        tokenizer = self.load()[1]
         if not tokenizer.chat_template:
             return tokenizer(f"{prompt}\n", split_special_tokens=True)["input_ids"]
         frame = [{**message, "content": _PLACEHOLDER.format(n)} for n, message in enumerate(prompt.messages)]
@@ -151,7 +148,7 @@ class HuggingFaceChat:
 
         if not prompts:
             return []
-        network, tokenizer = self._load()
+        network, tokenizer = self.load()
         ends = network.generation_config.eos_token_id if network.generation_config else None
         end_tokens = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
         return complete(

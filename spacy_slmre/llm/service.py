@@ -42,15 +42,11 @@ _MINIMUM = {"concurrency": 1, "max_tokens": 1, "max_failures": 1, "context_lengt
 
 @dataclass(frozen=True)
 class Reply:
-    """A model's reply, with the number of tokens that the service counted.
+    """A model's reply."""
 
-    `text` is None after a refusal, for instance; `stop_reason` is what the API calls the reason; `truncated`
-    means that the token limit was reached.
-    """
-
-    text: str | None
+    text: str | None  # None after a refusal, for instance
     stop_reason: str
-    truncated: bool
+    truncated: bool  # at max_tokens
     input_tokens: int
     output_tokens: int
 
@@ -71,23 +67,14 @@ class RequestError(Exception):
 
 @dataclass
 class Usage:
-    """Counts of what a model object was used for so far.
+    """What a model object was used for so far, with tokens as counted by the service."""
 
-    Attributes:
-        requests: Answered requests.
-        cached: Prompts answered from the cache.
-        input_tokens: Tokens of the prompts.
-        output_tokens: Tokens of the answers, including hidden reasoning.
-        failed: Requests that the service refused because of their content.
-        unreachable: Requests that failed for a transient reason: network, rate limits, server errors.
-    """
-
-    requests: int = 0
-    cached: int = 0
+    requests: int = 0  # answered ones
+    cached: int = 0  # prompts answered from the cache
     input_tokens: int = 0
-    output_tokens: int = 0
-    failed: int = 0
-    unreachable: int = 0
+    output_tokens: int = 0  # including hidden reasoning
+    failed: int = 0  # requests that were refused because of their content
+    unreachable: int = 0  # requests that failed for a transient reason: network, rate limit, server error
 
 
 @dataclass(kw_only=True)
@@ -199,8 +186,8 @@ class ChatService(ABC):
             ServiceError: The package or the key is missing.
             ValueError: The cache cannot be used.
         """
-        self._sdk()
         self._api_key()
+        self._sdk()
         if (cache := self._open_cache()) is not None:
             cache.check()
 
@@ -290,7 +277,7 @@ class ChatService(ABC):
             raise RequestError(message, transient=True) from error
 
     def _status_error(self, error: Any) -> Exception:
-        """Return the error for a response with an HTTP status other than 200."""
+        """Classify an HTTP error by its status and message."""
         status = error.status_code
         details = error.body if isinstance(error.body, dict) else {"message": error.body}
         message = str(details.get("message") or "")[:500]
@@ -313,11 +300,7 @@ class ChatService(ABC):
         return RequestError(problem, transient=transient, retry_after=retry_after)
 
     def _count(self, result: Reply | RequestError) -> str:
-        """Count a result and return its answer.
-
-        Raises:
-            ServiceError: Too many prompts in a row were not answered.
-        """
+        """Count a result and return its answer, or end the run after too many failures in a row."""
         if isinstance(result, Reply):
             self.usage.requests += 1
             self.usage.input_tokens += result.input_tokens

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import srsly
 from spacy import util
@@ -42,9 +42,6 @@ from spacy_slmre.relations import (
 )
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 from spacy_slmre.scorer import score_relations
-
-if TYPE_CHECKING:
-    from spacy_llm.pipeline import LLMWrapper
 
 # spacy-llm compares these annotations when it checks that task and model are compatible, so they must be
 # exactly these types.
@@ -306,7 +303,9 @@ class RelationTask:
             instances.pairs, instances.instances, responses, strict=True
         ):
             answered = isinstance(response, str) and not isinstance(response, Unanswered)
-            label = self._label(parser.parse(response)) if answered else None
+            label = (parser.parse(response) or self.schema.negative_label) if answered else None
+            if label not in self.schema.index:
+                label = None
             answers.append(
                 {
                     "head": [head.start_char, head.end_char],
@@ -326,7 +325,8 @@ class RelationTask:
             elif label is None:
                 counts["out_of_schema"] += 1
             elif label != self.schema.negative_label:
-                if not instances.typed or self._allows(label, instance):
+                allowed = self.schema.allowed(instance.head_mention.type, instance.tail_mention.type)
+                if not instances.typed or allowed[self.schema.index[label]]:
                     relations.append(make_record(doc, (head, tail, label)))
                 else:
                     counts["ill_typed"] += 1
@@ -335,16 +335,6 @@ class RelationTask:
         write_report(doc, {**instances.report, **counts}, self.attr)
         if truncation := describe_truncation(instances.report, report_name(self.attr)):
             self._warn_once("truncated", truncation)
-
-    def _label(self, parsed: str | None) -> str | None:
-        """Return the label's name, including the negative one, or None if the answer names no label."""
-        if parsed is None:
-            return self.schema.negative_label
-        return parsed if parsed in self.schema.index else None
-
-    def _allows(self, label: str, instance: RelationInstance) -> bool:
-        allowed = self.schema.allowed(instance.head_mention.type, instance.tail_mention.type)
-        return bool(allowed[self.schema.index[label]])
 
     def _warn_once(self, kind: str, message: str) -> None:
         if kind not in self._warned:
@@ -392,54 +382,3 @@ class RelationTask:
 def _word_offsets(context: Context) -> list[tuple[int, int]]:
     """Return the character offsets of words and punctuation marks, which serve as tokens."""
     return [match.span() for match in _WORD.finditer(context.text)]
-
-
-# -- finding the component in a pipeline ---------------------------------------------------------------------
-
-
-def get_llm_components(nlp: Language) -> dict[str, LLMWrapper]:
-    """Return all `llm` components of a pipeline that have our task, by name."""
-    pipes: dict[str, Any] = {
-        name: nlp.get_pipe(name) for name in nlp.pipe_names if nlp.get_pipe_meta(name).factory == "llm"
-    }
-    return {name: pipe for name, pipe in pipes.items() if isinstance(pipe.task, RelationTask)}
-
-
-def get_llm_component(nlp: Language, name: str | None = None) -> tuple[str, LLMWrapper]:
-    """Return name and component of the pipeline's `llm` component that has our task.
-
-    Args:
-        nlp: The pipeline.
-        name: The component's name; required if there are several.
-
-    Raises:
-        ValueError: There is none (of this name), or there are several and no name was given.
-    """
-    found = get_llm_components(nlp)
-    if not found:
-        raise ValueError(
-            'The pipeline has no "llm" component with the task "spacy-slmre.RelationClassification.v1". Its '
-            f"components: {', '.join(nlp.pipe_names) or 'none'}."
-        )
-    if name is None and len(found) > 1:
-        raise ValueError(
-            f"Several components extract relations with an LLM: choose one of {', '.join(found)}."
-        )
-    if name is not None and name not in found:
-        raise ValueError(
-            f'"{name}" is not a component that extracts relations with an LLM: {", ".join(found)}.'
-        )
-    name = name or next(iter(found))
-    return name, found[name]
-
-
-def load_llm_component(component: LLMWrapper) -> None:
-    """Check labels, prompts, API key and cache, or load weights, now instead of at the first document.
-
-    Raises:
-        ValueError: Something is missing.
-    """
-    component.task.load()
-    model = component._model  # spacy-llm has no public name for the model
-    if hasattr(model, "load"):
-        model.load()

@@ -39,6 +39,34 @@ def has_run_file(folder: Path) -> bool:
     return folder.is_dir() and ((folder / RUN_FILE).is_file() or not any(folder.iterdir()))
 
 
+def check_output(
+    output: Path, *, overwrite: bool = True, is_replaceable: Callable[[Path], bool] = has_run_file
+) -> None:
+    """Check that an output may be written.
+
+    Args:
+        output: File or folder to write; the folder that contains it is created.
+        overwrite: An existing output may be replaced.
+        is_replaceable: Decides whether an existing folder may be replaced. Files may always be.
+
+    Raises:
+        OutputError: The output exists, must not be replaced, or cannot be written.
+    """
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} already exists. Choose another output, or replace it with overwrite.")
+    if output.is_dir() and not is_replaceable(output):
+        raise OutputError(
+            f"{output} exists but was not created by this command, so it will not be replaced. "
+            "Choose another output."
+        )
+    if output.exists() and not (output.is_dir() or output.is_file()):
+        raise OutputError(f"{output} is neither a file nor a folder. Choose another output.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The output {output} cannot be written: {error.strerror}.") from error
+
+
 class RunFolder:
     """An output that one process at a time writes, resumes and finally publishes.
 
@@ -74,7 +102,7 @@ class RunFolder:
         if self.is_main:
             self._acquire()
             try:
-                self._check_output()
+                check_output(self.output, is_replaceable=self._is_replaceable)
                 if self.overwrite:
                     remove(self.partial)
             except BaseException:
@@ -97,15 +125,6 @@ class RunFolder:
             ) from error
         except OSError as error:
             raise OutputError(f"The output {self.output} cannot be written: {error.strerror}.") from error
-
-    def _check_output(self) -> None:
-        if self.output.is_dir() and not self._is_replaceable(self.output):
-            raise OutputError(
-                f"{self.output} exists but was not created by this command, so it will not be replaced. "
-                "Choose another output."
-            )
-        if self.output.exists() and not (self.output.is_dir() or self.output.is_file()):
-            raise OutputError(f"{self.output} is neither a file nor a folder. Choose another output.")
 
     def completed(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the finished output's `run.json` if it has this run key, or None if there is no output.

@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from spacy_slmre.documents import RelationDocument
-from spacy_slmre.export.edges import Edge, Node, Source, make_edges, merge_edges
+from spacy_slmre.export.edges import Edge, EdgeSource, Node, make_edges, merge_edges
 from spacy_slmre.visual.colors import color_of, entity_colors, relation_styles
 from spacy_slmre.visual.measure import text_width
 from spacy_slmre.visual.options import ViewOptions
@@ -297,7 +297,7 @@ def _told(edge: Edge, style: str) -> dict[str, object]:
     }
 
 
-def _parts(source: Source) -> dict[str, object]:
+def _parts(source: EdgeSource) -> dict[str, object]:
     """A sentence in parts: words, and which argument they are ("", "head" or "tail")."""
     spans = sorted(
         [(source.head.start, source.head.end, "head"), (source.tail.start, source.tail.end, "tail")]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from spacy_slmre.documents import RelationDocument
-from spacy_slmre.export.edges import MERGES
+from spacy_slmre.export.edges import MERGE_BY
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]+|(?:rgb|hsl|oklch|oklab|lab|lch|hwb)a?\([\w\s.,%/+-]*\)")
 
@@ -47,11 +47,11 @@ class ViewOptions:
     title: str = "Relations"
 
     def __post_init__(self) -> None:
-        choices = {"sentences": ("all", "related"), "merge": MERGES, "theme": ("auto", "light", "dark")}
+        choices = {"sentences": ("all", "related"), "merge": MERGE_BY, "theme": ("auto", "light", "dark")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(
-                    f'options["{name}"] = {getattr(self, name)!r}: use one of {", ".join(allowed)}.'
+                    f'options["{name}"] = {getattr(self, name)!r}. Use one of {", ".join(allowed)}.'
                 )
         if isinstance(self.labels, str):
             raise ValueError(f'options["labels"] = "{self.labels}": give a list of labels.')

@@ -27,7 +27,7 @@ def render(
     style: str = "arcs",
     page: bool = False,
     jupyter: bool | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | ViewOptions | None = None,
     *,
     attr: str = RELATIONS,
 ) -> str | None:
@@ -49,7 +49,7 @@ def render(
         ValueError: The style or an option is unknown, or something else than documents was given.
     """
     if style not in STYLES:
-        raise ValueError(f'Unknown style "{style}": use one of {", ".join(STYLES)}.')
+        raise ValueError(f'Unknown style "{style}". Use one of {", ".join(STYLES)}.')
     chosen = ViewOptions.of(options)
     documents = list(as_documents(docs, attr))
     in_notebook = jupyter or (jupyter is None and is_in_jupyter())

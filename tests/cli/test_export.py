@@ -40,19 +40,19 @@ def run(*args: object) -> Result:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_is_written_and_announced(name: str, source: Path, tmp_path: Path) -> None:
+def test_every_format_is_written_and_listed_in_the_help(name: str, source: Path, tmp_path: Path) -> None:
     output = tmp_path / f"out{FORMATS[name].suffix or '_folder'}"
     result = run(source, "--format", name, "-o", output)
     assert result.exit_code == 0, result.output
     assert "3 documents with 2 relations → 2 relations in" in result.output
-    assert "1 documents had failed in extraction" in result.output
+    assert "failed in extraction and have no relations: 1" in result.output
     assert output.exists() and name in spacy_slmre.cli.export.FORMATS
     assert run(source, "--format", name, "-o", output).exit_code == 1
-    assert run(source, "--format", name, "-o", output, "--overwrite").exit_code == 0
+    assert run(source, "--format", name, "-o", output, "-F").exit_code == 0
     assert sorted(os.listdir(tmp_path)) == sorted([output.name, source.name])
 
 
-def test_merging_filters_and_properties(source: Path, tmp_path: Path) -> None:
+def test_relations_are_merged_selected_and_mapped_to_properties(source: Path, tmp_path: Path) -> None:
     (tmp_path / "map.json").write_text('{"place of birth": "P19"}', encoding="utf-8")
     output = tmp_path / "out.ttl"
     result = run(
@@ -62,28 +62,28 @@ def test_merging_filters_and_properties(source: Path, tmp_path: Path) -> None:
     text = output.read_text(encoding="utf-8")
     assert "<http://www.wikidata.org/prop/direct/P19>" in text and 'rdfs:label "m 1"' in text
     result = run(source, "-o", output, "--overwrite", "--min-score", "0.99")
-    assert result.exit_code == 0 and "leave no relation" in result.output
+    assert result.exit_code == 0 and "No relation matches" in result.output
 
 
-def test_bad_input_says_what_to_do_and_loses_nothing(source: Path, tmp_path: Path) -> None:
+def test_bad_input_gets_one_clear_error_and_changes_nothing(source: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept.csv"
     kept.write_text("mine", encoding="utf-8")
     (tmp_path / "broken.jsonl").write_text(json.dumps(LINE) + "\n{", encoding="utf-8")
     (tmp_path / "none.jsonl").write_text("", encoding="utf-8")
     (tmp_path / "bad.json").write_text("[", encoding="utf-8")
     cases = [
-        ((source, "-o", tmp_path / "x.txt"), "tells no format"),
-        ((source, "-o", tmp_path / "x.txt", "-f", "xml"), 'Unknown format "xml": use one of jsonl, csv'),
-        ((source, "-o", kept), "give --overwrite"),
-        ((source, "-o", source, "--overwrite"), "is an input too"),
+        ((source, "-o", tmp_path / "x.txt"), "matches no format"),
+        ((source, "-o", tmp_path / "x.txt", "-f", "xml"), 'Unknown format "xml". Use one of jsonl, csv'),
+        ((source, "-o", kept), "already exists"),
+        ((source, "-o", source, "--overwrite"), "would replace the input"),
         ((source, "-o", source / "x.csv"), "cannot be written"),
         ((tmp_path / "no.jsonl", "-o", tmp_path / "x.csv"), "no.jsonl does not exist"),
         ((tmp_path / "bad.json", "-o", tmp_path / "x.csv"), "unknown suffix"),
         ((tmp_path / "broken.jsonl", "-o", kept, "--overwrite"), "broken.jsonl:2: invalid JSON"),
-        ((source, "-o", tmp_path / "x.csv", "--merge", "name"), "use one of text, type"),
+        ((source, "-o", tmp_path / "x.csv", "--merge", "name"), "Use one of text, type"),
         ((source, "-o", tmp_path / "x.spacy", "--merge", "text"), "cannot hold merged relations"),
-        ((source, "-o", tmp_path / "x.ttl", "--base", "nowhere"), "is no base IRI"),
-        ((source, "-o", tmp_path / "x.ttl", "--properties", tmp_path / "bad.json"), "is no JSON file"),
+        ((source, "-o", tmp_path / "x.ttl", "--base", "nowhere"), "is not a base IRI"),
+        ((source, "-o", tmp_path / "x.ttl", "--properties", tmp_path / "bad.json"), "is not a JSON file"),
     ]
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.txt").write_text("mine", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Every export that can be read back gives the same relations, whatever stands in them."""
+"""Every export can be read back to the same relations, whatever their texts are."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from antlr4.error.ErrorListener import ErrorListener
 from antlr4_cypher import CypherLexer, CypherParser
 from hypothesis import given, settings
 
+from spacy_slmre.documents import RelationDocument
 from spacy_slmre.export import (
     Edge,
     ExportSettings,
-    RelationDocument,
     export,
     make_edges,
     merge_edges,
     read_items,
-    read_triples,
+    to_networkx,
 )
-from spacy_slmre.export.graphs import read_graphml
-from spacy_slmre.export.neo4j import literal
-from spacy_slmre.export.rdf import read_rdf
+from spacy_slmre.export.graphs import cypher_literal
+from tests.export.readers import read_graphml, read_rdf, read_table
 from tests.relation_documents import documents, hostile_document, make_document
 
 READERS: dict[str, tuple[str, Callable[[Path], Iterable[Edge]]]] = {
-    "jsonl": (".jsonl", read_triples),
-    "csv": (".csv", read_triples),
-    "parquet": (".parquet", read_triples),
+    "jsonl": (".jsonl", read_table),
+    "csv": (".csv", read_table),
+    "parquet": (".parquet", read_table),
     "ntriples": (".nt", read_rdf),
     "turtle": (".ttl", read_rdf),
     "jsonld": (".jsonld", read_rdf),
@@ -43,7 +42,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Iterable[Edge]]]] = {
 
 
 def comparable(edges: Iterable[Edge], *, xml: bool = False) -> list[str]:
-    """Edges without their keys, which some formats number, in an order of their own."""
+    """Return edges without their keys, which some formats number, in a fixed order."""
     lines = []
     for edge in edges:
         sources = sorted(map(repr, edge.sources))
@@ -51,7 +50,7 @@ def comparable(edges: Iterable[Edge], *, xml: bool = False) -> list[str]:
     return sorted(re.sub(r"\\u(fffe|ffff)", "\ufffd", line) if xml else line for line in lines)
 
 
-def written(docs: list[RelationDocument], name: str, suffix: str, merge: str | None, folder: str) -> Path:
+def write(docs: list[RelationDocument], name: str, suffix: str, merge: str | None, folder: str) -> Path:
     path = Path(folder) / f"out{suffix}"
     export(docs, path, name, ExportSettings(merge=merge), overwrite=True)
     return path
@@ -60,35 +59,35 @@ def written(docs: list[RelationDocument], name: str, suffix: str, merge: str | N
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=12)
 @given(docs=documents())
-def test_reading_back_gives_the_same_relations(name: str, docs: list[RelationDocument]) -> None:
+def test_any_export_is_read_back(name: str, docs: list[RelationDocument]) -> None:
     suffix, read = READERS[name]
     for merge in (None, "text"):
         expected = list(make_edges(docs)) if merge is None else merge_edges(make_edges(docs))
         with tempfile.TemporaryDirectory() as folder:
-            found = list(read(written(docs, name, suffix, merge, folder)))
+            found = list(read(write(docs, name, suffix, merge, folder)))
         assert comparable(found, xml=name == "graphml") == comparable(expected, xml=name == "graphml")
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_hostile_texts_stay_texts(name: str, tmp_path: Path) -> None:
+def test_hostile_texts_are_read_back(name: str, tmp_path: Path) -> None:
     suffix, read = READERS[name]
     docs = [hostile_document("=1+1"), hostile_document('<b>"\n')]
     for merge, expected in ((None, list(make_edges(docs))), ("type", merge_edges(make_edges(docs), "type"))):
-        found = list(read(written(docs, name, suffix, merge, str(tmp_path))))
+        found = list(read(write(docs, name, suffix, merge, str(tmp_path))))
         assert comparable(found) == comparable(expected)
 
 
-def test_no_cell_is_a_formula(tmp_path: Path) -> None:
-    path = written([hostile_document("=1+1")], "csv", ".csv", None, str(tmp_path))
+def test_no_csv_cell_is_a_formula(tmp_path: Path) -> None:
+    path = write([hostile_document("=1+1")], "csv", ".csv", None, str(tmp_path))
     with path.open(encoding="utf-8", newline="") as stream:
         cells = [cell for row in csv.reader(stream) for cell in row]
     assert sum(cell.startswith("'=") for cell in cells) > 3
     assert not [cell for cell in cells if re.match("[=+@\t\r\n＝]", cell)]
 
 
-def test_relation_items_as_lines(tmp_path: Path) -> None:
+def test_relation_items_are_read_back(tmp_path: Path) -> None:
     docs = [hostile_document(), make_document("plain", ["Ann", "Rome"], ["PER", "LOC"], [(0, 1, "in", 1.0)])]
-    path = written(docs, "spacy-llm", ".jsonl", None, str(tmp_path))
+    path = write(docs, "spacy-llm", ".jsonl", None, str(tmp_path))
     for found, given_ in zip(read_items(path), docs, strict=True):
         assert found.entities == given_.entities
         assert [(r.head, r.label, r.tail) for r in found.relations] == [
@@ -96,17 +95,20 @@ def test_relation_items_as_lines(tmp_path: Path) -> None:
         ]
 
 
-def test_graphml_is_read_by_networkx(tmp_path: Path) -> None:
+def test_networkx_reads_graphml(tmp_path: Path) -> None:
     docs = [make_document("a", ["Ann", "Rome"], ["PER", "LOC"], [(0, 1, "in", 0.5), (1, 0, "of", 0.25)])]
-    graph = nx.read_graphml(written(docs, "graphml", ".graphml", "text", str(tmp_path)))
+    graph = nx.read_graphml(write(docs, "graphml", ".graphml", "text", str(tmp_path)))
     assert dict(graph.nodes(data="text")) == {"text:ann": "Ann", "text:rome": "Rome"}
     found = [(data["label"], data["score"]) for *_, data in graph.edges(data=True)]
     assert found == [("in", 0.5), ("of", 0.25)]
+    ours = to_networkx(merge_edges(make_edges(docs)))
+    assert dict(ours.nodes(data=True)) == dict(graph.nodes(data=True))
+    assert list(ours.edges(data="sources")) == list(graph.edges(data="sources"))
 
 
-def test_neo4j_tables_hold_together(tmp_path: Path) -> None:
+def test_neo4j_tables_refer_to_each_other(tmp_path: Path) -> None:
     docs = [hostile_document(), hostile_document("second")]
-    folder = written(docs, "neo4j", "", None, str(tmp_path))
+    folder = write(docs, "neo4j", "", None, str(tmp_path))
     with (folder / "nodes.csv").open(encoding="utf-8", newline="") as stream:
         nodes = {row["id:ID"]: row for row in csv.DictReader(stream)}
     with (folder / "relationships.csv").open(encoding="utf-8", newline="") as stream:
@@ -139,9 +141,9 @@ def unescape(text: str) -> str:
     )
 
 
-def test_cypher_parses_and_keeps_texts(tmp_path: Path) -> None:
+def test_cypher_parses_and_has_all_texts(tmp_path: Path) -> None:
     docs = [hostile_document()]
-    script = written(docs, "cypher", ".cypher", None, str(tmp_path)).read_text(encoding="utf-8")
+    script = write(docs, "cypher", ".cypher", None, str(tmp_path)).read_text(encoding="utf-8")
     # The grammar is openCypher's, which has no constraints.
     constraint, *statements = script.split(";\n")
     assert constraint.startswith("CREATE CONSTRAINT")
@@ -154,10 +156,10 @@ def test_cypher_parses_and_keeps_texts(tmp_path: Path) -> None:
         assert {edge.head.text, edge.label, edge.tail.text, edge.sources[0].sentence} <= texts
 
 
-def test_cypher_text_cannot_end_early_even_where_unicode_escapes_come_first() -> None:
+def test_cypher_string_cannot_end_early_even_if_unicode_escapes_are_resolved_first() -> None:
     for text in ("\\u0027 RETURN 1 //", "\\\\u0027", "u0027", "\\", "\\u", "'\\'"):
-        escaped = literal(text)
-        # What a server sees that resolves \uXXXX before anything else, backslashes before it or not.
+        escaped = cypher_literal(text)
+        # What a server sees that resolves \uXXXX before anything else.
         early = re.sub(r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), escaped)
         assert re.fullmatch(r"'(?:[^'\\]|\\.)*'", early)
         assert unescape(early) == unescape(escaped) == text

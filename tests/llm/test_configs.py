@@ -6,7 +6,7 @@ import pytest
 import spacy
 from spacy.cli.assemble import assemble_cli
 
-from spacy_slmre.llm.task import get_llm_component
+from spacy_slmre.llm.component import get_llm_component
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "llm").glob("*.cfg"))
 

@@ -8,9 +8,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from spacy_slmre.llm.chat import ChatPrompt, Unanswered
+from spacy_slmre.llm.component import get_llm_component
 from spacy_slmre.llm.cost import estimate
 from spacy_slmre.llm.hugging_face import HuggingFaceChat
-from spacy_slmre.llm.task import get_llm_component
 from spacy_slmre.models.base import ModelError
 
 

@@ -14,8 +14,8 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
+from spacy_slmre.llm.component import get_llm_component, get_llm_components
 from spacy_slmre.llm.cost import estimate
-from spacy_slmre.llm.task import get_llm_component, get_llm_components
 from spacy_slmre.relations import join_docs, span_as_doc
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.errors import ServiceError
@@ -290,6 +290,21 @@ def test_saved_pipeline_contains_labels_and_prompt(make_nlp, make_model, tmp_pat
     from_disk(TEXT)
     bodies = [body for _, _, body in server.requests]
     assert sorted(map(json.dumps, bodies[:2])) == sorted(map(json.dumps, bodies[2:]))
+
+
+@pytest.mark.parametrize("form", ["list", "dict", "path"])
+def test_schema_is_a_list_a_dict_or_a_file(make_nlp, make_model, tmp_path: Path, form: str) -> None:
+    schema = {"labels": [{"name": "born", "wording": "place of birth"}], "negative_label": None}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    settings = {"list": ["born"], "dict": schema, "path": str(tmp_path / "schema.json")}
+    negative_label = {"negative_label": None} if form == "list" else {}
+    nlp = make_nlp(make_model(), schema=settings[form], **negative_label)
+    assert nlp.get_pipe("relations").labels == ("born",)
+    nlp.to_disk(tmp_path / "pipeline")
+    assert (
+        spacy.load(tmp_path / "pipeline").get_pipe("relations").task.schema
+        == nlp.get_pipe("relations").task.schema
+    )
 
 
 def test_missing_files_raise_at_first_use(make_nlp, make_model, tmp_path: Path) -> None:

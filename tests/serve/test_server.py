@@ -14,7 +14,6 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 
-from spacy_slmre.export import ExportError
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.serve.server import LiveServer
 

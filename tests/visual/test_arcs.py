@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacy_slmre.export import DocumentRelation, EntityMention
+from spacy_slmre.documents import DocumentRelation, EntityMention
 from spacy_slmre.visual.arcs import LANE, ArcLayout, lay_out
 from spacy_slmre.visual.measure import text_width
 

@@ -14,7 +14,7 @@ from lxml import html as lxml_html
 from spacy import displacy
 
 import spacy_slmre
-from spacy_slmre.export import ExportError, RelationDocument
+from spacy_slmre.documents import RelationDocument
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.visual.rendering import template
 from tests.relation_documents import HOSTILE, hostile_document, make_document
@@ -81,7 +81,7 @@ def test_options_choose_what_is_shown() -> None:
         spacy_slmre.render(DOCUMENT, options={"colour": 1})
     with pytest.raises(ValueError, match="is no CSS colour"):
         spacy_slmre.render(DOCUMENT, options={"colors": {"PER": "red; background: url(x)"}})
-    with pytest.raises(ValueError, match="use one of arcs, graph"):
+    with pytest.raises(ValueError, match="Use one of arcs, graph"):
         spacy_slmre.render(DOCUMENT, style="dep")
 
 

@@ -11,20 +11,9 @@ from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 from spacy.vocab import Vocab
 
-from spacy_slmre.export import (
-    DocumentRelation,
-    EntityMention,
-    ExportError,
-    ExportSettings,
-    RelationDocument,
-    export,
-    from_rel,
-    from_relation_items,
-    read_items,
-    to_rel,
-    to_relation_items,
-)
-from spacy_slmre.export.peers import install_rel
+from spacy_slmre.documents import DocumentError, DocumentRelation, EntityMention, RelationDocument
+from spacy_slmre.export import export, from_rel, from_relation_items, read_items, to_rel, to_relation_items
+from spacy_slmre.export.spacy_projects import install_rel
 from spacy_slmre.relations import install_extensions
 from tests.conftest import TEXTS
 from tests.relation_documents import documents
@@ -43,7 +32,7 @@ def doc(blank: Callable[[], Language]) -> Doc:
     return doc
 
 
-def test_relation_items_both_ways(doc: Doc) -> None:
+def test_relation_items_are_converted_both_ways(doc: Doc) -> None:
     items = to_relation_items(doc)
     assert [(item.dep, item.dest, item.relation) for item in items[:2]] == [
         (0, 1, "born in"),
@@ -54,11 +43,11 @@ def test_relation_items_both_ways(doc: Doc) -> None:
         (one.head, one.label, one.tail) for one in doc._.relations
     ]
     items[0].dest = 9
-    with pytest.raises(ExportError, match="the document has 5"):
+    with pytest.raises(DocumentError, match="the document has 5"):
         from_relation_items(doc, items)
 
 
-def test_tutorial_dict_both_ways(doc: Doc) -> None:
+def test_tutorial_dict_is_converted_both_ways(doc: Doc) -> None:
     ann, rome, bo, mill, _ = doc.ents
     rel = to_rel(doc)
     assert rel == {
@@ -71,13 +60,13 @@ def test_tutorial_dict_both_ways(doc: Doc) -> None:
     assert len(full) == 5 * 4 and full[rome.start, ann.start] == dict.fromkeys(
         ["born in", "works for", "lived in"], 0.0
     )
-    with pytest.raises(ExportError, match="no entity begins"):
+    with pytest.raises(DocumentError, match="no entity begins"):
         from_rel(doc, {(ann.start, ann.start + 1): {"x": 1.0}})
 
 
-def test_arguments_outside_of_entities_are_told(doc: Doc) -> None:
+def test_relations_of_other_spans_are_skipped_with_a_warning(doc: Doc) -> None:
     doc._.relations = [(Span(doc, 2, 4, label="X"), doc.ents[1], "in", 1.0)]
-    with pytest.warns(UserWarning, match="1 of 1 relations are left out"):
+    with pytest.warns(UserWarning, match="1 of 1 relations were skipped"):
         assert to_rel(doc) == {}
 
 
@@ -108,7 +97,7 @@ def test_file_without_relations_is_read_back(doc: Doc, tmp_path: Path) -> None:
     assert (counts.documents, counts.written) == (1, 0)
 
 
-def test_relations_of_overlapping_entities_are_counted_as_left_out(tmp_path: Path) -> None:
+def test_relations_of_overlapping_entities_are_counted_as_skipped(tmp_path: Path) -> None:
     long, short, rome = (
         EntityMention(0, 7, "Ann Lee", "PER"),
         EntityMention(4, 7, "Lee", "PER"),
@@ -118,19 +107,14 @@ def test_relations_of_overlapping_entities_are_counted_as_left_out(tmp_path: Pat
     relations = (DocumentRelation(long, rome, "in"), DocumentRelation(short, rome, "in"))
     document = RelationDocument("a", "Ann Lee in Rome", (long, short, rome), relations)
     counts = export(document, tmp_path / "out.spacy", "rel")
-    assert (counts.found, counts.written, counts.left_out) == (2, 1, 1)
+    assert (counts.found, counts.written, counts.skipped) == (2, 1, 1)
     (doc,) = DocBin().from_disk(tmp_path / "out.spacy").get_docs(Vocab())
     assert [ent.kb_id_ for ent in doc.ents] == ["", "Q220"]
 
 
-def test_items_counted_from_the_end_are_refused(tmp_path: Path) -> None:
+def test_negative_entity_index_raises_an_error(tmp_path: Path) -> None:
     ents = [{"start_char": 0, "end_char": 3, "label": "PER"}]
     line = {"text": "Ann", "ents": ents, "relations": [{"dep": -1, "dest": 0, "relation": "is"}]}
     (tmp_path / "x.jsonl").write_text(json.dumps(line), encoding="utf-8")
-    with pytest.raises(ExportError, match="counted from 0"):
+    with pytest.raises(DocumentError, match="counted from 0"):
         list(read_items(tmp_path / "x.jsonl"))
-
-
-def test_one_string_is_no_list_of_labels() -> None:
-    with pytest.raises(ExportError, match="give a list of labels"):
-        ExportSettings(labels="born in")

@@ -1,0 +1,53 @@
+"""`python -m spacy slmre serve`."""
+
+from __future__ import annotations
+
+import webbrowser
+from typing import Annotated
+
+import typer
+
+from spacy_slmre.cli.app import CodeOption, GpuOption, slmre_cli
+from spacy_slmre.cli.export import LabelOption, MinScoreOption
+from spacy_slmre.cli.output import log, show_errors
+from spacy_slmre.cli.view import OpenOption, ThemeOption, TitleOption
+
+EXAMPLE = "Marie Curie was born in Warsaw. In Paris she married Pierre Curie, who taught at the Sorbonne."
+
+
+@slmre_cli.command("serve")
+def serve_command(
+    pipeline: Annotated[
+        str,
+        typer.Argument(
+            help="Pipeline package or folder. One without a relation component gets slm_relations."
+        ),
+    ],
+    port: Annotated[
+        int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 takes a free one.")
+    ] = 5055,
+    min_score: MinScoreOption = 0.0,
+    label: LabelOption = None,
+    theme: ThemeOption = "auto",
+    title: TitleOption = "Relations",
+    open_browser: OpenOption = False,
+    code: CodeOption = None,
+    gpu_id: GpuOption = None,
+) -> None:
+    """Try a pipeline on texts of your own, on a local web page."""
+    with show_errors():
+        from spacy_slmre.cli.pipelines import load_extraction_pipeline
+        from spacy_slmre.serve.server import LiveServer
+        from spacy_slmre.visual.options import ViewOptions
+
+        options = ViewOptions(min_score=min_score, labels=frozenset(label or ()), theme=theme, title=title)
+        log(f'Loading "{pipeline}" …')
+        loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id)
+        with LiveServer(loaded.nlp, port, options, attr=loaded.attr, example=EXAMPLE) as server:
+            log(f"Serving {server.address} on this machine only. Press Ctrl+C to stop.")
+            if open_browser:
+                webbrowser.open(server.address)
+            try:
+                server.serve_forever()
+            except KeyboardInterrupt:
+                log("Stopped.")
