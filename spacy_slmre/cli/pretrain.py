@@ -56,7 +56,7 @@ def pretrain_command(
     slmre tune CONFIG --model.base OUTPUT
     """
     with show_errors():
-        from spacy_slmre.extraction.sources import find_inputs
+        from spacy_slmre.extraction.inputs import find_inputs
         from spacy_slmre.study.dapt import run_pretraining
         from spacy_slmre.study.pretraining import PretrainingSettings
 
@@ -99,10 +99,10 @@ def pretrain_command(
 def _read(inputs: list[tuple[str, str]], text_field: str) -> list[str]:
     import spacy
 
-    from spacy_slmre.extraction.sources import ExtractionError, read_sources
+    from spacy_slmre.extraction.inputs import ExtractionError, read_inputs
 
     texts = []
-    for source in read_sources(inputs, spacy.blank("en"), sys.stdin.buffer, text_field):
+    for source in read_inputs(inputs, spacy.blank("en").vocab, sys.stdin.buffer, text_field):
         if source.error is not None or source.content is None:
             raise ExtractionError(f"{source.id}: {source.error}")
         texts.append(source.content if isinstance(source.content, str) else source.content.text)

@@ -94,7 +94,7 @@ class RunFolder:
         self.output = output
         self.overwrite = overwrite
         self.is_main = is_main
-        self.partial = output.with_name(f"{output.name}.part")
+        self.partial = partial_dir(output)
         self._is_replaceable = is_replaceable
         self._lock = FileLock(_lock_file(output))
 
@@ -139,6 +139,10 @@ class RunFolder:
             return None
         if self._stored_key() == _plain(key):
             return None
+        if self.output.is_file():
+            raise OutputError(
+                f"{self.output} already exists. Choose another output, or replace it with overwrite."
+            )
         record = read_json(self.output / RUN_FILE) if (self.output / RUN_FILE).is_file() else {}
         if changed := _changed(key, record.get("key", {})):
             raise OutputError(
@@ -231,7 +235,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def check_not_input(output: Path, inputs: Iterator[str] | list[str]) -> None:
-    """Refuse an output that is one of the inputs, contains one or lies inside one; "-" is standard input.
+    """Refuse an output that is one of the inputs or a folder that contains one; "-" is standard input.
 
     Raises:
         OutputError: It would replace or change an input.
@@ -241,6 +245,11 @@ def check_not_input(output: Path, inputs: Iterator[str] | list[str]) -> None:
         origin = Path(source).resolve()
         if source != "-" and (target == origin or target in origin.parents):
             raise OutputError(f"The output {output} would replace the input {source}. Choose another output.")
+
+
+def partial_dir(output: Path) -> Path:
+    """Return the folder for the partial results of an output."""
+    return output.with_name(f"{output.name}.part")
 
 
 def _lock_file(output: Path) -> Path:
