@@ -115,8 +115,8 @@ def with_ray(output: Path, args: argparse.Namespace) -> dict:
     def timed(job: ExtractionJob, shards: Sequence[int]) -> Iterator[ShardResult]:
         if len(shards) < 4 * args.workers:
             raise SystemExit(
-                f"{len(shards)} shards are too few to measure {args.workers} workers: give a larger sample or "
-                "a smaller --shard-size."
+                f"{len(shards)} shards are too few to measure {args.workers} workers: give a larger sample "
+                "or a smaller --shard-size."
             )
         start = time.perf_counter()
         for result in compute_on_ray(job, shards, pool=pool):
