@@ -64,7 +64,7 @@ def main() -> None:
         f"{together['startup_seconds']:.0f} s until the first shard"
     )
     print(
-        f"Identical output: {'yes' if same else 'no (the number of threads may differ, see docs/scale.md)'}"
+        f"Identical output: {'yes' if same else 'no (the number of threads may differ, see docs/guides/scale.md)'}"
     )
     print(f"{args.pairs:.3g} pairs: {hours:,.0f} hours of this machine")
     if args.price is not None:
