@@ -48,7 +48,7 @@ from spacy_slmre.study.published import DAPT_GAIN, SOURCE
 from spacy_slmre.util.io import atomic_write
 from spacy_slmre.visual.colors import relation_styles
 from spacy_slmre.visual.options import ViewOptions
-from spacy_slmre.visual.rendering import as_page, template
+from spacy_slmre.visual.pages import as_page, stylesheet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ def _html(
         .get_template("report.jinja")
         .render(
             options=options,
-            css=Markup(template("style.css").render() + _environment().get_template("report.css").render()),
+            css=Markup(stylesheet() + _environment().get_template("report.css").render()),
             script=Markup(_environment().get_template("report.js").render()),
             source=SOURCE,
             dapt_gain=DAPT_GAIN,

@@ -373,7 +373,7 @@ def test_bad_input_says_what_to_do_and_loses_nothing(
         ((runs, "-o", tmp_path / "page.txt"), "must end with .html"),
         ((tmp_path / "empty", "-o", page, "--overwrite"), "no complete evaluation run in"),
         ((tmp_path / "none", "-o", page, "--overwrite"), "There is no folder"),
-        ((runs, "-o", page, "--overwrite", "--theme", "blue"), "use one of auto, light, dark"),
+        ((runs, "-o", page, "--overwrite", "--theme", "blue"), "Use one of auto, light, dark"),
     ]
     for args, says in cases:
         result = run_command(*args)
