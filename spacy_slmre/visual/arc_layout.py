@@ -194,6 +194,10 @@ def lay_out(
         row.top = layout.height
         row.y = row.top + row.lanes * LANE_HEIGHT + (FIRST_LANE if row.lanes else 4.0) + TEXT_SIZE
         layout.height = row.y + 7.0 + row.levels * TYPE_HEIGHT + _LINE_GAP
+    if not right_to_left:
+        # Short text needs no scrolling in a narrow window.
+        ends_of_text = [piece.x + piece.width + piece.after for piece in pieces]
+        layout.width = max([*ends_of_text, *(segment.right for segment in layout.segments)], default=0.0) + 2
     return layout
 
 
@@ -303,7 +307,7 @@ def _segments(
     for arc, (head, tail) in arcs.items():
         first, last = anchors[head].row, anchors[tail].row
         x1, x2 = ports[arc, 0], ports[arc, 1]
-        label_width = text_width(labels[arc], LABEL_SIZE) + 10
+        label_width = text_width(labels[arc], LABEL_SIZE, bold=True) + 10
         if first == last:
             segments.append(ArcSegment(arc, first, x1, x2, label_width, True, True))
         else:

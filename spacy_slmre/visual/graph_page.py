@@ -138,7 +138,7 @@ def _places(ends: Sequence[tuple[int, int]], labels: Sequence[str], widths: np.n
     lengths: dict[tuple[int, int], float] = {}
     for pair, label in zip(ends, labels, strict=True):
         graph.add_edge(*pair)
-        lengths[pair] = max(lengths.get(pair, 0.0), text_width(label, _LABEL_SIZE) + 60)
+        lengths[pair] = max(lengths.get(pair, 0.0), text_width(label, _LABEL_SIZE, bold=True) + 60)
     places = np.zeros((len(widths), 2))
     parts = []
     for members in sorted(nx.connected_components(graph), key=lambda part: (-len(part), min(part))):
@@ -227,7 +227,7 @@ def _edge(
     description = f"{start.text} – {edge.label} – {stop.text}, score {edge.score:.2f}"
     if edge.count > 1:
         description += f", found {edge.count} times"
-    width = text_width(edge.label, _LABEL_SIZE) + 8
+    width = text_width(edge.label, _LABEL_SIZE, bold=True) + 8
     return DrawnEdge(style, path, tip, *label, edge.label, width, description, head, tail)
 
 

@@ -28,14 +28,16 @@ _WIDTHS = {
     1015: "@",
 }
 _WIDTH = {character: width for width, characters in _WIDTHS.items() for character in characters}
+# Bold text is about this much wider.
+_BOLD = 1.08
 
 
-def text_width(text: str, size: float) -> float:
+def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """Return the width of a text in pixels, for a font size in pixels.
 
     Pictures stretch each text to this width, so that fonts with other metrics do not change the layout.
     """
-    return sum(map(_width, text)) * size / 1000
+    return sum(map(_width, text)) * size / 1000 * (_BOLD if bold else 1)
 
 
 @lru_cache(maxsize=4096)
