@@ -195,8 +195,8 @@ def evaluate_tuned_command(
     import json
 
     from spacy_slmre.evaluation.systems import EvaluationSettings
-    from spacy_slmre.training.folders import RUN_FILE
-    from spacy_slmre.training.run import CONFIG_FILE
+    from spacy_slmre.training.tune import CONFIG_FILE
+    from spacy_slmre.util.run_folder import RUN_FILE
 
     settings = EvaluationSettings(prompt=prompt, decoding=decoding, limit=limit)
     folders = [
@@ -213,7 +213,7 @@ def evaluate_tuned_command(
     runs, failed = [], []
     for folder in folders:
         record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-        for benchmark in record["data"]:
+        for benchmark in record["key"]["data"]:
             path = corpora / benchmark / "test.spacy"
             if not path.exists():
                 log(f"{folder.name}: left out {benchmark}, which has no test split in {corpora}.")

@@ -45,7 +45,6 @@ def pretrain_command(
         str | None, typer.Option("--format", help="Of the input: txt, lines, jsonl, spacy.")
     ] = None,
     text_field: Annotated[str, typer.Option(help="Field of the text in JSONL.")] = "text",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output, and what an interrupted run has left.")
     ] = False,
@@ -84,12 +83,11 @@ def pretrain_command(
                 base=base,
                 revision=revision,
                 device=device,
-                resume=resume,
                 overwrite=overwrite,
                 say=log,
             )
         except KeyboardInterrupt:
-            log("Interrupted: the same command with --resume goes on from the last checkpoint.")
+            log("Interrupted. Repeat the command to resume from the last checkpoint.")
             raise typer.Exit(130) from None
         before, after = metrics["perplexity_before"], metrics["perplexity_after"]
         log(f"Perplexity on held-out text: {before:.2f} before, {after:.2f} after {metrics['steps']} steps.")

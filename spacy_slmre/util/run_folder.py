@@ -31,7 +31,9 @@ KEY_FILE = "run_key.json"
 # Seconds to wait for a lock; checking whether an output is locked takes the lock for a moment.
 _LOCK_TIMEOUT = 5.0
 _CHECK_TIMEOUT = 0.2
-_DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM))
+_DISK_ERRORS = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
+)
 
 
 def has_run_file(folder: Path) -> bool:
@@ -137,19 +139,24 @@ class RunFolder:
         """
         if self.overwrite or not self.output.exists():
             return None
+        if self.output.is_dir() and not any(self.output.iterdir()):
+            return None
         if self._stored_key() == _plain(key):
             return None
-        if self.output.is_file():
-            raise OutputError(
-                f"{self.output} already exists. Choose another output, or replace it with overwrite."
-            )
-        record = read_json(self.output / RUN_FILE) if (self.output / RUN_FILE).is_file() else {}
+        if not (self.output / RUN_FILE).is_file():
+            raise OutputError(f"{self.output} exists. Choose another output, or replace it with overwrite.")
+        record = read_json(self.output / RUN_FILE)
         if changed := _changed(key, record.get("key", {})):
             raise OutputError(
                 f"{self.output} already exists and was made by another run (different {', '.join(changed)}). "
                 "Choose another output, or replace it with overwrite."
             )
         return record
+
+    def discard(self) -> None:
+        """Remove partial results, so that they cannot block a run with another key."""
+        if self.is_main:
+            remove(self.partial)
 
     def begin(self, key: Mapping[str, Any]) -> bool:
         """Start a run or resume an interrupted one.
