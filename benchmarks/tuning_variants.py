@@ -54,7 +54,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "names-only": TYPED | _query("{{ one.text }}"),
     "numbers-only": TYPED | _query("[{{ one.number }}]"),
     "no-types": _query("{{ one.text }}"),
-    "two-way": {"model.two_way": True},
     "definitions": {"model.definitions": True},
     "no-label-list": {"model.label_list": False},
     "upper-half": {"lora.top_layers": 15},
