@@ -111,7 +111,7 @@ def test_a_failure_is_recorded_and_the_rest_is_run(config_file: Path, tmp_path: 
     ran = run("--config", grid, "--output", output, "--training.max_steps", 2)
     assert ran.exit_code == 1 and "1 runs failed" in ran.output
     broken, fine = read_grid(grid, output)
-    assert broken.state()[0] == "failed" and "no such folder" in json.dumps(
+    assert broken.state()[0] == "failed" and "model.base" in json.dumps(
         json.loads(broken.failure.read_text())["log"]
     )
     assert fine.state()[0] == "done"

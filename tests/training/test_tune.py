@@ -183,8 +183,8 @@ def test_an_unreachable_tracker_is_not_taken_for_a_full_disk(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--model.base", "/none"), "no such folder"),
-        (("--model.templates", "nowhere"), "found none"),
+        (("--model.base", "/none"), 'model.base = "/none"'),
+        (("--model.templates", "nowhere"), 'model.templates = "nowhere"'),
         (("--training.warmup_ratio", "5"), "training.warmup_ratio = 5"),
         (("--corpora.dev.path", "none.spacy"), "none.spacy"),
         (("--training.nothing.here", "1"), "nothing"),
