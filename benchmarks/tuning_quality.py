@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from spacy.cli._util import parse_config_overrides
 
-from spacy_slmre.cli.evaluate import evaluate_corpus
+from spacy_slmre.cli.evaluate import evaluate_on
 from spacy_slmre.cli.output import log
 from spacy_slmre.corpus.conversion import convert
 from spacy_slmre.corpus.docbin import ShardWriter, read_docs
@@ -67,7 +67,7 @@ def main() -> None:
     table = Table("benchmark", "dev F1", "test pairs", "test F1", "any gold label", "one-label ceiling")
     dev = json.loads((tuned / "metrics.json").read_text(encoding="utf-8"))
     for name in BENCHMARKS:
-        run = evaluate_corpus(
+        run = evaluate_on(
             str(tuned), corpora / name / "test.spacy", arguments.output / "runs", EvaluationSettings()
         )
         scores, interval = run.metrics, run.metrics["interval"]
