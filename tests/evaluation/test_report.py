@@ -148,7 +148,7 @@ def test_bad_input_gets_one_clear_error_and_changes_nothing(
         ((runs, "-o", tmp_path / "page.txt"), "must end in .html"),
         ((tmp_path / "empty", "-o", page, "--overwrite"), "No complete evaluation run in"),
         ((tmp_path / "none", "-o", page, "--overwrite"), "none does not exist"),
-        ((runs, "-o", page, "--overwrite", "--theme", "blue"), "use one of auto, light, dark"),
+        ((runs, "-o", page, "--overwrite", "--theme", "blue"), "Use one of auto, light, dark"),
     ]
     for args, says in cases:
         result = run_command(*args)

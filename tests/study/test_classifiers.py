@@ -127,4 +127,4 @@ def test_choices_that_make_no_sense(corpora: Path, tmp_path: Path) -> None:
     assert "does not exist" in run(
         "train-classifier", tmp_path / "no.cfg", corpora, tmp_path, "-b", "demo", code=1
     )
-    assert "is no packaged model" in run("download-base", "bert", code=1)
+    assert "is not a packaged model" in run("download-base", "bert", code=1)
