@@ -120,7 +120,7 @@ def make_report(
     comparisons = comparison_table(compare_runs([one.run for one in results], [one.name for one in results]))
     extra = [(section, content) for section in sections if (content := section.content(results))]
     page = ViewOptions(title=options.title, theme=options.theme)
-    css = stylesheet() + environment().get_template("report.css").render()
+    css = str(stylesheet()) + environment().get_template("report.css").render()
     body = (
         environment()
         .get_template("report.jinja")
