@@ -92,15 +92,14 @@ def extract_command(
     Documents are streamed, so memory does not grow with the corpus. Rerun the same command to resume an
     interrupted run. If a document fails, its error is written in its place and the exit code is 1.
     """
-    from spacy_slmre.extraction.inputs import check_inputs, find_inputs
-    from spacy_slmre.extraction.outputs import check_output
+    from spacy_slmre.extraction.inputs import find_inputs
+    from spacy_slmre.extraction.outputs import check_suffix
     from spacy_slmre.extraction.ray_engine import WorkerPool, check_ray, compute_on_ray
     from spacy_slmre.extraction.run import ExtractionCounts, compute_in_process, extract_corpus
     from spacy_slmre.extraction.worker import ExtractionJob
     from spacy_slmre.util.run_folder import check_not_input
 
-    check_output(output)
-    files = find_inputs(inputs, format, output)
+    check_suffix(output)
     check_not_input(output, inputs)
     for_ray = {"workers": workers, "worker-cpus": worker_cpus, "worker-gpus": worker_gpus}
     for_ray["ray-address"] = ray_address
@@ -111,7 +110,7 @@ def extract_command(
             raise ValueError("The engine ray cannot read standard input. Give files.")
         pool = WorkerPool.parse(workers, worker_cpus, worker_gpus)
         check_ray()
-    check_inputs(files, text_field, id_field)
+    files = find_inputs(inputs, format, output, text_field)
     loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id)
     nlp = loaded.nlp
     job = ExtractionJob(

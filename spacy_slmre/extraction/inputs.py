@@ -52,7 +52,10 @@ class Position:
 
 
 def find_inputs(
-    paths: Sequence[str], format: str | None = None, output: Path | None = None
+    paths: Sequence[str],
+    format: str | None = None,
+    output: Path | None = None,
+    text_field: str = "text",
 ) -> list[tuple[str, str]]:
     """Return the input files with their formats; folders are searched recursively, in alphabetical order.
 
@@ -61,9 +64,11 @@ def find_inputs(
         format: "txt" (one document per file), "lines" (one per line), "jsonl", "parquet" (one per row) or
             "spacy". None infers it from the suffix and assumes JSONL for standard input.
         output: Output of the run, which is skipped if it is in one of the folders. So are hidden files.
+        text_field: Column of the text that all tables must have.
 
     Raises:
-        ExtractionError: A path does not exist, a folder contains no input, or a format is unknown.
+        ExtractionError: A path does not exist, a folder contains no input, a format is unknown, or a table is
+            damaged or has no such column.
     """
     if format is not None and format not in FORMATS:
         raise ExtractionError(f'Unknown input format "{format}". Use one of {", ".join(FORMATS)}.')
@@ -84,6 +89,9 @@ def find_inputs(
             inputs.append((path, found))
         else:
             raise ExtractionError(f"{path}: unknown suffix. Set the format to one of {', '.join(FORMATS)}.")
+    for path, found in inputs:
+        if found == "parquet":
+            open_table(path, text_field).close()
     return inputs
 
 
@@ -94,17 +102,6 @@ def _is_input(file: Path, folder: Path, output: Path | None) -> bool:
         return False
     own = [] if output is None else [output.resolve(), partial_dir(output).resolve()]
     return not any(file.resolve().is_relative_to(path) for path in own)
-
-
-def check_inputs(inputs: Sequence[tuple[str, str]], text_field: str, id_field: str) -> None:
-    """Check the columns of all tables.
-
-    Raises:
-        ExtractionError: A `.parquet` file is damaged or has no such text column.
-    """
-    for path, format in inputs:
-        if format == "parquet":
-            open_table(path, text_field, id_field)[0].close()
 
 
 def read_inputs(
@@ -218,8 +215,8 @@ def _read_docs(path: str, vocab: Vocab, skipped: int) -> Iterator[InputDocument]
         yield InputDocument(f"{path}#{number}", doc)
 
 
-def open_table(path: str, text_field: str, id_field: str) -> tuple[ParquetFile, list[str]]:
-    """Open a Parquet file and return it with the names of the columns to read.
+def open_table(path: str, text_field: str) -> ParquetFile:
+    """Open a Parquet file.
 
     Raises:
         ExtractionError: The file is damaged, or has no such text column.
@@ -243,7 +240,7 @@ def open_table(path: str, text_field: str, id_field: str) -> tuple[ParquetFile, 
     if problem is not None:
         table.close()
         raise ExtractionError(problem)
-    return table, [text_field, *([id_field] if id_field in schema.names and id_field != text_field else [])]
+    return table
 
 
 @contextmanager
@@ -257,40 +254,34 @@ def _parquet_errors(path: str) -> Iterator[None]:
 
 
 def _read_table(path: str, text_field: str, id_field: str, skipped: int) -> Iterator[InputDocument]:
-    table, columns = open_table(path, text_field, id_field)
-    with table:
+    import pyarrow as pa
+
+    with open_table(path, text_field) as table:
+        columns = {text_field, id_field} & set(table.schema_arrow.names)
         groups = list(range(table.num_row_groups))
         number = 0
         while groups and number + (rows := table.metadata.row_group(groups[0]).num_rows) <= skipped:
             number += rows
             del groups[0]
-        batches = table.iter_batches(batch_size=_ROWS, row_groups=groups, columns=columns)
+        batches = table.iter_batches(batch_size=_ROWS, row_groups=groups, columns=list(columns))
         while True:
             with _parquet_errors(path):
                 batch = next(batches, None)
             if batch is None:
                 return
-            before = min(max(skipped - number, 0), len(batch))
-            number += before
-            yield from _read_rows(path, batch.slice(before), text_field, id_field, number + 1)
-            number += len(batch) - before
+            # As bytes, because Arrow does not check that strings are UTF-8.
+            texts = batch.column(text_field).cast(pa.large_binary())
+            ids = batch.column(id_field) if id_field in columns else [None] * len(batch)
+            for row in range(max(skipped - number, 0), len(batch)):
+                yield _parse_row(f"{path}#{number + row + 1}", texts[row], ids[row], text_field, id_field)
+            number += len(batch)
 
 
-def _read_rows(path: str, batch: Any, text_field: str, id_field: str, first: int) -> Iterator[InputDocument]:
-    import pyarrow as pa
-
-    # As bytes, because Arrow does not check that strings are UTF-8.
-    texts = batch.column(text_field).cast(pa.large_binary())
-    ids = batch.column(id_field) if id_field in batch.schema.names else None
-    for row in range(len(batch)):
-        place, id = f"{path}#{first + row}", None
-        try:
-            id = ids[row].as_py() if ids is not None else None
-        except UnicodeDecodeError:
-            yield InputDocument(place, error=f'not UTF-8 in the field "{id_field}"')
-            continue
-        text = texts[row].as_py()
-        if text is None:
-            yield InputDocument(place, error=f'no text in the field "{text_field}"')
-        else:
-            yield _decode(place if id is None else str(id), text)
+def _parse_row(place: str, text: Any, id: Any, text_field: str, id_field: str) -> InputDocument:
+    try:
+        id = None if id is None else id.as_py()
+    except UnicodeDecodeError:
+        return InputDocument(place, error=f'not UTF-8 in the field "{id_field}"')
+    if text.as_py() is None:
+        return InputDocument(place, error=f'no text in the field "{text_field}"')
+    return _decode(place if id is None else str(id), text.as_py())

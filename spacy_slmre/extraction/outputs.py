@@ -24,7 +24,7 @@ class ExtractionResult:
     error: str | None = None
 
 
-def check_output(output: Path) -> None:
+def check_suffix(output: Path) -> None:
     """Check that the suffix of an output is known.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from spacy.language import Language
 
 from spacy_slmre.extraction.inputs import ExtractionError
-from spacy_slmre.extraction.outputs import ExtractionResult, check_output
+from spacy_slmre.extraction.outputs import ExtractionResult, check_suffix
 from spacy_slmre.extraction.shards import Shard, ShardFolder, ShardResult
 from spacy_slmre.extraction.worker import ExtractionJob, ShardWorker
 from spacy_slmre.util.io import remove
@@ -21,13 +21,7 @@ Engine = Callable[[ExtractionJob, Sequence[int]], Iterable[ShardResult]]
 
 @dataclass
 class ExtractionCounts:
-    """Counts of all finished shards.
-
-    Attributes:
-        documents: Number of documents.
-        failed: How many of them failed.
-        relations: Number of relations found.
-    """
+    """Counts of all finished shards: documents, how many of them failed, and relations found."""
 
     documents: int = 0
     failed: int = 0
@@ -64,7 +58,7 @@ def extract_corpus(
         OutputError: The output exists or cannot be written, or an interrupted run has another key.
         ExtractionError: An input is damaged, or a shard could not be computed.
     """
-    check_output(job.output)
+    check_suffix(job.output)
     with RunFolder(job.output, overwrite=overwrite) as run:
         if (record := run.completed(run_key)) is not None:
             log(f"{job.output} is already complete.")
@@ -94,7 +88,7 @@ def _finish_shards(
 ) -> list[ShardResult]:
     folder.prepare()
     if not job.reads_stdin:
-        folder.plan(job.inputs, job.shard_size, job.text_field, job.id_field)
+        folder.plan(job.inputs, job.shard_size, job.text_field)
     finished, counts = folder.finished(), ExtractionCounts()
     for result in finished.values():
         counts.add(result)

@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from functools import cached_property
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,7 @@ MAX_SHARDS = 100_000
 
 @dataclass(frozen=True)
 class Shard:
-    """Consecutive documents that are computed together.
-
-    Attributes:
-        number: Index of the shard.
-        start: Position of its first document.
-        documents: Number of documents.
-    """
+    """Consecutive documents that are computed together: its index, first position and number of documents."""
 
     number: int
     start: Position
@@ -46,15 +41,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """Counts of a finished shard.
-
-    Attributes:
-        shard: Index of the shard.
-        documents: Number of documents.
-        failed: Number of documents that failed.
-        relations: Number of relations found.
-        bytes: Size of the result file.
-    """
+    """Counts of a finished shard; `bytes` is the size of its result file."""
 
     shard: int
     documents: int
@@ -63,9 +50,7 @@ class ShardResult:
     bytes: int
 
 
-def find_shards(
-    inputs: Sequence[tuple[str, str]], size: int, text_field: str = "text", id_field: str = "id"
-) -> Iterator[Shard]:
+def find_shards(inputs: Sequence[tuple[str, str]], size: int, text_field: str = "text") -> Iterator[Shard]:
     """Split inputs into shards of `size` documents; the same inputs give the same shards.
 
     Reads line files to count their lines and opens tables and `.spacy` files, but parses no text.
@@ -74,44 +59,33 @@ def find_shards(
         inputs: Files with their formats, without standard input.
         size: Documents per shard; the last one may have fewer.
         text_field: Column of the text in tables.
-        id_field: Column of the id in tables.
 
     Raises:
         ExtractionError: A file is damaged.
     """
-    start, held, number = Position(), 0, 0
-    for position, documents in _find_documents(inputs, text_field, id_field):
-        while documents:
-            if not held:
-                start = position
-            taken = min(documents, size - held)
-            held, documents = held + taken, documents - taken
-            position = Position(position.input, position.items + taken)
-            if held == size:
-                yield Shard(number, start, held)
-                held, number = 0, number + 1
-    if held:
-        yield Shard(number, start, held)
+    positions = _find_documents(inputs, text_field)
+    for number in count():
+        shard = list(islice(positions, size))
+        if not shard:
+            return
+        yield Shard(number, shard[0], len(shard))
 
 
-def _find_documents(
-    inputs: Sequence[tuple[str, str]], text_field: str, id_field: str
-) -> Iterator[tuple[Position, int]]:
-    """Yield positions and the number of documents there; lines one by one, as each has its own offset."""
+def _find_documents(inputs: Sequence[tuple[str, str]], text_field: str) -> Iterator[Position]:
     for index, (path, format) in enumerate(inputs):
         if format == "txt":
-            yield Position(index), 1
+            yield Position(index)
         elif format == "spacy":
-            yield Position(index), len(open_docbin(path))
+            yield from (Position(index, item) for item in range(len(open_docbin(path))))
         elif format == "parquet":
-            with open_table(path, text_field, id_field)[0] as table:
-                yield Position(index), table.metadata.num_rows
+            with open_table(path, text_field) as table:
+                yield from (Position(index, item) for item in range(table.metadata.num_rows))
         else:
             offset = 0
             with open_input(path) as stream:
                 for number, line in enumerate(stream):
                     if line.strip():
-                        yield Position(index, number, offset), 1
+                        yield Position(index, number, offset)
                     offset += len(line)
 
 
@@ -136,9 +110,7 @@ class ShardFolder:
         remove(self.attempts)
         self.attempts.mkdir()
 
-    def plan(
-        self, inputs: Sequence[tuple[str, str]], size: int, text_field: str = "text", id_field: str = "id"
-    ) -> None:
+    def plan(self, inputs: Sequence[tuple[str, str]], size: int, text_field: str = "text") -> None:
         """Split the inputs, unless an earlier run has done so; the arguments are those of `find_shards`.
 
         Raises:
@@ -146,10 +118,8 @@ class ShardFolder:
         """
         if self._plan.exists():
             return
-        shards = [
-            [*astuple(shard.start), shard.documents]
-            for shard in find_shards(inputs, size, text_field, id_field)
-        ]
+        found = find_shards(inputs, size, text_field)
+        shards = [[*astuple(shard.start), shard.documents] for shard in found]
         if len(shards) > MAX_SHARDS:
             documents = sum(shard[-1] for shard in shards)
             raise ExtractionError(

@@ -13,14 +13,13 @@ from spacy.vocab import Vocab
 from spacy_slmre.extraction.inputs import (
     ExtractionError,
     InputDocument,
-    check_inputs,
     find_inputs,
     read_inputs,
 )
 
 
 def read(path: Path, **fields: str) -> list[InputDocument]:
-    return list(read_inputs(find_inputs([str(path)]), Vocab(), io.BytesIO(), **fields))
+    return list(read_inputs([(str(path), "parquet")], Vocab(), io.BytesIO(), **fields))
 
 
 def test_each_row_of_a_table_is_a_document(tmp_path: Path) -> None:
@@ -51,12 +50,12 @@ def test_tables_without_a_text_column_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ExtractionError, match=r'no column "text"\. Set the text field to one of "body", "number"'
     ):
-        check_inputs([(str(file), "parquet")], "text", "id")
+        find_inputs([str(file)])
     with pytest.raises(ExtractionError, match='"number" has type int64, expected strings'):
-        check_inputs([(str(file), "parquet")], "number", "id")
+        find_inputs([str(file)], text_field="number")
     file.write_bytes(b"PAR1 torn")
     with pytest.raises(ExtractionError, match=r"not a readable \.parquet file"):
-        check_inputs([(str(file), "parquet")], "text", "id")
+        find_inputs([str(file)])
     with pytest.raises(ExtractionError, match="cannot be read from standard input"):
         find_inputs(["-"], "parquet")
 
