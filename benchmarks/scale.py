@@ -63,9 +63,7 @@ def main() -> None:
         f"{together['pairs_per_second']:.1f} pairs/s, {share:.2f} times one process; "
         f"{together['startup_seconds']:.0f} s until the first shard"
     )
-    print(
-        f"Identical output: {'yes' if same else 'no (the number of threads may differ, see docs/guides/scale.md)'}"
-    )
+    print(f"Identical output: {'yes' if same else 'no (the number of threads may differ, see the guide)'}")
     print(f"{args.pairs:.3g} pairs: {hours:,.0f} hours of this machine")
     if args.price is not None:
         print(f"at {args.price:g} per hour: {hours * args.price:,.0f}")
