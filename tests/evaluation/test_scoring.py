@@ -108,7 +108,7 @@ def test_answers_are_normalized() -> None:
 
 
 def test_confusion_keeps_the_most_frequent_labels() -> None:
-    labels, rows = confusion([("a", "a"), ("a", "b"), ("b", "b"), ("c", "d")], most=3)
+    labels, rows = confusion([("a", "a"), ("a", "b"), ("b", "b"), ("c", "d")], max_labels=3)
     assert labels == ["a", "b", "other labels"]
     assert rows == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
 
