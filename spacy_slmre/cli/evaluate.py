@@ -26,8 +26,8 @@ def evaluate_command(
     pipeline: Annotated[
         str,
         typer.Argument(
-            help="Pipeline (folder, package or config), or a file with answers of another program (.jsonl, "
-            ".csv or .tsv with id and answer)."
+            help="Pipeline (folder, package or config), or a file with answers of another program (.csv, "
+            ".tsv, .json or .jsonl with id and answer)."
         ),
     ],
     corpora: Annotated[

@@ -42,26 +42,13 @@ def error_kind(prediction: Prediction) -> str | None:
 def sample_errors(
     predictions: Iterable[Prediction], each: int, seed: int = 0
 ) -> dict[str, tuple[int, list[Prediction]]]:
-    """Return the number of errors of each kind and a random sample of them (reservoir sampling).
-
-    Args:
-        predictions: All pairs of a run.
-        each: Maximum number of samples of each kind.
-        seed: Seed of the sample.
-    """
+    """Return the number of errors of each kind, and up to `each` random ones."""
     rng = random.Random(seed)
-    counts = dict.fromkeys(ERROR_KINDS, 0)
-    samples: dict[str, list[Prediction]] = {kind: [] for kind in ERROR_KINDS}
+    errors: dict[str, list[Prediction]] = {kind: [] for kind in ERROR_KINDS}
     for one in predictions:
-        kind = error_kind(one)
-        if kind is None:
-            continue
-        counts[kind] += 1
-        if len(samples[kind]) < each:
-            samples[kind].append(one)
-        elif (place := rng.randrange(counts[kind])) < each:
-            samples[kind][place] = one
-    return {kind: (counts[kind], samples[kind]) for kind in ERROR_KINDS}
+        if (kind := error_kind(one)) is not None:
+            errors[kind].append(one)
+    return {kind: (len(found), rng.sample(found, min(each, len(found)))) for kind, found in errors.items()}
 
 
 def mark_arguments(prediction: Prediction) -> list[MarkedText]:

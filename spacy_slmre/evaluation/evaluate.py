@@ -53,8 +53,8 @@ def evaluate_corpus(
         settings: How to evaluate.
         overwrite: Discard partial results and replace an existing run.
         overwrite_changed: Do so only if the pipeline, the corpus or a setting has changed.
-        progress: Called with the number of newly finished documents.
-        log: Called with messages to the user.
+        progress: Shows progress.
+        log: Shows messages to the user.
 
     Raises:
         EvaluationError: A setting does not fit the pipeline, or a remote service failed.
@@ -119,16 +119,16 @@ def evaluate_answers(
     overwrite: bool = False,
     log: Log = print,
 ) -> EvaluationRun:
-    """Score answers of another program.
+    """Score the answers of another program, see `read_answers` and `evaluate_corpus`.
 
     Args:
-        path: File with the answers, see `read_answers`.
+        path: File with the answers.
         corpus: The corpus.
-        output: Folder of the run; it appears when the run is complete.
+        output: Folder of the run.
         name: Name of the system; by default that of the file.
         allow_missing: Count pairs without an answer as unanswered, instead of raising an error.
         overwrite: Discard partial results and replace an existing run.
-        log: Called with messages to the user.
+        log: Shows messages to the user.
 
     Raises:
         EvaluationError: The answers cannot be read, or do not belong to this corpus.
@@ -212,11 +212,7 @@ def _finish(
 
 
 def _check_service(usage: Counter[str], writer: RunWriter) -> None:
-    """Stop if a remote service did not answer, since such pairs are not answers of the model.
-
-    Raises:
-        EvaluationError: Requests failed for temporary reasons, or all requests so far failed.
-    """
+    """Raise an error if a remote service fails, since unanswered requests are not answers of the model."""
     if usage["unreachable"]:
         problem = f"{usage['unreachable']:,} requests got no answer after all retries"
     elif usage["failed"] and not usage["requests"] + writer.totals.usage["requests"] + usage["cached"]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Collection, Iterator, Mapping
+import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from spacy_slmre.corpus.sources import read_rows
 from spacy_slmre.evaluation.gold import GoldCorpus
 from spacy_slmre.evaluation.runs import EvaluationError
 from spacy_slmre.label_parser import replace_surrogates
 from spacy_slmre.util.io import atomic_write
 
-SUFFIXES = (".jsonl", ".csv", ".tsv")
+SUFFIXES = (".csv", ".json", ".jsonl", ".tsv")
 # Accepted names of the column with the answers.
 ANSWER_COLUMNS = ("answer", "prediction", "predicted", "label", "relation")
 
@@ -44,31 +45,31 @@ def read_answers(path: Path) -> dict[str, tuple[str, float | None]]:
     """Return answers and their scores, if given, by the id of the pair.
 
     Args:
-        path: JSON lines or a table with a header (.csv, .tsv): "id", one of "answer", "prediction",
-            "predicted", "label", "relation", and optionally "score" (0 to 1). An empty answer means "no
-            relation".
+        path: A table (.csv, .tsv, .json, .jsonl) with "id", one of "answer", "prediction", "predicted",
+            "label", "relation", and optionally "score" (0 to 1). An empty answer means "no relation".
 
     Raises:
-        EvaluationError: The file cannot be read, a field is missing or wrong, or an id is repeated.
+        EvaluationError: A field is missing or wrong, or an id is repeated.
+        CorpusError: The file is not a table.
     """
     answers: dict[str, tuple[str, float | None]] = {}
-    for place, row in _rows(path):
+    for line, row in read_rows(path, ()):
+        place = f"{path}:{line}"
         column = next((name for name in ANSWER_COLUMNS if name in row), None)
         if "id" not in row or column is None:
             raise EvaluationError(
                 f'{place}: expected "id" and "answer" (or one of {", ".join(ANSWER_COLUMNS[1:])}), found '
                 f"{', '.join(map(str, row)) or 'nothing'}."
             )
-        name = str(row["id"])
+        name, score = str(row["id"]), row.get("score")
         if name in answers:
             raise EvaluationError(f'{place}: the id "{name}" is repeated. Give one answer per pair.')
-        score = None if row.get("score") in (None, "") else row["score"]
         try:
-            number = None if score is None else float(score)
-        except (TypeError, ValueError) as error:
-            raise EvaluationError(f'{place}: the score "{score}" is not a number.') from error
+            number = None if score in (None, "") else float(str(score))
+        except ValueError:
+            number = math.nan
         if number is not None and not 0 <= number <= 1:
-            raise EvaluationError(f"{place}: the score {number} is not a probability (0 to 1).")
+            raise EvaluationError(f'{place}: the score "{score}" is not a probability (0 to 1).')
         answers[name] = replace_surrogates(str(row[column] if row[column] is not None else "")), number
     if not answers:
         raise EvaluationError(f"{path} has no answers.")
@@ -94,37 +95,6 @@ def check_answers(
             f"{path} has no answer for {len(missing):,} of {len(ids):,} pairs: {_sample(missing)}. Add them, "
             "or set allow_missing to count them as unanswered."
         )
-
-
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each row with its place in the file."""
-    if path.suffix not in SUFFIXES:
-        raise EvaluationError(f"{path}: a file with answers must end in {', '.join(SUFFIXES)}.")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix != ".jsonl":
-                reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-                for row in reader:
-                    yield f"{path}:{reader.line_num}", row
-                return
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    data = json.loads(line)
-                except ValueError as error:
-                    raise EvaluationError(f"{path}:{number}: invalid JSON ({error}).") from error
-                if not isinstance(data, dict):
-                    raise EvaluationError(f"{path}:{number}: expected an object with id and answer.")
-                yield f"{path}:{number}", data
-    except UnicodeDecodeError as error:
-        raise EvaluationError(f"{path} is not UTF-8: {error}.") from error
-    except csv.Error as error:
-        raise EvaluationError(
-            f"{path} is not a valid table ({error}). Is a quotation mark not closed?"
-        ) from error
-    except OSError as error:
-        raise EvaluationError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _sample(names: list[str]) -> str:

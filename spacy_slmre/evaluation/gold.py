@@ -137,7 +137,7 @@ def make_gold_pairs(
         number: Its position in the corpus, its name if it has no id.
         schema: Maps entity types and says which label is the negative one.
         proposed: Pairs that the system proposes.
-        attr: Attribute that holds the relations if there are none in `doc._.relations`.
+        attr: Where relations are if there are none in `doc._.relations`.
     """
     labels, _ = gold_labels(example.reference, attr)
     annotated = GivenPairs()(example.predicted, schema).pairs

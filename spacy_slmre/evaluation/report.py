@@ -100,12 +100,7 @@ def report_paths(output: Path) -> list[Path]:
 def make_report(
     runs: Sequence[EvaluationRun], notes: Sequence[str] = (), options: ReportOptions | None = None
 ) -> Report:
-    """Make the report of some runs.
-
-    Args:
-        runs: The runs, see `find_runs`.
-        notes: Notes to show at the top.
-        options: What to show.
+    """Make the report of runs and the notes about them, see `find_runs`.
 
     Raises:
         EvaluationError: Matplotlib is missing, or the predictions of a run are damaged.

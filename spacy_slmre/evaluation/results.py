@@ -21,14 +21,7 @@ ASPECTS = ("regime", "style", "prompt", "decoding", "dapt")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A published result on a run's corpus.
-
-    Attributes:
-        name: Name of the published system.
-        score: Its micro-F1.
-        reason: What it has in common with the run.
-        flag: Why it should not be compared directly, if so.
-    """
+    """A published micro-F1 on a run's corpus, what the system has in common, and why not to compare them."""
 
     name: str
     score: float

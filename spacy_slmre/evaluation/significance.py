@@ -57,8 +57,8 @@ class Comparison:
     Attributes:
         corpus: Name of the corpus.
         split: Its split.
-        first: Name of the first system.
-        second: Name of the second system.
+        first: Name of one system.
+        second: Name of the other system.
         difference: Their difference in positive-class micro-F1.
         p_mcnemar: P-value of McNemar's test on correct and wrong pairs.
         p_holm: The bootstrap's p-value after Holm's correction over all comparisons on the same pairs.
@@ -74,12 +74,7 @@ class Comparison:
 
 
 def compare_runs(runs: Sequence[EvaluationRun], names: Sequence[str]) -> list[Comparison]:
-    """Compare all systems that were evaluated on the same pairs.
-
-    Args:
-        runs: The runs.
-        names: The name of each run's system.
-    """
+    """Compare all systems, named by `names`, that were evaluated on the same pairs."""
     groups = defaultdict(list)
     for run, name in zip(runs, names, strict=True):
         # Predictions are reduced at once: there may be millions.
@@ -127,14 +122,7 @@ def document_counts(predictions: Iterable[Prediction]) -> dict[str, np.ndarray]:
 def bootstrap_interval(
     counts: Sequence[np.ndarray], samples: int = SAMPLES, level: float = LEVEL, seed: int = 0
 ) -> Interval:
-    """Return the interval of micro-F1 over documents drawn with replacement.
-
-    Args:
-        counts: TP, FP and FN of each document.
-        samples: Number of draws.
-        level: Share of the samples inside the interval.
-        seed: Seed of the draws.
-    """
+    """Return the interval of micro-F1 over documents drawn with replacement, from their TP, FP and FN."""
     scores = _sampled_f1([np.stack(counts)], samples, seed)[0]
     low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), level, samples)
@@ -143,12 +131,12 @@ def bootstrap_interval(
 def paired_bootstrap(
     systems: Sequence[dict[str, np.ndarray]], samples: int = PAIRED_SAMPLES, seed: int = 0
 ) -> dict[tuple[int, int], Difference]:
-    """Return the differences between all systems' micro-F1, by their positions.
+    """Return the differences between all systems' micro-F1 on the same draws, by their positions.
 
     Args:
         systems: The `document_counts` of each system.
-        samples: Number of draws; all systems are scored on the same draws.
-        seed: Seed of the draws.
+        samples: Number of draws.
+        seed: Their seed.
 
     Raises:
         ValueError: Their documents differ.
@@ -191,13 +179,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _sampled_f1(counts: Sequence[np.ndarray], samples: int, seed: int) -> np.ndarray:
-    """Return the micro-F1 of systems on documents drawn with replacement: (n_systems, samples).
-
-    Args:
-        counts: TP, FP and FN by document of each system: (n_documents, 3).
-        samples: Number of draws.
-        seed: Seed of the draws.
-    """
+    """Return micro-F1 on drawn documents, (n_systems, samples), from counts of (n_documents, 3) each."""
     documents = len(counts[0])
     rng = np.random.default_rng(seed)
     scores = np.empty((len(counts), samples))

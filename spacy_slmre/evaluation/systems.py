@@ -132,12 +132,7 @@ class EvaluatedSystem:
 
 
 def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusFormat | None) -> EvaluatedSystem:
-    """Prepare the relation component of a pipeline for evaluation; labels and prompt are changed in place.
-
-    Args:
-        nlp: The pipeline.
-        settings: How it is evaluated.
-        corpus: The format of the corpus, whose labels may be used.
+    """Prepare the relation component of a pipeline for a corpus; labels and prompt are changed in place.
 
     Raises:
         EvaluationError: A setting does not fit the component.

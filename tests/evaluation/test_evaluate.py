@@ -281,10 +281,10 @@ def test_answers_of_another_program_are_scored(corpus: Path, tmp_path: Path) -> 
         ('{"id": "elsewhere/0", "answer": "born_in"}', "for pairs that are not in"),
         ('{"id": "x", "answer": "a"}\n{"id": "x", "answer": "b"}', 'the id "x" is repeated'),
         ('{"id": "x"}', 'expected "id" and "answer"'),
-        ('{"id": "x", "answer": "a", "score": "high"}', "is not a number"),
-        ('{"id": "x", "answer": "a", "score": 2}', "not a probability"),
-        ("not json", "answers.jsonl:1: invalid JSON"),
-        ("", "no answers"),
+        ('{"id": "x", "answer": "a", "score": "high"}', 'the score "high" is not a probability'),
+        ('{"id": "x", "answer": "a", "score": 2}', 'the score "2" is not a probability'),
+        ("not json", "answers.jsonl:1: "),
+        ("", "answers.jsonl:1: "),
     ],
 )
 def test_invalid_answers_are_refused(corpus: Path, tmp_path: Path, lines: str, message: str) -> None:
