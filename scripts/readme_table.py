@@ -1,19 +1,18 @@
-"""Put the tables of evaluation runs, or of measured speed, into README, between their marks.
+"""Write the table of evaluation runs into README.md, or tables of measured speed into docs/speed.md.
 
 Usage: python scripts/readme_table.py RUNS… [--readme README.md]
-       python scripts/readme_table.py --speed SPEED.json… [--readme README.md] [--document docs/speed.md]
+       python scripts/readme_table.py --speed SPEED.json… [--document docs/speed.md]
 
-RUNS are folders of `python -m spacy slmre evaluate`, SPEED.json the output of `benchmarks/inference.py`,
-several for several machines. What stands between `<!-- results:begin -->` and `<!-- results:end -->`, or the
-same marks of `speed`, is replaced. With speed, README gets what matters most, the document all tables, and
-the plots are drawn into the folder `images` beside the document.
+RUNS are folders written by `python -m spacy slmre evaluate`, and SPEED.json is the output of
+`benchmarks/inference.py`; give several for several machines. The text between `<!-- results:begin -->` and
+`<!-- results:end -->`, or between the same marks of `speed`, is replaced. Plots of speed are drawn into the
+folder `images` beside the document.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from speed.plots import plots  # noqa: E402
-from speed.tables import headline, limit_tables, markdown, tables  # noqa: E402
+from speed.tables import markdown, tables  # noqa: E402
 
 
 def main() -> None:
@@ -44,16 +43,16 @@ def main() -> None:
         if args.runs:
             put(args.readme, "results", results_markdown(args.runs))
         if args.speed:
-            put_speed([read_speed(file) for file in args.speed], args.readme, args.document)
+            put_speed([read_speed(file) for file in args.speed], args.document)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
 
 
 def put(file: Path, name: str, words: str) -> None:
-    """Replace what stands between two marks.
+    """Replace the text between two marks.
 
     Raises:
-        ValueError: The marks are not there, once each, in their order.
+        ValueError: The marks do not occur exactly once each, in this order.
     """
     text = file.read_text(encoding="utf-8")
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
@@ -64,7 +63,7 @@ def put(file: Path, name: str, words: str) -> None:
 
 
 def read_speed(file: Path) -> dict[str, Any]:
-    """What `benchmarks/inference.py` wrote.
+    """Read the output of `benchmarks/inference.py`.
 
     Raises:
         ValueError: The file is something else, of a run with --quick, whose figures mean nothing, or of parts
@@ -84,35 +83,14 @@ def read_speed(file: Path) -> dict[str, Any]:
     return results
 
 
-def put_speed(found: list[dict[str, Any]], readme: Path, document: Path) -> None:
-    """README's and the document's tables, and the plots."""
-    named = {_machine(results): results for results in found}
+def put_speed(found: list[dict[str, Any]], document: Path) -> None:
+    """Write the tables into the document, and draw the plots into the folder `images` beside it."""
     images = []
-    for name, caption, svg in plots(named):
-        file = document.parent / "images" / name
-        atomic_write(file, svg)
-        images.append((file, caption))
-    short, whole = [], []
-    for results in found:
-        parts, first = results["parts"], []
-        if "contest" in parts:
-            first.append(markdown(headline(parts["contest"]["found"])))
-        if "limit" in parts:
-            (limit,) = limit_tables(parts["limit"]["found"])
-            first += limit.notes
-        if first:
-            short += [_setting(results), *first]
-        whole += [_setting(results), *map(markdown, tables(results))]
-    put(document, "speed", "\n\n".join([*whole, *_shown(images, document)]))
-    put(readme, "speed", "\n\n".join([*short, *_shown(images, readme)]))
-
-
-def _shown(images: list[tuple[Path, str]], page: Path) -> list[str]:
-    tags = [
-        f'<img src="{Path(os.path.relpath(file, page.parent)).as_posix()}" width="400" alt="{caption}">'
-        for file, caption in images
-    ]
-    return ["\n".join(tags)] if tags else []
+    for name, caption, svg in plots({_machine(results): results for results in found}):
+        atomic_write(document.parent / "images" / name, svg)
+        images.append(f'<img src="images/{name}" width="400" alt="{caption}">')
+    parts = [part for results in found for part in (_setting(results), *map(markdown, tables(results)))]
+    put(document, "speed", "\n\n".join([*parts, *(["\n".join(images)] if images else [])]))
 
 
 def _machine(results: Mapping[str, Any]) -> str:
@@ -121,7 +99,7 @@ def _machine(results: Mapping[str, Any]) -> str:
 
 
 def _setting(results: Mapping[str, Any]) -> str:
-    """On what, when and with what it was measured."""
+    """Describe the model, machine, date and versions of a measurement."""
     settings = [part["setting"] for part in results["parts"].values()]
     days = sorted({one["date"] for one in settings})
     first = settings[0]

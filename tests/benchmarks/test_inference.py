@@ -76,14 +76,13 @@ def test_every_part_is_measured(measured: tuple[Path, dict]) -> None:
 def test_output_becomes_tables_and_plots(
     measured: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readme, document, speed = tmp_path / "README.md", tmp_path / "docs" / "speed.md", tmp_path / "speed.json"
+    document, speed = tmp_path / "docs" / "speed.md", tmp_path / "speed.json"
     document.parent.mkdir()
-    for file in (readme, document):
-        file.write_text(MARKS, encoding="utf-8")
-    args = ("--readme", readme, "--document", document)
+    document.write_text(MARKS, encoding="utf-8")
+    args = ("--document", document)
     with pytest.raises(SystemExit, match="--quick"):
         run(monkeypatch, "scripts/readme_table.py", "--speed", measured[0], *args)
-    assert readme.read_text(encoding="utf-8") == MARKS
+    assert document.read_text(encoding="utf-8") == MARKS
 
     results = json.loads(json.dumps(measured[1]))
     for part in results["parts"].values():
@@ -91,38 +90,21 @@ def test_output_becomes_tables_and_plots(
     speed.write_text(json.dumps(results), encoding="utf-8")
     for _ in range(2):
         run(monkeypatch, "scripts/readme_table.py", "--speed", speed, *args)
-    short, whole = (file.read_text(encoding="utf-8") for file in (readme, document))
-    for text in (short, whole):
-        assert text.startswith("before\n<!-- speed:begin -->\n") and text.endswith(
-            "<!-- speed:end -->\nafter\n"
-        )
-        assert "outdated" not in text and text.count("**Beside others, 40 labels**") == 1
+    text = document.read_text(encoding="utf-8")
+    assert text.startswith("before\n<!-- speed:begin -->\n") and text.endswith("<!-- speed:end -->\nafter\n")
+    assert "outdated" not in text and text.count("**Beside others, 40 labels**") == 1
     ours = measured[1]["parts"]["contest"]["found"]["systems"][0]["works"]["12 pairs a sentence"]["pairs_s"]
     shown = f"{ours:,.0f}" if ours >= 100 else f"{ours:.1f}" if ours >= 10 else f"{ours:.2f}"
-    assert f"| `slm_relations` | {shown} | 1.00 (1.00–1.00) |" in short
-    assert "Where the time goes" in whole and "Equal labels" in whole
+    assert f"| `slm_relations` | {shown} | 1.00 (1.00–1.00) |" in text
+    assert "Where the time goes" in text and "Equal labels" in text
     for name in ("pairs", "labels", "context", "document", "corpus", "memory"):
-        assert (
-            (document.parent / "images" / f"speed_{name}.svg").read_text(encoding="utf-8").startswith("<svg")
-        )
-        assert f'src="docs/images/speed_{name}.svg"' in short and f'src="images/speed_{name}.svg"' in whole
+        plot = document.parent / "images" / f"speed_{name}.svg"
+        assert plot.read_text(encoding="utf-8").startswith("<svg")
+        assert f'src="images/speed_{name}.svg"' in text
 
     apart = tmp_path / "apart.json"
     apart.write_text(json.dumps({"parts": {"equality": results["parts"].pop("equality")}}), encoding="utf-8")
     speed.write_text(json.dumps(results), encoding="utf-8")
     run(monkeypatch, "scripts/readme_table.py", "--speed", speed, apart, *args)
-    short, whole = (file.read_text(encoding="utf-8") for file in (readme, document))
-    assert short.count("medians of") == 1 and whole.count("medians of") == 2 and "Equal labels" in whole
-
-
-def test_unknown_parts_and_other_files_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        run(monkeypatch, "benchmarks/inference.py", "--only", "ours,nothing")
-    assert "unknown: nothing" in capsys.readouterr().err
-    other = tmp_path / "other.json"
-    other.write_text('{"rows": []}', encoding="utf-8")
-    with pytest.raises(SystemExit, match="is no output of this script"):
-        run(monkeypatch, "benchmarks/inference.py", "--only", "limit", "--output", other)
-    assert other.read_text(encoding="utf-8") == '{"rows": []}'
+    text = document.read_text(encoding="utf-8")
+    assert text.count("medians of") == 2 and "Equal labels" in text
