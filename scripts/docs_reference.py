@@ -21,8 +21,11 @@ from typer.cli import get_docs_for_click
 PROGRAM = "python -m spacy slmre"
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Replace the markers on a page."""
+    if page.file.src_uri == "project.md":
+        # `spacy project document` links to a file that is not part of the site.
+        markdown = markdown.replace("[`project.yml`](project.yml)", "`project.yml`")
     if "<!-- commands -->" in markdown:
         markdown = markdown.replace("<!-- commands -->", command_reference())
     markdown = re.sub(r"<!-- settings: (\S+) -->", lambda match: settings_table(match[1]), markdown)

@@ -168,8 +168,10 @@ def test_a_fresh_machine_converts_and_mixes(tmp_path):
     assert (corpora / "demo" / "train.spacy").is_file() and (corpora / "demo.json").is_file()
 
 
-def test_readme_documents_the_project(tmp_path):
-    # As `python -m spacy project document . --output README.md --no-emoji` does it.
-    shutil.copy(ROOT / "README.md", tmp_path)
-    project_document(ROOT, tmp_path / "README.md", no_emoji=True)
-    assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text()
+def test_documentation_of_the_project_is_up_to_date(tmp_path):
+    page = ROOT / "docs" / "project.md"
+    shutil.copy(page, tmp_path)
+    project_document(ROOT, tmp_path / "project.md", no_emoji=True)
+    assert (tmp_path / "project.md").read_text() == page.read_text(), (
+        "run `make docs` to update docs/project.md"
+    )
