@@ -257,6 +257,21 @@ def describe_truncation(report: Mapping[str, Any], report_name: str) -> str | No
     )
 
 
+def describe_training_truncation(
+    instances: Sequence[RelationInstance], fitting: Sequence[RelationInstance | None]
+) -> str | None:
+    """Return a warning if instances of a training batch were truncated or do not fit, else None."""
+    changed = sum(one is not whole for one, whole in zip(fitting, instances, strict=True))
+    skipped = sum(one is None for one in fitting)
+    if not changed:
+        return None
+    return (
+        f"{changed} of {len(instances)} training pairs in a batch have contexts that are too long "
+        f"(max_context_tokens, or the model's own limit): {changed - skipped} contexts were truncated around their "
+        f"arguments, {skipped} pairs were skipped because these are too far apart."
+    )
+
+
 # -- truncation --------------------------------------------------------------------------------------------
 
 

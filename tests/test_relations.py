@@ -23,9 +23,7 @@ def doc() -> Doc:
 
 
 def as_text(doc: Doc) -> list[tuple]:
-    return [
-        (r.head.text, r.head.label_, r.label, r.tail.text, r.tail.label_, r.score) for r in doc._.relations
-    ]
+    return [(r.head.text, r.head.label_, r.label, r.tail.text, r.tail.label_, r.score) for r in doc._.relations]
 
 
 EXPECTED = [
