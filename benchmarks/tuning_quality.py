@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from spacy.cli._util import parse_config_overrides
 
-from spacy_slmre.cli.evaluate import evaluate_corpus
+from spacy_slmre.cli.evaluate import evaluate_on
 from spacy_slmre.cli.output import log
 from spacy_slmre.corpus.conversion import convert
 from spacy_slmre.corpus.docbin import ShardWriter, read_docs
@@ -32,8 +32,7 @@ from spacy_slmre.relations import install_extensions
 from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.study.mixtures import Mixture, make_manifest
 from spacy_slmre.training.config import read_config, resolve_config
-from spacy_slmre.training.folders import part_of
-from spacy_slmre.training.run import run_tuning
+from spacy_slmre.training.tune import tune
 
 CONFIG = Path(__file__).parent.parent / "configs" / "tune" / "pooled.cfg"
 BENCHMARKS = ("semeval2010_task8", "conll04", "gids", "nyt", "re_docred")
@@ -64,11 +63,11 @@ def main() -> None:
         manifest = make_manifest(mixture, corpora)
         (corpora / "pooled.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         settings = resolve_config(read_config(CONFIG, overrides), str(CONFIG))
-        run_tuning(settings, tuned, resume=part_of(tuned).exists(), say=log)
+        tune(settings, tuned, log=log)
     table = Table("benchmark", "dev F1", "test pairs", "test F1", "any gold label", "one-label ceiling")
     dev = json.loads((tuned / "metrics.json").read_text(encoding="utf-8"))
     for name in BENCHMARKS:
-        run = evaluate_corpus(
+        run = evaluate_on(
             str(tuned), corpora / name / "test.spacy", arguments.output / "runs", EvaluationSettings()
         )
         scores, interval = run.metrics, run.metrics["interval"]
@@ -81,7 +80,7 @@ def main() -> None:
             f"{scores['ceiling']:.3f}",
         )
     made = json.loads((tuned / "run.json").read_text(encoding="utf-8"))
-    print(json.dumps({"overrides": overrides, "data": made["data"], "versions": made["versions"]}))
+    print(json.dumps({"overrides": overrides, "data": made["key"]["data"], "versions": made["versions"]}))
     Console().print(
         f"{os.cpu_count()} processors; {dev['steps']} steps, {dev['seconds'] / 60:.0f} min", table
     )

@@ -31,8 +31,7 @@ from spacy_slmre.models.prompts import PARTS, default_templates
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.study.mixtures import Mixture, make_manifest
 from spacy_slmre.training.config import read_config, resolve_config
-from spacy_slmre.training.folders import part_of
-from spacy_slmre.training.run import run_tuning
+from spacy_slmre.training.tune import tune
 from spacy_slmre.util.io import atomic_write
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -55,13 +54,12 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "names-only": TYPED | _query("{{ one.text }}"),
     "numbers-only": TYPED | _query("[{{ one.number }}]"),
     "no-types": _query("{{ one.text }}"),
-    "two-way": {"model.two_way": True},
     "definitions": {"model.definitions": True},
     "no-label-list": {"model.label_list": False},
     "upper-half": {"lora.top_layers": 15},
     "upper-third": {"lora.top_layers": 10},
-    "nf4": {"model.quantization": "nf4", "lora.init_lora": "nothing"},
-    "nf4-made-up-for": {"model.quantization": "nf4", "lora.init_lora": "rounding"},
+    "nf4": {"model.quantization": "nf4", "lora.init_lora": "default"},
+    "nf4-qera": {"model.quantization": "nf4", "lora.init_lora": "qera"},
     "plain-loss": {"training.objective": "lm"},
 }
 """Settings of each, beside those that all have, and templates where they are others than the default."""
@@ -106,7 +104,7 @@ def main() -> None:
         "corpora.train.manifest": str(manifest),
         "corpora.dev.manifest": str(manifest),
         "paths.corpora": str(arguments.corpora),
-        "training.evaluate_every": 0,
+        "training.eval_steps": 0,
         **overrides,
     }
     defaults = {
@@ -122,7 +120,7 @@ def main() -> None:
             if not output.exists():
                 config = read_config(CONFIG, given | own | {"training.seed": seed})
                 settings = resolve_config(config, name)
-                run_tuning(settings, output, resume=part_of(output).exists(), say=log)
+                tune(settings, output, log=log)
     found = {
         name: {
             int(file.parts[-3].removeprefix("seed-")): json.loads(file.read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.evaluation.report import results_markdown
+from spacy_slmre.study.report import results_markdown
 from spacy_slmre.util.io import atomic_write
 
 ROOT = Path(__file__).parent.parent

@@ -1,4 +1,4 @@
-"""The registered scorer: relations of predicted documents against gold ones."""
+"""The registered scorer: relations of predicted documents compared with gold ones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ from spacy_slmre.metrics import Item, count, count_per_label, macro_f1
 from spacy_slmre.relations import RELATIONS, relations_of
 
 Propose = Callable[[Doc], Iterable[tuple[Span, Span]]]
+SCORES = (
+    "rel_micro_p",
+    "rel_micro_r",
+    "rel_micro_f",
+    "rel_macro_f",
+    "rel_per_type",
+    "rel_candidate_recall",
+)
 
 
 def score_relations(
@@ -21,20 +29,20 @@ def score_relations(
     propose: Propose | None = None,
     **_: Any,
 ) -> dict[str, Any]:
-    """Positive-class scores over (head, tail, label), matched by character offsets.
+    """Return positive-class scores over (head, tail, label), matched by character offsets.
 
-    A gold pair that the candidate step never proposed counts as a false negative like any other.
+    A gold pair that was not proposed as a candidate counts as a false negative.
 
     Args:
         examples: Gold relations on the reference side, predicted ones on the predicted side.
-        attr: The attribute that holds the predicted relations. Gold ones stand in `doc._.relations`, where
-            corpora have them, or else in that attribute too.
-        propose: The candidate pairs of a document; with it, candidate recall is reported.
+        attr: Attribute with the predicted relations. Gold relations are read from `doc._.relations`, or from
+            this attribute if there are none.
+        propose: Returns the candidate pairs of a document, for candidate recall.
 
     Returns:
         `rel_micro_p`, `rel_micro_r`, `rel_micro_f`, `rel_macro_f`, `rel_per_type` (label → p, r, f) and
-        `rel_candidate_recall`: the share of gold relations whose pair was proposed. Without gold relations
-        in any example, all are None, as in spaCy's own scorers.
+        `rel_candidate_recall`, the share of gold relations whose pair was proposed. All are None without gold
+        relations, as in spaCy's own scorers.
     """
     gold: set[Item] = set()
     predicted: set[Item] = set()
@@ -46,30 +54,20 @@ def score_relations(
         if propose is not None:
             pairs = {_pair(number, head, tail) for head, tail in propose(example.predicted)}
             proposed += sum(pair in pairs for pair, _ in items)
-    names = (
-        "rel_micro_p",
-        "rel_micro_r",
-        "rel_micro_f",
-        "rel_macro_f",
-        "rel_per_type",
-        "rel_candidate_recall",
-    )
     if not gold:
-        return dict.fromkeys(names)
+        return dict.fromkeys(SCORES)
     micro, per_label = count(gold, predicted), count_per_label(gold, predicted)
     values = (
-        micro.precision,
-        micro.recall,
-        micro.f1,
+        *(micro.precision, micro.recall, micro.f1),
         macro_f1(per_label),
         {label: prf.to_dict() for label, prf in per_label.items()},
         proposed / len(gold) if propose is not None else None,
     )
-    return dict(zip(names, values, strict=True))
+    return dict(zip(SCORES, values, strict=True))
 
 
 def make_relation_scorer() -> Callable[..., dict[str, Any]]:
-    """Registered as `@scorers = "spacy-slmre.RelationScorer.v1"`."""
+    """Return the scorer; registered as `@scorers = "spacy-slmre.RelationScorer.v1"`."""
     return score_relations
 
 

@@ -10,7 +10,7 @@ from spacy_slmre.relations import install_extensions
 from spacy_slmre.scorer import make_relation_scorer
 
 
-def test_counts() -> None:
+def test_counts_and_scores_of_labels() -> None:
     gold = [(1, "a"), (2, "a"), (3, "b"), (4, "c")]
     predicted = [(1, "a"), (2, "b"), (3, "b"), (5, "a")]
     assert count(gold, predicted) == PRF(tp=2, fp=2, fn=2)
@@ -28,7 +28,7 @@ def example() -> Example:
     install_extensions()
     nlp = spacy.blank("en")
     text = "Ann met Bo in Rome."
-    # The predicted side is tokenised otherwise; characters decide.
+    # The predicted side has other tokens; spans are matched by characters.
     reference = Doc(nlp.vocab, words=["Ann", "met", "Bo", "in", "Rome."], spaces=[True] * 4 + [False])
     predicted = nlp(text)
     reference._.relations = [
@@ -43,7 +43,7 @@ def example() -> Example:
     return Example(predicted, reference)
 
 
-def test_scorer_counts_pairs_that_were_never_proposed(example: Example) -> None:
+def test_pairs_that_were_not_proposed_count_as_missed(example: Example) -> None:
     def propose(doc: Doc) -> list[tuple[Span, Span]]:
         return [(doc[0:1], doc[2:3]), (doc[2:3], doc[0:1])]
 
@@ -55,6 +55,6 @@ def test_scorer_counts_pairs_that_were_never_proposed(example: Example) -> None:
     assert scores["rel_macro_f"] == pytest.approx((2 / 3) / 3)
 
 
-def test_without_gold_relations_there_is_no_score(example: Example) -> None:
+def test_scores_are_none_without_gold_relations(example: Example) -> None:
     example.reference._.relations = []
     assert set(make_relation_scorer()([example]).values()) == {None}

@@ -20,9 +20,9 @@ import psutil
 import spacy
 from spacy.language import Language
 
-from spacy_slmre.extraction.running import extract
-from spacy_slmre.extraction.sources import Source
-from spacy_slmre.extraction.writers import JsonlWriter
+from spacy_slmre.extraction.inputs import InputDocument
+from spacy_slmre.extraction.outputs import ExtractionResult, write_results
+from spacy_slmre.extraction.worker import extract_documents
 
 FIRST = [
     "Ann",
@@ -104,18 +104,20 @@ def read_through(task: dict[str, Any]) -> dict[str, Any]:
     """Extract, and read clock and memory every so many documents."""
     nlp = make_pipeline(task["component"], task["base"], task["dtype"], task["device"])
     loaded, started, readings = resident(), time.perf_counter(), []
-    sources: Iterator[Source] = (Source(str(n), sentence(n)) for n in range(task["documents"]))
-    with tempfile.TemporaryDirectory() as folder:
-        writer = JsonlWriter(Path(folder) / "out.jsonl")
-        for result in extract(nlp, sources):
+    documents = (InputDocument(str(n), sentence(n)) for n in range(task["documents"]))
+
+    def measured() -> Iterator[ExtractionResult]:
+        for number, result in enumerate(extract_documents(nlp, documents), 1):
             if result.error:
                 raise SystemExit(f"{result.id}: {result.error}")
-            writer.write(result)
-            if writer.written % task["every"] == 0:
+            yield result
+            if number % task["every"] == 0:
                 seconds, above = time.perf_counter() - started, resident() - loaded
-                readings.append({"documents": writer.written, "seconds": seconds, "above_gb": above})
-                print(f"{writer.written:>7} documents: +{above:.3f} GB", file=sys.stderr, flush=True)
-        writer.finish()
+                readings.append({"documents": number, "seconds": seconds, "above_gb": above})
+                print(f"{number:>7} documents: +{above:.3f} GB", file=sys.stderr, flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_results(measured(), Path(folder) / "out.jsonl")
     return {"loaded_gb": loaded, "readings": readings}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from spacy_slmre.evaluation.svg import drawing, series_color
+from spacy_slmre.evaluation.plots import drawing, series_color
 
 MARKERS = "os^Dv"
 THEMES = """<style>

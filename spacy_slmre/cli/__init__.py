@@ -3,13 +3,15 @@
 Every spaCy command imports this package, so heavy imports belong inside the commands.
 """
 
-from spacy_slmre.cli import (
+# Importing a module registers its commands.
+from spacy_slmre.cli import (  # noqa: F401
     benchmarks,
     calibrate,
     convert,
     debug_data,
     download_base,
     evaluate,
+    evaluate_tuned,
     export,
     extract,
     grid,
@@ -24,23 +26,4 @@ from spacy_slmre.cli import (
 )
 from spacy_slmre.cli.app import slmre_cli
 
-__all__ = [
-    "benchmarks",
-    "calibrate",
-    "convert",
-    "debug_data",
-    "download_base",
-    "evaluate",
-    "export",
-    "extract",
-    "grid",
-    "inspect",
-    "mix",
-    "pretrain",
-    "report",
-    "serve",
-    "slmre_cli",
-    "train_classifier",
-    "tune",
-    "view",
-]
+__all__ = ["slmre_cli"]

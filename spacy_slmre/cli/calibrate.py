@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.app import CodeOption, GpuOption, slmre_cli
 from spacy_slmre.cli.output import log, show_errors
 
 CALIBRATION_FILE = "calibration.json"
@@ -22,59 +22,55 @@ def calibrate_command(
     corpus: Annotated[Path, typer.Argument(help="Development set: a .spacy file, or a folder of them.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where to save; by default in the pipeline's own folder."),
+        typer.Option("--output", "-o", help="Folder to save to. Default: the pipeline's own folder."),
     ] = None,
     component: Annotated[
-        str | None, typer.Option(help="The relation component, where there are several.")
+        str | None, typer.Option(help="The relation component, if there are several.")
     ] = None,
     thresholds: Annotated[
-        bool, typer.Option("--thresholds", help="Also fit a threshold for each label, for its best F1.")
+        bool, typer.Option("--thresholds", help="Also fit a threshold for each label that maximizes its F1.")
     ] = False,
     holdout: Annotated[
-        float, typer.Option(min=0.0, max=0.99, help="Use the share that training held out, and no more.")
+        float, typer.Option(min=0.0, max=0.99, help="Use only this share, which training held out.")
     ] = 0.0,
+    code: CodeOption = None,
+    gpu_id: GpuOption = None,
 ) -> None:
-    """Have a pipeline's scores mean what they say: of relations with a score of 0.8, 80 % are right.
+    """Calibrate a pipeline, so that 80 % of its relations with a score of 0.8 are correct.
 
-    A temperature is fitted on gold entities and pairs of a development set and saved with the pipeline. It
-    changes which relations are written only where there are thresholds.
+    Fits a temperature on gold entities and pairs of a development set and saves it with the pipeline.
+    Without thresholds, it changes scores but not which relations are found. To choose one threshold for all
+    labels, use spacy find-threshold.
     """
     from spacy_slmre.cli.pipelines import load_pipeline
     from spacy_slmre.corpus.readers import relation_corpus
     from spacy_slmre.pipeline.calibrate import calibrate
     from spacy_slmre.pipeline.relation_extractor import get_relation_extractor
-    from spacy_slmre.util.io import atomic_replace
+    from spacy_slmre.util.io import temporary_output
 
     if output is not None and output.exists():
-        raise ValueError(f"{output} is there already: choose another place, or delete it.")
+        raise ValueError(f"The output {output} already exists: choose another one, or delete it.")
     if output is None and not Path(pipeline).is_dir():
-        raise ValueError(f'"{pipeline}" is an installed package: say where to save with --output.')
+        raise ValueError(f'"{pipeline}" is an installed package: choose a folder to save to with --output.')
     target = (output or Path(pipeline)).resolve()
-    nlp = load_pipeline(pipeline)
+    nlp = load_pipeline(pipeline, code=code, gpu_id=gpu_id)
     name, pipe = get_relation_extractor(nlp, component)
     examples = relation_corpus(corpus, holdout=holdout, held_out=holdout > 0)(nlp)
     summary = {"corpus": str(corpus), **calibrate(pipe, examples, thresholds=thresholds)}
     nlp.meta.setdefault("performance", {})[f"{name}_calibration"] = summary
-    aside = target.with_name(f".{target.name}.calibrating")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with temporary_output(target) as temporary:
         if output is None:
-            # What lies beside the pipeline stays, but for scores of how it was.
-            shutil.copytree(target, aside, ignore=shutil.ignore_patterns("test.json"))
-        nlp.to_disk(aside)
-        (aside / CALIBRATION_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
-        atomic_replace(aside, target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+            # Keep other files in the pipeline's folder, except scores from before.
+            shutil.copytree(target, temporary, ignore=shutil.ignore_patterns("test.json"))
+        nlp.to_disk(temporary)
+        (temporary / CALIBRATION_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
     before, after = summary["before"], summary["after"]
     log(
         f"Temperature {summary['temperature']:.3f}, fitted on {summary['pairs']:,} pairs. Expected "
-        f"calibration error: {before['ece']:.3f} before, {after['ece']:.3f} after. Saved in {target}"
+        f"calibration error: {before['ece']:.3f} before, {after['ece']:.3f} after. Saved to {target}"
     )
     if thresholds:
         log(
-            f"Micro-F1 on these pairs: {before['micro_f1']:.3f} before, {after['micro_f1']:.3f} with "
-            f"thresholds for {len(summary['label_thresholds'])} labels (on the pairs that they were fitted "
-            "on)."
+            f"Micro-F1 on these pairs, on which the thresholds were fitted: {before['micro_f1']:.3f} before, "
+            f"{after['micro_f1']:.3f} after, with thresholds for {len(summary['label_thresholds'])} labels."
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -11,263 +10,179 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, slmre_cli
 from spacy_slmre.cli.output import console, document_progress, log, show_errors
 from spacy_slmre.cli.pipelines import load_extraction_pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from spacy.language import Language
 
-    from spacy_slmre.extraction.ray_engine import Workers
-    from spacy_slmre.extraction.running import Result
-    from spacy_slmre.extraction.shard_work import Job
-    from spacy_slmre.extraction.shards import ShardFolder
-    from spacy_slmre.extraction.writers import Writer
+    from spacy_slmre.extraction.outputs import ExtractionResult
 
 
 @slmre_cli.command("extract")
+@show_errors()
 def extract_command(
-    texts: Annotated[
+    pipeline: Annotated[
+        str,
+        typer.Argument(help="Pipeline package or folder. slm_relations is added if it finds no relations."),
+    ],
+    inputs: Annotated[
         list[str],
         typer.Argument(help="Files or folders (.txt, .jsonl, .parquet, .spacy), or - for standard input."),
     ],
-    pipeline: Annotated[
-        str,
-        typer.Option(
-            "--pipeline",
-            "-p",
-            help="Pipeline package or folder. One without a relation component gets slm_relations.",
-        ),
-    ],
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="What to write: a .jsonl file, or a .spacy folder of shards."),
+        Path, typer.Option("--output", "-o", help="A .jsonl file, or a folder of .spacy files named *.spacy.")
     ],
     format: Annotated[
         str | None,
         typer.Option(
             "--format",
-            help="Of the input: txt (a file is a document), lines (a line is one), jsonl, parquet, spacy.",
+            help="Input format: txt (one document per file), lines (one per line), jsonl, parquet or spacy. "
+            "Default: by suffix; jsonl for standard input.",
         ),
     ] = None,
     text_field: Annotated[
         str, typer.Option(help="Field or column of the text in JSONL and Parquet.")
     ] = "text",
-    id_field: Annotated[str, typer.Option(help="Field or column of the id, where there is one.")] = "id",
-    batch_size: Annotated[int, typer.Option(min=1, help="Documents held at a time.")] = 64,
+    id_field: Annotated[str, typer.Option(help="Field or column of the document id, if present.")] = "id",
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Documents per batch.")] = 64,
     shard_size: Annotated[
-        int, typer.Option(min=1, help="Documents computed, and in .spacy outputs written, together.")
-    ] = 500,
-    n_process: Annotated[int, typer.Option(min=1, help="Worker processes; each loads the model.")] = 1,
+        int, typer.Option(min=1, help="Documents per shard: how many are computed and saved together.")
+    ] = 256,
+    n_process: Annotated[
+        int,
+        typer.Option("--n-process", "-n", min=1, help="Processes, each with a model; restarted per shard."),
+    ] = 1,
     table: Annotated[bool, typer.Option("--table", help="Print the relations of each document.")] = False,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Throw away what an interrupted run has left.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output if it is there.")
-    ] = False,
+    code: CodeOption = None,
+    gpu_id: GpuOption = None,
     engine: Annotated[
         str,
         typer.Option(
             "--engine",
-            help="process: this one. ray: many workers, on this machine or a cluster.",
+            help="process (this one), or ray (many workers, on this machine or on a cluster).",
             metavar="NAME",
         ),
     ] = "process",
     workers: Annotated[
         str | None,
         typer.Option(
-            help="For ray: workers, each with a model; MIN:MAX lets Ray choose. As many as fit.",
+            help="Number of Ray workers, each with a model, or a range. Default: as many as fit.",
             metavar="N|MIN:MAX",
         ),
     ] = None,
     worker_cpus: Annotated[
-        int | None, typer.Option(help="For ray: cores of a worker; its share, or 4, if not given.")
+        int | None, typer.Option(help="Cores per Ray worker. Default: an equal share of all, or 4.")
     ] = None,
     worker_gpus: Annotated[
-        float | None, typer.Option(help="For ray: GPUs of a worker, or a part of one; 1 if there are any.")
+        float | None,
+        typer.Option(help="GPUs per Ray worker, possibly a fraction. Default: 1 if there are GPUs."),
     ] = None,
     ray_address: Annotated[
         str | None,
-        typer.Option(help="For ray: the cluster, as auto or HOST:PORT; $RAY_ADDRESS, or this machine alone."),
+        typer.Option(
+            help="Ray cluster: auto or HOST:PORT. Default: $RAY_ADDRESS, else Ray is started on this machine."
+        ),
     ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
-    """Write the relations in texts to a file.
+    """Extract relations from texts.
 
-    Documents stream, so that memory does not grow with the corpus. An interrupted run goes on where it
-    stopped when the same command is given again. A document that fails is written with its error, in its
-    place, and the command then ends with exit code 1.
-
-    With --engine ray, shards of the corpus are computed by many workers; a worker that dies is started again.
-    The output is the same.
+    Documents are streamed, so memory does not grow with the corpus. Rerun the same command to resume an
+    interrupted run. If a document fails, its error is written in its place and the exit code is 1.
     """
-    with show_errors():
-        from spacy_slmre.extraction.sources import check_inputs, find_inputs, read_sources
+    from spacy_slmre.extraction.inputs import find_inputs
+    from spacy_slmre.extraction.outputs import check_suffix
+    from spacy_slmre.extraction.ray_engine import WorkerPool, check_ray, compute_on_ray
+    from spacy_slmre.extraction.run import ExtractionCounts, compute_in_process, extract_corpus
+    from spacy_slmre.extraction.worker import ExtractionJob
+    from spacy_slmre.util.run_folder import check_not_input
 
-        inputs = find_inputs(texts, format, output)
-        of_ray = {
-            "--workers": workers,
-            "--worker-cpus": worker_cpus,
-            "--worker-gpus": worker_gpus,
-            "--ray-address": ray_address,
-        }
-        _check_engine(engine, of_ray, {"--n-process": n_process > 1, "--table": table}, inputs)
+    check_suffix(output)
+    check_not_input(output, inputs)
+    for_ray = {"workers": workers, "worker-cpus": worker_cpus, "worker-gpus": worker_gpus}
+    for_ray["ray-address"] = ray_address
+    for_process = {"n-process": n_process > 1, "table": table, "gpu-id": gpu_id is not None}
+    _check_engine(engine, {"ray": for_ray, "process": for_process})
+    if engine == "ray":
+        if "-" in inputs:
+            raise ValueError("The engine ray cannot read standard input. Give files.")
+        pool = WorkerPool.parse(workers, worker_cpus, worker_gpus)
+        check_ray()
+    files = find_inputs(inputs, format, output, text_field)
+    loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id)
+    nlp = loaded.nlp
+    job = ExtractionJob(
+        output,
+        files,
+        partial(_load, pipeline, code),
+        loaded.model_name,
+        loaded.attr,
+        text_field=text_field,
+        id_field=id_field,
+        shard_size=shard_size,
+        batch_size=batch_size,
+        n_process=n_process,
+    )
+    run_key = {
+        "pipeline": [pipeline, nlp.meta["version"], _state(pipeline), _state(code or "")],
+        "components": nlp.config["components"],
+        "inputs": [[path, format, _state(path)] for path, format in files],
+        "fields": [text_field, id_field],
+        "shard size": shard_size,
+    }
+    with document_progress(relations=True) as progress:
+
+        def show_counts(counts: ExtractionCounts, total: int | None) -> None:
+            progress(counts.documents, relations=counts.relations, total=total)
+
+        def show_result(result: ExtractionResult) -> None:
+            progress(advance=1)
+            if table:
+                _print_table(result, loaded.attr)
+
         if engine == "ray":
-            from spacy_slmre.extraction.ray_engine import Workers, check_ray
-
-            pool = Workers.parse(workers, worker_cpus, worker_gpus)
-            check_ray()
-        check_inputs(inputs, text_field, id_field)
-        component = load_extraction_pipeline(pipeline)
-        nlp, model = component.nlp, component.model_name
-        run = {
-            "pipeline": [pipeline, nlp.meta["version"], nlp.config["components"]],
-            "inputs": [[path, form, *_state(path)] for path, form in inputs],
-            "fields": [text_field, id_field],
-            "shard_size": shard_size,
-        }
-        kept = {"restart": restart, "overwrite": overwrite}
-        if engine == "ray":
-            from spacy_slmre.extraction.shard_work import Job
-            from spacy_slmre.extraction.shards import ShardFolder
-
-            folder = ShardFolder(output)
-            if restart or not folder.path.exists():
-                log("Counting the documents.")
-            if folder.begin(run, inputs, shard_size, text_field, id_field, **kept):
-                log(_GOES_ON)
-            job = Job(os.getcwd(), output, partial(_load, pipeline), component.attr, model, batch_size)
-            del nlp, component
+            compute = partial(compute_on_ray, pool=pool, address=ray_address, log=log)
+            del nlp, loaded
             _free_memory()
-            _extract_on_ray(folder, job, pool, ray_address)
         else:
-            from spacy_slmre.extraction.running import extract_by_shard, skip_done
-            from spacy_slmre.extraction.writers import open_output
-
-            writer = open_output(output, run, attr=component.attr, shard_size=shard_size, **kept)
-            if writer.part.exists():
-                log(_GOES_ON)
-            sources = read_sources(inputs, nlp, sys.stdin.buffer, text_field, id_field)
-            remaining = skip_done(sources, writer.done())
-            results = extract_by_shard(
-                nlp,
-                remaining,
-                shard_size,
-                writer.written,
-                batch_size=batch_size,
-                n_process=n_process,
-                model=model,
-            )
-            single = all(form == "txt" for _, form in inputs)
-            _write(writer, results, component.attr, len(inputs) if single else None, table)
-
-
-_GOES_ON = "Going on where an interrupted run stopped."
-
-
-def _check_engine(
-    engine: str,
-    of_ray: Mapping[str, object],
-    of_process: Mapping[str, object],
-    inputs: Sequence[tuple[str, str]],
-) -> None:
-    """Refuse options that the engine would not heed."""
-    if engine not in ("process", "ray"):
-        raise ValueError(f'Unknown --engine "{engine}": use process or ray.')
-    others = of_process if engine == "ray" else of_ray
-    for name, value in others.items():
-        if value:
-            raise ValueError(
-                f"{name} has no effect with --engine {engine}: leave it out, or choose the other."
-            )
-    if engine == "ray" and any(path == "-" for path, _ in inputs):
-        raise ValueError("--engine ray reads files: standard input cannot be shared out among workers.")
-
-
-def _write(writer: Writer, results: Iterator[Result], attr: str, total: int | None, table: bool) -> None:
-    """Write results as they come, and say at the end what there is."""
-    from spacy_slmre.extraction.writers import close_output
-
-    relations = 0
-    try:
-        with document_progress(total, relations=True) as progress:
-            for result in results:
-                writer.write(result)
-                found = getattr(result.doc._, attr) if result.doc is not None else ()
-                relations += len(found)
-                if table:
-                    _print_table(result, found)
-                progress(writer.written, relations=relations)
-    except KeyboardInterrupt:
-        raise _interrupted(writer.written) from None
-    finally:
-        writer.close()
-    close_output(writer)
-    _summarise(writer.output, writer.written, relations, writer.failed)
-
-
-def _extract_on_ray(folder: ShardFolder, job: Job, workers: Workers, address: str | None) -> None:
-    """Have the shards that are not done computed, and join them all."""
-    from spacy_slmre.extraction.ray_engine import compute_on_ray, running_ray
-    from spacy_slmre.extraction.shards import Tally
-
-    done = folder.done()
-    missing = [shard.number for shard in folder.shards if shard.number not in done]
-    total = sum(shard.documents for shard in folder.shards)
-    relations, lost = 0, []
-    written = sum(tally.documents for tally in done.values())
-    try:
-        if missing:
-            with running_ray(workers, address) as settled:
-                log(f"{len(missing)} shards for {settled}.")
-                if len(missing) < (settled.most or 1):
-                    log("Workers without a shard stay idle: a smaller --shard-size makes more shards.")
-                with document_progress(total, relations=True) as progress:
-                    progress(written)
-                    for outcome in compute_on_ray(job, missing, settled):
-                        if not isinstance(outcome, Tally):
-                            lost.append(folder.shards[outcome])
-                            continue
-                        folder.note(outcome)
-                        done[outcome.shard] = outcome
-                        written += outcome.documents
-                        relations += outcome.relations
-                        progress(written, relations=relations)
-    except KeyboardInterrupt:
-        raise _interrupted(written) from None
-    if lost:
-        inputs = folder.manifest["inputs"]
-        places = (
-            f"{shard.documents} from item {shard.start.items + 1} of {inputs[shard.start.input][0]} on"
-            for shard in lost
-        )
-        raise ValueError(
-            f"{len(lost)} of {len(folder.shards)} shards have taken their worker down each time they were "
-            f"tried, as for want of memory. The documents: {'; '.join(places)}. All others are kept: the "
-            "same command tries these again; a smaller --batch-size or more memory for each worker may help."
-        )
-    folder.join()
-    _summarise(folder.output, written, relations, sum(tally.failed for tally in done.values()))
-
-
-def _load(pipeline: str) -> Any:
-    return load_extraction_pipeline(pipeline).nlp
-
-
-def _interrupted(written: int) -> typer.Exit:
-    log(f"Interrupted after {written} documents: the same command goes on from there.")
-    return typer.Exit(130)
-
-
-def _summarise(output: Path, written: int, relations: int, failed: int) -> None:
-    log(f"{written} documents, {relations} relations found in this run → {output}")
-    if failed:
-        log(f"{failed} documents failed: each says why in the output.")
+            compute = partial(compute_in_process, nlp=nlp, stdin=sys.stdin.buffer, on_result=show_result)
+        try:
+            counts = extract_corpus(job, run_key, compute, overwrite=overwrite, progress=show_counts, log=log)
+        except KeyboardInterrupt:
+            log("Interrupted." + ("" if job.reads_stdin else " Repeat the command to resume."))
+            raise typer.Exit(130) from None
+    log(f"{counts.documents} documents, {counts.relations} relations → {output}")
+    if counts.failed:
+        log(f"{counts.failed} documents failed; their errors are in the output.")
         raise typer.Exit(1)
 
 
+def _check_engine(engine: str, options: dict[str, dict[str, Any]]) -> None:
+    if engine not in options:
+        raise ValueError(f'Unknown engine "{engine}". Use {" or ".join(options)}.')
+    for other, values in options.items():
+        for name, value in values.items():
+            if value and other != engine:
+                raise ValueError(f"--{name} needs --engine {other}. Leave it out or change the engine.")
+
+
+def _load(pipeline: str, code: Path | None) -> Language:
+    return load_extraction_pipeline(pipeline, code=code).nlp
+
+
+def _state(path: str | Path) -> list[float] | None:
+    """Return total size and latest change of a file or folder, to notice that it has changed."""
+    files = [Path(path), *Path(path).rglob("*")] if path else []
+    states = [file.stat() for file in files if file.is_file()]
+    if not states:
+        return None
+    return [sum(state.st_size for state in states), max(state.st_mtime for state in states)]
+
+
 def _free_memory() -> None:
-    """Give back what a model held that is no longer needed: its GPU may be a worker's."""
+    """Release the GPU memory of the pipeline, because workers load their own."""
     import torch
 
     gc.collect()
@@ -275,31 +190,21 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _state(path: str) -> tuple[int, float]:
-    """Size and time of a file: whether it is still the same."""
-    if path == "-":
-        return 0, 0.0
-    status = Path(path).stat()
-    return status.st_size, status.st_mtime
-
-
-def _print_table(result: Result, relations: Any) -> None:
+def _print_table(result: ExtractionResult, attr: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    title = f"[bold]{escape(result.id)}[/bold]"
     if result.doc is None:
-        console.print(
-            f"[bold]{escape(result.id)}[/bold]: [red]{escape(result.error or '')}[/red]", soft_wrap=True
-        )
+        console.print(f"{title}: [red]{escape(result.error or '')}[/red]", soft_wrap=True)
         return
+    relations = getattr(result.doc._, attr)
     if not relations:
-        console.print(f"[bold]{escape(result.id)}[/bold]: no relations found", soft_wrap=True)
+        console.print(f"{title}: no relations found", soft_wrap=True)
         return
-    console.print(f"[bold]{escape(result.id)}[/bold]", soft_wrap=True)
-    table = Table()
-    for column in ("head", "relation", "tail"):
-        table.add_column(column)
-    table.add_column("confidence", justify="right")
+    console.print(title, soft_wrap=True)
+    table = Table("head", "relation", "tail")
+    table.add_column("score", justify="right")
     for relation in relations:
         row = (relation.head.text, relation.label, relation.tail.text)
         table.add_row(*map(escape, row), f"{relation.score:.2f}")

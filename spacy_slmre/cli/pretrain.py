@@ -45,7 +45,6 @@ def pretrain_command(
         str | None, typer.Option("--format", help="Of the input: txt, lines, jsonl, spacy.")
     ] = None,
     text_field: Annotated[str, typer.Option(help="Field of the text in JSONL.")] = "text",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output, and what an interrupted run has left.")
     ] = False,
@@ -56,7 +55,7 @@ def pretrain_command(
     slmre tune CONFIG --model.base OUTPUT
     """
     with show_errors():
-        from spacy_slmre.extraction.sources import find_inputs
+        from spacy_slmre.extraction.inputs import find_inputs
         from spacy_slmre.study.dapt import run_pretraining
         from spacy_slmre.study.pretraining import PretrainingSettings
 
@@ -84,12 +83,11 @@ def pretrain_command(
                 base=base,
                 revision=revision,
                 device=device,
-                resume=resume,
                 overwrite=overwrite,
                 say=log,
             )
         except KeyboardInterrupt:
-            log("Interrupted: the same command with --resume goes on from the last checkpoint.")
+            log("Interrupted. Repeat the command to resume from the last checkpoint.")
             raise typer.Exit(130) from None
         before, after = metrics["perplexity_before"], metrics["perplexity_after"]
         log(f"Perplexity on held-out text: {before:.2f} before, {after:.2f} after {metrics['steps']} steps.")
@@ -99,10 +97,10 @@ def pretrain_command(
 def _read(inputs: list[tuple[str, str]], text_field: str) -> list[str]:
     import spacy
 
-    from spacy_slmre.extraction.sources import ExtractionError, read_sources
+    from spacy_slmre.extraction.inputs import ExtractionError, read_inputs
 
     texts = []
-    for source in read_sources(inputs, spacy.blank("en"), sys.stdin.buffer, text_field):
+    for source in read_inputs(inputs, spacy.blank("en").vocab, sys.stdin.buffer, text_field):
         if source.error is not None or source.content is None:
             raise ExtractionError(f"{source.id}: {source.error}")
         texts.append(source.content if isinstance(source.content, str) else source.content.text)

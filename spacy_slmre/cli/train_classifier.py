@@ -79,7 +79,7 @@ def evaluate_classifier_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Score trained classifiers on the test splits, once: as `slmre evaluate` does, a run for each."""
-    from spacy_slmre.cli.evaluate import evaluate_corpus, show_all
+    from spacy_slmre.cli.evaluate import evaluate_on, show_runs
     from spacy_slmre.evaluation.runs import EvaluationRun
     from spacy_slmre.evaluation.systems import EvaluationSettings
 
@@ -87,20 +87,20 @@ def evaluate_classifier_command(
 
     def evaluate(name: str) -> None:
         runs.append(
-            evaluate_corpus(
+            evaluate_on(
                 str(trained / name),
                 corpora / name / "test.spacy",
                 output or trained / "runs",
                 EvaluationSettings(),
                 overwrite=overwrite,
-                renew=True,
+                overwrite_changed=True,
             )
         )
 
     try:
         _each(_chosen(benchmark, mixture, corpora), evaluate)
     finally:
-        show_all(runs)
+        show_runs(runs)
 
 
 def _chosen(names: list[str] | None, mixture: Path | None, corpora: Path) -> list[str]:

@@ -1,350 +1,293 @@
-"""The plots of a report."""
+"""The plots of a report: SVG by matplotlib in the colors and fonts of the page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from spacy_slmre.evaluation.results import Mean, Result, title_of
-from spacy_slmre.evaluation.selection import parameters
-from spacy_slmre.evaluation.svg import GROUND, SOFT, drawing, series_color
-from spacy_slmre.evaluation.tables import NONE, Cell, Table
-from spacy_slmre.study.published import GROUPS, PublishedResult, card_name, column_of, published_results
+from spacy_slmre.evaluation.results import Result
+from spacy_slmre.evaluation.runs import EvaluationError
+from spacy_slmre.evaluation.tables import Cell, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# Placeholder colors, replaced by the page's own in the SVG.
+INK, SOFT, RULE, GROUND = "#010101", "#020202", "#030303", "#040404"
+_VARIABLES = {INK: "var(--ink)", SOFT: "var(--soft)", RULE: "var(--rule)", GROUND: "var(--ground)"}
+_SERIES = "#05"
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "slmre",
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": SOFT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "text.color": INK,
+}
 MARKERS = "os^DvP*Xdph"
-SIGNS = "●■▲◆▼✚★✖♦⬟⬢"
-"""The markers in print."""
-REGIME_MARKERS = {"GenTune": "o", "LitTune": "^", "MixTune": "s"}
-MOST_LABELS = 24
-FEWEST = 20
-"""Pairs below which an accuracy is not drawn."""
+MARKER_SIGNS = "●■▲◆▼✚★✖♦⬟⬢"
+"""The markers as characters."""
+MAX_LABELS = 24
+MIN_PAIRS = 20
+"""An accuracy over fewer pairs is not drawn."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot, what it shows in words, and its data."""
+    """A plot, its caption and its data."""
 
     svg: Markup
     caption: str
     table: Table
 
 
-@dataclass(frozen=True)
-class Series:
-    """How a system is drawn everywhere on the page: a stand-in colour and a marker."""
-
-    color: str
-    marker: str
+def series_color(number: int) -> str:
+    """Return the placeholder for the color that the page calls `--series-NUMBER`."""
+    return f"{_SERIES}{number:04x}"
 
 
-def make_series(names: Sequence[str]) -> dict[str, Series]:
-    """A colour and a marker for each system."""
-    return {
-        name: Series(series_color(place), MARKERS[place % len(MARKERS)]) for place, name in enumerate(names)
-    }
+def series_marker(number: int) -> str:
+    """Return the marker of a system."""
+    return MARKERS[number % len(MARKERS)]
 
 
-def forest(results: Sequence[Result], series: Mapping[str, Series]) -> Plot:
-    """F1 with intervals on one benchmark, and the nearest published results."""
-    near = {one.result.name: one for row in results for one in row.neighbours}
-    title = title_of(results[0].info["benchmark"], results[0].info["split"])
-    rows = len(results) + len(near)
-    with drawing(4.9, 0.62 + 0.27 * rows) as (axes, finish):
+def check_matplotlib() -> None:
+    """Check that plots can be drawn.
+
+    Raises:
+        EvaluationError: Matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise EvaluationError(
+            "The report needs matplotlib for its plots: pip install 'spacy-slmre[report]'"
+        ) from None
+
+
+@contextmanager
+def drawing(width: float, height: float) -> Iterator[tuple[Axes, Callable[[str], Markup]]]:
+    """Yield the axes of a figure (size in inches) and a function that returns its SVG with a label."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE), warnings.catch_warnings():
+        # The page has glyphs that the font for measuring lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=(width, height), layout="constrained")
+
+        def finish(label: str) -> Markup:
+            stream = io.StringIO()
+            metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+            figure.savefig(stream, format="svg", transparent=True, metadata=metadata)
+            return _embed(stream.getvalue(), label)
+
+        yield figure.subplots(), finish
+
+
+def _embed(svg: str, label: str) -> Markup:
+    """Make an SVG part of an HTML page: unique ids, the page's colors and fonts."""
+    prefix = f"p{hashlib.sha256(f'{label}{svg}'.encode()).hexdigest()[:8]}-"
+    svg = svg[svg.index("<svg") :]
+    # These elements would apply to the whole page.
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}", svg)
+    svg = re.sub(r'style="[^"]*"', lambda style: _page_style(style[0]), svg)
+    return Markup(svg.replace("<svg ", Markup('<svg role="img" aria-label="{}" ').format(label), 1))
+
+
+def _page_style(style: str) -> str:
+    style = re.sub("font-family:[^;]*;", "", style)
+    style = re.sub(r"#0([1-4])(?:0\1){2}", lambda found: _VARIABLES[found[0]], style)
+    return re.sub(f"{_SERIES}([0-9a-f]{{4}})", lambda found: f"var(--series-{int(found[1], 16)})", style)
+
+
+def forest_plot(results: Sequence[Result]) -> Plot:
+    """Draw F1 with intervals on one corpus, and the closest published results."""
+    published = {one.name: one.score for row in results for one in row.references}
+    names = [*(one.name for one in results), *(f"{name} (published)" for name in published)]
+    with drawing(4.9, 0.62 + 0.27 * len(names)) as (axes, finish):
         for place, one in enumerate(results):
-            style = series[one.name]
-            axes.errorbar(
-                one.f, place, xerr=_reach(one), color=style.color, marker=style.marker, capsize=3, lw=1.6
-            )
-        for place, published in enumerate(near.values(), len(results)):
-            axes.plot(published.score, place, marker="D", color=SOFT, mfc="none", ls="")
-        names = [*(one.name for one in results), *(f"{name} (published)" for name in near)]
-        axes.set_yticks(range(rows), [_short(name, 44) for name in names])
-        axes.set_ylim(rows - 0.4, -0.6)
+            axes.errorbar(one.f, place, xerr=_error_bar(one), capsize=3, lw=1.6, **_series_style(one))
+        for place, score in enumerate(published.values(), len(results)):
+            axes.plot(score, place, marker="D", color=SOFT, mfc="none", ls="")
+        _label_rows(axes, [_shorten(name, 44) for name in names])
         axes.grid(axis="y", visible=False)
-        axes.tick_params(axis="y", length=0)
-        _at_least(axes, 0.3)
+        low, high = axes.get_xlim()
+        if high - low < 0.3:  # small differences should not look large
+            middle = min(max((low + high) / 2, 0.15), 0.85)
+            axes.set_xlim(middle - 0.15, middle + 0.15)
         axes.set_xlabel("Positive-class micro-F1")
-        caption = f"{title}: micro-F1 with 95 % intervals" + (
-            ", and the nearest published results" if near else ""
-        )
+        caption = f"{results[0].title}: micro-F1 with 95 % intervals"
+        caption += ", and the closest published results" if published else ""
         svg = finish(caption)
-    cells = [[Cell(one.name), *map(_cell, (one.f, *one.interval))] for one in results]
-    cells += [
-        [Cell(f"{name} (published)"), _cell(one.score), Cell(NONE), Cell(NONE)] for name, one in near.items()
-    ]
-    return Plot(svg, caption, Table(caption, ("System", "Micro-F1", "Low", "High"), {"": cells}))
+    rows = [[Cell(one.name), *map(Cell.of, (one.f, *one.interval))] for one in results]
+    rows += [[Cell(f"{name} (published)"), *map(Cell.of, (f, None, None))] for name, f in published.items()]
+    return Plot(svg, caption, Table(caption, ("System", "Micro-F1", "Low", "High"), {"": rows}))
 
 
-def per_label(results: Sequence[Result], series: Mapping[str, Series]) -> Plot | None:
-    """F1 by label on one benchmark, the commonest in gold first."""
+def label_plot(results: Sequence[Result]) -> Plot | None:
+    """Draw F1 by label on one corpus, the most frequent gold labels first."""
     sizes: dict[str, int] = {}
     for one in results:
-        for label, scores in one.run.metrics["per_label"].items():
+        for label, scores in one.metrics["per_label"].items():
             sizes[label] = max(sizes.get(label, 0), scores["gold"])
     labels = sorted((label for label in sizes if sizes[label]), key=lambda label: (-sizes[label], label))
     if not labels:
         return None
-    shown = labels[:MOST_LABELS]
-    title = title_of(results[0].info["benchmark"], results[0].info["split"])
+    shown = labels[:MAX_LABELS]
+    scores = {
+        one.name: [one.metrics["per_label"].get(label, {"f": 0.0})["f"] for label in labels]
+        for one in results
+    }
     with drawing(4.9, 0.7 + 0.2 * len(shown)) as (axes, finish):
         for one in results:
-            style = series[one.name]
-            scores = [_label_f(one, label) for label in shown]
-            axes.plot(
-                scores, range(len(shown)), style.marker, color=style.color, ms=5, alpha=0.85, clip_on=False
-            )
-        axes.set_yticks(range(len(shown)), [f"{_short(label, 34)} ({sizes[label]:,})" for label in shown])
-        axes.set_ylim(len(shown) - 0.4, -0.6)
-        axes.set_xlim(0, 1)
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("F1")
-        caption = f"{title}: F1 of each label, with its number of gold relations"
+            style = {"ls": "", "ms": 5, "alpha": 0.85, "clip_on": False, **_series_style(one)}
+            axes.plot(scores[one.name][: len(shown)], range(len(shown)), **style)
+        _label_rows(axes, [f"{_shorten(label, 34)} ({sizes[label]:,})" for label in shown])
+        axes.set(xlim=(0, 1), xlabel="F1")
+        caption = f"{results[0].title}: F1 by label, with the number of gold relations"
         if len(labels) > len(shown):
-            caption += f"; the commonest {len(shown)} of {len(labels)}, all in the table"
+            caption += f"; the {len(shown)} most frequent of {len(labels)}, all in the table"
         svg = finish(caption)
-    cells = [
-        [
-            Cell(label),
-            Cell(f"{sizes[label]:,}", number=sizes[label]),
-            *(_cell(_label_f(one, label)) for one in results),
-        ]
-        for label in labels
+    rows = [
+        [Cell(label), Cell.of(sizes[label], ",d"), *(Cell.of(scores[one.name][place]) for one in results)]
+        for place, label in enumerate(labels)
     ]
     header = ("Label", "Gold", *(one.name for one in results))
-    return Plot(svg, caption, Table(caption, header, {"": cells}))
+    return Plot(svg, caption, Table(caption, header, {"": rows}))
 
 
-def reliability(results: Sequence[Result], series: Mapping[str, Series]) -> Plot | None:
-    """Accuracy beside confidence."""
-    told = [one for one in results if one.run.metrics.get("calibration")]
-    if not told:
+def reliability_plot(results: Sequence[Result]) -> Plot | None:
+    """Draw accuracy by score."""
+    scored = [one for one in results if one.metrics.get("calibration")]
+    if not scored:
         return None
-    cells = []
+    rows = []
     with drawing(3.3, 2.9) as (axes, finish):
         axes.plot([0, 1], [0, 1], color=SOFT, lw=1, ls=(0, (4, 3)))
-        for one in told:
-            style = series[one.name]
-            bins = [part for part in one.run.metrics["calibration"]["bins"] if part["count"]]
+        for one in scored:
+            bins = [part for part in one.metrics["calibration"]["bins"] if part["count"]]
             total = sum(part["count"] for part in bins)
             points = [part["confidence"] for part in bins], [part["accuracy"] for part in bins]
-            axes.plot(*points, color=style.color, lw=1, alpha=0.4)
             areas = [6 + 140 * part["count"] / total for part in bins]
-            axes.scatter(
-                *points, s=areas, color=style.color, marker=style.marker, alpha=0.8, clip_on=False, lw=0
-            )
-            cells += [
-                [
-                    Cell(one.name),
-                    Cell(f"{part['low']:.2f}–{part['high']:.2f}", number=part["low"]),
-                    Cell(f"{part['count']:,}", number=part["count"]),
-                    *map(_cell, (part["confidence"], part["accuracy"])),
-                ]
-                for part in bins
-            ]
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Confidence", ylabel="Accuracy")
-        errors = ", ".join(f"{one.name} {one.run.metrics['calibration']['ece']:.3f}" for one in told)
+            style = _series_style(one)
+            axes.plot(*points, color=style["color"], lw=1, alpha=0.4)
+            axes.scatter(*points, s=areas, alpha=0.8, clip_on=False, lw=0, **style)
+            for part in bins:
+                span = Cell(f"{part['low']:.2f}–{part['high']:.2f}", number=part["low"])
+                values = map(Cell.of, (part["confidence"], part["accuracy"]))
+                rows.append([Cell(one.name), span, Cell.of(part["count"], ",d"), *values])
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="Score", ylabel="Accuracy")
+        errors = ", ".join(f"{one.name} {one.metrics['calibration']['ece']:.3f}" for one in scored)
         caption = (
-            "Reliability: on the dashed line confidence is accuracy; marks are as large as their share of "
-            f"the pairs. Expected calibration error: {errors}"
+            "Reliability: on the dashed line, accuracy equals the score. Marker areas show "
+            f"shares of pairs. Expected calibration error: {errors}"
         )
         svg = finish(caption)
-    header = ("System", "Bin", "Pairs", "Confidence", "Accuracy")
-    return Plot(svg, caption, Table("Reliability by bin of confidence", header, {"": cells}))
+    header = ("System", "Bin", "Pairs", "Mean score", "Accuracy")
+    return Plot(svg, caption, Table("Reliability by score", header, {"": rows}))
 
 
-def coverage(results: Sequence[Result], series: Mapping[str, Series]) -> Plot | None:
-    """What is kept at a least confidence, and how accurate that is."""
-    told = [one for one in results if one.run.metrics.get("coverage")]
-    if not told:
+def coverage_plot(results: Sequence[Result]) -> Plot | None:
+    """Draw the accuracy of the pairs that reach a minimum score."""
+    scored = [one for one in results if one.metrics.get("coverage")]
+    if not scored:
         return None
-    cells = []
+    rows = []
     with drawing(3.3, 2.9) as (axes, finish):
-        for one in told:
-            style = series[one.name]
-            least = FEWEST / one.info["pairs"]
-            points = [part for part in one.run.metrics["coverage"] if part["coverage"] >= least]
-            axes.plot(
-                [part["coverage"] for part in points],
-                [part["accuracy"] for part in points],
-                color=style.color,
-                marker=style.marker,
-                ms=4.5,
-                lw=1.2,
-                clip_on=False,
-            )
-            cells += [
-                [
-                    Cell(one.name),
-                    Cell(f"{part['confidence']:.2f}", number=part["confidence"]),
-                    *map(_cell, (part["coverage"], part["accuracy"], part["f"])),
-                ]
-                for part in one.run.metrics["coverage"]
-            ]
-        axes.set(xlim=(0, 1), xlabel="Share of pairs that is kept", ylabel="Accuracy of these")
+        for one in scored:
+            minimum = MIN_PAIRS / one.info["pairs"]
+            points = [part for part in one.metrics["coverage"] if part["coverage"] >= minimum]
+            x, y = ([part[name] for part in points] for name in ("coverage", "accuracy"))
+            axes.plot(x, y, ms=4.5, lw=1.2, clip_on=False, **_series_style(one))
+            for part in one.metrics["coverage"]:
+                values = map(Cell.of, (part["coverage"], part["accuracy"], part["f"]))
+                rows.append([Cell(one.name), Cell.of(part["score"], ".2f"), *values])
+        axes.set(xlim=(0, 1), xlabel="Share of pairs kept", ylabel="Accuracy of these")
         axes.set_ylim(top=1)
-        steps = ", ".join(f"{part['confidence']:g}" for part in told[0].run.metrics["coverage"])
-        caption = f"Coverage: from right to left, pairs with a confidence of at least {steps}"
+        steps = ", ".join(f"{part['score']:g}" for part in scored[0].metrics["coverage"])
+        caption = f"Coverage: from right to left, pairs with a score of at least {steps}"
         svg = finish(caption)
-    header = ("System", "Least confidence", "Coverage", "Accuracy", "Micro-F1")
-    return Plot(svg, caption, Table("Coverage and quality at a least confidence", header, {"": cells}))
+    header = ("System", "Minimum score", "Coverage", "Accuracy", "Micro-F1")
+    return Plot(svg, caption, Table("Coverage and quality by minimum score", header, {"": rows}))
 
 
-def speed(results: Sequence[Result], series: Mapping[str, Series]) -> Plot | None:
-    """Quality beside speed on one benchmark."""
+def speed_plot(results: Sequence[Result]) -> Plot | None:
+    """Draw F1 by speed on one corpus."""
     timed = [(one, rate) for one in results if (rate := one.pairs_per_second)]
     if not timed:
         return None
-    title = title_of(timed[0][0].info["benchmark"], timed[0][0].info["split"])
+    title = results[0].title
     with drawing(3.3, 2.6) as (axes, finish):
         for one, rate in timed:
-            style = series[one.name]
-            axes.errorbar(
-                rate, one.f, yerr=_reach(one), color=style.color, marker=style.marker, capsize=2.5, lw=1.2
-            )
-        axes.set_xscale("log")
-        _plain_ticks(axes, [rate for _, rate in timed])
-        axes.set(xlabel="Pairs a second", ylabel="Micro-F1")
+            axes.errorbar(rate, one.f, yerr=_error_bar(one), capsize=2.5, lw=1.2, **_series_style(one))
+        log_axis(axes, [rate for _, rate in timed])
+        axes.set(xlabel="Pairs per second", ylabel="Micro-F1")
         machines = {one.info.get("environment", {}).get("machine", "") for one, _ in timed}
-        caption = title + (". Measured on different machines: see the table" if len(machines) > 1 else "")
-        svg = finish(f"Speed beside micro-F1, {caption}")
-    cells = [
-        [
-            Cell(one.name),
-            Cell(f"{rate:,.1f}", number=rate),
-            *map(_cell, (one.f, *one.interval)),
-        ]
-        for one, rate in timed
+        caption = title + (". Measured on different machines, see the table" if len(machines) > 1 else "")
+        svg = finish(f"Micro-F1 by speed, {caption}")
+    rows = [
+        [Cell(one.name), Cell.of(rate, ",.1f"), *map(Cell.of, (one.f, *one.interval))] for one, rate in timed
     ]
     header = ("System", "Pairs/s", "Micro-F1", "Low", "High")
-    return Plot(svg, caption, Table(f"Speed and micro-F1 on {title}", header, {"": cells}))
+    return Plot(svg, caption, Table(f"Speed and micro-F1 on {title}", header, {"": rows}))
 
 
-def scale_plots(results: Sequence[Result], found: Sequence[Mean], series: Mapping[str, Series]) -> list[Plot]:
-    """F1 beside the number of parameters, published and ours: the averages, then each benchmark we have."""
-    sizes = {one.name: one.info["params"] for one in results if one.info["params"]}
-    plots = []
-    for group in GROUPS:
-        ours = [
-            (mean.name, sizes[mean.name], mean.value)
-            for mean in found
-            if mean.group == group and mean.complete and mean.name in sizes
-        ]
-        published = [(one, one.averages[group]) for one in published_results() if group in one.averages]
-        plots.append(_scale(f"{group.capitalize()} average", published, ours, series))
-    columns = dict.fromkeys(column for one in results if (column := column_of(one.info)))
-    for column in columns:
-        there = [
-            one for one in results if column_of(one.info) == column and not one.caveats and one.name in sizes
-        ]
-        if there:
-            published = [(one, one.scores[column]) for one in published_results() if column in one.scores]
-            ours = [(one.name, sizes[one.name], one.f) for one in there]
-            plots.append(_scale(title_of(card_name(column)), published, ours, series))
-    return plots
-
-
-def _scale(
-    title: str,
-    published: Sequence[tuple[PublishedResult, float]],
-    ours: Sequence[tuple[str, float, float]],
-    series: Mapping[str, Series],
-) -> Plot:
-    cells = []
-    with drawing(3.7, 2.9) as (axes, finish):
-        for one, score in published:
-            cells.append(
-                [Cell(one.name), Cell(parameters(one.params) or NONE, number=one.params), _cell(score)]
-            )
-            if one.params is None:
-                axes.axhline(score, color=SOFT, lw=0.7, ls=(0, (1, 2)))
-            else:
-                axes.plot(
-                    one.params,
-                    score,
-                    marker="x" if one.flag else REGIME_MARKERS[one.regime],
-                    color=SOFT,
-                    mfc=SOFT if one.style == "2-shot" else GROUND,
-                    ms=4.5,
-                    ls="",
-                    clip_on=False,
-                )
-        _name_lines(axes, {one.system: score for one, score in published if one.params is None})
-        for name, params, score in ours:
-            style = series[name]
-            axes.plot(
-                params, score, marker=style.marker, color=style.color, ms=7.5, ls="", zorder=5, clip_on=False
-            )
-            cells.insert(
-                0, [Cell(f"{name} (this report)"), Cell(parameters(params), number=params), _cell(score)]
-            )
-        axes.set_xscale("log")
-        _plain_ticks(
-            axes,
-            [*(one.params for one, _ in published if one.params), *(size for _, size, _ in ours)],
-            parameters,
-        )
-        axes.set(ylim=(0, 1), xlabel="Parameters", ylabel="Micro-F1")
-        svg = finish(f"{title}: micro-F1 by number of parameters, published and of this report")
-    return Plot(svg, title, Table(title, ("System", "Parameters", "Micro-F1"), {"": cells}))
-
-
-def _plain_ticks(
+def log_axis(
     axes: Axes,
     values: Sequence[float],
-    say: Any = lambda value: f"{value:,.0f}" if value >= 1 else f"{value:g}",
+    text: Callable[[float], str] = lambda value: f"{value:,.0f}" if value >= 1 else f"{value:g}",
 ) -> None:
-    """Ticks of a logarithmic axis at round places, in plain numbers, and a little room at its ends."""
+    """Make the x axis logarithmic, with ticks at round numbers in plain notation and room at its ends."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = min(values), max(values)
     room = 1.5 if high / low > 3 else 2.2
+    axes.set_xscale("log")
     axes.set_xlim(low / room, high * room)
     subs = (1.0,) if high / low > 1000 else (1.0, 3.0) if high / low > 8 else (1.0, 2.0, 5.0)
     axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: say(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
 
 
-def _name_lines(axes: Axes, scores: Mapping[str, float]) -> None:
-    """Names of horizontal lines at the right of the axes, moved apart where they would touch."""
-    place = 2.0
-    lowest = 0.065 * len(scores)
-    for name, score in sorted(scores.items(), key=lambda item: -item[1]):
-        place = min(score, place - 0.065)
-        lowest -= 0.065
-        place = max(place, lowest)
-        axes.text(
-            1.02, place, name, va="center", transform=axes.get_yaxis_transform(), color=SOFT, fontsize=7.5
-        )
+def _series_style(one: Result) -> dict[str, Any]:
+    return {"color": series_color(one.series), "marker": series_marker(one.series)}
 
 
-def _at_least(axes: Axes, span: float) -> None:
-    """Widen the axis of scores, so that small differences do not look large."""
-    low, high = axes.get_xlim()
-    if high - low < span:
-        middle = min(max((low + high) / 2, span / 2), 1 - span / 2)
-        axes.set_xlim(middle - span / 2, middle + span / 2)
+def _label_rows(axes: Axes, labels: Sequence[str]) -> None:
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
 
 
-def _reach(one: Result) -> list[list[float]]:
-    """From the score to the ends of its interval, which need not hold it."""
+def _error_bar(one: Result) -> list[list[float]]:
+    """Return the distances to the ends of the interval, which may not contain the score."""
     low, high = one.interval
     return [[max(one.f - low, 0.0)], [max(high - one.f, 0.0)]]
 
 
-def _label_f(one: Result, label: str) -> float:
-    return one.run.metrics["per_label"].get(label, {"f": 0.0})["f"]
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _cell(value: float | None) -> Cell:
-    return Cell(NONE) if value is None else Cell(f"{value:.3f}", number=value)
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -1,54 +1,47 @@
-"""A report of evaluation runs: one HTML page that needs no network, with Markdown and CSV beside it."""
+"""A report of evaluation runs: one HTML page that needs no network, with Markdown and CSV next to it."""
 
 from __future__ import annotations
 
 import csv
 import io
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from spacy_slmre.corpus.formats import all_formats
 from spacy_slmre.evaluation import plots
-from spacy_slmre.evaluation.comparisons import compare
-from spacy_slmre.evaluation.errors import KINDS, mark, sample_errors
-from spacy_slmre.evaluation.results import (
-    TIDY_COLUMNS,
-    Mean,
-    Result,
-    by_benchmark,
-    make_results,
-    means,
-    tidy_rows,
-    title_of,
-)
+from spacy_slmre.evaluation.error_samples import ERROR_KINDS, mark_arguments, sample_errors
+from spacy_slmre.evaluation.results import Result, SectionContent, all_sections, by_corpus, make_results
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun
-from spacy_slmre.evaluation.selection import Selection, select_runs
-from spacy_slmre.evaluation.svg import check_matplotlib
+from spacy_slmre.evaluation.significance import compare_runs
 from spacy_slmre.evaluation.tables import (
-    Table,
-    benchmark_table,
     comparison_table,
-    means_table,
-    overview,
-    published_by,
+    corpus_table,
+    overview_table,
     results_table,
-    side_by_side,
     speed_table,
-    study_table,
 )
 from spacy_slmre.export.tables import escape_formula
-from spacy_slmre.study.published import DAPT_GAIN, SOURCE
 from spacy_slmre.util.io import atomic_write
 from spacy_slmre.visual.colors import relation_styles
 from spacy_slmre.visual.options import ViewOptions
-from spacy_slmre.visual.rendering import as_page, template
+from spacy_slmre.visual.pages import as_page, stylesheet
+
+_INFO_COLUMNS = (
+    "system", "kind", "params", "regime", "style", "prompt", "decoding", "dapt", "corpus", "split", "limit",
+)  # fmt: skip
+_METRIC_COLUMNS = ("macro_f", "official_macro_f", "accuracy", "out_of_schema", "unanswered", "truncated")
+_SPEED_COLUMNS = ("pairs", "seconds", "tokens", "peak_memory_gb", "load_seconds", "cost")
+CSV_COLUMNS = (
+    "source", "name", *_INFO_COLUMNS, "p", "r", "f", "low", "high", "tp", "fp", "fn", *_METRIC_COLUMNS,
+    "ece", *_SPEED_COLUMNS, "pairs_per_second", "caveats", "data_sha256", "folder",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +49,14 @@ class ReportOptions:
     """What a report shows.
 
     Attributes:
-        title: Its title.
-        theme: "auto" (what the reader's system says), "light" or "dark".
-        samples: Most sample errors of each kind and run; 0 shows no text of a benchmark.
+        title: Title of the page.
+        theme: "auto" (follows the reader's system), "light" or "dark".
+        samples: Maximum number of sample errors of each kind and run; with 0, no text of a corpus is shown.
         seed: Seed of the sample.
         command: The command that makes the report again.
 
     Raises:
-        EvaluationError: There cannot be as many samples.
+        EvaluationError: The number of samples is negative.
     """
 
     title: str = "Evaluation report"
@@ -74,19 +67,19 @@ class ReportOptions:
 
     def __post_init__(self) -> None:
         if self.samples < 0:
-            raise EvaluationError(f"--samples {self.samples}: give 0 or more.")
+            raise EvaluationError(f"samples = {self.samples}, but it must be at least 0.")
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report in all its forms."""
+    """A report in all its formats."""
 
     html: str
     markdown: str
     csv: str
 
     def write(self, output: Path) -> list[Path]:
-        """Write the page, and Markdown and CSV of the same name beside it; gives their paths."""
+        """Write the page, and Markdown and CSV files of the same name; return their paths."""
         paths = report_paths(output)
         for path, text in zip(paths, (self.html, self.markdown, self.csv), strict=True):
             atomic_write(path, text)
@@ -94,151 +87,143 @@ class Report:
 
 
 def report_paths(output: Path) -> list[Path]:
-    """The page, the Markdown and the CSV of a report.
+    """Return the paths of the page, the Markdown and the CSV of a report.
 
     Raises:
         EvaluationError: The name is not that of a page.
     """
     if output.suffix not in (".html", ".htm"):
-        raise EvaluationError(f"The output {output} must end with .html; .md and .csv go beside it.")
+        raise EvaluationError(f"The output {output} must end in .html; .md and .csv are written next to it.")
     return [output, output.with_suffix(".md"), output.with_suffix(".csv")]
 
 
-def make_report(selection: Selection, options: ReportOptions | None = None) -> Report:
-    """The report of some runs.
-
-    Args:
-        selection: The runs.
-        options: What to show of them.
+def make_report(
+    runs: Sequence[EvaluationRun], notes: Sequence[str] = (), options: ReportOptions | None = None
+) -> Report:
+    """Make the report of runs and the notes about them, see `find_runs`.
 
     Raises:
         EvaluationError: Matplotlib is missing, or the predictions of a run are damaged.
         ExportError: The theme is unknown.
     """
     options = options or ReportOptions()
-    check_matplotlib()
-    results = make_results(selection.runs)
-    found = means(results)
-    compared = comparison_table(compare([one.run for one in results], [one.name for one in results]))
-    html = _html(results, found, selection.notes, compared, options)
-    markdown = _markdown(results, found, selection.notes, compared, options)
-    return Report(html, markdown, _csv(results))
+    plots.check_matplotlib()
+    sections = all_sections()
+    results = make_results(runs, sections)
+    names = list({one.series: one.name for one in results}.values())
+    groups = list(by_corpus(results).values())
+    comparisons = comparison_table(compare_runs([one.run for one in results], [one.name for one in results]))
+    extra = [(section, content) for section in sections if (content := section.content(results))]
+    page = ViewOptions(title=options.title, theme=options.theme)
+    css = str(stylesheet()) + environment().get_template("report.css").render()
+    body = (
+        environment()
+        .get_template("report.jinja")
+        .render(
+            options=options,
+            css=Markup(css),
+            script=Markup(environment().get_template("report.js").render()),
+            notes=notes,
+            results=results,
+            styles=relation_styles(names, {}),
+            signs=marker_signs(results),
+            overview=overview_table(results),
+            sections=extra,
+            corpora=[_corpus_content(number, group, options) for number, group in enumerate(groups, 1)],
+            comparisons=comparisons,
+            speed_plots=[plot for group in groups if (plot := plots.speed_plot(group))],
+            speed=speed_table(results),
+            commands={one.run.folder: rerun_command(one.run) for one in results},
+        )
+    )
+    contents = [content for _, content in extra]
+    tables = [*map(corpus_table, groups), comparisons, speed_table(results)]
+    parts = [f"# {options.title}"]
+    if notes:
+        parts += ["## Notes", "\n".join(f"- {' '.join(note.split())}" for note in notes)]
+    parts += ["## Results", results_table(results).markdown()]
+    parts += [f"Published: {section.source}." for section, _ in extra]
+    parts += [f"## {table.caption}\n\n{table.markdown()}" for table in tables if table]
+    parts += [content.markdown for content in contents]
+    if options.command:
+        parts += ["## Make this report again", f"```bash\n{options.command}\n```"]
+    return Report(as_page(body, page), "\n\n".join(parts) + "\n", _csv(results, contents))
 
 
-def results_markdown(paths: Sequence[Path]) -> str:
-    """The table of results of run folders, for a README.
-
-    Raises:
-        EvaluationError: There is no complete run.
-    """
-    return results_table(make_results(select_runs(paths).runs)).markdown()
+def marker_signs(results: Iterable[Result]) -> dict[str, str]:
+    """Return the marker of each system as a character."""
+    return {one.name: plots.MARKER_SIGNS[one.series % len(plots.MARKER_SIGNS)] for one in results}
 
 
 def rerun_command(run: EvaluationRun) -> str:
-    """The command that makes a run again; empty where the run does not say what was evaluated."""
+    """Return the command that repeats a run; empty if it does not say what was evaluated."""
     info = run.info
-    if not (info.get("pipeline") and info.get("corpus")):
+    if not (info.get("pipeline") and info.get("corpus_path")):
         return ""
-    parts = ["python", "-m", "spacy", "slmre", "evaluate", info["pipeline"], info["corpus"]]
+    parts = ["python", "-m", "spacy", "slmre", "evaluate", info["pipeline"], info["corpus_path"]]
     parts += ["--output", str(run.folder.parent)]
-    for name, value in info.get("settings", {"name": info["system"]}).items():
+    for name, value in info.get("settings", {}).items():
         if value not in (None, "", 0, False):
             parts += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(parts)
 
 
-def _html(
-    results: Sequence[Result],
-    found: Sequence[Mean],
-    notes: Sequence[str],
-    compared: Table,
-    options: ReportOptions,
-) -> str:
-    names = list(dict.fromkeys(one.name for one in results))
-    series = plots.make_series(names)
-    page = ViewOptions(title=options.title, theme=options.theme)
-    body = (
-        _environment()
-        .get_template("report.jinja")
-        .render(
-            options=options,
-            css=Markup(template("style.css").render() + _environment().get_template("report.css").render()),
-            script=Markup(_environment().get_template("report.js").render()),
-            source=SOURCE,
-            dapt_gain=DAPT_GAIN,
-            notes=notes,
-            results=results,
-            styles=relation_styles(names, {}),
-            signs={name: plots.SIGNS[place % len(plots.SIGNS)] for place, name in enumerate(names)},
-            overview=overview(results),
-            means=means_table(found),
-            study=study_table(results, found),
-            scales=plots.scale_plots(results, found, series),
-            published=[published_by(aspect) for aspect in ("regime", "style")],
-            contrasts=[
-                table for aspect in ("regime", "style", "dapt") if (table := side_by_side(results, aspect))
-            ],
-            benchmarks=[
-                _benchmark(number, there, series, options)
-                for number, there in enumerate(by_benchmark(results).values(), 1)
-            ],
-            compared=compared,
-            speeds=[plot for there in by_benchmark(results).values() if (plot := plots.speed(there, series))],
-            speed=speed_table(results),
-            commands={one.run.folder: rerun_command(one.run) for one in results},
-            title_of=title_of,
-        )
+@cache
+def environment(package: str = "spacy_slmre.evaluation") -> Environment:
+    """Return the templates of a package, which can use ours (macros.jinja)."""
+    loaders = [PackageLoader(name) for name in dict.fromkeys((package, "spacy_slmre.evaluation"))]
+    return Environment(
+        loader=ChoiceLoader(loaders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return as_page(body, page)
 
 
-def _benchmark(
-    number: int, results: Sequence[Result], series: Mapping[str, plots.Series], options: ReportOptions
-) -> dict[str, Any]:
-    """What the page says of one benchmark."""
-    info = results[0].info
-    card = all_formats().get(info["benchmark"])
-    drawn = [plots.reliability(results, series), plots.coverage(results, series)]
+def _corpus_content(number: int, results: Sequence[Result], options: ReportOptions) -> dict[str, Any]:
+    corpus_format = all_formats().get(results[0].info["corpus"])
+    confidence = [plots.reliability_plot(results), plots.coverage_plot(results)]
     return {
-        "id": f"benchmark-{number}",
-        "title": title_of(info["benchmark"], info["split"]),
-        "card": card,
+        "id": f"corpus-{number}",
+        "title": results[0].title,
+        "format": corpus_format,
+        "description": " ".join(getattr(corpus_format, name, "") for name in ("task", "citation")).strip(),
         "results": results,
-        "table": benchmark_table(results),
-        "forest": plots.forest(results, series),
-        "labels": plots.per_label(results, series),
-        "calibration": [plot for plot in drawn if plot],
+        "table": corpus_table(results),
+        "forest": plots.forest_plot(results),
+        "labels": plots.label_plot(results),
+        "confidence": [plot for plot in confidence if plot],
         "confusions": [(one, _confusion(one)) for one in results],
         "errors": [(one, _errors(one, options)) for one in results] if options.samples else [],
     }
 
 
 def _confusion(one: Result) -> dict[str, Any]:
-    """Gold by predicted, with how much of its row a cell has, in tenths, and the commonest confusions."""
-    labels, rows = (one.run.metrics["confusion"][key] for key in ("labels", "rows"))
+    """Return gold by predicted, each cell's share of its row in tenths, and the most frequent confusions."""
+    labels, rows = one.metrics["confusion"]["labels"], one.metrics["confusion"]["rows"]
     tenths = [[-(-10 * count // (sum(row) or 1)) for count in row] for row in rows]
     wrong = sorted(
-        (
-            (count, labels[gold], labels[answer])
-            for gold, row in enumerate(rows)
-            for answer, count in enumerate(row)
-            if count and gold != answer
-        ),
-        key=lambda item: (-item[0], *item[1:]),
+        (-count, labels[gold], labels[predicted])
+        for gold, row in enumerate(rows)
+        for predicted, count in enumerate(row)
+        if count and gold != predicted
     )
-    return {"labels": labels, "rows": rows, "tenths": tenths, "wrong": wrong[:8]}
+    frequent = [(-count, gold, predicted) for count, gold, predicted in wrong[:8]]
+    return {"labels": labels, "rows": rows, "tenths": tenths, "wrong": frequent}
 
 
 def _errors(one: Result, options: ReportOptions) -> list[dict[str, Any]]:
     negative = one.info.get("negative_label") or "no relation"
+    samples = sample_errors(one.run.predictions(), options.samples, options.seed)
     return [
         {
-            "title": KINDS[kind],
+            "title": ERROR_KINDS[kind],
             "count": count,
-            "items": [
+            "errors": [
                 {
                     "id": error.id,
-                    "segments": mark(error),
+                    "parts": mark_arguments(error),
                     "gold": ", ".join(error.gold) or negative,
                     "predicted": error.predicted or (negative if error.answered else "no answer"),
                     "score": error.score,
@@ -247,51 +232,27 @@ def _errors(one: Result, options: ReportOptions) -> list[dict[str, Any]]:
                 for error in sample
             ],
         }
-        for kind, (count, sample) in sample_errors(
-            one.run.predictions(), options.samples, options.seed
-        ).items()
+        for kind, (count, sample) in samples.items()
         if count
     ]
 
 
-def _markdown(
-    results: Sequence[Result],
-    found: Sequence[Mean],
-    notes: Sequence[str],
-    compared: Table,
-    options: ReportOptions,
-) -> str:
-    parts = [f"# {options.title}"]
-    if notes:
-        parts += ["## Notes", "\n".join(f"- {' '.join(note.split())}" for note in notes)]
-    parts += ["## Results", results_table(results).markdown(), f"Published: {SOURCE}."]
-    tables = [means_table(found)]
-    tables += [benchmark_table(there) for there in by_benchmark(results).values()]
-    tables += [side_by_side(results, aspect) for aspect in ("regime", "style", "dapt")]
-    tables += [compared, speed_table(results), study_table(results, found)]
-    for table in tables:
-        if table:
-            parts += [f"## {table.caption}", table.markdown()]
-    if options.command:
-        parts += ["## To make this report again", f"```bash\n{options.command}\n```"]
-    return "\n\n".join(parts) + "\n"
-
-
-def _csv(results: Sequence[Result]) -> str:
+def _csv(results: Sequence[Result], contents: Iterable[SectionContent]) -> str:
+    """Return one row per run, then those of the sections, all with the same columns."""
+    rows: list[dict[str, Any]] = []
+    for one in results:
+        info, metrics = one.info, one.metrics
+        row = {name: info.get(name) for name in (*_INFO_COLUMNS, *_SPEED_COLUMNS, "data_sha256")}
+        row |= {"source": "run", "name": one.name, **metrics["micro"]}
+        row["low"], row["high"] = one.interval
+        row |= {name: metrics.get(name) for name in _METRIC_COLUMNS}
+        row |= {"ece": (metrics.get("calibration") or {}).get("ece"), "folder": one.run.folder.name}
+        row |= {"pairs_per_second": one.pairs_per_second, "caveats": "; ".join(one.caveats)}
+        rows.append(row)
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, TIDY_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(stream, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for row in tidy_rows(results):
-        writer.writerow({name: escape_formula(value) for name, value in row.items()})
+    for content in contents:
+        rows += map(dict, content.rows)
+    writer.writerows({name: escape_formula(value) for name, value in row.items()} for row in rows)
     return stream.getvalue()
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("spacy_slmre.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

@@ -1,26 +1,66 @@
-"""Runs as a report shows them: named, ordered, averaged, and beside what was published."""
+"""The runs that a report shows: found, named, ordered, and put next to published results."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import catalogue
+from markupsafe import Markup
 
 from spacy_slmre.corpus.formats import all_formats
-from spacy_slmre.evaluation.runs import EvaluationRun
-from spacy_slmre.evaluation.selection import caveats, system_names, system_of
-from spacy_slmre.study.published import (
-    FLAGS,
-    GENERAL,
-    GROUPS,
-    LITERARY,
-    Neighbour,
-    card_name,
-    column_of,
-    neighbours,
-    published_results,
-)
+from spacy_slmre.evaluation.runs import PREDICTIONS_FILE, EvaluationError, EvaluationRun, read_run
+from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE
+
+ASPECTS = ("regime", "style", "prompt", "decoding", "dapt")
+"""What distinguishes systems of the same name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A published micro-F1 on a run's corpus, what the system has in common, and why not to compare them."""
+
+    name: str
+    score: float
+    reason: str
+    flag: str = ""
+
+
+@dataclass(frozen=True)
+class SectionContent:
+    """A section of the page, the same in Markdown, and rows for the CSV file."""
+
+    html: Markup
+    markdown: str
+    rows: Sequence[Mapping[str, Any]]
+
+
+class ReportSection(Protocol):
+    """A comparison that another package adds to the report; an entry point of `slmre_report_sections`."""
+
+    title: str
+    source: str
+
+    def references(self, info: Mapping[str, Any]) -> list[Reference]:
+        """Return the published results to show next to a run, given its `run.json`."""
+
+    def caveats(self, info: Mapping[str, Any]) -> list[str]:
+        """Return why a run's score should not be compared with them."""
+
+    def content(self, results: Sequence[Result]) -> SectionContent | None:
+        """Return the section, or None if it does not apply to these runs."""
+
+
+report_sections = catalogue.create("slmre", "report_sections", entry_points=True)
+"""All report sections by name."""
+
+
+def all_sections() -> list[ReportSection]:
+    """Return the registered report sections."""
+    return [section for _, section in sorted(report_sections.get_all().items())]
 
 
 @dataclass(frozen=True)
@@ -29,140 +69,191 @@ class Result:
 
     Attributes:
         run: The run.
-        name: What its system is called.
-        caveats: Why its score must not enter the study's averages.
-        neighbours: Published results to stand beside.
+        name: Name of its system, unique in the report.
+        series: Number of its system, which determines color and marker.
+        caveats: Why its score should not be compared directly.
+        references: Published results to show next to it.
     """
 
     run: EvaluationRun
     name: str
-    caveats: list[str]
-    neighbours: list[Neighbour]
+    series: int
+    caveats: list[str] = field(default_factory=list)
+    references: list[Reference] = field(default_factory=list)
 
     @property
     def info(self) -> dict[str, Any]:
-        """What was evaluated."""
+        """What was evaluated (`run.json`)."""
         return self.run.info
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The scores (`metrics.json`)."""
+        return self.run.metrics
 
     @property
     def f(self) -> float:
         """Positive-class micro-F1."""
-        return self.run.metrics["micro"]["f"]
+        return self.metrics["micro"]["f"]
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Its 95 % interval."""
-        interval = self.run.metrics["interval"]
-        return interval["low"], interval["high"]
+        """The 95 % interval of `f`."""
+        return self.metrics["interval"]["low"], self.metrics["interval"]["high"]
 
     @property
     def pairs_per_second(self) -> float | None:
-        """Speed; None where it was not measured."""
-        seconds = self.info.get("seconds")
-        return self.info["pairs"] / seconds if seconds else None
-
-
-def make_results(runs: Iterable[EvaluationRun]) -> list[Result]:
-    """Runs with the names of their systems, by benchmark, best first."""
-    runs = list(runs)
-    names = system_names(runs)
-    results = [
-        Result(run, names[system_of(run.info)], caveats(run.info), neighbours(run.info)) for run in runs
-    ]
-    return sorted(results, key=lambda one: (_place(one.info), -one.f, one.name))
-
-
-def by_benchmark(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
-    """Results by benchmark and split."""
-    found: dict[tuple[str, str], list[Result]] = defaultdict(list)
-    for one in results:
-        found[one.info["benchmark"], one.info["split"]].append(one)
-    return dict(found)
-
-
-def title_of(benchmark: str, split: str = "test") -> str:
-    """A benchmark's name in print, with the split where it is not the test set."""
-    card = all_formats().get(benchmark)
-    return (card.title if card else benchmark) + (f", {split}" if split not in ("test", "") else "")
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A system's plain mean over benchmarks of a group; complete where it has all of the study's."""
-
-    name: str
-    group: str
-    value: float
-    columns: tuple[str, ...]
+        """Speed, if measured."""
+        return self.info["pairs"] / self.info["seconds"] if self.info.get("seconds") else None
 
     @property
-    def complete(self) -> bool:
-        """Whether it can stand beside the study's averages."""
-        return len(self.columns) == len(GROUPS[self.group])
+    def title(self) -> str:
+        """Title of the corpus, with the split unless it is the test set."""
+        return corpus_title(self.info["corpus"], self.info["split"])
 
 
-def means(results: Iterable[Result]) -> list[Mean]:
-    """Of each system and group what there is, without stand-ins, parts of test sets and other splits."""
-    scores: dict[str, dict[str, float]] = defaultdict(dict)
+def find_runs(paths: Sequence[Path]) -> tuple[list[EvaluationRun], list[str]]:
+    """Find the complete runs in folders, one for each system, corpus and split.
+
+    Of several runs of a system on the same corpus and split, the one with most pairs is kept, otherwise the
+    newest.
+
+    Returns:
+        The runs, and notes about what was skipped or cannot be compared.
+
+    Raises:
+        EvaluationError: A folder does not exist, or there is no complete run.
+    """
+    # Paths are kept as given: reports are shared, and should not reveal where files are stored.
+    folders: dict[Path, Path] = {}
+    for path in paths:
+        if not path.exists():
+            raise EvaluationError(f"The folder {path} does not exist.")
+        for name in (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE):
+            folders |= {file.parent.resolve(): file.parent for file in path.rglob(name)}
+    runs, notes = [], []
+    for folder in sorted(folders.values()):
+        if folder.name.endswith(".part") or not (folder / RUN_FILE).exists():
+            notes.append(
+                f"Skipped {folder}: the evaluation is not finished. Repeat its command to resume it."
+            )
+            continue
+        try:
+            runs.append(read_run(folder))
+        except EvaluationError as error:
+            notes.append(f"Skipped: {error}")
+    if not runs:
+        raise EvaluationError(
+            f"No complete evaluation run in {', '.join(map(str, paths))} (a folder with {RUN_FILE}, "
+            f"{METRICS_FILE} and {PREDICTIONS_FILE}). {' '.join(notes)} Run: python -m spacy slmre evaluate "
+            "PIPELINE CORPUS --output DIR"
+        )
+    runs, duplicates = _remove_duplicates(runs)
+    return runs, [*notes, *duplicates, *_data_differences(runs)]
+
+
+def make_results(runs: Iterable[EvaluationRun], sections: Sequence[ReportSection] = ()) -> list[Result]:
+    """Return runs with the names of their systems, by corpus, best first."""
+    runs = list(runs)
+    names = _system_names(runs)
+    order = sorted(
+        runs,
+        key=lambda run: (run.info["corpus"], run.info["split"], -run.metrics["micro"]["f"], str(run.folder)),
+    )
+    series = {key: number for number, key in enumerate(dict.fromkeys(system_key(run.info) for run in order))}
+    return [
+        Result(
+            run,
+            names[key := system_key(run.info)],
+            series[key],
+            _caveats(run.info) + [caveat for section in sections for caveat in section.caveats(run.info)],
+            [reference for section in sections for reference in section.references(run.info)],
+        )
+        for run in order
+    ]
+
+
+def by_corpus(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
+    """Group results by corpus and split."""
+    groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for one in results:
-        column = column_of(one.info)
-        if column is not None and not one.caveats:
-            scores[one.name][column] = one.f
-    found = []
-    for name, of_system in scores.items():
-        for group, wanted in GROUPS.items():
-            there = tuple(column for column in wanted if column in of_system)
-            if there:
-                found.append(
-                    Mean(name, group, sum(of_system[column] for column in there) / len(there), there)
+        groups[one.info["corpus"], one.info["split"]].append(one)
+    return dict(groups)
+
+
+def corpus_title(name: str, split: str = "test") -> str:
+    """Return the title of a corpus, with the split unless it is the test set."""
+    corpus_format = all_formats().get(name)
+    title = corpus_format.title if corpus_format else name
+    return title if split in ("test", "") else f"{title}, {split}"
+
+
+def system_key(info: Mapping[str, Any]) -> tuple:
+    """Return what identifies a system: its name, and how it was trained and prompted."""
+    return info["system"], *(info.get(aspect) or "" for aspect in ASPECTS)
+
+
+def describe(info: Mapping[str, Any]) -> str:
+    """Describe briefly how a system was trained and prompted."""
+    values = [info.get(aspect) for aspect in ASPECTS if aspect != "dapt"]
+    words = [str(value) for value in values if value and value != "none"]
+    return ", ".join([*words, "DAPT"] if info.get("dapt") else words)
+
+
+def _system_names(runs: Iterable[EvaluationRun]) -> dict[tuple, str]:
+    """Name each system, adding what distinguishes it from others of the same name."""
+    by_name: dict[str, dict[tuple, None]] = defaultdict(dict)
+    for run in runs:
+        by_name[run.info["system"]][system_key(run.info)] = None
+    names = {}
+    for name, keys in by_name.items():
+        differing = [place for place in range(1, len(ASPECTS) + 1) if len({key[place] for key in keys}) > 1]
+        for key in keys:
+            words = [
+                str(key[place]) or f"no {aspect}" if (aspect := ASPECTS[place - 1]) != "dapt"
+                else "DAPT" if key[place] else "no DAPT"
+                for place in differing
+            ]  # fmt: skip
+            names[key] = f"{name} ({', '.join(words)})" if words else name
+    return names
+
+
+def _caveats(info: Mapping[str, Any]) -> list[str]:
+    caveats = [f"only {info['pairs']:,} pairs"] if info.get("limit") else []
+    if info.get("settings", {}).get("pairs", "annotated") != "annotated":
+        caveats.append("pairs proposed by the system")
+    return caveats
+
+
+def _remove_duplicates(runs: list[EvaluationRun]) -> tuple[list[EvaluationRun], list[str]]:
+    groups: dict[tuple, list[EvaluationRun]] = defaultdict(list)
+    for run in runs:
+        groups[system_key(run.info), run.info["corpus"], run.info["split"]].append(run)
+    kept, notes = [], []
+    for group in groups.values():
+        best = max(group, key=lambda run: (run.info["pairs"], (run.folder / RUN_FILE).stat().st_mtime))
+        kept.append(best)
+        for run in group:
+            if run is not best:
+                why = "has fewer pairs" if run.info["pairs"] < best.info["pairs"] else "is older"
+                notes.append(
+                    f"Skipped {run.folder}, which {why}: {best.folder} is a run of the same system on the "
+                    f"same data ({best.info['system']}, {best.info['corpus']}, {best.info['split']}). To "
+                    "show both, evaluate one of them with another name."
                 )
-    return found
+    return kept, notes
 
 
-def tidy_rows(results: Iterable[Result]) -> Iterator[dict[str, Any]]:
-    """A row for each run, then one for each published score, all with the same columns."""
-    for one in results:
-        info, metrics = one.info, one.run.metrics
-        interval = metrics["interval"]
-        row: dict[str, Any] = {"source": "run", "name": one.name}
-        row |= {name: info.get(name) for name in _INFO_COLUMNS}
-        row |= metrics["micro"] | {"low": interval["low"], "high": interval["high"]}
-        row |= {name: metrics.get(name) for name in _METRIC_COLUMNS}
-        row["ece"] = (metrics.get("calibration") or {}).get("ece")
-        row |= {"pairs_per_second": one.pairs_per_second, "caveats": "; ".join(one.caveats)}
-        yield row | {"folder": one.run.folder.name}
-    for published in published_results():
-        for column, score in published.scores.items():
-            yield {
-                "source": "arXiv 2606.22606",
-                "name": published.name,
-                "system": published.system,
-                "kind": published.kind,
-                "params": published.params,
-                "regime": published.regime,
-                "style": published.style,
-                "benchmark": card_name(column),
-                "split": "test",
-                "f": score,
-                "caveats": FLAGS.get(published.flag, published.flag),
-            }
-
-
-_INFO_COLUMNS = (
-    "system", "kind", "params", "regime", "style", "prompt", "decoding", "dapt", "benchmark", "split",
-    "substitute_for", "limit", "pairs", "seconds", "tokens", "peak_memory_gb", "load_seconds", "cost",
-    "data_sha256",
-)  # fmt: skip
-_METRIC_COLUMNS = ("macro_f", "official_macro_f", "accuracy", "out_of_schema", "unanswered", "truncated")
-TIDY_COLUMNS = (
-    "source", "name", *_INFO_COLUMNS[:12], "p", "r", "f", "low", "high", "tp", "fp", "fn", *_METRIC_COLUMNS,
-    "ece", *_INFO_COLUMNS[12:18], "pairs_per_second", "caveats", "data_sha256", "folder",
-)  # fmt: skip
-"""Columns of `tidy_rows`."""
-
-
-def _place(info: dict[str, Any]) -> tuple:
-    """Order of benchmarks: the study's first, in its order."""
-    column = column_of(info)
-    places = (*GENERAL, *LITERARY)
-    return (places.index(column) if column else len(places), info["benchmark"], info["split"])
+def _data_differences(runs: list[EvaluationRun]) -> list[str]:
+    names = _system_names(runs)
+    hashes: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        info = run.info
+        hashes[info["corpus"], info["split"]][info["data_sha256"]].append(names[system_key(info)])
+    return [
+        f"{corpus} {split}: the systems were evaluated on different data ("
+        + "; ".join(f"{sha256[:12]}: {', '.join(systems)}" for sha256, systems in found.items())
+        + "), so their scores cannot be compared. Convert the corpus once and evaluate all systems on it."
+        for (corpus, split), found in hashes.items()
+        if len(found) > 1
+    ]

@@ -1,23 +1,25 @@
-"""How certain scores and their differences are: bootstrap by document, McNemar's test, Holm's correction.
+"""Confidence intervals and significance tests: bootstrap by document, McNemar's test, Holm's correction.
 
-Pairs of one document are not independent of each other: the bootstrap draws documents (Efron and Tibshirani
-1993; for two systems, paired, as Berg-Kirkpatrick et al. 2012 have it).
+Pairs of one document are not independent, so the bootstrap draws documents (Efron and Tibshirani 1993; paired
+for two systems, as in Berg-Kirkpatrick et al. 2012).
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
-from spacy_slmre.evaluation.runs import Prediction
+from spacy_slmre.evaluation.runs import EvaluationRun, Prediction
 from spacy_slmre.metrics import Item, count
 
 SAMPLES = 1000
-# The smallest p-value is about 2 / samples: with so many, one of two hundred comparisons can be significant.
-COMPARED_SAMPLES = 10_000
+# The smallest p-value is about 2 / samples: this many allow significance among two hundred comparisons.
+PAIRED_SAMPLES = 10_000
 LEVEL = 0.95
 
 
@@ -32,39 +34,83 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two systems on the same pairs.
+class Difference:
+    """Micro-F1 of one system minus that of another on the same documents.
 
     Attributes:
-        difference: Micro-F1 of the first less that of the second.
+        value: The observed difference.
         low: Lower end of its 95 % interval.
         high: Upper end.
         p_value: Two-sided, of the paired bootstrap.
     """
 
-    difference: float
+    value: float
     low: float
     high: float
     p_value: float
 
 
-def instance_items(predictions: Iterable[Prediction]) -> tuple[list[Item], list[Item]]:
-    """Gold labels and answers as items of `spacy_slmre.metrics`, an instance each.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two systems on the same pairs of a corpus.
 
-    A pair with several gold labels is an instance for each, as the benchmarks and the study count them: every
-    one of these gets the pair's one answer, which is right for one label at most and wrong for the others.
+    Attributes:
+        corpus: Name of the corpus.
+        split: Its split.
+        first: Name of one system.
+        second: Name of the other system.
+        difference: Their difference in positive-class micro-F1.
+        p_mcnemar: P-value of McNemar's test on correct and wrong pairs.
+        p_holm: The bootstrap's p-value after Holm's correction over all comparisons on the same pairs.
+    """
+
+    corpus: str
+    split: str
+    first: str
+    second: str
+    difference: Difference
+    p_mcnemar: float
+    p_holm: float
+
+
+def compare_runs(runs: Sequence[EvaluationRun], names: Sequence[str]) -> list[Comparison]:
+    """Compare all systems, named by `names`, that were evaluated on the same pairs."""
+    groups = defaultdict(list)
+    for run, name in zip(runs, names, strict=True):
+        # Predictions are reduced at once: there may be millions.
+        predictions = list(run.predictions())
+        ids = hashlib.sha256("\n".join(one.id for one in predictions).encode()).hexdigest()
+        correct = [one.is_correct for one in predictions]
+        data = (run.info["corpus"], run.info["split"], run.info["data_sha256"], ids)
+        groups[data].append((name, document_counts(predictions), correct))
+    comparisons = []
+    for (corpus, split, *_), systems in groups.items():
+        differences = paired_bootstrap([counts for _, counts, _ in systems])
+        corrected = holm([one.p_value for one in differences.values()])
+        for ((a, b), difference), p_holm in zip(differences.items(), corrected, strict=True):
+            (first, _, first_correct), (second, _, second_correct) = systems[a], systems[b]
+            p_mcnemar = mcnemar(first_correct, second_correct)
+            comparisons.append(Comparison(corpus, split, first, second, difference, p_mcnemar, p_holm))
+    return comparisons
+
+
+def instance_items(predictions: Iterable[Prediction]) -> tuple[list[Item], list[Item]]:
+    """Return gold and predicted labels as items of `spacy_slmre.metrics`, one per instance.
+
+    A pair with several gold labels is one instance per label, as in the benchmarks and the study. Each of
+    them gets the pair's prediction, which is correct for at most one of them.
     """
     gold: list[Item] = []
-    found: list[Item] = []
+    predicted: list[Item] = []
     for one in predictions:
         gold += [((one.id, number), label) for number, label in enumerate(one.gold)]
         if one.predicted is not None:
-            found += [((one.id, number), one.predicted) for number in range(max(1, len(one.gold)))]
-    return gold, found
+            predicted += [((one.id, number), one.predicted) for number in range(max(1, len(one.gold)))]
+    return gold, predicted
 
 
 def document_counts(predictions: Iterable[Prediction]) -> dict[str, np.ndarray]:
-    """TP, FP and FN of each document, (3,) each."""
+    """Return TP, FP and FN of each document: (3,)."""
     counts: dict[str, np.ndarray] = {}
     for one in predictions:
         prf = count(*instance_items([one]))
@@ -76,65 +122,53 @@ def document_counts(predictions: Iterable[Prediction]) -> dict[str, np.ndarray]:
 def bootstrap_interval(
     counts: Sequence[np.ndarray], samples: int = SAMPLES, level: float = LEVEL, seed: int = 0
 ) -> Interval:
-    """The interval of micro-F1 over documents drawn with replacement.
-
-    Args:
-        counts: TP, FP and FN of each document.
-        samples: How often to draw.
-        level: The share of the samples that lies within.
-        seed: Seed of the draws.
-    """
-    scores = _drawn_scores([np.stack(counts)], samples, seed)[0]
+    """Return the interval of micro-F1 over documents drawn with replacement, from their TP, FP and FN."""
+    scores = _sampled_f1([np.stack(counts)], samples, seed)[0]
     low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), level, samples)
 
 
 def paired_bootstrap(
-    systems: Sequence[dict[str, np.ndarray]], samples: int = COMPARED_SAMPLES, seed: int = 0
-) -> dict[tuple[int, int], Comparison]:
-    """The differences of systems' micro-F1 on the same documents, for every two of them.
+    systems: Sequence[dict[str, np.ndarray]], samples: int = PAIRED_SAMPLES, seed: int = 0
+) -> dict[tuple[int, int], Difference]:
+    """Return the differences between all systems' micro-F1 on the same draws, by their positions.
 
     Args:
-        systems: What `document_counts` gives of each.
-        samples: How often to draw; all systems are scored on the same draws.
-        seed: Seed of the draws.
-
-    Returns:
-        The comparison of each two systems, by their places.
+        systems: The `document_counts` of each system.
+        samples: Number of draws.
+        seed: Their seed.
 
     Raises:
-        ValueError: They have answered other documents.
+        ValueError: Their documents differ.
     """
     if any(set(one) != set(systems[0]) for one in systems):
-        raise ValueError("Systems can be compared on the same documents only.")
+        raise ValueError("Systems can only be compared on the same documents.")
     counts = [np.stack([one[doc] for doc in sorted(one)]) for one in systems]
-    drawn = _drawn_scores(counts, samples, seed)
+    sampled = _sampled_f1(counts, samples, seed)
     observed = [float(_f1(one.sum(0)[None])[0]) for one in counts]
     found = {}
-    for first, second in combinations(range(len(systems)), 2):
-        differences = drawn[first] - drawn[second]
+    for a, b in combinations(range(len(systems)), 2):
+        differences = sampled[a] - sampled[b]
         low, high = np.quantile(differences, [0.025, 0.975])
-        # With the one draw that the data are, no p-value is 0.
+        # The data themselves count as one draw, so no p-value is 0.
         tails = [(1 + np.sum(side)) / (samples + 1) for side in (differences <= 0, differences >= 0)]
-        p_value = float(min(1.0, 2 * min(tails)))
-        found[first, second] = Comparison(
-            observed[first] - observed[second], float(low), float(high), p_value
-        )
+        p_value = min(1.0, 2 * float(min(tails)))
+        found[a, b] = Difference(observed[a] - observed[b], float(low), float(high), p_value)
     return found
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """P-value of McNemar's exact test, for two systems right or wrong on the same pairs."""
+    """Return the p-value of McNemar's exact test for two systems, correct or wrong on the same pairs."""
     from scipy.stats import binomtest
 
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))
-    differing = only_first + only_second
-    return float(binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
+    total = only_first + only_second
+    return float(binomtest(only_first, total, 0.5).pvalue) if total else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for being several (Holm 1979), in their order."""
+    """Return p-values corrected for multiple comparisons (Holm 1979), in the same order."""
     if not p_values:
         return []
     order = np.argsort(p_values)
@@ -144,14 +178,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return result.tolist()
 
 
-def _drawn_scores(counts: Sequence[np.ndarray], samples: int, seed: int) -> np.ndarray:
-    """Micro-F1 of systems, (systems, samples), on documents drawn with replacement.
-
-    Args:
-        counts: TP, FP and FN by document of each system, (documents, 3).
-        samples: How often to draw.
-        seed: Seed of the draws.
-    """
+def _sampled_f1(counts: Sequence[np.ndarray], samples: int, seed: int) -> np.ndarray:
+    """Return micro-F1 on drawn documents, (n_systems, samples), from counts of (n_documents, 3) each."""
     documents = len(counts[0])
     rng = np.random.default_rng(seed)
     scores = np.empty((len(counts), samples))

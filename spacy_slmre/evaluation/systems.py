@@ -1,10 +1,10 @@
-"""What is evaluated: a pipeline's relation component, its labels, and what there is to say of it."""
+"""The systems to evaluate: a pipeline's relation component or LLM, prepared for a corpus."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,50 +15,51 @@ from spacy.tokens import Doc
 
 from spacy_slmre.candidates import CandidateGenerator, GivenPairs
 from spacy_slmre.corpus.formats import CorpusFormat
-from spacy_slmre.evaluation.predictors import System, asking, generating, scoring
 from spacy_slmre.evaluation.runs import EvaluationError
-from spacy_slmre.instances import RelationInstance, contexts_of
+from spacy_slmre.instances import RelationInstance, contexts_of, make_instances
+from spacy_slmre.label_parser import LabelParser
 from spacy_slmre.llm.component import get_llm_component, get_llm_components, load_llm_component
-from spacy_slmre.llm.cost import Estimate, cost_of, estimate
-from spacy_slmre.models import hub
+from spacy_slmre.llm.cost import cost_of, estimate
+from spacy_slmre.models.causal_lm.generation import generate_answers
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.encoder.model import EncoderClassifier
+from spacy_slmre.pipeline.examples import PairKey, pair_key
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor, get_relation_extractor
+from spacy_slmre.relations import ANSWERS
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.util.io import file_hash
 
 if TYPE_CHECKING:
     from spacy_llm.pipeline import LLMWrapper
 
-REGIMES = {"gentune": "GenTune", "littune": "LitTune", "mixtune": "MixTune"}
-"""As the study calls them."""
-UNKNOWN_BENCHMARK = "--labels benchmark: the corpus does not say which benchmark it is."
-CHOICES = {
+_CHOICES = {
     "pairs": ("annotated", "proposed"),
-    "labels": ("auto", "pipeline", "benchmark"),
+    "labels": ("auto", "pipeline", "corpus"),
     "prompt": ("own", "schema", "generic"),
     "decoding": ("scored", "generated"),
 }
+_MINIMUM = {"top": 1, "max_new_tokens": 1, "limit": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """How to ask a pipeline.
+    """How a pipeline is evaluated.
 
     Attributes:
-        name: What the system is called; if empty, what the pipeline calls itself.
-        component: The relation component, where there are several.
-        pairs: "annotated", the pairs that the corpus annotates, or "proposed", the component's candidates.
-        labels: The label set to ask for: the "pipeline"'s, the "benchmark"'s, or "auto": the benchmark's for
-            a language model that is not tied to labels of its own, else the pipeline's.
-        prompt: A language model's prompt: its "own", or with the list of labels ("schema") or without it
-            ("generic").
-        decoding: "scored" over the labels, or "generated" freely, as the study does.
+        name: Name of the system in reports; taken from the pipeline by default.
+        component: The relation component, if there are several.
+        pairs: "annotated": the pairs that the corpus annotates; "proposed": the component's candidates.
+        labels: The label set: that of the "pipeline" or of the "corpus"; "auto" is that of the corpus for a
+            language model without labels of its own, otherwise that of the pipeline.
+        prompt: Prompt of a language model: its "own", or with ("schema") or without ("generic") the list of
+            labels.
+        decoding: "scored": probabilities of the labels; "generated": free text, as in the study.
         top: How many labels of each pair are written.
-        max_new_tokens: Most tokens of a generated answer.
+        max_new_tokens: Maximum length of a generated answer.
         limit: Read documents until they have this many pairs; 0 reads all.
 
     Raises:
-        EvaluationError: A setting is out of its range.
+        EvaluationError: A setting is out of range.
     """
 
     name: str = ""
@@ -72,191 +73,246 @@ class EvaluationSettings:
     limit: int = 0
 
     def __post_init__(self) -> None:
-        for setting, allowed in CHOICES.items():
-            if getattr(self, setting) not in allowed:
-                raise EvaluationError(
-                    f"--{setting} {getattr(self, setting)}: use {' or '.join(map(repr, allowed))}."
-                )
-        for setting, least in (("top", 1), ("max_new_tokens", 1), ("limit", 0)):
-            if getattr(self, setting) < least:
-                raise EvaluationError(
-                    f"--{setting.replace('_', '-')} {getattr(self, setting)}: it must be at least {least}."
-                )
+        for name, allowed in _CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise EvaluationError(f'{name} = "{value}": use {" or ".join(map(repr, allowed))}.')
+        for name, minimum in _MINIMUM.items():
+            if (value := getattr(self, name)) < minimum:
+                raise EvaluationError(f"{name} = {value}, but it must be at least {minimum}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a system says about a pair.
+
+    Attributes:
+        predicted: The label; None is the negative one.
+        top: The most probable labels and their probabilities, if known.
+        text: What a generative model wrote.
+        truncated: Whether the model saw a shortened context.
+    """
+
+    predicted: str | None
+    top: tuple[tuple[str, float], ...] = ()
+    text: str | None = None
+    truncated: bool = False
+
+
+Predictor = Callable[[Sequence[Doc]], list[dict[PairKey, Answer]]]
+"""Labels the candidate pairs of documents; a pair without an answer is missing."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A component, ready to be asked.
+class EvaluatedSystem:
+    """A system that is ready to predict.
 
     Attributes:
-        system: Answers.
-        schema: The labels that it is asked for.
+        predict: Labels the pairs of documents.
+        schema: The labels to choose from.
         candidates: Proposes the pairs.
-        attr: Where a corpus may have relations, beside `doc._.relations`.
-        info: What `run.json` says of it.
-        device: Where it computes.
-        tokens: How many tokens the prompts of instances have, each with a prompt of its own.
-        estimate: What it would take to annotate documents, where that may cost money.
-        usage: What a service was asked so far, counted.
-        cost: US dollars for such counts, where that is known.
+        attr: Attribute that holds a corpus's relations if there are none in `doc._.relations`.
+        info: Description of the system for `run.json`.
+        device: Device of a local model.
+        count_tokens: Number of prompt tokens of instances, if each had a prompt of its own.
+        estimate: What annotating documents will probably cost, in words.
+        usage: Requests and tokens of a remote service so far.
+        cost: Price of such a usage in US dollars, if known.
     """
 
-    system: System
+    predict: Predictor
     schema: LabelSchema
     candidates: CandidateGenerator
     attr: str
     info: dict[str, Any]
-    device: torch.device | None
-    tokens: Callable[[list[RelationInstance]], int]
-    estimate: Callable[[list[Doc]], Estimate] | None = None
+    device: torch.device | None = None
+    count_tokens: Callable[[Sequence[RelationInstance]], int] = lambda instances: 0
+    estimate: Callable[[list[Doc]], str] | None = None
     usage: Callable[[], Mapping[str, int]] = dict
     cost: Callable[[Mapping[str, int]], float | None] = lambda usage: None
 
 
-def make_subject(nlp: Language, settings: EvaluationSettings, benchmark: CorpusFormat | None) -> Subject:
-    """The relation component of a pipeline as it is to be asked.
+def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusFormat | None) -> EvaluatedSystem:
+    """Prepare the relation component of a pipeline for a corpus; labels and prompt are changed in place.
 
     Raises:
-        EvaluationError: There is none, or it has no prompt to change.
-        ValueError: Its weights cannot be had.
+        EvaluationError: A setting does not fit the component.
+        ValueError: There is no such component, or its weights are not available.
     """
     llms = get_llm_components(nlp)
     if llms and (settings.component is None or settings.component in llms):
-        return _llm(get_llm_component(nlp, settings.component)[1], settings, benchmark)
+        return _llm_system(get_llm_component(nlp, settings.component)[1], settings, corpus)
     name, pipe = get_relation_extractor(nlp, settings.component)
     model = pipe.model
+    if not isinstance(model, SmallLM):
+        for setting, default in (("prompt", "own"), ("decoding", "scored")):
+            if (value := getattr(settings, setting)) != default:
+                raise EvaluationError(f'{setting} = "{value}": "{name}" is not a language model.')
     if settings.pairs == "annotated":
         pipe.candidates = GivenPairs()
-    if isinstance(model, SmallLM):
-        free = not pipe.has_own_labels
-    else:
-        free = False
-        for setting, usual in (("prompt", "own"), ("decoding", "scored")):
-            if getattr(settings, setting) != usual:
-                raise EvaluationError(
-                    f'--{setting} {getattr(settings, setting)}: "{name}" is no language model, and has no '
-                    "prompt."
-                )
-    if settings.labels == "benchmark" or (settings.labels == "auto" and free):
-        if benchmark is not None and benchmark.schema is not None:
-            pipe.set_schema(benchmark.schema)
-        elif settings.labels == "benchmark":
-            raise EvaluationError(UNKNOWN_BENCHMARK)
-    if isinstance(model, SmallLM):
-        if settings.prompt != "own":
-            model.load()
-            model.set_prompt_style(replace(model.style, label_list=settings.prompt == "schema"))
-        pipe.load()
-        return _small_lm(nlp, pipe, model, settings)
+    has_own_labels = not isinstance(model, SmallLM) or pipe.has_own_labels
+    if (schema := _corpus_labels(settings, corpus, has_own_labels)) is not None:
+        pipe.set_schema(schema)
+    if isinstance(model, SmallLM) and settings.prompt != "own":
+        model.load()
+        model.set_prompt_style(replace(model.style, label_list=settings.prompt == "schema"))
     pipe.load()
-    info: dict[str, Any] = {
-        "kind": "encoder",
-        "system": name,
-        "params": None,
-        "style": "",
-        "prompt": "",
-        "decoding": "",
-    }
-    device = None
-    tokens: Callable[[list[RelationInstance]], int] = len
-    if isinstance(model, EncoderClassifier):
-        info["system"] = Path(model.settings.base).name
-        info["params"] = sum(weights.numel() for weights in model.network.parameters())
-        device = next(model.network.parameters()).device
-
-        def tokens(instances: list[RelationInstance]) -> int:
-            contexts = contexts_of(instances)
-            sizes = dict(
-                zip(contexts, (len(ids) for ids, _ in model.markers.tokenize(contexts)), strict=True)
-            )
-            return sum(sizes[instance.context] + model.markers.max_added for instance in instances)
-
-    return Subject(
-        scoring(pipe, settings.top), pipe.schema, pipe.candidates, pipe.attr, _told(nlp, info), device, tokens
-    )
+    info: dict[str, Any] = {"kind": "encoder", "system": name, "params": None}
+    info |= {"style": "", "prompt": "", "decoding": ""}
+    predict, device = _scored(pipe, settings.top), None
+    count_tokens: Callable[[Sequence[RelationInstance]], int] = len
+    if isinstance(model, SmallLM):
+        style, device = model.style, model.network.device
+        info |= {"kind": "slm", "system": Path(model.resolved.base).name, "decoding": settings.decoding}
+        info["params"] = model.network.num_parameters()
+        info |= _prompt_info(len(style.examples_for(pipe.schema)), style.label_list)
+        count_tokens = _token_counter(model, pipe.schema)
+        if settings.decoding == "generated":
+            predict = _generated(pipe, model, settings.max_new_tokens)
+    elif isinstance(model, EncoderClassifier):
+        weights = list(model.network.parameters())
+        info |= {"system": Path(model.settings.base).name, "params": sum(one.numel() for one in weights)}
+        device = weights[0].device
+        count_tokens = _marked_token_counter(model)
+    tuning = nlp.meta.get("tuning") or {}
+    info |= {"regime": str(tuning.get("regime", "")), "dapt": bool(tuning.get("dapt", False))}
+    return EvaluatedSystem(predict, pipe.schema, pipe.candidates, pipe.attr, info, device, count_tokens)
 
 
-def _small_lm(
-    nlp: Language, pipe: RelationExtractor, model: SmallLM, settings: EvaluationSettings
-) -> Subject:
-    style = model.style
-    generated = settings.decoding == "generated"
-    network = model.network
-    info = {
-        "kind": "slm",
-        "system": Path(model.resolved.base).name,
-        "params": network.num_parameters(),
-        "style": f"{len(style.examples_for(pipe.schema))}-shot",
-        "prompt": "schema" if style.label_list else "generic",
-        "decoding": settings.decoding,
-    }
-
-    def tokens(instances: list[RelationInstance]) -> int:
-        prompts = model.prompts
-        contexts = contexts_of(instances)
-        sizes = dict(zip(contexts, map(len, prompts.contexts(contexts)), strict=True))
-        asked = sum(map(len, prompts.queries(instances)))
-        prefix = len(prompts.prefix(pipe.schema))
-        return asked + sum(prefix + sizes[instance.context] for instance in instances)
-
-    system = generating(pipe, model, settings.max_new_tokens) if generated else scoring(pipe, settings.top)
-    return Subject(system, pipe.schema, pipe.candidates, pipe.attr, _told(nlp, info), network.device, tokens)
-
-
-def _llm(component: LLMWrapper, settings: EvaluationSettings, benchmark: CorpusFormat | None) -> Subject:
-    """Return an LLM that chooses from the benchmark's labels."""
+def _llm_system(
+    component: LLMWrapper, settings: EvaluationSettings, corpus: CorpusFormat | None
+) -> EvaluatedSystem:
     task = component.task
     if settings.pairs == "annotated":
         task.candidates = GivenPairs()
-    if settings.labels != "pipeline" and benchmark is not None and benchmark.schema is not None:
-        task.schema = benchmark.schema
-    elif settings.labels == "benchmark":
-        raise EvaluationError(UNKNOWN_BENCHMARK)
+    task.schema = _corpus_labels(settings, corpus, False) or task.schema
     if settings.prompt != "own":
         task.style = replace(task.style, label_list=settings.prompt == "schema")
     load_llm_component(component)
     model = component._model  # spacy-llm has no public name for it
-    info = {
-        "kind": "llm",
-        "system": Path(str(getattr(model, "name", type(model).__name__))).name,
-        "params": None,
-        "style": f"{len(task.style.examples_for(task.schema))}-shot",
-        "prompt": "schema" if task.style.label_list else "generic",
-        "decoding": "generated",
-        "regime": "",
-        "dapt": False,
-    }
-    return Subject(
-        asking(component),
+    return EvaluatedSystem(
+        _answered(component, task.schema),
         task.schema,
         task.candidates,
         task.attr,
-        info,
-        None,
-        lambda instances: 0,
-        lambda docs: estimate(component, docs),
-        lambda: vars(model.usage) if hasattr(model, "usage") else {},
-        lambda usage: cost_of(model, usage.get("input_tokens", 0), usage.get("output_tokens", 0)),
+        info={
+            "kind": "llm",
+            "system": Path(str(getattr(model, "name", type(model).__name__))).name,
+            "params": None,
+            **_prompt_info(len(task.style.examples_for(task.schema)), task.style.label_list),
+            "decoding": "generated",
+            "regime": "",
+            "dapt": False,
+        },
+        estimate=lambda docs: str(estimate(component, docs)),
+        usage=lambda: vars(model.usage) if hasattr(model, "usage") else {},
+        cost=lambda usage: cost_of(model, usage.get("input_tokens", 0), usage.get("output_tokens", 0)),
     )
 
 
-def _told(nlp: Language, info: dict[str, Any]) -> dict[str, Any]:
-    """With what a pipeline's meta says of its tuning."""
-    tuned = nlp.meta.get("tuning") or {}
-    regime = str(tuned.get("regime", ""))
-    return {**info, "regime": REGIMES.get(regime, regime), "dapt": bool(tuned.get("dapt", False))}
+def _corpus_labels(
+    settings: EvaluationSettings, corpus: CorpusFormat | None, has_own_labels: bool
+) -> LabelSchema | None:
+    """Return the corpus's label set if it is to be used."""
+    if settings.labels == "pipeline" or (settings.labels == "auto" and has_own_labels):
+        return None
+    if settings.labels == "corpus" and (corpus is None or corpus.schema is None):
+        raise EvaluationError('labels = "corpus": the corpus does not say which label set it has.')
+    return corpus.schema if corpus is not None else None
 
 
-def fingerprint(nlp: Language, source: str) -> str:
-    """What changes when a pipeline does: its config, and its files, or else its name and version."""
-    told: list[Any] = [nlp.config.to_str()]
+def _prompt_info(n_examples: int, label_list: bool) -> dict[str, str]:
+    return {"style": f"{n_examples}-shot", "prompt": "schema" if label_list else "generic"}
+
+
+def pipeline_fingerprint(nlp: Language, source: str) -> str:
+    """Return a hash of a pipeline's config and its files, or of its name and version if it is a package."""
+    parts: list[Any] = [nlp.config.to_str()]
     folder = Path(source)
     if folder.is_dir():
-        told += [
-            (file.relative_to(folder).as_posix(), hub.fingerprint(file))
-            for file in sorted(folder.rglob("*"))
-            if file.is_file() and not file.name.startswith(".")
-        ]
+        files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name[0] != ".")
+        parts += [(file.relative_to(folder).as_posix(), file_hash(file)) for file in files]
     else:
-        told += [source, nlp.meta.get("version")]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        parts += [source, nlp.meta.get("version")]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+# -- predictors ------------------------------------------------------------------------------------
+
+
+def _scored(pipe: RelationExtractor, k: int) -> Predictor:
+    """Predict with the component's probabilities."""
+
+    def predict(docs: Sequence[Doc]) -> list[dict[PairKey, Answer]]:
+        answers = []
+        for pairs in pipe.predict_proba(docs, k):
+            found = {}
+            for pair in pairs:
+                best = pair.labels[0] if pair.labels else None
+                label = best[0] if best is not None and pipe.passes_threshold(*best) else None
+                found[pair_key(pair.head, pair.tail)] = Answer(label, pair.labels, None, pair.truncated)
+            answers.append(found)
+        return answers
+
+    return predict
+
+
+def _generated(pipe: RelationExtractor, lm: SmallLM, max_new_tokens: int) -> Predictor:
+    """Predict as in the study: the model writes freely, and its answer is compared with the labels."""
+    parse = LabelParser(pipe.schema).parse
+
+    def predict(docs: Sequence[Doc]) -> list[dict[PairKey, Answer]]:
+        places: list[tuple[int, PairKey, bool]] = []
+        prompts = []
+        for number, doc in enumerate(docs):
+            pairs = pipe.candidates(doc, pipe.schema).pairs
+            instances = make_instances(doc, pairs, pipe.schema)
+            fitting = lm.truncate(instances, pipe.schema, pipe.max_context_tokens)
+            for pair, prompt, instance in zip(pairs, fitting, instances, strict=True):
+                if prompt is not None:
+                    places.append((number, pair_key(*pair), prompt is not instance))
+                    prompts.append(prompt)
+        texts = generate_answers(lm, prompts, pipe.schema, max_new_tokens=max_new_tokens)
+        answers: list[dict[PairKey, Answer]] = [{} for _ in docs]
+        for (number, key, truncated), text in zip(places, texts, strict=True):
+            answers[number][key] = Answer(parse(text), (), text, truncated)
+        return answers
+
+    return predict
+
+
+def _answered(component: LLMWrapper, schema: LabelSchema) -> Predictor:
+    """Predict with the answers that the spacy-llm task stores."""
+    parse = LabelParser(schema).parse
+
+    def predict(docs: Sequence[Doc]) -> list[dict[PairKey, Answer]]:
+        return [
+            {
+                (*one["head"], *one["tail"]): Answer(parse(one["answer"]), (), one["answer"])
+                for one in getattr(doc._, ANSWERS)
+                if one["answer"] is not None
+            }
+            for doc in component.pipe(iter(docs), batch_size=len(docs))
+        ]
+
+    return predict
+
+
+def _token_counter(lm: SmallLM, schema: LabelSchema) -> Callable[[Sequence[RelationInstance]], int]:
+    def count(instances: Sequence[RelationInstance]) -> int:
+        contexts = contexts_of(instances)
+        lengths = dict(zip(contexts, map(len, lm.prompts.contexts(contexts)), strict=True))
+        queries = sum(map(len, lm.prompts.queries(instances)))
+        prefix = len(lm.prompts.prefix(schema))
+        return queries + sum(prefix + lengths[instance.context] for instance in instances)
+
+    return count
+
+
+def _marked_token_counter(model: EncoderClassifier) -> Callable[[Sequence[RelationInstance]], int]:
+    def count(instances: Sequence[RelationInstance]) -> int:
+        contexts = contexts_of(instances)
+        lengths = [len(ids) for ids, _ in model.markers.tokenize(contexts)]
+        by_context = dict(zip(contexts, lengths, strict=True))
+        return sum(by_context[instance.context] + model.markers.max_added for instance in instances)
+
+    return count

@@ -1,6 +1,5 @@
-"""Extraction over a corpus: documents from files, results to files, resumable and in constant memory.
+"""Extraction over a corpus: documents from files, relations to files, resumable and in constant memory.
 
-Results are written in the order of the input, one entry a document, failed ones included. They are written
-aside and renamed when all is done, so that an output is complete or absent; what is aside is what an
-interrupted run can go on from.
+A corpus is split into shards of n documents. Workers compute shards, in this process or on Ray, and write
+each result atomically to the run folder. The output is the concatenation of all shards in input order.
 """

@@ -1,7 +1,7 @@
-"""Shards by many workers at once, with Ray Data: on this machine or on a cluster.
+"""Computing shards with many workers on Ray Data, on this machine or on a cluster.
 
-Ray gets the numbers of shards only. Each worker, an actor that has loaded the pipeline, reads its documents
-and writes its results by itself; what comes back is a line about each shard.
+Ray only receives the numbers of the shards. Each worker is an actor that has loaded the pipeline, reads its
+documents and stores its results itself, and returns one line about each shard.
 """
 
 from __future__ import annotations
@@ -10,147 +10,169 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from spacy_slmre.extraction.shard_work import Job, ShardWorker
-from spacy_slmre.extraction.shards import Tally
-from spacy_slmre.extraction.sources import ExtractionError
+import torch
+
+from spacy_slmre.extraction.inputs import ExtractionError
+from spacy_slmre.extraction.shards import ShardResult
+from spacy_slmre.extraction.worker import ExtractionJob, ShardWorker
 
 if TYPE_CHECKING:
     import numpy as np
 
-# Cores of a worker where nothing was said: more do not make a small model much faster.
+# Default number of cores per worker: more hardly make a small model faster.
 _CPUS = 4
-# Ray keeps something of each block in mind: of very many shards, several make a block.
-_MOST_BLOCKS = 10_000
+# Ray keeps metadata of each block in memory, so many shards share blocks.
+_MAX_BLOCKS = 10_000
 
 
 @dataclass(frozen=True)
-class Workers:
-    """How many workers there are, and what each may use.
+class WorkerPool:
+    """Number of workers and the resources of each.
 
     Attributes:
-        least: Fewest workers; None is as many as fit.
-        most: Most workers; if more than `least`, Ray adds and removes some as there is work.
-        cpus: Cores a worker; None shares out what there is.
-        gpus: GPUs a worker, or a part of one; None is one where there are any.
+        minimum: Minimum number of workers; None means as many as fit.
+        maximum: Maximum number of workers. Above `minimum`, Ray adds and removes workers as needed.
+        cpus: Cores per worker; None divides the available cores.
+        gpus: GPUs per worker, possibly a fraction; None means one if there are any.
     """
 
-    least: int | None = None
-    most: int | None = None
+    minimum: int | None = None
+    maximum: int | None = None
     cpus: int | None = None
     gpus: float | None = None
 
     def __post_init__(self) -> None:
         if self.cpus is not None and self.cpus < 1:
-            raise ExtractionError(f"--worker-cpus {self.cpus}: a worker needs at least one core.")
+            raise ExtractionError(f"worker_cpus must be at least 1, not {self.cpus}.")
         if self.gpus is not None and (self.gpus < 0 or (self.gpus > 1 and self.gpus % 1)):
             raise ExtractionError(
-                f"--worker-gpus {self.gpus}: give a part of a GPU, as 0.5, or a whole number of them."
+                f"worker_gpus must be a whole number or a fraction of one GPU such as 0.5, not {self.gpus}."
             )
 
     def __str__(self) -> str:
-        number = f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
+        number = f"{self.minimum}" if self.minimum == self.maximum else f"{self.minimum} to {self.maximum}"
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
-        plural = ["" if value == 1 else "s" for value in (self.most, self.cpus)]
+        plural = ["" if value == 1 else "s" for value in (self.maximum, self.cpus)]
         return f"{number} worker{plural[0]} with {self.cpus} core{plural[1]}{gpus} each"
 
     @classmethod
-    def parse(cls, number: str | None, cpus: int | None = None, gpus: float | None = None) -> Workers:
-        """From the command line: a number of workers, or two with a colon between.
+    def parse(cls, workers: str | None, cpus: int | None = None, gpus: float | None = None) -> WorkerPool:
+        """Create a pool from a number of workers or a range "MIN:MAX".
 
         Raises:
-            ExtractionError: They are not such numbers.
+            ExtractionError: A value is invalid.
         """
-        if number is None:
+        if workers is None:
             return cls(cpus=cpus, gpus=gpus)
-        least, colon, most = number.partition(":")
+        minimum, colon, maximum = workers.partition(":")
         try:
-            first, last = int(least), int(most if colon else least)
+            first, last = int(minimum), int(maximum if colon else minimum)
         except ValueError:
             first = last = 0
         if not 1 <= first <= last:
             raise ExtractionError(
-                f'--workers "{number}": give a number, as 4, or the fewest and the most, as 2:16.'
+                f'workers must be a number such as 4, or a range MIN:MAX such as 2:16, not "{workers}".'
             )
         return cls(first, last, cpus, gpus)
 
-    def settled(self, nodes: Sequence[dict[str, float]]) -> Workers:
-        """With numbers for all that was left open.
+    def resolve(self, nodes: Sequence[dict[str, float]]) -> WorkerPool:
+        """Return a copy with numbers for everything that is None.
 
         Args:
-            nodes: What each machine has: its "CPU" and, if any, "GPU".
+            nodes: Resources of each machine: "CPU" and, if any, "GPU".
         """
         cores = [int(node.get("CPU", 0)) for node in nodes]
-        most_cores = max([1, *cores])
+        max_cores = max([1, *cores])
         gpus = self.gpus if self.gpus is not None else float(any(node.get("GPU") for node in nodes))
         cpus = self.cpus
-        if cpus is None and self.most is None:
-            cpus = min(_CPUS, most_cores)
+        if cpus is None and self.maximum is None:
+            cpus = min(_CPUS, max_cores)
         elif cpus is None:
-            cpus = max(1, min(sum(cores) // (self.most or 1), most_cores))
+            cpus = max(1, min(sum(cores) // (self.maximum or 1), max_cores))
         assert cpus is not None
-        if self.most is not None:
+        if self.maximum is not None:
             return replace(self, cpus=cpus, gpus=gpus)
-        places = [node_cores // cpus for node_cores in cores]
+        fitting = [node_cores // cpus for node_cores in cores]
         if gpus:
-            places = [
-                min(place, int(node.get("GPU", 0) / gpus)) for place, node in zip(places, nodes, strict=True)
+            fitting = [
+                min(workers, int(node.get("GPU", 0) / gpus))
+                for workers, node in zip(fitting, nodes, strict=True)
             ]
-        number = max(1, sum(places))
-        return Workers(number, number, cpus, gpus)
+        number = max(1, sum(fitting))
+        return WorkerPool(number, number, cpus, gpus)
 
 
 def check_ray() -> None:
-    """See that Ray is there, without importing it.
+    """Check that Ray is installed, without importing it.
 
     Raises:
         ExtractionError: It is not.
     """
     if find_spec("ray") is None:
-        raise ExtractionError("--engine ray needs Ray: pip install 'spacy-slmre[ray]'")
+        raise ExtractionError("The engine ray needs Ray: pip install 'spacy-slmre[ray]'")
+
+
+def compute_on_ray(
+    job: ExtractionJob,
+    shards: Sequence[int],
+    *,
+    pool: WorkerPool,
+    address: str | None = None,
+    log: Callable[[str], None] = print,
+) -> Iterator[ShardResult]:
+    """Compute shards on Ray and yield their results as they finish.
+
+    A worker that dies is restarted and its shard computed again. Shards that kill their worker too often are
+    skipped.
+
+    Args:
+        job: What to do. Its pipeline is loaded by each worker.
+        shards: Numbers of the shards.
+        pool: Number of workers and their resources.
+        address: Address of a cluster; None uses RAY_ADDRESS or else starts Ray on this machine.
+        log: Receives messages for the user.
+
+    Raises:
+        ExtractionError: No cluster answers at the address, a worker cannot start, or Ray fails.
+    """
+    with _running_ray(pool, address) as resolved:
+        log(f"{len(shards)} shards for {resolved}.")
+        if len(shards) < (resolved.maximum or 1):
+            log("Some workers have no shard and stay idle: a smaller shard size makes more shards.")
+        yield from _compute(job, shards, resolved)
 
 
 @contextmanager
-def running_ray(workers: Workers, address: str | None) -> Iterator[Workers]:
-    """Ray, started on this machine or found at an address, and the workers that it has room for.
-
-    Args:
-        workers: What was asked for.
-        address: Of a cluster; None is what RAY_ADDRESS says, or else this machine alone.
-
-    Raises:
-        ExtractionError: No cluster answers at the address.
-    """
-    # Ray would report how it is used to its makers.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+def _running_ray(pool: WorkerPool, address: str | None) -> Iterator[WorkerPool]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # send no usage statistics
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     _check_address(address)
     import ray
 
-    started: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if address == "local":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        # Who asks for more workers than cores gets them.
-        asked = (workers.most or 1) * (workers.cpus or 1)
-        started = {"num_cpus": max(cores, asked), "include_dashboard": False}
+        # More workers than cores are allowed if the user requests them.
+        requested = (pool.maximum or 1) * (pool.cpus or 1)
+        options = {"num_cpus": max(cores, requested), "include_dashboard": False}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **started)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ExtractionError(f'Ray cannot be started or found at "{address}": {error}') from error
+        raise ExtractionError(f'Ray cannot be started or reached at "{address}": {error}') from error
     try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield workers.settled(nodes)
+        yield pool.resolve([node["Resources"] for node in ray.nodes() if node["Alive"]])
     finally:
         ray.shutdown()
 
 
 def _check_address(address: str) -> None:
-    """Refuse an address at which nothing listens, which Ray would try for minutes."""
+    """Fail at once if nothing listens at an address, because Ray would retry for minutes."""
     host, colon, port = address.rpartition(":")
     if not colon:
         return
@@ -158,101 +180,100 @@ def _check_address(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
         raise ExtractionError(
-            f'No Ray cluster answers at "{address}" ({error}). Give HOST:PORT as `ray start --head` printed '
-            "it, on a machine of the cluster."
+            f'No Ray cluster answers at "{address}" ({error}). Give HOST:PORT as printed by `ray start '
+            "--head`, and run the command on a machine of the cluster."
         ) from error
 
 
-class RayWorker:
-    """What Ray makes an actor of: it is told numbers of shards, and tells what came of them."""
+def _compute(job: ExtractionJob, shards: Sequence[int], pool: WorkerPool) -> Iterator[ShardResult]:
+    import ray.data
 
-    def __init__(self, job: Job) -> None:
-        self.problem: str | None = None
+    assert pool.cpus is not None
+    # The progress bar of the command replaces Ray's.
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # A shard may take long, and a cluster may take long to provide resources.
+    context.execution_no_progress_timeout_s = -1
+    # A worker that dies while it loads the model, for example for lack of memory, may succeed elsewhere.
+    context.max_consecutive_actor_init_deaths = 3
+    # As without Ray, a smaller OMP_NUM_THREADS is respected.
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    threads = min(pool.cpus, int(limit)) if limit.isdigit() and int(limit) else pool.cpus
+    arguments = {"job": job, "folder": os.getcwd(), "threads": threads, "use_gpu": bool(pool.gpus)}
+    blocks = min(len(shards), _MAX_BLOCKS)
+    numbers = ray.data.from_items([{"shard": number} for number in shards], override_num_blocks=blocks)
+    rows = numbers.map_batches(
+        ShardActor,
+        fn_constructor_kwargs=arguments,
+        batch_size=1,
+        batch_format="numpy",
+        # Ray Data restarts actors and repeats their tasks without limit; `ShardWorker` counts attempts. With
+        # two tasks per actor, the next shard is already there when one is finished.
+        compute=ray.data.ActorPoolStrategy(
+            min_size=pool.minimum, max_size=pool.maximum, max_tasks_in_flight_per_actor=2
+        ),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus or None,
+    )
+    try:
+        for row in rows.iter_rows():
+            outcome = json.loads(row["outcome"])
+            if "error" in outcome:
+                raise ExtractionError(outcome["error"])
+            if outcome:
+                yield ShardResult(**outcome)
+    except ray.exceptions.RayError as error:
+        raise ExtractionError(
+            f"Ray failed: {error}\nFinished shards are kept. Repeat the command to resume."
+        ) from error
+
+
+class ShardActor:
+    """A worker as a Ray actor: receives numbers of shards and returns what became of them.
+
+    Args:
+        job: What to do.
+        folder: Working directory of the command, for relative paths.
+        threads: Threads of PyTorch.
+        use_gpu: Whether the worker may use GPUs.
+    """
+
+    def __init__(self, job: ExtractionJob, folder: str, threads: int, use_gpu: bool) -> None:
+        self.load_error: str | None = None
+        if not use_gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        torch.set_num_threads(threads)
         try:
-            self.worker = ShardWorker(job)
-        except (ValueError, OSError) as error:
-            # Told with the first shard: an actor that fails here would be tried again without end.
-            self.problem = str(error)
+            os.chdir(folder)
+            self.worker = ShardWorker(job, job.load())
+            self.worker.folder.attempts.stat()
+        except OSError as error:
+            self.load_error = (
+                f"The machine {socket.gethostname()} cannot read {error.filename} ({error.strerror}): "
+                "pipeline, inputs and output must have the same path on all machines."
+            )
+        except ValueError as error:
+            # Reported with the first shard: Ray would restart an actor that fails here without end.
+            self.load_error = str(error)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
         """Compute shards.
 
         Args:
-            batch: "shard": their numbers, (n,).
+            batch: Numbers of the shards as "shard", with shape `(n,)`.
 
         Returns:
-            "note": what came of each, as JSON.
+            For each, a JSON object as "outcome": counts, an error, or nothing if the shard is given up.
         """
-        return {"note": [json.dumps(self._compute(int(number))) for number in batch["shard"]]}
+        return {"outcome": [json.dumps(self._compute(int(number))) for number in batch["shard"]]}
 
     def _compute(self, number: int) -> dict[str, Any]:
-        if self.problem is not None:
-            return {"problem": self.problem}
+        if self.load_error is not None:
+            return {"error": self.load_error}
         try:
-            tally = self.worker.compute(number)
+            result = self.worker.compute(number)
         except (ValueError, OSError) as error:
-            return {"problem": str(error)}
-        return {"lost": number} if tally is None else asdict(tally)
-
-
-def compute_on_ray(job: Job, numbers: Sequence[int], workers: Workers) -> Iterator[Tally | int]:
-    """Compute shards on a Ray that runs; what came of each, as they get done.
-
-    A worker that dies is started again, and what it was at is computed anew.
-
-    Args:
-        job: What workers need to know.
-        numbers: The shards.
-        workers: How many workers, with all numbers settled.
-
-    Yields:
-        The tally of a shard, or the number of one that has taken its worker down too often.
-
-    Raises:
-        ExtractionError: No shard would fare better, or Ray gives up: it says why.
-    """
-    import ray.data
-
-    assert workers.cpus is not None
-    # As without Ray: who says how many threads there should be is heard.
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    threads = min(workers.cpus, int(told)) if told.isdigit() and int(told) else workers.cpus
-    job = replace(job, threads=threads, gpu=bool(workers.gpus))
-    _be_quiet()
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    # A shard may take long, and a cluster may take long to find room.
-    context.execution_no_progress_timeout_s = -1
-    # One that dies while it loads its model, for want of memory say, may fare better elsewhere.
-    context.max_consecutive_actor_init_deaths = 3
-    blocks = min(len(numbers), _MOST_BLOCKS)
-    shards = ray.data.from_items([{"shard": number} for number in numbers], override_num_blocks=blocks)
-    notes = shards.map_batches(
-        RayWorker,
-        fn_constructor_kwargs={"job": job},
-        batch_size=1,
-        batch_format="numpy",
-        # Ray Data restarts actors and tries their tasks again without end; `ShardWorker` counts.
-        # Two at a time: one is computed, and the next one waits.
-        compute=ray.data.ActorPoolStrategy(
-            min_size=workers.least, max_size=workers.most, max_tasks_in_flight_per_actor=2
-        ),
-        num_cpus=workers.cpus,
-        num_gpus=workers.gpus or None,
-    )
-    try:
-        for row in notes.iter_rows():
-            note = json.loads(row["note"])
-            if "problem" in note:
-                raise ExtractionError(note["problem"])
-            yield note["lost"] if "lost" in note else Tally(**note)
-    except ray.exceptions.RayError as error:
-        raise ExtractionError(
-            f"Ray cannot go on: {error}\nWhat is done is kept: the same command goes on from there."
-        ) from error
-
-
-def _be_quiet() -> None:
-    """The command shows progress by itself."""
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+            return {"error": str(error)}
+        return {} if result is None else asdict(result)

@@ -1,1 +1,1 @@
-"""The local page that runs a pipeline on a text."""
+"""A local web page to try a pipeline."""

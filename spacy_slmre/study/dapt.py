@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,17 +16,9 @@ from spacy_slmre.models.causal_lm import loading
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1
 from spacy_slmre.models.hub import PACKAGED_BASE
 from spacy_slmre.study.pretraining import PretrainingSettings, make_blocks, pretrain
-from spacy_slmre.training.folders import (
-    METRICS_FILE,
-    RUN_FILE,
-    alone_at,
-    check_output,
-    check_same,
-    finished,
-    part_of,
-    publish,
-    writing_to,
-)
+from spacy_slmre.training.trainer import last_checkpoint
+from spacy_slmre.util.io import remove
+from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, check_not_input, read_json
 from spacy_slmre.util.system import hardware, peak_memory, versions
 
 
@@ -39,7 +30,6 @@ def run_pretraining(
     base: str = PACKAGED_BASE,
     revision: str | None = None,
     device: str = "auto",
-    resume: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -52,8 +42,7 @@ def run_pretraining(
         base: "smollm2-135m-instruct", a folder or a hub id. A 4-bit base is brought back to plain weights.
         revision: Commit or tag on the hub.
         device: "cpu", "cuda", or "auto".
-        resume: Go on with an interrupted run; where the same run is complete, there is nothing to do.
-        overwrite: Replace the output, and what an interrupted run has left.
+        overwrite: Discard an interrupted run and replace an existing output.
         say: Tells the person at the terminal what happens.
 
     Returns:
@@ -63,9 +52,9 @@ def run_pretraining(
         TuningError: The run cannot begin or go on.
         ModelError: The base model cannot be had.
     """
-    with alone_at(output):
-        check_output(output, resume=resume, overwrite=overwrite)
+    with RunFolder(output, overwrite=overwrite) as run:
         folder = hub.locate_base(base, revision)
+        check_not_input(output, [str(folder)])
         model, tokenizer = loading.load_base(
             folder, quantization=None, dtype=torch.float32, device=hub.resolve_device(device)
         )
@@ -76,19 +65,20 @@ def run_pretraining(
         say("Reading the texts …")
         blocks = make_blocks(texts, tokenizer, settings)
         say(f"{blocks.tokens:,} tokens: {len(blocks.train):,} blocks, {len(blocks.held_out)} held out.")
-        part = part_of(output)
-        record = {
+        key = {
             "data": hashlib.sha256(blocks.train.tobytes() + blocks.held_out.tobytes()).hexdigest(),
             "base": hub.identify(folder, base, revision).to_dict(),
             "config": asdict(settings),
-            "versions": versions(),
         }
-        if resume and (done := finished(output, record)) is not None:
-            say(f"{output} is complete already: there is nothing to go on with.")
-            return done
-        check_same(part, record)
-        with writing_to(part):
-            model, metrics = pretrain(model, blocks, settings, part / "checkpoints", resume=resume)
+        if run.completed(key) is not None:
+            say(f"{output} is complete, with the same settings, texts and base model: nothing to do.")
+            return read_json(output / METRICS_FILE)
+        checkpoints = run.partial / "checkpoints"
+        if last_checkpoint(checkpoints) is None:
+            run.discard()  # without results, another run key is no reason to refuse
+        run.begin(key)
+        with run.explain_disk_errors():
+            model, metrics = pretrain(model, blocks, settings, checkpoints)
             metrics |= {
                 "tokens": blocks.tokens,
                 "blocks": len(blocks.train),
@@ -96,13 +86,14 @@ def run_pretraining(
                 "hardware": f"{hardware(model.device)}, {model.dtype}",
                 "peak_memory_gb": peak_memory(model.device),
             }
-            aside = part / "output"
-            shutil.rmtree(aside, ignore_errors=True)
+            temporary = run.partial / "output"
+            remove(temporary)
             with hub.quiet_loading():
                 torch.nn.Module.to(model, torch.bfloat16)
-                model.save_pretrained(aside)
-                tokenizer.save_pretrained(aside)
-            (aside / RUN_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
-            (aside / METRICS_FILE).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
-            publish(aside, output)
+                model.save_pretrained(temporary)
+                tokenizer.save_pretrained(temporary)
+            record = {"key": key, "versions": versions()}
+            (temporary / RUN_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
+            (temporary / METRICS_FILE).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+            run.publish(temporary)
         return metrics

@@ -16,9 +16,9 @@ from typing import Any
 
 from confection import Config
 
-from spacy_slmre.training.folders import METRICS_FILE, is_being_made
-from spacy_slmre.training.settings import TuningError
+from spacy_slmre.training.config import TuningError
 from spacy_slmre.util.io import atomic_write
+from spacy_slmre.util.run_folder import METRICS_FILE, is_locked
 
 STATES = ("missing", "running", "done", "failed")
 _LINES_KEPT = 15
@@ -59,7 +59,7 @@ class GridRun:
             if isinstance(score, int | float):
                 return "done", f"micro-F1 {score:.3f}"
             return "failed", f"{metrics} is damaged: delete {self.output} and give --retry"
-        if is_being_made(self.output):
+        if is_locked(self.output):
             return "running", f"log: {self.log}"
         if self.failure.exists():
             error = _find(self.failure, "error")
@@ -87,11 +87,11 @@ class GridRun:
             "--output",
             str(self.output),
         ]
-        command += ["--resume", "--tune.regime", self.regime, "--tune.shots", str(self.shots), *overrides]
+        command += ["--tune.regime", self.regime, "--tune.shots", str(self.shots), *overrides]
         with self.log.open("a", encoding="utf-8") as log:
             code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
         # Where another process is at it now, it was faster, and nothing has failed.
-        if code and not is_being_made(self.output):
+        if code and not is_locked(self.output):
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
             told = [line for line in lines if line.strip()][-_LINES_KEPT:]
             error = f"exit code {code}: {told[-1] if told else 'no output'}"

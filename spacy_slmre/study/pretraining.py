@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from spacy_slmre.models.causal_lm.lora import LoraSettings, add_lora
-from spacy_slmre.training.settings import TuningError
+from spacy_slmre.training.config import TuningError
 from spacy_slmre.training.trainer import ResumableTrainer
 
 # From so many documents on, some of them are held out whole.
@@ -143,7 +143,6 @@ def pretrain(
     settings: PretrainingSettings,
     folder: Path,
     *,
-    resume: bool = False,
     dtype: torch.dtype = torch.bfloat16,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Train a model on blocks of text.
@@ -152,8 +151,7 @@ def pretrain(
         model: A model with plain weights in float32; it is changed.
         blocks: The text.
         settings: How.
-        folder: Where checkpoints go.
-        resume: Go on from the last checkpoint in the folder, where there is one.
+        folder: Folder of the checkpoints; training resumes from the last of them.
         dtype: What the weights will be saved in: perplexity is that of the rounded weights.
 
     Returns:
@@ -193,7 +191,7 @@ def pretrain(
     )
     trainer = _Trainer(model=trained, args=args, train_dataset=_BlockData(blocks.train))
     try:
-        trainer.run(resume)
+        trainer.run()
     except torch.OutOfMemoryError as error:
         raise TuningError(
             f"The device's memory does not suffice for a block of {settings.block_size} tokens. Give "

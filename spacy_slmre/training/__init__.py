@@ -1,1 +1,1 @@
-"""Tuning as a whole: from a config and corpora to a pipeline with an adapter."""
+"""Everything behind `slmre tune`: config, training data, trainer, output."""

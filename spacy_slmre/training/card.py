@@ -1,4 +1,4 @@
-"""The model card of a tuned pipeline, written from the run."""
+"""The model card of a tuned pipeline."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.training.config import TuningConfig
 from spacy_slmre.training.data import TuningSet
 
-# Settings that change how fast a model runs and not what it answers.
-_RUNTIME = ("trackers",)
-
 
 def model_card(
     config: TuningConfig,
@@ -25,52 +22,36 @@ def model_card(
     metrics: Mapping[str, Any],
     record: Mapping[str, Any],
 ) -> str:
-    """The card as Markdown.
-
-    Args:
-        config: The run's config.
-        lm: The model.
-        sets: What it was tuned on.
-        metrics: What came out.
-        record: Hashes and versions.
-    """
-    template = (files("spacy_slmre.training") / "card.md.jinja").read_text("utf-8")
-    cards = all_formats()
-    sources = [(name, one, pairs) for one in sets for name, pairs in one.sources.items()]
-    data = [
+    """Return the model card as Markdown; `metrics` and `record` are the contents of the run's JSON files."""
+    formats = all_formats()
+    sources = [(name, len(data.schema.labels), n) for data in sets for name, n in data.sources.items()]
+    rows = [
         {
-            "title": cards[name].title if name in cards else name,
-            "license": cards[name].license if name in cards else "see its source",
-            "citation": cards[name].citation if name in cards else "",
-            "labels": len(one.schema.labels),
-            "pairs": pairs,
+            "title": formats[name].title if name in formats else name,
+            "license": formats[name].license if name in formats else "see its source",
+            "citation": formats[name].citation if name in formats else "",
+            "is_restricted": name in formats and not formats[name].redistributable,
+            "labels": n_labels,
+            "pairs": n_pairs,
         }
-        for name, one, pairs in sources
+        for name, n_labels, n_pairs in sources
     ]
-    training = {
-        name: metrics.get(name, value)  # what memory did not suffice for was changed
-        for name, value in vars(config.training).items()
-        if name not in _RUNTIME
-    }
+    settings = {f"lora.{name}": value for name, value in vars(config.lora).items()}
+    settings |= {f"training.{name}": value for name, value in vars(config.training).items()}
+    settings.pop("training.report_to")  # does not affect the result
+    template = (files("spacy_slmre.training") / "card.md.jinja").read_text("utf-8")
     return (
-        Environment(trim_blocks=True, lstrip_blocks=True)
+        Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
         .from_string(template)
         .render(
-            base=record["base"],
-            form=resolve_quantization(lm.locate(), lm.quantization),
-            lang=config.run.lang,
-            shots=config.run.shots,
-            regime=config.run.regime,
-            data=data,
-            training=training,
-            lora=vars(config.lora),
+            base=record["key"]["base"],
+            quantization=resolve_quantization(lm.locate(), lm.quantization),
+            tune=config.tune,
+            adapter_dtype=config.training.adapter_dtype,
+            data=rows,
+            settings=settings,
             metrics=metrics,
-            versions=record["versions"],
             scores=metrics["scores"]["sets"],
-            closed=[cards[name].title for name, *_ in sources if name in cards and _is_closed(name)],
+            versions=record["versions"],
         )
     )
-
-
-def _is_closed(name: str) -> bool:
-    return not all_formats()[name].redistributable

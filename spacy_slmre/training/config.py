@@ -1,89 +1,172 @@
-"""The config of a tuning run: read, completed, and checked before the first document is."""
+"""The tuning config: its sections, configs that extend others, and the objects that they describe."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from catalogue import RegistryError
 from confection import Config, ConfigValidationError
 from pydantic import TypeAdapter, ValidationError
 from spacy import registry
+from transformers.integrations import get_available_reporting_integrations
+from transformers.training_args import OptimizerNames
 
 from spacy_slmre.corpus.readers import Reader
 from spacy_slmre.models.causal_lm.lora import LoraSettings
 from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.models.causal_lm.sequences import OBJECTIVES
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.training.settings import TuningError, TuningSettings
+from spacy_slmre.util.settings import check_choice, check_minimum
 
-SECTIONS = ("paths", "tune", "model", "lora", "training", "corpora", "schema")
+SECTIONS = ("paths", "tune", "model", "lora", "training", "corpora")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+MIN_TEXT_TOKENS = 64
+"""Least number of tokens that a sequence must have for texts, after instruction and labels."""
 T = TypeVar("T")
 
 
+class TuningError(ValueError):
+    """Training cannot start or continue; the message says why and what to do."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class RunSettings:
+class TuningSettings:
     """The section [tune] of a config.
 
     Attributes:
-        regime: What is tuned on, where the config's paths use it: "gentune", "littune", "mixtune", ….
-        shots: Demonstrations in every prompt, drawn by `training.seed` from the training instances of each
-            benchmark: half of them with a relation, half without.
-        holdout: Share of the training documents that serves as dev where a benchmark has no dev split.
-        lang: Language of the pipeline that comes out.
+        regime: Name of the training data, for use in the config's paths: "gentune", "littune", ….
+        shots: Few-shot examples in every prompt, drawn with `training.seed` from the training instances of
+            each label set: half of them with a relation, half without.
+        holdout: Fraction of the training documents used as dev set if a corpus has no dev documents.
+        lang: Language of the resulting pipeline.
+        schema: One label set for all data: a list of names, a dict, the path of a schema file, or a
+            registered function. Without it, each benchmark has its own labels, and any other corpus has the
+            labels that occur in it.
 
     Raises:
-        TuningError: A value is out of its range.
+        TuningError: A value is out of range.
     """
 
     regime: str = ""
     shots: int = 0
     holdout: float = 0.15
     lang: str = "en"
+    schema: Any = None
 
     def __post_init__(self) -> None:
-        if self.shots < 0:
-            raise TuningError(f"tune.shots = {self.shots}, but it must be 0 or more.")
-        if not 0 <= self.holdout < 1:
-            raise TuningError(f"tune.holdout = {self.holdout}, but it is a share of the documents (0 to 1).")
+        check_minimum(self, "tune", TuningError, shots=0)
+        _check_fraction("tune.holdout", self.holdout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """The section [training] of a config; most names are those of `TrainingArguments`.
+
+    Attributes:
+        objective: "trie" (negative log-probability of the gold label among all labels) or "lm" (the study's
+            language modeling loss on the tokens of the answer).
+        max_tokens: Tokens of a packed sequence, including the instruction.
+        gradient_accumulation_steps: Packed sequences per optimizer step and device.
+        num_train_epochs: Passes through the training data.
+        max_steps: Stop after this many optimizer steps; -1 sets no limit.
+        learning_rate: Peak learning rate.
+        lr_scheduler_type: "linear", "cosine" or "constant_with_warmup".
+        warmup_ratio: Fraction of the steps in which the learning rate rises.
+        weight_decay: Weight decay of AdamW.
+        max_grad_norm: Gradients are clipped to this norm.
+        optim: An optimizer that transformers knows; "auto" is paged 8-bit AdamW on a GPU, otherwise AdamW.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, more time.
+        eval_steps: Steps between evaluations, each with a checkpoint; 0 evaluates after every epoch.
+        early_stopping_patience: Stop after this many evaluations without a better score; 0 never does.
+        adapter_dtype: Data type of the saved adapter, "bfloat16" or "float32".
+        seed: Seed of initial weights, order and dropout.
+        report_to: Trackers that transformers knows ("tensorboard", "wandb", …), if they are installed.
+
+    Raises:
+        TuningError: A value is out of range, or a tracker is not installed.
+    """
+
+    objective: str = "trie"
+    max_tokens: int = 1024
+    gradient_accumulation_steps: int = 2
+    num_train_epochs: float = 2.0
+    max_steps: int = -1
+    learning_rate: float = 1e-4
+    lr_scheduler_type: str = "linear"
+    warmup_ratio: float = 0.03
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    optim: str = "auto"
+    gradient_checkpointing: bool = False
+    eval_steps: int = 0
+    early_stopping_patience: int = 0
+    adapter_dtype: str = "bfloat16"
+    seed: int = 42
+    report_to: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_choice(
+            self,
+            "training",
+            TuningError,
+            objective=OBJECTIVES,
+            lr_scheduler_type=("linear", "cosine", "constant_with_warmup"),
+            adapter_dtype=tuple(DTYPES),
+            optim=("auto", *(name.value for name in OptimizerNames)),
+        )
+        minima = {"max_tokens": MIN_TEXT_TOKENS, "gradient_accumulation_steps": 1, "max_steps": -1}
+        others = ("eval_steps", "early_stopping_patience", "weight_decay", "max_grad_norm")
+        check_minimum(self, "training", TuningError, **minima, **dict.fromkeys(others, 0))
+        for name in ("num_train_epochs", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise TuningError(f"training.{name} = {getattr(self, name)}, but it must be greater than 0.")
+        _check_fraction("training.warmup_ratio", self.warmup_ratio)
+        available = get_available_reporting_integrations()
+        if self.report_to not in (["all"], ["none"]) and (unknown := {*self.report_to} - {*available}):
+            raise TuningError(
+                f"training.report_to: {', '.join(sorted(unknown))} is not a tracker of transformers, or its "
+                f"package is not installed. Available: {', '.join(available) or 'none'}."
+            )
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise TuningError(f"{name} = {value}, but it must be at least 0 and less than 1.")
 
 
 @dataclass(frozen=True)
 class TuningConfig:
-    """A config, resolved: nothing was read or contacted yet.
+    """A resolved config. No weights or documents have been loaded yet.
 
     Attributes:
-        text: The whole config as it is written to the output.
-        run: The section [tune].
-        model: The model.
-        model_block: The section [model] as it stands.
-        lora: The section [lora].
-        training: The section [training].
-        train: Reads the training examples.
-        dev: Reads the dev examples.
-        schema: The section [schema], where there is one; else each benchmark has its own labels.
+        text: The whole config, which is written to the output.
+        model_block: The section [model] that `model` was created from.
+        schema: The label set in `tune.schema`.
     """
 
     text: str
-    run: RunSettings
+    tune: TuningSettings
+    lora: LoraSettings
+    training: TrainingSettings
     model: SmallLM
     model_block: dict[str, Any]
-    lora: LoraSettings
-    training: TuningSettings
+    schema: LabelSchema | None
     train: Reader
     dev: Reader
-    schema: LabelSchema | None
 
 
 def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """A config with what it extends, and values given on the command line.
+    """Read a config, merged with the configs that it extends and with overrides from the command line.
 
-    A config whose section [tune] has `extends = "other.cfg"` takes everything from that file, beside it, that
-    it does not say itself.
+    A config with `extends = "other.cfg"` in its section [tune] inherits the settings of that file, whose path
+    is relative to it.
 
     Raises:
-        TuningError: A file cannot be read, is no config, or an overridden setting is not in it.
+        TuningError: A file cannot be read or parsed, or an overridden setting does not exist.
     """
     try:
         merged = _merge(path, ())
@@ -91,94 +174,95 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
     except OSError as error:
         raise TuningError(f"The config {error.filename} cannot be read: {error.strerror}.") from error
     except ConfigValidationError as error:
-        raise TuningError(f"{path}: {_told(error)}") from error
+        raise TuningError(f"{path}: {_describe(error)}") from error
 
 
-def _merge(path: Path, above: tuple[Path, ...]) -> Config:
-    if path in above:
-        raise TuningError(f"{path} extends itself, by way of {above[-1]}.")
+def _merge(path: Path, children: tuple[Path, ...]) -> Config:
+    if path in children:
+        raise TuningError(f"{path} extends itself through {children[-1]}.")
     with path.open(encoding="utf-8") as file:
         config = Config().from_str(file.read(), interpolate=False)
     extended = config.get("tune", {}).pop("extends", None)
-    return _merge(path.parent / extended, (*above, path)).merge(config) if extended else config
+    return _merge(path.parent / extended, (*children, path)).merge(config) if extended else config
 
 
-def resolve_config(config: Config, where: str) -> TuningConfig:
-    """Check a config and make what it describes.
+def resolve_config(config: Config, name: str) -> TuningConfig:
+    """Check a config and create the objects that it describes.
 
     Args:
-        config: What `read_config` gave.
-        where: Its name, for messages.
+        config: The result of `read_config`.
+        name: Name of the config, for error messages.
 
     Raises:
         TuningError: A section is missing or unknown, or a setting is unknown or has a wrong value.
     """
     if unknown := sorted(set(config) - set(SECTIONS)):
+        raise TuningError(f"{name}: unknown sections: {', '.join(unknown)}. Known are {', '.join(SECTIONS)}.")
+    sections = {section: config.get(section, {}) for section in SECTIONS}
+    sections["model"] = sections["model"] or {"@architectures": "spacy-slmre.SmallLM.v1"}
+    if missing := [split for split in ("train", "dev") if split not in sections["corpora"]]:
         raise TuningError(
-            f"{where}: unknown sections: {', '.join(unknown)}; there are {', '.join(SECTIONS)}."
+            f"{name} has no section [corpora.{missing[0]}]. Add it with a reader, for instance "
+            '@readers = "spacy-slmre.RelationCorpus.v1" and a path.'
         )
-    corpora = config.get("corpora", {})
-    if missing := [split for split in ("train", "dev") if split not in corpora]:
-        raise TuningError(
-            f"{where} has no section [corpora.{missing[0]}]: give a reader, for instance "
-            '@readers = "spacy-slmre.RelationCorpus.v1" with a path.'
-        )
-    run = _validated(RunSettings, config, "tune", where)
-    lora = _validated(LoraSettings, config, "lora", where)
-    training = _validated(TuningSettings, config, "training", where)
-    model_block = config.get("model", {"@architectures": "spacy-slmre.SmallLM.v1"})
+    lora = _validate(LoraSettings, sections, "lora", name)
+    training = _validate(TrainingSettings, sections, "training", name)
     try:
-        resolved: dict[str, Any] = registry.resolve(
-            {"model": model_block, "schema": config.get("schema") or {}, "corpora": corpora}
-        )
+        resolved = registry.resolve({section: sections[section] for section in ("tune", "model", "corpora")})
     except ConfigValidationError as error:
-        raise TuningError(f"{where}: {_told(error)}") from error
+        raise TuningError(f"{name}: {_describe(error)}") from error
     except RegistryError as error:
-        raise TuningError(f"{where}: {error}") from error
-    model, schema = resolved["model"], resolved["schema"] or None
-    if not isinstance(model, SmallLM) or not all(callable(reader) for reader in resolved["corpora"].values()):
+        raise TuningError(f"{name}: {error}") from error
+    tune = _validate(TuningSettings, resolved, "tune", name)
+    model, readers = resolved["model"], resolved["corpora"]
+    if not isinstance(model, SmallLM) or not all(map(callable, readers.values())):
         raise TuningError(
-            f'{where}: [model] needs @architectures = "spacy-slmre.SmallLM.v1", and [corpora.train] and '
+            f'{name}: [model] must have @architectures = "spacy-slmre.SmallLM.v1", and [corpora.train] and '
             '[corpora.dev] need @readers = "spacy-slmre.RelationCorpus.v1" or another reader.'
         )
-    adapted = model.adapter is not None and model.adapter.record is not None
-    if run.shots and (adapted or model.style.examples):
-        what = "adapter" if adapted else "model.examples"
+    has_adapter = model.adapter is not None and model.adapter.record is not None
+    if tune.shots and (has_adapter or model.style.examples):
+        source = "its adapter" if has_adapter else "model.examples"
         raise TuningError(
-            f"{where}: tune.shots draws demonstrations, but those of the {what} are given: set 0."
+            f"{name}: the model already has few-shot examples, from {source}. Set tune.shots = 0."
         )
-    readers: dict[str, Callable] = resolved["corpora"]
+    try:
+        schema = None if tune.schema is None else LabelSchema.from_any(tune.schema)
+    except (TypeError, ValueError) as error:
+        raise TuningError(f"{name}: tune.schema: {error}") from error
     return TuningConfig(
-        config.to_str(),
-        run,
-        model,
-        dict(model_block),
-        lora,
-        training,
-        readers["train"],
-        readers["dev"],
-        schema,
+        text=config.to_str(),
+        tune=tune,
+        lora=lora,
+        training=training,
+        model=model,
+        model_block=dict(sections["model"]),
+        schema=schema,
+        train=readers["train"],
+        dev=readers["dev"],
     )
 
 
-def _validated(kind: type[T], config: Mapping[str, Any], section: str, where: str) -> T:
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    if unknown := sorted(set(config.get(section, {})) - set(known)):
-        raise TuningError(
-            f"{where}: unknown settings: {', '.join(f'{section}.{name}' for name in unknown)}; [{section}] "
-            f"has {', '.join(known)}."
-        )
+def _validate(kind: type[T], sections: Mapping[str, Any], section: str, name: str) -> T:
+    values = dict(sections[section])
+    known = [setting.name for setting in fields(kind)]  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - set(known)):
+        names = ", ".join(f"{section}.{setting}" for setting in unknown)
+        raise TuningError(f"{name}: unknown settings: {names}. [{section}] has {', '.join(known)}.")
     try:
-        return TypeAdapter(kind).validate_python(dict(config.get(section, {})))
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         problems = []
         for problem in error.errors():
-            raised = problem.get("ctx", {}).get("error")
-            name = ".".join([section, *map(str, problem["loc"])])
-            problems.append(str(raised) if raised else f"{name} = {problem['input']!r}: {problem['msg']}.")
-        raise TuningError(f"{where}: {' '.join(problems)}") from error
+            setting = ".".join([section, *map(str, problem["loc"])])
+            message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+            # Settings that check themselves name the setting in their message.
+            problems.append(
+                f"{setting} = {problem['input']!r}: {message}." if problem["loc"] else f"{message}."
+            )
+        raise TuningError(f"{name}: {' '.join(problems)}") from error
 
 
-def _told(error: ConfigValidationError) -> str:
+def _describe(error: ConfigValidationError) -> str:
     problems = [f"{' -> '.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors or ()]
     return "; ".join(problems) or str(error.desc or error.title or error).strip()

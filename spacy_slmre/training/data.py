@@ -1,37 +1,48 @@
-"""What is tuned on: the instances of one or several schemas, and their packed sequences as a data set."""
+"""Training data: documents become instances grouped by label set, and these become packed sequences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
 from typing import Any
 
+import spacy
 import torch
+from spacy.tokens import Doc
 from torch.utils.data import Dataset
 
-from spacy_slmre.instances import RelationInstance
-from spacy_slmre.metrics import Item, count
+from spacy_slmre.corpus.gold_docs import BENCHMARK, ID, format_of, in_holdout
+from spacy_slmre.corpus.readers import Reader
+from spacy_slmre.instances import Context, RelationInstance
 from spacy_slmre.models.causal_lm.loss import Batch, as_batch
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.sequences import TrainingSequence, TrainingSequences
-from spacy_slmre.schema import LabelSchema
-from spacy_slmre.training.settings import LEAST_ROOM, TuningError, TuningSettings
+from spacy_slmre.pipeline.examples import gold_relations, make_gold_instances
+from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
+from spacy_slmre.training.config import MIN_TEXT_TOKENS, TrainingSettings, TuningError
 
-SCORE = "micro_f1"
+CORPUS = "corpus"
+"""Name of the set of documents that come from no benchmark or share one given schema."""
+# Few-shot examples are part of every prompt, so short ones are preferred.
+_MAX_EXAMPLE_CHARS = 200
 
 
 @dataclass
 class TuningSet:
-    """The instances of one schema.
+    """The training and dev instances of one label set.
 
     Attributes:
-        name: Name of the benchmark.
+        name: Name of the benchmark, or "corpus".
         schema: Its labels.
-        train: TrainingInstances instances.
-        dev: The same for evaluation; a pair with several labels stands there several times.
-        train_ids: Which document each training instance comes from.
-        sources: How many training instances were read, demonstrations and what does not fit included, by the
-            benchmark that they come from, where that is known.
+        train: Training instances; a pair with several labels has one instance for each.
+        dev: Dev instances, likewise.
+        train_ids: The document of each training instance.
+        sources: Number of training instances by benchmark, before any are removed.
     """
 
     name: str
@@ -42,115 +53,242 @@ class TuningSet:
     sources: dict[str, int] = field(default_factory=dict)
 
 
-def evaluate(lm: SmallLM, sets: Sequence[TuningSet]) -> dict[str, Any]:
-    """Positive-class micro-F1 on the dev instances of each set, and the plain mean over the sets.
+def read_sets(
+    train: Reader,
+    dev: Reader,
+    *,
+    lang: str = "en",
+    schema: LabelSchema | None = None,
+    holdout: float = 0.15,
+    seed: int = 0,
+    log: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[TuningSet]:
+    """Read corpora and group their instances by label set.
 
-    Returns:
-        "micro_f1", the mean, and "sets": name → "p", "r", "f" and the number of instances.
+    Args:
+        train: Reads training examples.
+        dev: Reads dev examples; those of benchmarks without training examples are skipped.
+        lang: Language of the vocabulary.
+        schema: One label set for everything; see `TuningSettings`.
+        holdout: Fraction of the training documents used as dev set if a benchmark has no dev examples.
+        seed: Seed for choosing them.
+        log: Reports what is skipped or held out.
+        progress: Called with the number of documents read.
+
+    Raises:
+        TuningError: A document has a label outside of its label set, or `holdout` selects no document or all.
     """
-    found: dict[str, Any] = {}
-    for one in sets:
-        # A pair with several labels is asked about once.
-        pairs = {(id(i.context), i.head, i.tail): i for i in one.dev}
-        columns, _ = lm.top_k(list(pairs.values()), one.schema)
-        negative = one.schema.negative_label
-        gold: set[Item] = {((id(i.context), i.head, i.tail), str(i.label)) for i in one.dev}
-        predicted = {
-            (pair, one.schema.names[column]) for pair, column in zip(pairs, columns[:, 0], strict=True)
-        }
-        scores = count(
-            (item for item in gold if item[1] != negative),
-            (item for item in predicted if item[1] != negative),
+    nlp = spacy.blank(lang)
+    docs: dict[str, dict[str, list[Doc]]] = {}
+    examples = chain(zip(repeat("train"), train(nlp)), zip(repeat("dev"), dev(nlp)))
+    for number, (split, example) in enumerate(examples, 1):
+        progress(number)
+        doc = example.reference
+        if gold_relations(doc):
+            name = CORPUS if schema is not None else _benchmark(doc)
+            docs.setdefault(name, {"train": [], "dev": []})[split].append(doc)
+    sets = []
+    for name, splits in sorted(docs.items()):
+        train_docs, dev_docs = splits["train"], splits["dev"]
+        if not train_docs:
+            log(f"  {name}: {len(dev_docs):,} dev documents skipped because it has no training documents")
+            continue
+        own_schema = schema or _collect_schema([*train_docs, *dev_docs])
+        if not dev_docs:
+            n_before = len(train_docs)
+            train_docs, dev_docs = _hold_out(name, train_docs, holdout, seed)
+            log(f"  {name}: no dev documents; {len(dev_docs):,} of {n_before:,} training documents held out")
+        instances, ids = _make_instances(train_docs, own_schema)
+        sources: Counter[str] = Counter()
+        for doc in train_docs:
+            sources[_benchmark(doc)] += len(gold_relations(doc))
+        sets.append(
+            TuningSet(
+                name, own_schema, instances, _make_instances(dev_docs, own_schema)[0], ids, dict(sources)
+            )
         )
-        found[one.name] = {**scores.to_dict(), "instances": len(one.dev)}
-    return {SCORE: sum(one["f"] for one in found.values()) / len(found), "sets": found}
+    return sets
 
 
-class TuningData(Dataset):
-    """The packed sequences of all schemas, as tensors; contexts that do not fit are shortened and counted.
+def draw_examples(data: TuningSet, shots: int, seed: int) -> list[dict[str, Any]]:
+    """Draw few-shot examples from the training instances and remove their sentences from these.
+
+    Half of them have a relation, with different labels if possible, and half have none; without negative
+    instances, all have a relation. They are returned as `PromptStyle` takes them.
+
+    Raises:
+        TuningError: There are too few sentences to draw from.
+    """
+    if not shots:
+        return []
+    rng = random.Random(f"{seed}/{data.name}")
+    pool = [instance for instance in data.train if len(instance.context.text) <= _MAX_EXAMPLE_CHARS]
+    pool = pool if len(pool) > 10 * shots else list(data.train)
+    rng.shuffle(pool)
+    negative = data.schema.negative_label
+    max_negatives = shots // 2 if any(instance.label == negative for instance in pool) else 0
+    chosen: list[RelationInstance] = []
+    contexts: set[Context] = set()
+    for only_new_labels in (True, False):
+        for instance in pool:
+            labels = [example.label for example in chosen]
+            n_negatives = labels.count(negative)
+            if instance.label == negative:
+                wanted = n_negatives < max_negatives
+            else:
+                wanted = len(labels) - n_negatives < shots - max_negatives
+                wanted &= not (only_new_labels and instance.label in labels)
+            if wanted and instance.context not in contexts:
+                chosen.append(instance)
+                contexts.add(instance.context)
+    if len(chosen) < shots:
+        raise TuningError(
+            f"{data.name}: tune.shots = {shots}, but the training data have only {len(chosen)} suitable "
+            "sentences. Lower tune.shots or add training data."
+        )
+    rng.shuffle(chosen)
+    kept = [row for row, instance in enumerate(data.train) if instance.context not in contexts]
+    data.train = [data.train[row] for row in kept]
+    data.train_ids = [data.train_ids[row] for row in kept]
+    return [{**instance.to_dict(), "schema": data.schema.answers_key} for instance in chosen]
+
+
+def hash_instances(instances: Iterable[RelationInstance]) -> str:
+    """Return the SHA-256 of instances in their order."""
+    digest = hashlib.sha256()
+    for instance in instances:
+        digest.update(json.dumps(instance.to_dict()).encode())
+    return digest.hexdigest()
+
+
+def _make_instances(docs: Sequence[Doc], schema: LabelSchema) -> tuple[list[RelationInstance], list[str]]:
+    instances: list[RelationInstance] = []
+    ids: list[str] = []
+    for number, doc in enumerate(docs):
+        doc_id = str(doc.user_data.get(ID, number))
+        found = make_gold_instances(doc, schema)
+        if unknown := [instance.label for instance in found if instance.label not in schema.index]:
+            raise TuningError(
+                f'The document {doc_id} ({doc.text[:60]!r}) has the label "{unknown[0]}", but the labels '
+                f"are: {', '.join(schema.names)}. Add it to tune.schema, or convert the corpus again."
+            )
+        instances += found
+        ids += [doc_id] * len(found)
+    return instances, ids
+
+
+def _collect_schema(docs: Sequence[Doc]) -> LabelSchema:
+    corpus_format = format_of(docs[0])
+    if corpus_format is not None and corpus_format.schema is not None:
+        return corpus_format.schema
+    labels = sorted({relation.label for doc in docs for relation in gold_relations(doc)})
+    is_negative = corpus_format.is_negative if corpus_format is not None else NEGATIVE_LABEL.__eq__
+    return LabelSchema.from_labels(labels, next(filter(is_negative, labels), None))
+
+
+def _benchmark(doc: Doc) -> str:
+    return str(doc.user_data.get(BENCHMARK, CORPUS))
+
+
+def _hold_out(name: str, docs: Sequence[Doc], holdout: float, seed: int) -> tuple[list[Doc], list[Doc]]:
+    """Split documents into training and dev documents."""
+    train: list[Doc] = []
+    dev: list[Doc] = []
+    for doc in docs:
+        (dev if in_holdout(doc, holdout, seed) else train).append(doc)
+    if not train or not dev:
+        raise TuningError(
+            f"{name} has no dev documents, and tune.holdout = {holdout} holds out {len(dev)} of its "
+            f"{len(docs)} training documents. Add a dev corpus, or change tune.holdout or training.seed."
+        )
+    return train, dev
+
+
+class PackedDataset(Dataset):
+    """The packed training sequences of all label sets; contexts that are too long are truncated.
 
     Attributes:
-        sets: The instances that fit.
-        shortened: How many were shortened, in training and dev.
-        dropped: How many do not fit.
-        longest_prefix: Tokens of the longest prefix.
+        sets: The instances that fit into a sequence.
+        n_truncated: Number of instances with a truncated context, in training and dev data.
+        n_skipped: Number of instances whose mentions are too far apart to fit.
+
+    Raises:
+        TuningError: `max_tokens` leaves too little room for texts.
     """
 
-    def __init__(self, lm: SmallLM, sets: Sequence[TuningSet], settings: TuningSettings) -> None:
-        self.shortened = self.dropped = self.longest_prefix = 0
+    def __init__(self, lm: SmallLM, sets: Sequence[TuningSet], settings: TrainingSettings) -> None:
+        self.n_truncated = self.n_skipped = 0
         self.sets: list[TuningSet] = []
         self._sequences: list[TrainingSequences] = []
-        self._where: list[tuple[int, int]] = []
-        for one in sets:
-            prefix = len(lm.prompts.prefix(one.schema))
-            self.longest_prefix = max(self.longest_prefix, prefix)
+        self._index: list[tuple[int, int]] = []  # position → (set, sequence of this set)
+        for data in sets:
+            prefix = len(lm.prompts.prefix(data.schema))
             room = settings.max_tokens - prefix
-            if room < LEAST_ROOM:
+            if room < MIN_TEXT_TOKENS:
                 raise TuningError(
-                    f"{one.name}: instruction, labels and demonstrations take {prefix} of the "
+                    f"{data.name}: instruction, labels and few-shot examples take {prefix} of the "
                     f"{settings.max_tokens} tokens of a sequence, which leaves {max(room, 0)} for texts. Set "
-                    f"training.max_tokens to {prefix + 8 * LEAST_ROOM} or more, or drop definitions or "
-                    "demonstrations."
+                    f"training.max_tokens to at least {prefix + 8 * MIN_TEXT_TOKENS}, tune.shots = 0, or "
+                    "model.definitions = false."
                 )
-            fitted = self._fit(lm, one, room - LEAST_ROOM // 2)
-            if not fitted.train or not fitted.dev:
-                raise TuningError(f"{one.name}: no instance fits into {settings.max_tokens} tokens.")
+            fitting = self._truncate(lm, data, room - MIN_TEXT_TOKENS // 2)
+            if not fitting.train or not fitting.dev:
+                raise TuningError(f"{data.name}: no instance fits into {settings.max_tokens} tokens.")
             sequences = TrainingSequences(
                 lm.prompts,
-                fitted.train,
-                one.schema,
+                fitting.train,
+                fitting.schema,
                 max_tokens=room,
                 objective=settings.objective,
                 seed=settings.seed,
             )
-            self._where += [(len(self.sets), position) for position in range(len(sequences))]
-            self.sets.append(fitted)
+            self._index += [(len(self.sets), number) for number in range(len(sequences))]
+            self.sets.append(fitting)
             self._sequences.append(sequences)
 
-    def _fit(self, lm: SmallLM, one: TuningSet, most: int) -> TuningSet:
-        fitted = []
-        for instances in (one.train, one.dev):
-            fitted.append(lm.truncate(instances, one.schema, most))
-            self.dropped += sum(fit is None for fit in fitted[-1])
-            self.shortened += sum(
-                fit not in (None, whole) for fit, whole in zip(fitted[-1], instances, strict=True)
-            )
-        train, dev = fitted
-        ids = [id for id, fit in zip(one.train_ids, train, strict=True) if fit is not None]
-        kept = [[fit for fit in instances if fit is not None] for instances in (train, dev)]
-        return TuningSet(one.name, one.schema, kept[0], kept[1], ids, one.sources)
-
-    def size(self, position: int) -> int:
-        """Tokens of a sequence, padding included, without making it."""
-        number, place = self._where[position]
-        return self._sequences[number].size(place)
-
-    def ids(self, position: int) -> list[str]:
-        """The documents that the instances of a sequence come from, each once."""
-        one = self.sets[self._where[position][0]]
-        rows = self._sequence(position).instances
-        return list(dict.fromkeys(f"{one.name}:{one.train_ids[row]}" for row in rows))
+    def _truncate(self, lm: SmallLM, data: TuningSet, max_tokens: int) -> TuningSet:
+        truncated = {}
+        for split, instances in (("train", data.train), ("dev", data.dev)):
+            truncated[split] = lm.truncate(instances, data.schema, max_tokens)
+            for before, after in zip(instances, truncated[split], strict=True):
+                self.n_skipped += after is None
+                self.n_truncated += after is not None and after is not before
+        ids = zip(data.train_ids, truncated["train"], strict=True)
+        return replace(
+            data,
+            train=[instance for instance in truncated["train"] if instance is not None],
+            dev=[instance for instance in truncated["dev"] if instance is not None],
+            train_ids=[doc_id for doc_id, instance in ids if instance is not None],
+        )
 
     def __len__(self) -> int:
-        """Number of sequences."""
-        return len(self._where)
-
-    def batch(self, position: int) -> Batch:
-        """One sequence, as `packed_loss` reads it."""
-        return as_batch(self._sequence(position))
+        """Return the number of sequences."""
+        return len(self._index)
 
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
-        """One sequence, with what `Trainer` wants to know of it."""
+        """Return one sequence with what `Trainer` needs."""
         sequence = self._sequence(position)
-        # `Trainer` counts what the losses of a step are divided by from these two.
+        # `Trainer` derives the divisor of a step's loss from these two.
         counted = torch.ones(sequence.count, dtype=torch.long)
-        return {
-            **as_batch(sequence),
-            "labels": counted,
-            "shift_labels": counted,
-            "position": torch.tensor(position),
-        }
+        extra = {"labels": counted, "shift_labels": counted, "position": torch.tensor(position)}
+        return {**as_batch(sequence), **extra}
+
+    def batch(self, position: int) -> Batch:
+        """Return one sequence as `packed_loss` reads it."""
+        return as_batch(self._sequence(position))
+
+    def size(self, position: int) -> int:
+        """Return the number of tokens of a sequence, with padding, without creating it."""
+        set_number, number = self._index[position]
+        return self._sequences[set_number].size(number)
+
+    def doc_ids(self, position: int) -> list[str]:
+        """Return the documents of a sequence's instances, each once."""
+        data = self.sets[self._index[position][0]]
+        rows = self._sequence(position).instances
+        return list(dict.fromkeys(f"{data.name}:{data.train_ids[row]}" for row in rows))
 
     def _sequence(self, position: int) -> TrainingSequence:
-        number, place = self._where[position]
-        return self._sequences[number][place]
+        set_number, number = self._index[position]
+        return self._sequences[set_number][number]

@@ -31,7 +31,9 @@ KEY_FILE = "run_key.json"
 # Seconds to wait for a lock; checking whether an output is locked takes the lock for a moment.
 _LOCK_TIMEOUT = 5.0
 _CHECK_TIMEOUT = 0.2
-_DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM))
+_DISK_ERRORS = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
+)
 
 
 def has_run_file(folder: Path) -> bool:
@@ -75,6 +77,7 @@ class RunFolder:
     Args:
         output: File or folder to write.
         overwrite: Discard partial results and replace an existing output.
+        overwrite_changed: Do so only if they have another run key; the output of the same run is kept.
         is_main: This is the first of several processes that work on the same run; only this one takes the
             lock and changes files.
         is_replaceable: Decides whether an existing folder may be replaced. Files may always be.
@@ -88,13 +91,15 @@ class RunFolder:
         output: Path,
         *,
         overwrite: bool = False,
+        overwrite_changed: bool = False,
         is_main: bool = True,
         is_replaceable: Callable[[Path], bool] = has_run_file,
     ) -> None:
         self.output = output
         self.overwrite = overwrite
+        self.overwrite_changed = overwrite_changed
         self.is_main = is_main
-        self.partial = output.with_name(f"{output.name}.part")
+        self.partial = partial_dir(output)
         self._is_replaceable = is_replaceable
         self._lock = FileLock(_lock_file(output))
 
@@ -129,23 +134,32 @@ class RunFolder:
     def completed(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the finished output's `run.json` if it has this run key, or None if there is no output.
 
-        None is also returned if the output is going to be replaced: with `overwrite`, or if an interrupted
-        run with this key exists beside it.
+        None is also returned if the output is going to be replaced: with `overwrite`, if it has another key
+        with `overwrite_changed`, or if an interrupted run with this key exists beside it.
 
         Raises:
             OutputError: The output exists but belongs to another run, or is not a run at all.
         """
-        if self.overwrite or not self.output.exists():
+        if self.overwrite or not self.output.exists() or self._stored_key() == _plain(key):
             return None
-        if self._stored_key() == _plain(key):
+        if self.output.is_dir() and not any(self.output.iterdir()):
             return None
-        record = read_json(self.output / RUN_FILE) if (self.output / RUN_FILE).is_file() else {}
+        if not (self.output / RUN_FILE).is_file():
+            raise OutputError(f"{self.output} exists. Choose another output, or replace it with overwrite.")
+        record = read_json(self.output / RUN_FILE)
         if changed := _changed(key, record.get("key", {})):
+            if self.overwrite_changed:
+                return None
             raise OutputError(
                 f"{self.output} already exists and was made by another run (different {', '.join(changed)}). "
                 "Choose another output, or replace it with overwrite."
             )
         return record
+
+    def discard(self) -> None:
+        """Remove partial results, so that they cannot block a run with another key."""
+        if self.is_main:
+            remove(self.partial)
 
     def begin(self, key: Mapping[str, Any]) -> bool:
         """Start a run or resume an interrupted one.
@@ -162,13 +176,14 @@ class RunFolder:
         if not self.is_main:
             return (self.partial / KEY_FILE).exists()
         stored = self._stored_key()
-        if stored is not None:
-            if changed := _changed(key, stored):
-                raise OutputError(
-                    f"{self.partial} is an interrupted run with different {', '.join(changed)}. Repeat the "
-                    "original command to resume it, or discard it with overwrite."
-                )
+        changed = [] if stored is None else _changed(key, stored)
+        if stored is not None and not changed:
             return True
+        if changed and not self.overwrite_changed:
+            raise OutputError(
+                f"{self.partial} is an interrupted run with different {', '.join(changed)}. Repeat the "
+                "original command to resume it, or discard it with overwrite."
+            )
         with self.explain_disk_errors():
             remove(self.partial)
             self.partial.mkdir(parents=True)
@@ -176,9 +191,16 @@ class RunFolder:
         return False
 
     def publish(self, result: Path) -> None:
-        """Move a complete result, usually from `partial`, to the output and remove the partial results."""
+        """Move a complete result to the output and remove the partial results.
+
+        Args:
+            result: A file or folder in `partial`, or `partial` itself.
+        """
         atomic_replace(result, self.output)
-        remove(self.partial)
+        if result == self.partial:
+            remove(self.output / KEY_FILE)
+        else:
+            remove(self.partial)
 
     @contextmanager
     def explain_disk_errors(self) -> Iterator[None]:
@@ -231,7 +253,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def check_not_input(output: Path, inputs: Iterator[str] | list[str]) -> None:
-    """Refuse an output that is one of the inputs, contains one or lies inside one; "-" is standard input.
+    """Refuse an output that is one of the inputs or a folder that contains one; "-" is standard input.
 
     Raises:
         OutputError: It would replace or change an input.
@@ -241,6 +263,11 @@ def check_not_input(output: Path, inputs: Iterator[str] | list[str]) -> None:
         origin = Path(source).resolve()
         if source != "-" and (target == origin or target in origin.parents):
             raise OutputError(f"The output {output} would replace the input {source}. Choose another output.")
+
+
+def partial_dir(output: Path) -> Path:
+    """Return the folder for the partial results of an output."""
+    return output.with_name(f"{output.name}.part")
 
 
 def _lock_file(output: Path) -> Path:

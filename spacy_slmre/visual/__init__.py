@@ -1,1 +1,1 @@
-"""Relations as pictures: arcs over the text, a graph to look around in, and a page to try a pipeline."""
+"""Relations as pictures: arcs above the text, or an interactive graph."""

@@ -1,13 +1,11 @@
-"""`render`: relations as arcs over the text or as a graph, in the manner of `displacy.render`."""
+"""`render`: relations as arcs above the text or as a graph, called like `displacy.render`."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from spacy.tokens import Doc, Span
 from spacy.util import is_in_jupyter
@@ -15,9 +13,10 @@ from spacy.util import is_in_jupyter
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.export.reading import as_documents
 from spacy_slmre.relations import RELATIONS
-from spacy_slmre.visual.blocks import Style, make_blocks
+from spacy_slmre.visual.arc_drawing import PictureStyle, make_blocks
 from spacy_slmre.visual.colors import entity_colors, relation_styles
 from spacy_slmre.visual.options import ViewOptions
+from spacy_slmre.visual.pages import as_figure, as_page, template
 
 STYLES = ("arcs", "graph")
 
@@ -34,62 +33,48 @@ def render(
     """Draw the relations of documents.
 
     Args:
-        docs: One document or many: spaCy's, or those of `spacy_slmre.export.read_documents`.
-        style: "arcs" draws labelled arcs over the text, sentence by sentence; "graph" draws entities with
-            the relations between them, over all documents.
-        page: Give a whole HTML page, which needs no other file and no network.
-        jupyter: Display it in a notebook; None finds out whether this is one.
+        docs: spaCy documents, or those returned by `spacy_slmre.export.read_documents`.
+        style: "arcs" draws labeled arcs above the text, sentence by sentence; "graph" draws one graph of the
+            entities of all documents.
+        page: Return a whole, self-contained HTML page.
+        jupyter: Display the picture in a notebook; None detects notebooks.
         options: What to show, and how: see `ViewOptions`.
-        attr: Where the relations lie: `doc._.<attr>`.
+        attr: The relations are read from `doc._.<attr>`.
 
     Returns:
-        HTML; None where it was displayed.
+        HTML, or None if the picture was displayed.
 
     Raises:
-        ValueError: The style or an option is unknown, or something else than documents was given.
+        ValueError: The style or an option is unknown, or an item is not a document.
     """
     if style not in STYLES:
         raise ValueError(f'Unknown style "{style}". Use one of {", ".join(STYLES)}.')
-    chosen = ViewOptions.of(options)
+    chosen = ViewOptions.from_dict(options)
     documents = list(as_documents(docs, attr))
     in_notebook = jupyter or (jupyter is None and is_in_jupyter())
+    whole_page = page and not in_notebook
     if style == "graph":
-        from spacy_slmre.visual.graph import graph_page
-
-        html = graph_page(documents, chosen)
-        if in_notebook or not page:
-            # A frame keeps its script and its styles from those of the page around it, and theirs from it.
-            html = str(
-                Markup(
-                    '<iframe sandbox="allow-scripts" title="{}" srcdoc="{}" '
-                    'style="width: 100%; height: 640px; border: 0"></iframe>'
-                ).format(chosen.title, html)
-            )
+        html = _graph(documents, chosen, whole_page)
     else:
-        html = arcs_figure(documents, chosen, title=chosen.title if page and not in_notebook else "")
-        if page and not in_notebook:
-            html = as_page(html, chosen)
-    if in_notebook:
-        from IPython.display import HTML, display
+        html = arcs_figure(documents, chosen, title=chosen.title if whole_page else "")
+        html = as_page(html, chosen) if whole_page else html
+    if not in_notebook:
+        return html
+    from IPython.display import HTML, display
 
-        # The class keeps MathJax from reading dollar signs, as in displaCy.
-        display(HTML(f'<span class="tex2jax_ignore">{html}</span>'))
-        return None
-    return html
+    # As in displaCy, the class keeps MathJax from interpreting dollar signs.
+    display(HTML(f'<span class="tex2jax_ignore">{html}</span>'))
+    return None
 
 
 def arcs_figure(documents: Sequence[RelationDocument], options: ViewOptions, title: str = "") -> str:
-    """Documents with arcs as an HTML fragment that brings its own styles."""
-    shown = {
-        id(document): [one for one in document.relations if options.shows(one.label, one.score)]
-        for document in documents
-    }
-    counts = Counter(one.label for relations in shown.values() for one in relations)
-    colors = entity_colors(options.colors)
-    styles = relation_styles(
-        counts.elements(), {name.upper(): value for name, value in options.colors.items()}
-    )
-    style = Style(options, colors, styles, options.shows_scores(documents))
+    """Return documents with arcs as an HTML fragment with its own styles."""
+    shown = [
+        [one for one in document.relations if options.shows(one.label, one.score)] for document in documents
+    ]
+    counts = Counter(one.label for relations in shown for one in relations)
+    styles = relation_styles(counts.elements(), options.colors)
+    style = PictureStyle(options, entity_colors(options.colors), styles, options.shows_scores(documents))
     body = template("arcs.jinja").render(
         documents=[
             {
@@ -97,41 +82,30 @@ def arcs_figure(documents: Sequence[RelationDocument], options: ViewOptions, tit
                 "text": document.text,
                 "error": document.error,
                 "blocks": list(make_blocks(document, style)),
-                "rows": shown[id(document)],
+                "rows": relations,
             }
-            for document in documents
+            for document, relations in zip(documents, shown, strict=True)
         ],
         headings=len(documents) > 1,
     )
-    if not documents:
-        body = '<p class="note">There are no documents to show.</p>'
     legend = [(label, count, styles[label]) for label, count in counts.most_common()]
     return as_figure(body, options, title, legend)
 
 
-def as_figure(body: str, options: ViewOptions, title: str = "", legend: Sequence[tuple] = ()) -> str:
-    """HTML inside our element, with our styles."""
-    css = template("style.css").render()
-    return template("figure.jinja").render(
-        css=Markup(css), theme=options.theme, title=title, legend=legend, body=Markup(body)
+def _graph(documents: Sequence[RelationDocument], options: ViewOptions, whole_page: bool) -> str:
+    try:
+        from spacy_slmre.visual.graph_page import graph_page
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"The graph needs the package {error.name}. Install it with: pip install {error.name}"
+        ) from error
+    html = graph_page(documents, options)
+    if whole_page:
+        return html
+    # A frame separates the scripts and styles of the graph from those of the surrounding page.
+    frame = (
+        '<iframe sandbox="allow-scripts" title="{}" srcdoc="{}" style="width: 100%; height: 640px; border: '
+        '0">'
+        "</iframe>"
     )
-
-
-def as_page(body: str, options: ViewOptions) -> str:
-    """A whole HTML page around our element."""
-    return template("page.jinja").render(theme=options.theme, title=options.title, body=Markup(body))
-
-
-def template(name: str):  # type: ignore[no-untyped-def]
-    """A template of this package; what it is given is escaped."""
-    return _environment().get_template(name)
-
-
-@cache
-def _environment() -> Environment:
-    # trim_blocks would join words; every text is escaped, whatever its file is called.
-    environment = Environment(
-        loader=PackageLoader("spacy_slmre.visual"), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters["px"] = lambda value: f"{value:.1f}".removesuffix(".0")
-    return environment
+    return str(Markup(frame).format(options.title, html))

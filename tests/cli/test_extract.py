@@ -1,19 +1,18 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import spacy
 from spacy.language import Language
 from spacy.tokens import DocBin
 
-from tests.cli.extracting import lines, run
+from spacy_slmre.extraction.shards import ShardFolder
+from spacy_slmre.extraction.worker import ShardWorker
+from spacy_slmre.util.io import read_files
+from tests.cli.extracting import lines, run, started, visible_files, wait_until
 from tests.conftest import TEXTS
 
 
@@ -26,8 +25,8 @@ def texts(tmp_path: Path) -> Path:
     return folder
 
 
-def test_folder_of_texts(pipeline: str, texts: Path, tmp_path: Path) -> None:
-    result = run(texts, "-p", pipeline, "-o", tmp_path / "out.jsonl", "--table")
+def test_texts_in_a_folder_are_extracted(pipeline: str, texts: Path, tmp_path: Path) -> None:
+    result = run(pipeline, texts, "-o", tmp_path / "out.jsonl", "--table")
     assert result.exit_code == 0, result.output
     found = lines(tmp_path / "out.jsonl")
     assert [one["id"] for one in found] == [str(texts / f"{n}.txt") for n in range(len(TEXTS))]
@@ -38,11 +37,11 @@ def test_folder_of_texts(pipeline: str, texts: Path, tmp_path: Path) -> None:
                 span = relation[side]
                 assert one["text"][span["start"] : span["end"]] == span["text"]
     assert sum(len(one["relations"]) for one in found) == sum(one["report"]["scored"] for one in found) > 50
-    assert "confidence" in result.output and "no relations found" in result.output
-    assert sorted(os.listdir(tmp_path)) == ["out.jsonl", "texts"]
+    assert "score" in result.output and "no relations found" in result.output
+    assert visible_files(tmp_path) == ["out.jsonl", "texts"]
 
 
-def test_jsonl_lines_and_standard_input(pipeline: str, tmp_path: Path) -> None:
+def test_jsonl_lines_and_standard_input_are_read(pipeline: str, tmp_path: Path) -> None:
     records = [
         {"id": "a", "text": TEXTS[0]},
         {"text": TEXTS[1]},
@@ -56,7 +55,7 @@ def test_jsonl_lines_and_standard_input(pipeline: str, tmp_path: Path) -> None:
     )
     (tmp_path / "in.jsonl").write_bytes(data)
     for source, stdin in ((tmp_path / "in.jsonl", None), ("-", data)):
-        result = run(source, "-p", pipeline, "-o", tmp_path / "out.jsonl", "--overwrite", stdin=stdin)
+        result = run(pipeline, source, "-o", tmp_path / "out.jsonl", "--overwrite", stdin=stdin)
         assert result.exit_code == 1 and "4 documents failed" in result.output
         found = lines(tmp_path / "out.jsonl")
         assert [one["id"] for one in found] == ["a", *(f"{source}:{number}" for number in (2, 3, 4, 6, 7))]
@@ -65,103 +64,79 @@ def test_jsonl_lines_and_standard_input(pipeline: str, tmp_path: Path) -> None:
             "",
             "no text in t",
             "no text in t",
-            "no JSON (Exp",
+            "invalid JSON",
             "not UTF-8 (b",
         ]
-    result = run(
-        "-",
-        "-p",
-        pipeline,
-        "-o",
-        tmp_path / "lines.jsonl",
-        "--format",
-        "lines",
-        stdin=b"Ann Lee met Bo Lee.\n\nx\n",
-    )
+    stdin = b"Ann Lee met Bo Lee.\n\nx\n"
+    result = run(pipeline, "-", "-o", tmp_path / "lines.jsonl", "--format", "lines", stdin=stdin)
     assert result.exit_code == 0
     assert [len(one["relations"]) for one in lines(tmp_path / "lines.jsonl")] == [2, 0]
 
 
-def test_spacy_in_and_out(pipeline: str, blank: Callable[[], Language], tmp_path: Path) -> None:
+def test_spacy_files_are_read_and_written(
+    pipeline: str, blank: Callable[[], Language], tmp_path: Path
+) -> None:
     nlp = blank()
     DocBin(docs=[nlp(text) for text in TEXTS], store_user_data=True).to_disk(tmp_path / "in.spacy")
-    result = run(tmp_path / "in.spacy", "-p", pipeline, "-o", tmp_path / "out.spacy")
+    result = run(pipeline, tmp_path / "in.spacy", "-o", tmp_path / "out.spacy")
     assert result.exit_code == 0, result.output
-    assert sorted(os.listdir(tmp_path / "out.spacy")) == ["00000.json", "00000.spacy"]
+    assert visible_files(tmp_path / "out.spacy") == ["00000.json", "00000.spacy", "run.json"]
     docs = list(DocBin().from_disk(tmp_path / "out.spacy" / "00000.spacy").get_docs(nlp.vocab))
     assert [doc.text for doc in docs] == TEXTS
     assert len(docs[4]._.relations) == 56
-    again = run(tmp_path / "out.spacy", "-p", pipeline, "-o", tmp_path / "again.jsonl")
+    again = run(pipeline, tmp_path / "out.spacy", "-o", tmp_path / "again.jsonl")
     assert again.exit_code == 0 and len(lines(tmp_path / "again.jsonl")) == len(TEXTS)
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".spacy"])
-def test_interrupted_run_goes_on(
-    pipeline: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+def test_interrupted_command_is_resumed_unless_the_inputs_have_changed(
+    pipeline: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spacy_slmre.extraction import writers
+    args = (pipeline, texts, "-o", tmp_path / "out.jsonl", "--shard-size", 2)
+    compute = ShardWorker.compute
 
-    monkeypatch.setattr(writers.ShardWriter.__init__, "__defaults__", (2,))
-    for number in range(6, 20):
-        (texts / f"{number}.txt").write_text(TEXTS[number % 6], encoding="utf-8")
-    output, whole = tmp_path / f"out{suffix}", tmp_path / f"whole{suffix}"
-    assert run(texts, "-p", pipeline, "-o", whole, "--batch-size", 2, "--shard-size", 2).exit_code == 0
-
-    writer = {".jsonl": writers.JsonlWriter, ".spacy": writers.ShardWriter}[suffix]
-    write, seen = writer.write, []
-
-    def stop(self: object, result: object) -> None:
-        if len(seen) == 7:
+    def stop(self: ShardWorker, number: int) -> object:
+        if number == 2:
             raise KeyboardInterrupt
-        seen.append(result.id)
-        write(self, result)
-
-    monkeypatch.setattr(writer, "write", stop)
-    interrupted = run(texts, "-p", pipeline, "-o", output, "--batch-size", 2, "--shard-size", 2)
-    assert interrupted.exit_code == 130 and "goes on from there" in interrupted.output
-    assert not output.exists()
-    if suffix == ".jsonl":
-        with (tmp_path / "out.jsonl.part").open("ab") as stream:
-            stream.write(b'{"id": "torn off in the mid')
-
-    monkeypatch.setattr(
-        writer, "write", lambda self, result: (seen.append(result.id), write(self, result))[1]
-    )
-    seen.clear()
-    result = run(texts, "-p", pipeline, "-o", output, "--batch-size", 2, "--shard-size", 2)
-    assert result.exit_code == 0, result.output
-    # Nothing is done again.
-    assert len(seen) == 13
-    if suffix == ".jsonl":
-        strip = [{**one, "relations": len(one["relations"])} for one in lines(output)]
-        assert strip == [{**one, "relations": len(one["relations"])} for one in lines(whole)]
-    else:
-        ids = [
-            [entry["id"] for f in sorted(o.glob("*.json")) for entry in json.loads(f.read_text())]
-            for o in (output, whole)
-        ]
-        assert ids[0] == ids[1] and len(ids[0]) == 20
-    assert not list(tmp_path.glob("*.part*"))
-
-
-def test_other_inputs_do_not_continue_a_run(pipeline: str, texts: Path, tmp_path: Path, monkeypatch) -> None:
-    from spacy_slmre.extraction import writers
+        return compute(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writers.JsonlWriter, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert run(texts, "-p", pipeline, "-o", tmp_path / "out.jsonl").exit_code == 130
-    result = run(texts / "0.txt", "-p", pipeline, "-o", tmp_path / "out.jsonl")
-    assert result.exit_code == 1 and "--restart" in result.output
-    (texts / "5.txt").unlink()
-    (texts / "55.txt").write_text("new")
-    result = run(texts / "0.txt", "-p", pipeline, "-o", tmp_path / "out.jsonl", "--restart")
-    assert result.exit_code == 0 and len(lines(tmp_path / "out.jsonl")) == 1
+        patch.setattr(ShardWorker, "compute", stop)
+        interrupted = run(*args)
+    assert interrupted.exit_code == 130 and "Repeat the command to resume" in interrupted.output
+    assert not (tmp_path / "out.jsonl").exists()
+    one = (pipeline, texts / "0.txt", "-o", tmp_path / "out.jsonl", "--shard-size", 2)
+    refused = run(*one)
+    assert refused.exit_code == 1 and "an interrupted run with different inputs" in refused.output
+    resumed = run(*args)
+    assert resumed.exit_code == 0 and "Resuming an interrupted run" in resumed.output
+    assert [one["text"] for one in lines(tmp_path / "out.jsonl")] == TEXTS
+    assert run(*one, "-F").exit_code == 0 and len(lines(tmp_path / "out.jsonl")) == 1
+
+
+def test_complete_folder_is_reported_and_not_computed_again(
+    pipeline: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = (pipeline, texts, "-o", tmp_path / "out.spacy")
+    first = run(*args)
+    monkeypatch.delattr(ShardWorker, "compute")
+    again = run(*args)
+    assert again.exit_code == 0 and "is already complete" in again.output
+    assert again.output.endswith(first.output.splitlines()[-1] + "\n")
+
+
+def test_custom_code_is_imported_before_the_pipeline_is_loaded(texts: Path, tmp_path: Path) -> None:
+    (tmp_path / "code.py").write_text(
+        "from spacy import registry\n\n@registry.misc('code_for_extract.v1')\ndef made():\n    return 1\n"
+    )
+    result = run("no_such_pipeline", texts, "-o", tmp_path / "out.jsonl", "-c", tmp_path / "code.py")
+    assert "neither an installed package nor a folder" in result.output
+    assert spacy.registry.has("misc", "code_for_extract.v1")
 
 
 def test_existing_output_is_kept(pipeline: str, texts: Path, tmp_path: Path) -> None:
     (tmp_path / "out.jsonl").write_text("precious")
-    result = run(texts, "-p", pipeline, "-o", tmp_path / "out.jsonl")
-    assert result.exit_code == 1 and "--overwrite" in result.output
+    result = run(pipeline, texts, "-o", tmp_path / "out.jsonl")
+    assert result.exit_code == 1 and "already exists" in result.output and "overwrite" in result.output
     assert (tmp_path / "out.jsonl").read_text() == "precious"
 
 
@@ -172,44 +147,49 @@ def test_existing_output_is_kept(pipeline: str, texts: Path, tmp_path: Path) -> 
         (["{texts}", "-o", "out.csv"], "must end with .jsonl or .spacy"),
         (["{texts}", "-o", "out.jsonl", "--format", "xml"], 'Unknown input format "xml"'),
         (
-            ["{texts}", "-o", "out.jsonl", "-p", "no_such_pipeline"],
+            ["no_such_pipeline", "{texts}", "-o", "out.jsonl"],
             "neither an installed package nor a folder",
         ),
-        (["{empty}", "-o", "out.jsonl"], "holds no .txt, .jsonl, .parquet or .spacy file"),
+        (["{empty}", "-o", "out.jsonl"], "contains no .txt, .jsonl, .parquet, .spacy file"),
         (["{texts}", "-o", "/proc/nowhere/out.jsonl"], "cannot be written"),
         (["{texts}", "-o", "/proc/nowhere/out.jsonl", "--engine", "ray"], "cannot be written"),
-        (["{texts}", "-o", "out.jsonl", "--engine", "spark"], 'Unknown --engine "spark"'),
-        (["{texts}", "-o", "out.jsonl", "--workers", "2"], "--workers has no effect with --engine process"),
-        (["{texts}", "-o", "out.jsonl", "--engine", "ray", "--table"], "--table has no effect"),
-        (["{texts}", "-o", "out.jsonl", "--engine", "ray", "--workers", "x"], '--workers "x"'),
-        (["-", "-o", "out.jsonl", "--engine", "ray"], "standard input cannot be shared out"),
+        (["{texts}", "-o", "out.jsonl", "--engine", "spark"], 'Unknown engine "spark"'),
+        (["{texts}", "-o", "out.jsonl", "--workers", "2"], "--workers needs --engine ray"),
+        (["{texts}", "-o", "out.jsonl", "--engine", "ray", "--table"], "--table needs --engine process"),
+        (["{texts}", "-o", "out.jsonl", "-g", "99"], "GPU 99 is not available"),
+        (["{texts}", "-o", "out.jsonl", "-c", "no.py"], "no.py does not exist"),
+        (["{texts}/0.txt", "-o", "{texts}/0.txt"], "must end with .jsonl or .spacy"),
+        (["{empty}/../in.jsonl", "-o", "in.jsonl", "-F"], "would replace the input"),
+        (["{texts}", "-o", "out.jsonl", "--engine", "ray", "--workers", "x"], 'not "x"'),
+        (["-", "-o", "out.jsonl", "--engine", "ray"], "cannot read standard input"),
     ],
 )
-def test_what_cannot_work_is_told_at_once(
+def test_invalid_arguments_fail_at_once(
     pipeline: str, texts: Path, tmp_path: Path, monkeypatch, args: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "in.jsonl").write_text("{}")
     args = [arg.format(texts=texts, empty=tmp_path / "empty") for arg in args]
-    result = run(*(["-p", pipeline] if "-p" not in args else []), *args)
+    result = run(*([pipeline] if args[0] != "no_such_pipeline" else []), *args)
     assert result.exit_code == 1 and message in result.output.replace("\n", " ")
     assert not list(tmp_path.glob("out*"))
 
 
-def test_damaged_spacy_file(pipeline: str, tmp_path: Path) -> None:
+def test_damaged_spacy_file_is_named(pipeline: str, tmp_path: Path) -> None:
     (tmp_path / "in.spacy").write_bytes(b"no docs")
-    result = run(tmp_path / "in.spacy", "-p", pipeline, "-o", tmp_path / "out.jsonl")
-    assert result.exit_code == 1 and "no readable .spacy file" in result.output
+    result = run(pipeline, tmp_path / "in.spacy", "-o", tmp_path / "out.jsonl")
+    assert result.exit_code == 1 and "not a readable .spacy file" in result.output
 
 
-def test_output_in_the_folder_of_inputs_is_no_input(pipeline: str, texts: Path) -> None:
+def test_output_in_the_input_folder_is_not_read(pipeline: str, texts: Path) -> None:
     for _ in range(2):
-        assert run(texts, "-p", pipeline, "-o", texts / "out.jsonl", "--overwrite").exit_code == 0
+        assert run(pipeline, texts, "-o", texts / "out.jsonl", "--overwrite").exit_code == 0
         assert len(lines(texts / "out.jsonl")) == len(TEXTS)
 
 
 @pytest.mark.timeout(200)
-def test_failure_in_a_worker_process_says_why(
+def test_error_in_a_worker_process_is_reported(
     pipeline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from spacy_slmre.candidates import EntityPairs
@@ -223,18 +203,24 @@ def test_failure_in_a_worker_process_says_why(
 
     monkeypatch.setattr(EntityPairs, "__call__", fail)
     data = "\n".join(json.dumps({"text": text}) for text in [*TEXTS, "half \ud800"]).encode()
-    result = run(
-        "-", "-p", pipeline, "-o", tmp_path / "out.jsonl", "--n-process", 2, "--batch-size", 2, stdin=data
-    )
+    result = run(pipeline, "-", "-o", tmp_path / "out.jsonl", "--n-process", 2, "--batch-size", 2, stdin=data)
     assert result.exit_code == 1 and "3 documents failed" in result.output
     errors = [one.get("error") for one in lines(tmp_path / "out.jsonl")]
-    told = "RuntimeError: no Curies"
-    assert errors == [None, told, None, None, told, None, "half of a surrogate pair, which is no character"]
+    failed = "RuntimeError: no Curies"
+    assert errors == [
+        None,
+        failed,
+        None,
+        None,
+        failed,
+        None,
+        "unpaired surrogate, which is not a valid character",
+    ]
 
 
-def test_text_that_is_too_long_fails_alone(pipeline: str, texts: Path, tmp_path: Path) -> None:
+def test_too_long_text_fails_alone(pipeline: str, texts: Path, tmp_path: Path) -> None:
     (texts / "3.txt").write_text("word " * 300_000)
-    result = run(texts, "-p", pipeline, "-o", tmp_path / "out.jsonl")
+    result = run(pipeline, texts, "-o", tmp_path / "out.jsonl")
     assert result.exit_code == 1
     found = lines(tmp_path / "out.jsonl")
     assert len(found) == 6 and "nlp.max_length" in found[3]["error"] and found[4]["relations"]
@@ -242,25 +228,22 @@ def test_text_that_is_too_long_fails_alone(pipeline: str, texts: Path, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_killed_process_loses_nothing(pipeline: str, tmp_path: Path) -> None:
-    records = [json.dumps({"id": str(n), "text": TEXTS[4]}) for n in range(150)]
+@pytest.mark.parametrize("suffix", [".jsonl", ".spacy"])
+def test_killed_process_is_resumed_with_identical_output(pipeline: str, tmp_path: Path, suffix: str) -> None:
+    records = [json.dumps({"id": str(n), "text": f"{TEXTS[4]} {n}"}) for n in range(150)]
     (tmp_path / "in.jsonl").write_text("\n".join(records))
-    command = [sys.executable, "-m", "spacy", "slmre", "extract", str(tmp_path / "in.jsonl"), "-p", pipeline]
-    command += ["-o", str(tmp_path / "out.jsonl"), "--batch-size", "4"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    part = tmp_path / "out.jsonl.part"
-    deadline = time.time() + 200
-    while not (part.exists() and part.read_bytes().count(b"\n") >= 8):
-        assert process.poll() is None and time.time() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    kept = part.read_bytes()
-    kept = kept[: kept.rfind(b"\n") + 1]
-    assert 8 <= kept.count(b"\n") < 150
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and "Going on where an interrupted run stopped" in done.stderr
-    written = (tmp_path / "out.jsonl").read_bytes()
-    assert written.startswith(kept)
-    assert [one["id"] for one in lines(tmp_path / "out.jsonl")] == [str(n) for n in range(150)]
+    whole, output, log = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}", tmp_path / "log"
+    args = (pipeline, tmp_path / "in.jsonl", "--batch-size", 4, "--shard-size", 10, "-o")
+    assert run(*args, whole).exit_code == 0
+    folder = ShardFolder(output)
+    with started(log, *args, output) as process:
+        wait_until(lambda: len(folder.finished()) >= 2, process, log)
+        process.kill()
+    assert 2 <= len(folder.finished()) < 15 and not output.exists()
+    with started(log, *args, output) as process:
+        assert process.wait() == 0 and "Resuming an interrupted run" in log.read_text()
+    if suffix == ".jsonl":
+        assert output.read_bytes() == whole.read_bytes()
+    else:
+        assert read_files(output) == read_files(whole)
+    assert visible_files(tmp_path) == sorted(["in.jsonl", "log", output.name, whole.name])

@@ -4,11 +4,7 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +14,7 @@ from spacy.language import Language
 from spacy.tokens import DocBin
 
 from spacy_slmre.extraction.shards import ShardFolder
-from tests.cli.extracting import lines, run
+from tests.cli.extracting import lines, run, started, visible_files, wait_until
 from tests.conftest import TEXTS
 
 LONG = TEXTS[4]
@@ -27,7 +23,7 @@ NUMBER, SIZE = 60, 4
 
 @pytest.fixture
 def corpus(tmp_path: Path, blank: Callable[[], Language]) -> Path:
-    """60 documents in files of all formats, four of which no pipeline can read."""
+    """60 documents in files of all formats, four of which cannot be processed."""
     folder = tmp_path / "corpus"
     folder.mkdir()
     texts = [f"{LONG} No. {number}." for number in range(NUMBER)]
@@ -46,54 +42,37 @@ def corpus(tmp_path: Path, blank: Callable[[], Language]) -> Path:
     return folder
 
 
-@contextmanager
-def started(log: Path, *args: object) -> Iterator[subprocess.Popen]:
-    command = [sys.executable, "-m", "spacy", "slmre", "extract", *map(str, args)]
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=stream, stderr=subprocess.STDOUT
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
-    deadline = time.time() + 200
-    while not condition():
-        assert process.poll() is None and time.time() < deadline, log.read_text()
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_killed_driver_and_killed_worker_lose_nothing(pipeline: str, corpus: Path, tmp_path: Path) -> None:
+def test_killed_command_and_killed_worker_are_resumed_with_identical_output(
+    pipeline: str, corpus: Path, tmp_path: Path
+) -> None:
     output, whole = tmp_path / "ray.jsonl", tmp_path / "one.jsonl"
-    args = [corpus, "-p", pipeline, "--shard-size", SIZE, "--batch-size", 3]
+    args = [pipeline, corpus, "--shard-size", SIZE, "--batch-size", 3]
     alone = run(*args, "-o", whole)
     assert alone.exit_code == 1 and f"{NUMBER} documents" in alone.output
 
     folder, log = ShardFolder(output), tmp_path / "log"
     args += ["-o", output, "--engine", "ray", "--workers", 2]
     with started(log, *args) as process:
-        wait_until(lambda: folder.path.exists() and len(folder.done()) >= 2, process, log)
+        wait_until(lambda: len(folder.finished()) >= 2, process, log)
         process.kill()
-    done = folder.done()
+    done = folder.finished()
     assert 2 <= len(done) < NUMBER // SIZE and not output.exists()
 
     with started(log, *args) as process:
-        # The folder of an attempt says which process makes it.
-        wait_until(lambda: len(folder.done()) > len(done) and any(folder.attempts.iterdir()), process, log)
+        # The folder of an attempt has the process id of the worker.
+        wait_until(
+            lambda: len(folder.finished()) > len(done) and any(folder.attempts.iterdir()), process, log
+        )
         attempt = next(folder.attempts.iterdir())
         os.kill(int(attempt.name.split(".")[-2]), signal.SIGKILL)
-        assert len(folder.done()) < NUMBER // SIZE
+        assert len(folder.finished()) < NUMBER // SIZE
         process.wait()
     said = log.read_text()
     assert process.returncode == 1 and "4 documents failed" in said, said
-    assert "Going on where an interrupted run stopped" in said
+    assert "Resuming an interrupted run" in said
     assert f"{NUMBER // SIZE - len(done)} shards for 2 workers with 1 core each" in said
     assert output.read_bytes() == whole.read_bytes()
     assert len(re.findall("error", whole.read_text())) == 4 and len(lines(whole)) == NUMBER
-    assert sorted(os.listdir(tmp_path)) == ["corpus", "log", "one.jsonl", "ray.jsonl"]
+    assert visible_files(tmp_path) == ["corpus", "log", "one.jsonl", "ray.jsonl"]

@@ -1,4 +1,4 @@
-"""Evaluation runs as they lie on disk, of systems that answer at random with a given skill."""
+"""Evaluation runs on disk, of systems that answer at random with a given skill."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.evaluation.runs import Prediction
+from spacy_slmre.evaluation.runs import FORMAT, Prediction
 from spacy_slmre.evaluation.scoring import score_predictions
 
 LABELS = ["author", "employer", "place of birth", "sibling", "spouse"]
@@ -28,7 +28,7 @@ PHRASES = {
 def write_run(
     folder: Path,
     system: str = "SmolLM2-135M",
-    benchmark: str = "demo",
+    corpus: str = "demo",
     skill: float = 0.7,
     *,
     seed: int = 0,
@@ -36,9 +36,9 @@ def write_run(
     labels: list[str] = LABELS,
     **info: Any,
 ) -> Path:
-    """A complete run; `info` are further entries of run.json."""
-    told = {
-        "format": 1,
+    """Write a complete run; `info` are further entries of run.json."""
+    record = {
+        "format": FORMAT,
         "system": system,
         "kind": "slm",
         "params": 135_000_000,
@@ -47,9 +47,8 @@ def write_run(
         "prompt": "schema",
         "decoding": "scored",
         "dapt": False,
-        "benchmark": benchmark,
+        "corpus": corpus,
         "split": "test",
-        "substitute_for": None,
         "limit": None,
         "data_sha256": "ab" * 32,
         "labels": [*labels, NEGATIVE],
@@ -62,38 +61,38 @@ def write_run(
         "environment": {"machine": "Test CPU, 2 threads", "versions": {"spacy": "3.8.18"}},
         **info,
     }
-    predictions = list(_answers(benchmark, system, seed, pairs, skill, labels, told["kind"] != "llm"))
+    predictions = list(_answers(corpus, system, seed, pairs, skill, labels, record["kind"] != "llm"))
     folder.mkdir(parents=True, exist_ok=True)
     write_predictions(folder, predictions)
-    metrics = score_predictions(predictions, told["labels"], NEGATIVE)
-    for name, data in (("metrics", metrics), ("run", {**told, "pairs": len(predictions)})):
+    metrics = score_predictions(predictions, record["labels"], NEGATIVE)
+    for name, data in (("metrics", metrics), ("run", {**record, "pairs": len(predictions)})):
         (folder / f"{name}.json").write_text(json.dumps(data), encoding="utf-8")
     return folder
 
 
 def write_predictions(folder: Path, predictions: Iterable[Prediction]) -> None:
-    """The predictions of a run."""
+    """Write the predictions of a run."""
     lines = "".join(f"{one.to_json()}\n" for one in predictions)
     (folder / "predictions.jsonl").write_text(lines, encoding="utf-8")
 
 
 def _answers(
-    benchmark: str, system: str, seed: int, pairs: int, skill: float, labels: list[str], scored: bool
+    corpus: str, system: str, seed: int, pairs: int, skill: float, labels: list[str], scored: bool
 ) -> Iterator[Prediction]:
-    # What is asked depends on the benchmark alone, so that systems are asked the same.
-    asked, answering = random.Random(benchmark), random.Random(f"{system}{benchmark}{seed}")
+    # The pairs depend on the corpus alone, so that all systems have the same.
+    pairs_rng, answers_rng = random.Random(corpus), random.Random(f"{system}{corpus}{seed}")
     every = [*labels, NEGATIVE]
     common = [1 / (place + 1) for place in range(len(labels))]
     for number in range(pairs):
-        gold = NEGATIVE if asked.random() < 0.4 else asked.choices(labels, common)[0]
-        head, tail = asked.choice(NAMES), asked.choice(PLACES)
+        gold = NEGATIVE if pairs_rng.random() < 0.4 else pairs_rng.choices(labels, common)[0]
+        head, tail = pairs_rng.choice(NAMES), pairs_rng.choice(PLACES)
         text = (
             f"In those years {head} {PHRASES.get(gold, gold)} {tail}, and nobody in town spoke of it again."
         )
         start = text.index(tail)
-        sure = round(answering.betavariate(5, 2), 4)
-        right = answering.random() < skill + 0.5 * (sure - 0.7)
-        answer = gold if right else answering.choice([label for label in every if label != gold])
+        sure = round(answers_rng.betavariate(5, 2), 4)
+        right = answers_rng.random() < skill + 0.5 * (sure - 0.7)
+        answer = gold if right else answers_rng.choice([label for label in every if label != gold])
         yield Prediction(
             f"doc-{number // 3}/{number % 3}",
             f"doc-{number // 3}",

@@ -1,4 +1,4 @@
-"""Evaluation runs: of pipelines and of predictions made elsewhere, interrupted or not."""
+"""Evaluating pipelines and answers of other programs, interrupted or not."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from spacy_slmre.cli import slmre_cli
 from spacy_slmre.corpus.conversion import convert
 from spacy_slmre.corpus.docbin import ShardWriter, read_docs
 from spacy_slmre.corpus.gold_docs import BENCHMARK, ID, SPLIT
+from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.evaluation import evaluate as evaluating
-from spacy_slmre.evaluation.evaluate import evaluate_pipeline, read_gold
-from spacy_slmre.evaluation.runs import EvaluationError, Prediction, read_run
-from spacy_slmre.evaluation.selection import select_runs
+from spacy_slmre.evaluation.evaluate import evaluate_corpus
+from spacy_slmre.evaluation.gold import read_gold
+from spacy_slmre.evaluation.results import find_runs
+from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, Prediction, read_run
 from spacy_slmre.evaluation.systems import EvaluationSettings
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.study.benchmarks.card import get_benchmark
+from spacy_slmre.util.errors import OutputError
 
 ASSETS = Path(__file__).parents[2] / "assets"
 
@@ -56,15 +59,17 @@ def run(*arguments: object, code: int = 0) -> str:
     return " ".join(result.output.split())
 
 
-def test_run_folder(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+def test_run_folder_has_predictions_metrics_and_information(
+    pipeline: Path, corpus: Path, tmp_path: Path
+) -> None:
     shown = run("evaluate", pipeline, corpus, "-o", tmp_path / "runs", "--top", 2)
     assert "all (micro)" in shown and "95 %" in shown
-    (found,) = select_runs([tmp_path / "runs"]).runs
+    (found,), _ = find_runs([tmp_path / "runs"])
     assert found.folder.name == "demo-test"
-    assert found.info["benchmark"] == "demo" and found.info["split"] == "test"
+    assert found.info["corpus"] == "demo" and found.info["split"] == "test"
     assert found.info["kind"] == "slm" and found.info["decoding"] == "scored"
     assert found.info["style"] == "0-shot" and found.info["prompt"] == "schema"
-    # A model that is tied to no labels of its own is asked for the benchmark's.
+    # A model without labels of its own gets those of the corpus.
     assert "born_in" in found.info["labels"]
     predictions = list(found.predictions())
     assert len(predictions) == found.info["pairs"] == len({one.id for one in predictions})
@@ -77,94 +82,115 @@ def test_run_folder(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     assert found.info["seconds"] > 0 and found.info["tokens"] > 50 * len(predictions)
 
 
-def test_scores_are_those_of_the_component(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+def test_scores_equal_those_of_the_component(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     nlp = spacy.load(pipeline)
-    gold = read_gold(corpus, nlp)
-    found = evaluate_pipeline(nlp, str(pipeline), gold, tmp_path / "run", EvaluationSettings())
+    found = evaluate_corpus(nlp, str(pipeline), read_gold(corpus, nlp), tmp_path / "run")
     pipe = nlp.get_pipe("slm_relations")
-    examples = list(evaluating.relation_corpus(corpus)(nlp))
+    examples = list(relation_corpus(corpus)(nlp))
     for example in examples:
         pipe(example.predicted)
     assert pipe.score(examples)["rel_micro_f"] == pytest.approx(found.metrics["micro"]["f"])
 
 
-def test_a_killed_run_goes_on(
+def evaluate(pipeline: Path, corpus: Path, folder: Path, **settings: object) -> EvaluationRun:
+    nlp = spacy.load(pipeline)
+    options = {
+        name: settings.pop(name) for name in ("progress", "log", "overwrite_changed") if name in settings
+    }
+    gold = read_gold(corpus, nlp)
+    return evaluate_corpus(nlp, str(pipeline), gold, folder, EvaluationSettings(**settings), **options)
+
+
+def interrupt(docs: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_is_resumed(
     pipeline: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluating, "CHUNK", 4)
-    nlp = spacy.load(pipeline)
-    gold = read_gold(corpus, nlp)
-    whole = evaluate_pipeline(nlp, str(pipeline), gold, tmp_path / "whole", EvaluationSettings())
-
-    def killed(docs: int) -> None:
-        raise KeyboardInterrupt
-
-    settings = EvaluationSettings()
+    monkeypatch.setattr(evaluating, "BATCH_PAIRS", 4)
+    whole = evaluate(pipeline, corpus, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        evaluate_pipeline(nlp, str(pipeline), gold, tmp_path / "run", settings, progress=killed)
+        evaluate(pipeline, corpus, tmp_path / "run", progress=interrupt)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(EvaluationError, match="no complete evaluation run"):
-        select_runs([tmp_path / "run.part"])
-    # A line that was cut off in writing is not taken.
+    with pytest.raises(EvaluationError, match="No complete evaluation run"):
+        find_runs([tmp_path / "run.part"])
+    # A half-written line is discarded.
     with (tmp_path / "run.part" / "predictions.jsonl").open("a") as file:
         file.write('{"id": "half')
-    with pytest.raises(EvaluationError, match=r"another one \(top changed\)"):
-        evaluate_pipeline(nlp, str(pipeline), gold, tmp_path / "run", EvaluationSettings(top=1))
-    said: list[str] = []
-    resumed = evaluate_pipeline(nlp, str(pipeline), gold, tmp_path / "run", settings, say=said.append)
-    assert "Going on after" in said[0]
+    with pytest.raises(OutputError, match="interrupted run with different top"):
+        evaluate(pipeline, corpus, tmp_path / "run", top=1)
+    messages: list[str] = []
+    resumed = evaluate(pipeline, corpus, tmp_path / "run", log=messages.append)
+    assert "Resuming after" in messages[0]
     assert [one.id for one in resumed.predictions()] == [one.id for one in whole.predictions()]
     assert resumed.metrics["micro"] == whole.metrics["micro"]
     assert not (tmp_path / "run.part").exists()
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {
+        "run.json",
+        "metrics.json",
+        "predictions.jsonl",
+    }
 
 
-def test_done_is_not_done_again(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
-    run("evaluate", pipeline, corpus, "-o", tmp_path)
-    stamp = (tmp_path / "demo-test" / "run.json").stat().st_mtime_ns
-    assert "is evaluated already" in run("evaluate", pipeline, corpus, "-o", tmp_path)
-    assert (tmp_path / "demo-test" / "run.json").stat().st_mtime_ns == stamp
-    run("evaluate", pipeline, corpus, "-o", tmp_path, "--overwrite")
-    assert (tmp_path / "demo-test" / "run.json").stat().st_mtime_ns != stamp
+def test_damaged_partial_results_are_not_used(
+    pipeline: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluating, "BATCH_PAIRS", 4)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(pipeline, corpus, tmp_path / "run", progress=interrupt)
+    (tmp_path / "run.part" / "predictions.jsonl").write_text("")
+    with pytest.raises(EvaluationError, match=r"has only 0 of \d+ recorded predictions"):
+        evaluate(pipeline, corpus, tmp_path / "run")
 
 
-def test_only_runs_are_replaced(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_never_replaced(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     notes = tmp_path / "demo-test" / "notes.txt"
     notes.parent.mkdir()
     notes.write_text("years")
-    told = run("evaluate", pipeline, corpus, "-o", tmp_path, "--overwrite", code=1)
-    assert "will not be replaced" in told.replace("\n", " ") and notes.read_text() == "years"
+    message = run("evaluate", pipeline, corpus, "-o", tmp_path, "--overwrite", code=1)
+    assert "was not created by this command" in message and notes.read_text() == "years"
 
 
-def test_what_is_done_is_of_the_same_pipeline_corpus_and_settings(
+def test_a_run_is_reused_only_for_the_same_pipeline_corpus_and_settings(
     pipeline: Path, corpus: Path, tmp_path: Path
 ) -> None:
-    run("evaluate", pipeline, corpus, "-o", tmp_path / "runs")
-    assert "top changed" in run("evaluate", pipeline, corpus, "-o", tmp_path / "runs", "--top", 1, code=1)
+    output = ("-o", tmp_path / "runs")
+    run("evaluate", pipeline, corpus, *output)
+    assert "different top" in run("evaluate", pipeline, corpus, *output, "--top", 1, code=1)
     nlp = spacy.load(pipeline)
     nlp.get_pipe("slm_relations").threshold = 0.9
     nlp.to_disk(pipeline)
-    assert "pipeline changed" in run("evaluate", pipeline, corpus, "-o", tmp_path / "runs", code=1)
+    assert "different pipeline" in run("evaluate", pipeline, corpus, *output, code=1)
     # A copy of a pipeline is the same pipeline.
     shutil.copytree(pipeline, tmp_path / "copy")
-    run("evaluate", pipeline, corpus, "-o", tmp_path / "runs", "--overwrite")
-    assert "evaluated already" in run("evaluate", tmp_path / "copy", corpus, "-o", tmp_path / "runs")
-    # What follows a training is evaluated again.
-    said: list[str] = []
-    nlp.get_pipe("slm_relations").threshold = 0.1
-    nlp.to_disk(pipeline)
-    nlp = spacy.load(pipeline)
-    target, settings = tmp_path / "runs" / "demo-test", EvaluationSettings()
-    before = read_run(target).info["marks"]["pipeline"]
-    evaluate_pipeline(
-        nlp, str(pipeline), read_gold(corpus, nlp), target, settings, renew=True, say=said.append
-    )
-    assert "evaluating again" in said[0] and read_run(target).info["marks"]["pipeline"] != before
+    stamp = (tmp_path / "runs" / "demo-test" / "run.json").stat().st_mtime_ns
+    run("evaluate", pipeline, corpus, *output, "--overwrite")
+    again = (tmp_path / "runs" / "demo-test" / "run.json").stat().st_mtime_ns
+    assert "already complete" in run("evaluate", tmp_path / "copy", corpus, *output)
+    assert (tmp_path / "runs" / "demo-test" / "run.json").stat().st_mtime_ns == again != stamp
 
 
-def test_two_corpora_of_one_name(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+def test_changed_runs_can_be_replaced_and_unchanged_ones_kept(
+    pipeline: Path, corpus: Path, tmp_path: Path
+) -> None:
+    first = evaluate(pipeline, corpus, tmp_path / "run", overwrite_changed=True)
+    messages: list[str] = []
+    evaluate(pipeline, corpus, tmp_path / "run", overwrite_changed=True, log=messages.append)
+    assert "already complete" in messages[0]
+    changed = evaluate(pipeline, corpus, tmp_path / "run", top=1, overwrite_changed=True)
+    assert (first.info["key"]["top"], changed.info["key"]["top"]) == (3, 1)
+    # So are the partial results of another run.
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(pipeline, corpus, tmp_path / "run", top=2, overwrite_changed=True, progress=interrupt)
+    again = evaluate(pipeline, corpus, tmp_path / "run", top=3, overwrite_changed=True)
+    assert again.info["key"]["top"] == 3 and not (tmp_path / "run.part").exists()
+
+
+def test_corpora_of_the_same_name_are_refused(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     twice = ("evaluate", pipeline, corpus, corpus, "-o", tmp_path / "runs")
-    assert "would have their run in" in run(*twice, code=1)
-    # Corpora of one's own are called after their folders.
+    assert "would have the same run folder" in run(*twice, code=1)
+    # Users' own corpora are named after their folders.
     nlp = spacy.blank("en")
     for name in ("a", "b"):
         doc = nlp("Ann met Bo.")
@@ -175,10 +201,10 @@ def test_two_corpora_of_one_name(pipeline: Path, corpus: Path, tmp_path: Path) -
     run("evaluate", pipeline, *(tmp_path / name / "test.spacy" for name in "ab"), "-o", tmp_path / "runs")
     for name in ("a", "b"):
         found = read_run(tmp_path / "runs" / f"{name}-test")
-        assert found.info["benchmark"] == name and found.info["split"] == "test"
+        assert found.info["corpus"] == name and found.info["split"] == "test"
 
 
-def test_documents_of_one_id(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+def test_repeated_document_ids_are_refused(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     docs = list(read_docs(corpus, spacy.blank("en").vocab))
     with ShardWriter(tmp_path / "twice.spacy") as writer:
         for doc in (*docs, docs[0]):
@@ -197,20 +223,20 @@ def test_a_limit_counts_relations_where_no_pairs_are_annotated(tmp_path: Path) -
     assert len(read_gold(tmp_path / "own.spacy", limit=2).examples) == 2
 
 
-def test_free_generation_without_label_list(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+def test_free_generation_without_the_label_list(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     options = ("--decoding", "generated", "--prompt", "generic", "--max-new-tokens", 3, "--name", "tiny")
     run("evaluate", pipeline, corpus, "-o", tmp_path, *options)
     found = read_run(tmp_path / "demo-test")
     assert found.info["prompt"] == "generic" and found.info["decoding"] == "generated"
     assert found.info["system"] == "tiny"
     predictions = list(found.predictions())
-    # A random model writes no label: what it wrote is kept, and counted as the study does.
+    # A random model writes no label; its answers are kept and count as wrong.
     assert all(one.answer is not None and one.score is None for one in predictions)
     assert found.metrics["out_of_schema"] == sum(one.predicted is not None for one in predictions) > 0
     assert found.metrics["calibration"] is None
 
 
-def test_proposed_pairs(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+def test_proposed_pairs_are_added_to_annotated_ones(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     run("evaluate", pipeline, corpus, "-o", tmp_path / "given")
     run("evaluate", pipeline, corpus, "-o", tmp_path / "proposed", "--pairs", "proposed")
     given, proposed = (read_run(tmp_path / name / "demo-test") for name in ("given", "proposed"))
@@ -219,20 +245,17 @@ def test_proposed_pairs(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     assert golds[0] == golds[1]
 
 
-def test_labels_that_the_pipeline_lacks(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+def test_labels_unknown_to_the_pipeline_are_reported(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     shown = run("evaluate", pipeline, corpus, "-o", tmp_path, "--labels", "pipeline")
-    assert "unknown to the pipeline" in shown and "recall is at most" in shown
+    assert "does not know" in shown and "recall is at most" in shown
 
 
-def test_questions_and_predictions_made_elsewhere(corpus: Path, tmp_path: Path) -> None:
-    run("questions", corpus, tmp_path / "questions.jsonl")
+def test_answers_of_another_program_are_scored(corpus: Path, tmp_path: Path) -> None:
+    run("evaluate", corpus, "--write-pairs", tmp_path / "questions.jsonl")
     questions = [json.loads(line) for line in (tmp_path / "questions.jsonl").read_text().splitlines()]
     assert all("gold" not in one and "no_relation" in one["labels"] for one in questions)
-    gold = {
-        question.id: question.gold
-        for number, example in enumerate(read_gold(corpus).examples)
-        for question in evaluating.ask(example, number, evaluating.format_of(example.reference).schema)
-    }
+    found = read_gold(corpus)
+    gold = {pair.id: pair.gold for pair in found.pairs(found.schema)}
     answers = tmp_path / "answers.jsonl"
     lines = [
         {"id": one["id"], "answer": f' "{" ".join((*gold[one["id"]], "no_relation")[0].split("_"))}"\nsure'}
@@ -242,7 +265,7 @@ def test_questions_and_predictions_made_elsewhere(corpus: Path, tmp_path: Path) 
     run("evaluate", answers, corpus, "-o", tmp_path / "runs", "--name", "oracle")
     found = read_run(tmp_path / "runs" / "demo-test")
     assert found.metrics["micro"]["f"] == 1.0 and found.info["kind"] == "external"
-    # As a table, with one answer that is no label.
+    # The same as a table, with one answer that is not a label.
     table = tmp_path / "answers.csv"
     rows = [f"{one['id']},{(*gold[one['id']], '')[0]},0.9" for one in questions]
     rows[0] = rows[0].replace(",", ",some nonsense,", 1).rpartition(",")[0].rpartition(",")[0] + ",0.5"
@@ -256,37 +279,43 @@ def test_questions_and_predictions_made_elsewhere(corpus: Path, tmp_path: Path) 
     ("lines", "message"),
     [
         ('{"id": "elsewhere/0", "answer": "born_in"}', "for pairs that are not in"),
-        ('{"id": "x", "answer": "a"}\n{"id": "x", "answer": "b"}', 'the id "x" occurs twice'),
-        ('{"id": "x"}', 'has an "id" and an "answer"'),
-        ('{"id": "x", "answer": "a", "score": "high"}', "is no number"),
-        ('{"id": "x", "answer": "a", "score": 2}', "no probability"),
-        ("not json", "answers.jsonl:1: the line is no JSON"),
-        ("", "no predictions"),
+        ('{"id": "x", "answer": "a"}\n{"id": "x", "answer": "b"}', 'the id "x" is repeated'),
+        ('{"id": "x"}', 'expected "id" and "answer"'),
+        ('{"id": "x", "answer": "a", "score": "high"}', 'the score "high" is not a probability'),
+        ('{"id": "x", "answer": "a", "score": 2}', 'the score "2" is not a probability'),
+        ("not json", "answers.jsonl:1: "),
+        ("", "answers.jsonl:1: "),
     ],
 )
-def test_bad_predictions(corpus: Path, tmp_path: Path, lines: str, message: str) -> None:
+def test_invalid_answers_are_refused(corpus: Path, tmp_path: Path, lines: str, message: str) -> None:
     answers = tmp_path / "answers.jsonl"
     answers.write_text(lines)
     assert message in run("evaluate", answers, corpus, "-o", tmp_path / "runs", code=1)
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "runs" / "demo-test").exists()
 
 
-def test_predictions_leave_an_interrupted_run_alone(corpus: Path, tmp_path: Path) -> None:
-    run("questions", corpus, tmp_path / "questions.jsonl")
-    answers = tmp_path / "answers.jsonl"
-    questions = [json.loads(line) for line in (tmp_path / "questions.jsonl").read_text().splitlines()]
-    answers.write_text("".join(json.dumps({"id": one["id"], "answer": "\ud83d"}) + "\n" for one in questions))
-    (tmp_path / "runs" / "demo-test.part").mkdir(parents=True)
-    (tmp_path / "runs" / "demo-test.part" / "predictions.jsonl").write_text("hours of work")
-    run("evaluate", answers, corpus, "-o", tmp_path / "runs")
-    assert (tmp_path / "runs" / "demo-test.part" / "predictions.jsonl").read_text() == "hours of work"
-    # Half a character is replaced, and another file of predictions is not taken for this one.
-    assert next(read_run(tmp_path / "runs" / "demo-test").predictions()).answer == "\ufffd"
-    answers.write_text("".join(json.dumps({"id": one["id"], "answer": "x"}) + "\n" for one in questions))
-    assert "predictions changed" in run("evaluate", answers, corpus, "-o", tmp_path / "runs", code=1)
+def test_answers_do_not_replace_another_run(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+    run("evaluate", corpus, "--write-pairs", tmp_path / "pairs.jsonl")
+    answers, runs = tmp_path / "answers.jsonl", tmp_path / "runs"
+    ids = [json.loads(line)["id"] for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+
+    def write(answer: str) -> None:
+        answers.write_text("".join(json.dumps({"id": name, "answer": answer}) + "\n" for name in ids))
+
+    write("\ud83d")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(pipeline, corpus, runs / "demo-test", progress=interrupt)
+    partial = (runs / "demo-test.part" / "predictions.jsonl").read_bytes()
+    assert "is an interrupted run with different" in run("evaluate", answers, corpus, "-o", runs, code=1)
+    assert (runs / "demo-test.part" / "predictions.jsonl").read_bytes() == partial
+    run("evaluate", answers, corpus, "-o", runs, "--overwrite")
+    # Half a character is replaced.
+    assert next(read_run(runs / "demo-test").predictions()).answer == "\ufffd"
+    write("x")
+    assert "different answers" in run("evaluate", answers, corpus, "-o", runs, code=1)
 
 
-def test_a_label_that_says_no_relation_is_the_negative_one(tmp_path: Path) -> None:
+def test_a_label_that_means_no_relation_is_the_negative_label(tmp_path: Path) -> None:
     install_extensions()
     nlp = spacy.blank("en")
     with ShardWriter(tmp_path / "own.spacy") as writer:
@@ -301,24 +330,24 @@ def test_a_label_that_says_no_relation_is_the_negative_one(tmp_path: Path) -> No
     assert found.metrics["micro"]["f"] == 1.0 and found.info["negative_label"] == "NA"
 
 
-def test_missing_predictions(corpus: Path, tmp_path: Path) -> None:
-    run("questions", corpus, tmp_path / "questions.jsonl")
+def test_missing_answers_are_refused_unless_allowed(corpus: Path, tmp_path: Path) -> None:
+    run("evaluate", corpus, "--write-pairs", tmp_path / "questions.jsonl")
     first = json.loads((tmp_path / "questions.jsonl").read_text().splitlines()[0])
     answers = tmp_path / "answers.jsonl"
     answers.write_text(json.dumps({"id": first["id"], "answer": "other"}))
-    assert "no prediction for" in run("evaluate", answers, corpus, code=1)
+    assert "no answer for" in run("evaluate", answers, corpus, code=1)
     run("evaluate", answers, corpus, "--allow-missing", "-o", tmp_path / "runs")
     found = read_run(tmp_path / "runs" / "demo-test")
     assert found.metrics["unanswered"] == found.info["pairs"] - 1
 
 
-def test_bad_input(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+def test_bad_input_gets_one_clear_error(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     spacy.blank("en").to_disk(tmp_path / "empty")
     assert "no relation component, only: nothing" in run("evaluate", tmp_path / "empty", corpus, code=1)
     assert "neither an installed package nor a folder" in run("evaluate", "nope", corpus, code=1)
-    assert "There is no file" in run("evaluate", tmp_path / "none.jsonl", corpus, code=1)
+    assert "does not exist" in run("evaluate", tmp_path / "none.jsonl", corpus, code=1)
     assert "There is no corpus" in run("evaluate", pipeline, tmp_path / "none.spacy", code=1)
-    assert '"scored" or "generated"'.replace('"', "'") in run(
+    assert "decoding = \"sampled\": use 'scored' or 'generated'" in run(
         "evaluate", pipeline, corpus, "--decoding", "sampled", code=1
     )
     nlp = spacy.blank("en")
@@ -326,9 +355,9 @@ def test_bad_input(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
         with ShardWriter(tmp_path / f"{name}.spacy") as writer:
             for doc in docs:
                 writer.add(doc)
-    assert "has no relation to find" in run("evaluate", pipeline, tmp_path / "none.spacy", code=1)
-    assert "has no relation to find" in run("evaluate", pipeline, tmp_path / "bare.spacy", code=1)
-    assert "several benchmarks (demo, gids)" in run("evaluate", pipeline, tmp_path / "two.spacy", code=1)
+    assert "has no annotated relations" in run("evaluate", pipeline, tmp_path / "none.spacy", code=1)
+    assert "has no annotated relations" in run("evaluate", pipeline, tmp_path / "bare.spacy", code=1)
+    assert "mixes several corpora (demo, gids)" in run("evaluate", pipeline, tmp_path / "two.spacy", code=1)
 
 
 def _two_benchmarks(nlp: Language) -> list[Doc]:
@@ -341,8 +370,8 @@ def _two_benchmarks(nlp: Language) -> list[Doc]:
     return docs
 
 
-def test_predictions_survive_json() -> None:
+def test_predictions_round_trip_through_json() -> None:
     one = Prediction("d/0", "d", "a\ud800b", (0, 1), (1, 2), "", "X", ("r",), None, 0.5, (("r", 0.5),))
     assert Prediction.from_json(one.to_json()) == one
-    with pytest.raises(ValueError, match="no prediction"):
+    with pytest.raises(ValueError, match="not a prediction"):
         Prediction.from_json("{}")

@@ -1,4 +1,4 @@
-"""The page of a report as a person meets it in a real browser: light, dark, narrow, and by keyboard alone."""
+"""The page of a report in a real browser: light, dark, narrow, and with the keyboard alone."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from spacy_slmre.evaluation.report import ReportOptions, make_report
-from spacy_slmre.evaluation.selection import select_runs
+from spacy_slmre.evaluation.results import find_runs
 from tests.evaluation.run_folders import write_run
 
 pytestmark = pytest.mark.slow
 
-# Of the text of an element with what is behind it, by WCAG 2.
+# Contrast between the text of an element and its background, as defined by WCAG 2.
 CONTRAST = """
 const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
 const channels = color => {
@@ -48,7 +48,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "runs" / "d.part").mkdir()
     (folder / "runs" / "d.part" / "predictions.jsonl").touch()
     options = ReportOptions(command="python -m spacy slmre report runs")
-    html, *_ = make_report(select_runs([folder / "runs"]), options).write(folder / "report.html")
+    html, *_ = make_report(*find_runs([folder / "runs"]), options).write(folder / "report.html")
     return Path(html).as_uri()
 
 
@@ -60,12 +60,12 @@ def shown(browser: webdriver.Chrome, page: str) -> Iterator[webdriver.Chrome]:
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_page_loads_nothing_and_complains_of_nothing(shown: webdriver.Chrome) -> None:
+def test_the_page_loads_nothing_and_logs_no_errors(shown: webdriver.Chrome) -> None:
     assert shown.execute_script("return performance.getEntriesByType('resource').map(one => one.name)") == []
     assert [entry for entry in shown.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
 
 
-def test_headings_and_landmarks_tell_where_one_is(shown: webdriver.Chrome) -> None:
+def test_headings_and_landmarks_structure_the_page(shown: webdriver.Chrome) -> None:
     levels = shown.execute_script(
         "document.querySelectorAll('details').forEach(one => one.open = true);"
         "return [...document.querySelectorAll('h1, h2, h3, h4')].map(one => +one.tagName[1])"
@@ -88,14 +88,14 @@ def test_headings_and_landmarks_tell_where_one_is(shown: webdriver.Chrome) -> No
     assert not shown.find_elements(By.CSS_SELECTOR, "th:not([scope])")
 
 
-def test_keyboard_skips_sorts_opens_and_scrolls(shown: webdriver.Chrome) -> None:
+def test_the_page_works_with_the_keyboard(shown: webdriver.Chrome) -> None:
     body = shown.find_element(By.TAG_NAME, "body")
     body.send_keys(Keys.TAB)
     skip = shown.switch_to.active_element
     assert skip.text == "Skip to the results" and skip.rect["x"] >= 0
     skip.send_keys(Keys.ENTER)
     assert shown.switch_to.active_element.get_attribute("id") == "main"
-    # The first stop in the content is the table, which can be scrolled; then its headers.
+    # The first stop is the scrollable table, then its headers.
     shown.switch_to.active_element.send_keys(Keys.TAB)
     assert shown.switch_to.active_element.aria_role == "region"
     outline = shown.switch_to.active_element.value_of_css_property("outline-style")
@@ -121,7 +121,7 @@ def test_keyboard_skips_sorts_opens_and_scrolls(shown: webdriver.Chrome) -> None
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_and_marks_can_be_read_on_both_grounds(scheme: str, shown: webdriver.Chrome) -> None:
+def test_text_and_markers_have_enough_contrast(scheme: str, shown: webdriver.Chrome) -> None:
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     shown.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     shown.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
@@ -145,7 +145,7 @@ def test_text_and_marks_can_be_read_on_both_grounds(scheme: str, shown: webdrive
     assert found and least >= 3
 
 
-def test_narrow_page_does_not_scroll_sideways(shown: webdriver.Chrome) -> None:
+def test_a_narrow_page_does_not_scroll_horizontally(shown: webdriver.Chrome) -> None:
     size = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     shown.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     shown.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")

@@ -1,4 +1,4 @@
-"""Scores of a run: against scikit-learn, and by hand."""
+"""Scores of a run, compared with scikit-learn and with values computed by hand."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_micro_f1_equals_scikit_learn(pairs: list[tuple[str, str]]) -> None:
         assert scores["macro_f"] == pytest.approx(macro)
 
 
-def test_an_answer_out_of_schema_costs_both_ways() -> None:
+def test_an_out_of_schema_answer_is_a_false_positive_and_a_miss() -> None:
     scores = score_predictions([pair(0, ("A",), "nonsense"), pair(1, (), "nonsense")], LABELS, "no_relation")
     assert (scores["micro"]["tp"], scores["micro"]["fp"], scores["micro"]["fn"]) == (0, 2, 1)
 
 
-def test_several_gold_labels() -> None:
+def test_pairs_with_several_gold_labels_are_several_instances() -> None:
     scores = score_predictions([pair(0, ("A", "B"), "B"), pair(1, ("C",), "C")], LABELS, "no_relation")
-    # Three instances: the pair's one answer is right for B and wrong for A.
+    # Three instances: the first pair's prediction is correct for B and wrong for A.
     assert (scores["micro"]["tp"], scores["micro"]["fp"], scores["micro"]["fn"]) == (2, 1, 1)
     assert scores["micro"]["f"] == pytest.approx(f1_score(["A", "B", "C"], ["B", "B", "C"], average="micro"))
     assert scores["micro_any"]["f"] == 1.0
@@ -62,7 +62,7 @@ def test_several_gold_labels() -> None:
     assert scores["accuracy"] == 1.0
 
 
-def test_answers_out_of_schema_are_one_row_and_not_in_the_macro_mean() -> None:
+def test_out_of_schema_answers_are_one_row_and_not_in_the_macro_mean() -> None:
     junk = [pair(n, ("B",), f"nonsense {n}") for n in range(9)]
     scores = score_predictions([*junk, pair(9, ("A",), "A"), pair(10, ("B",), "B")], LABELS, "no_relation")
     assert set(scores["per_label"]) == {"A", "B", "(out of schema)"}
@@ -74,13 +74,13 @@ def test_answers_out_of_schema_are_one_row_and_not_in_the_macro_mean() -> None:
 def test_semeval_macro_f1_by_hand() -> None:
     gold = {1: "Cause(e1,e2)", 2: "Cause(e1,e2)", 3: "Cause(e2,e1)", 4: "Part(e1,e2)"}
     answers = {1: "Cause(e1,e2)", 2: "Cause(e2,e1)", 4: "Part(e1,e2)", 5: "Part(e2,e1)", 6: "Cause(e1,e2)"}
-    # Cause: 1 right of 3 answers and 3 gold pairs. Part: 1 right of 2 answers, 1 gold pair.
+    # Cause: 1 of 3 answers is correct, 3 gold pairs. Part: 1 of 2 answers is correct, 1 gold pair.
     expected = (2 * 1 / (3 + 3) + 2 * 1 / (2 + 1)) / 2
     assert official_macro_f1(gold.items(), answers.items()) == pytest.approx(expected)
     assert official_macro_f1([], []) == 0.0
 
 
-def test_a_wrong_direction_is_no_hit_for_semeval() -> None:
+def test_the_wrong_direction_is_wrong_for_semeval() -> None:
     assert official_macro_f1([(1, "Cause(e1,e2)")], [(1, "Cause(e2,e1)")]) == 0.0
 
 
@@ -97,18 +97,18 @@ def test_a_wrong_direction_is_no_hit_for_semeval() -> None:
         ("She was born there.", "she was born there."),
     ],
 )
-def test_answers_in_words(answer: str, meant: str | None) -> None:
+def test_generated_answers_are_mapped_to_labels(answer: str, meant: str | None) -> None:
     schema = LabelSchema.from_dict({"labels": [{"name": "born_in", "wording": "place of birth"}]})
     assert LabelParser(schema).parse(answer) == meant
 
 
-def test_normalised_answers() -> None:
+def test_answers_are_normalized() -> None:
     assert normalize_answer("\n  'X  y' \n z") == "x y"
     assert normalize_answer("   ") == "none"
 
 
-def test_confusion_keeps_the_commonest_labels() -> None:
-    labels, rows = confusion([("a", "a"), ("a", "b"), ("b", "b"), ("c", "d")], most=3)
+def test_confusion_keeps_the_most_frequent_labels() -> None:
+    labels, rows = confusion([("a", "a"), ("a", "b"), ("b", "b"), ("c", "d")], max_labels=3)
     assert labels == ["a", "b", "other labels"]
     assert rows == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
 

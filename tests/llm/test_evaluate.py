@@ -111,7 +111,7 @@ def test_unavailable_service_leaves_no_run(
 ) -> None:
     server.always = failure(500, "down")
     with pytest.warns(UserWarning, match="not answered"):
-        assert "the same command goes on" in run(config, corpus, "-o", tmp_path / "runs", code=1)
+        assert "repeat the command to resume" in run(config, corpus, "-o", tmp_path / "runs", code=1)
     assert not (tmp_path / "runs" / "demo-test").exists()
     server.always, server.answer = None, answer
     run(config, corpus, "-o", tmp_path / "runs")

@@ -20,8 +20,8 @@ def extract(make_nlp: Callable, make_model: Callable, tmp_path: Path) -> Callabl
     texts = [str(tmp_path / f"{number}.txt") for number in range(3)]
 
     def run(*more: str) -> Result:
-        options = ["--pipeline", str(tmp_path / "pipeline"), "--output", str(tmp_path / "out.jsonl")]
-        return CliRunner().invoke(slmre_cli, ["extract", *texts, *options, "--batch-size", "1", *more])
+        options = ["--output", str(tmp_path / "out.jsonl"), "--batch-size", "1"]
+        return CliRunner().invoke(slmre_cli, ["extract", str(tmp_path / "pipeline"), *texts, *options, *more])
 
     return run
 
@@ -43,7 +43,7 @@ def test_run_resumes_after_the_service_ended_it(extract, server: ChatServer, tmp
     sent = len(server.requests)
     server.script.clear()  # with concurrent requests, the second refusal may be unused
     done = extract()
-    assert done.exit_code == 0 and "Going on where an interrupted run stopped" in done.output
+    assert done.exit_code == 0 and "Resuming an interrupted run" in done.output
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
     assert len(server.requests) - sent <= 4
 

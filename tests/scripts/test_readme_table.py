@@ -27,7 +27,7 @@ def test_table_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for _ in range(2):
         run(monkeypatch, tmp_path / "runs", "--readme", readme)
     text = readme.read_text(encoding="utf-8")
-    assert text.startswith("before\n<!-- results:begin -->\n| Benchmark | System |")
+    assert text.startswith("before\n<!-- results:begin -->\n| Corpus | System |")
     assert text.endswith("|\n<!-- results:end -->\nafter\n") and "old" not in text
     assert text.count("| CoNLL04 | My \\| system | 0.") == 1
 

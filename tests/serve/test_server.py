@@ -19,7 +19,7 @@ from spacy_slmre.serve.server import LiveServer
 
 
 class Meeting:
-    """Relates the first two words; notes what it reads, and whether two texts are read at once."""
+    """Relates the first two words; records texts, and whether two are processed at once."""
 
     def __init__(self) -> None:
         self.read: list[str] = []
@@ -53,7 +53,7 @@ def server(meeting: Meeting) -> Iterator[LiveServer]:
     nlp = spacy.blank("en")
     Language.component("test_meeting", func=meeting)
     nlp.add_pipe("test_meeting")
-    with LiveServer(nlp, example="Ann Bo", limit=1000) as server:
+    with LiveServer(nlp, example="Ann Bo", max_bytes=1000) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server
@@ -77,7 +77,7 @@ def ask(
         connection.close()
 
 
-def test_page_and_answer(server: LiveServer) -> None:
+def test_page_and_relations_are_served(server: LiveServer) -> None:
     assert server.server_address[0] == "127.0.0.1"
     status, page = ask(server, "GET", "/")
     assert status == 200 and "Ann Bo</textarea>" in page and "<script nonce=" in page
@@ -87,14 +87,14 @@ def test_page_and_answer(server: LiveServer) -> None:
     assert status == 200 and "<script" not in json.loads(answer)["html"]
 
 
-def test_failing_text_is_told_and_the_next_is_read(server: LiveServer) -> None:
+def test_failure_is_reported_and_the_next_text_is_processed(server: LiveServer) -> None:
     status, answer = ask(server, body={"text": "fail here"})
     assert status == 422 and "RuntimeError: cannot <b>read</b> this" in json.loads(answer)["error"]
     assert ask(server, body={"text": "Ann Bo"})[0] == 200
     assert ask(server, body={"text": ""})[0] == 200
 
 
-def test_requests_at_once_are_answered_one_after_the_other(server: LiveServer, meeting: Meeting) -> None:
+def test_simultaneous_requests_are_processed_one_by_one(server: LiveServer, meeting: Meeting) -> None:
     texts = [f"Ann{number} Bo" for number in range(8)]
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda text: ask(server, body={"text": text}), texts))
@@ -114,7 +114,9 @@ def test_requests_at_once_are_answered_one_after_the_other(server: LiveServer, m
         ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
     ],
 )
-def test_other_pages_are_refused(server: LiveServer, meeting: Meeting, headers: dict, status: int) -> None:
+def test_requests_from_other_pages_are_refused(
+    server: LiveServer, meeting: Meeting, headers: dict, status: int
+) -> None:
     before = len(meeting.read)
     assert ask(server, body={"text": "Ann Bo"}, **headers)[0] == status
     assert len(meeting.read) == before
@@ -133,12 +135,12 @@ def test_other_pages_are_refused(server: LiveServer, meeting: Meeting, headers: 
         (b'{"text": "\\ud800"}', 400),
     ],
 )
-def test_other_bodies_are_refused(server: LiveServer, body: object, status: int) -> None:
+def test_malformed_bodies_are_refused(server: LiveServer, body: object, status: int) -> None:
     found, answer = ask(server, body=body)
     assert found == status and json.loads(answer)["error"]
 
 
-def test_far_too_long_text_is_told(server: LiveServer, capfd: pytest.CaptureFixture[str]) -> None:
+def test_far_too_long_text_gets_an_error(server: LiveServer, capfd: pytest.CaptureFixture[str]) -> None:
     for _ in range(3):
         status, answer = ask(server, body={"text": "x" * 5_000_000})
         assert status == 413 and "longer than 1000 bytes" in json.loads(answer)["error"]
@@ -146,26 +148,26 @@ def test_far_too_long_text_is_told(server: LiveServer, capfd: pytest.CaptureFixt
     assert capfd.readouterr().err == ""
 
 
-def test_client_that_leaves_before_its_refusal_is_no_traceback(
+def test_client_that_leaves_early_causes_no_traceback(
     server: LiveServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     head = b"POST /relations HTTP/1.1\r\nHost: example.org\r\nContent-Length: 9000000\r\n\r\n"
     for _ in range(5):
         with socket.create_connection(server.server_address) as client:
-            # Closing with this set is a reset.
+            # With this option, closing resets the connection.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.sendall(head + b"x" * 100_000)
     assert ask(server, body={"text": "Ann Bo"})[0] == 200
     assert capfd.readouterr().err == ""
 
 
-def test_timeout_of_a_component_is_its_failure(server: LiveServer) -> None:
+def test_timeout_in_a_component_is_a_failure_of_the_pipeline(server: LiveServer) -> None:
     status, answer = ask(server, body={"text": "late answer"})
     assert status == 422 and "TimeoutError: the knowledge base was silent" in json.loads(answer)["error"]
 
 
 @pytest.mark.parametrize(("port", "status"), [(80, 200), (5055, 403)])
-def test_usual_port_may_be_left_out(
+def test_default_port_may_be_omitted(
     server: LiveServer, port: int, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = server.server_address
@@ -183,6 +185,6 @@ def test_other_paths_and_methods_are_refused(server: LiveServer) -> None:
     assert ask(server, "OPTIONS", "/relations")[0] == 501
 
 
-def test_taken_port_is_told(server: LiveServer) -> None:
-    with pytest.raises(ValueError, match="give another one"):
+def test_port_in_use_raises_an_error(server: LiveServer) -> None:
+    with pytest.raises(ValueError, match="Choose another port"):
         LiveServer(spacy.blank("en"), server.server_address[1])

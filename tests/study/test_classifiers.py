@@ -88,7 +88,7 @@ def test_test_split_is_scored_once(trained: Path, corpora: Path) -> None:
     assert done.info["pairs"] == 112 and f"{done.metrics['micro']['f']:.3f}" in first
     assert done.info["kind"] == "encoder" and done.metrics["calibration"] is not None
     stamp = (done.folder / "run.json").stat().st_mtime_ns
-    assert "is evaluated already" in run("evaluate-classifier", corpora, trained, "-b", "demo")
+    assert "is already complete" in run("evaluate-classifier", corpora, trained, "-b", "demo")
     assert (done.folder / "run.json").stat().st_mtime_ns == stamp
 
 
@@ -98,7 +98,7 @@ def test_evaluate(trained: Path, corpora: Path, tmp_path: Path) -> None:
     assert read_run(tmp_path / "demo-dev").info["params"] > 0
     for option in (("--prompt", "generic"), ("--decoding", "generated")):
         shown = run("evaluate", trained / "demo", corpora / "demo" / "dev.spacy", *option, code=1)
-        assert "is no language model" in shown
+        assert "is not a language model" in shown
 
 
 def test_calibrate_saves_aside(trained: Path, corpora: Path, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_calibrate_saves_aside(trained: Path, corpora: Path, tmp_path: Path) -> 
     assert pipe.temperature == pytest.approx(summary["temperature"]) and set(pipe.label_thresholds) <= set(
         pipe.labels
     )
-    assert "say where to save" in run("calibrate", "some_package", dev, code=1)
+    assert "choose a folder to save to" in run("calibrate", "some_package", dev, code=1)
 
 
 def test_only_trained_classifiers_are_replaced(corpora: Path, settings: list[str], tmp_path: Path) -> None:
@@ -127,4 +127,4 @@ def test_choices_that_make_no_sense(corpora: Path, tmp_path: Path) -> None:
     assert "does not exist" in run(
         "train-classifier", tmp_path / "no.cfg", corpora, tmp_path, "-b", "demo", code=1
     )
-    assert "is no packaged model" in run("download-base", "bert", code=1)
+    assert "is not a packaged model" in run("download-base", "bert", code=1)

@@ -17,7 +17,7 @@ from spacy_slmre.models.causal_lm.model import make_small_lm
 from spacy_slmre.models.causal_lm.loading import load_base
 from spacy_slmre.study import dapt, pretraining
 from spacy_slmre.study.pretraining import PretrainingSettings, make_blocks
-from spacy_slmre.training.settings import TuningError
+from spacy_slmre.training.config import TuningError
 
 SENTENCE = "Ann Lee was born in Rome and works for the Red Mill in Paris, where her sister lives.\n"
 
@@ -110,18 +110,18 @@ def test_an_interrupted_run_ends_with_the_same_weights(run, tmp_path: Path, monk
     monkeypatch.setattr(pretraining._Trainer, "training_step", killed)
     assert run(output).exit_code == 130
     monkeypatch.setattr(pretraining._Trainer, "training_step", original)
-    assert "another config" in run(output, "--resume", seed=1).output
+    assert "interrupted run with different config" in run(output, seed=1).output
     with monkeypatch.context() as patched:
         patched.setattr(PreTrainedModel, "save_pretrained", full)
-        done = run(output, "--resume")
-    assert done.exit_code == 1 and "No space left" in done.output and "--resume" in done.output
-    assert run(output, "--resume").exit_code == 0
+        done = run(output)
+    assert done.exit_code == 1 and "No space left" in done.output and "repeat the command" in done.output
+    assert run(output).exit_code == 0
     file = "model.safetensors"
     assert (whole / file).read_bytes() == (output / file).read_bytes()
-    again = run(output, "--resume")
-    assert again.exit_code == 0 and "complete already" in again.output
-    other = run(output, "--resume", seed=1)
-    assert other.exit_code == 1 and "another config" in other.output
+    again = run(output)
+    assert again.exit_code == 0 and "nothing to do" in again.output
+    other = run(output, seed=1)
+    assert other.exit_code == 1 and "another run (different config)" in other.output
 
 
 def test_a_run_killed_behind_its_last_step_makes_no_more(run, tmp_path: Path, monkeypatch) -> None:
@@ -132,9 +132,9 @@ def test_a_run_killed_behind_its_last_step_makes_no_more(run, tmp_path: Path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(dapt, "publish", killed)
+        patch.setattr(dapt.RunFolder, "publish", killed)
         assert run(output, max_steps=5).exit_code == 130
-    assert run(output, "--resume", max_steps=5).exit_code == 0
+    assert run(output, max_steps=5).exit_code == 0
     file = "model.safetensors"
     assert (whole / file).read_bytes() == (output / file).read_bytes()
     assert json.loads((output / "metrics.json").read_text())["steps"] == 5

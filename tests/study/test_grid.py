@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
 from spacy_slmre.study.grid import GridRun, read_grid, take_shard
-from spacy_slmre.training.folders import alone_at
-from spacy_slmre.training.settings import TuningError
+from spacy_slmre.training.config import TuningError
+from spacy_slmre.util.run_folder import RunFolder
 from tests.training.conftest import ROOT
 
 GRID = ROOT / "configs" / "tune" / "grid.cfg"
@@ -45,7 +45,7 @@ def test_states_are_listed(tmp_path: Path) -> None:
         one.output.mkdir()
     (done.output / "metrics.json").write_text(json.dumps({"scores": {"micro_f1": 0.5}}))
     (worn.output / "metrics.json").touch()
-    with alone_at(killed.output):
+    with RunFolder(killed.output):
         Path(f"{killed.output}.part").mkdir()
     failed.failure.write_text(json.dumps({"error": "exit code 1: no such model"}))
     untold.failure.write_text("[")
@@ -54,7 +54,7 @@ def test_states_are_listed(tmp_path: Path) -> None:
     assert failed.state() == ("failed", "exit code 1: no such model")
     assert worn.state()[0] == "failed" and "is damaged: delete" in worn.state()[1]
     assert untold.state()[0] == "failed" and str(untold.log) in untold.state()[1]
-    with alone_at(running.output):
+    with RunFolder(running.output):
         assert running.state()[0] == "running" and not running.run()
         listed = run("--config", GRID, "--output", tmp_path, "--list")
     assert listed.exit_code == 0 and "25 missing, 1 running, 1 done, 3 failed" in listed.output
@@ -111,7 +111,7 @@ def test_a_failure_is_recorded_and_the_rest_is_run(config_file: Path, tmp_path: 
     ran = run("--config", grid, "--output", output, "--training.max_steps", 2)
     assert ran.exit_code == 1 and "1 runs failed" in ran.output
     broken, fine = read_grid(grid, output)
-    assert broken.state()[0] == "failed" and "no such folder" in json.dumps(
+    assert broken.state()[0] == "failed" and "model.base" in json.dumps(
         json.loads(broken.failure.read_text())["log"]
     )
     assert fine.state()[0] == "done"

@@ -16,7 +16,7 @@ LABELS = ("employer", "no_relation", "place of birth")
 
 @pytest.fixture
 def write_corpus() -> Callable[..., Path]:
-    """Write a corpus of sentences whose words say the label, of no benchmark or of one."""
+    """Write a corpus of sentences that spell out their label, optionally as a benchmark."""
     install_extensions()
 
     def write(
@@ -45,7 +45,7 @@ def write_corpus() -> Callable[..., Path]:
 
 @pytest.fixture
 def config_file(tmp_path: Path, tiny_base: Path, write_corpus) -> Path:
-    """A config for the tiny model on two small corpora."""
+    """Write a config for the tiny model and two small corpora."""
     train = write_corpus(tmp_path / "train.spacy", 30)
     dev = write_corpus(tmp_path / "dev.spacy", 9)
     file = tmp_path / "tiny.cfg"
@@ -59,6 +59,7 @@ device = "cpu"
 
 [tune]
 shots = 0
+schema = null
 
 [lora]
 rank = 4
@@ -66,10 +67,10 @@ alpha = 8
 
 [training]
 max_tokens = 300
-sequences_per_step = 1
+gradient_accumulation_steps = 1
 learning_rate = 0.02
 max_steps = 4
-evaluate_every = 2
+eval_steps = 2
 seed = 1
 
 [corpora]
@@ -87,9 +88,9 @@ path = "{dev}"
 
 @pytest.fixture
 def resolve(config_file: Path) -> Callable[..., TuningConfig]:
-    """The config, resolved, with settings changed."""
+    """Resolve the config with overrides."""
 
-    def resolve(changes: dict | None = None, file: Path = config_file) -> TuningConfig:
-        return resolve_config(read_config(file, changes), file.name)
+    def resolve(overrides: dict | None = None) -> TuningConfig:
+        return resolve_config(read_config(config_file, overrides), config_file.name)
 
     return resolve

@@ -1,33 +1,36 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
+from spacy_slmre.models.causal_lm.adapter import PACKAGED_ADAPTER
 from spacy_slmre.models.hub import packaged_folder
 from spacy_slmre.models.prompts import PromptBuilder
+from spacy_slmre.schema import LabelSchema
 from spacy_slmre.study.benchmarks.card import all_benchmarks
-from spacy_slmre.training.config import read_config, resolve_config
-from spacy_slmre.training.settings import TuningError
+from spacy_slmre.training.config import TuningError, read_config, resolve_config
 from tests.training.conftest import ROOT
 
 CONFIGS = sorted(path for path in (ROOT / "configs" / "tune").glob("*.cfg") if path.stem != "grid")
+SHIPPED = PACKAGED_ADAPTER / "tune.cfg"
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*CONFIGS, SHIPPED], ids=lambda path: path.stem)
 def test_shipped_configs_resolve(path: Path) -> None:
     config = resolve_config(read_config(path), path.name)
-    # What is written to the output stands on its own.
+    # The config that is written to the output is complete.
     assert "extends" not in config.text and "${" not in read_config(path).interpolate().to_str()
 
 
-def test_the_study_s_settings() -> None:
+def test_configs_have_the_settings_of_the_study() -> None:
     sizes = {}
     for name in ("smollm2-360m", "qwen2.5-0.5b", "smollm3-3b", "qwen2.5-3b", "llama3.2-3b"):
         config = resolve_config(read_config(ROOT / "configs" / "tune" / f"{name}.cfg"), name)
         training = config.training
-        assert (training.learning_rate, training.epochs, training.warmup) == (1e-4, 2, 0.03)
+        assert (training.learning_rate, training.num_train_epochs, training.warmup_ratio) == (1e-4, 2, 0.03)
         assert (training.weight_decay, training.seed, config.lora.dropout) == (0.01, 42, 0.05)
         assert config.model.settings.quantization == "nf4"
         sizes[name] = (config.lora.rank, config.lora.alpha)
@@ -36,28 +39,30 @@ def test_the_study_s_settings() -> None:
 
 @pytest.mark.slow
 def test_every_label_list_leaves_room_for_texts(real_base: str) -> None:
-    """Judged by SmolLM2's tokens: the others have larger vocabularies, and need fewer."""
+    # Other models have larger vocabularies than SmolLM2 and need fewer tokens.
     tokenizer = AutoTokenizer.from_pretrained(packaged_folder())
     for path in CONFIGS:
         config = resolve_config(read_config(path), path.name)
-        if config.run.regime in ("general", "demo"):
+        if config.tune.regime in ("general", "demo"):
             continue
         prompts = PromptBuilder(tokenizer, config.model.style)
         for card in all_benchmarks().values():
             if card.schema is not None:
                 prefix = len(prompts.prefix(card.schema))
-                # Two demonstrations take some 150 tokens, a text with its pairs as many.
+                # Two few-shot examples take about 150 tokens, a text with its pairs as many.
                 assert prefix + 150 + 150 <= config.training.max_tokens, (path.name, card.name)
 
 
-def test_regime_and_style_are_single_values() -> None:
+def test_regime_and_shots_can_be_overridden() -> None:
     path = ROOT / "configs" / "tune" / "qwen2.5-3b.cfg"
     config = read_config(path, {"tune.regime": "littune", "tune.shots": 0}).interpolate()
     assert config["corpora"]["train"]["manifest"] == "data/corpora/littune.json"
-    assert resolve_config(read_config(path, {"tune.shots": 0}), "x").run.shots == 0
+    assert resolve_config(read_config(path, {"tune.shots": 0}), "x").tune.shots == 0
 
 
-def test_extends_takes_what_is_not_said(tmp_path: Path, config_file: Path) -> None:
+def test_a_config_inherits_settings_from_the_config_that_it_extends(
+    tmp_path: Path, config_file: Path
+) -> None:
     file = tmp_path / "more.cfg"
     file.write_text('[tune]\nextends = "tiny.cfg"\n\n[lora]\nrank = 2\n')
     config = resolve_config(read_config(file), "more")
@@ -71,19 +76,28 @@ def test_extends_takes_what_is_not_said(tmp_path: Path, config_file: Path) -> No
     ("changes", "message"),
     [
         ({"training.max_steps": "many"}, r"training\.max_steps = 'many'"),
-        ({"training.warmup": 2}, r"training\.warmup = 2"),
+        ({"training.warmup_ratio": 2}, r"training\.warmup_ratio = 2"),
+        ({"training.objective": "mlm"}, r'training\.objective = "mlm"'),
+        ({"training.max_tokens": 1}, r"training\.max_tokens = 1"),
+        ({"training.num_train_epochs": 0}, r"training\.num_train_epochs = 0"),
+        ({"training.lr_scheduler_type": "steep"}, r'training\.lr_scheduler_type = "steep"'),
+        ({"training.adapter_dtype": "int8"}, r'training\.adapter_dtype = "int8"'),
+        ({"training.optim": "adam"}, r'training\.optim = "adam".*adamw_torch'),
+        ({"training.report_to": ["nothing"]}, r"training\.report_to.*nothing is not a tracker"),
         ({"lora.rank": 0}, r"lora\.rank = 0"),
+        ({"lora.init_lora": "random"}, r'lora\.init_lora = "random"'),
+        ({"tune.schema": "none.json"}, r"tune\.schema: .*none\.json"),
         ({"tune.shots": -1}, r"tune\.shots = -1"),
         ({"training.speed": 1}, r"speed"),
         ({"corpora.train.limit": -1}, r"limit = -1"),
     ],
 )
-def test_bad_values_are_named(resolve, changes, message) -> None:
+def test_wrong_values_are_named(resolve, changes, message) -> None:
     with pytest.raises(ValueError, match=message):
         resolve(changes)
 
 
-def test_bad_configs(tmp_path: Path, config_file: Path) -> None:
+def test_invalid_configs_are_errors(tmp_path: Path, config_file: Path) -> None:
     text = config_file.read_text()
     for change, message in (
         (text.replace("[lora]\nrank", "[lora]\nranks"), r"lora\.ranks"),
@@ -98,3 +112,14 @@ def test_bad_configs(tmp_path: Path, config_file: Path) -> None:
             resolve_config(read_config(file), "bad.cfg")
     with pytest.raises(TuningError, match=r"none\.cfg cannot be read"):
         read_config(tmp_path / "none.cfg")
+
+
+def test_a_schema_is_a_path_a_list_a_dict_or_a_registered_function(resolve, tmp_path: Path) -> None:
+    labels = ["employer", "place of birth"]
+    expected = LabelSchema.from_labels(labels)
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(expected.to_dict()))
+    for schema in (labels, expected.to_dict(), str(file)):
+        assert resolve({"tune.schema": schema}).schema == expected
+    assert resolve({"tune.schema": {"@misc": "spacy-slmre.GeneralSchema.v1"}}).schema == LabelSchema.general()
+    assert resolve().schema is None

@@ -1,4 +1,4 @@
-"""What a person sees and does in a real browser: chromium with its driver, where they are installed."""
+"""Pages in a real browser: chromium with its driver, if they are installed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def meet(one: tuple, other: tuple) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def test_arcs_labels_and_keyboard(browser: webdriver.Chrome, tmp_path: Path) -> None:
+def test_arcs_are_labeled_and_reached_by_keyboard(browser: webdriver.Chrome, tmp_path: Path) -> None:
     show(browser, spacy_slmre.render(DOCUMENT, page=True), tmp_path)
     arcs, labels = all_of(browser, ".arc"), all_of(browser, ".arc .label")
     assert [arc.accessible_name for arc in arcs] == [
@@ -71,7 +71,7 @@ def test_arcs_labels_and_keyboard(browser: webdriver.Chrome, tmp_path: Path) -> 
     words = [box(word) for word in all_of(browser, ".words")]
     for number, one in enumerate(boxes):
         assert not any(meet(one, other) for other in [*boxes[:number], *words])
-    # Each arc ends above its entities: the frames that it shows are theirs.
+    # The frames that an arc highlights are those of its head and tail.
     frames = arcs[0].find_elements(By.CSS_SELECTOR, ".ends")
     for frame, name in zip(frames, ("Ada Brandt", "Uppsala"), strict=True):
         assert any(
@@ -94,7 +94,7 @@ def test_arcs_labels_and_keyboard(browser: webdriver.Chrome, tmp_path: Path) -> 
     )
 
 
-def test_light_and_dark(browser: webdriver.Chrome, tmp_path: Path) -> None:
+def test_page_follows_the_color_scheme_of_the_system(browser: webdriver.Chrome, tmp_path: Path) -> None:
     grounds = {}
     for scheme in ("light", "dark"):
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
@@ -108,7 +108,7 @@ def test_light_and_dark(browser: webdriver.Chrome, tmp_path: Path) -> None:
     assert grounds["light"][1] != grounds["dark"][1]
 
 
-def test_graph_zooms_and_tells(browser: webdriver.Chrome, tmp_path: Path) -> None:
+def test_graph_zooms_and_shows_details(browser: webdriver.Chrome, tmp_path: Path) -> None:
     show(browser, spacy_slmre.render([DOCUMENT, hostile_document()], style="graph", page=True), tmp_path)
     graph, panel = browser.find_element(By.ID, "graph"), browser.find_element(By.ID, "panel")
     whole = graph.get_dom_attribute("viewBox")
@@ -127,7 +127,7 @@ def test_graph_zooms_and_tells(browser: webdriver.Chrome, tmp_path: Path) -> Non
     ActionChains(browser).move_to_element(node).click().perform()
     ActionChains(browser).move_to_element(panel).perform()
     assert "Ada Brandt – spouse → Otto Reiss" in panel.text and "born in" not in panel.text
-    # Hostile texts are words in the panel too, and the console has no complaint.
+    # Hostile texts are escaped in the panel, too, and the console is free of errors.
     for arc in all_of(browser, ".arc"):
         browser.execute_script("arguments[0].dispatchEvent(new Event('pointerenter'))", arc)
     assert not all_of(browser, "#panel img, #panel script")
@@ -138,7 +138,7 @@ def test_chapter_opens_in_two_seconds(browser: webdriver.Chrome, tmp_path: Path)
     words = [f"Person {number}" for number in range(600)]
     pairs = [(number, number + 1, "knows", 0.5 + number / 2000) for number in range(0, 600, 2)]
     chapter = make_document("chapter", words, ["PER"] * 600, pairs)
-    # 300 sentences of some 17 words: 5,000 words.
+    # 300 sentences of about 17 words: 5,000 words.
     filler = "in the long and quiet hours before the rain came, so they said".split()  # noqa: SIM905
     text, entities, relations, bounds = "", [], [], []
     for one in chapter.relations:
@@ -151,7 +151,7 @@ def test_chapter_opens_in_two_seconds(browser: webdriver.Chrome, tmp_path: Path)
         bounds.append((begin, len(text)))
     chapter = type(chapter)("chapter", text, tuple(entities), tuple(relations), tuple(bounds))
     assert len(text.split()) >= 5000 and len(chapter.relations) == 300
-    # Seconds of the processor, since those of the clock say how busy the machine is.
+    # CPU seconds, because the clock depends on how busy the machine is.
     browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
 
     def seconds() -> float:
@@ -192,7 +192,9 @@ def server() -> Iterator[LiveServer]:
         server.shutdown()
 
 
-def test_live_page_reads_and_goes_on_after_a_failure(browser: webdriver.Chrome, server: LiveServer) -> None:
+def test_live_page_finds_relations_and_recovers_from_a_failure(
+    browser: webdriver.Chrome, server: LiveServer
+) -> None:
     browser.get(server.address)
     text, status = browser.find_element(By.ID, "text"), browser.find_element(By.ID, "status")
     wait = WebDriverWait(browser, 10)
@@ -212,5 +214,5 @@ def test_live_page_reads_and_goes_on_after_a_failure(browser: webdriver.Chrome, 
     time.sleep(0.1)
     assert not all_of(browser, "#result img")
     severe = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-    # The one failure is an answer with status 422, which the console notes.
+    # The console only reports the failure, which has status 422.
     assert all("422" in message or "favicon" in message for message in severe), severe

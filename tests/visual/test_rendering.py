@@ -6,7 +6,6 @@ import re
 import sys
 import types
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 import spacy
@@ -16,7 +15,7 @@ from spacy import displacy
 import spacy_slmre
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.relations import install_extensions
-from spacy_slmre.visual.rendering import template
+from spacy_slmre.visual.pages import stylesheet
 from tests.relation_documents import HOSTILE, hostile_document, make_document
 
 DOCUMENT = make_document(
@@ -25,7 +24,7 @@ DOCUMENT = make_document(
 
 
 class _Tags(HTMLParser):
-    """Tags, attributes and texts, as a browser would make them out."""
+    """Tags, attributes and texts as a browser parses them."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -43,7 +42,7 @@ class _Tags(HTMLParser):
 
 
 @pytest.mark.parametrize("style", ["arcs", "graph"])
-def test_hostile_texts_stay_texts(style: str) -> None:
+def test_hostile_texts_are_escaped(style: str) -> None:
     plain, hostile = DOCUMENT, hostile_document()
     options = {"title": HOSTILE[6]}
     page = spacy_slmre.render([plain, hostile], style=style, page=True, options=options)
@@ -58,7 +57,7 @@ def test_hostile_texts_stay_texts(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", ["arcs", "graph"])
-def test_page_needs_no_network(style: str) -> None:
+def test_page_is_self_contained(style: str) -> None:
     page = spacy_slmre.render([DOCUMENT], style=style, page=True) or ""
     tree = lxml_html.document_fromstring(page)
     assert not tree.xpath("//link|//img|//script[@src]|//iframe") and not re.search(
@@ -66,7 +65,7 @@ def test_page_needs_no_network(style: str) -> None:
     )
 
 
-def test_options_choose_what_is_shown() -> None:
+def test_options_select_relations_and_colors() -> None:
     page = spacy_slmre.render(DOCUMENT, options={"min_score": 0.5}) or ""
     assert "born in" in page and "sibling" not in page
     page = (
@@ -79,7 +78,7 @@ def test_options_choose_what_is_shown() -> None:
     assert "born in" not in page and "#123456" in page and "--relation: teal" in page
     with pytest.raises(ValueError, match='Unknown option "colour"'):
         spacy_slmre.render(DOCUMENT, options={"colour": 1})
-    with pytest.raises(ValueError, match="is no CSS colour"):
+    with pytest.raises(ValueError, match="is not a CSS color"):
         spacy_slmre.render(DOCUMENT, options={"colors": {"PER": "red; background: url(x)"}})
     with pytest.raises(ValueError, match="Use one of arcs, graph"):
         spacy_slmre.render(DOCUMENT, style="dep")
@@ -95,17 +94,17 @@ def test_colors_of_other_packages_are_used(monkeypatch: pytest.MonkeyPatch) -> N
     assert "#00ff01" in (spacy_slmre.render(DOCUMENT) or "")
 
 
-def test_our_colors_are_announced_to_displacy() -> None:
+def test_displacy_knows_our_colors() -> None:
     doc = spacy.blank("en")("Ann lives.")
     doc.set_ents([spacy.tokens.Span(doc, 0, 1, "PER")])
     assert "#aa9cfc" in displacy.render(doc, style="ent", jupyter=False)
 
 
-def test_no_relations_no_documents_and_failed_ones_are_told() -> None:
+def test_page_says_so_without_relations_or_documents_and_after_failures() -> None:
     failed = RelationDocument("b", "", error="not UTF-8")
     empty = make_document("c", ["Ann"], ["PER"], [])
     page = spacy_slmre.render([failed, empty]) or ""
-    assert "could not be read: not UTF-8" in page and "No relations are shown in this text." in page
+    assert "Extraction failed: not UTF-8" in page and "No relations to show in this text." in page
     assert "There are no documents" in (spacy_slmre.render([]) or "")
     assert "There are no relations to show" in (spacy_slmre.render([failed], style="graph", page=True) or "")
 
@@ -121,7 +120,7 @@ def test_docs_and_spans_are_drawn() -> None:
     assert "Cy – knows – Di, score 0.50" in part and "Ann" not in part
 
 
-def test_graph_tells_sentences_and_scores() -> None:
+def test_graph_page_has_sentences_and_scores() -> None:
     documents = [DOCUMENT, make_document("b", ["ANN", "Rome"], ["PER", "LOC"], [(0, 1, "born in", 0.7)])]
     page = spacy_slmre.render(documents, style="graph", page=True) or ""
     data = json.loads(lxml_html.document_fromstring(page).xpath("//script[@id='data']/text()")[0])
@@ -129,12 +128,12 @@ def test_graph_tells_sentences_and_scores() -> None:
     assert "".join(words for words, _ in data[0]["sources"][0]["parts"]) == documents[0].text
     assert [words for words, side in data[0]["sources"][0]["parts"] if side] == ["Ann", "Rome"]
     page = spacy_slmre.render(documents, style="graph", page=True, options={"max_relations": 1}) or ""
-    assert "1 more are not" in page
+    assert "1 more are hidden" in page
     frame = spacy_slmre.render(documents, style="graph") or ""
     assert frame.startswith("<iframe sandbox") and frame.count("<") == 2
 
 
-def test_notebook_displays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_displays_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
     display = types.ModuleType("IPython.display")
     display.HTML, display.display = str, shown.append  # type: ignore[attr-defined]
@@ -144,23 +143,8 @@ def test_notebook_displays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "born in" in shown[0] and "<html" not in shown[0]
 
 
-def test_templates_ship() -> None:
-    folder = Path(spacy_slmre.__file__).parent / "visual" / "templates"
-    names = {
-        "arcs.jinja",
-        "figure.jinja",
-        "page.jinja",
-        "graph.jinja",
-        "live.jinja",
-        "style.css",
-        "graph.js",
-        "live.js",
-    }
-    assert {file.name for file in folder.iterdir()} == names
-
-
 @pytest.mark.parametrize("style", ["arcs", "graph"])
-def test_argument_of_white_space_stays_in_the_table(style: str) -> None:
+def test_relation_of_white_space_is_in_the_table(style: str) -> None:
     document = make_document("a", ["Ann", "  "], ["PER", ""], [(0, 1, "saw nothing", 0.9)])
     assert "saw nothing" in (spacy_slmre.render(document, style=style, page=True) or "")
 
@@ -170,8 +154,8 @@ def _luminance(red: float, green: float, blue: float) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def test_labels_and_errors_are_readable_on_both_grounds() -> None:
-    css = template("style.css").render()
+def test_labels_and_errors_have_enough_contrast_in_both_themes() -> None:
+    css = str(stylesheet())
     for rule in re.findall(r"--ground: [^}]*", css):
         values = dict(re.findall(r"--(\w+): ([^;]+);", rule))
         hexed = {
@@ -183,3 +167,10 @@ def test_labels_and_errors_are_readable_on_both_grounds() -> None:
         for text in (*texts, hexed["failed"]):
             low, high = sorted((text, hexed["ground"]))
             assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_missing_networkx_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "spacy_slmre.visual.graph_page", raising=False)
+    monkeypatch.setitem(sys.modules, "networkx", None)
+    with pytest.raises(ValueError, match="pip install networkx"):
+        spacy_slmre.render(DOCUMENT, style="graph")

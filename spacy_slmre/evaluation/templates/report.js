@@ -1,14 +1,14 @@
-// Headers become buttons that sort the rows of each body; a second press turns the order round.
-const sort = (table, column, numeric, falling) => {
+// Turn headers into buttons that sort the rows of each body; a second press reverses the order.
+const sort = (table, column, numeric, descending) => {
   const cell = row => row.cells[column];
-  const absent = row => cell(row).textContent.trim() === "–";
+  const isMissing = row => cell(row).textContent.trim() === "–";
   const order = numeric
     ? (a, b) => cell(a).dataset.number - cell(b).dataset.number
     : (a, b) => cell(a).textContent.trim().localeCompare(cell(b).textContent.trim(), "en");
   for (const body of table.tBodies) {
     const rows = [...body.rows].filter(row => !row.querySelector(".group"));
-    // What is not there stays at the end.
-    rows.sort((a, b) => absent(a) - absent(b) || (absent(a) ? 0 : order(a, b) * (falling ? -1 : 1)));
+    // Missing values stay at the end.
+    rows.sort((a, b) => isMissing(a) - isMissing(b) || (isMissing(a) ? 0 : order(a, b) * (descending ? -1 : 1)));
     body.append(...rows);
   }
 };
@@ -21,10 +21,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.append(...header.childNodes);
     header.append(button);
     button.addEventListener("click", () => {
-      const falling = header.ariaSort ? header.ariaSort === "ascending" : numeric;
+      const descending = header.ariaSort ? header.ariaSort === "ascending" : numeric;
       for (const other of headers) other.ariaSort = null;
-      header.ariaSort = falling ? "descending" : "ascending";
-      sort(table, column, numeric, falling);
+      header.ariaSort = descending ? "descending" : "ascending";
+      sort(table, column, numeric, descending);
     });
   });
 }

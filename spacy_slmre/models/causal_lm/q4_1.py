@@ -2,7 +2,7 @@
 
 Every 32 weights of a row share a scale d and a minimum m in half precision; each is d·q + m with q from 0 to 15, 5
 bits per weight in total. Quantizing such values to NF4 once more changes a small model considerably (see
-docs/tuning.md).
+docs/guides/tune.md).
 """
 
 from __future__ import annotations

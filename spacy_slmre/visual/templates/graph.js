@@ -8,14 +8,14 @@
   const whole = graph.viewBox.baseVal;
   const all = { x: whole.x, y: whole.y, width: whole.width, height: whole.height };
   let view = { ...all };
-  let kept = null; // what a click holds in the panel
+  let selected = null; // selected by a click: stays in the panel
 
-  // -- moving about
+  // -- zooming and moving
   function show() {
     graph.setAttribute("viewBox", `${view.x} ${view.y} ${view.width} ${view.height}`);
     const box = graph.getBoundingClientRect();
     const scale = Math.min(box.width / view.width, box.height / view.height);
-    // Labels that nobody can read only hide the graph.
+    // Labels too small to read would only hide the graph.
     graph.classList.toggle("far", scale < 0.42);
   }
   function zoom(factor, x = view.x + view.width / 2, y = view.y + view.height / 2) {
@@ -59,8 +59,8 @@
     else if (event.key === "+" || event.key === "=") zoom(0.8);
     else if (event.key === "-") zoom(1.25);
     else if (event.key === "0") reset();
-    else if (event.key === "Escape") { kept = null; light(null); }
-    else if ((event.key === "Enter" || event.key === " ") && event.target !== graph) keep(event.target);
+    else if (event.key === "Escape") { selected = null; highlight(null); }
+    else if ((event.key === "Enter" || event.key === " ") && event.target !== graph) select(event.target);
     else return;
     event.preventDefault();
   });
@@ -75,13 +75,13 @@
     });
   }
 
-  // -- what is told of an edge or a node
+  // -- details of an edge or a node
   function element(name, text) {
     const made = document.createElement(name);
     made.textContent = text ?? "";
     return made;
   }
-  function tell(numbers) {
+  function showDetails(numbers) {
     const parts = [];
     for (const number of numbers) {
       const edge = edges[number];
@@ -101,20 +101,20 @@
     }
     panel.replaceChildren(...parts);
   }
-  function light(target) {
+  function highlight(target) {
     const near = new Set();
-    const told = [];
+    const numbers = [];
     if (target) {
       near.add(target);
       for (const arc of arcs) {
         const ends = [nodes[arc.dataset.head], nodes[arc.dataset.tail]];
         if (arc === target || ends.includes(target)) {
-          told.push(Number(arc.dataset.edge));
+          numbers.push(Number(arc.dataset.edge));
           near.add(arc);
           ends.forEach((end) => near.add(end));
         }
       }
-      tell(told);
+      showDetails(numbers);
     }
     graph.classList.toggle("dimmed", Boolean(target));
     for (const item of [...arcs, ...nodes]) {
@@ -122,16 +122,16 @@
       item.classList.toggle("chosen", item === target);
     }
   }
-  function keep(target) {
-    kept = kept === target ? null : target;
-    light(kept);
+  function select(target) {
+    selected = selected === target ? null : target;
+    highlight(selected);
   }
   for (const item of [...arcs, ...nodes]) {
-    item.addEventListener("pointerenter", () => { if (!from) light(item); });
-    item.addEventListener("pointerleave", () => { if (!from) light(kept); });
-    item.addEventListener("focus", () => { if (item.matches(":focus-visible")) light(item); });
-    item.addEventListener("blur", () => light(kept));
-    item.addEventListener("click", () => { if (!moved) keep(item); });
+    item.addEventListener("pointerenter", () => { if (!from) highlight(item); });
+    item.addEventListener("pointerleave", () => { if (!from) highlight(selected); });
+    item.addEventListener("focus", () => { if (item.matches(":focus-visible")) highlight(item); });
+    item.addEventListener("blur", () => highlight(selected));
+    item.addEventListener("click", () => { if (!moved) select(item); });
   }
   show();
 })();

@@ -45,7 +45,7 @@ def test_it_is_small_in_bfloat16_and_its_card_tells_where_it_comes_from() -> Non
     assert {tensor.dtype for tensor in load(adapter.weights).values()} == {torch.bfloat16}
     card = (PACKAGED_ADAPTER / "README.md").read_text(encoding="utf-8")
     run = json.loads((PACKAGED_ADAPTER / "run.json").read_text(encoding="utf-8"))
-    assert run["base"]["fingerprint"] == adapter.record.base.fingerprint
+    assert run["key"]["base"]["fingerprint"] == adapter.record.base.fingerprint
     for name in ("re_docred", "semeval2010_task8", "demo"):
         benchmark = all_benchmarks()[name]
         assert benchmark.redistributable

@@ -1,4 +1,4 @@
-"""LoRA weights that begin with what rounding to NF4 has lost."""
+"""LoRA weights that compensate the quantization error of NF4."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.models.causal_lm.model import make_small_lm
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.lora import LoraSettings
 from spacy_slmre.models.causal_lm.loss import Batch, as_batch
+from spacy_slmre.models.causal_lm.model import make_small_lm
 from spacy_slmre.models.causal_lm.qera import input_sizes, low_rank_factors
 from spacy_slmre.models.causal_lm.sequences import TrainingSequences
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.training import tuning
-from spacy_slmre.training.settings import TuningError, TuningSettings
+from spacy_slmre.training.config import TrainingSettings, TuningError
 from spacy_slmre.training.trainer import PackedTrainer
-from tests.training.test_tuning import make_set
+from spacy_slmre.training.tune import train_adapter
+from tests.training.test_trainer import make_set
 
 SCHEMA = LabelSchema.from_labels(["place of birth", "employer"])
 INSTANCES = [
@@ -47,7 +47,7 @@ def scores(lm) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(20, 50), (50, 20), (8, 8)])
-def test_factors_are_those_of_the_singular_values(shape: tuple[int, int]) -> None:
+def test_low_rank_factors_equal_those_of_the_svd(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     left, right = low_rank_factors(matrix, 4)
     assert left.shape == (shape[0], 4) and right.shape == (4, shape[1])
@@ -58,7 +58,7 @@ def test_factors_are_those_of_the_singular_values(shape: tuple[int, int]) -> Non
     assert not (left @ right).any() and left.isfinite().all() and right.isfinite().all()
 
 
-def test_sizes_are_root_mean_squares_of_inputs(make_lm) -> None:
+def test_input_sizes_are_root_mean_squares(make_lm) -> None:
     lm = make_lm(None)
     (batch,) = batches(lm)
     seen = []
@@ -70,18 +70,18 @@ def test_sizes_are_root_mean_squares_of_inputs(make_lm) -> None:
     assert not layer._forward_pre_hooks
 
 
-def test_rounding_is_made_up_for(make_lm) -> None:
+def test_the_quantization_error_is_compensated(make_lm) -> None:
     plain = scores(make_lm(None))
     distances = []
-    for rank in (1, 8, 10_000):
+    for rank in (4, 16, 10_000):
         lm = make_lm()
         before = (scores(lm) - plain).abs().mean()
         lm.begin_training(SCHEMA, LoraSettings(rank=min(rank, smallest(lm)), alpha=7))
         assert torch.equal(scores(lm), scores(make_lm()))
         lm.init_lora_with_qera(batches(lm))
         distances.append(float((scores(lm) - plain).abs().mean() / before))
-    assert distances[0] < 1 and distances[0] > distances[1] > distances[2]
-    assert distances[2] < 0.01  # of full rank, nothing is lost
+    assert 1 > distances[0] > distances[1] > distances[2]
+    assert distances[2] < 0.01  # at full rank, the quantization error is compensated completely
 
 
 def smallest(lm) -> int:
@@ -89,7 +89,7 @@ def smallest(lm) -> int:
     return max(min(p.shape) for p in layers.parameters() if p.dim() == 2)
 
 
-def test_where_nothing_was_rounded_nothing_changes(make_lm, q4_1_base: Path) -> None:
+def test_weights_that_are_not_quantized_are_not_changed(make_lm, q4_1_base: Path) -> None:
     for lm in (make_lm(None), make_small_lm(base=str(q4_1_base), dtype="float32", device="cpu")):
         lm.begin_training(SCHEMA, LoraSettings(rank=2))
         lm.init_lora_with_qera(batches(lm))
@@ -100,16 +100,16 @@ def test_where_nothing_was_rounded_nothing_changes(make_lm, q4_1_base: Path) -> 
         LoraSettings(init_lora="something")
 
 
-def test_tuning_begins_with_it_once(make_lm, tmp_path: Path, monkeypatch) -> None:
+def test_only_a_new_adapter_is_initialized(make_lm, tmp_path: Path, monkeypatch) -> None:
     lora = LoraSettings(rank=4, alpha=8, init_lora="qera")
-    settings = TuningSettings(
-        max_tokens=400, sequences_per_step=1, learning_rate=0.01, evaluate_every=1, max_steps=3
+    settings = TrainingSettings(
+        max_tokens=400, gradient_accumulation_steps=1, learning_rate=0.01, eval_steps=1, max_steps=3
     )
 
-    def run(folder: Path, resume: bool = False, lora: LoraSettings = lora, lm=None):
+    def run(folder: Path, lora: LoraSettings = lora, lm=None):
         lm = lm or make_lm()
-        result = tuning.tune(lm, [make_set("one", SCHEMA)], settings, lora, folder, resume=resume)
-        return lm, lm.adapter.weights, result.history[0].get("loss"), result.scores
+        result = train_adapter(lm, [make_set("one", SCHEMA)], settings, lora, folder)
+        return lm, lm.adapter.weights, result["history"][0].get("loss"), result["scores"]
 
     lm, whole, *_ = run(tmp_path / "whole")
     assert whole != run(tmp_path / "nothing", lora=LoraSettings(rank=4, alpha=8))[1]
@@ -124,15 +124,15 @@ def test_tuning_begins_with_it_once(make_lm, tmp_path: Path, monkeypatch) -> Non
         patch.setattr(PackedTrainer, "training_step", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "killed")
-    assert run(tmp_path / "killed", resume=True)[1] == whole
-    # An adapter that is tuned further keeps what it has learnt.
+    assert run(tmp_path / "killed")[1] == whole
+    # An adapter that is tuned further keeps its weights.
     lm.adapter.to_folder(tmp_path / "adapter")
     again = make_lm(adapter=str(tmp_path / "adapter"))
-    monkeypatch.setattr(type(again), "init_lora_with_qera", full)
+    monkeypatch.setattr(type(again), "init_lora_with_qera", out_of_memory)
     run(tmp_path / "further", lm=again)
     with pytest.raises(TuningError, match="init_lora"):
-        run(tmp_path / "full")
+        run(tmp_path / "out-of-memory")
 
 
-def full(*_: object) -> None:
+def out_of_memory(*_: object) -> None:
     raise torch.OutOfMemoryError("the device is full")

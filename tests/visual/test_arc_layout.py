@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spacy_slmre.documents import DocumentRelation, EntityMention
-from spacy_slmre.visual.arcs import LANE, ArcLayout, lay_out
+from spacy_slmre.visual.arc_layout import LANE_HEIGHT, ArcLayout, lay_out
 from spacy_slmre.visual.measure import text_width
 
 
@@ -31,11 +31,11 @@ def crowded(seed: int, words: int, arcs: int, width: float, alphabet: str = "abc
 
 @settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 60), st.integers(0, 25), st.sampled_from([200.0, 500.0, 900.0]))
-def test_nothing_collides(seed: int, words: int, arcs: int, width: float) -> None:
+def test_arcs_labels_and_words_do_not_overlap(seed: int, words: int, arcs: int, width: float) -> None:
     layout = crowded(seed, words, arcs, width)
     for number, one in enumerate(layout.segments):
         assert one.left >= 0 and one.right <= width + 1e-6
-        assert layout.rows[one.row].top <= layout.lane_y(one) - LANE / 2 + 1
+        assert layout.rows[one.row].top <= layout.lane_y(one) - LANE_HEIGHT / 2 + 1
         for other in layout.segments[number + 1 :]:
             if (one.row, one.lane) == (other.row, other.lane):
                 assert one.right < other.left or other.right < one.left
@@ -43,14 +43,14 @@ def test_nothing_collides(seed: int, words: int, arcs: int, width: float) -> Non
         assert (second.row, second.x) >= (first.row, first.x + first.width - 1e-6) or second.row > first.row
 
 
-def test_every_arc_is_drawn_from_head_to_tail() -> None:
+def test_every_arc_leads_from_head_to_tail() -> None:
     layout = crowded(3, 40, 12, 300.0)
     for arc in range(12):
         parts = [segment for segment in layout.segments if segment.arc == arc]
         assert len(parts) in (1, 2) and sum(p.starts for p in parts) == sum(p.ends for p in parts) == 1
 
 
-def test_text_is_whole_and_in_order() -> None:
+def test_text_is_complete_and_in_order() -> None:
     text = "Ann Lee's mill, the Red Mill; 瑪麗居里出生於華沙 " + "x" * 100
     entities = [
         EntityMention(0, 7, "Ann Lee", "PER"),
@@ -63,14 +63,14 @@ def test_text_is_whole_and_in_order() -> None:
     assert {box.level for box in layout.boxes if box.entity == 2} == {1}
 
 
-def test_right_to_left_text_runs_from_the_right() -> None:
+def test_right_to_left_text_starts_on_the_right() -> None:
     text = "דוד נולד בפלונסק"
     layout = lay_out(text, 0, len(text), [], [], [], 400.0)
     assert [piece.x for piece in layout.pieces] == sorted((piece.x for piece in layout.pieces), reverse=True)
     assert layout.pieces[0].x + layout.pieces[0].width == pytest.approx(400.0)
 
 
-def test_widths_are_those_of_helvetica() -> None:
+def test_text_widths_are_those_of_helvetica() -> None:
     assert text_width("Wil", 1000) == 944 + 222 + 222
     assert text_width("é", 10) == text_width("e\u0301", 10) == text_width("e", 10)
     assert text_width("華", 10) == 10

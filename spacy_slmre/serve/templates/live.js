@@ -6,30 +6,30 @@
   const status = document.getElementById("status");
   const result = document.getElementById("result");
 
-  function say(message, failed = false) {
+  function report(message, failed = false) {
     status.textContent = message;
     status.classList.toggle("failed", failed);
   }
   async function find() {
     const body = JSON.stringify({ text: text.value });
     if (new Blob([body]).size > Number(status.dataset.limit)) {
-      say(`The text is longer than ${status.dataset.limit} bytes.`, true);
+      report(`The text is longer than ${status.dataset.limit} bytes.`, true);
       return;
     }
     button.disabled = true;
-    say("Reading …");
+    report("Searching …");
     const began = performance.now();
     try {
       const answer = await fetch("/relations", { method: "POST", headers: { "Content-Type": "application/json" }, body });
       const content = await answer.json();
       if (answer.ok) {
-        result.innerHTML = content.html; // made on the server, where every text is escaped
-        say(`${((performance.now() - began) / 1000).toFixed(1)} s`);
+        result.innerHTML = content.html; // the server escapes all texts
+        report(`${((performance.now() - began) / 1000).toFixed(1)} s`);
       } else {
-        say(content.error, true);
+        report(content.error, true);
       }
     } catch (error) {
-      say(`No answer: is the command still running? (${error.message})`, true);
+      report(`No answer. Is the server still running? (${error.message})`, true);
     } finally {
       button.disabled = false;
     }

@@ -1,0 +1,166 @@
+"""Gold pairs: what a corpus says about each pair that a system is evaluated on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import spacy
+from spacy.language import Language
+from spacy.tokens import Span
+from spacy.training import Example
+
+from spacy_slmre.candidates import GivenPairs
+from spacy_slmre.corpus.docbin import corpus_files
+from spacy_slmre.corpus.formats import CorpusFormat
+from spacy_slmre.corpus.gold_docs import ID, SPLIT, format_of, source_of
+from spacy_slmre.corpus.readers import relation_corpus
+from spacy_slmre.evaluation.runs import EvaluationError
+from spacy_slmre.instances import RelationInstance, make_instances
+from spacy_slmre.pipeline.examples import PairKey, collect_labels, gold_labels, pair_key
+from spacy_slmre.relations import RELATIONS
+from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
+from spacy_slmre.util.io import file_hash
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class GoldPair:
+    """A pair to label and its gold labels, without the negative label."""
+
+    id: str
+    doc: str
+    key: PairKey
+    instance: RelationInstance
+    gold: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GoldCorpus:
+    """A corpus to evaluate on.
+
+    Attributes:
+        path: Where it was read from.
+        examples: Its documents.
+        format: The format that it was converted from, if it says so.
+        split: The split, if it says so.
+        sha256: Hash of its files.
+        limit: Number of pairs to read; 0 for all.
+    """
+
+    path: Path
+    examples: list[Example] = field(repr=False)
+    format: CorpusFormat | None
+    split: str
+    sha256: str
+    limit: int
+
+    @property
+    def name(self) -> str:
+        """Name of the format or the file; for `test.spacy` and the like, of its folder."""
+        if self.format:
+            return self.format.name
+        return self.path.absolute().parent.name if self.path.stem in SPLITS else self.path.stem
+
+    @property
+    def run_name(self) -> str:
+        """Name of the folder of a run on this corpus."""
+        return f"{self.name}-{self.split}" if self.split else self.name
+
+    @property
+    def schema(self) -> LabelSchema:
+        """The labels of the format, otherwise those that occur."""
+        if self.format is not None and self.format.schema is not None:
+            return self.format.schema
+        return LabelSchema.from_labels(*collect_labels(self.examples, NEGATIVE_LABEL))
+
+    def pairs(self, schema: LabelSchema) -> Iterator[GoldPair]:
+        """Yield the annotated pairs of all documents."""
+        for number, example in enumerate(self.examples):
+            yield from make_gold_pairs(example, number, schema)
+
+
+def read_gold(path: Path, nlp: Language | None = None, limit: int = 0) -> GoldCorpus:
+    """Read a corpus with gold labels.
+
+    Args:
+        path: A `.spacy` file, or a folder of them.
+        nlp: The pipeline to evaluate.
+        limit: Read documents until they have this many pairs; 0 reads all.
+
+    Raises:
+        EvaluationError: No pair is annotated, the formats are mixed, or two documents have the same id.
+        CorpusError: There is no corpus.
+    """
+    hashes = "".join(file_hash(file) for file in corpus_files(path))
+    examples = list(relation_corpus(path, max_pairs=limit)(nlp or spacy.blank("en")))
+    docs = [example.reference for example in examples]
+    if not any(gold_labels(doc)[0] for doc in docs):
+        raise EvaluationError(
+            f"{path} has no annotated relations. Convert your annotations with: python -m spacy slmre convert"
+        )
+    formats = {found.name: found for doc in docs if (found := format_of(doc))}
+    if len(formats) > 1:
+        raise EvaluationError(
+            f"{path} mixes several corpora ({', '.join(sorted(formats))}). Evaluate on each separately."
+        )
+    counts = Counter(_doc_id(example, number) for number, example in enumerate(examples))
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise EvaluationError(
+            f"{path} has {len(repeated):,} document ids more than once ({', '.join(repeated[:3])}), so their "
+            "pairs cannot be told apart. Is a split in the folder twice?"
+        )
+    splits = {str(doc.user_data.get(SPLIT) or "") for doc in docs}
+    split = splits.pop() if len(splits) == 1 else ""
+    corpus_format = next(iter(formats.values()), None)
+    if corpus_format is None and path.stem in SPLITS:
+        split = split or path.stem
+    sha256 = hashlib.sha256(hashes.encode()).hexdigest()
+    return GoldCorpus(path, examples, corpus_format, split, sha256, limit)
+
+
+def make_gold_pairs(
+    example: Example,
+    number: int,
+    schema: LabelSchema,
+    proposed: Sequence[tuple[Span, Span]] = (),
+    attr: str = RELATIONS,
+) -> list[GoldPair]:
+    """Return the annotated pairs of a document in their order, then further proposed ones.
+
+    Args:
+        example: The document.
+        number: Its position in the corpus, its name if it has no id.
+        schema: Maps entity types and says which label is the negative one.
+        proposed: Pairs that the system proposes.
+        attr: Where relations are if there are none in `doc._.relations`.
+    """
+    labels, _ = gold_labels(example.reference, attr)
+    annotated = GivenPairs()(example.predicted, schema).pairs
+    pairs = {pair_key(*pair): pair for pair in [*annotated, *proposed]}
+    instances = make_instances(example.predicted, list(pairs.values()), schema)
+    corpus_format = format_of(example.reference)
+
+    def is_positive(label: str) -> bool:
+        return label != schema.negative_label and not (corpus_format and corpus_format.is_negative(label))
+
+    name = _doc_id(example, number)
+    source = source_of(example.reference) if example.reference.user_data.get(ID) else name
+    return [
+        GoldPair(
+            f"{name}/{place}",
+            source,
+            key,
+            instance,
+            tuple(label for label in labels.get(key, ()) if is_positive(label)),
+        )
+        for place, (key, instance) in enumerate(zip(pairs, instances, strict=True))
+    ]
+
+
+def _doc_id(example: Example, number: int) -> str:
+    return str(example.reference.user_data.get(ID) or number)

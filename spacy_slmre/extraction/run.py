@@ -1,0 +1,143 @@
+"""One run of an extraction: resume it, compute the missing shards, publish the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO
+
+from spacy.language import Language
+
+from spacy_slmre.extraction.inputs import ExtractionError
+from spacy_slmre.extraction.outputs import ExtractionResult, check_suffix
+from spacy_slmre.extraction.shards import Shard, ShardFolder, ShardResult
+from spacy_slmre.extraction.worker import ExtractionJob, ShardWorker
+from spacy_slmre.util.io import remove
+from spacy_slmre.util.run_folder import RunFolder
+
+Engine = Callable[[ExtractionJob, Sequence[int]], Iterable[ShardResult]]
+"""Computes shards of a job and yields the results of those that succeeded, in any order."""
+
+
+@dataclass
+class ExtractionCounts:
+    """Counts of all finished shards: documents, how many of them failed, and relations found."""
+
+    documents: int = 0
+    failed: int = 0
+    relations: int = 0
+
+    def add(self, result: ShardResult) -> None:
+        """Add the counts of a shard."""
+        self.documents += result.documents
+        self.failed += result.failed
+        self.relations += result.relations
+
+
+def extract_corpus(
+    job: ExtractionJob,
+    run_key: Mapping[str, Any],
+    engine: Engine,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[ExtractionCounts, int | None], None] = lambda counts, total: None,
+    log: Callable[[str], None] = print,
+) -> ExtractionCounts:
+    """Extract the relations of a corpus to one output.
+
+    Args:
+        job: What to do.
+        run_key: Everything that determines the output. An interrupted run with the same key is resumed.
+        engine: Computes the shards, for example `compute_in_process`.
+        overwrite: Discard partial results and replace an existing output.
+        progress: Called at the start and after each shard with the counts so far and the total number of
+            documents, which is None for a stream.
+        log: Receives messages for the user.
+
+    Raises:
+        OutputError: The output exists or cannot be written, or an interrupted run has another key.
+        ExtractionError: An input is damaged, or a shard could not be computed.
+    """
+    check_suffix(job.output)
+    with RunFolder(job.output, overwrite=overwrite) as run:
+        if (record := run.completed(run_key)) is not None:
+            log(f"{job.output} is already complete.")
+            return ExtractionCounts(**record["counts"])
+        if run.begin(run_key):
+            if job.reads_stdin:
+                log("Standard input cannot be read again, so the interrupted run is started over.")
+                remove(run.partial)
+                run.begin(run_key)
+            else:
+                log("Resuming an interrupted run.")
+        with run.explain_disk_errors():
+            folder = ShardFolder(job.output)
+            shards = _finish_shards(job, folder, engine, progress)
+            counts = ExtractionCounts()
+            for shard in shards:
+                counts.add(shard)
+            run.publish(folder.join(len(shards), {"key": run_key, "counts": asdict(counts)}))
+    return counts
+
+
+def _finish_shards(
+    job: ExtractionJob,
+    folder: ShardFolder,
+    engine: Engine,
+    progress: Callable[[ExtractionCounts, int | None], None],
+) -> list[ShardResult]:
+    folder.prepare()
+    if not job.reads_stdin:
+        folder.plan(job.inputs, job.shard_size, job.text_field)
+    finished, counts = folder.finished(), ExtractionCounts()
+    for result in finished.values():
+        counts.add(result)
+    total = None if job.reads_stdin else sum(shard.documents for shard in folder.shards)
+    missing = [shard.number for shard in folder.shards if shard.number not in finished]
+    progress(counts, total)
+    for result in engine(job, missing) if missing or job.reads_stdin else ():
+        folder.record(result)
+        finished[result.shard] = result
+        counts.add(result)
+        progress(counts, total)
+    if lost := [shard for shard in folder.shards if shard.number not in finished]:
+        raise _lost_shards(job, lost, len(folder.shards))
+    return list(finished.values())
+
+
+def compute_in_process(
+    job: ExtractionJob,
+    shards: Sequence[int],
+    *,
+    nlp: Language,
+    stdin: BinaryIO,
+    on_result: Callable[[ExtractionResult], None] | None = None,
+) -> Iterator[ShardResult]:
+    """Compute shards in this process, one after the other.
+
+    Args:
+        job: What to do.
+        shards: Numbers of the shards. Ignored if the job reads standard input, which is split as it is read.
+        nlp: The pipeline.
+        stdin: Stream for standard input.
+        on_result: Called with the result of each document.
+    """
+    worker = ShardWorker(job, nlp, on_result)
+    if job.reads_stdin:
+        yield from worker.compute_stream(stdin)
+        return
+    for number in shards:
+        if (result := worker.compute(number)) is not None:
+            yield result
+
+
+def _lost_shards(job: ExtractionJob, lost: Sequence[Shard], total: int) -> ExtractionError:
+    places = (
+        f"{shard.documents} from item {shard.start.items + 1} of {job.inputs[shard.start.input][0]}"
+        for shard in lost
+    )
+    return ExtractionError(
+        f"{len(lost)} of {total} shards killed their worker each time they were tried, for example because "
+        f"memory ran out. Their documents: {'; '.join(places)}. All other results are kept. Repeat the "
+        "command to try these again; a smaller batch size or more memory per worker may help."
+    )

@@ -1,0 +1,223 @@
+"""A tuning run: from a config and corpora to a pipeline with a tuned adapter."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import spacy
+import torch
+
+from spacy_slmre.models.causal_lm.loading import check_architecture
+from spacy_slmre.models.causal_lm.lora import LoraSettings, round_lora
+from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.training.card import model_card
+from spacy_slmre.training.config import DTYPES, TrainingSettings, TuningConfig, TuningError
+from spacy_slmre.training.data import PackedDataset, TuningSet, draw_examples, hash_instances, read_sets
+from spacy_slmre.training.trainer import PackedTrainer, last_checkpoint
+from spacy_slmre.util.io import remove
+from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, check_not_input, read_json
+from spacy_slmre.util.system import hardware, peak_memory, versions
+
+CONFIG_FILE = "tune.cfg"
+# So many sequences show how large the inputs of all layers are.
+_QERA_SEQUENCES = 24
+
+
+def tune(
+    config: TuningConfig,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    log: Callable[[str], None] = print,
+    counting: Callable[[], AbstractContextManager[Callable[[int], None]]] = lambda: nullcontext(
+        lambda _: None
+    ),
+) -> dict[str, Any]:
+    """Tune an adapter as a config describes and write a pipeline with it.
+
+    Repeating an interrupted run resumes it from its last checkpoint in `<output>.part`; repeating a complete
+    run does nothing.
+
+    Args:
+        config: The config.
+        output: Folder to write: the pipeline, `metrics.json`, `tune.cfg`, `run.json` and a model card.
+        overwrite: Discard an interrupted run and replace an existing output.
+        log: Reports progress.
+        counting: Shows the number of documents that are read.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        TuningError: The data cannot be used, the loss is not finite, or memory is insufficient.
+        OutputError: The output exists and belongs to another run, or cannot be written.
+    """
+    is_main = int(os.environ.get("RANK", "0")) == 0
+    with RunFolder(output, overwrite=overwrite, is_main=is_main) as run:
+        lm = _on_own_device(config.model)
+        # Problems of the model are reported before the corpora are read.
+        base = lm.identity()
+        check_architecture(lm.locate())
+        check_not_input(output, [str(lm.locate())])
+        log(f"Reading the corpora for {base.name} …")
+        with counting() as progress:
+            sets = read_sets(
+                config.train,
+                config.dev,
+                lang=config.tune.lang,
+                schema=config.schema,
+                holdout=config.tune.holdout,
+                seed=config.training.seed,
+                log=log,
+                progress=progress,
+            )
+        for data in sets:
+            log(f"  {data.name}: {len(data.train):,} training and {len(data.dev):,} dev instances")
+        key = {"config": config.text, "data": _describe_data(sets), "base": base.to_dict()}
+        if run.completed(key) is not None:
+            log(f"{output} is complete, with the same config, data and base model: nothing to do.")
+            return read_json(output / METRICS_FILE)
+        checkpoints = run.partial / "checkpoints"
+        if last_checkpoint(checkpoints) is None:
+            run.discard()  # without results, another run key is no reason to refuse
+        run.begin(key)
+        examples = [
+            example
+            for data in sets
+            for example in draw_examples(data, config.tune.shots, config.training.seed)
+        ]
+        if examples:
+            lm.set_prompt_style(replace(lm.style, examples=tuple(examples)))
+        with run.explain_disk_errors():
+            metrics = {
+                **train_adapter(lm, sets, config.training, config.lora, checkpoints),
+                "hardware": f"{hardware(lm.network.device)}, {lm.network.dtype}",
+                "peak_memory_gb": peak_memory(lm.network.device),
+            }
+            if is_main:
+                log("Writing the pipeline …")
+                record = {"key": key, "versions": versions()}
+                run.publish(_write_output(run.partial / "output", config, lm, sets, metrics, record))
+        return metrics
+
+
+def train_adapter(
+    lm: SmallLM, sets: Sequence[TuningSet], settings: TrainingSettings, lora: LoraSettings, folder: Path
+) -> dict[str, Any]:
+    """Train a new adapter, or the model's own further; `lm.save` then writes it.
+
+    Checkpoints are written to `folder`, and training resumes from the last of them.
+
+    Returns:
+        "scores" on the dev sets after the adapter was rounded to its data type, "best_step" (whose weights
+        were kept), "steps", "seconds" (including those of an interrupted run up to its checkpoint),
+        "tokens_per_epoch", "pairs_per_epoch", "truncated" (pairs with a truncated context), "skipped" (pairs
+        that do not fit into a sequence) and "history" (logged metrics).
+
+    Raises:
+        TuningError: There are no training or dev instances, a loss is not finite, or memory is insufficient.
+    """
+    if not sets:
+        raise TuningError("The training corpus has no annotated pairs.")
+    for data in sets:
+        for split, instances in (("training", data.train), ("dev", data.dev)):
+            if not instances:
+                raise TuningError(f"{data.name} has no {split} instances. Check the split in [corpora].")
+    folder.mkdir(parents=True, exist_ok=True)
+    is_new = lm.adapter is None
+    peft_model = lm.begin_training({data.name: data.schema for data in sets}, lora, seed=settings.seed)
+    dataset = PackedDataset(lm, sets, settings)
+    if lora.init_lora == "qera" and is_new and not last_checkpoint(folder):
+        _init_with_qera(lm, dataset, settings.seed)
+    trainer = PackedTrainer(lm, dataset, settings, folder, model=peft_model)
+    try:
+        trainer.run()
+    except torch.OutOfMemoryError as error:
+        checkpointing = "" if settings.gradient_checkpointing else "training.gradient_checkpointing = true, "
+        raise TuningError(
+            f"The device is out of memory with sequences of {settings.max_tokens} tokens. Set {checkpointing}"
+            "a lower training.max_tokens (with more training.gradient_accumulation_steps), or a smaller base "
+            "model."
+        ) from error
+    seconds = trainer.seconds
+    dtype = DTYPES[settings.adapter_dtype]
+    round_lora(lm.network, dtype)
+    scores = trainer.scores()
+    lm.export_adapter(dtype)
+    return {
+        "scores": scores,
+        "best_step": trainer.state.best_global_step or trainer.state.global_step,
+        "steps": trainer.state.global_step,
+        "seconds": seconds,
+        "tokens_per_epoch": sum(map(dataset.size, range(len(dataset)))),
+        "pairs_per_epoch": sum(len(data.train) for data in dataset.sets),
+        "truncated": dataset.n_truncated,
+        "skipped": dataset.n_skipped,
+        "history": trainer.state.log_history,
+    }
+
+
+def _init_with_qera(lm: SmallLM, dataset: PackedDataset, seed: int) -> None:
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    try:
+        lm.init_lora_with_qera(dataset.batch(int(position)) for position in order[:_QERA_SEQUENCES])
+    except torch.OutOfMemoryError as error:
+        raise TuningError(
+            'The device is out of memory: lora.init_lora = "qera" loads the base model in 4 bits and at full '
+            'precision at the same time. Set lora.init_lora = "default".'
+        ) from error
+
+
+def _describe_data(sets: Sequence[TuningSet]) -> dict[str, Any]:
+    return {
+        data.name: {
+            split: {"instances": len(instances), "sha256": hash_instances(instances)}
+            for split, instances in (("train", data.train), ("dev", data.dev))
+        }
+        for data in sets
+    }
+
+
+def _write_output(
+    folder: Path,
+    config: TuningConfig,
+    lm: SmallLM,
+    sets: Sequence[TuningSet],
+    metrics: Mapping[str, Any],
+    record: Mapping[str, Any],
+) -> Path:
+    remove(folder)  # an interrupted run may have left a part of it
+    nlp = spacy.blank(config.tune.lang)
+    component: Any = nlp.add_pipe("slm_relations", config={"model": config.model_block})
+    component.model = lm
+    if lm.schema is not None:
+        component.set_schema(lm.schema)
+    base = record["key"]["base"]
+    nlp.meta["description"] = f"Relation extraction by {base['name']} with an adapter tuned by spacy-slmre"
+    nlp.meta["tuning"] = {
+        "regime": config.tune.regime,
+        "shots": config.tune.shots,
+        "dapt": (lm.locate() / RUN_FILE).exists(),
+    }
+    nlp.meta["performance"] = {"rel_micro_f": metrics["scores"]["micro_f1"]}
+    nlp.to_disk(folder)
+    (folder / CONFIG_FILE).write_text(config.text, encoding="utf-8")
+    (folder / RUN_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
+    (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(config, lm, sets, metrics, record), encoding="utf-8")
+    return folder
+
+
+def _on_own_device(lm: SmallLM) -> SmallLM:
+    """Give each of several processes (`accelerate launch`) its own GPU."""
+    rank = os.environ.get("LOCAL_RANK")
+    if rank is not None and torch.cuda.is_available() and lm.settings.device in ("auto", "cuda"):
+        lm.settings = replace(lm.settings, device=f"cuda:{rank}")
+    return lm

@@ -1,0 +1,241 @@
+"""Training an adapter: it learns, keeps the best weights and can be resumed."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from spacy_slmre.instances import Context, Mention, RelationInstance
+from spacy_slmre.models.causal_lm.lora import LoraSettings
+from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.training import trainer
+from spacy_slmre.training.config import TrainingSettings, TuningError
+from spacy_slmre.training.data import PackedDataset, TuningSet
+from spacy_slmre.training.trainer import PackedTrainer, last_checkpoint, score_sets
+from spacy_slmre.training.tune import train_adapter
+
+SCHEMA = LabelSchema.from_labels(["place of birth", "employer"])
+OTHER = LabelSchema.from_labels(["author", "sibling", "place"], negative_label=None)
+LORA = LoraSettings(rank=4, alpha=8, dropout=0.1)
+
+
+def make_instances(number: int, schema: LabelSchema, seed: int) -> list[RelationInstance]:
+    """Make sentences that spell out their label."""
+    rng = random.Random(seed)
+    instances = []
+    for _ in range(number):
+        label = rng.choice(schema.names)
+        text = f"{rng.choice(['Ann', 'Bo', 'Lee'])} {label} {rng.choice(['Rome', 'Paris', 'Mill'])}"
+        head, tail = text.split()[0], text.split()[-1]
+        mentions = (Mention(0, len(head), "PER"), Mention(len(text) - len(tail), len(text), "LOC"))
+        instances.append(RelationInstance(Context(text, mentions), 0, 1, label))
+    return instances
+
+
+def make_set(name: str, schema: LabelSchema, number: int = 24) -> TuningSet:
+    train = make_instances(number, schema, 0)
+    ids = [f"doc{n}" for n in range(number)]
+    return TuningSet(name, schema, train, make_instances(12, schema, 1), ids)
+
+
+def load(base: Path) -> SmallLM:
+    return make_small_lm(base=str(base), quantization=None, dtype="float32", device="cpu")
+
+
+@pytest.fixture
+def lm(tiny_base: Path):
+    return load(tiny_base)
+
+
+@pytest.fixture
+def settings():
+    def make(**changes) -> TrainingSettings:
+        values = {
+            "max_tokens": 400,
+            "gradient_accumulation_steps": 1,
+            "learning_rate": 0.02,
+            "eval_steps": 2,
+            "max_steps": 6,
+            "adapter_dtype": "float32",
+        }
+        return TrainingSettings(**{**values, **changes})
+
+    return make
+
+
+def test_training_learns_several_label_sets_and_keeps_the_best_weights(lm, settings, tmp_path: Path) -> None:
+    sets = [make_set("one", SCHEMA), make_set("two", OTHER)]
+    before = score_sets(lm, sets)["micro_f1"]
+    result = train_adapter(
+        lm, sets, settings(max_steps=60, eval_steps=20, learning_rate=0.01), LORA, tmp_path
+    )
+    scores = [entry["eval_micro_f1"] for entry in result["history"] if "eval_micro_f1" in entry]
+    assert len(scores) == 3 and result["scores"]["micro_f1"] == pytest.approx(max(scores))
+    assert result["scores"]["micro_f1"] > max(0.8, before)
+    assert set(result["scores"]["sets"]) == {"one", "two"}
+    # The exported adapter is the one that was scored.
+    assert lm.adapter is not None
+    lm.adapter.to_folder(tmp_path / "kept")
+    again = make_small_lm(
+        base=lm.settings.base,
+        adapter=str(tmp_path / "kept"),
+        quantization=None,
+        dtype="float32",
+        device="cpu",
+    )
+    assert score_sets(again, sets) == result["scores"]
+    assert again.adapter.record.schemas == {"one": SCHEMA, "two": OTHER}
+
+
+def test_a_resumed_run_ends_with_the_same_weights(tiny_base, settings, tmp_path: Path, monkeypatch) -> None:
+    def run(folder: Path) -> bytes:
+        lm = load(tiny_base)
+        sets = [make_set("one", SCHEMA), make_set("two", OTHER)]
+        result = train_adapter(lm, sets, settings(max_steps=7, early_stopping_patience=5), LORA, folder)
+        assert result["steps"] == 7
+        times = [entry["seconds"] for entry in result["history"]]
+        assert times == sorted(times) and times[-1] <= result["seconds"] + 0.1  # rounded
+        assert lm.adapter is not None
+        return lm.adapter.weights
+
+    whole = run(tmp_path / "whole")
+    original = PackedTrainer.training_step
+    for kill_at in (1, 3, 6):
+        folder = tmp_path / f"killed{kill_at}"
+
+        def killed(self, *args, step=kill_at, **kwargs):
+            if self.state.global_step == step:
+                raise KeyboardInterrupt
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(PackedTrainer, "training_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder)
+        monkeypatch.setattr(PackedTrainer, "training_step", original)
+        # A process that is killed while writing leaves an incomplete checkpoint.
+        (folder / "checkpoint-999").mkdir()
+        assert run(folder) == whole
+
+
+def test_incomplete_checkpoints_are_ignored(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path / "none") is None
+    for step, state in ((8, '{"best_met'), (6, ""), (4, None), (2, "{}")):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        if state is not None:
+            (checkpoint / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({"max_steps": 5}, 5),
+        # Nothing is learned at this rate, so no evaluation is better than the first.
+        ({"learning_rate": 1e-12, "early_stopping_patience": 2, "max_steps": 20}, 6),
+    ],
+)
+def test_a_run_interrupted_after_its_last_step_is_not_trained_further(
+    tiny_base, settings, tmp_path: Path, changes, steps: int
+) -> None:
+    found = []
+    for _ in range(2):
+        lm = load(tiny_base)
+        one = make_set("one", SCHEMA)
+        result = train_adapter(lm, [one], settings(**changes), LORA, tmp_path)
+        assert result["steps"] == steps and lm.adapter is not None
+        found.append((lm.adapter.weights, result["best_step"], result["scores"]))
+    assert found[0] == found[1]
+
+
+def test_a_moved_run_finds_its_best_checkpoint(tiny_base, settings, tmp_path: Path, monkeypatch) -> None:
+    scores = iter([0.9, 0.1, 0.2])
+
+    def evaluated(self, *args, **kwargs):
+        metrics = {"eval_micro_f1": next(scores)}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    monkeypatch.setattr(PackedTrainer, "evaluate", evaluated)
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    found = []
+    moved = tmp_path / "here" / "moved"
+    for folder in (Path("checkpoints"), moved):
+        lm = load(tiny_base)
+        result = train_adapter(lm, [make_set("one", SCHEMA)], settings(), LORA, folder)
+        assert result["best_step"] == 2 and lm.adapter is not None
+        found.append(lm.adapter.weights)
+        if folder != moved:
+            moved.parent.mkdir()
+            folder.rename(moved)
+            monkeypatch.chdir(tmp_path)
+    assert found[0] == found[1]
+
+
+def test_a_loss_that_is_not_finite_names_step_and_documents(lm, settings, tmp_path: Path) -> None:
+    sets, steep = [make_set("one", SCHEMA)], {"learning_rate": 1e30, "max_grad_norm": 1e30}
+    with pytest.raises(TuningError, match=r"loss at step \d+ is (nan|inf).*one:doc\d+.*learning_rate"):
+        train_adapter(lm, sets, settings(eval_steps=5, **steep), LORA, tmp_path)
+
+
+def test_weights_that_are_not_finite_are_an_error(lm, settings, tmp_path: Path) -> None:
+    peft_model = lm.begin_training(SCHEMA, LORA)
+    data = PackedDataset(lm, [make_set("one", SCHEMA)], settings())
+    packed_trainer = PackedTrainer(lm, data, settings(), tmp_path, model=peft_model)
+    lm.trainable_parameters()[0].data.fill_(torch.nan)
+    with pytest.raises(TuningError, match=r"adapter at step 0 .*learning_rate"):
+        packed_trainer.evaluate()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_out_of_memory_during_training_names_the_settings(
+    lm, settings, tmp_path: Path, monkeypatch, checkpointing: bool
+) -> None:
+    monkeypatch.setattr(PackedTrainer, "compute_loss", out_of_memory)
+    with pytest.raises(TuningError, match=r"sequences of 400 tokens.*training\.max_tokens") as raised:
+        train_adapter(
+            lm, [make_set("one", SCHEMA)], settings(gradient_checkpointing=checkpointing), LORA, tmp_path
+        )
+    assert ("training.gradient_checkpointing = true" in str(raised.value)) != checkpointing
+
+
+def test_out_of_memory_during_scoring_names_the_settings(lm, settings, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(trainer, "score_sets", out_of_memory)
+    with pytest.raises(TuningError, match=r"dev set is scored.*model\.max_batch_tokens below \d+"):
+        train_adapter(lm, [make_set("one", SCHEMA)], settings(), LORA, tmp_path)
+
+
+def out_of_memory(*_: object, **__: object) -> None:
+    raise torch.OutOfMemoryError("the device is full")
+
+
+def test_a_pair_with_several_labels_is_predicted_once(lm, monkeypatch) -> None:
+    one = make_set("one", SCHEMA)
+    first = one.dev[0]
+    labels = [name for name in SCHEMA.positive_names]
+    one.dev = [RelationInstance(first.context, 0, 1, label) for label in labels]
+    predicted, top_k = [], lm.top_k
+
+    def counted(instances, schema):
+        predicted.extend(instances)
+        return top_k(instances, schema)
+
+    monkeypatch.setattr(lm, "top_k", counted)
+    scores = score_sets(lm, [one])["sets"]["one"]
+    assert scores["instances"] == 2 and len(predicted) == 1
+
+
+def test_empty_data_are_an_error(lm, settings, tmp_path: Path) -> None:
+    one = make_set("one", SCHEMA)
+    one.dev = []
+    with pytest.raises(TuningError, match="one has no dev instances"):
+        train_adapter(lm, [one], settings(), LORA, tmp_path)
+    with pytest.raises(TuningError, match="no annotated pairs"):
+        train_adapter(lm, [], settings(), LORA, tmp_path)
+    with pytest.raises(TuningError, match=r"training\.max_tokens"):
+        train_adapter(lm, [make_set("one", SCHEMA)], settings(max_tokens=70), LORA, tmp_path)
