@@ -262,9 +262,11 @@ class ChatService(ABC):
 
     def _send_once(self, client: Any, prompt: ChatPrompt) -> Reply:
         sdk, response = self._sdk(), None
-        no_key = {"Authorization": sdk.Omit()} if self.api_key_env is None else {}
+        # Anthropic's package sends the key in one of two headers, depending on its version.
+        omitted = ("Authorization", "X-Api-Key") if self.api_key_env is None else ()
+        headers = {**{name: sdk.Omit() for name in omitted}, **(self.extra_headers or {})}
         try:
-            response = self.send(client, self._full_body(prompt), {**no_key, **(self.extra_headers or {})})
+            response = self.send(client, self._full_body(prompt), headers)
             return self.read(response)
         except sdk.APIStatusError as error:
             raise self._status_error(error) from error
