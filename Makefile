@@ -68,10 +68,10 @@ format: install-dev  ## Format the code
 bench: base  ## Measure speed beside other systems, about an hour; writes output/speed.json
 	$(BIN)/python benchmarks/inference.py --output $(OUTPUT)/speed.json
 
-bench-exports: install  ## Measure time and memory of exports of 100,000 relations
+bench-exports: install  ## Measure time and memory of exporting 100,000 relations
 	$(BIN)/python benchmarks/exports.py
 
-pictures: install  ## Make the pictures of README again (needs chromium)
+pictures: install  ## Take the pictures of README and docs again (needs chromium)
 	$(BIN)/python scripts/pictures.py
 
 clean:  ## Remove the virtual environment and all outputs
