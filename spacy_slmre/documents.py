@@ -191,9 +191,7 @@ class RelationDocument:
             )
         text = data["text"]
         try:
-            entities = sorted(
-                (_read_mention(one, text) for one in data.get("entities", ())), key=attrgetter("key")
-            )
+            entities = sorted((_read_mention(one, text) for one in data.get("entities", ())), key=attrgetter("key"))
             # Heads and tails share the kb_id of the entity they are.
             kb_ids = {one.key: one.kb_id for one in entities}
             relations = tuple(_read_relation(one, text, kb_ids) for one in data["relations"])
@@ -327,9 +325,7 @@ def _read_mention(data: Mapping[str, Any], text: str) -> EntityMention:
     return EntityMention(start, end, _clean(found), _clean(str(data.get("type") or "")), kb_id)
 
 
-def _read_relation(
-    data: Mapping[str, Any], text: str, kb_ids: Mapping[tuple[int, int, str], str]
-) -> DocumentRelation:
+def _read_relation(data: Mapping[str, Any], text: str, kb_ids: Mapping[tuple[int, int, str], str]) -> DocumentRelation:
     label, score = data["label"], data.get("score", 1.0)
     if not isinstance(label, str) or not label:
         raise ValueError(f"the label of a relation must be a non-empty string, not {label!r}.")
