@@ -105,21 +105,14 @@ def make_predictions(
 
 
 def passes_threshold(
-    label: str,
-    score: float,
-    negative_label: str | None,
-    threshold: float,
-    label_thresholds: Mapping[str, float],
+    label: str, score: float, negative_label: str | None, threshold: float, label_thresholds: Mapping[str, float]
 ) -> bool:
     """Return whether the most probable label of a pair is written as a relation."""
     return label != negative_label and score >= label_thresholds.get(label, threshold)
 
 
 def check_thresholds(
-    where: str,
-    threshold: float,
-    label_thresholds: Mapping[str, float],
-    labels: Sequence[str] | None = None,
+    where: str, threshold: float, label_thresholds: Mapping[str, float], labels: Sequence[str] | None = None
 ) -> None:
     """Check that thresholds are probabilities, and those of single labels belong to `labels`.
 

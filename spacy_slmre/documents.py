@@ -29,15 +29,7 @@ from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
 from spacy_slmre.instances import Mention
-from spacy_slmre.relations import (
-    PAIRS,
-    RELATIONS,
-    Relation,
-    install_extensions,
-    relations_of,
-    report_of,
-    write_report,
-)
+from spacy_slmre.relations import PAIRS, RELATIONS, Relation, install_extensions, relations_of, report_of, write_report
 
 ID = "slmre.id"
 """Key of `doc.user_data`: the document's id."""
@@ -257,10 +249,7 @@ def set_provenance(doc: Doc, id: str, model: str) -> None:
 
 
 def doc_with_mentions(
-    nlp: Language,
-    text: str,
-    mentions: Iterable[EntityMention | Mention],
-    words: Sequence[str] | None = None,
+    nlp: Language, text: str, mentions: Iterable[EntityMention | Mention], words: Sequence[str] | None = None
 ) -> tuple[Doc, dict[tuple[int, int, str], Span]]:
     """Make a Doc with entities and return it with the spans of all mentions by (start, end, type).
 
@@ -288,10 +277,7 @@ def doc_with_mentions(
 
 
 def tokenize(
-    nlp: Language,
-    text: str,
-    mentions: Iterable[EntityMention | Mention],
-    words: Sequence[str] | None = None,
+    nlp: Language, text: str, mentions: Iterable[EntityMention | Mention], words: Sequence[str] | None = None
 ) -> Doc:
     """Make a Doc, splitting tokens at mention boundaries; see `doc_with_mentions` for the arguments."""
     if words is None:

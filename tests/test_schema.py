@@ -7,11 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacy_slmre.schema import (
-    LabelSchema,
-    RelationLabel,
-    wording_of,
-)
+from spacy_slmre.schema import LabelSchema, RelationLabel, wording_of
 
 
 @pytest.mark.parametrize(
@@ -34,12 +30,7 @@ def test_wording(name: str, wording: str) -> None:
 def test_from_labels_adds_the_negative_label_and_keeps_wordings_apart() -> None:
     schema = LabelSchema.from_labels(["per:parents", "org:parents", "per:title"])
     assert schema.names == ("per:parents", "org:parents", "per:title", "no_relation")
-    assert [label.wording for label in schema.labels] == [
-        "per parents",
-        "org parents",
-        "title",
-        "no relation",
-    ]
+    assert [label.wording for label in schema.labels] == ["per parents", "org parents", "title", "no relation"]
     assert schema.positive_names == ("per:parents", "org:parents", "per:title")
     assert LabelSchema.from_labels(["a", "none"], "none").names == ("a", "none")
     assert LabelSchema.from_labels(["a"], None).names == ("a",)
@@ -58,17 +49,9 @@ def test_from_labels_adds_the_negative_label_and_keeps_wordings_apart() -> None:
         (lambda: LabelSchema((RelationLabel("a", "a"),), "none"), ValueError, "is not one of the labels"),
         (lambda: LabelSchema.from_dict({"labels": "a"}), ValueError, 'list "labels"'),
         (lambda: LabelSchema.from_dict({"labels": [{"wording": "x"}]}), ValueError, '"name"'),
-        (
-            lambda: LabelSchema.from_dict({"labels": [{"name": "a", "wording": 5}]}),
-            ValueError,
-            "must be text",
-        ),
+        (lambda: LabelSchema.from_dict({"labels": [{"name": "a", "wording": 5}]}), ValueError, "must be text"),
         (lambda: LabelSchema.from_dict({"labels": ["a"], "type_map": None}), ValueError, "type_map"),
-        (
-            lambda: LabelSchema.from_dict({"labels": ["a"], "extra": 1}),
-            ValueError,
-            "Unknown keys in the schema: extra",
-        ),
+        (lambda: LabelSchema.from_dict({"labels": ["a"], "extra": 1}), ValueError, "Unknown keys in the schema: extra"),
         (
             lambda: LabelSchema.from_dict({"labels": [{"name": "a", "word": 1}]}),
             ValueError,

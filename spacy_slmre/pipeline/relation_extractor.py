@@ -33,19 +33,9 @@ from spacy_slmre.decoding import (
     passes_threshold,
     top_k,
 )
-from spacy_slmre.instances import (
-    DocInstances,
-    describe_training_truncation,
-    describe_truncation,
-    make_doc_instances,
-)
+from spacy_slmre.instances import DocInstances, describe_training_truncation, describe_truncation, make_doc_instances
 from spacy_slmre.models.base import RelationModel, TrainableModel
-from spacy_slmre.pipeline.examples import (
-    balanced_weights,
-    gold_relations,
-    make_training_instances,
-    resolve_labels,
-)
+from spacy_slmre.pipeline.examples import balanced_weights, gold_relations, make_training_instances, resolve_labels
 from spacy_slmre.pipeline.settings import CHANGEABLE, ExtractorSettings, configured_schema
 from spacy_slmre.relations import install_extensions, make_record, report_name, write_records, write_report
 from spacy_slmre.schema import LabelSchema

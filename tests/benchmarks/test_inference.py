@@ -24,9 +24,7 @@ def run(monkeypatch: pytest.MonkeyPatch, script: str, *args: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def measured(
-    tiny_base: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict]:
+def measured(tiny_base: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """What a quick run with tiny models wrote."""
     folder = tmp_path_factory.mktemp("speed")
     source, corpus = ROOT / "assets" / "demo_corpus" / "test.txt", folder / "test.spacy"
@@ -93,18 +91,14 @@ def test_output_becomes_tables_and_plots(
         run(monkeypatch, "scripts/readme_table.py", "--speed", speed, *args)
     short, whole = (file.read_text(encoding="utf-8") for file in (readme, document))
     for text in (short, whole):
-        assert text.startswith("before\n<!-- speed:begin -->\n") and text.endswith(
-            "<!-- speed:end -->\nafter\n"
-        )
+        assert text.startswith("before\n<!-- speed:begin -->\n") and text.endswith("<!-- speed:end -->\nafter\n")
         assert "outdated" not in text and text.count("**Beside others, 40 labels**") == 1
     ours = measured[1]["parts"]["contest"]["found"]["systems"][0]["works"]["12 pairs a sentence"]["pairs_s"]
     shown = f"{ours:,.0f}" if ours >= 100 else f"{ours:.1f}" if ours >= 10 else f"{ours:.2f}"
     assert f"| `slm_relations` | {shown} | 1.00 (1.00–1.00) |" in short
     assert "Where the time goes" in whole and "Equal labels" in whole
     for name in ("pairs", "labels", "context", "document", "corpus", "memory"):
-        assert (
-            (document.parent / "images" / f"speed_{name}.svg").read_text(encoding="utf-8").startswith("<svg")
-        )
+        assert (document.parent / "images" / f"speed_{name}.svg").read_text(encoding="utf-8").startswith("<svg")
         assert f'src="docs/images/speed_{name}.svg"' in short and f'src="images/speed_{name}.svg"' in whole
 
     apart = tmp_path / "apart.json"

@@ -157,17 +157,7 @@ def test_wheel_runs_in_a_clean_environment_without_network(real_base: str, tmp_p
 
     # A new environment: this package as a wheel, the pipeline's wheel, and the third-party packages of this
     # one (a .pth line adds their folder, but not the editable install of this package).
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "-w",
-        str(tmp_path / "own"),
-        str(ROOT),
-    ]
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path / "own"), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     (own,) = (tmp_path / "own").glob("spacy_slmre-*.whl")
     venv.create(tmp_path / "venv", with_pip=True)
@@ -185,11 +175,7 @@ def test_wheel_runs_in_a_clean_environment_without_network(real_base: str, tmp_p
         "found = [[r.head.text, r.label, r.tail.text, r.score] for r in doc._.relations]\n"
         "print(json.dumps([spacy_slmre.__file__, found]))"
     )
-    environment = {
-        "PATH": os.environ["PATH"],
-        "SPACY_SLMRE_CACHE": str(tmp_path / "empty"),
-        "HOME": str(tmp_path),
-    }
+    environment = {"PATH": os.environ["PATH"], "SPACY_SLMRE_CACHE": str(tmp_path / "empty"), "HOME": str(tmp_path)}
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     file, found = json.loads(done.stdout)

@@ -259,12 +259,7 @@ def test_components_exchange_by_one_block(
     doc = nlp(TEXTS[0])
     assert doc._.relations_report["scored"] == 8
     assert {r.label for r in doc._.relations} <= {"born", "employer", "spouse"}
-    assert set(nlp.evaluate(examples)) >= {
-        "rel_micro_f",
-        "rel_macro_f",
-        "rel_per_type",
-        "rel_candidate_recall",
-    }
+    assert set(nlp.evaluate(examples)) >= {"rel_micro_f", "rel_macro_f", "rel_per_type", "rel_candidate_recall"}
     assert nlp.get_pipe_meta("relations").default_score_weights["rel_micro_f"] == 1.0
 
 
@@ -275,10 +270,7 @@ def corpus(tmp_path: Path) -> Iterator[Path]:
 
     for split in ("train", "dev"):
         convert(
-            get_benchmark("demo"),
-            Path("assets/demo_corpus") / f"{split}.txt",
-            tmp_path / f"{split}.spacy",
-            split=split,
+            get_benchmark("demo"), Path("assets/demo_corpus") / f"{split}.txt", tmp_path / f"{split}.spacy", split=split
         )
     yield tmp_path
 
@@ -322,11 +314,7 @@ def test_interrupted_training_stays_loadable(
 
     monkeypatch.setattr(EncoderClassifier, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(
-            "configs/rel_classifier_cpu.cfg",
-            tmp_path / "out",
-            overrides=config_overrides(corpus, tiny_encoder),
-        )
+        train("configs/rel_classifier_cpu.cfg", tmp_path / "out", overrides=config_overrides(corpus, tiny_encoder))
     for checkpoint in ("model-best", "model-last"):
         nlp = spacy.load(tmp_path / "out" / checkpoint)
         assert nlp.get_pipe("rel_classifier").model.load().is_loaded

@@ -107,8 +107,7 @@ def test_labels_are_confined_to_what_the_types_allow(
 def test_other_attribute(blank: Callable[[], Language], tiny_model: dict) -> None:
     nlp = blank()
     nlp.add_pipe(
-        "slm_relations",
-        config={"model": tiny_model, "labels": LABELS, "attr": "links", "negative_label": None},
+        "slm_relations", config={"model": tiny_model, "labels": LABELS, "attr": "links", "negative_label": None}
     )
     doc = nlp(TEXTS[0])
     assert doc._.links and doc._.links_report["scored"] == 8
@@ -116,11 +115,7 @@ def test_other_attribute(blank: Callable[[], Language], tiny_model: dict) -> Non
     gold = nlp.make_doc(TEXTS[0])
     relation = doc._.links[0]
     gold._.links = [
-        (
-            gold[relation.head.start : relation.head.end],
-            gold[relation.tail.start : relation.tail.end],
-            relation.label,
-        )
+        (gold[relation.head.start : relation.head.end], gold[relation.tail.start : relation.tail.end], relation.label)
     ]
     assert nlp.evaluate([Example(nlp.make_doc(TEXTS[0]), gold)])["rel_micro_r"] == 1.0
 
@@ -190,9 +185,7 @@ def test_failing_document_goes_to_the_error_handler_alone(
     if where == "candidates":
         generate = component.candidates
         monkeypatch.setattr(
-            component,
-            "candidates",
-            lambda doc, schema: 1 / 0 if "Nobody" in doc.text else generate(doc, schema),
+            component, "candidates", lambda doc, schema: 1 / 0 if "Nobody" in doc.text else generate(doc, schema)
         )
     else:
         top_k = component.model.top_k
@@ -306,11 +299,7 @@ def test_score_and_evaluate(nlp: Language) -> None:
     relation = reference._.relations[0]
     far = (gold[0:2], gold[7:8], "sibling")
     gold._.relations = [
-        (
-            gold[relation.head.start : relation.head.end],
-            gold[relation.tail.start : relation.tail.end],
-            relation.label,
-        ),
+        (gold[relation.head.start : relation.head.end], gold[relation.tail.start : relation.tail.end], relation.label),
         far,
     ]
     results = nlp.evaluate([Example(nlp.make_doc(gold.text), gold)])

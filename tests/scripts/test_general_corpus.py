@@ -22,9 +22,7 @@ def entity(name: str, kind: str, start: int, sentence: int = 0) -> list[dict]:
 
 DOCUMENT = {
     "title": "Ann",
-    "sents": [
-        ["Ann", "married", "Bo", "in", "Rome", ",", "Italy", ",", "and", "sang", "Dawn", "for", "Acme", "."]
-    ],
+    "sents": [["Ann", "married", "Bo", "in", "Rome", ",", "Italy", ",", "and", "sang", "Dawn", "for", "Acme", "."]],
     "vertexSet": [
         entity("Ann", "PER", 0),
         entity("Bo", "PER", 2),

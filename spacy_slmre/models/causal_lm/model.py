@@ -21,14 +21,7 @@ from spacy_slmre.models.causal_lm import storage
 from spacy_slmre.models.causal_lm.adapter import Adapter, AdapterRecord
 from spacy_slmre.models.causal_lm.attention import use_grouped_attention
 from spacy_slmre.models.causal_lm.loading import load_base, quant_method, resolve_quantization
-from spacy_slmre.models.causal_lm.lora import (
-    LoraSettings,
-    add_lora,
-    merge_lora,
-    read_lora,
-    set_dropout,
-    unfreeze_lora,
-)
+from spacy_slmre.models.causal_lm.lora import LoraSettings, add_lora, merge_lora, read_lora, set_dropout, unfreeze_lora
 from spacy_slmre.models.causal_lm.loss import Batch, accumulate_gradients
 from spacy_slmre.models.causal_lm.qera import init_with_qera
 from spacy_slmre.models.causal_lm.scoring import PreparedLabels, max_context_tokens, score_labels
