@@ -10,7 +10,6 @@ from spacy_slmre.cli import (  # noqa: F401
     debug_data,
     download_base,
     evaluate,
-    evaluate_tuned,
     export,
     extract,
     report,
