@@ -268,13 +268,8 @@ class SmallLM:
     ) -> PeftModel:
         """Load the weights and make the adapter trainable; the base model stays frozen.
 
-        Args:
-            schema: The labels to train on, or several label sets by name.
-            lora: Size of the adapter that is created if there is none.
-            seed: Seed of its weights.
-
-        Returns:
-            The model wrapped by peft, which shares its layers with `network`.
+        `schema` may be several label sets by name; `lora` describes the adapter that is created if there is none.
+        Returns the model wrapped by peft, which shares its layers with `network`.
         """
         with self._lock, torch.inference_mode(False):
             network = self.load(merge=False).network
