@@ -1,6 +1,6 @@
-"""Time and memory of exports: one format a process, from a JSONL file of invented relations.
+"""Time and memory of exports, one process per format, from a JSONL file of made-up relations.
 
-python benchmarks/exports.py --relations 100000
+Usage: python benchmarks/exports.py --relations 100000
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LABELS = ("P19", "P551", "P69", "P937")
 
 
 def write_relations(path: Path, relations: int, per_document: int = 5) -> None:
-    """Documents of a sentence a relation, as `slmre extract` writes them."""
+    """Write documents with one sentence per relation, as `slmre extract` does."""
     rng = random.Random(0)
     with path.open("w", encoding="utf-8") as stream:
         for number in range(0, relations, per_document):
@@ -36,7 +36,7 @@ def write_relations(path: Path, relations: int, per_document: int = 5) -> None:
                         {"start": len(text), "end": len(text) + len(words), "text": words, "type": kind}
                     )
                     text += words
-                text += " before the war, when nobody asked."
+                text += " before the war, when few people traveled."
                 sentences.append((begin, len(text)))
                 text += " "
                 entities += sides
@@ -47,7 +47,7 @@ def write_relations(path: Path, relations: int, per_document: int = 5) -> None:
 
 
 def measure(source: str, output: str, format: str, merge: str | None) -> None:
-    """Export in this process, and print seconds and MB as JSON."""
+    """Export in this process and print seconds and MB as JSON."""
     from spacy_slmre.export import ExportSettings, export, read_documents
 
     started, began = time.perf_counter(), time.process_time()
@@ -59,10 +59,10 @@ def measure(source: str, output: str, format: str, merge: str | None) -> None:
 
 
 def main() -> None:
-    """Print a table: format, merged or not, seconds, peak memory, size."""
+    """Print a table with time, peak memory and size per format, merged and not."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--relations", type=int, default=100_000)
-    parser.add_argument("--formats", nargs="*", help="only these")
+    parser.add_argument("--formats", nargs="*", help="measure only these formats")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -76,7 +76,7 @@ def main() -> None:
         source = Path(folder) / "relations.jsonl"
         write_relations(source, args.relations)
         size = source.stat().st_size / 1e6
-        print(f"{args.relations} relations, {size:.0f} MB of JSONL; seconds and memory of the whole process")
+        print(f"{args.relations} relations, {size:.0f} MB of JSONL; times and memory of the whole process")
         print(f"{'format':10} {'merged':6} {'seconds':>8} {'CPU':>6} {'peak MB':>8} {'size MB':>8}")
         for name in args.formats or FORMATS:
             for merge in ("", "text") if not FORMATS[name].of_documents else ("",):

@@ -26,7 +26,7 @@ from spacy.cli._util import parse_config_overrides
 from spacy_slmre.cli.evaluate import evaluate_on
 from spacy_slmre.cli.output import log
 from spacy_slmre.corpus.conversion import convert
-from spacy_slmre.corpus.docbin import ShardWriter, read_docs
+from spacy_slmre.corpus.docbin import DocBinWriter, read_docs
 from spacy_slmre.evaluation.systems import EvaluationSettings
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.study.benchmarks.card import get_benchmark
@@ -113,7 +113,7 @@ def prepare(raw: Path, corpora: Path, output: Path) -> None:
             shutil.copy(source / "test.spacy", aside)
             vocab = spacy.blank("en").vocab
             seen = {doc.text for doc in read_docs(source / "test.spacy", vocab)}
-            with ShardWriter(aside / "train.spacy") as writer:
+            with DocBinWriter(aside / "train.spacy") as writer:
                 for doc in read_docs(source / "dev.spacy", vocab):
                     if doc.text not in seen:
                         writer.add(doc)

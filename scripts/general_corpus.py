@@ -33,7 +33,7 @@ from pathlib import Path
 
 import spacy
 
-from spacy_slmre.corpus.docbin import ShardWriter
+from spacy_slmre.corpus.docbin import DocBinWriter
 from spacy_slmre.corpus.gold_docs import make_doc
 from spacy_slmre.corpus.records import UNTYPED, Mention, Pair, Record
 from spacy_slmre.corpus.sources import CorpusError
@@ -240,7 +240,7 @@ def main() -> None:
     try:
         with ExitStack() as stack:
             writers = {
-                split: stack.enter_context(ShardWriter(args.corpus / f"{split}.spacy")) for split in SPLITS
+                split: stack.enter_context(DocBinWriter(args.corpus / f"{split}.spacy")) for split in SPLITS
             }
             for name, records, fixed in sources:
                 # The documents say where they come from, and are under the general schema.

@@ -1,8 +1,8 @@
-"""Make the pictures of README with a browser that has no window.
+"""Take the pictures in docs/images with headless Chromium.
 
 Usage: python scripts/pictures.py [REPORT.html]
 
-From gold relations of the demo corpus, and of a report of `slmre report`, if one is given.
+They show gold relations of the demo corpus and, if given, a report of `slmre report`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import spacy
 from spacy_slmre import render
 from spacy_slmre.corpus.gold_docs import make_doc
 from spacy_slmre.corpus.records import Record
+from spacy_slmre.documents import ID
 from spacy_slmre.relations import install_extensions, join_docs
 from spacy_slmre.study.benchmarks.card import get_benchmark
 
@@ -27,10 +28,10 @@ SENTENCES = ("train-21", "train-44", "train-186", "train-108")
 
 
 def main() -> None:
-    """Write docs/images/arcs.png, arcs_dark.png and graph.png, and report.png if there is a report."""
+    """Write docs/images/arcs.png, arcs_dark.png, graph.png and, if a report is given, report.png."""
     browser = shutil.which("chromium")
     if browser is None:
-        sys.exit("Pictures are taken with chromium: apt-get install chromium")
+        sys.exit("This script needs chromium. Install it with: apt-get install chromium")
     install_extensions()
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
@@ -41,9 +42,9 @@ def main() -> None:
             if isinstance(record, Record):
                 doc, _ = make_doc(nlp, record, card, split)
                 docs.append(nlp.get_pipe("sentencizer")(doc))
-    chosen = {doc.user_data["slmre.id"]: doc for doc in docs}
+    chosen = {doc.user_data[ID]: doc for doc in docs}
     with warnings.catch_warnings():
-        # Where each sentence comes from is not carried over.
+        # Joining drops the ids of the sentences, which are not needed here.
         warnings.filterwarnings("ignore", message=r"\[W102\]")
         text = join_docs([chosen[name] for name in SENTENCES])
     related = sorted(docs, key=lambda doc: -len(doc._.relations))[:5]

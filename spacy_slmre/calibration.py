@@ -1,7 +1,7 @@
-"""Calibration: a temperature and thresholds that make scores mean what they say (pure functions).
+"""Calibration of scores by a temperature, and thresholds by label (pure functions).
 
-A temperature T turns a model's probabilities p into p^(1/T), normalised again (Guo et al., arXiv 1706.04599);
-it changes no ranking of a pair's labels. T > 1 makes a model less certain.
+A temperature T replaces probabilities p by p^(1/T), normalized (Guo et al., arXiv 1706.04599). The ranking of a pair's
+labels does not change; T > 1 makes a model less confident.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEAST, MOST = 0.05, 20.0
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 """Bounds of a fitted temperature."""
 
 
 def apply_temperature(log_probs: np.ndarray, temperature: float) -> np.ndarray:
-    """Log-probabilities (n, n_labels) at a temperature."""
+    """Return log-probabilities (n, n_labels) at a temperature."""
     if temperature == 1.0:
         return log_probs
     scaled = log_probs / temperature
@@ -24,38 +24,38 @@ def apply_temperature(log_probs: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(log_probs: np.ndarray, gold: np.ndarray) -> float:
-    """The temperature of the least negative log-likelihood of the gold labels, to four decimals.
+    """Return the temperature that minimizes the negative log-likelihood of the gold labels, to four decimals.
 
     Args:
         log_probs: Log-probabilities (n, n_labels).
         gold: Gold columns (n,).
 
     Raises:
-        ValueError: There is nothing to fit on.
+        ValueError: There are no pairs.
     """
     from scipy.optimize import minimize_scalar
 
     if not len(gold):
-        raise ValueError("There is no labelled pair to fit a temperature on.")
+        raise ValueError("There are no labeled pairs to fit a temperature on.")
     rows = np.arange(len(gold))
 
     def loss(log_temperature: float) -> float:
         return -float(apply_temperature(log_probs, float(np.exp(log_temperature)))[rows, gold].mean())
 
-    bounds = (float(np.log(LEAST)), float(np.log(MOST)))
+    bounds = (float(np.log(MIN_TEMPERATURE)), float(np.log(MAX_TEMPERATURE)))
     return round(float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)), 4)
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Predictions of about one confidence.
+    """A bin of predictions with similar confidence.
 
     Attributes:
-        low: Least confidence of the bin.
-        high: Where the next bin begins.
+        low: Lower bound of the confidence.
+        high: Upper bound, exclusive except in the last bin.
         count: Number of predictions.
         confidence: Their mean confidence; 0 without predictions.
-        accuracy: The share of them that is right; 0 without predictions.
+        accuracy: Share of correct predictions; 0 without predictions.
     """
 
     low: float
@@ -66,12 +66,12 @@ class ReliabilityBin:
 
 
 def reliability(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) -> list[ReliabilityBin]:
-    """Confidence beside accuracy, in equally wide bins of confidence.
+    """Return confidence and accuracy in equally wide bins of confidence.
 
     Args:
         confidences: Probabilities of the predicted labels (n,).
-        correct: Whether each prediction is right (n,).
-        bins: How many bins; 15, as Guo et al. have it.
+        correct: Whether each prediction is correct (n,).
+        bins: Number of bins; 15 as in Guo et al.
     """
     confidences, correct = np.asarray(confidences, dtype=float), np.asarray(correct, dtype=float)
     places = np.clip((confidences * bins).astype(int), 0, bins - 1)
@@ -85,10 +85,9 @@ def reliability(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) ->
 
 
 def calibration_error(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error: mean |accuracy - confidence| over the bins of `reliability`.
+    """Return the expected calibration error: the mean |accuracy - confidence| of the bins of `reliability`.
 
-    Returns:
-        The mean, weighted by how many predictions a bin has; 0 without predictions.
+    Bins are weighted by their number of predictions; without predictions it is 0.
     """
     if not len(confidences):
         return 0.0
@@ -99,7 +98,7 @@ def calibration_error(confidences: np.ndarray, correct: np.ndarray, bins: int = 
 def fit_thresholds(
     predicted: Sequence[str], confidences: np.ndarray, gold: Sequence[str], negative: str | None
 ) -> dict[str, float]:
-    """For each label the least probability at which its F1 is highest.
+    """Return for each label the lowest threshold that maximizes its F1.
 
     Args:
         predicted: Predicted labels.
@@ -108,7 +107,7 @@ def fit_thresholds(
         negative: The negative label, which has no threshold.
 
     Returns:
-        Thresholds of the labels that gain by one; a label that does best without has none.
+        Thresholds of the labels that benefit from one.
     """
     thresholds: dict[str, float] = {}
     answers, truth = np.asarray(predicted, dtype=object), np.asarray(gold, dtype=object)
@@ -119,10 +118,10 @@ def fit_thresholds(
         kept = np.arange(1, len(order) + 1)
         f1 = 2 * hits / (kept + (truth == label).sum())
         scores = confidences[order]
-        # Pairs of the same score stand or fall together.
+        # Pairs with the same score are on the same side of a threshold.
         last_of_score = np.append(scores[1:] < scores[:-1], True)
         best = int(np.argmax(np.where(last_of_score, f1, -1.0)))
         if best < len(order) - 1 and f1[best] > f1[-1]:
-            # Between what is kept and what is not: the score itself could be lost to rounding.
+            # Halfway between the two scores, so that rounding does not matter.
             thresholds[label] = float((scores[best] + scores[best + 1]) / 2)
     return thresholds

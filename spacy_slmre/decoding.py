@@ -105,22 +105,24 @@ def make_predictions(
 
 
 def passes_threshold(
-    label: str,
-    score: float,
-    negative_label: str | None,
-    threshold: float,
-    label_thresholds: Mapping[str, float],
+    label: str, score: float, negative_label: str | None, threshold: float, label_thresholds: Mapping[str, float]
 ) -> bool:
     """Return whether the most probable label of a pair is written as a relation."""
     return label != negative_label and score >= label_thresholds.get(label, threshold)
 
 
-def check_thresholds(where: str, threshold: float, label_thresholds: Mapping[str, float]) -> None:
-    """Refuse thresholds that are not probabilities.
+def check_thresholds(
+    where: str, threshold: float, label_thresholds: Mapping[str, float], labels: Sequence[str] | None = None
+) -> None:
+    """Check that thresholds are probabilities, and those of single labels belong to `labels`.
 
     Raises:
-        ValueError: A threshold is below 0 or above 1.
+        ValueError: A threshold is below 0 or above 1, or its label is unknown.
     """
     for name, value in [("threshold", threshold), *label_thresholds.items()]:
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"{where}: the threshold {name} = {value} is not a probability (0 to 1).")
+    if labels is not None and (unknown := sorted(set(label_thresholds) - set(labels))):
+        raise ValueError(
+            f"{where}.label_thresholds has unknown labels: {', '.join(unknown)}. The labels are: {', '.join(labels)}."
+        )

@@ -29,15 +29,7 @@ from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
 from spacy_slmre.instances import Mention
-from spacy_slmre.relations import (
-    PAIRS,
-    RELATIONS,
-    Relation,
-    install_extensions,
-    relations_of,
-    report_of,
-    write_report,
-)
+from spacy_slmre.relations import PAIRS, RELATIONS, Relation, install_extensions, relations_of, report_of, write_report
 
 ID = "slmre.id"
 """Key of `doc.user_data`: the document's id."""
@@ -191,9 +183,7 @@ class RelationDocument:
             )
         text = data["text"]
         try:
-            entities = sorted(
-                (_read_mention(one, text) for one in data.get("entities", ())), key=attrgetter("key")
-            )
+            entities = sorted((_read_mention(one, text) for one in data.get("entities", ())), key=attrgetter("key"))
             # Heads and tails share the kb_id of the entity they are.
             kb_ids = {one.key: one.kb_id for one in entities}
             relations = tuple(_read_relation(one, text, kb_ids) for one in data["relations"])
@@ -259,10 +249,7 @@ def set_provenance(doc: Doc, id: str, model: str) -> None:
 
 
 def doc_with_mentions(
-    nlp: Language,
-    text: str,
-    mentions: Iterable[EntityMention | Mention],
-    words: Sequence[str] | None = None,
+    nlp: Language, text: str, mentions: Iterable[EntityMention | Mention], words: Sequence[str] | None = None
 ) -> tuple[Doc, dict[tuple[int, int, str], Span]]:
     """Make a Doc with entities and return it with the spans of all mentions by (start, end, type).
 
@@ -290,10 +277,7 @@ def doc_with_mentions(
 
 
 def tokenize(
-    nlp: Language,
-    text: str,
-    mentions: Iterable[EntityMention | Mention],
-    words: Sequence[str] | None = None,
+    nlp: Language, text: str, mentions: Iterable[EntityMention | Mention], words: Sequence[str] | None = None
 ) -> Doc:
     """Make a Doc, splitting tokens at mention boundaries; see `doc_with_mentions` for the arguments."""
     if words is None:
@@ -327,9 +311,7 @@ def _read_mention(data: Mapping[str, Any], text: str) -> EntityMention:
     return EntityMention(start, end, _clean(found), _clean(str(data.get("type") or "")), kb_id)
 
 
-def _read_relation(
-    data: Mapping[str, Any], text: str, kb_ids: Mapping[tuple[int, int, str], str]
-) -> DocumentRelation:
+def _read_relation(data: Mapping[str, Any], text: str, kb_ids: Mapping[tuple[int, int, str], str]) -> DocumentRelation:
     label, score = data["label"], data.get("score", 1.0)
     if not isinstance(label, str) or not label:
         raise ValueError(f"the label of a relation must be a non-empty string, not {label!r}.")

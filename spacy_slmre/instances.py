@@ -73,11 +73,7 @@ class RelationInstance:
 
     @classmethod
     def from_offsets(
-        cls,
-        text: str,
-        head: tuple[int, int, str],
-        tail: tuple[int, int, str],
-        label: str | None = None,
+        cls, text: str, head: tuple[int, int, str], tail: tuple[int, int, str], label: str | None = None
     ) -> RelationInstance:
         """Make a pair with its own context; head and tail are (start, end, type) in characters.
 
@@ -134,10 +130,7 @@ def contexts_of(instances: Iterable[RelationInstance]) -> list[Context]:
 
 
 def make_instances(
-    doc: Doc,
-    pairs: Sequence[tuple[Span, Span]],
-    schema: LabelSchema,
-    labels: Sequence[str] | None = None,
+    doc: Doc, pairs: Sequence[tuple[Span, Span]], schema: LabelSchema, labels: Sequence[str] | None = None
 ) -> list[RelationInstance]:
     """Turn pairs of a document into instances, in their order.
 
@@ -173,10 +166,7 @@ def make_instances(
             Mention(max(start - offset, 0), min(end - offset, len(text)), schema.map_type(label))
             for start, end, label in ordered
         )
-        contexts[window] = (
-            Context(text, mentions),
-            {bounds: position for position, bounds in enumerate(ordered)},
-        )
+        contexts[window] = (Context(text, mentions), {bounds: position for position, bounds in enumerate(ordered)})
     instances = []
     gold: Sequence[str | None] = [None] * len(pairs) if labels is None else labels
     for (head, tail), window, label in zip(pairs, windows, gold, strict=True):
@@ -254,6 +244,21 @@ def describe_truncation(report: Mapping[str, Any], report_name: str) -> str | No
     return (
         f"a document is too long or has too many pairs ({counts}); doc._.{report_name} counts what was skipped. "
         "Further documents are only counted there, without a warning."
+    )
+
+
+def describe_training_truncation(
+    instances: Sequence[RelationInstance], fitting: Sequence[RelationInstance | None]
+) -> str | None:
+    """Return a warning if instances of a training batch were truncated or do not fit, else None."""
+    changed = sum(one is not whole for one, whole in zip(fitting, instances, strict=True))
+    skipped = sum(one is None for one in fitting)
+    if not changed:
+        return None
+    return (
+        f"{changed} of {len(instances)} training pairs in a batch have contexts that are too long "
+        f"(max_context_tokens, or the model's own limit): {changed - skipped} contexts were truncated around their "
+        f"arguments, {skipped} pairs were skipped because these are too far apart."
     )
 
 
@@ -345,8 +350,7 @@ class ContextTruncater:
                 if start <= mention.start and mention.end <= end
             ]
             context = Context(
-                self.context.text[start:end],
-                tuple(Mention(m.start - start, m.end - start, m.type) for _, m in inside),
+                self.context.text[start:end], tuple(Mention(m.start - start, m.end - start, m.type) for _, m in inside)
             )
             self._windows[begin] = (context, {position: new for new, (position, _) in enumerate(inside)})
         return self._windows[begin]

@@ -142,11 +142,7 @@ class LabelSchema:
             raise ValueError('"negative_label" is a name or null, and "type_map" an object of names.')
         if labels and negative_label is not None and negative_label not in [label.name for label in labels]:
             labels.append(RelationLabel(negative_label, wording_of(negative_label)))
-        return cls(
-            tuple(labels),
-            negative_label,
-            dict(type_map),
-        )
+        return cls(tuple(labels), negative_label, dict(type_map))
 
     @classmethod
     def from_file(cls, path: str | Path) -> LabelSchema:

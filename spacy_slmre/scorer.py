@@ -12,22 +12,11 @@ from spacy_slmre.metrics import Item, count, count_per_label, macro_f1
 from spacy_slmre.relations import RELATIONS, relations_of
 
 Propose = Callable[[Doc], Iterable[tuple[Span, Span]]]
-SCORES = (
-    "rel_micro_p",
-    "rel_micro_r",
-    "rel_micro_f",
-    "rel_macro_f",
-    "rel_per_type",
-    "rel_candidate_recall",
-)
+SCORES = ("rel_micro_p", "rel_micro_r", "rel_micro_f", "rel_macro_f", "rel_per_type", "rel_candidate_recall")
 
 
 def score_relations(
-    examples: Iterable[Example],
-    *,
-    attr: str = RELATIONS,
-    propose: Propose | None = None,
-    **_: Any,
+    examples: Iterable[Example], *, attr: str = RELATIONS, propose: Propose | None = None, **_: Any
 ) -> dict[str, Any]:
     """Return positive-class scores over (head, tail, label), matched by character offsets.
 

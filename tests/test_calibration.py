@@ -34,7 +34,7 @@ def test_temperature_changes_no_ranking(temperature: float, seed: int) -> None:
 
 
 def test_nothing_to_fit_on() -> None:
-    with pytest.raises(ValueError, match="no labelled pair"):
+    with pytest.raises(ValueError, match="no labeled pairs"):
         fit_temperature(np.zeros((0, 3)), np.zeros(0, dtype=int))
 
 

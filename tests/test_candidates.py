@@ -47,9 +47,7 @@ def test_distance(doc: Doc) -> None:
 
 
 def test_types_are_mapped_before_constraints_apply(doc: Doc) -> None:
-    schema = LabelSchema.from_dict(
-        {"labels": [{"name": "born in", "types": [["PER", "LOC"]]}, "no_relation"]}
-    )
+    schema = LabelSchema.from_dict({"labels": [{"name": "born in", "types": [["PER", "LOC"]]}, "no_relation"]})
     found, skipped = pairs(doc, schema)
     assert found == {"Ann-Rome", "Bo-Rome"} and skipped["type"] == 6
 

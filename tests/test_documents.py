@@ -82,10 +82,7 @@ def test_tokens_are_split_at_mention_boundaries_and_overlapping_mentions_are_kep
     document = RelationDocument("a", "post-war", (long, short), (DocumentRelation(short, long, "in"),))
     made = document.to_doc(blank())
     assert [ent.text for ent in made.ents] == ["post-war"]
-    assert [(span.text, span.label_) for span in made.spans[MENTIONS]] == [
-        ("post-war", "DATE"),
-        ("war", "ENTITY"),
-    ]
+    assert [(span.text, span.label_) for span in made.spans[MENTIONS]] == [("post-war", "DATE"), ("war", "ENTITY")]
     assert [(one.head.text, one.tail.text) for one in made._.relations] == [("war", "post-war")]
 
 

@@ -11,9 +11,7 @@ import spacy
 from spacy.util import registry
 
 POINTS = [
-    point
-    for point in distribution("spacy-slmre").entry_points
-    if point.group.startswith(("spacy_", "thinc_llm_"))
+    point for point in distribution("spacy-slmre").entry_points if point.group.startswith(("spacy_", "thinc_llm_"))
 ]
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spacy.tokens import Span
 
-from spacy_slmre.instances import Context, Mention, RelationInstance, Shortener, make_instances
+from spacy_slmre.instances import Context, ContextTruncater, Mention, RelationInstance, make_instances
 from spacy_slmre.schema import LabelSchema
 
 SCHEMA = LabelSchema.from_labels(["knows"])
@@ -42,26 +42,22 @@ def test_round_trip_and_bad_offsets() -> None:
 
 
 @given(st.data())
-def test_shortened_contexts_hold_their_pair(data: st.DataObject) -> None:
+def test_truncated_contexts_contain_their_pair(data: st.DataObject) -> None:
     words = data.draw(st.lists(st.sampled_from(["a", "bb", "ccc", "é́", "🦊"]), min_size=1, max_size=40))
     text = " ".join(words)
     offsets, position = [], 0
     for word in words:
         offsets.append((position, position + len(word)))
         position += len(word) + 1
-    spans = data.draw(
-        st.lists(st.tuples(st.integers(0, len(words) - 1), st.integers(1, 4)), min_size=2, max_size=6)
-    )
-    mentions = tuple(
-        sorted({Mention(offsets[s][0], offsets[min(s + n, len(words)) - 1][1], "T") for s, n in spans})
-    )
+    spans = data.draw(st.lists(st.tuples(st.integers(0, len(words) - 1), st.integers(1, 4)), min_size=2, max_size=6))
+    mentions = tuple(sorted({Mention(offsets[s][0], offsets[min(s + n, len(words)) - 1][1], "T") for s, n in spans}))
     context = Context(text, mentions)
     budget = data.draw(st.integers(1, 45))
-    shorten = Shortener(context, offsets, budget)
+    truncate = ContextTruncater(context, offsets, budget)
     for head in range(len(mentions)):
         for tail in range(len(mentions)):
             whole = RelationInstance(context, head, tail)
-            short = truncate_instances(whole)
+            short = truncate(whole)
             start = min(mentions[head].start, mentions[tail].start)
             end = max(mentions[head].end, mentions[tail].end)
             needed = sum(start <= s and e <= end for s, e in offsets)

@@ -23,9 +23,7 @@ def doc() -> Doc:
 
 
 def as_text(doc: Doc) -> list[tuple]:
-    return [
-        (r.head.text, r.head.label_, r.label, r.tail.text, r.tail.label_, r.score) for r in doc._.relations
-    ]
+    return [(r.head.text, r.head.label_, r.label, r.tail.text, r.tail.label_, r.score) for r in doc._.relations]
 
 
 EXPECTED = [
@@ -50,10 +48,7 @@ def test_gold_pairs_and_candidates(doc: Doc) -> None:
         ("Ann Lee", "place of birth"),
         ("Rome", "no_relation"),
     ]
-    assert [(h.text, t.text) for h, t in doc._.relation_candidates] == [
-        ("Ann Lee", "Rome"),
-        ("Rome", "Red Mill"),
-    ]
+    assert [(h.text, t.text) for h, t in doc._.relation_candidates] == [("Ann Lee", "Rome"), ("Rome", "Red Mill")]
 
 
 def test_entities_keep_their_knowledge_base_id(doc: Doc) -> None:
@@ -79,10 +74,7 @@ def test_survives(doc: Doc, way: str) -> None:
 def test_retokenisation_keeps_relations(doc: Doc) -> None:
     with doc.retokenize() as retokenizer:
         retokenizer.merge(doc[0:2])
-    assert [(r.head.text, r.tail.text) for r in doc._.relations] == [
-        ("Ann Lee", "Red Mill"),
-        ("Ann Lee", "Rome"),
-    ]
+    assert [(r.head.text, r.tail.text) for r in doc._.relations] == [("Ann Lee", "Red Mill"), ("Ann Lee", "Rome")]
     assert doc[0].text == "Ann Lee"
 
 
@@ -106,10 +98,7 @@ def test_split_and_join(doc: Doc) -> None:
     other = spacy.blank("en")("Nobody is here")
     joined = join_docs([Doc(doc.vocab, words=["Nobody", "here"]), doc, doc])
     assert len(joined._.relations) == 4
-    assert {(r.head.text, r.tail.text) for r in joined._.relations} == {
-        ("Ann Lee", "Rome"),
-        ("Ann Lee", "Red Mill"),
-    }
+    assert {(r.head.text, r.tail.text) for r in joined._.relations} == {("Ann Lee", "Rome"), ("Ann Lee", "Red Mill")}
     assert len({r.head.start for r in joined._.relations}) == 2
     second = span_as_doc(joined[len(joined) - len(doc) :])
     assert as_text(second) == EXPECTED

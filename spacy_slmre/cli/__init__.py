@@ -5,22 +5,15 @@ Every spaCy command imports this package, so heavy imports belong inside the com
 
 # Importing a module registers its commands.
 from spacy_slmre.cli import (  # noqa: F401
-    benchmarks,
     calibrate,
     convert,
     debug_data,
     download_base,
     evaluate,
-    evaluate_tuned,
     export,
     extract,
-    grid,
-    inspect,
-    mix,
-    pretrain,
     report,
     serve,
-    train_classifier,
     tune,
     view,
 )

@@ -1,59 +1,131 @@
-"""`python -m spacy slmre debug-data`: what may be wrong with a corpus."""
+"""`python -m spacy slmre debug-data`: counts, samples and problems of corpora."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spacy_slmre.cli.app import slmre_cli
 from spacy_slmre.cli.output import show_errors
 
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+    from spacy_slmre.corpus.summary import Summary
+    from spacy_slmre.relations import Relation
+
+_STYLES = {"error": "bold red", "warning": "yellow", "info": "dim"}
+_MAX_LABELS = 25
+
 
 @slmre_cli.command("debug-data")
 @show_errors()
-def debug_data_cli(
-    train: Annotated[Path, typer.Argument(help="The training corpus.")],
-    dev: Annotated[Path, typer.Argument(help="The development corpus.")],
-    test: Annotated[Path | None, typer.Argument(help="The test corpus.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+def debug_data_command(
+    corpora: Annotated[
+        list[Path], typer.Argument(metavar="TRAIN [DEV] [TEST]", help=".spacy files, or folders of them.")
+    ],
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", "-n", min=0, help="Show this many random pairs per corpus in their text."),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Show only pairs with this label (10 by default).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    verbose: Annotated[bool, typer.Option("--verbose", "-V", help="List all labels.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print counts and findings as JSON.")] = False,
 ) -> None:
-    """Report duplicates, leaks between splits, missing and conflicting labels, broken arguments, imbalance.
+    """Show counts, labels and sampled pairs of corpora, and check them.
 
-    The exit code is 1 where there are errors; warnings leave it at 0.
+    The checks find duplicates, leaks between corpora, missing and conflicting labels, invalid arguments and
+    imbalance. The exit code is 1 if there are errors; warnings leave it at 0.
     """
     from rich.console import Console
 
-    from spacy_slmre.corpus.checks import diagnose
+    from spacy_slmre.corpus.checks import check_corpora, sample_pairs
 
-    splits = {"train": train, "dev": dev} | ({"test": test} if test is not None else {})
-    summaries, findings = diagnose(splits)
+    paths = _named(corpora)
+    summaries, findings = check_corpora(paths)
+    if label is not None and not any(label in summary.labels for summary in summaries.values()):
+        known = sorted({name for summary in summaries.values() for name in summary.labels})
+        raise ValueError(f'No pair has the label "{label}". The labels are: {", ".join(known)}.')
+    console = Console(highlight=False)
     if as_json:
         report = {
-            "splits": {name: summary.to_dict() for name, summary in summaries.items()},
+            "corpora": {name: summary.to_dict() for name, summary in summaries.items()},
             "findings": [finding.to_dict() for finding in findings],
         }
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        console = Console()
-        for name, summary in summaries.items():
-            counts = (
-                f"{summary.instances:,} pairs, {summary.negatives:,} negatives, {len(summary.labels)} labels"
+        console.print(_counts_table(summaries))
+        console.print(_labels_table(summaries, None if verbose else _MAX_LABELS))
+        for name, path in paths.items():
+            pairs = sample_pairs(
+                path, samples if samples is not None else 10 * (label is not None), label, seed
             )
-            console.print(f"{name:<6} {summary.documents:,} documents, {counts}", highlight=False)
-        styles = {"error": "bold red", "warning": "yellow", "info": "dim"}
+            if pairs and len(paths) > 1:
+                console.print(f"{name}:", style="bold")
+            for pair in pairs:
+                console.print(highlight_pair(pair))
         for finding in findings:
-            console.print(
-                f"{finding.level:<8} {finding.message}",
-                style=styles[finding.level],
-                markup=False,
-                soft_wrap=True,
-            )
-            for example in finding.examples:
-                console.print(f"           {example}", style="dim", markup=False, soft_wrap=True)
-        if not any(finding.level != "info" for finding in findings):
-            console.print("Nothing stands out.", style="green")
+            for number, line in enumerate((f"{finding.level:<8} {finding.message}", *finding.examples)):
+                style = "dim" if number else _STYLES[finding.level]
+                console.print(" " * 9 * bool(number) + line, style=style, markup=False, soft_wrap=True)
+        if all(finding.level == "info" for finding in findings):
+            console.print("No problems found.", style="green")
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
+
+
+def highlight_pair(pair: Relation) -> Text:
+    """Return a pair in its text, with its label and both entities in color."""
+    from rich.text import Text
+
+    text = Text(pair.head.doc.text)
+    for span, style in ((pair.head, "bold cyan"), (pair.tail, "bold magenta")):
+        text.stylize(style, span.start_char, span.end_char)
+    arrow = (f"  {pair.head.text}", "cyan"), " → ", (pair.tail.text, "magenta")
+    return Text.assemble((pair.label, "bold green"), *arrow, "\n  ", text)
+
+
+def _named(paths: Sequence[Path]) -> dict[str, Path]:
+    if 1 < len(paths) <= 3:
+        return dict(zip(("train", "dev", "test"), paths, strict=False))
+    stems = [path.stem for path in paths]
+    return dict(zip(stems if len(set(stems)) == len(stems) else map(str, paths), paths, strict=True))
+
+
+def _counts_table(summaries: Mapping[str, Summary]) -> Table:
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    from spacy_slmre.corpus.summary import summary_rows
+
+    table = Table("", *summaries, box=SIMPLE)
+    columns = [summary_rows(summary.to_dict()) for summary in summaries.values()]
+    for name in columns[0]:
+        table.add_row(name, *(column[name] for column in columns))
+    return table
+
+
+def _labels_table(summaries: Mapping[str, Summary], limit: int | None) -> Table:
+    from collections import Counter
+
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    total = sum((summary.labels for summary in summaries.values()), Counter[str]())
+    hidden = len(total) - len(total.most_common(limit))
+    more = f"and {hidden} more labels: list them with --verbose" if hidden else None
+    table = Table("label", box=SIMPLE, caption=more, caption_justify="left")
+    for name in summaries:
+        table.add_column(name, justify="right")
+    for label, _ in total.most_common(limit):
+        counts = ((summary.labels[label], summary.instances or 1) for summary in summaries.values())
+        table.add_row(label, *(f"{count:,} ({count / instances:.1%})" for count, instances in counts))
+    return table

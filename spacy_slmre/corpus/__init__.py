@@ -1,1 +1,1 @@
-"""Benchmarks as spaCy corpora."""
+"""Corpora: formats and their conversion to `.spacy` files, readers for training, checks."""

@@ -1,12 +1,13 @@
-"""What may be wrong with a corpus: duplicates, leaks, missing and conflicting labels, broken arguments."""
+"""Checks of a corpus: duplicates, leaks, missing and conflicting labels, invalid arguments, imbalance."""
 
 from __future__ import annotations
 
 import hashlib
+import random
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,21 @@ from spacy.tokens import Doc
 
 from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.corpus.gold_docs import ID
-from spacy_slmre.corpus.summary import Summary
-from spacy_slmre.relations import PAIRS, install_extensions
+from spacy_slmre.corpus.summary import Summary, annotated_pairs
+from spacy_slmre.relations import Relation, install_extensions
 
-_EXAMPLES = 5
+_MAX_EXAMPLES = 5
+LEVELS = ("error", "warning", "info")
 
 
 @dataclass
 class Finding:
-    """One thing that was found.
+    """A result of the checks.
 
     Attributes:
-        level: "error" (the corpus cannot be used as it is), "warning" or "info".
+        level: "error" (the corpus cannot be used like this), "warning" or "info".
         message: What was found, with numbers.
-        examples: A few of the places.
+        examples: Some of the places.
     """
 
     level: str
@@ -37,133 +39,132 @@ class Finding:
     examples: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {"level": self.level, "message": self.message, "examples": self.examples}
+        """Return plain data for JSON."""
+        return asdict(self)
 
 
 @dataclass
-class _Split:
-    """What is kept of a split while the others are read: hashes, not texts."""
+class CorpusStatistics:
+    """What the checks keep of a corpus: counts and hashes, no texts."""
 
     summary: Summary = field(default_factory=Summary)
     texts: Counter[bytes] = field(default_factory=Counter)
     pairs: dict[bytes, set[str]] = field(default_factory=lambda: defaultdict(set))
     names: dict[bytes, str] = field(default_factory=dict)
-    broken: list[str] = field(default_factory=list)
+    invalid: list[str] = field(default_factory=list)
     unannotated: int = 0
 
 
-def diagnose(splits: Mapping[str, Path]) -> tuple[dict[str, Summary], list[Finding]]:
-    """Look through the splits of a corpus.
+def check_corpora(corpora: Mapping[str, Path]) -> tuple[dict[str, Summary], list[Finding]]:
+    """Check the corpora of a project, usually its splits.
 
     Args:
-        splits: Name of each split, and its `.spacy` file or folder of them.
+        corpora: A name and the `.spacy` file or folder of each.
 
     Returns:
-        The counts of each split, and what was found, errors first.
+        The counts of each corpus, and the findings, errors first.
 
     Raises:
         CorpusError: A corpus cannot be read.
     """
     install_extensions()
-    read = {name: _read(path) for name, path in splits.items()}
-    findings: list[Finding] = []
-    for name, split in read.items():
-        findings += _within(name, split)
-    for (first, one), (second, other) in combinations(read.items(), 2):
-        findings += _between(first, one, second, other)
-    findings += _labels(read)
-    order = ("error", "warning", "info")
-    findings.sort(key=lambda finding: order.index(finding.level))
-    return {name: split.summary for name, split in read.items()}, findings
+    read = {name: _read(path) for name, path in corpora.items()}
+    findings = [finding for name, corpus in read.items() for finding in _check(name, corpus)]
+    for first, second in combinations(read.items(), 2):
+        findings += _compare(*first, *second)
+    findings += _check_labels(read)
+    findings.sort(key=lambda finding: LEVELS.index(finding.level))
+    return {name: corpus.summary for name, corpus in read.items()}, findings
 
 
-def _read(path: Path) -> _Split:
-    split = _Split()
+def sample_pairs(path: Path, number: int, label: str | None = None, seed: int = 0) -> list[Relation]:
+    """Sample annotated pairs of a corpus, optionally of one label; each pair has the same chance."""
+    rng = random.Random(seed)
+    chosen: list[Relation] = []
+    seen = 0
+    for doc in read_docs(path, spacy.blank("en").vocab):
+        for pair, _ in annotated_pairs(doc):
+            if label is None or pair.label == label:
+                # Reservoir sampling, so that only the chosen pairs are held in memory.
+                seen += 1
+                place = len(chosen) if len(chosen) < number else rng.randrange(seen)
+                if place < number:
+                    chosen[place : place + 1] = [pair]
+    return chosen
+
+
+def _read(path: Path) -> CorpusStatistics:
+    corpus = CorpusStatistics()
     vocab = spacy.blank("en").vocab
     for number, doc in enumerate(read_docs(path, vocab)):
         name = str(doc.user_data.get(ID) or number)
         key = _hash(doc.text)
-        split.texts[key] += 1
-        split.names.setdefault(key, name)
-        if broken := _broken(doc):
-            split.broken.append(f"{name}: {broken}")
+        corpus.texts[key] += 1
+        corpus.names.setdefault(key, name)
+        if problem := _invalid_arguments(doc):
+            corpus.invalid.append(f"{name}: {problem}")
             continue
-        split.summary.add(doc)
-        relations = getattr(doc._, PAIRS)
-        split.unannotated += not relations
-        for relation in relations:
-            places = (
-                relation.head.start_char,
-                relation.head.end_char,
-                relation.tail.start_char,
-                relation.tail.end_char,
-            )
-            split.pairs[_hash(f"{doc.text}\0{places}")].add(relation.label)
-    return split
+        corpus.summary.add(doc)
+        pairs = [pair for pair, _ in annotated_pairs(doc)]
+        corpus.unannotated += not pairs
+        for pair in pairs:
+            offsets = (pair.head.start_char, pair.head.end_char, pair.tail.start_char, pair.tail.end_char)
+            corpus.pairs[_hash(f"{doc.text}\0{offsets}")].add(pair.label)
+    return corpus
 
 
-def _broken(doc: Doc) -> str:
-    """What is wrong with the arguments of a document, if anything."""
+def _invalid_arguments(doc: Doc) -> str:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        getattr(doc._, PAIRS)
+        annotated_pairs(doc)
     return str(caught[0].message) if caught else ""
 
 
-def _within(name: str, split: _Split) -> list[Finding]:
-    findings = []
-    if split.broken:
-        message = f"{name}: {len(split.broken):,} documents have arguments that do not lie on their text."
-        findings.append(Finding("error", message, split.broken[:_EXAMPLES]))
-    if not split.summary.instances:
-        findings.append(Finding("error", f"{name}: there is no annotated pair."))
-    if doubles := [key for key, count in split.texts.items() if count > 1]:
-        surplus = sum(split.texts[key] - 1 for key in doubles)
-        message = f"{name}: {surplus:,} documents repeat the text of another one."
-        findings.append(Finding("warning", message, [split.names[key] for key in doubles[:_EXAMPLES]]))
-    if split.unannotated:
-        findings.append(Finding("info", f"{name}: {split.unannotated:,} documents have no annotated pair."))
-    if several := sum(len(labels) > 1 for labels in split.pairs.values()):
-        ceiling = split.summary.ceiling
+def _check(name: str, corpus: CorpusStatistics) -> Iterator[Finding]:
+    summary = corpus.summary
+    if corpus.invalid:
+        message = f"{name}: {len(corpus.invalid):,} documents have arguments that do not match their text."
+        yield Finding("error", message, corpus.invalid[:_MAX_EXAMPLES])
+    if not summary.instances:
+        yield Finding("error", f"{name}: there are no annotated pairs.")
+    if duplicates := [key for key, count in corpus.texts.items() if count > 1]:
+        surplus = sum(corpus.texts[key] - 1 for key in duplicates)
+        examples = [corpus.names[key] for key in duplicates[:_MAX_EXAMPLES]]
+        yield Finding("warning", f"{name}: {surplus:,} documents repeat the text of another one.", examples)
+    if corpus.unannotated:
+        yield Finding("info", f"{name}: {corpus.unannotated:,} documents have no annotated pairs.")
+    if several := sum(len(labels) > 1 for labels in corpus.pairs.values()):
         message = f"{name}: {several:,} pairs have several labels"
-        message += f"; with one answer a pair micro-F1 cannot pass {ceiling:.3f}." if ceiling else "."
-        findings.append(Finding("warning", message))
-    return findings
+        if summary.ceiling:
+            message += f", so micro-F1 with one answer per pair is at most {summary.ceiling:.3f}"
+        yield Finding("warning", f"{message}.")
+    if summary.negatives > 0.9 * summary.instances:
+        share = summary.negatives / summary.instances
+        yield Finding("warning", f"{name}: {share:.0%} of the pairs are negative.")
 
 
-def _between(first: str, one: _Split, second: str, other: _Split) -> list[Finding]:
-    findings = []
+def _compare(first: str, one: CorpusStatistics, second: str, other: CorpusStatistics) -> Iterator[Finding]:
     if shared := one.texts.keys() & other.texts.keys():
-        message = f"{first} and {second} share {len(shared):,} texts."
-        examples = sorted(f"{one.names[key]} = {other.names[key]}" for key in shared)[:_EXAMPLES]
-        findings.append(Finding("warning", message, examples))
+        examples = sorted(f"{one.names[key]} = {other.names[key]}" for key in shared)[:_MAX_EXAMPLES]
+        yield Finding("warning", f"{first} and {second} share {len(shared):,} texts.", examples)
     conflicts = [key for key in one.pairs.keys() & other.pairs.keys() if one.pairs[key] != other.pairs[key]]
     if conflicts:
+        examples = [f"{sorted(one.pairs[key])} and {sorted(other.pairs[key])}" for key in conflicts]
         message = f"{first} and {second} label {len(conflicts):,} pairs of the same text differently."
-        examples = [
-            f"{sorted(one.pairs[key])} against {sorted(other.pairs[key])}" for key in conflicts[:_EXAMPLES]
-        ]
-        findings.append(Finding("warning", message, examples))
-    return findings
+        yield Finding("warning", message, examples[:_MAX_EXAMPLES])
 
 
-def _labels(read: Mapping[str, _Split]) -> list[Finding]:
-    findings = []
-    everywhere = {label for split in read.values() for label in split.summary.labels}
-    for name, split in read.items():
-        counts = split.summary.labels
-        if missing := sorted(everywhere - counts.keys()):
-            message = f"{name}: {len(missing)} labels of the other splits do not occur."
-            findings.append(Finding("warning", message, missing[:_EXAMPLES]))
+def _check_labels(corpora: Mapping[str, CorpusStatistics]) -> Iterator[Finding]:
+    all_labels = {label for corpus in corpora.values() for label in corpus.summary.labels}
+    for name, corpus in corpora.items():
+        counts = corpus.summary.labels
+        if missing := sorted(all_labels - counts.keys()):
+            message = f"{name}: {len(missing)} labels of the other corpora do not occur."
+            yield Finding("warning", message, missing[:_MAX_EXAMPLES])
         if len(counts) > 1:
             (most, top), (least, low) = counts.most_common()[0], counts.most_common()[-1]
             message = f"{name}: {most} is {top / low:,.0f} times as frequent as {least} ({top:,} to {low:,})."
-            findings.append(Finding("warning" if top > 100 * low else "info", message))
-        if split.summary.negatives > 0.9 * split.summary.instances:
-            share = split.summary.negatives / split.summary.instances
-            findings.append(Finding("warning", f"{name}: {share:.0%} of the pairs are negatives."))
-    return findings
+            yield Finding("warning" if top > 100 * low else "info", message)
 
 
 def _hash(text: str) -> bytes:

@@ -1,52 +1,56 @@
-"""From a source file to a corpus: read, place, write, count, in one streaming pass."""
+"""Conversion of a source file to a corpus in one streaming pass: read, align, write, count."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import spacy
 
-from spacy_slmre.corpus.docbin import SHARD_SIZE, ShardWriter, file_hash
+from spacy_slmre.corpus.docbin import SHARD_SIZE, DocBinWriter, corpus_files
 from spacy_slmre.corpus.formats import CorpusFormat, get_format
 from spacy_slmre.corpus.gold_docs import make_doc
 from spacy_slmre.corpus.records import Reject
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.corpus.summary import Summary
 from spacy_slmre.relations import install_extensions
-from spacy_slmre.util.io import atomic_write
+from spacy_slmre.util.errors import OutputError
+from spacy_slmre.util.io import atomic_write, file_hash, temporary_output
+from spacy_slmre.util.run_folder import check_not_input
 
-# A vocabulary grows with every new word; beyond this, the next shard begins with a fresh one.
-_LARGEST_VOCABULARY = 200_000
+# A vocabulary grows with every new word; beyond this size, the next shard starts with a new one.
+_MAX_VOCABULARY = 200_000
 
 
 def convert(
-    benchmark: CorpusFormat,
+    format: CorpusFormat,
     source: str | Path,
     output: str | Path,
     *,
     split: str,
-    settings: dict[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
     rejects: str | Path | None = None,
     shard_size: int = SHARD_SIZE,
     lang: str = "en",
+    overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Convert one split of a benchmark.
+    """Convert a source file to a corpus; nothing is done if the output is already its conversion.
 
     Args:
-        benchmark: The card.
-        source: The source file (for hub rows also a hub id).
-        output: The `.spacy` file, or folder of shards, to write; the summary goes beside it.
+        format: The format of the source.
+        source: The source file, or a hub id if the format reads it.
+        output: The `.spacy` file, or folder of shards, to write; the summary is written next to it.
         split: Name of the split.
-        settings: Settings of the benchmark's reader.
-        rejects: Also list what could not be converted in this file, one JSON object a line.
-        shard_size: Most documents in one file.
+        settings: Settings of the format's reader.
+        rejects: File for everything that could not be converted, as JSON lines.
+        shard_size: Maximum number of documents in one file.
         lang: Language of the tokenizer, for sources without tokens.
+        overwrite: Replace an existing output.
         progress: Called with the number of documents after every 1,000.
 
     Returns:
@@ -54,83 +58,105 @@ def convert(
 
     Raises:
         CorpusError: The source cannot be read, or nothing in it could be converted.
-        OSError: The output cannot be written.
+        OutputError: The output exists and is not a conversion of this source with these settings.
     """
     install_extensions()
+    output = Path(output)
+    check_not_input(output, [str(source)])
+    key = {
+        "format": format.name,
+        "split": split,
+        "source": {
+            "name": Path(source).name,
+            "sha256": file_hash(source) if Path(source).is_file() else None,
+        },
+        "settings": {name: str(value) for name, value in (settings or {}).items()},
+        "shard_size": shard_size,
+        "lang": lang,
+        "version": version("spacy-slmre"),
+    }
+    if output.exists() and not overwrite:
+        if done := _read_summary(output, key):
+            return done
+        raise OutputError(
+            f"{output} already exists and was not made from {source} in the same way. Choose another output, "
+            "or replace it with overwrite."
+        )
     summary = Summary()
     examples: dict[str, Reject] = {}
     with ExitStack() as stack:
-        writer = stack.enter_context(ShardWriter(output, shard_size))
-        listing = stack.enter_context(_Listing(rejects, str(source)))
+        writer = stack.enter_context(DocBinWriter(output, shard_size))
+        write_reject = stack.enter_context(_rejects_file(rejects, str(source)))
 
         def reject(found: Reject) -> None:
             summary.rejects[found.reason] += 1
             examples.setdefault(found.reason, found)
-            listing.add(found)
+            write_reject(found)
 
         nlp = spacy.blank(lang)
-        for item in benchmark.read(source, split, **(settings or {})):
+        for item in format.read(source, split, **(settings or {})):
             if isinstance(item, Reject):
                 reject(item)
                 continue
-            card = get_format(item.benchmark) if item.benchmark else benchmark
-            doc, lost = make_doc(nlp, item, card, split)
+            doc, lost = make_doc(nlp, item, get_format(item.format) if item.format else format, split)
             for found in lost:
                 reject(found)
             if item.pairs and len(lost) == len(item.pairs):
                 continue
             summary.add(doc)
-            if writer.add(doc) and len(nlp.vocab) > _LARGEST_VOCABULARY:
+            if writer.add(doc) and len(nlp.vocab) > _MAX_VOCABULARY:
                 nlp = spacy.blank(lang)
             if progress and summary.documents % 1000 == 0:
                 progress(summary.documents)
         if not summary.documents:
-            raise CorpusError(_nothing(source, benchmark, examples))
+            raise CorpusError(_nothing_converted(source, format, examples))
     result = {
-        "benchmark": benchmark.name,
-        "split": split,
-        "source": Path(source).name,
-        "settings": {name: str(value) for name, value in (settings or {}).items()},
+        **key,
         **summary.to_dict(),
-        "official_instances": benchmark.splits.get(split),
-        "files": [{"name": file.name, "sha256": file_hash(file)} for file in writer.shards],
+        "official_instances": format.splits.get(split),
+        "files": _hashes(output),
     }
     atomic_write(summary_path(output), json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     return result
 
 
 def summary_path(output: str | Path) -> Path:
-    """Where the summary of a corpus stands: `train.spacy` → `train.summary.json`."""
+    """Return the path of a corpus's summary: `train.spacy` → `train.summary.json`."""
     return Path(output).with_suffix(".summary.json")
 
 
-def _nothing(source: str | Path, benchmark: CorpusFormat, examples: dict[str, Reject]) -> str:
-    text = f"{source}: nothing in it could be converted as {benchmark.name}. Is it a file of this benchmark?"
+def _read_summary(output: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the summary of an output if it has this key and describes the files that exist."""
+    try:
+        summary = json.loads(summary_path(output).read_text(encoding="utf-8"))
+        unchanged = all(summary[name] == value for name, value in key.items())
+        return summary if unchanged and summary["files"] == _hashes(output) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _hashes(output: Path) -> list[dict[str, str]]:
+    return [{"name": file.name, "sha256": file_hash(file)} for file in corpus_files(output)]
+
+
+def _nothing_converted(source: str | Path, format: CorpusFormat, examples: Mapping[str, Reject]) -> str:
+    text = f"{source}: nothing could be converted from the format {format.name}. Is it the right format?"
     for reject in examples.values():
         text += f"\n{source}:{reject.line}: {reject.reason}: {reject.detail}"
     return text
 
 
-class _Listing:
-    """Lists rejects in a file that is complete or absent; without a path it does nothing."""
-
-    def __init__(self, path: str | Path | None, source: str) -> None:
-        self.path = Path(path) if path is not None else None
-        self.source = source
-
-    def __enter__(self) -> _Listing:
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            self._file = self._aside.open("w", encoding="utf-8")
-        return self
-
-    def add(self, reject: Reject) -> None:
-        if self.path is not None:
-            self._file.write(json.dumps(reject.to_dict(self.source), ensure_ascii=False) + "\n")
-
-    def __exit__(self, *_: object) -> None:
-        # Kept after an error too: it is what helps to find the cause.
-        if self.path is not None:
-            self._file.close()
-            os.replace(self._aside, self.path)
+@contextmanager
+def _rejects_file(path: str | Path | None, source: str) -> Iterator[Callable[[Reject], None]]:
+    """Yield a function that writes rejects to a file, which is kept after an error to show its cause."""
+    if path is None:
+        yield lambda reject: None
+        return
+    failure: BaseException | None = None
+    with temporary_output(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
+        try:
+            yield lambda reject: print(json.dumps(reject.to_dict(source), ensure_ascii=False), file=file)
+        except BaseException as error:
+            failure = error
+    if failure is not None:
+        raise failure

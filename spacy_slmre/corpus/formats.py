@@ -11,12 +11,13 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import catalogue
 
 from spacy_slmre.corpus.records import Record, Reject
-from spacy_slmre.corpus.sources import CorpusError
+from spacy_slmre.corpus.sources import CorpusError, first_columns
 from spacy_slmre.schema import LabelSchema, wording_of
 
 formats = catalogue.create("slmre", "formats", entry_points=True)
@@ -31,11 +32,13 @@ class CorpusFormat:
     """A format that `slmre convert` reads.
 
     Attributes:
-        name: Name in commands and in `doc.user_data["slmre.benchmark"]`.
+        name: Name in commands and in `doc.user_data["slmre.format"]`.
         title: Name in print.
         read: Yields the records of a file: `read(source, split, **settings)`.
         schema: The labels; None if the data bring their own.
         aliases: Other spellings of labels → their name in the schema.
+        columns: Columns or JSON keys of the first record that identify a file of this format.
+        files: Names of the published files by split.
         citation: The publication to cite.
         license: The license as its publishers state it.
         redistributable: Whether the license permits passing the data on.
@@ -50,6 +53,8 @@ class CorpusFormat:
     read: Callable[..., Iterator[Record | Reject]] = field(repr=False)
     schema: LabelSchema | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
     citation: str = ""
     license: str = "see its source"
     redistributable: bool = False
@@ -129,6 +134,24 @@ def get_format(name: str) -> CorpusFormat:
 def all_formats() -> dict[str, CorpusFormat]:
     """Return all formats by name."""
     return dict(sorted(formats.get_all().items()))
+
+
+def guess_format(source: str | Path) -> CorpusFormat:
+    """Return the only format whose columns, or else file names, match a source.
+
+    Raises:
+        CorpusError: No format matches, or several do.
+    """
+    if not Path(source).exists():
+        raise CorpusError(f"There is no file {source}. For a dataset on the hub, set the format.")
+    known, columns = all_formats(), first_columns(source)
+    matching = {
+        name: one for name, one in known.items() if one.columns and set(one.columns) <= set(columns)
+    } or {name: one for name, one in known.items() if Path(source).name in one.files.values()}
+    if len(matching) == 1:
+        return next(iter(matching.values()))
+    found = f"could be {' or '.join(matching)}" if matching else "matches no known format"
+    raise CorpusError(f"{source} {found}. Set the format to one of: {', '.join(matching or known)}.")
 
 
 def _fold(label: str) -> str:

@@ -1,4 +1,4 @@
-"""A record as a gold document: the one place where character offsets meet tokens."""
+"""Gold documents: made from records, with their provenance and held-out share."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from spacy_slmre.corpus.formats import CorpusFormat, get_format
-from spacy_slmre.corpus.records import Mention, Pair, Record, Reject
+from spacy_slmre.corpus.records import Pair, Record, Reject
 from spacy_slmre.documents import ID, doc_with_mentions
+from spacy_slmre.instances import Mention
 from spacy_slmre.relations import PAIRS, RELATIONS
 
-# Where a document comes from, as plain strings in `doc.user_data`. The schema of its pairs follows from it.
-BENCHMARK = "slmre.benchmark"
+# Provenance of a document, as strings in `doc.user_data`. The format determines the schema of its pairs.
+FORMAT = "slmre.format"
 SPLIT = "slmre.split"
-PROVENANCE = (BENCHMARK, SPLIT, ID)
-# Converters of whole documents name sentence 3 of document train-12 "train-12-3".
-_SENTENCE = re.compile(r"(.+-\d+)-\d+")
+PROVENANCE = (FORMAT, SPLIT, ID)
+# Readers of whole documents call sentence 3 of document train-12 "train-12-3".
+_SENTENCE_ID = re.compile(r"(.+-\d+)-\d+")
 
 
-def make_doc(nlp: Language, record: Record, benchmark: CorpusFormat, split: str) -> tuple[Doc, list[Reject]]:
-    """A gold document, and the pairs that it cannot hold.
+def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) -> tuple[Doc, list[Reject]]:
+    """Make a gold document of a record, and rejects of the pairs that it cannot represent.
 
     Args:
-        nlp: Its tokenizer is used for records without tokens of their own.
+        nlp: Tokenizes records without tokens of their own.
         record: The record.
-        benchmark: The card whose labels the pairs have.
+        format: The format whose labels the pairs have.
         split: The split that the record belongs to.
 
     Returns:
-        The document with entities, `doc._.relation_pairs` (all pairs), `doc._.relations` (positives, each
-        once), all mentions in `doc.spans` where some overlap, and its provenance in `doc.user_data`; and the
-        rejects.
+        The document with entities, `doc._.relation_pairs` (all pairs), `doc._.relations` (the positive ones
+        without repetition), all mentions in `doc.spans` if some overlap, and its provenance in
+        `doc.user_data`; the rejects.
     """
     text = record.text
     pairs: list[Pair] = []
     rejects: list[Reject] = []
     for pair in record.pairs:
-        label = benchmark.resolve(pair.label)
-        head, tail = _trimmed(text, pair.head), _trimmed(text, pair.tail)
+        label = format.resolve(pair.label)
+        head, tail = _strip(text, pair.head), _strip(text, pair.tail)
         if label is None:
-            detail = f"{pair.label!r} is no label of {benchmark.name}"
+            detail = f"{pair.label!r} is not a label of {format.name}"
             rejects.append(Reject(record.line, record.id, "unknown label", detail))
         elif head is None or tail is None:
             wrong = pair.head if head is None else pair.tail
@@ -54,25 +55,25 @@ def make_doc(nlp: Language, record: Record, benchmark: CorpusFormat, split: str)
             pairs.append(Pair(head, tail, label))
 
     mentions = {mention for pair in pairs for mention in (pair.head, pair.tail)}
-    mentions |= {trimmed for mention in record.mentions if (trimmed := _trimmed(text, mention))}
+    mentions |= {stripped for mention in record.mentions if (stripped := _strip(text, mention))}
     doc, spans = doc_with_mentions(nlp, text, mentions, record.words)
     annotated = [(spans[_key(pair.head)], spans[_key(pair.tail)], pair.label) for pair in pairs]
     setattr(doc._, PAIRS, annotated)
-    positives = dict.fromkeys(item for item in annotated if not benchmark.is_negative(item[2]))
+    positives = dict.fromkeys(item for item in annotated if not format.is_negative(item[2]))
     setattr(doc._, RELATIONS, list(positives))
-    doc.user_data |= {BENCHMARK: benchmark.name, SPLIT: split, ID: record.id}
+    doc.user_data |= {FORMAT: format.name, SPLIT: split, ID: record.id}
     return doc, rejects
 
 
 def in_holdout(doc: Doc, share: float, seed: int = 0) -> bool:
-    """Whether a gold document is among those that are held out of training, for choices.
+    """Return whether a gold document is held out of training.
 
-    It depends on the document's id (or, without one, its text) and the seed alone. Sentences of one source
+    This depends only on the document's id (or, without one, its text) and the seed. Sentences of one source
     document are held out together.
 
     Args:
         doc: The document.
-        share: The share to hold out (0 to 1); a greater one holds out the same documents, and more.
+        share: The share to hold out (0 to 1); a larger one holds out the same documents and more.
         seed: Seed of the choice.
     """
     digest = hashlib.blake2b(f"{seed}/{source_of(doc)}".encode(), digest_size=6).digest()
@@ -80,19 +81,19 @@ def in_holdout(doc: Doc, share: float, seed: int = 0) -> bool:
 
 
 def source_of(doc: Doc) -> str:
-    """The source document that a gold document is, or is a sentence of: by its id, or else its text."""
+    """Return the id (or text) of the source document that a gold document is, or is a sentence of."""
     name = str(doc.user_data.get(ID) or doc.text)
-    match = _SENTENCE.fullmatch(name)
+    match = _SENTENCE_ID.fullmatch(name)
     return match[1] if match else name
 
 
 def format_of(doc: Doc) -> CorpusFormat | None:
-    """The card of the benchmark that a document comes from; its schema is that of the document's pairs."""
-    name = doc.user_data.get(BENCHMARK)
+    """Return the format that a gold document was converted from; its schema is that of the pairs."""
+    name = doc.user_data.get(FORMAT)
     return get_format(name) if name else None
 
 
-def _trimmed(text: str, mention: Mention) -> Mention | None:
+def _strip(text: str, mention: Mention) -> Mention | None:
     if not 0 <= mention.start < mention.end <= len(text):
         return None
     string = text[mention.start : mention.end]

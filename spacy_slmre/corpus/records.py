@@ -1,15 +1,15 @@
-"""What a converter yields: records of a source, with arguments placed in their text, and rejects.
+"""What a corpus format's reader yields: records with character offsets, and rejects.
 
-Rules for arguments, the same for every benchmark:
+The same rules apply to the arguments of every format:
 
-* Repeated: an argument that is given as a string only stands at its first occurrence as a whole word, or
-  else at its first occurrence at all, and clear of the other argument where that is possible.
-* Nested or overlapping: both arguments are kept as they are. `doc.ents` holds the longest of overlapping
-  mentions; where some overlap, `doc.spans["relation_mentions"]` holds all of them.
-* White space at the edges is no part of an argument.
-* Ending inside a token: the token is cut there. No argument ever moves to a token's boundary.
-* Not contiguous: an argument is one stretch of text; what is not is rejected, never stretched.
-* Head and tail the same words: kept where the source says so.
+* An argument given only as a string is placed at its first occurrence as a whole word, otherwise at its
+  first occurrence; if possible it does not overlap the other argument.
+* Nested and overlapping arguments are kept. `doc.ents` then has the longest of the overlapping mentions,
+  `doc.spans["relation_mentions"]` all of them.
+* Whitespace at the edges is not part of an argument.
+* Arguments are never moved to token boundaries; the token is split instead.
+* A discontinuous argument is rejected.
+* Head and tail may be the same mention if the source says so.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import permutations
+from typing import Any, TypeVar
 
 from spacy_slmre.documents import UNTYPED
 from spacy_slmre.instances import Mention
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An annotated pair; the label stands as the source spells it, until the conversion resolves it."""
+    """An annotated pair, with the label as the source spells it."""
 
     head: Mention
     tail: Mention
@@ -35,16 +38,16 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One text of a source with its annotation.
+    """A text with its annotation.
 
     Attributes:
         id: Identifier in the source.
-        line: Line in the source's file, or number of the row.
+        line: Line or row number in the source.
         text: The text.
-        pairs: The annotated pairs, negatives included.
-        mentions: Further entities that the source marks.
-        words: The source's own tokens, where it has some; joined by spaces they are the text.
-        benchmark: The benchmark that the record belongs to, where a file pools several.
+        pairs: All annotated pairs, including negative ones.
+        mentions: Further entities.
+        words: The source's own tokens; joined by single spaces they make up the text.
+        format: Format whose labels the record uses, if it is not the one being read.
     """
 
     id: str
@@ -53,7 +56,7 @@ class Record:
     pairs: tuple[Pair, ...]
     mentions: tuple[Mention, ...] = ()
     words: tuple[str, ...] | None = None
-    benchmark: str | None = None
+    format: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,10 @@ class Reject:
     """Something that could not be converted.
 
     Attributes:
-        line: Line in the source's file, or number of the row.
+        line: Line or row number in the source.
         id: Identifier in the source.
-        reason: One of few short phrases, to be counted.
-        detail: What exactly was found.
+        reason: One of a few short phrases, for counting.
+        detail: What was found.
     """
 
     line: int
@@ -73,27 +76,27 @@ class Reject:
     detail: str
 
     def to_dict(self, file: str) -> dict[str, Any]:
-        """Plain data for a line of JSON."""
+        """Return plain data for JSON."""
         return {"file": file, **asdict(self)}
 
 
 class Malformed(ValueError):
-    """A record lacks a field, or a field has the wrong form; the converter rejects the record."""
+    """A record lacks a field or has a value of the wrong form, so it is rejected."""
 
 
-def rejecting(
+def parse_rows(
     rows: Iterable[tuple[int, Any]],
     parse: Callable[..., Iterable[Record | Reject]],
     split: str,
     **settings: Any,
 ) -> Iterator[Record | Reject]:
-    """Parse rows one by one; a row that is malformed becomes a reject.
+    """Parse rows one by one; malformed rows become rejects.
 
     Args:
         rows: Line numbers and rows.
-        parse: Yields what a row holds: `parse(row, line=…, id=…, **settings)`.
-        split: Names the records that the source leaves without an identifier.
-        settings: Passed on to `parse`.
+        parse: Yields the content of a row: `parse(row, line=…, id=…, **settings)`.
+        split: Used in the identifiers of records that have none in the source.
+        settings: Passed to `parse`.
     """
     for number, (line, row) in enumerate(rows):
         name = f"{split}-{number}"
@@ -105,14 +108,11 @@ def rejecting(
             yield Reject(line, name, "malformed record", f"{type(error).__name__}: {error}")
 
 
-# -- token offsets -------------------------------------------------------------------------------------
-
-
 class Words:
     """The tokens of a source, joined by spaces.
 
     Raises:
-        Malformed: There are none, or one is empty.
+        Malformed: There are no tokens, or one is empty.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
@@ -129,26 +129,23 @@ class Words:
             position += len(word) + 1
 
     def mention(self, start: int, end: int, entity_type: str = UNTYPED) -> Mention:
-        """The mention of tokens `start` to `end`, which stands outside.
+        """Return the mention of the tokens from `start` to `end` (exclusive).
 
         Raises:
-            Malformed: It is empty or lies outside the text.
+            Malformed: The span is empty or out of range.
         """
         if not 0 <= start < end <= len(self.words):
-            raise Malformed(f"tokens [{start}:{end}] are none of the {len(self.words)} tokens")
+            raise Malformed(f"tokens [{start}:{end}] are out of range for {len(self.words)} tokens")
         return Mention(self.starts[start], self.starts[end - 1] + len(self.words[end - 1]), entity_type)
 
 
-# -- arguments given as strings ------------------------------------------------------------------------
-
-
-def occurrences(text: str, string: str, *, loose: bool = False) -> list[tuple[int, int]]:
-    """Where a string stands in a text, whole words first, each in text order.
+def find_occurrences(text: str, string: str, *, ignore_case: bool = False) -> list[tuple[int, int]]:
+    """Return where a string occurs in a text: first whole words, then parts of words.
 
     Args:
         text: The text.
         string: The string.
-        loose: Where it does not occur as it is, ignore case and the kind of white space.
+        ignore_case: If there is no exact match, ignore case and the kind of whitespace.
     """
     string = string.strip()
     if not string:
@@ -158,10 +155,10 @@ def occurrences(text: str, string: str, *, loose: bool = False) -> list[tuple[in
     while position >= 0:
         found.append((position, position + len(string)))
         position = text.find(string, position + 1)
-    if not found and loose:
+    if not found and ignore_case:
         pattern = r"\s+".join(map(re.escape, string.split()))
         found = [match.span() for match in re.finditer(pattern, text, re.IGNORECASE)]
-    return sorted(found, key=lambda span: not _is_whole(text, *span))
+    return sorted(found, key=lambda span: not _is_whole_word(text, *span))
 
 
 def place_pair(
@@ -170,55 +167,58 @@ def place_pair(
     tail: str,
     types: tuple[str, str] = (UNTYPED, UNTYPED),
     *,
-    loose: bool = False,
+    ignore_case: bool = False,
 ) -> tuple[Mention, Mention]:
-    """Head and tail in a text that gives them as strings; see the rules of this module.
+    """Find head and tail in a text that gives them as strings, by the rules of this module.
 
     Raises:
-        Malformed: One of them is empty or does not stand in the text.
+        Malformed: One of them is empty or does not occur in the text.
     """
     found = []
     for string in (head, tail):
         if not str(string or "").strip():
             raise Malformed("an argument is empty")
-        if not (spans := occurrences(text, str(string), loose=loose)):
-            raise Malformed(f"the argument {string!r} does not stand in the text")
+        if not (spans := find_occurrences(text, str(string), ignore_case=ignore_case)):
+            raise Malformed(f"the argument {string!r} does not occur in the text")
         found.append(spans)
     heads, tails = found
-    # The longer argument first: a shorter one that also stands within it has to look elsewhere.
+    # Place the longer argument first, so that a shorter one inside it is looked for elsewhere.
     if len(tail) > len(head):
         last = tails[0]
-        first = _clear_of(last, heads)
+        first = _first_clear(heads, last)
     else:
         first = heads[0]
-        last = _clear_of(first, tails)
+        last = _first_clear(tails, first)
     return Mention(*first, types[0]), Mention(*last, types[1])
 
 
-def _clear_of(other: tuple[int, int], spans: list[tuple[int, int]]) -> tuple[int, int]:
-    clear = (span for span in spans if span[1] <= other[0] or other[1] <= span[0])
-    return next(clear, spans[0])
+def _first_clear(spans: list[tuple[int, int]], other: tuple[int, int]) -> tuple[int, int]:
+    return next((span for span in spans if span[1] <= other[0] or other[1] <= span[0]), spans[0])
 
 
-def _is_whole(text: str, start: int, end: int) -> bool:
+def _is_whole_word(text: str, start: int, end: int) -> bool:
     before = start > 0 and text[start - 1].isalnum() and text[start].isalnum()
     after = end < len(text) and text[end].isalnum() and text[end - 1].isalnum()
     return not before and not after
 
 
-# -- negatives -----------------------------------------------------------------------------------------
-
-
-def sample_negatives(
-    pairs: Sequence[tuple[Any, Any]], positives: int, ratio: float, rng: random.Random
-) -> list[tuple[Any, Any]]:
-    """Some of the unannotated pairs, in their order.
+def sample_negatives(pairs: Sequence[T], positives: int, ratio: float, rng: random.Random) -> list[T]:
+    """Sample unannotated pairs, in their order.
 
     Args:
         pairs: The unannotated pairs.
-        positives: Number of annotated pairs that they stand beside.
-        ratio: Negatives wanted for each positive; below 0 takes all pairs.
-        rng: Source of randomness.
+        positives: Number of annotated pairs.
+        ratio: Number of negatives per positive; below 0 takes all pairs.
+        rng: Random number generator.
     """
     wanted = len(pairs) if ratio < 0 else min(len(pairs), round(ratio * positives))
     return [pairs[position] for position in sorted(rng.sample(range(len(pairs)), wanted))]
+
+
+def negative_pairs(
+    mentions: Iterable[Mention], annotated: Sequence[Pair], label: str, ratio: float, rng: random.Random
+) -> list[Pair]:
+    """Sample ordered pairs of mentions that have no annotation, as pairs with the negative label."""
+    known = {(pair.head, pair.tail) for pair in annotated}
+    rest = [pair for pair in permutations(mentions, 2) if pair not in known]
+    return [Pair(head, tail, label) for head, tail in sample_negatives(rest, len(annotated), ratio, rng)]

@@ -1,4 +1,4 @@
-"""Counts of a corpus: documents, pairs by label, ceilings, the longest context, rejects."""
+"""Counts of a corpus: documents, pairs by label, ceilings, the longest document, rejects."""
 
 from __future__ import annotations
 
@@ -10,23 +10,43 @@ from typing import Any
 from spacy.tokens import Doc
 
 from spacy_slmre.corpus.gold_docs import ID, format_of
-from spacy_slmre.relations import PAIRS
+from spacy_slmre.pipeline.examples import gold_relations
+from spacy_slmre.relations import RELATIONS, Relation, annotates_pairs, relations_of
+
+
+def annotated_pairs(doc: Doc) -> list[tuple[Relation, bool]]:
+    """Return each annotated pair of a gold document and whether it is negative.
+
+    A pair is negative if its label is negative for the document's format. Without a format, it is negative if
+    it is not one of the relations in `doc._.relations`.
+    """
+    pairs = gold_relations(doc)
+    if (format := format_of(doc)) is not None:
+        return [(pair, format.is_negative(pair.label)) for pair in pairs]
+    if not annotates_pairs(doc):
+        return [(pair, False) for pair in pairs]
+    positive = {(*_offsets(relation), relation.label) for relation in relations_of(doc, RELATIONS)}
+    return [(pair, (*_offsets(pair), pair.label) not in positive) for pair in pairs]
+
+
+def _offsets(relation: Relation) -> tuple[int, ...]:
+    return relation.head.start, relation.head.end, relation.tail.start, relation.tail.end
 
 
 @dataclass
 class Summary:
-    """Counts of a corpus, fed one document at a time.
+    """Counts of a corpus; documents are added one at a time.
 
-    An annotated instance is a pair with one label; a pair with several labels is several instances.
+    An instance is an annotated pair with one label, so a pair with several labels is several instances.
 
     Attributes:
         documents: Number of documents.
-        labels: Instances by label, the negative one included.
+        labels: Instances by label, including the negative one.
         negatives: Instances with the negative label.
-        pairs: Distinct pairs that have a relation.
-        multi_label_pairs: Those of them that have several different labels.
+        pairs: Distinct pairs with a relation.
+        multi_label_pairs: Those with several different labels.
         longest: Tokens, characters and id of the longest document.
-        rejects: What could not be converted, by reason.
+        rejects: Rejects of the conversion by reason.
     """
 
     documents: int = 0
@@ -40,42 +60,39 @@ class Summary:
     def add(self, doc: Doc) -> None:
         """Count a document."""
         self.documents += 1
-        benchmark = format_of(doc)
         by_pair: dict[tuple[int, ...], set[str]] = {}
-        for relation in getattr(doc._, PAIRS):
-            self.labels[relation.label] += 1
-            if benchmark and benchmark.is_negative(relation.label):
+        for pair, is_negative in annotated_pairs(doc):
+            self.labels[pair.label] += 1
+            if is_negative:
                 self.negatives += 1
             else:
-                key = (relation.head.start, relation.head.end, relation.tail.start, relation.tail.end)
-                by_pair.setdefault(key, set()).add(relation.label)
+                by_pair.setdefault(_offsets(pair), set()).add(pair.label)
         self.pairs += len(by_pair)
         self.multi_label_pairs += sum(len(labels) > 1 for labels in by_pair.values())
         characters = doc[-1].idx + len(doc[-1]) if len(doc) else 0
-        size = (len(doc), characters, str(doc.user_data.get(ID, "")))
-        self.longest = max(self.longest, size)
+        self.longest = max(self.longest, (len(doc), characters, str(doc.user_data.get(ID, ""))))
 
     @property
     def instances(self) -> int:
-        """Annotated instances, negatives included."""
+        """Number of instances, including negatives."""
         return self.labels.total()
 
     @property
     def positives(self) -> int:
-        """Instances with a relation."""
+        """Number of instances with a relation."""
         return self.instances - self.negatives
 
     @property
     def ceiling(self) -> float | None:
-        """Highest micro-F1 of one answer a pair: its distinct pairs over its instances, None without any.
+        """Highest possible micro-F1 with one answer per pair: distinct pairs / instances, None without any.
 
-        Counted over instances, as evaluations are: each instance of a pair gets the pair's one answer, which
-        is right for one of the pair's labels.
+        Evaluation counts instances: each instance of a pair gets the pair's only answer, which is correct for
+        one of its labels.
         """
         return self.pairs / self.positives if self.positives else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         tokens, characters, name = self.longest
         return {
             "documents": self.documents,
@@ -91,19 +108,16 @@ class Summary:
         }
 
 
-def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A summary's figures, named and formatted, for a table."""
-    longest = summary["longest"]
-    rows = [
-        ("documents", f"{summary['documents']:,}"),
-        ("annotated instances", f"{summary['instances']:,}"),
-        ("with a relation", f"{summary['positives']:,}"),
-        ("negatives", f"{summary['negatives']:,}"),
-        ("distinct pairs with a relation", f"{summary['pairs']:,}"),
-        ("of these with several labels", f"{summary['multi_label_pairs']:,}"),
-        ("longest document", f"{longest['tokens']:,} tokens ({longest['id']})"),
-        ("rejected", f"{sum(summary['rejects'].values()):,}"),
-    ]
-    if summary["ceiling"] is not None and summary["ceiling"] < 1:
-        rows.insert(6, ("micro-F1 ceiling of one answer a pair", f"{summary['ceiling']:.3f}"))
-    return rows
+def summary_rows(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Return the counts of a summary by name, formatted for a table."""
+    longest, ceiling = summary["longest"], summary["ceiling"]
+    return {
+        "documents": f"{summary['documents']:,}",
+        "annotated instances": f"{summary['instances']:,}",
+        "with a relation": f"{summary['positives']:,}",
+        "negatives": f"{summary['negatives']:,}",
+        "distinct pairs with a relation": f"{summary['pairs']:,}",
+        "of these with several labels": f"{summary['multi_label_pairs']:,}",
+        "highest micro-F1 with one answer per pair": "" if ceiling is None else f"{ceiling:.3f}",
+        "longest document": f"{longest['tokens']:,} tokens ({longest['id']})",
+    }

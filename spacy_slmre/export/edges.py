@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -24,16 +24,9 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An entity in a graph.
+    """An entity in a graph; merged mentions have their most frequent text and entity type."""
 
-    Attributes:
-        key: Identifies the node: document and position of a mention, or what its mentions were merged by.
-        text: Its text; the most frequent one of merged mentions.
-        type: Its entity type; the most frequent one of merged mentions.
-        kb_id: Its id in a knowledge base, or "".
-    """
-
-    key: str
+    key: str  # document and position of a mention, or what mentions were merged by
     text: str
     type: str = ""
     kb_id: str = ""
@@ -41,53 +34,31 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class EdgeSource:
-    """Where a relation was found.
+    """Where a relation was found: one sentence, or several if it spans them."""
 
-    Attributes:
-        document: Id of the document.
-        start: Offset of the first character of the sentence, or of the first of several sentences.
-        end: Offset after its last character.
-        sentence: Its text.
-        head: The head as mentioned there.
-        tail: The tail as mentioned there.
-        score: The score of the relation.
-        model: The pipeline that found it, or "".
-    """
-
-    document: str
-    start: int
+    document: str  # id
+    start: int  # offsets of the sentence in its document
     end: int
     sentence: str
     head: EntityMention
     tail: EntityMention
     score: float
-    model: str = ""
+    model: str = ""  # the pipeline that found the relation
 
     def to_dict(self) -> dict[str, Any]:
         """Return the source as plain data, with all fields."""
         # Not `dataclasses.asdict`: it copies every string, which dominates the time of a large export.
         data = {name: getattr(self, name) for name in self.__slots__}
-        sides = {side: data[side] for side in ("head", "tail")}
-        return data | {
-            side: {name: getattr(mention, name) for name in EntityMention.__slots__}
-            for side, mention in sides.items()
-        }
+        for side in ("head", "tail"):
+            data[side] = {name: getattr(data[side], name) for name in EntityMention.__slots__}
+        return data
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A relation between two nodes, with all its sources.
+    """A relation between two nodes, with all its sources, best first, and the highest of their scores."""
 
-    Attributes:
-        key: Unique among the edges of an export.
-        head: The head of the relation.
-        tail: The tail of the relation.
-        label: Its label.
-        score: The highest score of its sources.
-        sources: Where it was found, best first.
-    """
-
-    key: str
+    key: str  # unique in an export
     head: Node
     tail: Node
     label: str
@@ -128,21 +99,6 @@ def mention_node(document: str, mention: EntityMention) -> Node:
     return Node(key, mention.text, mention.type, mention.kb_id)
 
 
-@dataclass
-class _MergedNode:
-    texts: Counter[str] = field(default_factory=Counter)
-    types: Counter[str] = field(default_factory=Counter)
-    kb_id: str = ""
-
-    def add(self, mention: EntityMention) -> None:
-        self.texts[mention.text] += 1
-        self.types[mention.type] += 1
-        self.kb_id = mention.kb_id
-
-    def node(self, key: str) -> Node:
-        return Node(key, self.texts.most_common(1)[0][0], self.types.most_common(1)[0][0], self.kb_id)
-
-
 def merge_edges(edges: Iterable[Edge], by: str = "text") -> list[Edge]:
     """Merge edges with the same label whose heads and whose tails are the same entity.
 
@@ -161,15 +117,22 @@ def merge_edges(edges: Iterable[Edge], by: str = "text") -> list[Edge]:
     """
     if by not in MERGE_BY:
         raise ExportError(f'Relations cannot be merged by "{by}". Use one of {", ".join(MERGE_BY)}.')
-    merged: dict[str, _MergedNode] = {}
+    texts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    types: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    kb_ids: dict[str, str] = {}
     sources: dict[tuple[str, str, str], list[EdgeSource]] = {}
     for edge in edges:
         for source in edge.sources:
             head, tail = entity_key(source.head, by), entity_key(source.tail, by)
             for key, mention in ((head, source.head), (tail, source.tail)):
-                merged.setdefault(key, _MergedNode()).add(mention)
+                texts[key][mention.text] += 1
+                types[key][mention.type] += 1
+                kb_ids[key] = mention.kb_id
             sources.setdefault((head, edge.label, tail), []).append(source)
-    nodes = {key: node.node(key) for key, node in merged.items()}
+    nodes = {
+        key: Node(key, texts[key].most_common(1)[0][0], types[key].most_common(1)[0][0], kb_id)
+        for key, kb_id in kb_ids.items()
+    }
     result = []
     for (head, label, tail), found in sources.items():
         best = sorted(found, key=lambda source: -source.score)

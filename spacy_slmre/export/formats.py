@@ -64,39 +64,23 @@ class ExportSettings:
 
 @dataclass
 class ExportCounts:
-    """What was exported.
+    """Numbers of documents and relations."""
 
-    Attributes:
-        documents: Documents read.
-        failed: Documents that failed in extraction and have no relations.
-        found: Relations read.
-        written: Relations written, after selecting and merging.
-        skipped: Selected relations that the format cannot represent.
-    """
-
-    documents: int = 0
-    failed: int = 0
-    found: int = 0
-    written: int = 0
-    skipped: int = 0
+    documents: int = 0  # read
+    failed: int = 0  # documents that failed in extraction and have no relations
+    found: int = 0  # relations read
+    written: int = 0  # relations written, after selecting and merging
+    skipped: int = 0  # selected relations that the format cannot represent
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """A format.
-
-    Attributes:
-        suffix: Suffix of its files.
-        description: What it is.
-        write: Writes edges (or documents) to a path; returns the number of relations that the format
-            cannot represent, if any.
-        of_documents: It is written from documents and refers to their entities, so relations cannot be
-            merged.
-    """
+    """A format; `write` returns the number of relations that the format cannot represent, if any."""
 
     suffix: str
     description: str
     write: Callable[[Path, Iterator[Any], ExportSettings], int | None]
+    # Written from documents, not edges, because it refers to their entities; relations cannot be merged.
     of_documents: bool = False
 
 
@@ -133,8 +117,12 @@ def export(
     try:
         with temporary_output(output) as path:
             selected = _select(as_documents(docs), settings, counts)
-            edges = selected if chosen.of_documents else _edges(selected, settings, counts)
-            counts.skipped = chosen.write(path, edges, settings) or 0
+            items: Iterator[Any] = selected if chosen.of_documents else make_edges(selected)
+            if settings.merge:
+                merged = merge_edges(items, settings.merge)
+                counts.written = len(merged)
+                items = iter(merged)
+            counts.skipped = chosen.write(path, items, settings) or 0
             counts.written -= counts.skipped
     except ModuleNotFoundError as error:
         raise ExportError(
@@ -181,16 +169,6 @@ def _select(
         )
         counts.written += len(relations)
         yield replace(document, relations=relations, model=document.model or settings.model)
-
-
-def _edges(
-    documents: Iterator[RelationDocument], settings: ExportSettings, counts: ExportCounts
-) -> Iterator[Edge]:
-    if settings.merge is None:
-        return make_edges(documents)
-    merged = merge_edges(make_edges(documents), settings.merge)
-    counts.written = len(merged)
-    return iter(merged)
 
 
 def _edge_format(suffix: str, description: str, write: Callable[..., None]) -> ExportFormat:

@@ -36,14 +36,9 @@ def get_llm_component(nlp: Language, name: str | None = None) -> tuple[str, LLMW
             'The pipeline has no "llm" component with the task "spacy-slmre.RelationClassification.v1". Its '
             f"components: {', '.join(nlp.pipe_names) or 'none'}."
         )
-    if name is None and len(found) > 1:
-        raise ValueError(
-            f"Several components extract relations with an LLM: choose one of {', '.join(found)}."
-        )
-    if name is not None and name not in found:
-        raise ValueError(
-            f'"{name}" is not a component that extracts relations with an LLM: {", ".join(found)}.'
-        )
+    if name not in found and (name is not None or len(found) > 1):
+        named = f'The pipeline has no such component "{name}"' if name else "There are several components"
+        raise ValueError(f"{named}: choose one of {', '.join(found)}.")
     name = name or next(iter(found))
     return name, found[name]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spacy_slmre.llm.chat import ChatPrompt, Unanswered
+from spacy_slmre.util.settings import check_choice, check_minimum
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -57,11 +58,8 @@ class HuggingFaceChat:
     def __post_init__(self) -> None:
         if not self.base:
             raise ValueError("model.base is empty: set the packaged model, a folder or a hub id.")
-        if self.quantization not in ("auto", "nf4", None):  # the same values as QUANTIZATIONS, without torch
-            raise ValueError(f'model.quantization = "{self.quantization}": use "auto", "nf4", or null.')
-        for setting in ("max_new_tokens", "batch_size", "context_length"):
-            if getattr(self, setting) < 1:
-                raise ValueError(f"model.{setting} = {getattr(self, setting)}, but it must be at least 1.")
+        check_choice(self, "model", quantization=("auto", "nf4", None))  # QUANTIZATIONS would import torch
+        check_minimum(self, "model", max_new_tokens=1, batch_size=1, context_length=1)
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes load the weights themselves, which is cheaper than pickling them.

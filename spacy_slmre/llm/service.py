@@ -25,6 +25,7 @@ from spacy_slmre.label_parser import replace_surrogates
 from spacy_slmre.llm.cache import AnswerCache
 from spacy_slmre.llm.chat import ChatPrompt, Unanswered, estimate_prompt_tokens
 from spacy_slmre.util.errors import ServiceError
+from spacy_slmre.util.settings import check_minimum
 
 _CONNECT_TIMEOUT = 10.0
 _MAX_BACKOFF = 60.0
@@ -37,7 +38,6 @@ _NO_CREDIT = (
     "billing_hard_limit_reached",
     "credit balance is too low",
 )
-_MINIMUM = {"concurrency": 1, "max_tokens": 1, "max_failures": 1, "context_length": 1, "max_retries": 0}
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,9 @@ class ChatService(ABC):
         address = urlsplit(self.base_url)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError(f'model.base_url = "{self.base_url}" is not a URL such as https://host/v1.')
-        for setting, minimum in _MINIMUM.items():
-            if (value := getattr(self, setting)) is not None and value < minimum:
-                raise ValueError(f"model.{setting} = {value}, but it must be at least {minimum}.")
+        check_minimum(
+            self, "model", concurrency=1, max_tokens=1, max_failures=1, context_length=1, max_retries=0
+        )
         for setting in ("timeout", "backoff", "max_wait"):
             if (value := getattr(self, setting)) <= 0:
                 raise ValueError(f"model.{setting} = {value}, but it must be above 0.")
@@ -262,9 +262,11 @@ class ChatService(ABC):
 
     def _send_once(self, client: Any, prompt: ChatPrompt) -> Reply:
         sdk, response = self._sdk(), None
-        no_key = {"Authorization": sdk.Omit()} if self.api_key_env is None else {}
+        # Anthropic's package sends the key in one of two headers, depending on its version.
+        omitted = ("Authorization", "X-Api-Key") if self.api_key_env is None else ()
+        headers = {**{name: sdk.Omit() for name in omitted}, **(self.extra_headers or {})}
         try:
-            response = self.send(client, self._full_body(prompt), {**no_key, **(self.extra_headers or {})})
+            response = self.send(client, self._full_body(prompt), headers)
             return self.read(response)
         except sdk.APIStatusError as error:
             raise self._status_error(error) from error

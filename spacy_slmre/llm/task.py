@@ -104,10 +104,11 @@ class RelationTask:
             raise ValueError("Set either `labels` or `schema`, not both.")
         configured = schema if labels is None else labels
         self.has_own_labels = configured is not None
-        # A file is read at first use.
-        self._schema: LabelSchema | str | Path | None = configured if isinstance(configured, str | Path) else None
-        if self._schema is None:
-            self._schema = LabelSchema.from_any(configured or LabelSchema.general(), negative_label)
+        if configured is None:
+            configured = LabelSchema.general()
+        elif not isinstance(configured, str | Path):  # a file is read at first use
+            configured = LabelSchema.from_any(configured, negative_label)
+        self._schema: LabelSchema | str | Path | None = configured
         self._style: PromptStyle | None = None
         self._style_settings = (label_list, definitions, examples, templates)
         self.negative_label = negative_label
@@ -159,7 +160,7 @@ class RelationTask:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of all labels, including the negative one; empty until a missing schema file is found."""
+        """The names of all labels, including the negative one; empty until a schema file is read."""
         return self._schema.names if isinstance(self._schema, LabelSchema) else ()
 
     def add_label(self, label: str, label_definition: str | None = None) -> int:
@@ -287,7 +288,9 @@ class RelationTask:
         def count_words(contexts: Sequence[Context]) -> list[int]:
             return [len(_word_offsets(context)) for context in contexts]
 
-        return truncate_instances(instances, self.max_context_words, count_tokens=count_words, offsets_of=_word_offsets)
+        return truncate_instances(
+            instances, self.max_context_words, count_tokens=count_words, offsets_of=_word_offsets
+        )
 
     def _write(self, instances: DocInstances, responses: Sequence[Any], parser: LabelParser) -> None:
         doc = instances.doc

@@ -40,11 +40,7 @@ class RelationModel(Protocol):
         """Return the log-probabilities of all labels, float64 (n_instances, n_labels)."""
 
     def top_k(
-        self,
-        instances: Sequence[RelationInstance],
-        schema: LabelSchema,
-        k: int = 1,
-        allowed: np.ndarray | None = None,
+        self, instances: Sequence[RelationInstance], schema: LabelSchema, k: int = 1, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the k most probable labels, best first.
 

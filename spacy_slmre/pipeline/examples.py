@@ -38,18 +38,16 @@ class TrainingInstances:
     n_gold: int = 0
     n_proposed: int = 0
 
-    def check_proposed(self) -> None:
-        """Refuse data in which none of the annotated pairs is a candidate.
-
-        Raises:
-            ValueError: No gold pair was proposed.
-        """
-        if self.n_gold and not self.n_proposed:
-            raise ValueError(
-                f"The training data have {self.n_gold} relations, but the candidate generator proposes none of their "
-                "pairs. The predicted side of an example needs the entities: read the corpus with "
-                '@readers = "spacy-slmre.RelationCorpus.v1" and entities = "gold".'
-            )
+    def describe_proposed(self) -> str | None:
+        """Return a warning if none of the pairs with a relation is a candidate, else None."""
+        if not self.n_gold or self.n_proposed:
+            return None
+        return (
+            f"the training data have {self.n_gold} relations, but the candidate generator proposes none of their pairs, "
+            "so nothing can be learned from them. The predicted side of an example needs the entities: read the corpus "
+            'with @readers = "spacy-slmre.RelationCorpus.v1" and entities = "gold", or add the component that predicts '
+            "them to training.annotating_components."
+        )
 
     def sample(self, negative: str | None, negative_rate: float, rng: np.random.Generator) -> list[RelationInstance]:
         """Return the instances with a random share of the negative ones."""

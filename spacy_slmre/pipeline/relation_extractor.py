@@ -33,21 +33,13 @@ from spacy_slmre.decoding import (
     passes_threshold,
     top_k,
 )
-from spacy_slmre.instances import DocInstances, RelationInstance, describe_truncation, make_doc_instances
+from spacy_slmre.instances import DocInstances, describe_training_truncation, describe_truncation, make_doc_instances
 from spacy_slmre.models.base import RelationModel, TrainableModel
-from spacy_slmre.pipeline.examples import (
-    balanced_weights,
-    gold_relations,
-    make_training_instances,
-    resolve_labels,
-)
-from spacy_slmre.pipeline.settings import ExtractorSettings, configured_schema
+from spacy_slmre.pipeline.examples import balanced_weights, gold_relations, make_training_instances, resolve_labels
+from spacy_slmre.pipeline.settings import CHANGEABLE, ExtractorSettings, configured_schema
 from spacy_slmre.relations import install_extensions, make_record, report_name, write_records, write_report
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.io import read_files, write_files
-
-# Settings that may be changed after construction (by calibration, for instance) and are saved then.
-_SAVED = ("threshold", "label_thresholds", "temperature")
 
 
 class RelationExtractor(TrainablePipe):
@@ -57,6 +49,7 @@ class RelationExtractor(TrainablePipe):
     model: RelationModel
 
     def __init__(self, vocab: Vocab, model: RelationModel, name: str, settings: ExtractorSettings) -> None:
+        settings.check(name)
         install_extensions(settings.attr)
         self.vocab = vocab
         self.model = model
@@ -73,7 +66,7 @@ class RelationExtractor(TrainablePipe):
         self._n_updates = 0
         self._warned: set[str] = set()
         if settings.labels is not None or not isinstance(settings.schema, str | Path | None):
-            self._check_label_thresholds(self.schema)
+            self._check_thresholds()
 
     # -- labels --------------------------------------------------------------------------------------------
 
@@ -93,18 +86,17 @@ class RelationExtractor(TrainablePipe):
         return configured or self._schema_was_set or self.model.schema is not None
 
     def set_schema(self, schema: Any) -> None:
-        """Replace the labels by a schema, a list of names, a dict, or those in a file.
-
-        Raises:
-            ValueError: They are not a valid schema.
-        """
+        """Replace the labels by a schema, a list of names, a dict or a file. Raises ValueError if it is invalid."""
         self._schema = LabelSchema.from_any(schema, self.settings.negative_label)
         self._schema_was_set = True
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of all labels, the negative one included."""
-        return self.schema.names
+        """The names of all labels, the negative one included; empty while they cannot be read."""
+        try:
+            return self.schema.names
+        except ValueError:  # spaCy asks before a saved pipeline's labels are read, and the configured file may be gone
+            return ()
 
     @property
     def label_data(self) -> dict[str, Any]:
@@ -112,11 +104,7 @@ class RelationExtractor(TrainablePipe):
         return self.schema.to_dict()
 
     def add_label(self, label: str) -> int:
-        """Add a relation, worded after its name; a trained encoder gets an output that has yet to be trained.
-
-        Returns:
-            1, or 0 if the label exists.
-        """
+        """Add a relation worded after its name; return 1, or 0 if it exists. An encoder must be trained on it."""
         if not isinstance(label, str):
             raise ValueError(f"A label is a string, not {label!r}.")
         if label in self.schema.index:
@@ -127,24 +115,15 @@ class RelationExtractor(TrainablePipe):
         return 1
 
     def load(self) -> None:
-        """Load the model and prepare the labels now rather than at the first document.
-
-        Raises:
-            ValueError: They are unavailable, or do not fit each other.
-        """
-        self._check_label_thresholds(self.schema)
+        """Load the model and prepare the labels. Raises ValueError if they are unavailable or do not fit."""
+        self._check_thresholds()
         if self.model.schema is not None:
             self.schema.check_wordings(self.model.schema)
         self.model.load()
         self.model.set_labels(self.schema)
 
-    def _check_label_thresholds(self, schema: LabelSchema) -> None:
-        check_thresholds(self.name, self.threshold, self.label_thresholds)
-        if unknown := set(self.label_thresholds) - set(schema.names):
-            raise ValueError(
-                f"{self.name}.label_thresholds has unknown labels: {', '.join(sorted(unknown))}. "
-                f"The labels are: {', '.join(schema.names)}."
-            )
+    def _check_thresholds(self) -> None:
+        check_thresholds(self.name, self.threshold, self.label_thresholds, self.schema.names)
 
     # -- prediction ----------------------------------------------------------------------------------------
 
@@ -160,10 +139,7 @@ class RelationExtractor(TrainablePipe):
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
         """Annotate documents, scoring pairs of several together; only failing ones go to the error handler.
 
-        Args:
-            stream: The documents.
-            batch_size: Maximum number of documents held at a time. The number of pairs scored together is the
-                component's own `batch_size`.
+        At most `batch_size` documents are held at a time; the component's own `batch_size` counts pairs.
         """
         self.load()
         handle = self.get_error_handler()
@@ -203,17 +179,11 @@ class RelationExtractor(TrainablePipe):
         return [prediction.pairs for prediction in self.predict(docs, k)]
 
     def set_annotations(self, docs: Sequence[Doc], predictions: Sequence[DocPrediction]) -> None:
-        """Write the predicted relations that pass their threshold; no document is changed if one fails."""
-        records = [
-            [
-                make_record(doc, (pair.head, pair.tail, *pair.labels[0]))
-                for pair in prediction.pairs
-                if pair.labels and self.passes_threshold(*pair.labels[0])
-            ]
-            for doc, prediction in zip(docs, predictions, strict=True)
-        ]
-        for doc, found, prediction in zip(docs, records, predictions, strict=True):
-            write_records(doc, found, self.attr)
+        """Write the predicted relations that pass their threshold."""
+        for doc, prediction in zip(docs, predictions, strict=True):
+            best = [(pair.head, pair.tail, *pair.labels[0]) for pair in prediction.pairs if pair.labels]
+            written = [make_record(doc, one) for one in best if self.passes_threshold(*one[2:])]
+            write_records(doc, written, self.attr)
             write_report(doc, prediction.report, self.attr)
             if warning := describe_truncation(prediction.report, report_name(self.attr)):
                 self._warn_once("truncation", warning)
@@ -262,13 +232,8 @@ class RelationExtractor(TrainablePipe):
     ) -> None:
         """Set the labels, and prepare the model for training.
 
-        Args:
-            get_examples: Gold documents; their labels are used if none are configured.
-            nlp: The pipeline.
-            labels: Names, or the `label_data` of a component; they replace configured labels.
-
-        Raises:
-            ValueError: The labels or the examples cannot be used.
+        The labels are `labels` (names, or the `label_data` of a component), else those that are configured, else
+        those of the examples. Raises ValueError if labels or examples cannot be used.
         """
         validate_get_examples(get_examples, "RelationExtractor.initialize")
         own = self.schema if self.has_own_labels else None
@@ -277,7 +242,8 @@ class RelationExtractor(TrainablePipe):
             self.set_schema(resolved)
         if isinstance(self.model, TrainableModel):
             training = make_training_instances(get_examples(), self.candidates, self.schema, self.attr)
-            training.check_proposed()
+            if warning := training.describe_proposed():
+                self._warn_once("proposed", warning)
             if self.settings.class_weights == "balanced":
                 negative = self.schema.negative_label
                 self._label_weights = balanced_weights(training.instances, negative, self.settings.negative_rate)
@@ -295,9 +261,7 @@ class RelationExtractor(TrainablePipe):
         """Learn from a batch: the candidate pairs of the predicted side, labeled as on the reference side.
 
         The mean loss of a pair is added to `losses`. Without `sgd`, gradients accumulate until `finish_update`.
-
-        Raises:
-            ValueError: A gold label is unknown, or the loss is not finite.
+        Raises ValueError if a gold label is unknown or the loss is not finite.
         """
         losses = {} if losses is None else losses
         losses.setdefault(self.name, 0.0)
@@ -308,16 +272,18 @@ class RelationExtractor(TrainablePipe):
         self._n_updates += 1
         training = make_training_instances(examples, self.candidates, self.schema, self.attr)
         kept = training.sample(self.schema.negative_label, self.settings.negative_rate, self._sampler)
-        instances = self._truncate(kept)
-        if instances:
+        fitting = self.model.truncate(kept, self.schema, self.max_context_tokens)
+        if warning := describe_training_truncation(kept, fitting):
+            self._warn_once("training", warning)
+        if instances := [instance for instance in fitting if instance is not None]:
             weights = None
             if self._label_weights:
                 weights = np.array([self._label_weights.get(one.label or "", 1.0) for one in instances])
             loss = self.model.update(instances, self.schema, drop=drop, weights=weights)
             if not np.isfinite(loss):
-                names = ", ".join(_name(example.reference) for example in examples[:8])
+                texts = ", ".join(f'"{example.reference.text[:40]}"' for example in examples[:8])
                 raise ValueError(
-                    f"{self.name}: the loss of update {self._n_updates} is {loss} (documents: {names}). Nothing was "
+                    f"{self.name}: the loss of update {self._n_updates} is {loss} (documents: {texts}). Nothing was "
                     "learned from this batch. Use a lower learning rate, more warmup steps or gradient clipping "
                     "(optimizer.grad_clip), or turn off mixed precision."
                 )
@@ -335,19 +301,6 @@ class RelationExtractor(TrainablePipe):
     def use_params(self, params: dict) -> Iterator[None]:
         """Do nothing: Thinc keeps no averages of torch weights."""
         yield
-
-    def _truncate(self, instances: list[RelationInstance]) -> list[RelationInstance]:
-        fitting = self.model.truncate(instances, self.schema, self.max_context_tokens)
-        kept = [instance for instance in fitting if instance is not None]
-        if changed := sum(one is not whole for one, whole in zip(fitting, instances, strict=True)):
-            skipped = len(instances) - len(kept)
-            self._warn_once(
-                "training",
-                f"{changed} of {len(instances)} training pairs in a batch have contexts that are too long "
-                f"(max_context_tokens, or the model's own limit): {changed - skipped} contexts were truncated "
-                f"around their arguments, {skipped} pairs were skipped because these are too far apart.",
-            )
-        return kept
 
     # -- scoring -------------------------------------------------------------------------------------------
 
@@ -398,50 +351,45 @@ class RelationExtractor(TrainablePipe):
             return self._read(folder, exclude, temporary=True)
 
     def _read(self, path: str | Path, exclude: Iterable[str], *, temporary: bool = False) -> RelationExtractor:
-        def read_model(folder: Path) -> None:
-            self.model = self.model.restore(folder, temporary=temporary)
-
-        readers = {"cfg.json": lambda file: self._set_config(srsly.read_json(file)), "model": read_model}
+        readers = {
+            "cfg.json": lambda file: self._set_config(srsly.read_json(file)),
+            "model": lambda folder: setattr(self, "model", self.model.restore(folder, temporary=temporary)),
+        }
         util.from_disk(path, readers, exclude)
         return self
 
     def _get_config(self) -> dict[str, Any]:
-        changed = {name: getattr(self, name) for name in _SAVED}
         return {
             "schema": self.schema.to_dict(),
             "has_own_labels": self.has_own_labels,
             "label_weights": self._label_weights,
-            **{name: value for name, value in changed.items() if value != getattr(self.settings, name)},
+            **{name: getattr(self, name) for name in CHANGEABLE},
+            "configured": self.settings.to_dict(),
         }
 
     def _set_config(self, config: Mapping[str, Any]) -> None:
-        self._schema = LabelSchema.from_dict(config["schema"])
-        self._schema_was_set = config["has_own_labels"]
-        self._label_weights = config["label_weights"]
-        for name in _SAVED:
-            if name in config:
-                setattr(self, name, config[name])
-        self._check_label_thresholds(self._schema)
+        # What the config says now and did not say when the pipeline was saved takes precedence.
+        same = {name for name, value in self.settings.to_dict().items() if value == config["configured"][name]}
+        if {"labels", "schema"} <= same:
+            self._schema = LabelSchema.from_dict(config["schema"])
+            self._schema_was_set = config["has_own_labels"]
+            self._label_weights = config["label_weights"]
+        for name in same & set(CHANGEABLE):
+            setattr(self, name, config[name])
+        self._check_thresholds()
 
 
 def get_relation_extractor(nlp: Language, name: str | None = None) -> tuple[str, RelationExtractor]:
     """Return the name and the relation component of a pipeline; a name is needed if there are several.
 
-    Raises:
-        ValueError: There is none, or several and no name was given, or none of that name.
+    Raises ValueError if there is none, none of that name, or a name is missing.
     """
     found = {known: pipe for known, pipe in nlp.pipeline if isinstance(pipe, RelationExtractor)}
     if not found:
-        raise ValueError(
-            f"The pipeline has no relation component, only: {', '.join(nlp.pipe_names) or 'nothing'}. Add "
-            '"slm_relations" or "rel_classifier".'
-        )
+        names = ", ".join(nlp.pipe_names) or "nothing"
+        raise ValueError(f'The pipeline has no relation component, only: {names}. Add "slm_relations".')
     if name is None and len(found) > 1:
         raise ValueError(f"The pipeline has several relation components: choose one of {', '.join(found)}.")
     if name is not None and name not in found:
         raise ValueError(f'"{name}" is not a relation component of the pipeline; these are: {", ".join(found)}.')
     return next((known, pipe) for known, pipe in found.items() if name in (None, known))
-
-
-def _name(doc: Doc) -> str:
-    return str(doc.user_data.get("slmre.id") or f'"{doc.text[:40]}"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,9 @@ DEFAULT_SCORE_WEIGHTS = {
     "rel_per_type": None,
     "rel_candidate_recall": 0.0,
 }
+
+CHANGEABLE = ("threshold", "label_thresholds", "temperature")
+"""Settings that may change after construction, for example by calibration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +51,6 @@ class ExtractorSettings:
             the pipeline needs no network. The weights of `rel_classifier` are always saved.
         scorer: Scores predicted documents.
 
-    Raises:
-        ValueError: A value is out of range, or both `labels` and `schema` are set.
     """
 
     labels: list[str] | None = None
@@ -66,17 +68,22 @@ class ExtractorSettings:
     weights: str = "reference"
     scorer: Callable | None = None
 
-    def __post_init__(self) -> None:
-        where = "relations"
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings whose current values are saved with a component, as plain data for JSON."""
+        values = {name: getattr(self, name) for name in ("labels", "schema", *CHANGEABLE)}
+        return json.loads(json.dumps(values, default=lambda schema: schema.to_dict()))
+
+    def check(self, name: str) -> None:
+        """Raise ValueError if a value is out of range; `name` is the component's name, for the message."""
         if self.labels is not None and self.schema is not None:
             raise ValueError("Set either `labels` or `schema`, not both.")
-        check_minimum(self, where, batch_size=1, max_context_tokens=1)
-        check_choice(self, where, class_weights=(None, "balanced"), weights=("reference", "embed"))
-        check_thresholds(where, self.threshold, self.label_thresholds)
+        check_minimum(self, name, batch_size=1, max_context_tokens=1)
+        check_choice(self, name, class_weights=(None, "balanced"), weights=("reference", "embed"))
+        check_thresholds(name, self.threshold, self.label_thresholds)
         if self.temperature <= 0:
-            raise ValueError(f"{where}.temperature = {self.temperature}, but it must be above 0.")
+            raise ValueError(f"{name}.temperature = {self.temperature}, but it must be above 0.")
         if not 0.0 <= self.negative_rate <= 1.0:
-            raise ValueError(f"{where}.negative_rate = {self.negative_rate} is not a share (0 to 1).")
+            raise ValueError(f"{name}.negative_rate = {self.negative_rate} is not a share (0 to 1).")
 
 
 def configured_schema(settings: ExtractorSettings, tuned: LabelSchema | None) -> LabelSchema | None:

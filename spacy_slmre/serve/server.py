@@ -42,7 +42,7 @@ _MAX_DISCARDED = 64_000_000
 _DISCARD_TIMEOUT = 2
 
 
-class RequestError(Exception):
+class PageError(Exception):
     """A request that is refused or has failed, with the HTTP status and the reason shown on the page."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
@@ -101,12 +101,12 @@ class LiveServer(ThreadingHTTPServer):
         """Wait for the pipeline and return the relations in a text as HTML.
 
         Raises:
-            RequestError: Too many texts are waiting, or the pipeline takes too long or fails.
+            PageError: Too many texts are waiting, or the pipeline takes too long or fails.
         """
         with self._lock:
             if self._waiting >= MAX_WAITING:
                 reason = f"{MAX_WAITING} texts are already waiting. Try again later."
-                raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, reason)
+                raise PageError(HTTPStatus.SERVICE_UNAVAILABLE, reason)
             self._waiting += 1
         future = self._worker.submit(self._run_pipeline, text)
         future.add_done_callback(self._done)
@@ -117,9 +117,9 @@ class LiveServer(ThreadingHTTPServer):
             if isinstance(error, FutureTimeout) and not future.done():
                 future.cancel()
                 reason = f"No answer within {_ANSWER_TIMEOUT} seconds."
-                raise RequestError(HTTPStatus.GATEWAY_TIMEOUT, reason) from None
+                raise PageError(HTTPStatus.GATEWAY_TIMEOUT, reason) from None
             reason = f"The pipeline failed on this text. {type(error).__name__}: {error}"
-            raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, reason) from error
+            raise PageError(HTTPStatus.UNPROCESSABLE_ENTITY, reason) from error
 
     def _run_pipeline(self, text: str) -> str:
         document = RelationDocument.from_doc(self.nlp(text), "text", self.attr)
@@ -154,12 +154,12 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._check_sender()
             respond()
-        except RequestError as error:
+        except PageError as error:
             self._refuse(error)
         except (ConnectionError, TimeoutError):
             self.close_connection = True  # the browser has left
 
-    def _refuse(self, error: RequestError) -> None:
+    def _refuse(self, error: PageError) -> None:
         # The body may be unread, so the connection cannot be reused.
         self.close_connection = True
         try:
@@ -183,16 +183,16 @@ class _Handler(BaseHTTPRequestHandler):
         # Browsers omit the default port.
         hosts = {f"{name}:{port}" for name in names} | (names if port == HTTP_PORT else set())
         if self.headers.get("Host", "").lower() not in hosts:
-            raise RequestError(HTTPStatus.FORBIDDEN, f"This page is only available at {self.server.address}")
+            raise PageError(HTTPStatus.FORBIDDEN, f"This page is only available at {self.server.address}")
         origin = self.headers.get("Origin")
         foreign = origin is not None and origin.lower() not in {f"http://{host}" for host in hosts}
         site = self.headers.get("Sec-Fetch-Site", "none")
         if foreign or (self.command == "POST" and site not in ("none", "same-origin")):
-            raise RequestError(HTTPStatus.FORBIDDEN, "Requests from other pages are refused.")
+            raise PageError(HTTPStatus.FORBIDDEN, "Requests from other pages are refused.")
 
     def _page(self) -> None:
         if self.path != "/":
-            raise RequestError(HTTPStatus.NOT_FOUND, "The only page is /.")
+            raise PageError(HTTPStatus.NOT_FOUND, "The only page is /.")
         nonce = secrets.token_urlsafe(16)
         body = template("live.jinja", "spacy_slmre.serve").render(
             title=self.server.options.title,
@@ -212,20 +212,20 @@ class _Handler(BaseHTTPRequestHandler):
     def _relations(self) -> None:
         expected = 'Send JSON: {"text": "…"}.'
         if self.path != "/relations":
-            raise RequestError(HTTPStatus.NOT_FOUND, "Send texts to /relations.")
+            raise PageError(HTTPStatus.NOT_FOUND, "Send texts to /relations.")
         if self.headers.get_content_type() != "application/json":
-            raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, expected)
+            raise PageError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, expected)
         length = self.headers.get("Content-Length", "")
         if not length.isascii() or not length.isdigit():
-            raise RequestError(HTTPStatus.LENGTH_REQUIRED, "The Content-Length header is missing.")
+            raise PageError(HTTPStatus.LENGTH_REQUIRED, "The Content-Length header is missing.")
         if len(length) > 12 or int(length) > self.server.max_bytes:
             reason = f"The text is longer than {self.server.max_bytes} bytes."
-            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
+            raise PageError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
         try:
             text = json.loads(self.rfile.read(int(length)))["text"]
             text.encode("utf-8")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise RequestError(HTTPStatus.BAD_REQUEST, expected) from None
+            raise PageError(HTTPStatus.BAD_REQUEST, expected) from None
         self._send(HTTPStatus.OK, "application/json", json.dumps({"html": self.server.find_relations(text)}))
 
     def _send(self, status: HTTPStatus, kind: str, body: str, headers: dict[str, str] | None = None) -> None:

@@ -1,15 +1,13 @@
-"""One classifier a benchmark by `spacy train`, with all that follows from the corpus filled in."""
+"""One classifier per benchmark with `spacy train`; settings that depend on the corpus are filled in."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +16,29 @@ from confection import Config
 from spacy import util
 from spacy.util import registry
 
-from spacy_slmre.corpus.docbin import corpus_files, file_hash
-from spacy_slmre.corpus.readers import Reader
+from spacy_slmre.corpus.docbin import corpus_files
+from spacy_slmre.corpus.readers import ExampleReader
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.pipeline.calibrate import calibrate
-from spacy_slmre.pipeline.relation_extractor import RelationExtractor
+from spacy_slmre.pipeline.relation_extractor import get_relation_extractor
 from spacy_slmre.relations import PAIRS
 from spacy_slmre.study.benchmarks.card import get_benchmark
-from spacy_slmre.util.io import atomic_replace, is_replaceable
+from spacy_slmre.util.io import file_hash, remove
+from spacy_slmre.util.run_folder import RUN_FILE, RunFolder
+from spacy_slmre.util.system import versions
 
-RUN_FILE = "run.json"
 HOLDOUT = 0.15
-"""The share of documents held out for choices where a benchmark has one split beside its test split."""
+"""Share of the documents that is held out if a benchmark has only one split besides its test split."""
 
 
 @dataclass(frozen=True)
-class Splits:
-    """Which documents of a converted benchmark train, and which choose.
+class TrainingSplits:
+    """The documents of a converted benchmark for training and for development.
 
     Attributes:
         train: The training corpus.
-        dev: The corpus for choices; the same one where a share of it is held out.
-        holdout: That share; 0 where there are two corpora.
+        dev: The development corpus; the same one if a share of it is held out.
+        holdout: That share; 0 if there are two corpora.
     """
 
     train: Path
@@ -47,21 +46,21 @@ class Splits:
     holdout: float
 
 
-def find_splits(corpora: Path, benchmark: str) -> Splits:
-    """Train and dev split of a converted benchmark.
-
-    Where only one of the two is there, it trains, but for a held-out share.
+def find_splits(corpora: Path, benchmark: str) -> TrainingSplits:
+    """Return the train and dev splits of a converted benchmark; if only one exists, a share is held out.
 
     Raises:
-        CorpusError: Neither is there.
+        CorpusError: Neither exists.
     """
     train, dev = (corpora / benchmark / f"{split}.spacy" for split in ("train", "dev"))
     if train.exists() and dev.exists():
-        return Splits(train, dev, 0.0)
+        return TrainingSplits(train, dev, 0.0)
     for only in (train, dev):
         if only.exists():
-            return Splits(only, only, HOLDOUT)
-    raise CorpusError(f"There is no corpus to train on in {train.parent}. Convert it: slmre convert-all")
+            return TrainingSplits(only, only, HOLDOUT)
+    raise CorpusError(
+        f"There is no training corpus in {train.parent}. Convert it with: slmre study convert-all"
+    )
 
 
 def train_classifier(
@@ -72,29 +71,28 @@ def train_classifier(
     *,
     overrides: Mapping[str, Any] | None = None,
     use_gpu: int = -1,
+    overwrite: bool = False,
+    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Train, keep the best checkpoint, calibrate it, and write down how it was made.
+    """Train a classifier, keep and calibrate the best checkpoint, and record how it was made.
 
     Args:
         config_path: A config like `configs/rel_classifier_cpu.cfg`.
         benchmark: The benchmark.
         corpora: Folder of converted benchmarks.
-        output: Where the pipeline goes; it is there only when all is done.
-        overrides: Values of the config, by dotted names.
+        output: Folder for the pipeline; it appears when everything is done.
+        overrides: Values of the config by dotted names.
         use_gpu: As in `spacy train`.
+        overwrite: Replace an existing output.
+        log: Receives messages for the user.
 
     Returns:
-        What is written as `run.json`: benchmark, config, data with hashes, scores on the development set,
+        The content of `run.json`: benchmark, config, data with hashes, scores on the development set,
         calibration, seconds, versions.
 
     Raises:
-        ValueError: The corpus or the config cannot be used, or the output is no classifier of an earlier run.
+        ValueError: The corpus or the config cannot be used, or the output belongs to another run.
     """
-    if not is_replaceable(output, RUN_FILE):
-        raise ValueError(
-            f"{output} is there already and has no {RUN_FILE}, so that no run has made it: it will not be "
-            "replaced. Give another --output."
-        )
     splits = find_splits(corpora, benchmark)
     schema = get_benchmark(benchmark).schema
     values: dict[str, Any] = {
@@ -106,70 +104,68 @@ def train_classifier(
         **(overrides or {}),
     }
     config = util.load_config(config_path, overrides=values, interpolate=True)
-    train_corpus, dev_corpus = _readers(config)
-    pairs, batches = _count(config, train_corpus)
-    epochs = config["training"]["max_epochs"]
-    if epochs < 1:
-        raise ValueError(
-            f"training.max_epochs = {epochs}, but the schedule needs a number of epochs: 1 or more."
-        )
-    schedule = {
-        # The rate falls to zero when the last epoch ends. The dev set is scored twice an epoch, the last time
-        # at the end: spaCy scores after every n-th step only, whether or not there were some since.
-        "training.optimizer.learn_rate.total_steps": batches * epochs,
-        "training.optimizer.learn_rate.warmup_steps": max(1, batches * epochs // 20),
-        "training.eval_frequency": max(1, (batches * epochs - 1) // (2 * epochs)),
-    }
-    aside = output.with_name(f".{output.name}.training")
-    started = time.perf_counter()
-    _train(config_path, aside, {**schedule, **values}, use_gpu)
-    nlp = spacy.load(aside / "model-best")
-    pipe = next(pipe for _, pipe in nlp.pipeline if isinstance(pipe, RelationExtractor))
-    calibration = calibrate(pipe, dev_corpus(nlp))
-    run = {
+    key = {
         "benchmark": benchmark,
-        "config": str(config_path),
-        "overrides": dict(overrides or {}),
-        "seed": config["training"]["seed"],
-        "pairs": pairs,
-        "holdout": config["vars"]["holdout"],
+        # Without the place of the corpora, whose content is hashed instead.
+        "config": {name: section for name, section in config.items() if name not in ("paths", "corpora")},
         "data": {
             os.path.relpath(path, corpora): [file_hash(file) for file in corpus_files(Path(path))]
             for path in sorted({config["paths"]["train"], config["paths"]["dev"]})
         },
-        "dev": nlp.meta["performance"],
-        "calibration": calibration,
-        "seconds": time.perf_counter() - started,
-        "versions": {name: version(name) for name in ("spacy-slmre", "spacy", "torch", "transformers")},
-        "machine": f"{platform.system()} {platform.machine()}",
     }
-    nlp.meta["performance"] = {**nlp.meta["performance"], "calibration": calibration}
-    finished = aside / "finished"
-    nlp.to_disk(finished)
-    (finished / RUN_FILE).write_text(json.dumps(run, indent=2), encoding="utf-8")
-    atomic_replace(finished, output)
-    shutil.rmtree(aside)
-    return run
+    with RunFolder(output, overwrite=overwrite) as run:
+        if (done := run.completed(key)) is not None:
+            log(f"{benchmark}: already trained, in {output}")
+            return done
+        run.begin(key)
+        with run.explain_disk_errors():
+            training = run.partial / "training"
+            remove(training)  # `spacy train` cannot be resumed
+            started = time.perf_counter()
+            train_corpus, dev_corpus = _readers(config)
+            pairs, batches = _count(config, train_corpus)
+            _train(config_path, training, {**_schedule(config, batches), **values}, use_gpu)
+            nlp = spacy.load(training / "model-best")
+            calibration = calibrate(get_relation_extractor(nlp)[1], dev_corpus(nlp))
+            record = {
+                "benchmark": benchmark,
+                "config": str(config_path),
+                "overrides": dict(overrides or {}),
+                "seed": config["training"]["seed"],
+                "pairs": pairs,
+                "holdout": config["vars"]["holdout"],
+                "data": key["data"],
+                "dev": nlp.meta["performance"],
+                "calibration": calibration,
+                "seconds": time.perf_counter() - started,
+                "versions": versions(),
+                "machine": f"{platform.system()} {platform.machine()}",
+                "key": key,
+            }
+            nlp.meta["performance"] = {**nlp.meta["performance"], "calibration": calibration}
+            result = run.partial / "output"
+            remove(result)
+            nlp.to_disk(result)
+            (result / RUN_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
+            run.publish(result)
+    error = {when: calibration[when]["ece"] for when in ("before", "after")}
+    log(
+        f"{benchmark}: micro-F1 {record['dev']['rel_micro_f']:.3f} on the development set after "
+        f"{record['seconds'] / 60:.1f} minutes. Expected calibration error {error['before']:.3f}, and "
+        f"{error['after']:.3f} at temperature {calibration['temperature']:.2f}. Pipeline: {output}"
+    )
+    return record
 
 
-def read_run(output: Path) -> dict[str, Any] | None:
-    """What `train_classifier` wrote into a pipeline; None where there is none that is complete."""
-    try:
-        return json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _readers(config: Config) -> tuple[Reader, Reader]:
-    """The readers of the training and the development set."""
+def _readers(config: Config) -> tuple[ExampleReader, ExampleReader]:
     corpora = registry.resolve({"corpora": config["corpora"]})["corpora"]
     names = (config["training"][f"{split}_corpus"].removeprefix("corpora.") for split in ("train", "dev"))
     train, dev = (corpora[name] for name in names)
     return train, dev
 
 
-def _count(config: Config, corpus: Reader) -> tuple[int, int]:
-    """Annotated pairs that train, and batches of an epoch."""
+def _count(config: Config, corpus: ExampleReader) -> tuple[int, int]:
+    """Count the annotated pairs for training, and the batches of an epoch."""
     batcher = registry.resolve({"batcher": config["training"]["batcher"]})["batcher"]
     pairs = batches = 0
     for batch in batcher(corpus(spacy.blank(config["nlp"]["lang"]))):
@@ -180,11 +176,25 @@ def _count(config: Config, corpus: Reader) -> tuple[int, int]:
     return pairs, batches
 
 
+def _schedule(config: Config, batches: int) -> dict[str, int]:
+    epochs = config["training"]["max_epochs"]
+    if epochs < 1:
+        raise ValueError(
+            f"training.max_epochs = {epochs}, but the schedule needs a number of epochs: 1 or more."
+        )
+    return {
+        # The learning rate reaches zero when the last epoch ends. The dev set is scored twice per epoch, the
+        # last time at the end: spaCy only scores after every n-th step, even if more steps follow.
+        "training.optimizer.learn_rate.total_steps": batches * epochs,
+        "training.optimizer.learn_rate.warmup_steps": max(1, batches * epochs // 20),
+        "training.eval_frequency": max(1, (batches * epochs - 1) // (2 * epochs)),
+    }
+
+
 def _train(config_path: Path, output: Path, overrides: dict[str, Any], use_gpu: int) -> None:
-    """`spacy train`, whose errors in a config end the process."""
     from spacy.cli.train import train
 
     try:
         train(config_path, output, use_gpu=use_gpu, overrides=overrides)
-    except SystemExit as error:
-        raise ValueError(f"{config_path} cannot be trained: see the messages above.") from error
+    except SystemExit as error:  # spaCy prints errors in a config and exits
+        raise ValueError(f"{config_path} cannot be used for training: see the messages above.") from error

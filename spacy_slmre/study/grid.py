@@ -1,7 +1,7 @@
-"""A grid of tuning runs: which of them are done, and doing those that are missing.
+"""A grid of tuning runs: list their states and run those that are missing.
 
-A run is taken by the lock that `slmre tune` holds on its output, and not by the grid: so it is one process's
-alone even where the grid that began it was killed.
+A run is claimed by the lock that `slmre tune` holds on its output, not by the grid. So only one process works
+on it, even if the grid that started it was killed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from spacy_slmre.training.config import TuningError
 from spacy_slmre.util.io import atomic_write
 from spacy_slmre.util.run_folder import METRICS_FILE, is_locked
 
-STATES = ("missing", "running", "done", "failed")
-_LINES_KEPT = 15
+_LOG_LINES_KEPT = 15
 
 
 @dataclass(frozen=True)
@@ -29,10 +28,10 @@ class GridRun:
     """One run of a grid.
 
     Attributes:
-        name: Model, regime and style, which its folder is called.
+        name: Model, regime and number of examples; the name of its folder.
         config: Its config.
         regime: What it is tuned on.
-        shots: Demonstrations in its prompts.
+        shots: Number of examples in its prompts.
         output: Its folder.
     """
 
@@ -44,31 +43,31 @@ class GridRun:
 
     @property
     def log(self) -> Path:
-        """What the run has said."""
-        return self._beside("log")
+        """The file with the run's messages."""
+        return self.output.with_name(f"{self.output.name}.log")
 
     @property
     def failure(self) -> Path:
-        """Why it failed, where it did."""
-        return self._beside("failed.json")
+        """The file with the error, if the run failed."""
+        return self.output.with_name(f"{self.output.name}.failed.json")
 
     def state(self) -> tuple[str, str]:
-        """One of `STATES`, and what there is to say: the score, where to look, or the error."""
+        """Return "missing", "running", "done" or "failed", and a detail: score, log file or error."""
         if (metrics := self.output / METRICS_FILE).exists():
-            score = _find(metrics, "scores", "micro_f1")
+            score = _read_value(metrics, "scores", "micro_f1")
             if isinstance(score, int | float):
                 return "done", f"micro-F1 {score:.3f}"
-            return "failed", f"{metrics} is damaged: delete {self.output} and give --retry"
+            return "failed", f"{metrics} is damaged: delete {self.output} and retry"
         if is_locked(self.output):
             return "running", f"log: {self.log}"
         if self.failure.exists():
-            error = _find(self.failure, "error")
+            error = _read_value(self.failure, "error")
             return "failed", str(error) if error else f"{self.failure} is damaged; log: {self.log}"
-        part = self.output.with_name(f"{self.output.name}.part")
-        return "missing", "interrupted" if part.exists() else ""
+        partial = self.output.with_name(f"{self.output.name}.part")
+        return "missing", "interrupted" if partial.exists() else ""
 
     def run(self, overrides: Sequence[str] = ()) -> bool:
-        """Tune, in a process of its own; what goes wrong is recorded. Gives whether it went well.
+        """Tune in a new process, record a failure, and return whether the run succeeded.
 
         Args:
             overrides: More settings for `slmre tune`, as on a command line.
@@ -77,42 +76,29 @@ class GridRun:
             return False
         self.output.parent.mkdir(parents=True, exist_ok=True)
         self.failure.unlink(missing_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "spacy",
-            "slmre",
-            "tune",
-            str(self.config),
-            "--output",
-            str(self.output),
-        ]
-        command += ["--tune.regime", self.regime, "--tune.shots", str(self.shots), *overrides]
+        command = [sys.executable, "-m", "spacy", "slmre", "tune", str(self.config)]
+        command += ["--output", str(self.output), "--tune.regime", self.regime]
+        command += ["--tune.shots", str(self.shots), *overrides]
         with self.log.open("a", encoding="utf-8") as log:
             code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
-        # Where another process is at it now, it was faster, and nothing has failed.
-        if code and not is_locked(self.output):
+        if code and self.state()[0] not in ("running", "done"):
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-            told = [line for line in lines if line.strip()][-_LINES_KEPT:]
-            error = f"exit code {code}: {told[-1] if told else 'no output'}"
-            atomic_write(
-                self.failure, json.dumps({"error": error, "command": command, "log": told}, indent=2)
-            )
+            last = [line for line in lines if line.strip()][-_LOG_LINES_KEPT:]
+            error = f"exit code {code}: {last[-1] if last else 'no output'}"
+            content = {"error": error, "command": command, "log": last}
+            atomic_write(self.failure, json.dumps(content, indent=2))
         return not code
-
-    def _beside(self, ending: str) -> Path:
-        return self.output.with_name(f"{self.output.name}.{ending}")
 
 
 def read_grid(path: Path, output: Path) -> list[GridRun]:
-    """The runs of a grid, in its order.
+    """Return the runs of a grid in its order.
 
     Args:
-        path: A config whose section [grid] has `configs` (files beside it), `regimes` and `shots`.
-        output: The folder that their folders lie in.
+        path: A config whose section [grid] has `configs` (files in the same folder), `regimes` and `shots`.
+        output: The folder for the runs.
 
     Raises:
-        TuningError: It cannot be read, or it is no such config.
+        TuningError: The file cannot be read, or is not such a config.
     """
     try:
         section: dict[str, Any] = Config().from_disk(path)["grid"]
@@ -123,7 +109,7 @@ def read_grid(path: Path, output: Path) -> list[GridRun]:
     except OSError as error:
         raise TuningError(f"The grid {path} cannot be read: {error.strerror}.") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise TuningError(f"{path} describes no grid: {error}.") from error
+        raise TuningError(f"{path} does not describe a grid: {error}.") from error
     if absent := [name for name in section["configs"] if not (path.parent / name).is_file()]:
         raise TuningError(f"{path}: there is no config {path.parent / absent[0]}.")
     return [
@@ -136,23 +122,23 @@ def read_grid(path: Path, output: Path) -> list[GridRun]:
 
 
 def take_shard(runs: Sequence[GridRun], shard: str) -> list[GridRun]:
-    """Every n-th run: "2/4" is the second of four shards.
+    """Return every n-th run: "2/4" is the second of four shards.
 
     Raises:
-        TuningError: It is no shard.
+        TuningError: It is not a shard.
     """
     first, slash, of = shard.partition("/")
     if not (slash and first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of)):
-        raise TuningError(f"--shard {shard}: write 1/4 for the first of four.")
+        raise TuningError(f'shard = "{shard}", but it must be like 1/4 for the first of four.')
     return list(runs[int(first) - 1 :: int(of)])
 
 
-def _find(file: Path, *names: str) -> Any:
-    """A value in a JSON file, by the names on the way to it; None where the file is damaged."""
+def _read_value(file: Path, *keys: str) -> Any:
+    """Return a value in a JSON file by the keys that lead to it, or None if the file is damaged."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-        for name in names:
-            value = value[name]
+        for key in keys:
+            value = value[key]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return value

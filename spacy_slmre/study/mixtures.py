@@ -1,12 +1,12 @@
 """Mixtures: samples of several converted benchmarks, described by a manifest instead of copied.
 
-Every document has a rank, a hash of seed, benchmark, split and position. A group of benchmarks that share a
-cap gives its documents of lowest rank, until the cap is reached; of the last document only the first pairs
-are taken, so that caps are met to the pair. The rank of that last document is all that a manifest has to keep
-of a sample. Ranks depend on nothing else: the same seed gives the same sample on every machine.
+Every document has a rank, a hash of seed, benchmark, split and position. A group of benchmarks with a common
+cap contributes its documents of lowest rank until the cap is reached; of the last document only the first
+pairs are taken, so caps are met exactly. The rank of that last document describes the sample completely: the
+same seed gives the same sample on every machine.
 
-A benchmark without a training split gives its dev split for one, less the documents that stand in its test
-split too; the manifest keeps their positions. Dev has nothing of it then: who trains on it holds some out.
+A benchmark without a training split is trained on its dev split, except for documents that also occur in its
+test split; the manifest lists their positions. It then contributes nothing to dev.
 """
 
 from __future__ import annotations
@@ -15,20 +15,22 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from confection import Config
+from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
-from spacy_slmre.corpus.docbin import corpus_files, file_hash, read_docs, read_user_data
-from spacy_slmre.corpus.gold_docs import BENCHMARK
+from spacy_slmre.corpus.docbin import corpus_files, read_docs, read_user_data
+from spacy_slmre.corpus.gold_docs import FORMAT
+from spacy_slmre.corpus.readers import ExampleReader, make_reader
 from spacy_slmre.corpus.sources import CorpusError
-from spacy_slmre.relations import PAIRS, RELATIONS, Relation
-from spacy_slmre.schema import LabelSchema
+from spacy_slmre.relations import PAIRS, RELATIONS, Relation, install_extensions
 from spacy_slmre.study.benchmarks.card import get_benchmark
+from spacy_slmre.util.io import file_hash
 
 BALANCES = ("none", "domain", "benchmark")
 _PAIRS_KEY = f"spacy_slmre.{PAIRS}"
@@ -36,18 +38,18 @@ _PAIRS_KEY = f"spacy_slmre.{PAIRS}"
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """What a mixture is made of.
+    """The section [mixture] of a config.
 
     Attributes:
         name: Its name.
         benchmarks: Names of the benchmarks.
-        caps: Most annotated pairs of each split; 0 takes all.
+        caps: Maximum number of annotated pairs of each split; 0 takes all.
         balance: "none" pools all benchmarks, "domain" takes equally many pairs of each domain, "benchmark"
             of each benchmark.
         seed: Seed of the sample.
 
     Raises:
-        CorpusError: A value is out of its range.
+        CorpusError: A value is out of range.
     """
 
     name: str
@@ -60,7 +62,7 @@ class Mixture:
         if self.balance not in BALANCES:
             raise CorpusError(f'balance = "{self.balance}", but it must be one of {", ".join(BALANCES)}.')
         if not self.benchmarks or len(set(self.benchmarks)) < len(self.benchmarks):
-            raise CorpusError("A mixture needs benchmarks, each of them once.")
+            raise CorpusError("A mixture needs at least one benchmark, and each only once.")
         if not self.caps or any(not isinstance(cap, int) or cap < 0 for cap in self.caps.values()):
             raise CorpusError("A mixture needs at least one split, with a cap of 0 (no cap) or more.")
 
@@ -69,7 +71,7 @@ class Mixture:
         """Read a mixture from a config file.
 
         Raises:
-            CorpusError: The file cannot be read, or it describes no mixture.
+            CorpusError: The file cannot be read, or does not describe a mixture.
         """
         try:
             section = Config().from_disk(path)["mixture"]
@@ -77,25 +79,31 @@ class Mixture:
         except OSError as error:
             raise CorpusError(f"{path} cannot be read: {error.strerror}.") from error
         except (KeyError, TypeError, ValueError) as error:
-            raise CorpusError(f"{path} describes no mixture: {error}") from error
+            raise CorpusError(f"{path} does not describe a mixture: {error}") from error
 
 
 def converted_benchmarks(mixture: str | Path, corpora: Path) -> tuple[list[str], list[str]]:
-    """The benchmarks of a mixture that are converted, and those that are not.
+    """Return the benchmarks of a mixture that are converted, and those that are not.
 
     Raises:
-        CorpusError: The mixture cannot be read, or none of its benchmarks is there.
+        CorpusError: The mixture cannot be read, or none of its benchmarks is converted.
     """
     wanted = Mixture.from_file(mixture).benchmarks
-    there = [name for name in wanted if (corpora / name).is_dir()]
-    if not there:
-        raise CorpusError(f"No benchmark of {mixture} is in {corpora}. Convert them: slmre convert-all")
-    return there, [name for name in wanted if name not in there]
+    found = [name for name in wanted if (corpora / name).is_dir()]
+    if not found:
+        raise CorpusError(
+            f"No benchmark of {mixture} is in {corpora}. Convert them with: slmre study convert-all"
+        )
+    return found, [name for name in wanted if name not in found]
 
 
 @dataclass
-class _Source:
-    """One split of one benchmark while its sample is drawn."""
+class SplitSample:
+    """One split of one benchmark while its sample is drawn.
+
+    `excluded` is set if a dev split is used for training: the test split it was compared with, and the
+    positions of the documents that also occur there.
+    """
 
     benchmark: str
     path: str
@@ -105,64 +113,59 @@ class _Source:
     last_pairs: int = 0
     documents: int = 0
     pairs: int = 0
-    left_out: dict[str, Any] | None = None
-    """Where a dev split is for training: the test split that it was compared with, and which documents stand
-    there too."""
+    excluded: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        left_out = len(self.left_out["positions"]) if self.left_out else 0
+        """Return the entry of a manifest."""
+        excluded = len(self.excluded["positions"]) if self.excluded else 0
         content = {
             "benchmark": self.benchmark,
             "domain": get_benchmark(self.benchmark).domain,
             "path": self.path,
             "files": self.files,
-            "available": {"documents": len(self.sizes) - left_out, "pairs": sum(self.sizes)},
+            "available": {"documents": len(self.sizes) - excluded, "pairs": sum(self.sizes)},
             "sample": {"documents": self.documents, "pairs": self.pairs},
             "threshold": f"{max(self.threshold, 0):016x}",
             "last_pairs": self.last_pairs,
         }
-        return content if self.left_out is None else {**content, "left_out": self.left_out}
-
-
-@dataclass
-class _Group:
-    sources: list[_Source] = field(default_factory=list)
-
-    @property
-    def pairs(self) -> int:
-        return sum(sum(source.sizes) for source in self.sources)
+        return content if self.excluded is None else {**content, "excluded": self.excluded}
 
 
 def make_manifest(mixture: Mixture, corpora: str | Path, *, skip_missing: bool = False) -> dict[str, Any]:
     """Draw the samples of a mixture.
 
-    In a mixture with the splits train and dev, a benchmark that has only the second is trained on it.
+    In a mixture with the splits train and dev, a benchmark that only has dev is trained on it.
 
     Args:
         mixture: The mixture.
         corpora: Folder of converted benchmarks: `<benchmark>/<split>.spacy`.
-        skip_missing: Do without benchmarks and splits that are not there.
+        skip_missing: Skip benchmarks and splits that do not exist.
 
     Returns:
         The manifest: for each split its sources with files, hashes, counts and the bounds of the sample, what
-        is missing, and the schema of every benchmark. A source whose dev split is for training has
-        "left_out": the positions of its documents that stand in "test" too, which is null if there is none.
+        is missing, and the schema of every benchmark. A source whose dev split is used for training has
+        "excluded": the positions of its documents that also occur in "test", which is null if there is none.
 
     Raises:
-        CorpusError: A benchmark is missing altogether, no corpus of a split is there, or domains cannot be
-            balanced as one of them is missing.
+        CorpusError: A benchmark is missing altogether, a split has no corpus, or domains cannot be balanced
+            because one of them is missing.
     """
     corpora = Path(corpora)
-    absent = [name for name in mixture.benchmarks if not _present(corpora, name, mixture.caps)]
+    absent = [
+        name
+        for name in mixture.benchmarks
+        if not any(_has(corpora, get_benchmark(name).name, split) for split in mixture.caps)
+    ]
     if absent and (not skip_missing or len(absent) == len(mixture.benchmarks)):
-        message = (
-            f"There is no corpus of {', '.join(absent)} in {corpora}. Convert what you have: slmre convert"
+        hint = "." if skip_missing else ", or set skip_missing."
+        raise CorpusError(
+            f"There is no corpus of {', '.join(absent)} in {corpora}. Convert what you have with: slmre "
+            f"study convert-all{hint}"
         )
-        raise CorpusError(message + (", or do without: --skip-missing." if not skip_missing else "."))
     if mixture.balance == "domain":
         _check_domains(mixture, absent, corpora)
-    # Only where the mixture has both splits: otherwise somebody else may evaluate on the dev split.
-    standing_in = [
+    # Only if the mixture has both splits: otherwise the dev split may be needed for evaluation.
+    trained_on_dev = [
         name
         for name in mixture.benchmarks
         if {"train", "dev"} <= mixture.caps.keys() and _has(corpora, name, "dev")
@@ -170,14 +173,14 @@ def make_manifest(mixture: Mixture, corpora: str | Path, *, skip_missing: bool =
     ]
     splits = {}
     for split, cap in mixture.caps.items():
-        elsewhere = standing_in if split == "dev" else []
+        moved = trained_on_dev if split == "dev" else []
         sources = []
         for name in mixture.benchmarks:
-            if split == "train" and name in standing_in:
-                sources.append(_stand_in(corpora, name))
-            elif _has(corpora, name, split) and name not in elsewhere:
+            if split == "train" and name in trained_on_dev:
+                sources.append(_scan_dev_for_training(corpora, name))
+            elif _has(corpora, name, split) and name not in moved:
                 sources.append(_scan(corpora, name, split))
-        if not sources and not elsewhere and not skip_missing:
+        if not sources and not moved and not skip_missing:
             raise CorpusError(f"None of the benchmarks has a split {split} in {corpora}.")
         _draw(sources, mixture, split, cap)
         splits[split] = {
@@ -185,9 +188,7 @@ def make_manifest(mixture: Mixture, corpora: str | Path, *, skip_missing: bool =
             "documents": sum(source.documents for source in sources),
             "pairs": sum(source.pairs for source in sources),
             "sources": [source.to_dict() for source in sources],
-            "missing": sorted(
-                set(mixture.benchmarks) - {source.benchmark for source in sources} - {*elsewhere}
-            ),
+            "missing": sorted(set(mixture.benchmarks) - {source.benchmark for source in sources} - {*moved}),
         }
     return {
         "mixture": mixture.name,
@@ -206,7 +207,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     """Read a manifest.
 
     Raises:
-        CorpusError: The file cannot be read, or is no manifest.
+        CorpusError: The file cannot be read, or is not a manifest.
     """
     try:
         manifest = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -214,41 +215,69 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise CorpusError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise CorpusError(f"{path} is no manifest of a mixture. Make one with: slmre mix") from error
+        raise CorpusError(f"{path} is not a mixture manifest. Create one with: slmre study mix") from error
     return manifest
 
 
-def manifest_schemas(manifest: Mapping[str, Any]) -> dict[str, LabelSchema]:
-    """The schema of each benchmark of a mixture; `doc.user_data["slmre.benchmark"]` is its key."""
-    return {name: LabelSchema.from_dict(data) for name, data in manifest["schemas"].items()}
-
-
 def verify_manifest(manifest: Mapping[str, Any], split: str, corpora: str | Path) -> None:
-    """Make sure that the files of a split are those that the sample was drawn from.
+    """Check that the files of a split are those that the sample was drawn from.
 
     Raises:
-        CorpusError: The mixture has no such split, or a file is absent or another one.
+        CorpusError: The mixture has no such split, or a file is missing or different.
     """
     for source in _sources(manifest, split):
-        found = corpus_files(Path(corpora) / source["path"])
-        if [file_hash(file) for file in found] != [file["sha256"] for file in source["files"]]:
+        path = Path(corpora) / source["path"]
+        if _file_hashes(path) != source["files"]:
             raise CorpusError(
-                f"{Path(corpora) / source['path']} is not the corpus that the mixture was made from. "
-                "Convert it as before, or make the mixture anew."
+                f"{path} is not the corpus that the mixture was made from. Convert it as before, or make the "
+                "mixture again."
             )
 
 
+def mixture_corpus(
+    manifest: Path,
+    split: str,
+    corpora: Path,
+    *,
+    verify: bool = True,
+    entities: str = "gold",
+    pairs: bool = True,
+    limit: int = 0,
+    max_pairs: int = 0,
+    shuffle: bool = False,
+    seed: int = 0,
+) -> ExampleReader:
+    """Read the sample of a mixture; registered as `@readers = "spacy-slmre.MixtureCorpus.v1"`.
+
+    `doc.user_data["slmre.format"]` on both sides is the benchmark, whose labels the document's pairs have.
+    With `verify`, the files are first compared with those that the mixture was made from. The other settings
+    are those of `spacy-slmre.RelationCorpus.v1`; without `shuffle`, the benchmarks are mixed and each keeps
+    its own order.
+
+    Raises:
+        ValueError: A setting is out of range, or the manifest or one of its files cannot be read.
+    """
+    install_extensions()
+    verified = not verify
+
+    def read(nlp: Language) -> Iterator[Doc]:
+        nonlocal verified
+        content = read_manifest(manifest)
+        if not verified:
+            verify_manifest(content, split, corpora)
+            verified = True
+        return read_mixture(content, split, corpora, nlp.vocab)
+
+    return make_reader(
+        read, entities=entities, pairs=pairs, limit=limit, max_pairs=max_pairs, shuffle=shuffle, seed=seed
+    )
+
+
 def read_mixture(manifest: Mapping[str, Any], split: str, corpora: str | Path, vocab: Vocab) -> Iterator[Doc]:
-    """The documents of a mixture's split, with the sampled pairs only.
+    """Yield the documents of a mixture's split with the sampled pairs only.
 
-    The benchmarks are mixed: each document comes from one of them at random, as likely as that one has
-    documents left. One shard a benchmark is in memory.
-
-    Args:
-        manifest: The manifest.
-        split: The split.
-        corpora: The folder that the manifest's paths start from.
-        vocab: The vocabulary of the documents.
+    The benchmarks are mixed: each document comes from a random one, weighted by the number of documents left.
+    One shard per benchmark is in memory.
     """
     seed = manifest["seed"]
     streams = [
@@ -273,12 +302,11 @@ def _read_sample(
     source: Mapping[str, Any], seed: int, split: str, corpora: Path, vocab: Vocab
 ) -> Iterator[Doc]:
     threshold = int(source["threshold"], 16)
-    # Manifests of earlier versions leave nothing out.
-    left_out = set(source.get("left_out", {}).get("positions", ()))
+    excluded = set(source.get("excluded", {}).get("positions", ()))
     for position, doc in enumerate(read_docs(corpora / source["path"], vocab)):
         rank = _rank(seed, source["benchmark"], split, position)
         pairs = getattr(doc._, PAIRS)
-        if rank > threshold or not pairs or position in left_out:
+        if rank > threshold or not pairs or position in excluded:
             continue
         if rank == threshold and len(pairs) > source["last_pairs"]:
             _keep(doc, pairs[: source["last_pairs"]])
@@ -290,11 +318,6 @@ def _keep(doc: Doc, pairs: tuple[Relation, ...]) -> None:
     positives = [pair for pair in getattr(doc._, RELATIONS) if (pair.head, pair.tail, pair.label) in kept]
     setattr(doc._, PAIRS, pairs)
     setattr(doc._, RELATIONS, positives)
-
-
-def _present(corpora: Path, name: str, splits: Mapping[str, int]) -> bool:
-    get_benchmark(name)
-    return any(_has(corpora, name, split) for split in splits)
 
 
 def _has(corpora: Path, name: str, split: str) -> bool:
@@ -309,66 +332,64 @@ def _check_domains(mixture: Mixture, absent: list[str], corpora: Path) -> None:
         if set(names) <= set(absent):
             raise CorpusError(
                 f"{mixture.name} takes equally many pairs of each domain, but no {domain} benchmark is in "
-                f"{corpora} ({', '.join(names)}). Convert one (slmre convert), or mix what anyone may "
-                "download: configs/mixtures/*-open.cfg."
+                f"{corpora} ({', '.join(names)}). Convert one with slmre study convert-all, or mix "
+                "benchmarks that are freely available: configs/mixtures/*-open.cfg."
             )
 
 
-def _scan(corpora: Path, name: str, split: str) -> _Source:
+def _scan(corpora: Path, name: str, split: str) -> SplitSample:
     relative = f"{name}/{split}.spacy"
     sizes = []
     for data in read_user_data(corpora / relative):
-        if data.get(BENCHMARK) != name:
-            raise CorpusError(
-                f"{corpora / relative} holds documents of {data.get(BENCHMARK)!r}, not of {name}."
-            )
+        if data.get(FORMAT) != name:
+            raise CorpusError(f"{corpora / relative} has documents of {data.get(FORMAT)!r}, not of {name}.")
         sizes.append(len(data.get(_PAIRS_KEY, ())))
-    files = [{"name": file.name, "sha256": file_hash(file)} for file in corpus_files(corpora / relative)]
-    return _Source(name, relative, files, sizes)
+    return SplitSample(name, relative, _file_hashes(corpora / relative), sizes)
 
 
-def _stand_in(corpora: Path, name: str) -> _Source:
-    """The dev split of a benchmark for training, less the documents whose text stands in its test split."""
+def _scan_dev_for_training(corpora: Path, name: str) -> SplitSample:
     source = _scan(corpora, name, "dev")
-    if not _has(corpora, name, "test"):
-        source.left_out = {"test": None, "positions": []}
-        return source
-    test = f"{name}/test.spacy"
-    vocab = Vocab()
-    texts = {doc.text for doc in read_docs(corpora / test, vocab)}
-    positions = [
-        position for position, doc in enumerate(read_docs(corpora / source.path, vocab)) if doc.text in texts
-    ]
-    for position in positions:
-        source.sizes[position] = 0  # so that it is not drawn
-    source.left_out = {"test": test, "positions": positions}
+    test = f"{name}/test.spacy" if _has(corpora, name, "test") else None
+    positions = []
+    if test is not None:
+        vocab = Vocab()
+        texts = {doc.text for doc in read_docs(corpora / test, vocab)}
+        dev = enumerate(read_docs(corpora / source.path, vocab))
+        positions = [position for position, doc in dev if doc.text in texts]
+        for position in positions:
+            source.sizes[position] = 0  # so that it is not drawn
+    source.excluded = {"test": test, "positions": positions}
     return source
 
 
-def _draw(sources: list[_Source], mixture: Mixture, split: str, cap: int) -> None:
-    groups: dict[str, _Group] = {}
+def _file_hashes(path: Path) -> list[dict[str, str]]:
+    return [{"name": file.name, "sha256": file_hash(file)} for file in corpus_files(path)]
+
+
+def _draw(sources: list[SplitSample], mixture: Mixture, split: str, cap: int) -> None:
+    groups: dict[str, list[SplitSample]] = {}
     for source in sources:
         domain = get_benchmark(source.benchmark).domain
         key = {"none": "", "domain": domain, "benchmark": source.benchmark}[mixture.balance]
-        groups.setdefault(key, _Group()).sources.append(source)
-    share = min((group.pairs for group in groups.values()), default=0)
+        groups.setdefault(key, []).append(source)
+    share = min((sum(sum(source.sizes) for source in group) for group in groups.values()), default=0)
     if cap and groups:
         share = min(share, cap // len(groups))
     for group in groups.values():
         _draw_group(group, mixture.seed, split, share)
 
 
-def _draw_group(group: _Group, seed: int, split: str, budget: int) -> None:
+def _draw_group(group: list[SplitSample], seed: int, split: str, budget: int) -> None:
     ranked = sorted(
         (_rank(seed, source.benchmark, split, position), number, size)
-        for number, source in enumerate(group.sources)
+        for number, source in enumerate(group)
         for position, size in enumerate(source.sizes)
         if size
     )
     for rank, number, size in ranked:
         if not budget:
             break
-        source = group.sources[number]
+        source = group[number]
         taken = min(size, budget)
         budget -= taken
         source.threshold, source.last_pairs = rank, taken
@@ -378,5 +399,5 @@ def _draw_group(group: _Group, seed: int, split: str, budget: int) -> None:
 
 def _rank(seed: int, benchmark: str, split: str, position: int) -> int:
     key = f"{seed}/{benchmark}/{split}/{position}".encode()
-    # From 1: a threshold of 0 takes nothing.
+    # From 1 on, so that a threshold of 0 takes nothing.
     return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest()) + 1

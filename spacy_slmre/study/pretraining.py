@@ -1,15 +1,17 @@
-"""Domain-adaptive pretraining: a base model reads on in raw text before it is tuned.
+"""Continued pretraining: a base model is trained on raw text of a domain before it is tuned.
 
-Plain causal language modelling over blocks of tokens, with full weights or with LoRA weights that are merged
-into the base in the end.
+This is plain causal language modeling over blocks of tokens, with full weights or with LoRA weights that are
+merged into the base at the end. The result is a base model that `slmre tune` accepts.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,74 +20,193 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from spacy_slmre.models import hub
+from spacy_slmre.models.causal_lm import loading
 from spacy_slmre.models.causal_lm.lora import LoraSettings, add_lora
-from spacy_slmre.training.config import TuningError
+from spacy_slmre.models.causal_lm.q4_1 import Q4_1
+from spacy_slmre.training import config as tuning_config
+from spacy_slmre.training.config import TuningError, validate_section
 from spacy_slmre.training.trainer import ResumableTrainer
+from spacy_slmre.util.io import remove
+from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, read_json
+from spacy_slmre.util.settings import check_minimum
+from spacy_slmre.util.system import hardware, peak_memory, versions
 
-# From so many documents on, some of them are held out whole.
-_HOLD_OUT_WHOLE = 10
+# With at least this many documents, whole documents are held out.
+_MIN_DOCUMENTS_TO_HOLD_OUT = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModelSettings:
+    """The section [model] of a config.
+
+    Attributes:
+        base: "smollm2-135m-instruct", a folder or a hub id. A 4-bit base is expanded to plain weights.
+        revision: Commit or tag on the hub.
+        device: "cpu", "cuda" or "auto".
+    """
+
+    base: str = hub.PACKAGED_BASE
+    revision: str | None = None
+    device: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingSettings:
-    """How to pretrain; the defaults are the study's, which took 5,000 steps.
+    """The section [training] of a config; the defaults are the study's, which took 5,000 steps.
 
     Attributes:
-        block_size: Tokens of a block.
-        blocks_per_step: Blocks of one optimizer step.
-        epochs: Times through the text.
-        max_steps: Stop after this many steps; 0 sets no limit.
-        learning_rate: At its highest; it rises and then falls linearly.
-        warmup: Share of the steps in which it rises.
-        weight_decay: Of AdamW.
-        lora_rank: Train LoRA weights of this rank and merge them in the end; 0 trains all weights.
+        block_size: Tokens in a block.
+        gradient_accumulation_steps: Blocks per optimizer step.
+        num_train_epochs: Passes over the text.
+        max_steps: Stop after this many steps; -1 sets no limit.
+        learning_rate: Maximum learning rate; it rises and then falls linearly.
+        warmup_ratio: Share of the steps in which it rises.
+        weight_decay: Weight decay of AdamW.
+        lora_rank: Train LoRA weights of this rank and merge them at the end; 0 trains all weights.
         holdout: Share of the text that perplexity is measured on.
-        eval_blocks: Most blocks that it is measured on.
-        save_every: Steps between checkpoints.
-        gradient_checkpointing: Compute activations twice to keep fewer of them.
-        seed: Of order and held-out documents.
+        max_eval_blocks: Maximum number of blocks that it is measured on.
+        save_steps: Steps between checkpoints.
+        gradient_checkpointing: Recompute activations to save memory.
+        seed: Seed of the order and of the documents held out.
 
     Raises:
-        TuningError: A value is out of its range.
+        TuningError: A value is out of range.
     """
 
     block_size: int = 1024
-    blocks_per_step: int = 16
-    epochs: float = 1.0
-    max_steps: int = 0
+    gradient_accumulation_steps: int = 16
+    num_train_epochs: float = 1.0
+    max_steps: int = -1
     learning_rate: float = 2e-5
-    warmup: float = 0.03
+    warmup_ratio: float = 0.03
     weight_decay: float = 0.1
     lora_rank: int = 0
     holdout: float = 0.05
-    eval_blocks: int = 100
-    save_every: int = 250
+    max_eval_blocks: int = 100
+    save_steps: int = 250
     gradient_checkpointing: bool = False
     seed: int = 42
 
     def __post_init__(self) -> None:
-        least = {"block_size": 8, "blocks_per_step": 1, "max_steps": 0, "lora_rank": 0}
-        for name, value in {**least, "eval_blocks": 1, "save_every": 1, "weight_decay": 0}.items():
-            if getattr(self, name) < value:
-                raise TuningError(f"{_option(name)} {getattr(self, name)}: it must be at least {value}.")
-        for name in ("epochs", "learning_rate"):
+        minimum = {"block_size": 8, "max_steps": -1, "lora_rank": 0, "weight_decay": 0}
+        counts = ("gradient_accumulation_steps", "max_eval_blocks", "save_steps")
+        check_minimum(self, "training", TuningError, **minimum, **dict.fromkeys(counts, 1))
+        for name in ("num_train_epochs", "learning_rate"):
             if getattr(self, name) <= 0:
-                raise TuningError(f"{_option(name)} {getattr(self, name)}: it must be more than 0.")
-        for name in ("warmup", "holdout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise TuningError(f"{_option(name)} {getattr(self, name)}: it is a share (0 to 1).")
-        if self.holdout == 0:
-            raise TuningError("--holdout 0: perplexity needs some text that is not trained on.")
+                raise TuningError(f"training.{name} = {getattr(self, name)}, but it must be greater than 0.")
+        if not 0 <= self.warmup_ratio < 1:
+            raise TuningError(
+                f"training.warmup_ratio = {self.warmup_ratio}, but it must be at least 0 and less than 1."
+            )
+        if not 0 < self.holdout < 1:
+            raise TuningError(
+                f"training.holdout = {self.holdout}, but it must be between 0 and 1: perplexity is measured "
+                "on text that is not trained on."
+            )
+
+
+def read_config(
+    path: Path, overrides: Mapping[str, Any] | None = None
+) -> tuple[BaseModelSettings, PretrainingSettings]:
+    """Read a config with the sections [model] and [training].
+
+    Raises:
+        TuningError: The file cannot be read, or a setting is unknown or invalid.
+    """
+    config = tuning_config.read_config(path, overrides)
+    if unknown := sorted(set(config) - {"model", "training"}):
+        raise TuningError(f"{path}: unknown section [{unknown[0]}]. Known are [model] and [training].")
+    sections = {"model": {}, "training": {}, **config}
+    return (
+        validate_section(BaseModelSettings, sections, "model", str(path)),
+        validate_section(PretrainingSettings, sections, "training", str(path)),
+    )
+
+
+def run_pretraining(
+    texts: Sequence[str],
+    output: Path,
+    model_settings: BaseModelSettings,
+    settings: PretrainingSettings,
+    *,
+    overwrite: bool = False,
+    log: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Continue the pretraining of a base model and save it with plain weights in bfloat16.
+
+    Args:
+        texts: The documents.
+        output: The folder to write: model, tokenizer with its chat template, `metrics.json`, `run.json`.
+        model_settings: The base model.
+        settings: How to train.
+        overwrite: Discard partial results and replace an existing output.
+        log: Receives messages for the user.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        OutputError: The output cannot be written, or belongs to another run.
+        TuningError: The run cannot be started or resumed.
+        ModelError: The base model is not available.
+    """
+    with RunFolder(output, overwrite=overwrite) as run:
+        folder = hub.locate_base(model_settings.base, model_settings.revision)
+        model, tokenizer = _load_plain(folder, model_settings.device)
+        log("Reading the texts …")
+        blocks = make_blocks(texts, tokenizer, settings)
+        log(f"{blocks.tokens:,} tokens: {len(blocks.train):,} blocks, {len(blocks.held_out)} held out.")
+        base = hub.identify(folder, model_settings.base, model_settings.revision)
+        key = {
+            "config": asdict(settings),
+            "data": hashlib.sha256(blocks.train.tobytes() + blocks.held_out.tobytes()).hexdigest(),
+            "base": base.to_dict(),
+        }
+        if run.completed(key) is not None:
+            log(f"{output} is already complete.")
+            return read_json(output / METRICS_FILE)
+        run.begin(key)
+        with run.explain_disk_errors():
+            model, metrics = pretrain(model, blocks, settings, run.partial / "checkpoints")
+            metrics |= {
+                "tokens": blocks.tokens,
+                "blocks": len(blocks.train),
+                "held_out_blocks": len(blocks.held_out),
+                "hardware": f"{hardware(model.device)}, {model.dtype}",
+                "peak_memory_gb": peak_memory(model.device),
+            }
+            result = run.partial / "output"
+            remove(result)
+            with hub.quiet_loading():
+                torch.nn.Module.to(model, torch.bfloat16)
+                model.save_pretrained(result)
+                tokenizer.save_pretrained(result)
+            for name, content in ((RUN_FILE, {"key": key, "versions": versions()}), (METRICS_FILE, metrics)):
+                (result / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
+            run.publish(result)
+        return metrics
+
+
+def _load_plain(folder: Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    model, tokenizer = loading.load_base(
+        folder, quantization=None, dtype=torch.float32, device=hub.resolve_device(device)
+    )
+    if loading.quant_method(folder) not in (None, Q4_1):  # Q4_1 is expanded when it is loaded
+        if getattr(model, "is_quantized", False):  # on a GPU, 4-bit weights are kept when they are loaded
+            model = model.dequantize(dtype=torch.float32)
+        model = loading.as_full_model(model, torch.float32)
+    return model, tokenizer
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """Text as token ids: (n_blocks, block_size) each.
+class TokenBlocks:
+    """Text as token ids of shape (n_blocks, block_size).
 
     Attributes:
-        train: What is trained on.
-        held_out: What perplexity is measured on.
-        tokens: Tokens of all text.
+        train: Blocks to train on.
+        held_out: Blocks to measure perplexity on.
+        tokens: Number of tokens of all text.
     """
 
     train: np.ndarray
@@ -95,29 +216,33 @@ class Blocks:
 
 def make_blocks(
     texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, settings: PretrainingSettings
-) -> Blocks:
-    """Cut texts into blocks; each text ends with the end token, and a block may hold parts of several.
+) -> TokenBlocks:
+    """Cut texts into blocks; each text ends with the end token, and a block may have parts of several texts.
 
-    Held out are whole documents where there are ten or more, and some of a size that makes up the share;
-    otherwise the last part of each.
+    With ten or more documents, some whole documents are held out if their sizes add up to the share;
+    otherwise the last part of each document is.
 
     Raises:
-        TuningError: There is too little text for a block to train on and one to hold out.
+        TuningError: There is not enough text for a block to train on and one to hold out.
     """
     end = tokenizer.eos_token_id
     encoded = []
     for text in texts:
-        # Piece by piece: tokenizers warn about texts longer than the model reads.
-        ids = [i for line in text.splitlines(keepends=True) for i in _encode(tokenizer, line)]
+        # Line by line, because tokenizers warn about texts longer than the model's context.
+        ids = [
+            token
+            for line in text.splitlines(keepends=True)
+            for token in tokenizer(line, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        ]
         if ids:
             encoded.append(np.array([*ids, *([end] if end is not None else [])], dtype=np.int64))
     total = sum(map(len, encoded))
     train: list[np.ndarray] = []
     held: list[np.ndarray] = []
-    if len(encoded) >= _HOLD_OUT_WHOLE:
+    if len(encoded) >= _MIN_DOCUMENTS_TO_HOLD_OUT:
         missing = settings.holdout * total
         for position in np.random.default_rng(settings.seed).permutation(len(encoded)):
-            # A document that is too large for the share would take the text that is to be learnt.
+            # Skip documents larger than the share: they would take most of the text to learn.
             fits = len(encoded[position]) <= missing
             (held if fits else train).append(encoded[position])
             missing -= fits * len(encoded[position])
@@ -130,16 +255,21 @@ def make_blocks(
     blocks = [_cut(parts, settings.block_size) for parts in (train, held)]
     if not all(map(len, blocks)):
         raise TuningError(
-            f"{total:,} tokens of text are too few for blocks of {settings.block_size} to train on and, with "
-            f"--holdout {settings.holdout}, to measure perplexity on. Give more text or a smaller "
-            "--block-size."
+            f"{total:,} tokens of text are not enough for blocks of {settings.block_size} tokens to train on "
+            f"and, with training.holdout = {settings.holdout}, to measure perplexity on. Use more text or a "
+            "smaller training.block_size."
         )
-    return Blocks(blocks[0], blocks[1][: settings.eval_blocks], total)
+    return TokenBlocks(blocks[0], blocks[1][: settings.max_eval_blocks], total)
+
+
+def _cut(parts: Sequence[np.ndarray], size: int) -> np.ndarray:
+    joined = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+    return joined[: len(joined) // size * size].reshape(-1, size)
 
 
 def pretrain(
     model: PreTrainedModel,
-    blocks: Blocks,
+    blocks: TokenBlocks,
     settings: PretrainingSettings,
     folder: Path,
     *,
@@ -148,17 +278,17 @@ def pretrain(
     """Train a model on blocks of text.
 
     Args:
-        model: A model with plain weights in float32; it is changed.
+        model: A model with plain weights in float32; it is changed in place.
         blocks: The text.
-        settings: How.
+        settings: How to train.
         folder: Folder of the checkpoints; training resumes from the last of them.
-        dtype: What the weights will be saved in: perplexity is that of the rounded weights.
+        dtype: Type that the weights will be saved in; perplexity is that of the rounded weights.
 
     Returns:
-        The model, its weights rounded, and "perplexity_before", "perplexity_after", "steps" and "seconds".
+        The model with rounded weights, and "perplexity_before", "perplexity_after", "steps" and "seconds".
 
     Raises:
-        TuningError: The loss is no number, or memory does not suffice.
+        TuningError: The loss is not finite, or memory is exhausted.
     """
     before = perplexity(model, blocks.held_out)
     trained: Any = model
@@ -168,19 +298,19 @@ def pretrain(
     on_gpu = model.device.type == "cuda"
     args = TrainingArguments(
         output_dir=str(folder.resolve()),
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps or -1,
+        num_train_epochs=settings.num_train_epochs,
+        max_steps=settings.max_steps,
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=settings.blocks_per_step,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
         learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup,
+        warmup_steps=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
         optim="paged_adamw_8bit" if on_gpu else "adamw_torch",
         activation_checkpointing=settings.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         bf16=on_gpu and torch.cuda.is_bf16_supported(),
         use_cpu=not on_gpu,
-        save_steps=settings.save_every,
+        save_steps=settings.save_steps,
         save_total_limit=1,
         logging_steps=10,
         logging_nan_inf_filter=False,
@@ -189,13 +319,14 @@ def pretrain(
         dataloader_pin_memory=on_gpu,
         seed=settings.seed,
     )
-    trainer = _Trainer(model=trained, args=args, train_dataset=_BlockData(blocks.train))
+    trainer = BlockTrainer(model=trained, args=args, train_dataset=BlockDataset(blocks.train))
     try:
         trainer.run()
     except torch.OutOfMemoryError as error:
         raise TuningError(
-            f"The device's memory does not suffice for a block of {settings.block_size} tokens. Give "
-            "--gradient-checkpointing, --lora-rank 16, a smaller --block-size, or a smaller --base."
+            f"The device's memory is not enough for a block of {settings.block_size} tokens. Set "
+            "training.gradient_checkpointing = true, training.lora_rank = 16, a smaller training.block_size "
+            "or a smaller model.base."
         ) from error
     plain: PreTrainedModel = trained.merge_and_unload() if settings.lora_rank else model
     with torch.no_grad():
@@ -210,7 +341,7 @@ def pretrain(
 
 
 def perplexity(model: PreTrainedModel, blocks: np.ndarray) -> float:
-    """The exponential of the mean loss a token, over blocks (n_blocks, block_size)."""
+    """Return the exponential of the mean loss per token over blocks of shape (n_blocks, block_size)."""
     model.eval()
     with torch.inference_mode():
         losses = []
@@ -220,7 +351,9 @@ def perplexity(model: PreTrainedModel, blocks: np.ndarray) -> float:
     return math.exp(sum(losses) / len(losses))
 
 
-class _BlockData(Dataset):
+class BlockDataset(Dataset):
+    """Blocks as examples for language modeling."""
+
     def __init__(self, blocks: np.ndarray) -> None:
         self.blocks = blocks
 
@@ -232,27 +365,19 @@ class _BlockData(Dataset):
         return {"input_ids": ids, "labels": ids}
 
 
-class _Trainer(ResumableTrainer):
-    """Stops where the loss is no number."""
+class BlockTrainer(ResumableTrainer):
+    """A trainer that stops if the loss is not finite."""
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the loss.
+
+        Raises:
+            TuningError: It is not finite.
+        """
         loss = super().compute_loss(*args, **kwargs)
         if not torch.isfinite(loss[0] if isinstance(loss, tuple) else loss):
             raise TuningError(
-                f"The loss at step {self.state.global_step} is no number: begin anew with a lower "
-                "--learning-rate."
+                f"The loss at step {self.state.global_step} is not finite. Start over with a lower "
+                "training.learning_rate."
             )
         return loss
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, line: str) -> Sequence[int]:
-    return tokenizer(line, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-
-
-def _cut(parts: Sequence[np.ndarray], size: int) -> np.ndarray:
-    joined = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
-    return joined[: len(joined) // size * size].reshape(-1, size)
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -15,7 +15,7 @@ from spacy import registry
 from transformers.integrations import get_available_reporting_integrations
 from transformers.training_args import OptimizerNames
 
-from spacy_slmre.corpus.readers import Reader
+from spacy_slmre.corpus.readers import ExampleReader
 from spacy_slmre.models.causal_lm.lora import LoraSettings
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.sequences import OBJECTIVES
@@ -155,8 +155,8 @@ class TuningConfig:
     model: SmallLM
     model_block: dict[str, Any]
     schema: LabelSchema | None
-    train: Reader
-    dev: Reader
+    train: ExampleReader
+    dev: ExampleReader
 
 
 def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -205,15 +205,15 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
             f"{name} has no section [corpora.{missing[0]}]. Add it with a reader, for instance "
             '@readers = "spacy-slmre.RelationCorpus.v1" and a path.'
         )
-    lora = _validate(LoraSettings, sections, "lora", name)
-    training = _validate(TrainingSettings, sections, "training", name)
+    lora = validate_section(LoraSettings, sections, "lora", name)
+    training = validate_section(TrainingSettings, sections, "training", name)
     try:
         resolved = registry.resolve({section: sections[section] for section in ("tune", "model", "corpora")})
     except ConfigValidationError as error:
         raise TuningError(f"{name}: {_describe(error)}") from error
     except RegistryError as error:
         raise TuningError(f"{name}: {error}") from error
-    tune = _validate(TuningSettings, resolved, "tune", name)
+    tune = validate_section(TuningSettings, resolved, "tune", name)
     model, readers = resolved["model"], resolved["corpora"]
     if not isinstance(model, SmallLM) or not all(map(callable, readers.values())):
         raise TuningError(
@@ -243,7 +243,8 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
     )
 
 
-def _validate(kind: type[T], sections: Mapping[str, Any], section: str, name: str) -> T:
+def validate_section(kind: type[T], sections: Mapping[str, Any], section: str, name: str) -> T:
+    """Return a section of a config as settings; `name` is the config's name for error messages."""
     values = dict(sections[section])
     known = [setting.name for setting in fields(kind)]  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):

@@ -16,8 +16,8 @@ import torch
 from spacy.tokens import Doc
 from torch.utils.data import Dataset
 
-from spacy_slmre.corpus.gold_docs import BENCHMARK, ID, format_of, in_holdout
-from spacy_slmre.corpus.readers import Reader
+from spacy_slmre.corpus.gold_docs import FORMAT, ID, format_of, in_holdout
+from spacy_slmre.corpus.readers import ExampleReader
 from spacy_slmre.instances import Context, RelationInstance
 from spacy_slmre.models.causal_lm.loss import Batch, as_batch
 from spacy_slmre.models.causal_lm.model import SmallLM
@@ -54,8 +54,8 @@ class TuningSet:
 
 
 def read_sets(
-    train: Reader,
-    dev: Reader,
+    train: ExampleReader,
+    dev: ExampleReader,
     *,
     lang: str = "en",
     schema: LabelSchema | None = None,
@@ -188,7 +188,7 @@ def _collect_schema(docs: Sequence[Doc]) -> LabelSchema:
 
 
 def _benchmark(doc: Doc) -> str:
-    return str(doc.user_data.get(BENCHMARK, CORPUS))
+    return str(doc.user_data.get(FORMAT, CORPUS))
 
 
 def _hold_out(name: str, docs: Sequence[Doc], holdout: float, seed: int) -> tuple[list[Doc], list[Doc]]:

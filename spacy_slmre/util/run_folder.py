@@ -31,9 +31,7 @@ KEY_FILE = "run_key.json"
 # Seconds to wait for a lock; checking whether an output is locked takes the lock for a moment.
 _LOCK_TIMEOUT = 5.0
 _CHECK_TIMEOUT = 0.2
-_DISK_ERRORS = frozenset(
-    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
-)
+_DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM))
 
 
 def has_run_file(folder: Path) -> bool:
@@ -58,8 +56,7 @@ def check_output(
         raise OutputError(f"{output} already exists. Choose another output, or replace it with overwrite.")
     if output.is_dir() and not is_replaceable(output):
         raise OutputError(
-            f"{output} exists but was not created by this command, so it will not be replaced. "
-            "Choose another output."
+            f"{output} exists but was not created by this command, so it will not be replaced. Choose another output."
         )
     if output.exists() and not (output.is_dir() or output.is_file()):
         raise OutputError(f"{output} is neither a file nor a folder. Choose another output.")

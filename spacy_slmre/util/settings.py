@@ -68,9 +68,7 @@ def check_minimum(settings: Any, where: str, error: type[ValueError] = ValueErro
             raise error(f"{where}.{name} = {value}, but it must be at least {least}.")
 
 
-def check_choice(
-    settings: Any, where: str, error: type[ValueError] = ValueError, **choices: tuple[Any, ...]
-) -> None:
+def check_choice(settings: Any, where: str, error: type[ValueError] = ValueError, **choices: tuple[Any, ...]) -> None:
     """Refuse settings that are not one of the allowed values; arguments as in `check_minimum`."""
     for name, allowed in choices.items():
         value = getattr(settings, name)

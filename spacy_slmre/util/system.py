@@ -54,7 +54,4 @@ def reset_peak_memory() -> None:
 
 def versions() -> dict[str, str]:
     """Versions of what computes."""
-    return {
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
-    }
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}

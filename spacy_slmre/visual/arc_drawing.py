@@ -18,19 +18,12 @@ _CORNER_RADIUS = 7.0
 
 @dataclass(frozen=True)
 class PictureStyle:
-    """What all blocks of a picture share.
-
-    Attributes:
-        options: The options.
-        colors: Colors by entity type.
-        relations: Style attributes by label.
-        scores: Show scores next to labels.
-    """
+    """What all blocks of a picture share."""
 
     options: ViewOptions
-    colors: Mapping[str, str]
-    relations: Mapping[str, str]
-    scores: bool
+    colors: Mapping[str, str]  # by entity type
+    relations: Mapping[str, str]  # style attributes by label
+    scores: bool  # show scores next to labels
 
 
 @dataclass(frozen=True)
@@ -146,25 +139,13 @@ def _arc_block(
         if not segments:  # head or tail is white space only and has no position
             continue
         score = f"{relation.score:.2f}"
-        arcs.append(
-            DrawnArc(
-                style.relations[relation.label],
-                f"{relation.head.text} – {relation.label} – {relation.tail.text}, score {score}",
-                " ".join(_line(layout, segment) for segment in segments),
-                " ".join(_tip(layout, segment) for segment in segments),
-                [
-                    (
-                        segment.label,
-                        layout.lane_y(segment),
-                        segment.label_width - 4,
-                        relation.label,
-                        score if style.scores else "",
-                    )
-                    for segment in segments
-                ],
-                [*frames_of[head], *frames_of[tail]],
-            )
-        )
+        description = f"{relation.head.text} – {relation.label} – {relation.tail.text}, score {score}"
+        line = " ".join(_line(layout, one) for one in segments)
+        tips = " ".join(_tip(layout, one) for one in segments)
+        label = relation.label, score if style.scores else ""
+        placed = [(one.label, layout.lane_y(one), one.label_width - 4, *label) for one in segments]
+        both = [*frames_of[head], *frames_of[tail]]
+        arcs.append(DrawnArc(style.relations[relation.label], description, line, tips, placed, both))
     return ArcBlock(document.text[start:end], layout.width, layout.height, _runs(layout), frames, arcs)
 
 

@@ -36,30 +36,17 @@ _WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 
 @dataclass
 class TextPiece:
-    """Characters that are drawn together.
-
-    Attributes:
-        start: Offset of the first character.
-        end: Offset after the last.
-        text: The characters.
-        width: Their width.
-        gap: Width of the space before them.
-        breaks: A new line may begin with this piece.
-        before: Room for the frame of an entity that begins here.
-        after: Room for the frame of an entity that ends here.
-        x: Left end.
-        row: Number of the line.
-    """
+    """Characters that are drawn together."""
 
     start: int
     end: int
     text: str
     width: float
-    gap: float
-    breaks: bool
-    before: float = 0.0
-    after: float = 0.0
-    x: float = 0.0
+    gap: float  # width of the space before them
+    breaks: bool  # a line may begin here
+    before: float = 0.0  # room for the frame of an entity that begins here
+    after: float = 0.0  # room for the frame of an entity that ends here
+    x: float = 0.0  # left end
     row: int = 0
 
 
@@ -77,29 +64,17 @@ class EntityBox:
 
 @dataclass
 class ArcSegment:
-    """An arc, or the part of it in one line.
+    """An arc, or the part of it in one line, from `x1` towards the head to `x2` towards the tail."""
 
-    Attributes:
-        arc: Number of the relation.
-        row: Number of the line.
-        x1: End towards the head.
-        x2: End towards the tail.
-        label_width: Width of the label.
-        starts: The segment begins at the head, not at the edge of the line.
-        ends: The segment ends at the tail, not at the edge of the line.
-        lane: Lane above the text, counted from 0.
-        label: Center of the label.
-    """
-
-    arc: int
+    arc: int  # number of the relation
     row: int
     x1: float
     x2: float
     label_width: float
-    starts: bool
-    ends: bool
+    starts: bool  # at the head, not at the edge of the line
+    ends: bool  # at the tail, not at the edge of the line
     lane: int = 0
-    label: float = 0.0
+    label: float = 0.0  # center of the label
 
     @property
     def left(self) -> float:

@@ -101,19 +101,11 @@ def draw(
     places = _places(ends, [edge.label for edge in edges], widths)
     degrees = Counter(node for pair in ends for node in set(pair))
     colors = entity_colors(options.colors)
-    nodes = [
-        DrawnNode(
-            float(places[number][0]),
-            float(places[number][1]),
-            float(widths[number]),
-            node.text,
-            texts[number],
-            node.type,
-            color_of(node.type, colors),
-            degrees[number],
-        )
-        for number, node in enumerate(found.values())
-    ]
+    nodes = []
+    for number, node in enumerate(found.values()):
+        x, y = places[number].tolist()
+        color, width = color_of(node.type, colors), float(widths[number])
+        nodes.append(DrawnNode(x, y, width, node.text, texts[number], node.type, color, degrees[number]))
     total, parallel = Counter(map(frozenset, ends)), Counter[frozenset[int]]()
     drawn = []
     for edge, (head, tail) in zip(edges, ends, strict=True):

@@ -23,10 +23,10 @@ def nlp() -> Language:
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder of development data: SPACY_SLMRE_DATA, or shared/data beside the repository."""
+    """The folder with the public benchmark files: SPACY_SLMRE_DATA, or shared/data next to the clone."""
     folder = Path(os.environ.get("SPACY_SLMRE_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir():
-        pytest.skip(f"no development data at {folder}: set SPACY_SLMRE_DATA")
+        pytest.skip(f"there are no benchmark files in {folder}: set SPACY_SLMRE_DATA to their folder")
     return folder
 
 
@@ -44,7 +44,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of converted corpora that holds the demo corpus: demo/train.spacy and so on."""
+    """A folder of converted corpora with the demo corpus: demo/train.spacy and so on."""
     folder = tmp_path_factory.mktemp("corpora")
     for split in ("train", "dev", "test"):
         source = ROOT / "assets" / "demo_corpus" / f"{split}.txt"

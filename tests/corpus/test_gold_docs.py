@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacy_slmre.corpus.gold_docs import BENCHMARK, SPLIT, format_of, make_doc
+from spacy_slmre.corpus.gold_docs import FORMAT, SPLIT, format_of, make_doc
 from spacy_slmre.corpus.records import Pair, Record
 from spacy_slmre.documents import ID, MENTIONS, tokenize
 from spacy_slmre.instances import Mention, make_instances
@@ -18,7 +18,7 @@ def make(nlp, text, *pairs, mentions=(), words=None):
     return make_doc(nlp, record, DEMO, "dev")
 
 
-def test_a_document_holds_what_its_record_says(nlp):
+def test_a_document_has_what_its_record_says(nlp):
     ann, bo, rome = Mention(0, 3, "PER"), Mention(8, 10, "PER"), Mention(14, 18, "LOC")
     pairs = [(ann, bo, "spouse_of"), (bo, ann, "spouse_of"), (ann, rome, "no_relation")]
     doc, rejects = make(nlp, "Ann and Bo in Rome.", *pairs)
@@ -29,7 +29,7 @@ def test_a_document_holds_what_its_record_says(nlp):
         ("Bo", "spouse_of", "Ann"),
     ]
     assert [r.label for r in doc._.relation_pairs] == ["spouse_of", "spouse_of", "no_relation"]
-    assert [doc.user_data[key] for key in (BENCHMARK, SPLIT, ID)] == ["demo", "dev", "r1"]
+    assert [doc.user_data[key] for key in (FORMAT, SPLIT, ID)] == ["demo", "dev", "r1"]
     assert format_of(doc) is DEMO
     assert MENTIONS not in doc.spans
 
@@ -61,7 +61,7 @@ def test_overlapping_and_nested_arguments_are_kept(nlp):
     assert instances[1].text_of(instances[1].tail_mention) == "York"
 
 
-def test_white_space_at_the_edges_is_no_part_of_an_argument(nlp):
+def test_whitespace_at_the_edges_is_not_part_of_an_argument(nlp):
     doc, rejects = make(nlp, "In  Rome  Ann.", (Mention(2, 10, "LOC"), Mention(9, 13, "PER"), "no_relation"))
     assert not rejects
     assert [ent.text for ent in doc.ents] == ["Rome", "Ann"]
@@ -77,18 +77,18 @@ def test_white_space_at_the_edges_is_no_part_of_an_argument(nlp):
         (Mention(3, 4, "PER"), "empty argument"),
     ],
 )
-def test_arguments_that_cannot_be_are_rejects(nlp, mention, reason):
+def test_invalid_arguments_are_rejects(nlp, mention, reason):
     good = (Mention(0, 3, "PER"), Mention(8, 10, "PER"), "enemy_of")
     doc, rejects = make(nlp, "Ann and Bo.", (good[0], mention, "enemy_of"), good)
     assert [(reject.reason, reject.line, reject.id) for reject in rejects] == [(reason, 7, "r1")]
     assert len(doc._.relation_pairs) == 1
 
 
-def test_a_label_that_is_not_in_the_card_is_a_reject(nlp):
+def test_a_label_that_the_format_does_not_have_is_a_reject(nlp):
     ann, bo = Mention(0, 3, "PER"), Mention(8, 10, "PER")
     doc, rejects = make(nlp, "Ann and Bo.", (ann, bo, "cousin_of"), (ann, bo, "Parent Of"))
     assert [reject.reason for reject in rejects] == ["unknown label"]
-    assert "'cousin_of' is no label of demo" in rejects[0].detail
+    assert "'cousin_of' is not a label of demo" in rejects[0].detail
     assert [r.label for r in doc._.relations] == ["parent_of"]
 
 
@@ -124,7 +124,7 @@ def test_every_argument_keeps_its_place_and_its_text(nlp, text, data):
 
 @settings(max_examples=100, deadline=None)
 @given(TEXTS, st.data())
-def test_source_tokens_are_cut_where_a_mention_ends_within_one(nlp, text, data):
+def test_source_tokens_are_split_at_the_edges_of_mentions(nlp, text, data):
     words = tuple(text.split(" "))
     if "" in words:
         return

@@ -11,9 +11,9 @@ from spacy.util import registry
 
 from spacy_slmre.candidates import GivenPairs
 from spacy_slmre.corpus.docbin import read_docs
-from spacy_slmre.corpus.readers import make_predicted, mixture_corpus, relation_corpus
+from spacy_slmre.corpus.readers import make_predicted, relation_corpus
 from spacy_slmre.study.benchmarks.card import get_benchmark
-from spacy_slmre.study.mixtures import Mixture, make_manifest
+from spacy_slmre.study.mixtures import Mixture, make_manifest, mixture_corpus
 
 LABELS = get_benchmark("demo").schema.names
 
@@ -36,14 +36,14 @@ def test_the_predicted_side_has_entities_and_pairs(demo, nlp):
         annotated = {(r.head.text, r.tail.text) for r in reference._.relation_pairs}
         assert set(pairs(predicted)) == annotated
         assert pairs(predicted) == [(h.text, t.text) for h, t in GivenPairs()(predicted, None).pairs]
-        assert predicted.user_data["slmre.benchmark"] == "demo"
+        assert predicted.user_data["slmre.format"] == "demo"
 
 
 def test_no_gold_label_is_reachable_from_the_predicted_side(demo, nlp):
     for reference in read_docs(demo / "demo" / "train.spacy", nlp.vocab):
         predicted = make_predicted(reference)
         assert predicted._.relations == () and predicted._.relation_pairs == ()
-        # Nothing that the document holds, serialises or refers to names a label.
+        # Nothing that the document contains, serializes or refers to names a label.
         seen = [predicted.to_bytes(), pickle.dumps(predicted.user_data), repr(predicted.user_data).encode()]
         for label in LABELS:
             assert not any(label.encode() in content for content in seen)
@@ -61,20 +61,20 @@ def _reachable(start):
             stack += gc.get_referents(found)
 
 
-def test_the_order_of_pairs_says_nothing_of_labels(demo, nlp):
+def test_the_order_of_pairs_is_independent_of_labels(demo, nlp):
     for reference in read_docs(demo / "demo" / "train.spacy", nlp.vocab):
         spans = [(h.start, h.end, t.start, t.end) for h, t in make_predicted(reference)._.relation_candidates]
         assert spans == sorted(spans)
 
 
-def test_a_pair_with_several_labels_is_asked_once(nlp):
+def test_a_pair_with_several_labels_is_one_candidate(nlp):
     reference = Doc(nlp.vocab, words=["Ann", "and", "Bo"])
     head, tail = reference[0:1], reference[2:3]
     reference._.relation_pairs = [(head, tail, "parent_of"), (head, tail, "teacher_of")]
     assert pairs(make_predicted(reference)) == [("Ann", "Bo")]
 
 
-def test_options(demo, nlp):
+def test_limits_and_predicted_entities(demo, nlp):
     path = demo / "demo" / "train.spacy"
     everything = texts(relation_corpus(path)(nlp))
     assert texts(relation_corpus(path, limit=7)(nlp)) == everything[:7]
@@ -85,7 +85,7 @@ def test_options(demo, nlp):
     assert not plain.ents and not plain.spans and not plain._.relation_candidates
 
 
-def test_shuffling_is_seeded(demo, nlp):
+def test_shuffling_is_seeded_and_differs_between_epochs(demo, nlp):
     path = demo / "demo" / "train.spacy"
     read = relation_corpus(path, shuffle=True, seed=3)
     first, second = texts(read(nlp)), texts(read(nlp))
@@ -93,17 +93,17 @@ def test_shuffling_is_seeded(demo, nlp):
     assert first == texts(relation_corpus(path, shuffle=True, seed=3)(nlp))
 
 
-def test_a_folder_is_read(demo, nlp):
+def test_a_folder_of_corpora_is_read(demo, nlp):
     assert len(list(relation_corpus(demo / "demo")(nlp))) == 155
 
 
 @pytest.mark.parametrize("options", [{"entities": "some"}, {"limit": -1}, {"max_pairs": -1}])
-def test_settings_out_of_range(demo, options):
+def test_settings_out_of_range_are_errors(demo, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         relation_corpus(demo / "demo" / "dev.spacy", **options)
 
 
-def test_a_corpus_that_is_not_there(nlp, tmp_path):
+def test_a_missing_corpus_is_an_error(nlp, tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         list(relation_corpus(tmp_path / "gone.spacy")(nlp))
 
@@ -148,7 +148,7 @@ def test_readers_are_registered(demo, manifest):
     assert len(list(readers["many"](spacy.blank("en")))) > 3
 
 
-def test_a_held_out_share_is_apart_and_complete(demo, nlp):
+def test_holdout_and_the_rest_are_disjoint_and_complete(demo, nlp):
     corpus = demo / "demo" / "train.spacy"
     everything = texts(relation_corpus(corpus)(nlp))
     kept = texts(relation_corpus(corpus, holdout=0.3)(nlp))
@@ -160,12 +160,12 @@ def test_a_held_out_share_is_apart_and_complete(demo, nlp):
 
 
 @pytest.mark.parametrize("settings", [{"holdout": 1.0}, {"holdout": -0.1}, {"held_out": True}])
-def test_holdout_out_of_range(demo, settings):
-    with pytest.raises(ValueError, match="holdout is a share"):
+def test_a_holdout_out_of_range_is_an_error(demo, settings):
+    with pytest.raises(ValueError, match="holdout must be"):
         relation_corpus(demo / "demo" / "train.spacy", **settings)
 
 
-def test_batches_have_about_so_many_pairs(demo, nlp):
+def test_batches_have_about_the_wanted_number_of_pairs(demo, nlp):
     examples = list(relation_corpus(demo / "demo" / "train.spacy")(nlp))
     batches = list(registry.batchers.get("spacy-slmre.BatchByPairs.v1")(size=20)(examples))
     assert [example for batch in batches for example in batch] == examples

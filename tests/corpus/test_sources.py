@@ -5,7 +5,14 @@ import json
 import pytest
 
 from spacy_slmre.corpus import sources
-from spacy_slmre.corpus.sources import CorpusError, read_json, read_lines, read_rows, read_table
+from spacy_slmre.corpus.sources import (
+    CorpusError,
+    first_columns,
+    read_json,
+    read_lines,
+    read_rows,
+    read_table,
+)
 
 
 def test_a_list_and_lines_give_objects_with_their_lines(write):
@@ -18,7 +25,7 @@ def test_a_list_and_lines_give_objects_with_their_lines(write):
     assert list(read_json(write("none.json", " [ ]\n"))) == []
 
 
-def test_a_list_is_read_in_pieces(write, monkeypatch):
+def test_a_list_is_read_in_chunks(write, monkeypatch):
     monkeypatch.setattr(sources, "_CHUNK", 16)
     monkeypatch.setattr(sources, "_LONGEST_RECORD", 1024)
     objects = [{"text": "word " * n, "n": n} for n in range(30)]
@@ -32,18 +39,18 @@ def test_truncated_json_names_the_line_of_the_broken_record(write, monkeypatch, 
     path = write("cut.json", '[\n{"a": 1},\n{"a": "two", "b')
     with pytest.raises(CorpusError, match=r"cut\.json:3: no complete JSON object"):
         list(read_json(path))
-    with pytest.raises(CorpusError, match=r"lines\.jsonl:2: no JSON object"):
+    with pytest.raises(CorpusError, match=r"lines\.jsonl:2: this line is not a JSON object"):
         list(read_json(write("lines.jsonl", '{"a": 1}\n{"a": ')))
     with pytest.raises(CorpusError, match=r"open\.json:2"):
         list(read_json(write("open.json", '[\n{"a": 1}, ')))
 
 
 def test_mixed_formats_are_errors(write):
-    with pytest.raises(CorpusError, match=r"mixed\.jsonl:2: no JSON object"):
+    with pytest.raises(CorpusError, match=r"mixed\.jsonl:2: this line is not a JSON object"):
         list(read_json(write("mixed.jsonl", '{"a": 1}\nsome text\n')))
-    with pytest.raises(CorpusError, match="the JSON list ends here"):
+    with pytest.raises(CorpusError, match="more text after the end of the JSON list"):
         list(read_json(write("mixed.json", '[{"a": 1}]\n{"a": 2}\n')))
-    with pytest.raises(CorpusError, match=r"mixed2\.json:1: here stands a int"):
+    with pytest.raises(CorpusError, match=r"mixed2\.json:1: expected a JSON object, found a int"):
         list(read_json(write("mixed2.json", '[3, {"a": 2}]')))
     with pytest.raises(CorpusError, match="neither a JSON list nor JSON lines"):
         list(read_json(write("text.json", "Once upon a time")))
@@ -51,7 +58,7 @@ def test_mixed_formats_are_errors(write):
         list(read_json(write("empty.json", "")))
 
 
-def test_a_wrong_encoding_names_line_and_byte(write):
+def test_an_encoding_error_names_line_and_byte(write):
     path = write("latin.txt", "plain\ncaf\xe9\n".encode("latin-1"))
     with pytest.raises(CorpusError, match=r"latin\.txt:2: byte 0xe9 is not UTF-8"):
         list(read_lines(path))
@@ -74,7 +81,7 @@ def test_a_folder_and_a_missing_file_are_errors(tmp_path):
         list(read_json(tmp_path / "gone.json"))
 
 
-def test_wrong_columns_name_those_that_are_there(write):
+def test_a_missing_column_error_lists_the_columns(write):
     with pytest.raises(
         CorpusError, match=r"t\.csv:1: there is no column relation; the columns are: text, label"
     ):
@@ -85,7 +92,7 @@ def test_wrong_columns_name_those_that_are_there(write):
         list(read_rows(write("t.jsonl", '{"relation": "x"}\n{"label": "y"}\n'), ("relation",)))
 
 
-def test_rows_of_every_kind(write, tmp_path):
+def test_rows_of_every_file_type(write, tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -94,14 +101,15 @@ def test_rows_of_every_kind(write, tmp_path):
     assert [row for _, row in read_rows(tmp_path / "r.parquet", ("relation",))] == rows
     csv = write("r.csv", 'text,relation\na\tb,x\n"c, d",y\n')
     assert [row for _, row in read_rows(csv, ("relation",))] == rows
+    assert first_columns(csv) == first_columns(tmp_path / "r.parquet") == ["text", "relation"]
     tsv = write("r.tsv", 'text\trelation\n"a\tb"\tx\nc, d\ty\n')
     assert [row for _, row in read_rows(tsv, ("relation",))] == rows
 
 
-def test_rows_that_cannot_be_read(write, tmp_path):
-    with pytest.raises(CorpusError, match="is no table"):
+def test_unreadable_tables_are_errors(write, tmp_path):
+    with pytest.raises(CorpusError, match="is not a table"):
         list(read_rows(write("r.txt", "text"), ("relation",)))
-    with pytest.raises(CorpusError, match=r"cut\.parquet cannot be read .* Is the file complete"):
+    with pytest.raises(CorpusError, match=r"cut\.parquet cannot be read .*Is the file complete"):
         list(read_rows(write("cut.parquet", b"PAR1 and no more"), ("relation",)))
-    with pytest.raises(CorpusError, match=r"gone\.parquet is no file"):
+    with pytest.raises(CorpusError, match=r"There is no file .*gone\.parquet"):
         list(read_rows(tmp_path / "gone.parquet", ("relation",)))

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
 from spacy_slmre.corpus.conversion import convert
-from spacy_slmre.corpus.docbin import ShardWriter, read_docs
-from spacy_slmre.corpus.gold_docs import BENCHMARK, ID, SPLIT
+from spacy_slmre.corpus.docbin import DocBinWriter, read_docs
+from spacy_slmre.corpus.gold_docs import FORMAT, ID, SPLIT
 from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.evaluation import evaluate as evaluating
 from spacy_slmre.evaluation.evaluate import evaluate_corpus
@@ -37,7 +37,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpora")
     install_extensions()
     convert(get_benchmark("demo"), ASSETS / "demo_corpus" / "test.txt", folder / "all.spacy", split="test")
-    with ShardWriter(folder / "test.spacy") as writer:
+    with DocBinWriter(folder / "test.spacy") as writer:
         for number, doc in enumerate(read_docs(folder / "all.spacy", spacy.blank("en").vocab)):
             if number < 6:
                 writer.add(doc)
@@ -196,7 +196,7 @@ def test_corpora_of_the_same_name_are_refused(pipeline: Path, corpus: Path, tmp_
         doc = nlp("Ann met Bo.")
         doc.set_ents([spacy.tokens.Span(doc, place, place + 1, label="PERSON") for place in (0, 2)])
         doc._.relations = [(doc[0:1], doc[2:3], name)]
-        with ShardWriter(tmp_path / name / "test.spacy") as writer:
+        with DocBinWriter(tmp_path / name / "test.spacy") as writer:
             writer.add(doc)
     run("evaluate", pipeline, *(tmp_path / name / "test.spacy" for name in "ab"), "-o", tmp_path / "runs")
     for name in ("a", "b"):
@@ -206,7 +206,7 @@ def test_corpora_of_the_same_name_are_refused(pipeline: Path, corpus: Path, tmp_
 
 def test_repeated_document_ids_are_refused(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     docs = list(read_docs(corpus, spacy.blank("en").vocab))
-    with ShardWriter(tmp_path / "twice.spacy") as writer:
+    with DocBinWriter(tmp_path / "twice.spacy") as writer:
         for doc in (*docs, docs[0]):
             writer.add(doc)
     assert "1 document ids more than once" in run("evaluate", pipeline, tmp_path / "twice.spacy", code=1)
@@ -215,7 +215,7 @@ def test_repeated_document_ids_are_refused(pipeline: Path, corpus: Path, tmp_pat
 def test_a_limit_counts_relations_where_no_pairs_are_annotated(tmp_path: Path) -> None:
     install_extensions()
     nlp = spacy.blank("en")
-    with ShardWriter(tmp_path / "own.spacy") as writer:
+    with DocBinWriter(tmp_path / "own.spacy") as writer:
         for _ in range(5):
             doc = nlp("Ann met Bo.")
             doc._.relations = [(doc[0:1], doc[2:3], "met")]
@@ -318,7 +318,7 @@ def test_answers_do_not_replace_another_run(pipeline: Path, corpus: Path, tmp_pa
 def test_a_label_that_means_no_relation_is_the_negative_label(tmp_path: Path) -> None:
     install_extensions()
     nlp = spacy.blank("en")
-    with ShardWriter(tmp_path / "own.spacy") as writer:
+    with DocBinWriter(tmp_path / "own.spacy") as writer:
         for label in ("met", "NA", "NA"):
             doc = nlp("Ann met Bo.")
             doc._.relation_pairs = [(doc[0:1], doc[2:3], label)]
@@ -352,7 +352,7 @@ def test_bad_input_gets_one_clear_error(pipeline: Path, corpus: Path, tmp_path: 
     )
     nlp = spacy.blank("en")
     for name, docs in (("none", []), ("bare", [nlp("Nothing here.")]), ("two", _two_benchmarks(nlp))):
-        with ShardWriter(tmp_path / f"{name}.spacy") as writer:
+        with DocBinWriter(tmp_path / f"{name}.spacy") as writer:
             for doc in docs:
                 writer.add(doc)
     assert "has no annotated relations" in run("evaluate", pipeline, tmp_path / "none.spacy", code=1)
@@ -364,7 +364,7 @@ def _two_benchmarks(nlp: Language) -> list[Doc]:
     docs = []
     for benchmark in ("demo", "gids"):
         doc = nlp("Ann met Bo.")
-        doc.user_data |= {BENCHMARK: benchmark, SPLIT: "test", ID: f"test-{benchmark}"}
+        doc.user_data |= {FORMAT: benchmark, SPLIT: "test", ID: f"test-{benchmark}"}
         doc._.relation_pairs = [(doc[0:1], doc[2:3], "born_in")]
         docs.append(doc)
     return docs

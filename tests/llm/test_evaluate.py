@@ -12,8 +12,8 @@ import spacy
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
-from spacy_slmre.corpus.docbin import ShardWriter
-from spacy_slmre.corpus.gold_docs import BENCHMARK, ID, SPLIT
+from spacy_slmre.corpus.docbin import DocBinWriter
+from spacy_slmre.corpus.gold_docs import FORMAT, ID, SPLIT
 from spacy_slmre.evaluation.runs import read_run
 from spacy_slmre.relations import install_extensions
 from tests.llm.conftest import ChatServer, failure
@@ -29,13 +29,13 @@ TEXTS = {
 def corpus(tmp_path: Path) -> Path:
     install_extensions()
     nlp = spacy.blank("en")
-    with ShardWriter(tmp_path / "test.spacy") as writer:
+    with DocBinWriter(tmp_path / "test.spacy") as writer:
         for number, (label, text) in enumerate(TEXTS.items()):
             doc = nlp(text)
             spans = [doc[0:1] if number == 2 else doc[0:2], doc[-2:-1]]
             doc.set_ents([spacy.tokens.Span(doc, one.start, one.end, label="X") for one in spans])
             doc._.relation_pairs = [(*doc.ents, label)]
-            doc.user_data |= {BENCHMARK: "demo", SPLIT: "test", ID: f"test-{number}"}
+            doc.user_data |= {FORMAT: "demo", SPLIT: "test", ID: f"test-{number}"}
             writer.add(doc)
     return tmp_path / "test.spacy"
 

@@ -87,7 +87,7 @@ def test_bad_settings_are_refused(settings: dict, message: str) -> None:
 
 def test_missing_model_raises_at_the_first_prompt(tmp_path: Path) -> None:
     model = chat(tmp_path / "nowhere")
-    with pytest.raises(ModelError, match="no such folder"):
+    with pytest.raises(ModelError, match="neither an existing folder"):
         model([[prompt("Who?")]])
 
 

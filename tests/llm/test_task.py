@@ -169,7 +169,7 @@ def test_given_pairs_and_custom_attribute(make_nlp, make_model) -> None:
 
 def test_long_contexts_are_truncated_around_the_pair(make_nlp, make_model, server: ChatServer) -> None:
     nlp = make_nlp(make_model(), max_context_words=12)
-    with pytest.warns(UserWarning, match="too long or too full"):
+    with pytest.warns(UserWarning, match="too long or has too many pairs"):
         doc = nlp("Ann Lee " + "and so on " * 200 + "was with Bo Lee in Rome")
     assert doc._.relations_report["truncated"] == 2
     assert doc._.relations_report["skipped"] == {"too_long": 4}
@@ -183,7 +183,7 @@ def test_examples_are_messages(make_nlp, make_model, server: ChatServer, tmp_pat
     messages = server.requests[0][2]["messages"]
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
     assert messages[2]["content"] == "employer"
-    with pytest.raises(ValueError, match=r'demonstrations = "nowhere\.jsonl" cannot be read'):
+    with pytest.raises(ValueError, match=r'examples = "nowhere\.jsonl" cannot be read'):
         make_nlp(make_model(), examples="nowhere.jsonl")(TEXT)
 
 
@@ -348,7 +348,7 @@ def test_component_is_found(nlp: Language, make_model) -> None:
     assert get_llm_component(nlp, "more")[0] == "more"
     nlp.add_pipe("llm", name="other", config={**config, "task": {"@llm_tasks": "spacy.NoOp.v1"}})
     assert list(get_llm_components(nlp)) == ["relations", "more"]
-    with pytest.raises(ValueError, match='"ner" is not a component'):
+    with pytest.raises(ValueError, match='no such component "ner": choose one of relations, more'):
         get_llm_component(nlp, "ner")
     with pytest.raises(ValueError, match="components: none"):
         get_llm_component(spacy.blank("en"))

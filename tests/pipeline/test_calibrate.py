@@ -51,7 +51,7 @@ def test_thresholds_by_label(nlp: Language) -> None:
 
 
 def test_no_pairs(nlp: Language) -> None:
-    with pytest.raises(ValueError, match="no labelled pair"):
+    with pytest.raises(ValueError, match="no labeled pairs"):
         calibrate(nlp.get_pipe("relations"), [])
 
 

@@ -13,7 +13,7 @@ import spacy
 
 from spacy_slmre.corpus.conversion import convert
 from spacy_slmre.corpus.readers import relation_corpus
-from spacy_slmre.models.encoder.loading import packaged_encoder
+from spacy_slmre.models.hub import packaged_encoder
 from spacy_slmre.study.benchmarks.card import get_benchmark
 from tests.conftest import ALL_THREADS
 
@@ -75,9 +75,7 @@ def test_train_evaluate_package(work: Path, tmp_path: Path) -> None:
     spacy_command("evaluate", best, work / "dev.spacy", "--per-component", "--output", work / "scores.json")
     assert "rel_micro_f" in json.loads((work / "scores.json").read_text())["rel_classifier"]
 
-    spacy_command(
-        "package", best, tmp_path, "--name", "demo_classifier", "--version", "0.1.0", "--build", "none"
-    )
+    spacy_command("package", best, tmp_path, "--name", "demo_classifier", "--version", "0.1.0", "--build", "none")
     ((package),) = tmp_path.glob("*/*/*/config.cfg")
     packaged = spacy.load(package.parent)
     gold = relation_corpus(work / "dev.spacy")

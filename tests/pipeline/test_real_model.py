@@ -37,9 +37,7 @@ def test_candidates_on_the_demo_texts(real_base: str) -> None:
     assert {ent.label_ for doc in docs for ent in doc.ents} >= {"PERSON", "GPE", "ORG"}
     found = [component.candidates(doc, component.schema) for doc in docs]
     kinds = {
-        (component.schema.map_type(h.label_), component.schema.map_type(t.label_))
-        for c in found
-        for h, t in c.pairs
+        (component.schema.map_type(h.label_), component.schema.map_type(t.label_)) for c in found for h, t in c.pairs
     }
     assert {("PER", "LOC"), ("PER", "PER"), ("PER", "ORG")} <= kinds
     assert sum(len(c.pairs) for c in found) == 152
@@ -77,16 +75,12 @@ def test_the_demo_finds_what_a_reader_would(real_base: str) -> None:
 def test_packed_equals_separate_in_fp32(real_base: str) -> None:
     nlp = load(dtype="float32")
     component = nlp.get_pipe("slm_relations")
-    instances = [
-        i for doc in nlp.pipe(DEMO[:3], disable=["slm_relations"]) for i in component._ask(doc).instances
-    ]
+    instances = [i for doc in nlp.pipe(DEMO[:3], disable=["slm_relations"]) for i in component._ask(doc).instances]
     together = component.model.log_probs(instances, component.schema)
     alone = make_small_lm(dtype="float32", prefix_cache=False).load()
     some = [0, len(instances) // 2, len(instances) - 1]
     for row in some:
-        np.testing.assert_allclose(
-            alone.log_probs([instances[row]], component.schema)[0], together[row], atol=1e-4
-        )
+        np.testing.assert_allclose(alone.log_probs([instances[row]], component.schema)[0], together[row], atol=1e-4)
     columns, best = component.model.top_k(instances, component.schema)
     np.testing.assert_array_equal(columns[:, 0], together.argmax(axis=1))
     np.testing.assert_allclose(best[:, 0], together.max(axis=1), atol=1e-4)
@@ -99,9 +93,7 @@ def test_call_and_pipe_agree_in_bf16(real_base: str) -> None:
     texts = DEMO[:4]
     differences = []
     for text, doc in zip(texts, nlp.pipe(texts), strict=True):
-        alone, together = (
-            {(r.head.start, r.tail.start): r for r in one._.relations} for one in (nlp(text), doc)
-        )
+        alone, together = ({(r.head.start, r.tail.start): r for r in one._.relations} for one in (nlp(text), doc))
         for found, others in ((alone, together), (together, alone)):
             for pair, relation in found.items():
                 if relation.score > 0.6:
@@ -135,16 +127,10 @@ def test_evaluate_command(real_base: str, tmp_path: Path) -> None:
 def test_wheel_runs_in_a_clean_environment_without_network(real_base: str, tmp_path: Path) -> None:
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
-    nlp.add_pipe("entity_ruler").add_patterns(
-        [{"label": "PERSON", "pattern": n} for n in ("Ann Lee", "Bo Lee")]
-    )
-    nlp.add_pipe(
-        "slm_relations", config={"labels": ["sibling", "spouse"], "negative_label": None, "weights": "embed"}
-    )
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": "PERSON", "pattern": n} for n in ("Ann Lee", "Bo Lee")])
+    nlp.add_pipe("slm_relations", config={"labels": ["sibling", "spouse"], "negative_label": None, "weights": "embed"})
     text = "Ann Lee is the sister of Bo Lee."
-    expected = [
-        [r.head.text, r.label, r.tail.text, pytest.approx(r.score, abs=1e-3)] for r in nlp(text)._.relations
-    ]
+    expected = [[r.head.text, r.label, r.tail.text, pytest.approx(r.score, abs=1e-3)] for r in nlp(text)._.relations]
     assert len(expected) == 2
     nlp.to_disk(tmp_path / "pipeline")
     (tmp_path / "out").mkdir()
@@ -171,17 +157,7 @@ def test_wheel_runs_in_a_clean_environment_without_network(real_base: str, tmp_p
 
     # A new environment: this package as a wheel, the pipeline's wheel, and the third-party packages of this
     # one (a .pth line adds their folder, but not the editable install of this package).
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "-w",
-        str(tmp_path / "own"),
-        str(ROOT),
-    ]
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path / "own"), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     (own,) = (tmp_path / "own").glob("spacy_slmre-*.whl")
     venv.create(tmp_path / "venv", with_pip=True)
@@ -199,11 +175,7 @@ def test_wheel_runs_in_a_clean_environment_without_network(real_base: str, tmp_p
         "found = [[r.head.text, r.label, r.tail.text, r.score] for r in doc._.relations]\n"
         "print(json.dumps([spacy_slmre.__file__, found]))"
     )
-    environment = {
-        "PATH": os.environ["PATH"],
-        "SPACY_SLMRE_CACHE": str(tmp_path / "empty"),
-        "HOME": str(tmp_path),
-    }
+    environment = {"PATH": os.environ["PATH"], "SPACY_SLMRE_CACHE": str(tmp_path / "empty"), "HOME": str(tmp_path)}
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     file, found = json.loads(done.stdout)

@@ -160,12 +160,15 @@ def test_examples_that_cannot_train(make: Callable[..., Language]) -> None:
     nlp = make()
     examples, one, unrelated = make_examples(nlp)[:1], make_examples(nlp)[2:3], make_examples(nlp)[3:]
     bare = [Example(nlp.make_doc(examples[0].text), examples[0].reference)]
-    with pytest.raises(ValueError, match="proposes none of their pairs"):
+    with (
+        pytest.raises(ValueError, match="no labeled pair"),
+        pytest.warns(UserWarning, match="proposes none of their pairs"),
+    ):
         nlp.initialize(lambda: bare)
     one[0].reference._.relation_pairs = one[0].reference._.relations
-    with pytest.raises(ValueError, match=r"one label only \(born\)"):
+    with pytest.raises(ValueError, match=r"only one label \(born\)"):
         make(candidates=GIVEN).initialize(lambda: [_given(example) for example in one])
-    with pytest.raises(ValueError, match="no labelled pair"):
+    with pytest.raises(ValueError, match="no labeled pair"):
         make(candidates=GIVEN).initialize(lambda: unrelated)
 
 
@@ -191,7 +194,7 @@ def test_unknown_gold_label_is_told(trained: Language) -> None:
     examples = make_examples(trained)
     reference = examples[-1].reference
     reference._.relations = [(reference.ents[0], reference.ents[1], "muse")]
-    with pytest.warns(UserWarning, match="can never find: muse"):
+    with pytest.warns(UserWarning, match="can never predict: muse"):
         scores = trained.evaluate(examples)
     assert scores["rel_micro_r"] < 1.0
 
@@ -228,9 +231,9 @@ def test_negative_rate_and_class_weights(make: Callable[..., Language]) -> None:
     assert {instance.label for instance in instances} == {"born", "employer", "spouse"}
     by_label = dict(zip((instance.label for instance in instances), weights, strict=True))
     assert by_label["employer"] == pytest.approx(2 * by_label["born"])
-    with pytest.raises(ValueError, match='use "balanced"'):
+    with pytest.raises(ValueError, match='must be one of null, "balanced"'):
         make(class_weights="rare")
-    with pytest.raises(ValueError, match="is a share"):
+    with pytest.raises(ValueError, match="is not a share"):
         make(negative_rate=2.0)
 
 
@@ -256,12 +259,7 @@ def test_components_exchange_by_one_block(
     doc = nlp(TEXTS[0])
     assert doc._.relations_report["scored"] == 8
     assert {r.label for r in doc._.relations} <= {"born", "employer", "spouse"}
-    assert set(nlp.evaluate(examples)) >= {
-        "rel_micro_f",
-        "rel_macro_f",
-        "rel_per_type",
-        "rel_candidate_recall",
-    }
+    assert set(nlp.evaluate(examples)) >= {"rel_micro_f", "rel_macro_f", "rel_per_type", "rel_candidate_recall"}
     assert nlp.get_pipe_meta("relations").default_score_weights["rel_micro_f"] == 1.0
 
 
@@ -272,10 +270,7 @@ def corpus(tmp_path: Path) -> Iterator[Path]:
 
     for split in ("train", "dev"):
         convert(
-            get_benchmark("demo"),
-            Path("assets/demo_corpus") / f"{split}.txt",
-            tmp_path / f"{split}.spacy",
-            split=split,
+            get_benchmark("demo"), Path("assets/demo_corpus") / f"{split}.txt", tmp_path / f"{split}.spacy", split=split
         )
     yield tmp_path
 
@@ -319,11 +314,7 @@ def test_interrupted_training_stays_loadable(
 
     monkeypatch.setattr(EncoderClassifier, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(
-            "configs/rel_classifier_cpu.cfg",
-            tmp_path / "out",
-            overrides=config_overrides(corpus, tiny_encoder),
-        )
+        train("configs/rel_classifier_cpu.cfg", tmp_path / "out", overrides=config_overrides(corpus, tiny_encoder))
     for checkpoint in ("model-best", "model-last"):
         nlp = spacy.load(tmp_path / "out" / checkpoint)
         assert nlp.get_pipe("rel_classifier").model.load().is_loaded

@@ -15,7 +15,7 @@ from spacy.training import Example
 from thinc.api import ConfigValidationError
 
 from spacy_slmre.models.base import ModelError
-from spacy_slmre.pipeline.component_settings import choose_schema
+from spacy_slmre.pipeline.settings import ExtractorSettings, configured_schema
 from spacy_slmre.schema import LabelSchema
 from tests.conftest import PATTERNS, TEXTS
 
@@ -107,8 +107,7 @@ def test_labels_are_confined_to_what_the_types_allow(
 def test_other_attribute(blank: Callable[[], Language], tiny_model: dict) -> None:
     nlp = blank()
     nlp.add_pipe(
-        "slm_relations",
-        config={"model": tiny_model, "labels": LABELS, "attr": "links", "negative_label": None},
+        "slm_relations", config={"model": tiny_model, "labels": LABELS, "attr": "links", "negative_label": None}
     )
     doc = nlp(TEXTS[0])
     assert doc._.links and doc._.links_report["scored"] == 8
@@ -116,11 +115,7 @@ def test_other_attribute(blank: Callable[[], Language], tiny_model: dict) -> Non
     gold = nlp.make_doc(TEXTS[0])
     relation = doc._.links[0]
     gold._.links = [
-        (
-            gold[relation.head.start : relation.head.end],
-            gold[relation.tail.start : relation.tail.end],
-            relation.label,
-        )
+        (gold[relation.head.start : relation.head.end], gold[relation.tail.start : relation.tail.end], relation.label)
     ]
     assert nlp.evaluate([Example(nlp.make_doc(TEXTS[0]), gold)])["rel_micro_r"] == 1.0
 
@@ -144,7 +139,7 @@ def test_span_groups_with_nested_entities(blank: Callable[[], Language], tiny_mo
 # -- much and long -------------------------------------------------------------------------------------
 
 
-def test_long_sentence_is_shortened_and_told_once(nlp: Language) -> None:
+def test_long_sentence_is_truncated_with_one_warning(nlp: Language) -> None:
     filler = " ".join("word" for _ in range(2500))
     text = f"Ann Lee {filler} Bo Lee knew Marie Curie {filler} in Rome"
     with pytest.warns(UserWarning, match=r"relations_report") as caught:
@@ -190,27 +185,23 @@ def test_failing_document_goes_to_the_error_handler_alone(
     if where == "candidates":
         generate = component.candidates
         monkeypatch.setattr(
-            component,
-            "candidates",
-            lambda doc, schema: 1 / 0 if "Nobody" in doc.text else generate(doc, schema),
+            component, "candidates", lambda doc, schema: 1 / 0 if "Nobody" in doc.text else generate(doc, schema)
         )
     else:
-        best = component.model.best
+        top_k = component.model.top_k
 
         def fail(instances, *args):
             if any("married" in instance.context.text for instance in instances):
                 raise RuntimeError("broken")
-            return best(instances, *args)
+            return top_k(instances, *args)
 
-        monkeypatch.setattr(component.model, "best", fail)
+        monkeypatch.setattr(component.model, "top_k", fail)
     failed: list[str] = []
     nlp.set_error_handler(lambda name, pipe, docs, error: failed.extend(doc.text for doc in docs))
     docs = list(nlp.pipe(TEXTS))
     assert failed == [TEXTS[2] if where == "candidates" else TEXTS[1]]
     assert [doc.text for doc in docs] == [text for text in TEXTS if text not in failed]
-    assert [sorted(found(doc)) for doc in docs] == [
-        sorted(found(doc)) for doc in good if doc.text not in failed
-    ]
+    assert [sorted(found(doc)) for doc in docs] == [sorted(found(doc)) for doc in good if doc.text not in failed]
 
 
 def test_without_a_handler_errors_are_raised(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,14 +212,14 @@ def test_without_a_handler_errors_are_raised(nlp: Language, monkeypatch: pytest.
         list(nlp.pipe(TEXTS))
 
 
-def test_missing_model_is_told_before_any_document(blank: Callable[[], Language]) -> None:
+def test_missing_model_is_an_error_before_the_first_document(blank: Callable[[], Language]) -> None:
     nlp = blank()
     model = {"@architectures": "spacy-slmre.SmallLM.v1", "base": "./nowhere"}
     nlp.add_pipe("slm_relations", config={"model": model})
     nlp.set_error_handler(lambda *args: None)
 
     def texts() -> Iterator[str]:
-        pytest.fail("a document was asked for")
+        pytest.fail("a document was read")
         yield "Ann Lee"
 
     with pytest.raises(ModelError, match="nowhere"):
@@ -241,9 +232,9 @@ def test_missing_model_is_told_before_any_document(blank: Callable[[], Language]
         ({"labels": []}, ValueError, "label set is empty"),
         ({"labels": ["a", "a"]}, ValueError, "more than once"),
         ({"labels": "abc"}, ConfigValidationError, "labels"),
-        ({"threshold": 1.5}, ValueError, r"threshold = 1\.5 is no probability"),
+        ({"threshold": 1.5}, ValueError, r"threshold = 1\.5 is not a probability"),
         ({"threshold": "high"}, ConfigValidationError, "threshold"),
-        ({"label_thresholds": {"zzz": 0.5}}, ValueError, "unknown labels: zzz"),
+        ({"labels": ["a"], "label_thresholds": {"zzz": 0.5}}, ValueError, "unknown labels: zzz"),
         ({"batch_size": 0}, ValueError, r"slm_relations\.batch_size = 0"),
         ({"max_context_tokens": 0}, ValueError, r"slm_relations\.max_context_tokens = 0"),
         ({"weights": "none"}, ValueError, 'weights = "none"'),
@@ -277,16 +268,14 @@ def test_initialize_takes_labels(blank: Callable[[], Language], tiny_model: dict
         (reference[0:2], reference[3:5], "knows"),
         (reference[3:5], reference[0:2], "no_relation"),
     ]
-    nlp.initialize(lambda: [Example(nlp.make_doc(reference.text), reference)])
+    with pytest.warns(UserWarning, match="proposes none of their pairs"):
+        nlp.initialize(lambda: [Example(nlp.make_doc(reference.text), reference)])
     assert component.labels == ("knows", "no_relation") and component.model.is_loaded
+    reference._.relation_pairs = []
     component.initialize(lambda: [Example(reference, reference)], nlp=nlp, labels=["a", "b"])
     assert component.labels == ("a", "b", "no_relation")
-    component.initialize(
-        lambda: [Example(reference, reference)], nlp=nlp, labels=LabelSchema.general().to_dict()
-    )
-    assert (
-        component.schema == LabelSchema.general() and component.label_data == LabelSchema.general().to_dict()
-    )
+    component.initialize(lambda: [Example(reference, reference)], nlp=nlp, labels=LabelSchema.general().to_dict())
+    assert component.schema == LabelSchema.general() and component.label_data == LabelSchema.general().to_dict()
 
 
 def test_initialize_keeps_configured_labels(nlp: Language) -> None:
@@ -310,11 +299,7 @@ def test_score_and_evaluate(nlp: Language) -> None:
     relation = reference._.relations[0]
     far = (gold[0:2], gold[7:8], "sibling")
     gold._.relations = [
-        (
-            gold[relation.head.start : relation.head.end],
-            gold[relation.tail.start : relation.tail.end],
-            relation.label,
-        ),
+        (gold[relation.head.start : relation.head.end], gold[relation.tail.start : relation.tail.end], relation.label),
         far,
     ]
     results = nlp.evaluate([Example(nlp.make_doc(gold.text), gold)])
@@ -334,9 +319,7 @@ def assert_same(one: Language, other: Language) -> None:
 
 @pytest.mark.parametrize("way", ["disk", "bytes"])
 @pytest.mark.parametrize("weights", ["reference", "embed"])
-def test_save_and_load(
-    nlp: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, weights: str
-) -> None:
+def test_save_and_load(nlp: Language, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, weights: str) -> None:
     monkeypatch.setenv("SPACY_SLMRE_CACHE", str(tmp_path / "cache"))
     component = nlp.get_pipe("slm_relations")
     component.weights = weights
@@ -397,11 +380,15 @@ def test_reference_to_other_weights_is_refused(nlp: Language, tmp_path: Path, ti
 
 
 def test_config_changed_after_saving_wins(nlp: Language, tmp_path: Path) -> None:
-    nlp.get_pipe("slm_relations").threshold = 0.25
+    component = nlp.get_pipe("slm_relations")
+    component.threshold, component.temperature = 0.25, 2.0
+    component.set_schema(["knows", "sibling"])
     nlp.to_disk(tmp_path)
-    assert spacy.load(tmp_path).get_pipe("slm_relations").threshold == 0.25
-    changed = spacy.load(tmp_path, config={"components": {"slm_relations": {"threshold": 0.75}}})
-    assert changed.get_pipe("slm_relations").threshold == 0.75
+    saved = spacy.load(tmp_path).get_pipe("slm_relations")
+    assert (saved.threshold, saved.temperature) == (0.25, 2.0) and saved.labels[0] == "knows"
+    config = {"components": {"slm_relations": {"threshold": 0.75, "labels": ["employer"]}}}
+    changed = spacy.load(tmp_path, config=config).get_pipe("slm_relations")
+    assert (changed.threshold, changed.temperature) == (0.75, 2.0) and changed.labels == ("employer",)
 
 
 def test_saving_onto_itself_keeps_the_embedded_model(nlp: Language, tmp_path: Path) -> None:
@@ -464,8 +451,7 @@ def test_adapter_survives_without_the_folder_it_came_from(
         spacy.load(tmp_path / "pipeline", config=other)("Ann Lee met Bo Lee.")
     other = {"components": {"slm_relations": {"model": {"quantization": "nf4"}}}}
     assert (
-        spacy.load(tmp_path / "pipeline", config=other).get_pipe("slm_relations").model.settings.quantization
-        == "nf4"
+        spacy.load(tmp_path / "pipeline", config=other).get_pipe("slm_relations").model.settings.quantization == "nf4"
     )
     # Labels worded otherwise than in tuning are refused.
     schema = tmp_path / "schema.json"
@@ -480,8 +466,7 @@ def test_adapter_survives_without_the_folder_it_came_from(
 
 def test_plain_labels_take_the_wordings_of_the_model() -> None:
     tuned = LabelSchema.from_dict({"labels": [{"name": "P19", "wording": "place of birth"}]})
-    chosen = choose_schema("x", None, ["P19", "P26"], "no_relation", tuned)
-    assert isinstance(chosen, LabelSchema)
+    chosen = configured_schema(ExtractorSettings(labels=["P19", "P26"]), tuned)
     assert [label.wording for label in chosen.labels] == ["place of birth", "p26", "no relation"]
 
 
@@ -491,7 +476,7 @@ def test_values_that_are_not_numbers_are_no_relations(nlp: Language) -> None:
     network = nlp.get_pipe("slm_relations").model.network
     with torch.no_grad():
         network.model.norm.weight.fill_(float("nan"))
-    with pytest.raises(ValueError, match=r"not numbers\. Set model\.dtype"):
+    with pytest.raises(ValueError, match=r"NaN values\. Set model\.dtype"):
         nlp(TEXTS[0])
 
 

@@ -22,9 +22,7 @@ def entity(name: str, kind: str, start: int, sentence: int = 0) -> list[dict]:
 
 DOCUMENT = {
     "title": "Ann",
-    "sents": [
-        ["Ann", "married", "Bo", "in", "Rome", ",", "Italy", ",", "and", "sang", "Dawn", "for", "Acme", "."]
-    ],
+    "sents": [["Ann", "married", "Bo", "in", "Rome", ",", "Italy", ",", "and", "sang", "Dawn", "for", "Acme", "."]],
     "vertexSet": [
         entity("Ann", "PER", 0),
         entity("Bo", "PER", 2),
@@ -63,7 +61,7 @@ def make(tmp_path: Path, monkeypatch):
         found: dict[tuple[str, str], set[str]] = {}
         for split in ("train", "dev"):
             for doc in read_docs(corpus / f"{split}.spacy", spacy.blank("en").vocab):
-                if doc.user_data["slmre.benchmark"] == "re_docred":
+                if doc.user_data["slmre.format"] == "re_docred":
                     for pair in doc._.relation_pairs:
                         found.setdefault((pair.head.text, pair.tail.text), set()).add(pair.label)
         return found
@@ -90,7 +88,7 @@ def test_the_train_split_is_taken_only_if_it_is_asked_for(make, tmp_path: Path, 
 def test_test_is_of_the_test_split(make, tmp_path: Path) -> None:
     make()
     docs = list(read_docs(tmp_path / "general" / "test.spacy", spacy.blank("en").vocab))
-    assert {doc.user_data["slmre.benchmark"] for doc in docs} == {"re_docred"}
+    assert {doc.user_data["slmre.format"] for doc in docs} == {"re_docred"}
     assert any(ent.text == "Ben" for doc in docs for ent in doc.ents)
     assert not any(ent.text in ("Bo", "Bea") for doc in docs for ent in doc.ents)
 

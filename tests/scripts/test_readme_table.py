@@ -20,9 +20,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *args: object) -> None:
 
 def test_table_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(
-        "before\n<!-- results:begin -->\nold \\1\n<!-- results:end -->\nafter\n", encoding="utf-8"
-    )
+    readme.write_text("before\n<!-- results:begin -->\nold \\1\n<!-- results:end -->\nafter\n", encoding="utf-8")
     write_run(tmp_path / "runs" / "a", "My | system", "conll04")
     for _ in range(2):
         run(monkeypatch, tmp_path / "runs", "--readme", readme)
@@ -33,9 +31,7 @@ def test_table_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("text", ["no marks", "<!-- results:end --> <!-- results:begin -->"])
-def test_readme_without_marks_is_left_alone(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_readme_without_marks_is_left_alone(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(text, encoding="utf-8")
     write_run(tmp_path / "a")

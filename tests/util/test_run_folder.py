@@ -68,10 +68,7 @@ def test_partial_results_with_the_same_key_are_resumed(output: Path) -> None:
 
 def test_partial_results_with_another_key_are_refused(output: Path) -> None:
     interrupt(output)
-    with (
-        RunFolder(output) as run,
-        pytest.raises(OutputError, match=r"interrupted run with different config\."),
-    ):
+    with RunFolder(output) as run, pytest.raises(OutputError, match=r"interrupted run with different config\."):
         run.begin(OTHER_KEY)
     assert (run.partial / "half").exists()
 

@@ -43,11 +43,7 @@ class AttentionGroup:
         self._bias: torch.Tensor | None = None
 
     def attend(
-        self,
-        query: torch.Tensor,
-        keys: Sequence[torch.Tensor],
-        values: Sequence[torch.Tensor],
-        scaling: float | None,
+        self, query: torch.Tensor, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor], scaling: float | None
     ) -> torch.Tensor:
         """Compute the attention of these tokens.
 
@@ -98,11 +94,7 @@ class AttentionGroups:
         seen = torch.stack([_round_up(mask[start:end].any(dim=0), n_computed + start) for start, end in pairwise(rows)])
         # Keys are split wherever a group begins or ceases to see them, once for all groups: separate slices would
         # each need a gradient of full length.
-        cuts = [
-            0,
-            *((seen[:, 1:] != seen[:, :-1]).any(dim=0).nonzero().flatten() + 1).tolist(),
-            mask.shape[1],
-        ]
+        cuts = [0, *((seen[:, 1:] != seen[:, :-1]).any(dim=0).nonzero().flatten() + 1).tolist(), mask.shape[1]]
         self._key_sizes = [end - start for start, end in pairwise(cuts)]
         parts = [[part for part, cut in enumerate(cuts[:-1]) if own[cut]] for own in seen]
         self._groups = [

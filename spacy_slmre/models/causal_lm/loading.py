@@ -136,10 +136,7 @@ def resolve_quantization(folder: Path, quantization: str | None) -> str | None:
 def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:
     """Return the config of NF4 with double quantization (QLoRA, arXiv 2305.14314)."""
     return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
 
 

@@ -21,27 +21,13 @@ from spacy_slmre.models.causal_lm import storage
 from spacy_slmre.models.causal_lm.adapter import Adapter, AdapterRecord
 from spacy_slmre.models.causal_lm.attention import use_grouped_attention
 from spacy_slmre.models.causal_lm.loading import load_base, quant_method, resolve_quantization
-from spacy_slmre.models.causal_lm.lora import (
-    LoraSettings,
-    add_lora,
-    merge_lora,
-    read_lora,
-    set_dropout,
-    unfreeze_lora,
-)
+from spacy_slmre.models.causal_lm.lora import LoraSettings, add_lora, merge_lora, read_lora, set_dropout, unfreeze_lora
 from spacy_slmre.models.causal_lm.loss import Batch, accumulate_gradients
-from spacy_slmre.models.causal_lm.qera import init_with_qera, input_sizes
+from spacy_slmre.models.causal_lm.qera import init_with_qera
 from spacy_slmre.models.causal_lm.scoring import PreparedLabels, max_context_tokens, score_labels
 from spacy_slmre.models.causal_lm.sequences import TrainingSequences
 from spacy_slmre.models.causal_lm.settings import ResolvedSettings, SmallLMSettings, resolve_settings
-from spacy_slmre.models.hub import (
-    BaseModelInfo,
-    check_folder,
-    identify,
-    locate_base,
-    resolve_device,
-    resolve_dtype,
-)
+from spacy_slmre.models.hub import BaseModelInfo, check_folder, identify, locate_base, resolve_device, resolve_dtype
 from spacy_slmre.models.prompts import PromptBuilder, PromptStyle
 from spacy_slmre.models.thinc_shim import ThincShim
 from spacy_slmre.schema import LabelSchema
@@ -56,9 +42,6 @@ MAX_PREPARED = 4
 
 class SmallLM:
     """A decoder with its prompts and, optionally, an adapter. Everything is loaded at first use.
-
-    `log_probs` computes every label, `top_k` only as much as the best labels require. Both always score in
-    evaluation mode, whatever mode the network is in.
 
     Args:
         settings: How to load and run the model.
@@ -148,12 +131,8 @@ class SmallLM:
     def load(self, *, merge: bool = True) -> Self:
         """Load the weights unless they are loaded.
 
-        Args:
-            merge: Merge an adapter into the base model's weights if possible, for faster scoring. Training needs
-                separate weights: then merged ones are loaded anew.
-
-        Raises:
-            ModelError: Base model or adapter are unavailable, or do not fit each other.
+        `merge` merges an adapter into the base model's weights if possible, for faster scoring; training needs
+        separate weights. Raises ModelError if base model or adapter are unavailable or do not fit.
         """
         with self._lock:
             if self._network is None or (self._is_merged and not merge):
@@ -223,9 +202,8 @@ class SmallLM:
     def set_labels(self, schema: LabelSchema) -> None:
         """Prepare the trie and the prefix of a schema.
 
-        Raises:
-            ModelError: Its labels cannot be told apart, or its instruction is too long for the model.
-            ValueError: A few-shot example has a label outside the schema.
+        Raises ModelError if its instruction is too long for the model, and ValueError if two labels have the same
+        tokens or a few-shot example has another label.
         """
         with self._lock:
             max_context_tokens(self.network, self._prepare(schema))
@@ -257,21 +235,13 @@ class SmallLM:
         return self._score(instances, schema, None, None)
 
     def top_k(
-        self,
-        instances: Sequence[RelationInstance],
-        schema: LabelSchema,
-        k: int = 1,
-        allowed: np.ndarray | None = None,
+        self, instances: Sequence[RelationInstance], schema: LabelSchema, k: int = 1, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the exact k most probable labels; see `RelationModel.top_k`."""
         return top_k(self._score(instances, schema, max(k, 1), allowed), k, allowed)
 
     def _score(
-        self,
-        instances: Sequence[RelationInstance],
-        schema: LabelSchema,
-        k: int | None,
-        allowed: np.ndarray | None,
+        self, instances: Sequence[RelationInstance], schema: LabelSchema, k: int | None, allowed: np.ndarray | None
     ) -> np.ndarray:
         with self._lock:
             return score_labels(
@@ -294,24 +264,12 @@ class SmallLM:
         """Do nothing: the labels are part of the prompt."""
 
     def begin_training(
-        self,
-        schema: LabelSchema | Mapping[str, LabelSchema],
-        lora: LoraSettings | None = None,
-        *,
-        seed: int = 0,
+        self, schema: LabelSchema | Mapping[str, LabelSchema], lora: LoraSettings | None = None, *, seed: int = 0
     ) -> PeftModel:
         """Load the weights and make the adapter trainable; the base model stays frozen.
 
-        Args:
-            schema: The labels to train on, or several label sets by name.
-            lora: Size of the adapter that is created if there is none.
-            seed: Seed of its weights.
-
-        Returns:
-            The model wrapped by peft, which shares its layers with `network`.
-
-        Raises:
-            ModelError: Base model or adapter are unavailable, or `lora` does not fit them.
+        `schema` may be several label sets by name; `lora` describes the adapter that is created if there is none.
+        Returns the model wrapped by peft, which shares its layers with `network`.
         """
         with self._lock, torch.inference_mode(False):
             network = self.load(merge=False).network
@@ -327,25 +285,15 @@ class SmallLM:
         """Initialize the adapter so that it compensates for quantizing the base model to NF4.
 
         Temporarily needs the memory of the base model with full weights. Does nothing if the weights are not
-        quantized, or were already stored quantized.
-
-        Args:
-            batches: Packed sequences of training data; some ten thousand tokens suffice.
-
-        Raises:
-            ValueError: Training has not begun.
+        quantized, or were already stored quantized. Some ten thousand tokens of training data suffice. Raises
+        ValueError if training has not begun.
         """
         if self._peft is None:
             raise ValueError("There are no LoRA weights to initialize: call `begin_training` first.")
         folder = self.locate()
-        if resolve_quantization(folder, self.quantization) == quant_method(folder):
-            return
-        with self._lock, torch.inference_mode(False):
-            device = self.network.device
-            plain, _ = load_base(folder, quantization=None, dtype=self.network.dtype, device=device)
-            use_grouped_attention(plain)
-            on_device = ({name: tensor.to(device) for name, tensor in batch.items()} for batch in batches)
-            init_with_qera(self.network, plain, input_sizes(plain, on_device))
+        if resolve_quantization(folder, self.quantization) != quant_method(folder):
+            with self._lock, torch.inference_mode(False):
+                init_with_qera(self.network, folder, batches)
 
     def update(
         self,
@@ -357,11 +305,8 @@ class SmallLM:
     ) -> float:
         """Accumulate the gradients of the mean loss over labeled instances; see `TrainableModel.update`.
 
-        A model whose training has not begun gets an adapter of rank `settings.lora_rank`. The network is left in
-        training mode, which does not affect scoring.
-
-        Raises:
-            ValueError: An instance has no label of the schema.
+        A model whose training has not begun gets an adapter of rank `settings.lora_rank`. Raises ValueError if an
+        instance has no label of the schema.
         """
         if not instances:
             return 0.0
@@ -393,13 +338,9 @@ class SmallLM:
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     def export_adapter(self, dtype: torch.dtype = torch.float32) -> Adapter:
-        """Make the current weights the model's adapter, which `save` writes.
+        """Make the current weights the model's adapter, which `save` writes, and return it.
 
-        Args:
-            dtype: Type of the exported weights.
-
-        Raises:
-            ValueError: Training has not begun.
+        Raises ValueError if training has not begun.
         """
         if self._peft is None or self._tuned_on is None:
             raise ValueError("There is no adapter to export: call `begin_training` first.")
@@ -419,12 +360,8 @@ class SmallLM:
     def save(self, folder: Path, *, embed: bool) -> None:
         """Write what is needed to restore the model; the weights need not be loaded.
 
-        Args:
-            folder: Output folder.
-            embed: Write the whole base model, in 4 bits if it runs in 4 bits; otherwise its fingerprint only.
-
-        Raises:
-            ModelError: The base model is not found.
+        With `embed` the whole base model is written, in 4 bits if it runs in 4 bits; otherwise its fingerprint.
+        Raises ModelError if the base model is not found.
         """
         base = self.identity()
         if self._has_unsaved_weights:
@@ -436,31 +373,20 @@ class SmallLM:
         """Return the model that `save` wrote; see `RelationModel.restore`.
 
         Adapter and prompt style are the saved ones; all other settings are this model's, so that the base model of
-        a loaded pipeline can be in another place.
-
-        Raises:
-            ModelError: The folder is incomplete or damaged.
+        a loaded pipeline can be in another place. Raises ModelError if the folder is incomplete or damaged.
         """
         stored = storage.read(folder)
         if temporary:
             stored = storage.keep_in_cache(stored)
-        return SmallLM(
-            self.settings,
-            stored.resolve(self.settings),
-            folder=stored.folder,
-            fingerprint=stored.base.fingerprint,
-        )
+        resolved, fingerprint = stored.resolve(self.settings), stored.base.fingerprint
+        return SmallLM(self.settings, resolved, folder=stored.folder, fingerprint=fingerprint)
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes load the weights themselves, which is faster than sending them.
         if self._has_unsaved_weights:
             self.export_adapter()
-        return {
-            "settings": self.settings,
-            "resolved": self._resolved,
-            "folder": self.folder,
-            "fingerprint": self.fingerprint,
-        }
+        names = {"resolved": self._resolved, "folder": self.folder, "fingerprint": self.fingerprint}
+        return {"settings": self.settings, **names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]

@@ -117,9 +117,7 @@ class TokenTree:
         index = np.arange(self.n_computed)
         mask &= index[None, :] <= index[start:, None]
         return PackedInput(
-            np.asarray(self._tokens[start:], dtype=np.int64),
-            np.asarray(self._positions[start:], dtype=np.int64),
-            mask,
+            np.asarray(self._tokens[start:], dtype=np.int64), np.asarray(self._positions[start:], dtype=np.int64), mask
         )
 
 

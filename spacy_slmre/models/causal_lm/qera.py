@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from spacy_slmre.models.causal_lm.attention import use_grouped_attention
+from spacy_slmre.models.causal_lm.loading import load_base
 from spacy_slmre.models.causal_lm.loss import Batch, packed_loss
 
 
@@ -47,17 +50,21 @@ def input_sizes(network: PreTrainedModel, batches: Iterable[Batch]) -> dict[str,
     return {name: (total / n_tokens).sqrt() for name, total in squares.items()}
 
 
-def init_with_qera(network: PreTrainedModel, plain: PreTrainedModel, sizes: dict[str, Tensor]) -> None:
+def init_with_qera(network: PreTrainedModel, folder: Path, batches: Iterable[Batch]) -> None:
     """Set LoRA weights to the best low-rank approximation of the quantization error, in place.
 
     Args:
         network: A quantized network with LoRA weights.
-        plain: The same network with its original weights.
-        sizes: Result of `input_sizes` for `plain`.
+        folder: The base model with its original weights.
+        batches: Packed sequences from `as_batch`.
     """
     from peft.tuners.lora import LoraLayer
     from peft.utils.integrations import dequantize_module_weight
 
+    device = network.device
+    plain, _ = load_base(folder, quantization=None, dtype=network.dtype, device=device)
+    use_grouped_attention(plain)
+    sizes = input_sizes(plain, ({name: t.to(device) for name, t in batch.items()} for batch in batches))
     before = dict(plain.get_decoder().named_modules())
     for name, module in network.get_decoder().named_modules():
         if not isinstance(module, LoraLayer):

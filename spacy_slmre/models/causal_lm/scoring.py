@@ -98,11 +98,7 @@ def score_labels(
     # If all labels are wanted, every node of the trie will be computed behind every query.
     answers = sum(len(node.prefix_tokens) for node in trie.nodes[1:]) if k is None else 0
     sequences = pack(
-        [len(tokens) for tokens in context_tokens],
-        query_tokens,
-        context_of,
-        max_tokens,
-        [answers] * len(instances),
+        [len(tokens) for tokens in context_tokens], query_tokens, context_of, max_tokens, [answers] * len(instances)
     )
     with _evaluating(network):
         for groups in sequences:

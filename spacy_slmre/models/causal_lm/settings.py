@@ -83,17 +83,18 @@ class ResolvedSettings:
     adapter: Adapter | None = None
 
 
-def resolve_settings(settings: SmallLMSettings) -> ResolvedSettings:
+def resolve_settings(settings: SmallLMSettings, adapter: Adapter | None = None) -> ResolvedSettings:
     """Read the files that settings name.
+
+    Args:
+        settings: The settings.
+        adapter: Used instead of the adapter that the settings name.
 
     Raises:
         ModelError: A file is missing or damaged, or a setting contradicts the adapter.
     """
-    if settings.adapter != "auto":
-        adapter = Adapter.from_folder(settings.adapter) if settings.adapter is not None else None
-    else:
-        is_packaged = settings.base in (None, PACKAGED_BASE)
-        adapter = Adapter.from_folder(PACKAGED_ADAPTER) if is_packaged else None
+    if adapter is None:
+        adapter = _read_adapter(settings)
     given = {"label_list": settings.label_list, "definitions": settings.definitions}
     style: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     try:
@@ -115,3 +116,9 @@ def resolve_settings(settings: SmallLMSettings) -> ResolvedSettings:
             )
     base, revision = settings.base or record.base.name, settings.revision or record.base.revision
     return ResolvedSettings(base, revision, record.style, adapter)
+
+
+def _read_adapter(settings: SmallLMSettings) -> Adapter | None:
+    if settings.adapter == "auto":
+        return Adapter.from_folder(PACKAGED_ADAPTER) if settings.base in (None, PACKAGED_BASE) else None
+    return Adapter.from_folder(settings.adapter) if settings.adapter is not None else None

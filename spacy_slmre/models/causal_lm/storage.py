@@ -6,11 +6,12 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.adapter import Adapter
 from spacy_slmre.models.causal_lm.loading import load_base, quant_method, resolve_quantization
-from spacy_slmre.models.causal_lm.settings import ResolvedSettings, SmallLMSettings
+from spacy_slmre.models.causal_lm.settings import ResolvedSettings, SmallLMSettings, resolve_settings
 from spacy_slmre.models.hub import (
     MODEL_FILES,
     ORIGIN_FILE,
@@ -35,20 +36,35 @@ class StoredModel:
 
     Attributes:
         base: The base model.
+        configured: The settings that name adapter and prompt style, as they were when the model was saved.
         style: The prompt style.
         adapter: The adapter, if there is one.
         folder: The embedded base model, if there is one.
     """
 
     base: BaseModelInfo
+    configured: dict[str, Any]
     style: PromptStyle
     adapter: Adapter | None
     folder: Path | None
 
     def resolve(self, settings: SmallLMSettings) -> ResolvedSettings:
-        """Return the stored adapter and style; the base model may be elsewhere now, as the settings say."""
+        """Return the stored adapter and style, except for what the settings said otherwise when it was saved.
+
+        The base model may be elsewhere now. Raises ModelError if a file that the settings name is missing.
+        """
+        now = _configured(settings)
+        if now != self.configured:
+            return resolve_settings(
+                settings, self.adapter if now["adapter"] == self.configured.get("adapter") else None
+            )
         base, revision = settings.base or self.base.name, settings.revision or self.base.revision
         return ResolvedSettings(base, revision, self.style, self.adapter)
+
+
+def _configured(settings: SmallLMSettings) -> dict[str, Any]:
+    names = ("adapter", "label_list", "definitions", "examples", "templates")
+    return {name: getattr(settings, name) for name in names}
 
 
 def write(
@@ -75,7 +91,7 @@ def write(
             resolved.adapter.to_folder(temporary / ADAPTER_FOLDER)
         if source is not None:
             _embed(source, temporary / BASE_FOLDER, settings, quantization, base)
-        data = {"base": base.to_dict(), "style": resolved.style.to_dict()}
+        data = {"base": base.to_dict(), "configured": _configured(settings), "style": resolved.style.to_dict()}
         (temporary / MODEL_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
 
 
@@ -88,11 +104,12 @@ def read(folder: Path) -> StoredModel:
     try:
         data = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
         base, style = BaseModelInfo(**data["base"]), PromptStyle.from_dict(data["style"])
+        configured = dict(data["configured"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / MODEL_FILE} is missing or damaged. Save the pipeline again.") from error
     adapter = Adapter.from_folder(folder / ADAPTER_FOLDER) if (folder / ADAPTER_FOLDER).is_dir() else None
     embedded = folder / BASE_FOLDER if (folder / BASE_FOLDER).is_dir() else None
-    return StoredModel(base, style, adapter, embedded)
+    return StoredModel(base, configured, style, adapter, embedded)
 
 
 def keep_in_cache(stored: StoredModel) -> StoredModel:

@@ -17,13 +17,7 @@ from spacy_slmre.instances import Context, Mention, RelationInstance
 STYLES = ("typed", "plain", "punctuation")
 SIDES = ("head", "tail")
 # Words for entity types that an encoder knows; any other type is used as it is.
-TYPE_WORDS = {
-    "PER": "person",
-    "ORG": "organization",
-    "LOC": "location",
-    "MISC": "miscellaneous",
-    "NUM": "number",
-}
+TYPE_WORDS = {"PER": "person", "ORG": "organization", "LOC": "location", "MISC": "miscellaneous", "NUM": "number"}
 MAX_TYPE_TOKENS = 4
 """Longer types are cut in punctuation markers."""
 

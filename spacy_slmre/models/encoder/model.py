@@ -210,11 +210,7 @@ class EncoderClassifier:
         return result
 
     def top_k(
-        self,
-        instances: Sequence[RelationInstance],
-        schema: LabelSchema,
-        k: int = 1,
-        allowed: np.ndarray | None = None,
+        self, instances: Sequence[RelationInstance], schema: LabelSchema, k: int = 1, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the k most probable labels; see `RelationModel.top_k`."""
         return top_k(self.log_probs(instances, schema), k, allowed)

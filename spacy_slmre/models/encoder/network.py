@@ -52,11 +52,7 @@ class RelationNetwork(nn.Module):
         return positions
 
     def forward(
-        self,
-        tokens: torch.Tensor,
-        mask: torch.Tensor,
-        positions: torch.Tensor,
-        types: torch.Tensor | None = None,
+        self, tokens: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, types: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Compute logits (n, n_labels).
 

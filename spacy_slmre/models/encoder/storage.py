@@ -117,11 +117,7 @@ class StoredEncoder:
 
 
 def write(
-    folder: Path,
-    settings: EncoderSettings,
-    labels: Sequence[str],
-    types: Sequence[str],
-    weights: TrainedWeights | None,
+    folder: Path, settings: EncoderSettings, labels: Sequence[str], types: Sequence[str], weights: TrainedWeights | None
 ) -> None:
     """Write a classifier; the folder, which may be the one that it was read from, is replaced at the end."""
     with temporary_output(folder) as temporary:

@@ -1,22 +1,28 @@
-"""Benchmark cards: corpus formats with what the study needs to know about them."""
+"""Benchmark cards: corpus formats with what the study needs to know about them.
+
+The data of all cards are in `cards.toml`, the labels in `labels/`; a card is made by `load_card` next to its
+reader.
+"""
 
 from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Collection, Mapping
+import tomllib
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.corpus.formats import CorpusFormat, all_formats, get_format
+from spacy_slmre.corpus.formats import CorpusFormat, all_formats
+from spacy_slmre.corpus.records import Record, Reject
 from spacy_slmre.corpus.sources import CorpusError
-from spacy_slmre.schema import NEGATIVE_LABEL, RelationLabel, wording_of
+from spacy_slmre.schema import LabelSchema, RelationLabel, wording_of
 
-NO_RELATION = RelationLabel(
-    NEGATIVE_LABEL, "no relation", "none of the other relations holds between head and tail"
-)
+_FOLDER = files("spacy_slmre.study.benchmarks")
+_NEGATIVE_DEFINITION = "none of the other relations holds between head and tail"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +34,9 @@ class Benchmark(CorpusFormat):
         task: What is annotated, and how.
         direction: How the order of head and tail relates to the label.
         obtain: How to get the data.
-        files: Names of the files, by split, as their publishers call them.
-        folder: Folder of these files among raw data; the benchmark's name by default.
-        urls: Addresses of the files, by split, if anyone may fetch them.
-        notes: What differs from the official counts, and why.
+        folder: Folder of its files in a folder of raw data; the benchmark's name by default.
+        urls: URLs of the files by split, if they are public.
+        notes: Differences from the official counts and other things to know.
         substitute_for: The benchmark of the study that it replaces if that one is not available.
 
     Raises:
@@ -42,7 +47,6 @@ class Benchmark(CorpusFormat):
     task: str
     direction: str
     obtain: str
-    files: Mapping[str, str] = field(default_factory=dict)
     folder: str = ""
     urls: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -51,7 +55,9 @@ class Benchmark(CorpusFormat):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.domain not in ("general", "literary"):
-            raise ValueError(f'The domain of {self.name} is "general" or "literary", not "{self.domain}".')
+            raise ValueError(
+                f'The domain of {self.name} must be "general" or "literary", not "{self.domain}".'
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -71,15 +77,79 @@ class Benchmark(CorpusFormat):
         }
 
 
+def load_card(name: str, read: Callable[..., Iterator[Record | Reject]]) -> Benchmark:
+    """Make the card of this name from `cards.toml` and its reader."""
+    data = dict(_cards()[name])
+    data = {**_cards()[data.pop("extends")], **data} if "extends" in data else data
+    schema = data.pop("schema", None)
+    for key in ("columns", "notes"):
+        data[key] = tuple(data.get(key, ()))
+    return Benchmark(name=name, read=read, schema=_load_schema(**schema) if schema else None, **data)
+
+
+def load_labels(table: str, only: str | None = None) -> tuple[RelationLabel, ...]:
+    """Load labels from a table in `labels/` that maps names to wordings and definitions.
+
+    Args:
+        table: File name without ending.
+        only: Another file there, a list of the names to take, in their order; all are taken by default.
+    """
+    entries = read_label_file(table)
+    return tuple(
+        RelationLabel(name, entries[name][0] or wording_of(name), entries[name][1])
+        for name in (read_label_file(only) if only else entries)
+    )
+
+
+def read_label_file(name: str) -> Any:
+    """Read a JSON file in `labels/`."""
+    return json.loads((_FOLDER / "labels" / f"{name}.json").read_text("utf-8"))
+
+
+@cache
+def _cards() -> dict[str, dict[str, Any]]:
+    return tomllib.loads((_FOLDER / "cards.toml").read_text("utf-8"))
+
+
+def _load_schema(
+    labels: str,
+    only: str | None = None,
+    without: Collection[str] = (),
+    directed: bool = False,
+    negative: str | None = None,
+) -> LabelSchema:
+    table = tuple(label for label in load_labels(labels, only) if label.name not in without)
+    if directed:
+        table = _both_directions(table)
+    if negative is not None and negative not in {label.name for label in table}:
+        table += (RelationLabel(negative, wording_of(negative), _NEGATIVE_DEFINITION),)
+    return LabelSchema(table, negative)
+
+
+def _both_directions(labels: tuple[RelationLabel, ...]) -> tuple[RelationLabel, ...]:
+    """Return each label twice, for datasets whose labels say which of two marked entities comes first.
+
+    `name(e1,e2)` holds from head to tail, `name(e2,e1)` from tail to head. A definition refers to the
+    arguments as {first} and {second}.
+    """
+    directed = []
+    for label in labels:
+        for order, first, second in (("(e1,e2)", "head", "tail"), ("(e2,e1)", "tail", "head")):
+            definition = label.definition.format(first=f"the {first}", second=f"the {second}")
+            wording = f"{label.wording} ({first} to {second})"
+            directed.append(RelationLabel(label.name + order, wording, definition))
+    return tuple(directed)
+
+
 def get_benchmark(name: str) -> Benchmark:
     """Return the card of this name.
 
     Raises:
         CorpusError: There is no such benchmark.
     """
-    card = get_format(name)
+    card = all_formats().get(name)
     if not isinstance(card, Benchmark):
-        raise CorpusError(f'"{name}" is not a benchmark. Known are: {", ".join(all_benchmarks())}.')
+        raise CorpusError(f'There is no benchmark "{name}". Known are: {", ".join(all_benchmarks())}.')
     return card
 
 
@@ -89,14 +159,14 @@ def all_benchmarks() -> dict[str, Benchmark]:
 
 
 def find_sources(raw: str | Path, names: Collection[str] = ()) -> list[tuple[Benchmark, str, Path]]:
-    """The files of benchmarks that lie in a folder of raw data, as `<folder>/<file>` of their cards.
+    """Return the files in a folder of raw data that belong to benchmarks: `<folder>/<file>` of their cards.
 
     Args:
         raw: The folder.
-        names: Look for these benchmarks only; none looks for all.
+        names: Look for these benchmarks only; by default for all.
 
     Returns:
-        Benchmark, split and file of each that is there.
+        Benchmark, split and path of each file found.
     """
     cards = [get_benchmark(name) for name in names] or list(all_benchmarks().values())
     found = [
@@ -105,36 +175,3 @@ def find_sources(raw: str | Path, names: Collection[str] = ()) -> list[tuple[Ben
         for split, file in card.files.items()
     ]
     return [(card, split, path) for card, split, path in found if path.is_file()]
-
-
-def load_labels(table: str, only: str | None = None) -> tuple[RelationLabel, ...]:
-    """Load labels from a table in `labels/` that maps names to wordings and definitions.
-
-    Args:
-        table: File name without ending.
-        only: Another file beside it, a list of the names to take, in their order; all are taken by default.
-    """
-    entries = _load_json(table)
-    return tuple(
-        RelationLabel(name, entries[name][0] or wording_of(name), entries[name][1])
-        for name in (_load_json(only) if only else entries)
-    )
-
-
-def _load_json(name: str) -> Any:
-    return json.loads((files("spacy_slmre.study.benchmarks") / "labels" / f"{name}.json").read_text("utf-8"))
-
-
-def both_directions(labels: tuple[RelationLabel, ...]) -> tuple[RelationLabel, ...]:
-    """Return each label twice, for sets whose labels say which of two marked entities comes first.
-
-    `name(e1,e2)` holds from head to tail, `name(e2,e1)` from tail to head. A definition names the arguments
-    {first} and {second}.
-    """
-    directed = []
-    for label in labels:
-        for order, first, second in (("(e1,e2)", "head", "tail"), ("(e2,e1)", "tail", "head")):
-            definition = label.definition.format(first=f"the {first}", second=f"the {second}")
-            wording = f"{label.wording} ({first} to {second})"
-            directed.append(RelationLabel(label.name + order, wording, definition))
-    return tuple(directed)

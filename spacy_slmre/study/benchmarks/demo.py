@@ -1,4 +1,4 @@
-"""The demo corpus of this project, and its format, which is easy to write and to proofread."""
+"""The demo corpus of this project, in a format that is easy to write and proofread."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from spacy_slmre.corpus.records import Malformed, Pair, Record, Reject
 from spacy_slmre.corpus.sources import read_lines
 from spacy_slmre.instances import Mention
-from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
-from spacy_slmre.study.benchmarks.card import NO_RELATION, Benchmark, load_labels
+from spacy_slmre.schema import NEGATIVE_LABEL
+from spacy_slmre.study.benchmarks.card import load_card
 
 SYMMETRIC = ("spouse_of", "sibling_of", "enemy_of")
 
@@ -20,9 +20,9 @@ _RELATION = re.compile(r"\s+(\d+)\s+(\S+)\s+(\d+)\s*")
 
 
 def read_demo(source: str | Path, split: str) -> Iterator[Record | Reject]:
-    """Records of a file of sentences with `[words|TYPE]` and indented lines `head relation tail`.
+    """Read sentences with `[words|TYPE]`, each followed by indented lines `head relation tail`.
 
-    Relations that hold both ways are written once, and each pair that is not written down is a negative.
+    Symmetric relations are written once. Every pair that is not listed is negative.
 
     Args:
         source: The text file of a split.
@@ -61,7 +61,7 @@ def _parse(block: list[tuple[int, str]], split: str) -> Iterator[Record | Reject
 
 
 def parse_brackets(sentence: str) -> tuple[str, list[Mention]]:
-    """A sentence without its brackets, and the mentions that they mark."""
+    """Return a sentence without brackets, and the mentions that they mark."""
     text = ""
     mentions = []
     position = 0
@@ -76,27 +76,11 @@ def parse_brackets(sentence: str) -> tuple[str, list[Mention]]:
 def _parse_relation(content: str, mentions: list[Mention]) -> tuple[Mention, str, Mention]:
     match = _RELATION.fullmatch(content)
     if not match:
-        raise Malformed(f"{content.strip()!r} is not of the form: head relation tail")
+        raise Malformed(f"{content.strip()!r} does not have the form: head relation tail")
     head, tail = int(match[1]), int(match[3])
     if head == tail or not all(1 <= number <= len(mentions) for number in (head, tail)):
         raise Malformed(f"{content.strip()!r}: the sentence has {len(mentions)} entities")
     return mentions[head - 1], match[2], mentions[tail - 1]
 
 
-CARD = Benchmark(
-    name="demo",
-    title="Demo corpus",
-    domain="general",
-    task="Twelve relations, or none, between all ordered pairs of entities of invented sentences.",
-    citation="this project",
-    license="MIT",
-    redistributable=True,
-    obtain="It comes with the source of this project: assets/demo_corpus.",
-    folder="demo_corpus",
-    files={"train": "train.txt", "dev": "dev.txt", "test": "test.txt"},
-    schema=LabelSchema((*load_labels("demo"), NO_RELATION)),
-    direction="Head is the first argument; spouse, sibling and enemy hold both ways.",
-    splits={},
-    notes=("Half of it is general, half narrative fiction.",),
-    read=read_demo,
-)
+DEMO = load_card("demo", read_demo)

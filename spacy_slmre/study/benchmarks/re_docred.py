@@ -1,4 +1,4 @@
-"""Re-DocRED, sentence by sentence: the relations whose two entities a sentence both mentions."""
+"""Re-DocRED by sentence: the relations whose two entities are mentioned in the same sentence."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.corpus.records import Pair, Record, Reject, Words, rejecting, sample_negatives
+from spacy_slmre.corpus.records import Pair, Record, Reject, Words, parse_rows, sample_negatives
 from spacy_slmre.corpus.sources import read_json
 from spacy_slmre.instances import Mention
-from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
-from spacy_slmre.study.benchmarks.card import NO_RELATION, Benchmark, load_labels
+from spacy_slmre.schema import NEGATIVE_LABEL
+from spacy_slmre.study.benchmarks.card import load_card
 
 Place = tuple[int, int, int]
-"""A mention: sentence, first token, token after the last."""
+"""A mention: sentence, first token, end token (exclusive)."""
 
 
 def read_re_docred(
     source: str | Path, split: str, *, negatives: float = 1.0, seed: int = 0
 ) -> Iterator[Record | Reject]:
-    """Records of a file of documents in the form of DocRED, one record a sentence that has pairs.
+    """Read documents in the format of DocRED, as one record per sentence that has pairs.
 
-    A relation joins entities, which have several mentions. A pair of entities is placed in one sentence
-    that mentions both: the first that the annotation names as evidence, or else the first of all. Within
-    it the two mentions that stand closest are taken, the earlier ones among equals. A relation whose
-    entities share no sentence is rejected.
+    Relations hold between entities, which have several mentions. A pair of entities is placed in one sentence
+    that mentions both: the first one given as evidence, otherwise the first one at all. In that sentence the
+    two closest mentions are taken, and among equals the earlier ones. A relation whose entities share no
+    sentence is rejected.
 
     Args:
         source: The JSON file of a split.
         split: The split, part of each record's identifier.
-        negatives: Negatives, out of the unannotated pairs that share a sentence, for each annotated pair of
-            a document; below 0 takes all.
-        seed: Seed of the choice.
+        negatives: Negatives per annotated pair of a document, sampled from the unannotated pairs that share a
+            sentence; below 0 takes all.
+        seed: Seed of the sample.
     """
-    return rejecting(read_json(source), _parse, split, negatives=negatives, rng=random.Random(seed))
+    return parse_rows(read_json(source), _parse, split, negatives=negatives, rng=random.Random(seed))
 
 
 def _parse(
@@ -117,31 +117,4 @@ def _sentences(places: Mapping[Place, str]) -> set[int]:
     return {place[0] for place in places}
 
 
-CARD = Benchmark(
-    name="re_docred",
-    title="Re-DocRED, sentence level",
-    domain="general",
-    task="96 Wikidata properties, or none, between typed entities that a Wikipedia sentence both mentions.",
-    citation="Tan et al. 2022. Revisiting DocRED - Addressing the False Negative Problem in Relation "
-    "Extraction. https://aclanthology.org/2022.emnlp-main.580",
-    license="MIT",
-    redistributable=True,
-    obtain="Download the files train_revised.json, dev_revised.json and test_revised.json.",
-    files={"train": "train_revised.json", "dev": "dev_revised.json", "test": "test_revised.json"},
-    urls={
-        split: f"https://raw.githubusercontent.com/tonytan48/Re-DocRED/HEAD/data/{split}_revised.json"
-        for split in ("train", "dev", "test")
-    },
-    schema=LabelSchema((*load_labels("wikidata", only="re_docred_properties"), NO_RELATION)),
-    direction="Head is the subject of the property.",
-    splits={"train": 85932, "dev": 17284, "test": 17448},
-    notes=(
-        "Official sizes count whole documents. 7,982 triples of dev and 8,156 of test have both entities in "
-        "one sentence; the others are rejected. The study tests on 12,693 instances by a filter that it "
-        "does not state.",
-        "In test the 8,156 triples are 6,482 distinct pairs: with one answer a pair micro-F1 "
-        "cannot pass 0.795.",
-        "A negative is a pair that shares a sentence and has no label in the whole document.",
-    ),
-    read=read_re_docred,
-)
+RE_DOCRED = load_card("re_docred", read_re_docred)
