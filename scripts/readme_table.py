@@ -1,12 +1,12 @@
-"""Put the tables of evaluation runs, or of measured speed, into README, between their marks.
+"""Write the tables of evaluation runs, or of measured speed, into the README, between their markers.
 
 Usage: python scripts/readme_table.py RUNS… [--readme README.md]
        python scripts/readme_table.py --speed SPEED.json… [--readme README.md] [--document docs/speed.md]
 
-RUNS are folders of `python -m spacy slmre evaluate`, SPEED.json the output of `benchmarks/inference.py`,
-several for several machines. What stands between `<!-- results:begin -->` and `<!-- results:end -->`, or the
-same marks of `speed`, is replaced. With speed, README gets what matters most, the document all tables, and
-the plots are drawn into the folder `images` beside the document.
+RUNS are folders of `python -m spacy slmre evaluate`; SPEED.json is the output of `benchmarks/inference.py`,
+one file per machine. The text between the markers `<!-- results:begin -->` and `<!-- results:end -->` (or the
+same for `speed`) is replaced. The README gets the main speed table; the document gets all tables, and the
+plots are written to the folder `images` next to it.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def main() -> None:
 
 
 def put(file: Path, name: str, words: str) -> None:
-    """Replace what stands between two marks.
+    """Replace the text between two markers.
 
     Raises:
-        ValueError: The marks are not there, once each, in their order.
+        ValueError: The markers do not occur exactly once, in this order.
     """
     text = file.read_text(encoding="utf-8")
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
@@ -64,28 +64,31 @@ def put(file: Path, name: str, words: str) -> None:
 
 
 def read_speed(file: Path) -> dict[str, Any]:
-    """What `benchmarks/inference.py` wrote.
+    """Read the output of `benchmarks/inference.py`.
 
     Raises:
-        ValueError: The file is something else, of a run with --quick, whose figures mean nothing, or of parts
-            that were measured on several machines or in several precisions.
+        ValueError: The file is something else, is from a run with --quick, or mixes machines or precisions.
     """
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
         settings = [part["setting"] for part in results["parts"].values()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is no output of benchmarks/inference.py ({error}).") from error
+        raise ValueError(f"{file} is not an output of benchmarks/inference.py ({error}).") from error
     if not settings:
-        raise ValueError(f"{file} holds no measurements.")
+        raise ValueError(f"{file} has no measurements.")
     if any(one["quick"] for one in settings):
-        raise ValueError(f"{file} comes from a run with --quick, which measures too little: run it without.")
+        raise ValueError(
+            f"{file} comes from a run with --quick, which does not measure enough: run it without."
+        )
     if len(made := {(one["machine"], one["dtype"], one["base"]) for one in settings}) > 1:
-        raise ValueError(f"{file} mixes what was measured apart ({made}): write each to a file of its own.")
+        raise ValueError(
+            f"{file} mixes measurements of different machines or settings ({made}): use one file for each."
+        )
     return results
 
 
 def put_speed(found: list[dict[str, Any]], readme: Path, document: Path) -> None:
-    """README's and the document's tables, and the plots."""
+    """Write the speed tables of the README and the document, and the plots."""
     named = {_machine(results): results for results in found}
     images = []
     for name, caption, svg in plots(named):
@@ -121,7 +124,7 @@ def _machine(results: Mapping[str, Any]) -> str:
 
 
 def _setting(results: Mapping[str, Any]) -> str:
-    """On what, when and with what it was measured."""
+    """Describe on what machine, when and with which versions speed was measured."""
     settings = [part["setting"] for part in results["parts"].values()]
     days = sorted({one["date"] for one in settings})
     first = settings[0]
