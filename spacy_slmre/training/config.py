@@ -209,10 +209,8 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
     training = validate_section(TrainingSettings, sections, "training", name)
     try:
         resolved = registry.resolve({section: sections[section] for section in ("tune", "model", "corpora")})
-    except ConfigValidationError as error:
+    except (ConfigValidationError, RegistryError) as error:
         raise TuningError(f"{name}: {_describe(error)}") from error
-    except RegistryError as error:
-        raise TuningError(f"{name}: {error}") from error
     tune = validate_section(TuningSettings, resolved, "tune", name)
     model, readers = resolved["model"], resolved["corpora"]
     if not isinstance(model, SmallLM) or not all(map(callable, readers.values())):
@@ -264,6 +262,8 @@ def validate_section(kind: type[T], sections: Mapping[str, Any], section: str, n
         raise TuningError(f"{name}: {' '.join(problems)}") from error
 
 
-def _describe(error: ConfigValidationError) -> str:
+def _describe(error: ConfigValidationError | RegistryError) -> str:
+    if isinstance(error, RegistryError):
+        return str(error)
     problems = [f"{' -> '.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors or ()]
     return "; ".join(problems) or str(error.desc or error.title or error).strip()

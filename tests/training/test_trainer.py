@@ -206,7 +206,7 @@ def test_out_of_memory_during_training_names_the_settings(
 
 def test_out_of_memory_during_scoring_names_the_settings(lm, settings, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(trainer, "score_sets", out_of_memory)
-    with pytest.raises(TuningError, match=r"dev set is scored.*model\.max_batch_tokens below \d+"):
+    with pytest.raises(TuningError, match=r"dev set was scored.*model\.max_batch_tokens below \d+"):
         train_adapter(lm, [make_set("one", SCHEMA)], settings(), LORA, tmp_path)
 
 
