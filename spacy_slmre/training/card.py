@@ -16,11 +16,7 @@ from spacy_slmre.training.data import TuningSet
 
 
 def model_card(
-    config: TuningConfig,
-    lm: SmallLM,
-    sets: Sequence[TuningSet],
-    metrics: Mapping[str, Any],
-    record: Mapping[str, Any],
+    config: TuningConfig, lm: SmallLM, sets: Sequence[TuningSet], metrics: Mapping[str, Any], record: Mapping[str, Any]
 ) -> str:
     """Return the model card as Markdown; `metrics` and `record` are the contents of the run's JSON files."""
     formats = all_formats()
@@ -29,9 +25,7 @@ def model_card(
         {"name": name, "format": formats.get(name), "labels": n_labels, "pairs": n_pairs}
         for name, n_labels, n_pairs in sources
     ]
-    restricted = [
-        formats[name].title for name, *_ in sources if name in formats and not formats[name].redistributable
-    ]
+    restricted = [formats[name].title for name, *_ in sources if name in formats and not formats[name].redistributable]
     settings = {f"lora.{name}": value for name, value in vars(config.lora).items()}
     settings |= {f"training.{name}": value for name, value in vars(config.training).items()}
     settings.pop("training.report_to")  # does not affect the result

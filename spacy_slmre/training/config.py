@@ -221,9 +221,7 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
     has_adapter = model.adapter is not None and model.adapter.record is not None
     if tune.shots and (has_adapter or model.style.examples):
         source = "its adapter" if has_adapter else "model.examples"
-        raise TuningError(
-            f"{name}: the model already has few-shot examples, from {source}. Set tune.shots = 0."
-        )
+        raise TuningError(f"{name}: the model already has few-shot examples, from {source}. Set tune.shots = 0.")
     try:
         schema = None if tune.schema is None else LabelSchema.from_any(tune.schema)
     except (TypeError, ValueError) as error:
@@ -256,9 +254,7 @@ def validate_section(kind: type[T], sections: Mapping[str, Any], section: str, n
             setting = ".".join([section, *map(str, problem["loc"])])
             message = problem["msg"].removeprefix("Value error, ").rstrip(".")
             # Settings that check themselves name the setting in their message.
-            problems.append(
-                f"{setting} = {problem['input']!r}: {message}." if problem["loc"] else f"{message}."
-            )
+            problems.append(f"{setting} = {problem['input']!r}: {message}." if problem["loc"] else f"{message}.")
         raise TuningError(f"{name}: {' '.join(problems)}") from error
 
 

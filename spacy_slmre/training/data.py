@@ -63,9 +63,7 @@ class TuningSet:
 
 
 def read_sets(
-    config: TuningConfig,
-    log: Callable[[str], None] = lambda _: None,
-    progress: Callable[[int], None] = lambda _: None,
+    config: TuningConfig, log: Callable[[str], None] = lambda _: None, progress: Callable[[int], None] = lambda _: None
 ) -> list[TuningSet]:
     """Read the corpora of a config and group their instances by label set.
 

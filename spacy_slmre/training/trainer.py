@@ -24,13 +24,7 @@ from spacy_slmre.training.data import PackedDataset, TuningSet
 from spacy_slmre.util.io import atomic_write
 
 SCORE = "micro_f1"
-_SHARED_SETTINGS = (
-    *("num_train_epochs", "max_steps", "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type"),
-    *("weight_decay", "max_grad_norm", "seed"),
-)
-_REMEDY = (
-    "Start over with a lower training.learning_rate or, if model.dtype is float16, with another data type."
-)
+_REMEDY = "Start over with a lower training.learning_rate or, if model.dtype is float16, with another data type."
 
 
 class ResumableTrainer(Trainer):
@@ -48,9 +42,7 @@ class ResumableTrainer(Trainer):
             callbacks: Any = state.stateful_callbacks
             # The run may have been interrupted after its last step, while scoring or writing.
             self._is_complete = callbacks["TrainerControl"]["args"]["should_training_stop"]
-            self._seconds_before = max(
-                (entry.get("seconds", 0.0) for entry in state.log_history), default=0.0
-            )
+            self._seconds_before = max((entry.get("seconds", 0.0) for entry in state.log_history), default=0.0)
         self._start = time.perf_counter()
         self.train(resume_from_checkpoint=checkpoint)
 
@@ -86,9 +78,16 @@ class PackedTrainer(ResumableTrainer):
         strategy = "steps" if settings.eval_steps else "epoch"
         args = TrainingArguments(
             output_dir=str(folder.resolve()),
-            **{name: getattr(settings, name) for name in _SHARED_SETTINGS},
+            num_train_epochs=settings.num_train_epochs,
+            max_steps=settings.max_steps,
             per_device_train_batch_size=1,
+            gradient_accumulation_steps=settings.gradient_accumulation_steps,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type=settings.lr_scheduler_type,
             warmup_steps=settings.warmup_ratio,  # a value below 1 is a ratio
+            weight_decay=settings.weight_decay,
+            max_grad_norm=settings.max_grad_norm,
+            seed=settings.seed,
             optim=default_optim if settings.optim == "auto" else settings.optim,
             activation_checkpointing=settings.gradient_checkpointing,
             activation_checkpointing_kwargs={"use_reentrant": False},
@@ -155,9 +154,7 @@ class PackedTrainer(ResumableTrainer):
             TuningError: A weight is not finite, or memory is insufficient.
         """
         if not all(torch.isfinite(weights).all() for weights in self.lm.trainable_parameters()):
-            raise TuningError(
-                f"Some weights of the adapter at step {self.state.global_step} are not finite. {_REMEDY}"
-            )
+            raise TuningError(f"Some weights of the adapter at step {self.state.global_step} are not finite. {_REMEDY}")
         start = time.perf_counter()
         scores = self.scores()
         metrics = {f"eval_{SCORE}": scores[SCORE], "eval_runtime": time.perf_counter() - start}

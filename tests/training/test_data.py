@@ -108,9 +108,7 @@ def test_a_mixture_trains_on_the_dev_split_of_a_benchmark_without_training_split
         write_corpus(tmp_path / name / f"{split}.spacy", number, given, format=name)
     caps = {"train": 0, "dev": 8}
     manifest = tmp_path / "m.json"
-    manifest.write_text(
-        json.dumps(make_manifest(Mixture(name="m", benchmarks=("demo", "nyt"), caps=caps), tmp_path))
-    )
+    manifest.write_text(json.dumps(make_manifest(Mixture(name="m", benchmarks=("demo", "nyt"), caps=caps), tmp_path)))
     logged: list[str] = []
     readers = [mixture_corpus(manifest, split, tmp_path) for split in ("train", "dev")]
     demo, nyt = read(*readers, seed=1, log=logged.append)
