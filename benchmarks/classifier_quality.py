@@ -1,9 +1,9 @@
-"""Quality of `rel_classifier` with the packaged encoder: train, choose on dev, score the test split once.
+"""Quality of `rel_classifier` with the packaged encoder: train, select on dev, evaluate on the test split.
 
     python benchmarks/classifier_quality.py CORPORA OUTPUT [BENCHMARK …]
 
-CORPORA is a folder that `slmre convert-all` wrote. Every benchmark's settings are those that were chosen on
-its development set; what is done already in OUTPUT is not done again. Prints settings, seed, data hashes and
+CORPORA is a folder written by `slmre study convert-all`. The settings of each benchmark were chosen on its
+development set. Finished classifiers in OUTPUT are not trained again. Prints settings, seed, data hashes and
 results.
 """
 
@@ -19,7 +19,7 @@ from rich.table import Table
 
 from spacy_slmre.cli.evaluate import evaluate_on
 from spacy_slmre.evaluation.systems import EvaluationSettings
-from spacy_slmre.study.classifiers import read_run, train_classifier
+from spacy_slmre.study.classifiers import train_classifier
 
 CONFIG = Path(__file__).parent.parent / "configs" / "rel_classifier_cpu.cfg"
 # What differs from the config, by benchmark.
@@ -38,28 +38,18 @@ SETTINGS: dict[str, dict[str, object]] = {
 
 def main() -> None:
     """Train, score and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpora", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("benchmark", nargs="*", default=list(SETTINGS))
     arguments = parser.parse_args()
-    table = Table(
-        "benchmark", "train pairs", "minutes", "dev F1", "test F1", "test macro-F1", "ECE", "calibrated"
-    )
+    table = Table("benchmark", "train pairs", "minutes", "dev F1", "test F1", "test macro-F1", "ECE", "calibrated")
     for name in arguments.benchmark:
         folder = arguments.output / name
-        run = read_run(folder) or train_classifier(
-            CONFIG, name, arguments.corpora, folder, overrides=SETTINGS[name]
-        )
+        run = train_classifier(CONFIG, name, arguments.corpora, folder, overrides=SETTINGS[name])
         test = arguments.corpora / name / "test.spacy"
         scores = evaluate_on(str(folder), test, arguments.output / "runs", EvaluationSettings()).metrics
-        print(
-            json.dumps(
-                {key: run[key] for key in ("benchmark", "overrides", "seed", "data", "holdout", "versions")}
-            )
-        )
+        print(json.dumps({key: run[key] for key in ("benchmark", "overrides", "seed", "data", "holdout", "versions")}))
         error = [run["calibration"][when]["ece"] for when in ("before", "after")]
         interval = scores["interval"]
         table.add_row(

@@ -68,7 +68,7 @@ def write_rows(path: Path, count: int) -> None:
 
 
 def main() -> int:
-    """Make the rows, convert them in a process of its own, and print what that took."""
+    """Make the rows, convert them in a new process, and print time and memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--format", choices=["parquet", "jsonl"], default="parquet")
@@ -77,9 +77,9 @@ def main() -> int:
         source = Path(folder) / f"rows.{args.format}"
         write_rows(source, args.rows)
         print(f"{args.rows:,} rows, {source.stat().st_size / 2**20:,.0f} MB of {args.format}")
-        command = [sys.executable, "-m", "spacy", "slmre", "convert", "hub_rows", str(source)]
+        command = [sys.executable, "-m", "spacy", "slmre", "convert", str(source), "--format", "hub_rows"]
         start = time.perf_counter()
-        subprocess.run([*command, f"{folder}/train.spacy"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*command, "-o", f"{folder}/train.spacy"], check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - start
         # Linux counts in kilobytes, macOS in bytes.
         unit = 2**20 if sys.platform == "darwin" else 2**10

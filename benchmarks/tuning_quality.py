@@ -2,7 +2,7 @@
 
     python benchmarks/tuning_quality.py RAW CORPORA OUTPUT [--shots 2] [--pairs 0] [--training.max_steps N] …
 
-RAW holds the raw files and CORPORA what `slmre convert-all` made of them. A benchmark without a training
+RAW holds the raw files and CORPORA their conversion by `slmre study convert-all`. A benchmark without a training
 split gives its dev split for one, less the sentences that stand in its test split too, and of Re-DocRED its
 relations alone, as the study has it: these go to OUTPUT/corpora. 15 % of the documents are held out for
 choices where a benchmark has no other dev split. Any setting of the tuning config may be given. Interrupted,

@@ -3,7 +3,7 @@
     python benchmarks/tuning_variants.py CORPORA OUTPUT [--benchmarks conll04_pairs] [--pairs 5000]
         [--only NAME …] [--seeds 42 …] [--training.max_tokens N] …
 
-CORPORA is what `slmre convert-all` made. All variants are tuned on the same pairs with the same seeds, and
+CORPORA is a folder written by `slmre study convert-all`. All variants are tuned on the same pairs with the same seeds, and
 scored on the same dev pairs; test splits are not read. Any setting of the tuning config but seed and
 templates may be given, and holds for all of them. Interrupted, the same command goes on; what is done in
 OUTPUT is not done again, and OUTPUT takes no runs with other settings. Prints what is done so far as a

@@ -239,9 +239,7 @@ def main() -> None:
     origins: Counter[tuple[str, str]] = Counter()
     try:
         with ExitStack() as stack:
-            writers = {
-                split: stack.enter_context(DocBinWriter(args.corpus / f"{split}.spacy")) for split in SPLITS
-            }
+            writers = {split: stack.enter_context(DocBinWriter(args.corpus / f"{split}.spacy")) for split in SPLITS}
             for name, records, fixed in sources:
                 # The documents say where they come from, and are under the general schema.
                 card: Benchmark = replace(get_benchmark(name), schema=SCHEMA, aliases={})

@@ -33,9 +33,7 @@ def debug_data_command(
         int | None,
         typer.Option("--samples", "-n", min=0, help="Show this many random pairs per corpus in their text."),
     ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Show only pairs with this label (10 by default).")
-    ] = None,
+    label: Annotated[str | None, typer.Option(help="Show only pairs with this label (10 by default).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     verbose: Annotated[bool, typer.Option("--verbose", "-V", help="List all labels.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print counts and findings as JSON.")] = False,
@@ -65,9 +63,7 @@ def debug_data_command(
         console.print(_counts_table(summaries))
         console.print(_labels_table(summaries, None if verbose else _MAX_LABELS))
         for name, path in paths.items():
-            pairs = sample_pairs(
-                path, samples if samples is not None else 10 * (label is not None), label, seed
-            )
+            pairs = sample_pairs(path, samples if samples is not None else 10 * (label is not None), label, seed)
             if pairs and len(paths) > 1:
                 console.print(f"{name}:", style="bold")
             for pair in pairs:

@@ -81,9 +81,7 @@ class CorpusFormat:
         assert self.schema is not None
         # Weaker spellings first: later ones override them.
         short = [_fold(wording_of(name)) for name in self.schema.names]
-        spellings = {
-            word: name for word, name in zip(short, self.schema.names, strict=True) if short.count(word) == 1
-        }
+        spellings = {word: name for word, name in zip(short, self.schema.names, strict=True) if short.count(word) == 1}
         spellings |= {_fold(label.wording): label.name for label in self.schema.labels}
         spellings |= {_fold(alias): name for alias, name in self.aliases.items()}
         return spellings | {_fold(name): name for name in self.schema.names}
@@ -106,15 +104,11 @@ class CorpusFormat:
             if name not in self.settings:
                 known = ", ".join(self.settings) or "none"
                 raise CorpusError(f'{self.name} has no setting "{name}"; it has: {known}.')
-            kinds = [
-                kind for kind in typing.get_args(hints[name]) or (hints[name],) if kind is not type(None)
-            ]
+            kinds = [kind for kind in typing.get_args(hints[name]) or (hints[name],) if kind is not type(None)]
             try:
                 values[name] = kinds[0](text)
             except ValueError as error:
-                raise CorpusError(
-                    f"The setting {name}={text} must be of type {kinds[0].__name__}."
-                ) from error
+                raise CorpusError(f"The setting {name}={text} must be of type {kinds[0].__name__}.") from error
         return values
 
 
@@ -145,9 +139,9 @@ def guess_format(source: str | Path) -> CorpusFormat:
     if not Path(source).exists():
         raise CorpusError(f"There is no file {source}. For a dataset on the hub, set the format.")
     known, columns = all_formats(), first_columns(source)
-    matching = {
-        name: one for name, one in known.items() if one.columns and set(one.columns) <= set(columns)
-    } or {name: one for name, one in known.items() if Path(source).name in one.files.values()}
+    matching = {name: one for name, one in known.items() if one.columns and set(one.columns) <= set(columns)} or {
+        name: one for name, one in known.items() if Path(source).name in one.files.values()
+    }
     if len(matching) == 1:
         return next(iter(matching.values()))
     found = f"could be {' or '.join(matching)}" if matching else "matches no known format"

@@ -160,8 +160,7 @@ def _read_hub(source: str, split: str) -> Iterator[dict[str, Any]]:
         yield from datasets.load_dataset(name, config or None, split=split, streaming=True)
     except Exception as error:  # raised by pyarrow, the hub client or the network
         raise CorpusError(
-            f"{source} cannot be read from the hub ({type(error).__name__}: {error}). Check the id and the "
-            "network."
+            f"{source} cannot be read from the hub ({type(error).__name__}: {error}). Check the id and the network."
         ) from error
 
 
@@ -201,8 +200,7 @@ def _read_json_list(file: TextIO, path: str | Path) -> Iterator[tuple[int, dict[
             more = file.read(_CHUNK) if len(buffer) < _LONGEST_RECORD else ""
             if not more:
                 raise CorpusError(
-                    f"{path}:{line}: no complete JSON object begins on this line ({error.msg}). "
-                    "Is the file complete?"
+                    f"{path}:{line}: no complete JSON object begins on this line ({error.msg}). Is the file complete?"
                 ) from error
             buffer, position = buffer[position:] + more, 0
             continue

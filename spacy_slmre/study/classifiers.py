@@ -58,9 +58,7 @@ def find_splits(corpora: Path, benchmark: str) -> TrainingSplits:
     for only in (train, dev):
         if only.exists():
             return TrainingSplits(only, only, HOLDOUT)
-    raise CorpusError(
-        f"There is no training corpus in {train.parent}. Convert it with: slmre study convert-all"
-    )
+    raise CorpusError(f"There is no training corpus in {train.parent}. Convert it with: slmre study convert-all")
 
 
 def train_classifier(
@@ -179,9 +177,7 @@ def _count(config: Config, corpus: ExampleReader) -> tuple[int, int]:
 def _schedule(config: Config, batches: int) -> dict[str, int]:
     epochs = config["training"]["max_epochs"]
     if epochs < 1:
-        raise ValueError(
-            f"training.max_epochs = {epochs}, but the schedule needs a number of epochs: 1 or more."
-        )
+        raise ValueError(f"training.max_epochs = {epochs}, but the schedule needs a number of epochs: 1 or more.")
     return {
         # The learning rate reaches zero when the last epoch ends. The dev set is scored twice per epoch, the
         # last time at the end: spaCy only scores after every n-th step, even if more steps follow.

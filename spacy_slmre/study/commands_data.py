@@ -93,9 +93,7 @@ def _show_card(card: Mapping[str, Any]) -> list[Table]:
 
 @show_errors()
 def convert_all_command(
-    raw: Annotated[
-        list[Path], typer.Argument(help="Folders of raw data: BENCHMARK/FILE, named as published.")
-    ],
+    raw: Annotated[list[Path], typer.Argument(help="Folders of raw data: BENCHMARK/FILE, named as published.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write: BENCHMARK/SPLIT.spacy.")],
     benchmark: BenchmarkOption = None,
     overwrite: OverwriteOption = False,

@@ -128,9 +128,7 @@ def grid_command(
     config: Annotated[Path, typer.Argument(help="The grid, for example configs/tune/grid.cfg.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write, with a folder per run.")],
     only_list: Annotated[bool, typer.Option("--list", help="List the runs and their states only.")] = False,
-    shard: Annotated[
-        str | None, typer.Option(help="Only a part of the runs: 1/4 is the first of four shards.")
-    ] = None,
+    shard: Annotated[str | None, typer.Option(help="Only a part of the runs: 1/4 is the first of four shards.")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Also run those again that failed.")] = False,
 ) -> None:
     """List the tuning runs of a grid with their states, and run the missing ones one after the other.
@@ -209,9 +207,7 @@ def evaluate_command(
     for model in models:
         for pipeline, name, trained_on in _find_pipelines(model):
             if not (wanted := trained_on or chosen):
-                raise ValueError(
-                    f"{model} was not trained on benchmarks: choose some with --benchmark or --mixture."
-                )
+                raise ValueError(f"{model} was not trained on benchmarks: choose some with --benchmark or --mixture.")
             for one in wanted:
                 path = corpora / one / "test.spacy"
                 if chosen and one not in chosen:
@@ -229,9 +225,7 @@ def evaluate_command(
 
     def evaluate(job: tuple[str, Path, Path]) -> None:
         pipeline, path, folder = job
-        runs.append(
-            evaluate_on(pipeline, path, folder, settings, overwrite=overwrite, overwrite_changed=True)
-        )
+        runs.append(evaluate_on(pipeline, path, folder, settings, overwrite=overwrite, overwrite_changed=True))
 
     try:
         _run_each(jobs, evaluate)

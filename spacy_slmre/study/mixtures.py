@@ -91,9 +91,7 @@ def converted_benchmarks(mixture: str | Path, corpora: Path) -> tuple[list[str],
     wanted = Mixture.from_file(mixture).benchmarks
     found = [name for name in wanted if (corpora / name).is_dir()]
     if not found:
-        raise CorpusError(
-            f"No benchmark of {mixture} is in {corpora}. Convert them with: slmre study convert-all"
-        )
+        raise CorpusError(f"No benchmark of {mixture} is in {corpora}. Convert them with: slmre study convert-all")
     return found, [name for name in wanted if name not in found]
 
 
@@ -298,9 +296,7 @@ def _sources(manifest: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
     return manifest["splits"][split]["sources"]
 
 
-def _read_sample(
-    source: Mapping[str, Any], seed: int, split: str, corpora: Path, vocab: Vocab
-) -> Iterator[Doc]:
+def _read_sample(source: Mapping[str, Any], seed: int, split: str, corpora: Path, vocab: Vocab) -> Iterator[Doc]:
     threshold = int(source["threshold"], 16)
     excluded = set(source.get("excluded", {}).get("positions", ()))
     for position, doc in enumerate(read_docs(corpora / source["path"], vocab)):

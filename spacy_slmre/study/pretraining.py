@@ -214,9 +214,7 @@ class TokenBlocks:
     tokens: int
 
 
-def make_blocks(
-    texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, settings: PretrainingSettings
-) -> TokenBlocks:
+def make_blocks(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, settings: PretrainingSettings) -> TokenBlocks:
     """Cut texts into blocks; each text ends with the end token, and a block may have parts of several texts.
 
     With ten or more documents, some whole documents are held out if their sizes add up to the share;

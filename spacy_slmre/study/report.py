@@ -155,13 +155,10 @@ def group_means(results: Iterable[Result]) -> list[GroupMean]:
 def sizes_table(results: Sequence[Result]) -> Table:
     """Return the number of test pairs of complete runs and of the study."""
     sizes = {
-        one.info["corpus"]: one.info["pairs"]
-        for one in results
-        if one.info["corpus"] in TEST_PAIRS and not one.caveats
+        one.info["corpus"]: one.info["pairs"] for one in results if one.info["corpus"] in TEST_PAIRS and not one.caveats
     }
     rows = [
-        [Cell(corpus_title(name)), Cell.of(size, ",d"), Cell.of(TEST_PAIRS[name], ",d")]
-        for name, size in sizes.items()
+        [Cell(corpus_title(name)), Cell.of(size, ",d"), Cell.of(TEST_PAIRS[name], ",d")] for name, size in sizes.items()
     ]
     return Table("Size of the test sets", ("Benchmark", "Pairs here", "Instances in the study"), {"": rows})
 
@@ -243,9 +240,7 @@ def contrast_table(results: Iterable[Result], aspect: str) -> Table:
     for one in results:
         if one.info["params"]:  # without a size, two systems may be different models
             info = one.info
-            rest = [
-                value for name, value in zip(ASPECTS, system_key(info)[1:], strict=True) if name != aspect
-            ]
+            rest = [value for name, value in zip(ASPECTS, system_key(info)[1:], strict=True) if name != aspect]
             groups[(info["corpus"], info["split"], info["kind"], info["params"], *rest)].append(one)
     rows = []
     for group in groups.values():
@@ -284,9 +279,7 @@ def scale_plots(results: Sequence[Result], means: Sequence[GroupMean]) -> list[P
             if one.info["corpus"] == benchmark and one.info["params"] and not one.caveats
         ]
         if ours:
-            published = [
-                (one, one.scores[benchmark]) for one in published_results() if benchmark in one.scores
-            ]
+            published = [(one, one.scores[benchmark]) for one in published_results() if benchmark in one.scores]
             plots.append(_scale_plot(corpus_title(benchmark), published, ours))
     return plots
 

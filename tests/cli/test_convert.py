@@ -54,9 +54,7 @@ def test_an_ambiguous_or_unknown_format_is_an_error_that_lists_the_formats(tmp_p
 
 def test_rejects_are_listed_and_large_outputs_are_folders(tmp_path):
     source = tmp_path / "s.txt"
-    source.write_text(
-        "[Ann|PER] of [Oslo|LOC].\n  1 dwells_in 2\n\n" + "[Bo|PER] and [Cy|PER].\n  1 x 9\n\n" * 5
-    )
+    source.write_text("[Ann|PER] of [Oslo|LOC].\n  1 dwells_in 2\n\n" + "[Bo|PER] and [Cy|PER].\n  1 x 9\n\n" * 5)
     options = ("--format", "demo", "--rejects", tmp_path / "r.jsonl", "--shard-size", "2")
     shown = convert(source, "-o", tmp_path / "a.spacy", *options)
     assert "unknown label 1" in shown and "malformed relation 5" in shown

@@ -27,9 +27,7 @@ ANN = "[Ann|PER] knows [Bo|PER].\n"
 
 
 def test_duplicates_leaks_and_conflicts_are_warnings(corpus):
-    train = corpus(
-        "train", ANN + "  1 teacher_of 2\n\n" + ANN + "\n[Cy|PER] of [Oslo|LOC].\n  1 lives_in 2\n"
-    )
+    train = corpus("train", ANN + "  1 teacher_of 2\n\n" + ANN + "\n[Cy|PER] of [Oslo|LOC].\n  1 lives_in 2\n")
     dev = corpus("dev", ANN + "  2 teacher_of 1\n\n[Di|PER] alone.\n")
     summaries, findings = check_corpora({"train": train, "dev": dev})
     assert summaries["train"].documents == 3 and summaries["dev"].instances == 2
@@ -52,9 +50,7 @@ def test_arguments_out_of_bounds_are_an_error(corpus, nlp, tmp_path):
     with DocBinWriter(tmp_path / "bad.spacy") as writer:
         writer.add(doc)
     _, findings = check_corpora({"train": tmp_path / "bad.spacy"})
-    assert (
-        findings[0].level == "error" and "1 documents have arguments that do not match" in findings[0].message
-    )
+    assert findings[0].level == "error" and "1 documents have arguments that do not match" in findings[0].message
     assert findings[0].examples[0].startswith("train-1: ")
 
 

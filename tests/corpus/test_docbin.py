@@ -43,9 +43,7 @@ def test_many_documents_are_a_folder_of_files(nlp, tmp_path):
     assert [number for number, is_full in enumerate(full) if is_full] == [9, 19]
     texts = [doc.text for doc in read_docs(tmp_path / "dev.spacy", nlp.vocab)]
     assert texts == [doc.text for doc in make_docs(nlp, 25)]
-    assert [data["slmre.id"] for data in read_user_data(tmp_path / "dev.spacy")] == [
-        str(n) for n in range(25)
-    ]
+    assert [data["slmre.id"] for data in read_user_data(tmp_path / "dev.spacy")] == [str(n) for n in range(25)]
 
 
 @pytest.mark.parametrize(("first", "second"), [(5, 25), (25, 5), (25, 25), (5, 5)])

@@ -111,9 +111,7 @@ def test_every_argument_keeps_its_place_and_its_text(nlp, text, data):
     annotated = [(Mention(a, b, "PER"), Mention(c, d, "LOC"), "born_in") for a, b, c, d in pairs]
     doc, rejects = make(nlp, text, *annotated)
     assert doc.text == text
-    kept = [
-        pair for pair in annotated if all(m.start < m.end and text[m.start : m.end].strip() for m in pair[:2])
-    ]
+    kept = [pair for pair in annotated if all(m.start < m.end and text[m.start : m.end].strip() for m in pair[:2])]
     assert len(rejects) == len(annotated) - len(kept)
     assert [(r.head.text, r.tail.text) for r in doc._.relation_pairs] == [
         tuple(text[m.start : m.end].strip() for m in pair[:2]) for pair in kept

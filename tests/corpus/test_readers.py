@@ -120,9 +120,7 @@ def test_a_mixture_is_read(demo, manifest, nlp):
     read = mixture_corpus(manifest, "train", demo)
     examples = list(read(nlp))
     assert sum(len(example.reference._.relation_pairs) for example in examples) == 50
-    assert all(
-        len(pairs(example.predicted)) <= len(example.reference._.relation_pairs) for example in examples
-    )
+    assert all(len(pairs(example.predicted)) <= len(example.reference._.relation_pairs) for example in examples)
     assert texts(read(nlp)) == texts(examples)
     assert len(list(mixture_corpus(manifest, "train", demo, limit=4, shuffle=True)(nlp))) == 4
 

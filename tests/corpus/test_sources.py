@@ -82,9 +82,7 @@ def test_a_folder_and_a_missing_file_are_errors(tmp_path):
 
 
 def test_a_missing_column_error_lists_the_columns(write):
-    with pytest.raises(
-        CorpusError, match=r"t\.csv:1: there is no column relation; the columns are: text, label"
-    ):
+    with pytest.raises(CorpusError, match=r"t\.csv:1: there is no column relation; the columns are: text, label"):
         list(read_table(write("t.csv", "text,label\na,b\n"), ("text", "relation")))
     with pytest.raises(CorpusError, match=r"t2\.csv:2: the row has more fields"):
         list(read_table(write("t2.csv", "text,relation\na,b,c\n"), ("text", "relation")))

@@ -61,9 +61,7 @@ def test_training_is_recorded(trained: Path, corpora: Path) -> None:
     assert [path.name for path in trained.glob("[!.]*")] == ["demo"]
 
 
-def test_a_finished_classifier_is_not_trained_again(
-    trained: Path, corpora: Path, settings: list[str]
-) -> None:
+def test_a_finished_classifier_is_not_trained_again(trained: Path, corpora: Path, settings: list[str]) -> None:
     before = (trained / "demo" / "run.json").read_bytes()
     arguments = (CONFIG, corpora, "-o", trained, "-b", "demo", *settings)
     assert "already trained" in run("train-classifiers", *arguments)
@@ -72,9 +70,7 @@ def test_a_finished_classifier_is_not_trained_again(
     assert (trained / "demo" / "run.json").read_bytes() == before
 
 
-def test_a_mixture_trains_each_converted_benchmark(
-    corpora: Path, settings: list[str], tmp_path: Path
-) -> None:
+def test_a_mixture_trains_each_converted_benchmark(corpora: Path, settings: list[str], tmp_path: Path) -> None:
     (tmp_path / "mixture.cfg").write_text(
         '[mixture]\nname = "two"\nbenchmarks = ["tacred", "demo"]\n[mixture.caps]\ntrain = 0\n'
     )
@@ -119,9 +115,7 @@ def test_calibrate_writes_another_pipeline(trained: Path, corpora: Path, tmp_pat
     assert "Expected calibration error" in shown and "Micro-F1 on these pairs" in shown
     summary = json.loads((tmp_path / "calibrated" / "calibration.json").read_text())
     pipe = spacy.load(tmp_path / "calibrated").get_pipe("rel_classifier")
-    assert pipe.temperature == pytest.approx(summary["temperature"]) and set(pipe.label_thresholds) <= set(
-        pipe.labels
-    )
+    assert pipe.temperature == pytest.approx(summary["temperature"]) and set(pipe.label_thresholds) <= set(pipe.labels)
     assert "choose a folder to save to" in run("calibrate", "some_package", dev, code=1)
 
 

@@ -46,9 +46,7 @@ Comment:
 """
 
 
-@pytest.mark.parametrize(
-    "change", [str, lambda text: text.replace("\n", "\r\n"), lambda text: "\ufeff" + text]
-)
+@pytest.mark.parametrize("change", [str, lambda text: text.replace("\n", "\r\n"), lambda text: "\ufeff" + text])
 def test_semeval_is_read(read, write, change):
     docs, rejects = read("semeval2010_task8", write("s.txt", change(MARKED)))
     assert not rejects
@@ -115,9 +113,7 @@ def test_conll04_pairs_adds_negatives(read, write):
 def test_a_malformed_record_is_a_reject(read, write, change):
     docs, rejects = read("conll04", write("c.json", json.dumps([CONLL[0] | change, CONLL[0]])))
     assert len(docs) == 1
-    assert [(reject.reason, reject.line, reject.id) for reject in rejects] == [
-        ("malformed record", 1, "dev-0")
-    ]
+    assert [(reject.reason, reject.line, reject.id) for reject in rejects] == [("malformed record", 1, "dev-0")]
 
 
 def test_nyt_is_read(read, write):
@@ -403,7 +399,5 @@ def test_demo_is_read(read, write):
 
 
 def test_records_have_their_line(write):
-    records = list(
-        get_benchmark("conll04").read(write("c.json", "[\n" + json.dumps(CONLL[0]) + "\n]"), "dev")
-    )
+    records = list(get_benchmark("conll04").read(write("c.json", "[\n" + json.dumps(CONLL[0]) + "\n]"), "dev"))
     assert [(type(record), record.line) for record in records] == [(Record, 2)]

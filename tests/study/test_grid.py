@@ -111,9 +111,7 @@ def test_a_failure_is_recorded_and_the_other_runs_continue(config_file: Path, tm
     ran = run(grid, "--output", output, "--training.max_steps", 2)
     assert ran.exit_code == 1 and "1 runs failed" in ran.output
     broken, fine = read_grid(grid, output)
-    assert broken.state()[0] == "failed" and "model.base" in json.dumps(
-        json.loads(broken.failure.read_text())["log"]
-    )
+    assert broken.state()[0] == "failed" and "model.base" in json.dumps(json.loads(broken.failure.read_text())["log"])
     assert fine.state()[0] == "done"
     again = run(grid, "--output", output)
     assert again.exit_code == 0 and "1 done, 1 failed" in again.output

@@ -100,8 +100,7 @@ def test_nyt_arguments_are_those_of_the_file(data):
         if not isinstance(item, Reject):
             text = item.text
             found[int(item.id.split("-")[1])] = [
-                (text[p.head.start : p.head.end], p.label, text[p.tail.start : p.tail.end])
-                for p in item.pairs
+                (text[p.head.start : p.head.end], p.label, text[p.tail.start : p.tail.end]) for p in item.pairs
             ]
     assert sum(map(len, found)) == 8616 - 44
     assert all(set(some) <= set(every) for some, every in zip(found, triples, strict=True))

@@ -60,9 +60,7 @@ learning_rate = 0.003
 
 
 @pytest.mark.parametrize("rank", [0, 4])
-def test_the_output_is_a_base_model_with_lower_perplexity_on_the_text(
-    run, tiny_base, tmp_path: Path, rank
-) -> None:
+def test_the_output_is_a_base_model_with_lower_perplexity_on_the_text(run, tiny_base, tmp_path: Path, rank) -> None:
     output = tmp_path / "out"
     done = run(output, max_steps=30, lora_rank=rank, learning_rate=0.01)
     assert done.exit_code == 0 and "Perplexity" in done.output
@@ -165,9 +163,7 @@ def test_whole_documents_are_held_out_if_there_are_many(tiny_base: Path) -> None
     texts = [f"{n} " * 100 for n in range(10)]
     settings = PretrainingSettings(block_size=16, holdout=0.25, max_eval_blocks=1000)
     blocks = make_blocks(texts, tokenizer, settings)
-    digits = [
-        set(tokenizer.decode(part.ravel())) & set("0123456789") for part in (blocks.train, blocks.held_out)
-    ]
+    digits = [set(tokenizer.decode(part.ravel())) & set("0123456789") for part in (blocks.train, blocks.held_out)]
     assert all(digits) and not digits[0] & digits[1] and len(digits[0] | digits[1]) == 10
     assert blocks.train.size + blocks.held_out.size <= blocks.tokens
     with pytest.raises(TuningError, match="not enough for blocks of 1024"):

@@ -1,4 +1,4 @@
-"""The project file fits the cards, and its commands run where nothing has been downloaded."""
+"""The project file matches the cards, and its commands run without any download."""
 
 from __future__ import annotations
 
@@ -36,11 +36,9 @@ MIRROR = "https://raw.githubusercontent.com"
 CLASSIFIER = {"train-classifier", "evaluate-classifier"}
 
 
-def test_assets_are_those_of_the_cards():
+def test_assets_have_the_urls_of_the_cards():
     found = {
-        asset["dest"].removeprefix("${vars.raw}/"): asset["url"].replace(
-            "${vars.mirror}", PROJECT["vars"]["mirror"]
-        )
+        asset["dest"].removeprefix("${vars.raw}/"): asset["url"].replace("${vars.mirror}", PROJECT["vars"]["mirror"])
         for asset in PROJECT["assets"]
         if "url" in asset and "/litbank/" not in asset["dest"]
     }
@@ -52,7 +50,7 @@ def test_assets_are_those_of_the_cards():
     assert found == wanted and all(url.startswith(MIRROR) for url in found.values())
 
 
-def test_what_has_no_address_has_an_instruction():
+def test_assets_without_a_url_have_an_instruction():
     private = [asset for asset in PROJECT["assets"] if "url" not in asset]
     assert any("LDC2018T24" in asset["description"] for asset in private)
     assert all(asset["extra"] and asset["description"] for asset in private)
@@ -62,7 +60,7 @@ def test_every_benchmark_and_mixture_has_a_command():
     names = {command["name"] for command in PROJECT["commands"]}
     cards = [card.name for card in all_benchmarks().values() if card.files and card.name != "demo"]
     wanted = {f"convert-{name.replace('_', '-')}" for name in cards if name != "conll04_pairs"}
-    # The others are those with a suffix, which is the variable sets.
+    # The others have a suffix, which is set by the variable sets.
     wanted |= {f"mix-{path.stem}" for path in MIXTURES.glob("*.cfg") if "-" not in path.stem}
     others = {"convert", "demo-corpus", "general-corpus", "package-demo"} | DEMO | TUNING | CLASSIFIER
     assert names == wanted | others | EVALUATION
@@ -71,19 +69,19 @@ def test_every_benchmark_and_mixture_has_a_command():
     assert not any("deps" in command for command in PROJECT["commands"] if command["name"] in wanted)
 
 
-def test_workflows_run_commands_that_there_are():
+def test_workflows_only_run_existing_commands():
     names = {command["name"] for command in PROJECT["commands"]}
     assert set(PROJECT["workflows"]) == {"all", "general", "literary", "regimes", "study", "frontier"}
     for steps in PROJECT["workflows"].values():
         assert set(steps) <= names
 
 
-def test_every_step_of_the_demo_is_skipped_when_nothing_changed():
+def test_every_step_of_the_demo_declares_its_inputs_and_outputs():
     commands = {command["name"]: command for command in PROJECT["commands"]}
     made = set()
     for step in PROJECT["workflows"]["all"][1:]:
         assert commands[step]["outputs"], step
-        # What a step needs is in the repository or made by an earlier one.
+        # The inputs of a step are in the repository or made by an earlier step.
         for path in commands[step]["deps"]:
             assert path in made or (ROOT / path).exists(), f"{step} needs {path}"
         made |= set(commands[step]["outputs"])
@@ -91,18 +89,18 @@ def test_every_step_of_the_demo_is_skipped_when_nothing_changed():
 
 @pytest.mark.parametrize("sets", ["", "-open", "-demo"])
 @pytest.mark.parametrize("regime", REGIMES)
-def test_a_regime_is_made_of_the_sets_that_are_wanted(sets, regime, capfd):
+def test_a_regime_uses_the_selected_benchmarks(sets, regime, capfd):
     name = f"{regime}{sets}"
     project_run(ROOT, f"tune-{regime}", overrides={"vars.sets": sets, "vars.model": "m"}, dry=True)
     mix, tune = (line for line in capfd.readouterr().out.splitlines() if "Running command" in line)
-    assert f" configs/mixtures/{name}.cfg data/corpora data/corpora/{name}.json " in mix
+    assert f" configs/mixtures/{name}.cfg data/corpora -o data/corpora/{name}.json " in mix
     assert (MIXTURES / f"{name}.cfg").is_file()
     assert f" --output output/tuned/m-{name}-2shot " in tune and f" --tune.regime {name} " in tune
 
 
 @pytest.mark.slow
 def test_the_regimes_and_dapt_run(tmp_path, tiny_base):
-    """What is tuned by the project's commands on the demo corpus opens, and says how it was made."""
+    """Tune on the demo corpus with the project's commands; the pipelines record how they were made."""
     for name in ("assets/demo_corpus", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "configs" / "tune" / "tiny.cfg").write_text(f"""
@@ -127,13 +125,11 @@ max_steps = 2
     text = (ROOT / "assets" / "demo" / "08_the_lamp.txt").read_text()
     for number in range(6):
         (novels / f"{number}.txt").write_text(text * 20)
-    # As one workflow: each start of the project's command would take seconds.
+    # One workflow, because each start of the project's command takes seconds.
     steps = ["demo-corpus", *(f"tune-{regime}" for regime in REGIMES), "dapt", "tune-dapt"]
     project = (ROOT / "project.yml").read_text()
     workflow = "".join(f"    - {step}\n" for step in steps)
-    (tmp_path / "project.yml").write_text(
-        project.replace("workflows:\n", f"workflows:\n  trial:\n{workflow}")
-    )
+    (tmp_path / "project.yml").write_text(project.replace("workflows:\n", f"workflows:\n  trial:\n{workflow}"))
     settings = "--vars.sets=-demo --vars.model tiny --vars.shots 2 --vars.dapt_model tiny --vars.dapt_steps 2"
     run = [sys.executable, "-m", "spacy", "project", "run", "trial", ".", *settings.split()]
     done = subprocess.run(

@@ -55,9 +55,7 @@ class Benchmark(CorpusFormat):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.domain not in ("general", "literary"):
-            raise ValueError(
-                f'The domain of {self.name} must be "general" or "literary", not "{self.domain}".'
-            )
+            raise ValueError(f'The domain of {self.name} must be "general" or "literary", not "{self.domain}".')
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

@@ -43,8 +43,7 @@ def _parse(
 ) -> Iterator[Record | Reject]:
     sentences = [Words(sentence) for sentence in row["sents"]]
     entities = [
-        {(mention["sent_id"], *mention["pos"]): mention["type"] for mention in vertex}
-        for vertex in row["vertexSet"]
+        {(mention["sent_id"], *mention["pos"]): mention["type"] for mention in vertex} for vertex in row["vertexSet"]
     ]
     labels: dict[tuple[int, int], list[str]] = defaultdict(list)
     evidence: dict[tuple[int, int], set[int]] = defaultdict(set)
@@ -67,9 +66,7 @@ def _parse(
         (head, tail)
         for head in range(len(entities))
         for tail in range(len(entities))
-        if head != tail
-        and (head, tail) not in labels
-        and _sentences(entities[head]) & _sentences(entities[tail])
+        if head != tail and (head, tail) not in labels and _sentences(entities[head]) & _sentences(entities[tail])
     ]
     placed = len({(head, tail) for found in pairs.values() for *_, head, tail, _ in found})
     for head, tail in sample_negatives(rest, placed, negatives, rng):
@@ -84,21 +81,15 @@ def _parse(
     for sentence in sorted(pairs):
         words = sentences[sentence]
         annotated = tuple(
-            Pair(mention(head, first), mention(tail, last), name)
-            for first, last, head, tail, name in pairs[sentence]
+            Pair(mention(head, first), mention(tail, last), name) for first, last, head, tail, name in pairs[sentence]
         )
         mentions = tuple(
-            mention(entity, place)
-            for entity, places in enumerate(entities)
-            for place in places
-            if place[0] == sentence
+            mention(entity, place) for entity, places in enumerate(entities) for place in places if place[0] == sentence
         )
         yield Record(f"{id}-{sentence}", line, words.text, annotated, mentions, words.words)
 
 
-def _closest(
-    heads: Mapping[Place, str], tails: Mapping[Place, str], evidence: set[int]
-) -> tuple[Place, Place] | None:
+def _closest(heads: Mapping[Place, str], tails: Mapping[Place, str], evidence: set[int]) -> tuple[Place, Place] | None:
     shared = _sentences(heads) & _sentences(tails)
     if not shared:
         return None

@@ -39,15 +39,11 @@ def read_all_pairs(
     return parse_rows(read_json(source), _parse_conll04, split, ratio=negatives, rng=rng)
 
 
-def _parse_conll04(
-    row: dict[str, Any], *, line: int, id: str, ratio: float, rng: random.Random
-) -> Iterator[Record]:
+def _parse_conll04(row: dict[str, Any], *, line: int, id: str, ratio: float, rng: random.Random) -> Iterator[Record]:
     yield _sentence(row["tokens"], row["entities"], row["relations"], 0, line, id, ratio, rng)
 
 
-def read_crossre(
-    source: str | Path, split: str, *, negatives: float = 0.0, seed: int = 0
-) -> Iterator[Record | Reject]:
+def read_crossre(source: str | Path, split: str, *, negatives: float = 0.0, seed: int = 0) -> Iterator[Record | Reject]:
     """Read CrossRE: JSON lines with token spans whose end is inclusive.
 
     Args:
@@ -61,9 +57,7 @@ def read_crossre(
     return parse_rows(read_json(source), _parse_crossre, split, ratio=negatives, rng=rng)
 
 
-def _parse_crossre(
-    row: dict[str, Any], *, line: int, id: str, ratio: float, rng: random.Random
-) -> Iterator[Record]:
+def _parse_crossre(row: dict[str, Any], *, line: int, id: str, ratio: float, rng: random.Random) -> Iterator[Record]:
     # Relations have further fields: explanation, uncertainty, syntactic ambiguity.
     relations = [relation[:5] for relation in row["relations"]]
     yield _sentence(row["sentence"], row["ner"], relations, 1, line, row.get("doc_key", id), ratio, rng)
@@ -144,8 +138,7 @@ def _parse_tacred(
         return
     words = Words(row["token"])
     head, tail = (
-        words.mention(row[f"{side}_start"], row[f"{side}_end"] + 1, row[f"{side}_type"])
-        for side in ("subj", "obj")
+        words.mention(row[f"{side}_start"], row[f"{side}_end"] + 1, row[f"{side}_type"]) for side in ("subj", "obj")
     )
     pair = Pair(head, tail, labels.get(name, row["relation"]))
     yield Record(name, line, words.text, (pair,), (), words.words)
@@ -159,9 +152,7 @@ def _read_patch(path: Path | None) -> dict[str, str]:
         try:
             patch = json.load(file)
             entries = patch.items() if isinstance(patch, dict) else ((entry["id"], entry) for entry in patch)
-            labels = {
-                name: entry["relation"] if isinstance(entry, dict) else entry for name, entry in entries
-            }
+            labels = {name: entry["relation"] if isinstance(entry, dict) else entry for name, entry in entries}
         except (ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"{path} cannot be read as a label patch ({error!r}).") from error
     if not all(isinstance(name, str) and isinstance(label, str) for name, label in labels.items()):

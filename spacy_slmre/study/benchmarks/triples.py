@@ -135,9 +135,7 @@ def read_pg_fiction(
             `labels/pg_fiction_mapping.json`.
         hub_split: Name of the split on the hub.
     """
-    rows = rows_with_text(
-        read_rows(source, ("relations",), hub_split), ("chunk", "text_chunk", "text"), source
-    )
+    rows = rows_with_text(read_rows(source, ("relations",), hub_split), ("chunk", "text_chunk", "text"), source)
     return parse_rows(rows, _parse_pg_fiction, split, mapping=_read_mapping(mapping))
 
 
