@@ -80,7 +80,6 @@ def test_commands_run_in_their_order(tmp_path: Path, real_base: str) -> None:
     assert (tmp_path / "tuned" / "config.cfg").is_file()
 
 
-@pytest.mark.xfail(strict=False, reason="`convert` is being rewritten")
 def test_commands_and_their_options_exist() -> None:
     group = typer.main.get_command(slmre_cli)
     assert commands()
