@@ -352,7 +352,7 @@ class RelationExtractor(TrainablePipe):
 
     def _read(self, path: str | Path, exclude: Iterable[str], *, temporary: bool = False) -> RelationExtractor:
         readers = {
-            "cfg.json": lambda file: self._set_config(srsly.read_json(file)),
+            "cfg.json": lambda file: self._set_config(srsly.read_json(file), from_bytes=temporary),
             "model": lambda folder: setattr(self, "model", self.model.restore(folder, temporary=temporary)),
         }
         util.from_disk(path, readers, exclude)
@@ -367,9 +367,10 @@ class RelationExtractor(TrainablePipe):
             "configured": self.settings.to_dict(),
         }
 
-    def _set_config(self, config: Mapping[str, Any]) -> None:
-        # What the config says now and did not say when the pipeline was saved takes precedence.
-        same = {name for name, value in self.settings.to_dict().items() if value == config["configured"][name]}
+    def _set_config(self, config: Mapping[str, Any], *, from_bytes: bool) -> None:
+        # On disk, the pipeline's config may have been changed or overridden: then it takes precedence.
+        before, now = config["configured"], self.settings.to_dict()
+        same = {name for name in now if now[name] == before[name] or from_bytes}
         if {"labels", "schema"} <= same:
             self._schema = LabelSchema.from_dict(config["schema"])
             self._schema_was_set = config["has_own_labels"]
