@@ -32,9 +32,7 @@ def write_relations(path: Path, relations: int, per_document: int = 5) -> None:
                 name = f"{rng.choice(NAMES)} {rng.randrange(20_000)}"
                 for before, words, kind in (("", name, "PER"), (" was seen in ", rng.choice(PLACES), "LOC")):
                     text += before
-                    sides.append(
-                        {"start": len(text), "end": len(text) + len(words), "text": words, "type": kind}
-                    )
+                    sides.append({"start": len(text), "end": len(text) + len(words), "text": words, "type": kind})
                     text += words
                 text += " before the war, when few people traveled."
                 sentences.append((begin, len(text)))

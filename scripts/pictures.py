@@ -49,18 +49,12 @@ def main() -> None:
         text = join_docs([chosen[name] for name in SENTENCES])
     related = sorted(docs, key=lambda doc: -len(doc._.relations))[:5]
     pages = {
-        "arcs": (
-            render(text, page=True, options={"title": "Relations", "width": 760, "theme": "light"}),
-            "800,600",
-        ),
+        "arcs": (render(text, page=True, options={"title": "Relations", "width": 760, "theme": "light"}), "800,600"),
         "arcs_dark": (
             render(text, page=True, options={"title": "Relations", "width": 760, "theme": "dark"}),
             "800,600",
         ),
-        "graph": (
-            render(related, "graph", True, options={"title": "Relations", "theme": "light"}),
-            "1100,640",
-        ),
+        "graph": (render(related, "graph", True, options={"title": "Relations", "theme": "light"}), "1100,640"),
     }
     for report in sys.argv[1:2]:
         pages["report"] = (Path(report).read_text(encoding="utf-8"), "1100,1000")

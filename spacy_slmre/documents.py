@@ -280,9 +280,8 @@ def tokenize(
     nlp: Language, text: str, mentions: Iterable[EntityMention | Mention], words: Sequence[str] | None = None
 ) -> Doc:
     """Make a Doc, splitting tokens at mention boundaries; see `doc_with_mentions` for the arguments."""
-    if words is None:
-        doc = nlp.make_doc(text)
-    else:
+    doc = nlp.make_doc(text)
+    if words is not None:
         doc = Doc(nlp.vocab, list(words), [True] * (len(words) - 1) + [False])
     mentions = list(mentions)
     if all(doc.char_span(one.start, one.end) is not None for one in mentions):

@@ -33,8 +33,7 @@ InputArgument = Annotated[
 ]
 MinScoreOption = Annotated[float, typer.Option(help="Skip relations with a lower score.")]
 LabelOption = Annotated[
-    list[str] | None,
-    typer.Option(help="Only relations with this label. Can be repeated.", show_default=False),
+    list[str] | None, typer.Option(help="Only relations with this label. Can be repeated.", show_default=False)
 ]
 AttrOption = Annotated[str, typer.Option(help="For .spacy files: read relations from doc._.ATTR.")]
 
@@ -44,8 +43,7 @@ def export_command(
     inputs: InputArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write, or folder for neo4j.")],
     format: Annotated[
-        str | None,
-        typer.Option("--format", "-f", help=f"{FORMATS}. Default: according to the output's suffix."),
+        str | None, typer.Option("--format", "-f", help=f"{FORMATS}. Default: according to the output's suffix.")
     ] = None,
     merge: Annotated[
         str | None,
@@ -121,7 +119,5 @@ def _read_properties(path: Path | None) -> dict[str, str]:
     except ValueError as error:
         raise ValueError(f"{path} is not a JSON file ({error}).") from error
     if not isinstance(properties, dict):
-        raise ValueError(
-            f'{path}: expected a JSON object of properties by label, for example {{"spouse": "P26"}}.'
-        )
+        raise ValueError(f'{path}: expected a JSON object of properties by label, for example {{"spouse": "P26"}}.')
     return properties

@@ -164,7 +164,7 @@ def _check_engine(engine: str, options: dict[str, dict[str, Any]]) -> None:
         raise ValueError(f'Unknown engine "{engine}". Use {" or ".join(options)}.')
     for other, values in options.items():
         for name, value in values.items():
-            if value and other != engine:
+            if value is not None and value is not False and other != engine:
                 raise ValueError(f"--{name} needs --engine {other}. Leave it out or change the engine.")
 
 

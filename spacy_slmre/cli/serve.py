@@ -18,14 +18,9 @@ EXAMPLE = "Marie Curie was born in Warsaw. In Paris she married Pierre Curie, wh
 @slmre_cli.command("serve")
 def serve_command(
     pipeline: Annotated[
-        str,
-        typer.Argument(
-            help="Pipeline package or folder. One without a relation component gets slm_relations."
-        ),
+        str, typer.Argument(help="Pipeline package or folder. One without a relation component gets slm_relations.")
     ],
-    port: Annotated[
-        int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 takes a free one.")
-    ] = 5055,
+    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 takes a free one.")] = 5055,
     min_score: MinScoreOption = 0.0,
     label: LabelOption = None,
     theme: ThemeOption = "auto",

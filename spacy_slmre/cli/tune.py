@@ -33,7 +33,7 @@ def tune_command(
 
     is_main = int(os.environ.get("RANK", "0")) == 0
     report = log if is_main else lambda _: None
-    shown = {"counting": document_progress} if is_main else {}
+    shown = {"progress": document_progress()} if is_main else {}
     with show_errors():
         import_code(code)
         overrides = parse_config_overrides(ctx.args)

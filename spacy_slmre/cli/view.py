@@ -22,9 +22,7 @@ OpenOption = Annotated[bool, typer.Option("--open", help="Open the page in the b
 def view_command(
     inputs: InputArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")],
-    style: Annotated[
-        str, typer.Option(help="arcs (above the text) or graph (one graph of all documents).")
-    ] = "arcs",
+    style: Annotated[str, typer.Option(help="arcs (above the text) or graph (one graph of all documents).")] = "arcs",
     min_score: MinScoreOption = 0.0,
     label: LabelOption = None,
     theme: ThemeOption = "auto",

@@ -12,14 +12,7 @@ from spacy.tokens import Doc, Span
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.export.edges import MERGE_BY, Edge, ExportError, make_edges, merge_edges
 from spacy_slmre.export.graphs import write_cypher, write_graphml, write_neo4j
-from spacy_slmre.export.rdf import (
-    DEFAULT_BASE,
-    Namespace,
-    describe,
-    write_jsonld,
-    write_ntriples,
-    write_turtle,
-)
+from spacy_slmre.export.rdf import DEFAULT_BASE, Namespace, describe, write_jsonld, write_ntriples, write_turtle
 from spacy_slmre.export.reading import as_documents
 from spacy_slmre.export.spacy_projects import write_items, write_rel
 from spacy_slmre.export.tables import write_csv, write_jsonl, write_parquet
@@ -140,9 +133,7 @@ def find_format(output: Path, name: str | None = None) -> ExportFormat:
     if name is None:
         matching = [known for known, format in FORMATS.items() if format.suffix == output.suffix != ""]
         if not matching:
-            raise ExportError(
-                f"The suffix of {output} matches no format. Choose a format: {', '.join(FORMATS)}."
-            )
+            raise ExportError(f"The suffix of {output} matches no format. Choose a format: {', '.join(FORMATS)}.")
         name = matching[0]
     if name not in FORMATS:
         raise ExportError(f'Unknown format "{name}". Use one of {", ".join(FORMATS)}.')

@@ -73,9 +73,7 @@ def write_neo4j(path: Path, edges: Iterable[Edge], *, merged: bool) -> None:
         node_rows, edge_rows = csv.writer(node_file), csv.writer(edge_file)
         node_rows.writerow(("id:ID", "text", "type", "kb_id", ":LABEL"))
         places = ("document", "sentence", "sources")
-        edge_rows.writerow(
-            (":START_ID", ":END_ID", ":TYPE", "key", "label", "score:double", "count:int", *places)
-        )
+        edge_rows.writerow((":START_ID", ":END_ID", ":TYPE", "key", "label", "score:double", "count:int", *places))
         for edge, nodes in new_nodes(edges, merged=merged):
             for node in nodes:
                 # A semicolon separates labels; the property `type` has the original.
@@ -143,10 +141,7 @@ def _xml_id(key: str) -> str:
 
 def _xml_data(attributes: dict[str, Any]) -> str:
     # Parsers turn a plain carriage return into a line feed.
-    texts = {
-        name: escape(_NOT_XML.sub("\ufffd", str(value)), {"\r": "&#13;"})
-        for name, value in attributes.items()
-    }
+    texts = {name: escape(_NOT_XML.sub("\ufffd", str(value)), {"\r": "&#13;"}) for name, value in attributes.items()}
     return "".join(f'<data key="{name}">{text}</data>' for name, text in texts.items())
 
 

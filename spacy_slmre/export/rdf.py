@@ -79,8 +79,7 @@ class Namespace:
         for label, iri in self.properties.items():
             if not isinstance(iri, str) or not (_IRI.fullmatch(iri) or _WIKIDATA_PROPERTY_ID.fullmatch(iri)):
                 raise ExportError(
-                    f'The property of "{label}" is {iri!r}, but must be an absolute IRI or a Wikidata '
-                    "id (P19)."
+                    f'The property of "{label}" is {iri!r}, but must be an absolute IRI or a Wikidata id (P19).'
                 )
 
     @property
@@ -145,9 +144,7 @@ def describe(edges: Iterable[Edge], namespace: Namespace, *, merged: bool) -> It
         if merged:
             head, tail = namespace.entity(edge.head), namespace.entity(edge.tail)
         else:
-            head, tail = (
-                namespace.mention(edge.source, side) for side in (edge.source.head, edge.source.tail)
-            )
+            head, tail = (namespace.mention(edge.source, side) for side in (edge.source.head, edge.source.tail))
         relation = namespace.property(edge.label)
         if edge.label not in labels:
             labels.add(edge.label)

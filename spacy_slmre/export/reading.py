@@ -38,9 +38,7 @@ def as_documents(
         yield _with_unique_id(doc, seen)
 
 
-def read_documents(
-    paths: Iterable[str], stdin: BinaryIO, *, attr: str = RELATIONS
-) -> Iterator[RelationDocument]:
+def read_documents(paths: Iterable[str], stdin: BinaryIO, *, attr: str = RELATIONS) -> Iterator[RelationDocument]:
     """Read documents from files, with one document or `.spacy` shard in memory at a time.
 
     The second document with the same id becomes `ID~2`, so that documents are never confused.

@@ -37,9 +37,7 @@ def to_relation_items(doc: Doc, attr: str = RELATIONS) -> list[RelationItem]:
     index = {(ent.start, ent.end): number for number, ent in enumerate(doc.ents)}
     return [
         RelationItem(
-            dep=index[one.head.start, one.head.end],
-            dest=index[one.tail.start, one.tail.end],
-            relation=one.label,
+            dep=index[one.head.start, one.head.end], dest=index[one.tail.start, one.tail.end], relation=one.label
         )
         for one in _between_entities(doc, attr)
     ]
@@ -55,8 +53,7 @@ def from_relation_items(doc: Doc, items: Iterable[RelationItem]) -> list[Relatio
     for item in items:
         if not (0 <= item.dep < len(doc.ents) and 0 <= item.dest < len(doc.ents)):
             raise DocumentError(
-                f"The relation {item!r} refers to a missing entity: the document has {len(doc.ents)}, "
-                "counted from 0."
+                f"The relation {item!r} refers to a missing entity: the document has {len(doc.ents)}, counted from 0."
             )
         relations.append(Relation(doc.ents[item.dep], doc.ents[item.dest], item.relation))
     return relations
@@ -81,9 +78,7 @@ def to_rel(doc: Doc, labels: Sequence[str] = (), attr: str = RELATIONS) -> Rel:
     return rel
 
 
-def from_rel(
-    doc: Doc, rel: Mapping[tuple[int, int], Mapping[str, float]], threshold: float = 0.5
-) -> list[Relation]:
+def from_rel(doc: Doc, rel: Mapping[tuple[int, int], Mapping[str, float]], threshold: float = 0.5) -> list[Relation]:
     """Convert relations of spaCy's tutorial to ours, which can be assigned to `doc._.relations`.
 
     Args:
@@ -101,9 +96,7 @@ def from_rel(
             if score < threshold:
                 continue
             if not all(start in starts for start in pair):
-                raise DocumentError(
-                    f"doc._.rel has the pair {pair}, but no entity begins at one of these tokens."
-                )
+                raise DocumentError(f"doc._.rel has the pair {pair}, but no entity begins at one of these tokens.")
             relations.append(Relation(starts[pair[0]], starts[pair[1]], label, float(score)))
     return relations
 
@@ -142,8 +135,7 @@ def read_items(path: str | Path) -> Iterator[RelationDocument]:
                 if any(one[side] < 0 for one in entry["relations"] for side in ("dep", "dest")):
                     raise IndexError("entities are counted from 0")
                 relations = [
-                    DocumentRelation(ents[one["dep"]], ents[one["dest"]], one["relation"])
-                    for one in entry["relations"]
+                    DocumentRelation(ents[one["dep"]], ents[one["dest"]], one["relation"]) for one in entry["relations"]
                 ]
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise DocumentError(

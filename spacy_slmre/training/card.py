@@ -16,26 +16,16 @@ from spacy_slmre.training.data import TuningSet
 
 
 def model_card(
-    config: TuningConfig,
-    lm: SmallLM,
-    sets: Sequence[TuningSet],
-    metrics: Mapping[str, Any],
-    record: Mapping[str, Any],
+    config: TuningConfig, lm: SmallLM, sets: Sequence[TuningSet], metrics: Mapping[str, Any], record: Mapping[str, Any]
 ) -> str:
     """Return the model card as Markdown; `metrics` and `record` are the contents of the run's JSON files."""
     formats = all_formats()
     sources = [(name, len(data.schema.labels), n) for data in sets for name, n in data.sources.items()]
     rows = [
-        {
-            "title": formats[name].title if name in formats else name,
-            "license": formats[name].license if name in formats else "see its source",
-            "citation": formats[name].citation if name in formats else "",
-            "is_restricted": name in formats and not formats[name].redistributable,
-            "labels": n_labels,
-            "pairs": n_pairs,
-        }
+        {"name": name, "format": formats.get(name), "labels": n_labels, "pairs": n_pairs}
         for name, n_labels, n_pairs in sources
     ]
+    restricted = [formats[name].title for name, *_ in sources if name in formats and not formats[name].redistributable]
     settings = {f"lora.{name}": value for name, value in vars(config.lora).items()}
     settings |= {f"training.{name}": value for name, value in vars(config.training).items()}
     settings.pop("training.report_to")  # does not affect the result
@@ -49,6 +39,7 @@ def model_card(
             tune=config.tune,
             adapter_dtype=config.training.adapter_dtype,
             data=rows,
+            restricted=restricted,
             settings=settings,
             metrics=metrics,
             scores=metrics["scores"]["sets"],

@@ -209,10 +209,8 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
     training = validate_section(TrainingSettings, sections, "training", name)
     try:
         resolved = registry.resolve({section: sections[section] for section in ("tune", "model", "corpora")})
-    except ConfigValidationError as error:
+    except (ConfigValidationError, RegistryError) as error:
         raise TuningError(f"{name}: {_describe(error)}") from error
-    except RegistryError as error:
-        raise TuningError(f"{name}: {error}") from error
     tune = validate_section(TuningSettings, resolved, "tune", name)
     model, readers = resolved["model"], resolved["corpora"]
     if not isinstance(model, SmallLM) or not all(map(callable, readers.values())):
@@ -223,9 +221,7 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
     has_adapter = model.adapter is not None and model.adapter.record is not None
     if tune.shots and (has_adapter or model.style.examples):
         source = "its adapter" if has_adapter else "model.examples"
-        raise TuningError(
-            f"{name}: the model already has few-shot examples, from {source}. Set tune.shots = 0."
-        )
+        raise TuningError(f"{name}: the model already has few-shot examples, from {source}. Set tune.shots = 0.")
     try:
         schema = None if tune.schema is None else LabelSchema.from_any(tune.schema)
     except (TypeError, ValueError) as error:
@@ -258,12 +254,12 @@ def validate_section(kind: type[T], sections: Mapping[str, Any], section: str, n
             setting = ".".join([section, *map(str, problem["loc"])])
             message = problem["msg"].removeprefix("Value error, ").rstrip(".")
             # Settings that check themselves name the setting in their message.
-            problems.append(
-                f"{setting} = {problem['input']!r}: {message}." if problem["loc"] else f"{message}."
-            )
+            problems.append(f"{setting} = {problem['input']!r}: {message}." if problem["loc"] else f"{message}.")
         raise TuningError(f"{name}: {' '.join(problems)}") from error
 
 
-def _describe(error: ConfigValidationError) -> str:
+def _describe(error: ConfigValidationError | RegistryError) -> str:
+    if isinstance(error, RegistryError):
+        return str(error)
     problems = [f"{' -> '.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors or ()]
     return "; ".join(problems) or str(error.desc or error.title or error).strip()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from typing import Any
@@ -17,14 +17,13 @@ from spacy.tokens import Doc
 from torch.utils.data import Dataset
 
 from spacy_slmre.corpus.gold_docs import FORMAT, ID, format_of, in_holdout
-from spacy_slmre.corpus.readers import ExampleReader
 from spacy_slmre.instances import Context, RelationInstance
 from spacy_slmre.models.causal_lm.loss import Batch, as_batch
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.sequences import TrainingSequence, TrainingSequences
 from spacy_slmre.pipeline.examples import gold_relations, make_gold_instances
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
-from spacy_slmre.training.config import MIN_TEXT_TOKENS, TrainingSettings, TuningError
+from spacy_slmre.training.config import MIN_TEXT_TOKENS, TrainingSettings, TuningConfig, TuningError
 
 CORPUS = "corpus"
 """Name of the set of documents that come from no benchmark or share one given schema."""
@@ -52,62 +51,56 @@ class TuningSet:
     train_ids: list[str]
     sources: dict[str, int] = field(default_factory=dict)
 
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Return number and SHA-256 of the instances of each split."""
+        described = {}
+        for split, instances in (("train", self.train), ("dev", self.dev)):
+            digest = hashlib.sha256()
+            for instance in instances:
+                digest.update(json.dumps(instance.to_dict()).encode())
+            described[split] = {"instances": len(instances), "sha256": digest.hexdigest()}
+        return described
+
 
 def read_sets(
-    train: ExampleReader,
-    dev: ExampleReader,
-    *,
-    lang: str = "en",
-    schema: LabelSchema | None = None,
-    holdout: float = 0.15,
-    seed: int = 0,
-    log: Callable[[str], None] = lambda _: None,
-    progress: Callable[[int], None] = lambda _: None,
+    config: TuningConfig, log: Callable[[str], None] = lambda _: None, progress: Callable[[int], None] = lambda _: None
 ) -> list[TuningSet]:
-    """Read corpora and group their instances by label set.
+    """Read the corpora of a config and group their instances by label set.
 
     Args:
-        train: Reads training examples.
-        dev: Reads dev examples; those of benchmarks without training examples are skipped.
-        lang: Language of the vocabulary.
-        schema: One label set for everything; see `TuningSettings`.
-        holdout: Fraction of the training documents used as dev set if a benchmark has no dev examples.
-        seed: Seed for choosing them.
+        config: The config.
         log: Reports what is skipped or held out.
         progress: Called with the number of documents read.
 
     Raises:
-        TuningError: A document has a label outside of its label set, or `holdout` selects no document or all.
+        TuningError: A label is not in its label set, or `tune.holdout` selects no document or all.
     """
-    nlp = spacy.blank(lang)
+    nlp = spacy.blank(config.tune.lang)
     docs: dict[str, dict[str, list[Doc]]] = {}
-    examples = chain(zip(repeat("train"), train(nlp)), zip(repeat("dev"), dev(nlp)))
+    examples = chain(zip(repeat("train"), config.train(nlp)), zip(repeat("dev"), config.dev(nlp)))
     for number, (split, example) in enumerate(examples, 1):
         progress(number)
         doc = example.reference
         if gold_relations(doc):
-            name = CORPUS if schema is not None else _benchmark(doc)
+            name = CORPUS if config.schema is not None else _benchmark(doc)
             docs.setdefault(name, {"train": [], "dev": []})[split].append(doc)
     sets = []
     for name, splits in sorted(docs.items()):
-        train_docs, dev_docs = splits["train"], splits["dev"]
-        if not train_docs:
-            log(f"  {name}: {len(dev_docs):,} dev documents skipped because it has no training documents")
+        train, dev = splits["train"], splits["dev"]
+        if not train:
+            log(f"  {name}: {len(dev):,} dev documents skipped because it has no training documents")
             continue
-        own_schema = schema or _collect_schema([*train_docs, *dev_docs])
-        if not dev_docs:
-            n_before = len(train_docs)
-            train_docs, dev_docs = _hold_out(name, train_docs, holdout, seed)
-            log(f"  {name}: no dev documents; {len(dev_docs):,} of {n_before:,} training documents held out")
-        instances, ids = _make_instances(train_docs, own_schema)
+        schema = config.schema or _collect_schema([*train, *dev])
+        if not dev:
+            total = len(train)
+            train, dev = _hold_out(name, train, config.tune.holdout, config.training.seed)
+            log(f"  {name}: no dev documents; {len(dev):,} of {total:,} training documents held out")
+        instances, ids = _make_instances(train, schema)
         sources: Counter[str] = Counter()
-        for doc in train_docs:
+        for doc in train:
             sources[_benchmark(doc)] += len(gold_relations(doc))
-        sets.append(
-            TuningSet(
-                name, own_schema, instances, _make_instances(dev_docs, own_schema)[0], ids, dict(sources)
-            )
-        )
+        dev_instances, _ = _make_instances(dev, schema)
+        sets.append(TuningSet(name, schema, instances, dev_instances, ids, dict(sources)))
     return sets
 
 
@@ -152,14 +145,6 @@ def draw_examples(data: TuningSet, shots: int, seed: int) -> list[dict[str, Any]
     data.train = [data.train[row] for row in kept]
     data.train_ids = [data.train_ids[row] for row in kept]
     return [{**instance.to_dict(), "schema": data.schema.answers_key} for instance in chosen]
-
-
-def hash_instances(instances: Iterable[RelationInstance]) -> str:
-    """Return the SHA-256 of instances in their order."""
-    digest = hashlib.sha256()
-    for instance in instances:
-        digest.update(json.dumps(instance.to_dict()).encode())
-    return digest.hexdigest()
 
 
 def _make_instances(docs: Sequence[Doc], schema: LabelSchema) -> tuple[list[RelationInstance], list[str]]:
@@ -220,8 +205,7 @@ class PackedDataset(Dataset):
     def __init__(self, lm: SmallLM, sets: Sequence[TuningSet], settings: TrainingSettings) -> None:
         self.n_truncated = self.n_skipped = 0
         self.sets: list[TuningSet] = []
-        self._sequences: list[TrainingSequences] = []
-        self._index: list[tuple[int, int]] = []  # position → (set, sequence of this set)
+        self._items: list[tuple[TuningSet, TrainingSequences, int]] = []  # (set, its sequences, index)
         for data in sets:
             prefix = len(lm.prompts.prefix(data.schema))
             room = settings.max_tokens - prefix
@@ -243,9 +227,8 @@ class PackedDataset(Dataset):
                 objective=settings.objective,
                 seed=settings.seed,
             )
-            self._index += [(len(self.sets), number) for number in range(len(sequences))]
             self.sets.append(fitting)
-            self._sequences.append(sequences)
+            self._items += [(fitting, sequences, index) for index in range(len(sequences))]
 
     def _truncate(self, lm: SmallLM, data: TuningSet, max_tokens: int) -> TuningSet:
         truncated = {}
@@ -264,7 +247,7 @@ class PackedDataset(Dataset):
 
     def __len__(self) -> int:
         """Return the number of sequences."""
-        return len(self._index)
+        return len(self._items)
 
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
         """Return one sequence with what `Trainer` needs."""
@@ -280,15 +263,15 @@ class PackedDataset(Dataset):
 
     def size(self, position: int) -> int:
         """Return the number of tokens of a sequence, with padding, without creating it."""
-        set_number, number = self._index[position]
-        return self._sequences[set_number].size(number)
+        _, sequences, index = self._items[position]
+        return sequences.size(index)
 
     def doc_ids(self, position: int) -> list[str]:
         """Return the documents of a sequence's instances, each once."""
-        data = self.sets[self._index[position][0]]
+        data, _, _ = self._items[position]
         rows = self._sequence(position).instances
         return list(dict.fromkeys(f"{data.name}:{data.train_ids[row]}" for row in rows))
 
     def _sequence(self, position: int) -> TrainingSequence:
-        set_number, number = self._index[position]
-        return self._sequences[set_number][number]
+        _, sequences, index = self._items[position]
+        return sequences[index]

@@ -6,7 +6,8 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerState, TrainingA
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
-from spacy_slmre.metrics import Item, count
+from spacy_slmre.metrics import count
 from spacy_slmre.models.causal_lm.loss import packed_loss
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.training.config import TrainingSettings, TuningError
@@ -23,9 +24,7 @@ from spacy_slmre.training.data import PackedDataset, TuningSet
 from spacy_slmre.util.io import atomic_write
 
 SCORE = "micro_f1"
-_REMEDY = (
-    "Start over with a lower training.learning_rate or, if model.dtype is float16, with another data type."
-)
+_REMEDY = "Start over with a lower training.learning_rate or, if model.dtype is float16, with another data type."
 
 
 class ResumableTrainer(Trainer):
@@ -43,9 +42,7 @@ class ResumableTrainer(Trainer):
             callbacks: Any = state.stateful_callbacks
             # The run may have been interrupted after its last step, while scoring or writing.
             self._is_complete = callbacks["TrainerControl"]["args"]["should_training_stop"]
-            self._seconds_before = max(
-                (entry.get("seconds", 0.0) for entry in state.log_history), default=0.0
-            )
+            self._seconds_before = max((entry.get("seconds", 0.0) for entry in state.log_history), default=0.0)
         self._start = time.perf_counter()
         self.train(resume_from_checkpoint=checkpoint)
 
@@ -90,6 +87,7 @@ class PackedTrainer(ResumableTrainer):
             warmup_steps=settings.warmup_ratio,  # a value below 1 is a ratio
             weight_decay=settings.weight_decay,
             max_grad_norm=settings.max_grad_norm,
+            seed=settings.seed,
             optim=default_optim if settings.optim == "auto" else settings.optim,
             activation_checkpointing=settings.gradient_checkpointing,
             activation_checkpointing_kwargs={"use_reentrant": False},
@@ -112,7 +110,6 @@ class PackedTrainer(ResumableTrainer):
             remove_unused_columns=False,
             label_names=["labels"],
             dataloader_pin_memory=on_gpu,
-            seed=settings.seed,
         )
         super().__init__(args=args, train_dataset=data, eval_dataset=data, data_collator=_single, **kwargs)
         # compute_loss divides by the number of items of the whole step.
@@ -157,9 +154,7 @@ class PackedTrainer(ResumableTrainer):
             TuningError: A weight is not finite, or memory is insufficient.
         """
         if not all(torch.isfinite(weights).all() for weights in self.lm.trainable_parameters()):
-            raise TuningError(
-                f"Some weights of the adapter at step {self.state.global_step} are not finite. {_REMEDY}"
-            )
+            raise TuningError(f"Some weights of the adapter at step {self.state.global_step} are not finite. {_REMEDY}")
         start = time.perf_counter()
         scores = self.scores()
         metrics = {f"eval_{SCORE}": scores[SCORE], "eval_runtime": time.perf_counter() - start}
@@ -175,14 +170,23 @@ class PackedTrainer(ResumableTrainer):
         Raises:
             TuningError: The device is out of memory.
         """
-        try:
-            with self.accelerator.autocast():
-                return score_sets(self.lm, self.data.sets)
-        except torch.OutOfMemoryError as error:
-            raise TuningError(
-                "The device is out of memory while the dev set is scored. Set a model.max_batch_tokens below "
-                f"{self.lm.settings.max_batch_tokens}, model.definitions = false, or a smaller base model."
-            ) from error
+        limit = self.lm.settings.max_batch_tokens
+        remedy = f"Set a model.max_batch_tokens below {limit}, or a smaller base model."
+        with explain_out_of_memory("while the dev set was scored", remedy), self.accelerator.autocast():
+            return score_sets(self.lm, self.data.sets)
+
+
+@contextmanager
+def explain_out_of_memory(when: str, remedy: str) -> Iterator[None]:
+    """Replace errors of a device without free memory by one that says what to do.
+
+    Raises:
+        TuningError: The device is out of memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TuningError(f"The device ran out of memory {when}. {remedy}") from error
 
 
 def score_sets(lm: SmallLM, sets: Sequence[TuningSet]) -> dict[str, Any]:
@@ -195,17 +199,12 @@ def score_sets(lm: SmallLM, sets: Sequence[TuningSet]) -> dict[str, Any]:
     scores: dict[str, Any] = {}
     for data in sets:
         # A pair with several labels is predicted once.
-        pairs = {(id(i.context), i.head, i.tail): i for i in data.dev}
+        pairs = {(id(one.context), one.head, one.tail): one for one in data.dev}
         columns, _ = lm.top_k(list(pairs.values()), data.schema)
-        negative = data.schema.negative_label
-        gold: set[Item] = {((id(i.context), i.head, i.tail), str(i.label)) for i in data.dev}
-        predicted = {
-            (pair, data.schema.names[column]) for pair, column in zip(pairs, columns[:, 0], strict=True)
-        }
-        counts = count(
-            (item for item in gold if item[1] != negative),
-            (item for item in predicted if item[1] != negative),
-        )
+        gold = (((id(one.context), one.head, one.tail), str(one.label)) for one in data.dev)
+        predicted = zip(pairs, (data.schema.names[column] for column in columns[:, 0]), strict=True)
+        positives = set(data.schema.positive_names)
+        counts = count(*([item for item in items if item[1] in positives] for items in (gold, predicted)))
         scores[data.name] = {**counts.to_dict(), "instances": len(data.dev)}
     return {SCORE: sum(own["f"] for own in scores.values()) / len(scores), "sets": scores}
 

@@ -19,8 +19,8 @@ from spacy_slmre.models.causal_lm.lora import LoraSettings, round_lora
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.training.card import model_card
 from spacy_slmre.training.config import DTYPES, TrainingSettings, TuningConfig, TuningError
-from spacy_slmre.training.data import PackedDataset, TuningSet, draw_examples, hash_instances, read_sets
-from spacy_slmre.training.trainer import PackedTrainer, last_checkpoint
+from spacy_slmre.training.data import PackedDataset, TuningSet, draw_examples, read_sets
+from spacy_slmre.training.trainer import PackedTrainer, explain_out_of_memory, last_checkpoint
 from spacy_slmre.util.io import remove
 from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, check_not_input, read_json
 from spacy_slmre.util.system import hardware, peak_memory, versions
@@ -28,6 +28,7 @@ from spacy_slmre.util.system import hardware, peak_memory, versions
 CONFIG_FILE = "tune.cfg"
 # So many sequences show how large the inputs of all layers are.
 _QERA_SEQUENCES = 24
+_NO_PROGRESS = nullcontext(lambda _: None)
 
 
 def tune(
@@ -36,9 +37,7 @@ def tune(
     *,
     overwrite: bool = False,
     log: Callable[[str], None] = print,
-    counting: Callable[[], AbstractContextManager[Callable[[int], None]]] = lambda: nullcontext(
-        lambda _: None
-    ),
+    progress: AbstractContextManager[Callable[[int], None]] = _NO_PROGRESS,
 ) -> dict[str, Any]:
     """Tune an adapter as a config describes and write a pipeline with it.
 
@@ -50,7 +49,7 @@ def tune(
         output: Folder to write: the pipeline, `metrics.json`, `tune.cfg`, `run.json` and a model card.
         overwrite: Discard an interrupted run and replace an existing output.
         log: Reports progress.
-        counting: Shows the number of documents that are read.
+        progress: Yields a function that shows the number of documents read.
 
     Returns:
         The content of `metrics.json`.
@@ -67,20 +66,12 @@ def tune(
         check_architecture(lm.locate())
         check_not_input(output, [str(lm.locate())])
         log(f"Reading the corpora for {base.name} …")
-        with counting() as progress:
-            sets = read_sets(
-                config.train,
-                config.dev,
-                lang=config.tune.lang,
-                schema=config.schema,
-                holdout=config.tune.holdout,
-                seed=config.training.seed,
-                log=log,
-                progress=progress,
-            )
+        with progress as show:
+            sets = read_sets(config, log, show)
         for data in sets:
             log(f"  {data.name}: {len(data.train):,} training and {len(data.dev):,} dev instances")
-        key = {"config": config.text, "data": _describe_data(sets), "base": base.to_dict()}
+        described = {data.name: data.describe() for data in sets}
+        key = {"config": config.text, "data": described, "base": base.to_dict()}
         if run.completed(key) is not None:
             log(f"{output} is complete, with the same config, data and base model: nothing to do.")
             return read_json(output / METRICS_FILE)
@@ -88,12 +79,8 @@ def tune(
         if last_checkpoint(checkpoints) is None:
             run.discard()  # without results, another run key is no reason to refuse
         run.begin(key)
-        examples = [
-            example
-            for data in sets
-            for example in draw_examples(data, config.tune.shots, config.training.seed)
-        ]
-        if examples:
+        shots, seed = config.tune.shots, config.training.seed
+        if examples := [example for data in sets for example in draw_examples(data, shots, seed)]:
             lm.set_prompt_style(replace(lm.style, examples=tuple(examples)))
         with run.explain_disk_errors():
             metrics = {
@@ -135,17 +122,15 @@ def train_adapter(
     peft_model = lm.begin_training({data.name: data.schema for data in sets}, lora, seed=settings.seed)
     dataset = PackedDataset(lm, sets, settings)
     if lora.init_lora == "qera" and is_new and not last_checkpoint(folder):
-        _init_with_qera(lm, dataset, settings.seed)
+        order = np.random.default_rng(settings.seed).permutation(len(dataset))[:_QERA_SEQUENCES]
+        remedy = 'Set lora.init_lora = "default", which does not need the base model at full precision.'
+        with explain_out_of_memory("while LoRA weights were initialized", remedy):
+            lm.init_lora_with_qera(dataset.batch(int(position)) for position in order)
     trainer = PackedTrainer(lm, dataset, settings, folder, model=peft_model)
-    try:
+    checkpointing = "" if settings.gradient_checkpointing else "training.gradient_checkpointing = true, "
+    remedy = f"Set {checkpointing}a lower training.max_tokens, or a smaller base model."
+    with explain_out_of_memory(f"during training with sequences of {settings.max_tokens} tokens", remedy):
         trainer.run()
-    except torch.OutOfMemoryError as error:
-        checkpointing = "" if settings.gradient_checkpointing else "training.gradient_checkpointing = true, "
-        raise TuningError(
-            f"The device is out of memory with sequences of {settings.max_tokens} tokens. Set {checkpointing}"
-            "a lower training.max_tokens (with more training.gradient_accumulation_steps), or a smaller base "
-            "model."
-        ) from error
     seconds = trainer.seconds
     dtype = DTYPES[settings.adapter_dtype]
     round_lora(lm.network, dtype)
@@ -161,27 +146,6 @@ def train_adapter(
         "truncated": dataset.n_truncated,
         "skipped": dataset.n_skipped,
         "history": trainer.state.log_history,
-    }
-
-
-def _init_with_qera(lm: SmallLM, dataset: PackedDataset, seed: int) -> None:
-    order = np.random.default_rng(seed).permutation(len(dataset))
-    try:
-        lm.init_lora_with_qera(dataset.batch(int(position)) for position in order[:_QERA_SEQUENCES])
-    except torch.OutOfMemoryError as error:
-        raise TuningError(
-            'The device is out of memory: lora.init_lora = "qera" loads the base model in 4 bits and at full '
-            'precision at the same time. Set lora.init_lora = "default".'
-        ) from error
-
-
-def _describe_data(sets: Sequence[TuningSet]) -> dict[str, Any]:
-    return {
-        data.name: {
-            split: {"instances": len(instances), "sha256": hash_instances(instances)}
-            for split, instances in (("train", data.train), ("dev", data.dev))
-        }
-        for data in sets
     }
 
 

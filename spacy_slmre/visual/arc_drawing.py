@@ -88,9 +88,7 @@ def make_blocks(document: RelationDocument, style: PictureStyle) -> Iterator[Tex
         yield _text_block(document, text_start, end, style)
 
 
-def _block_bounds(
-    document: RelationDocument, relations: list[DocumentRelation]
-) -> list[tuple[int, int, bool]]:
+def _block_bounds(document: RelationDocument, relations: list[DocumentRelation]) -> list[tuple[int, int, bool]]:
     """Return start, end and whether there are relations, of sentences joined by relations between them."""
     spans = [(*document.sentence_of(one), True) for one in relations]
     spans += [(start, end, False) for start, end in document.sentence_bounds]

@@ -145,8 +145,7 @@ def lay_out(
     """
     pieces = _split(text, start, end, entities)
     inside = [
-        [piece for piece in pieces if entity.start <= piece.start and piece.end <= entity.end]
-        for entity in entities
+        [piece for piece in pieces if entity.start <= piece.start and piece.end <= entity.end] for entity in entities
     ]
     for entity, parts in zip(entities, inside, strict=True):
         if parts:

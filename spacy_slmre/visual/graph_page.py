@@ -22,7 +22,7 @@ _TEXT_SIZE = 13.0
 _LABEL_SIZE = 11.0
 _NODE_HEIGHT = 26.0
 # Positions of the labels of parallel edges on their curves, seen from the node with the lower number.
-_LABEL_SHARES = (0.38, 0.62, 0.26, 0.74, 0.5)
+_LABEL_SHARES = (0.3, 0.7, 0.2, 0.8, 0.5)
 _MAX_TEXT = 28
 # Sources per edge on the page: more would make it slow, and exports have them all.
 _MAX_SOURCES = 20
@@ -158,9 +158,7 @@ def _push_apart(places: np.ndarray, widths: np.ndarray) -> np.ndarray:
     order = np.sign(np.subtract.outer(count, count))[..., None]
     for _ in range(60):
         delta = places[:, None] - places[None]
-        room = np.stack(
-            [(widths[:, None] + widths[None]) / 2 + 24, np.full(delta.shape[:2], 2 * _NODE_HEIGHT)], 2
-        )
+        room = np.stack([(widths[:, None] + widths[None]) / 2 + 24, np.full(delta.shape[:2], 2 * _NODE_HEIGHT)], 2)
         overlap = np.clip(room - np.abs(delta), 0, None)
         overlap[count, count] = 0
         meets = (overlap > 0).all(axis=2)

@@ -69,9 +69,7 @@ def render(
 
 def arcs_figure(documents: Sequence[RelationDocument], options: ViewOptions, title: str = "") -> str:
     """Return documents with arcs as an HTML fragment with its own styles."""
-    shown = [
-        [one for one in document.relations if options.shows(one.label, one.score)] for document in documents
-    ]
+    shown = [[one for one in document.relations if options.shows(one.label, one.score)] for document in documents]
     counts = Counter(one.label for relations in shown for one in relations)
     styles = relation_styles(counts.elements(), options.colors)
     style = PictureStyle(options, entity_colors(options.colors), styles, options.shows_scores(documents))
@@ -104,8 +102,6 @@ def _graph(documents: Sequence[RelationDocument], options: ViewOptions, whole_pa
         return html
     # A frame separates the scripts and styles of the graph from those of the surrounding page.
     frame = (
-        '<iframe sandbox="allow-scripts" title="{}" srcdoc="{}" style="width: 100%; height: 640px; border: '
-        '0">'
-        "</iframe>"
+        '<iframe sandbox="allow-scripts" title="{}" srcdoc="{}" style="width: 100%; height: 640px; border: 0"></iframe>'
     )
     return str(Markup(frame).format(options.title, html))

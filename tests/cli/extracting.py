@@ -39,7 +39,7 @@ def started(log: Path, *args: object) -> Iterator[subprocess.Popen]:
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen, log: Path) -> None:
     """Wait until a condition holds while a process runs."""
-    deadline = time.time() + 200
+    deadline = time.time() + 400
     while not condition():
         assert process.poll() is None and time.time() < deadline, log.read_text()
         time.sleep(0.02)

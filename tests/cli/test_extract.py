@@ -155,6 +155,7 @@ def test_existing_output_is_kept(pipeline: str, texts: Path, tmp_path: Path) -> 
         (["{texts}", "-o", "/proc/nowhere/out.jsonl", "--engine", "ray"], "cannot be written"),
         (["{texts}", "-o", "out.jsonl", "--engine", "spark"], 'Unknown engine "spark"'),
         (["{texts}", "-o", "out.jsonl", "--workers", "2"], "--workers needs --engine ray"),
+        (["{texts}", "-o", "out.jsonl", "--worker-gpus", "0"], "--worker-gpus needs --engine ray"),
         (["{texts}", "-o", "out.jsonl", "--engine", "ray", "--table"], "--table needs --engine process"),
         (["{texts}", "-o", "out.jsonl", "-g", "99"], "GPU 99 is not available"),
         (["{texts}", "-o", "out.jsonl", "-c", "no.py"], "no.py does not exist"),

@@ -43,7 +43,7 @@ def corpus(tmp_path: Path, blank: Callable[[], Language]) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_killed_command_and_killed_worker_are_resumed_with_identical_output(
     pipeline: str, corpus: Path, tmp_path: Path
 ) -> None:

@@ -40,9 +40,6 @@ def test_bad_input_gets_one_clear_error_and_changes_nothing(source: Path, tmp_pa
     for args, says in cases:
         result = run(*args)
         assert result.exit_code == 1 and says in result.output, (args, result.output)
-    assert page.read_text(encoding="utf-8") == "mine" and sorted(os.listdir(tmp_path)) == [
-        "page.html",
-        source.name,
-    ]
+    assert page.read_text(encoding="utf-8") == "mine" and sorted(os.listdir(tmp_path)) == ["page.html", source.name]
     result = run(source, "-o", tmp_path / "none.html", "--min-score", "0.99")
     assert result.exit_code == 0 and "no relations to show with these settings" in result.output

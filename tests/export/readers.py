@@ -63,9 +63,7 @@ def read_rdf(path: Path, base: str = DEFAULT_BASE) -> Iterator[Edge]:
     def mention(iri: Any) -> EntityMention:
         # A sentence of nothing but the mention has the same IRI if the mention has no type, and the same
         # values.
-        return EntityMention(
-            *bounds(iri), text(iri, f"{NIF}anchorOf"), text(iri, term("type")), text(iri, term("id"))
-        )
+        return EntityMention(*bounds(iri), text(iri, f"{NIF}anchorOf"), text(iri, term("type")), text(iri, term("id")))
 
     def source(node: Any) -> EdgeSource:
         sentence = value(node, f"{PROV}wasDerivedFrom")
@@ -99,11 +97,7 @@ def read_rdf(path: Path, base: str = DEFAULT_BASE) -> Iterator[Edge]:
 def _single_edge(row: dict[str, Any], number: int) -> Edge:
     head, tail = (
         EntityMention(
-            int(row[f"{side}_start"]),
-            int(row[f"{side}_end"]),
-            row[side],
-            row[f"{side}_type"],
-            row[f"{side}_id"],
+            int(row[f"{side}_start"]), int(row[f"{side}_end"]), row[side], row[f"{side}_type"], row[f"{side}_id"]
         )
         for side in ("head", "tail")
     )
@@ -118,8 +112,7 @@ def _merged_edge(row: dict[str, Any]) -> Edge:
     sources = _sources(row["sources"])
     assert int(row["count"]) == len(sources)
     head, tail = (
-        Node(row[f"{side}_key"], row[side], row[f"{side}_type"], row[f"{side}_id"])
-        for side in ("head", "tail")
+        Node(row[f"{side}_key"], row[side], row[f"{side}_type"], row[f"{side}_id"]) for side in ("head", "tail")
     )
     key = merged_key(row["head_key"], row["relation"], row["tail_key"])
     return Edge(key, head, tail, row["relation"], float(row["score"]), sources)
@@ -127,9 +120,7 @@ def _merged_edge(row: dict[str, Any]) -> Edge:
 
 def _sources(entries: Iterable[dict[str, Any]]) -> tuple[EdgeSource, ...]:
     return tuple(
-        EdgeSource(
-            **{**entry, "head": EntityMention(**entry["head"]), "tail": EntityMention(**entry["tail"])}
-        )
+        EdgeSource(**{**entry, "head": EntityMention(**entry["head"]), "tail": EntityMention(**entry["tail"])})
         for entry in entries
     )
 

@@ -42,11 +42,7 @@ def test_knowledge_base_ids_take_precedence_over_texts() -> None:
         tail = EntityMention(len(name) + 1, len(name) + 2, "x")
         return RelationDocument(id, f"{name} x", (head, tail), (DocumentRelation(head, tail, "in"),))
 
-    docs = [
-        document("a", "Mme Curie", "Q7186"),
-        document("b", "Marie Curie", "Q7186"),
-        document("c", "Mme Curie", ""),
-    ]
+    docs = [document("a", "Mme Curie", "Q7186"), document("b", "Marie Curie", "Q7186"), document("c", "Mme Curie", "")]
     assert sorted(edge.count for edge in merge_edges(make_edges(docs))) == [1, 2]
 
 
@@ -56,9 +52,7 @@ def test_separators_in_texts_do_not_make_keys_equal() -> None:
 
     assert key("b:c", "a", "type") != key("c", "a:b", "type")
     assert len({key("x", "text", "type"), key("x"), key("x", "id", "type"), key("", kb_id="x")}) == 4
-    assert merged_key(key("a | r | text:b"), "s", key("c")) != merged_key(
-        key("a"), "r", key("b | s | text:c")
-    )
+    assert merged_key(key("a | r | text:b"), "s", key("c")) != merged_key(key("a"), "r", key("b | s | text:c"))
     assert merged_key(key("a"), "r | text:b", key("c")) != merged_key(key("a | r"), "b", key("c"))
     one, two = EntityMention(0, 1, "x", "t"), EntityMention(0, 1, "x", "")
     assert mention_node("d#char=0,1&type=", one).key != mention_node("d", two).key
@@ -67,10 +61,7 @@ def test_separators_in_texts_do_not_make_keys_equal() -> None:
 
 
 def test_each_node_is_new_once_per_document() -> None:
-    docs = [
-        make_document(id, ["Ann", "Rome"], ["PER", "LOC"], [(0, 1, "in", 1.0), (1, 0, "of", 1.0)])
-        for id in "ab"
-    ]
+    docs = [make_document(id, ["Ann", "Rome"], ["PER", "LOC"], [(0, 1, "in", 1.0), (1, 0, "of", 1.0)]) for id in "ab"]
     found = [[node.text for node in nodes] for _, nodes in new_nodes(make_edges(docs), merged=False)]
     assert found == [["Ann", "Rome"], [], ["Ann", "Rome"], []]
     loop = make_document("c", ["Ann"], ["PER"], [(0, 0, "knows", 1.0)])

@@ -40,9 +40,7 @@ def test_repeated_ids_get_a_suffix(document: RelationDocument) -> None:
         list(as_documents(["text"]))  # type: ignore[list-item]
 
 
-def test_failed_documents_are_read(
-    document: RelationDocument, blank: Callable[[], Language], tmp_path: Path
-) -> None:
+def test_failed_documents_are_read(document: RelationDocument, blank: Callable[[], Language], tmp_path: Path) -> None:
     failed = RelationDocument("second", "", error="not UTF-8")
     line = json.dumps(failed.to_dict()).encode()
     assert list(read_documents(["-"], io.BytesIO(line))) == [failed]

@@ -17,15 +17,7 @@ from antlr4_cypher import CypherLexer, CypherParser
 from hypothesis import given, settings
 
 from spacy_slmre.documents import RelationDocument
-from spacy_slmre.export import (
-    Edge,
-    ExportSettings,
-    export,
-    make_edges,
-    merge_edges,
-    read_items,
-    to_networkx,
-)
+from spacy_slmre.export import Edge, ExportSettings, export, make_edges, merge_edges, read_items, to_networkx
 from spacy_slmre.export.graphs import cypher_literal
 from tests.export.readers import read_graphml, read_rdf, read_table
 from tests.relation_documents import documents, hostile_document, make_document
@@ -136,9 +128,7 @@ def parse_cypher(text: str, rule: str):
 
 def unescape(text: str) -> str:
     plain = {"n": "\n", "r": "\r", "t": "\t", "'": "'", "\\": "\\"}
-    return re.sub(
-        r"\\(?:u([0-9a-fA-F]{4})|(.))", lambda m: chr(int(m[1], 16)) if m[1] else plain[m[2]], text[1:-1]
-    )
+    return re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.))", lambda m: chr(int(m[1], 16)) if m[1] else plain[m[2]], text[1:-1])
 
 
 def test_cypher_parses_and_has_all_texts(tmp_path: Path) -> None:

@@ -24,20 +24,13 @@ def doc(blank: Callable[[], Language]) -> Doc:
     install_extensions()
     doc = blank()(TEXTS[0])
     ann, rome, bo, mill, _ = doc.ents
-    doc._.relations = [
-        (ann, rome, "born in", 0.9),
-        (bo, mill, "works for", 0.75),
-        (ann, rome, "lived in", 0.5),
-    ]
+    doc._.relations = [(ann, rome, "born in", 0.9), (bo, mill, "works for", 0.75), (ann, rome, "lived in", 0.5)]
     return doc
 
 
 def test_relation_items_are_converted_both_ways(doc: Doc) -> None:
     items = to_relation_items(doc)
-    assert [(item.dep, item.dest, item.relation) for item in items[:2]] == [
-        (0, 1, "born in"),
-        (2, 3, "works for"),
-    ]
+    assert [(item.dep, item.dest, item.relation) for item in items[:2]] == [(0, 1, "born in"), (2, 3, "works for")]
     found = from_relation_items(doc, items)
     assert [(one.head, one.label, one.tail) for one in found] == [
         (one.head, one.label, one.tail) for one in doc._.relations
@@ -72,9 +65,7 @@ def test_relations_of_other_spans_are_skipped_with_a_warning(doc: Doc) -> None:
 
 @settings(max_examples=12)
 @given(docs=documents())
-def test_tutorial_file_is_read_back(
-    docs: list[RelationDocument], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_tutorial_file_is_read_back(docs: list[RelationDocument], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("rel") / "out.spacy"
     # The tutorial names an argument by its first token: of an entity that is only white space there is none.
     docs = [one for one in docs if all(ent.text.strip() == ent.text for ent in one.entities)]

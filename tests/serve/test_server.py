@@ -66,9 +66,7 @@ def ask(
 ) -> tuple[int, str]:
     connection = http.client.HTTPConnection(*server.server_address, timeout=10)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    sent = {"Content-Type": "application/json"} | {
-        name.replace("_", "-"): value for name, value in headers.items()
-    }
+    sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request(method, path, data if method == "POST" else None, sent)
     answer = connection.getresponse()
     try:
@@ -148,9 +146,7 @@ def test_far_too_long_text_gets_an_error(server: LiveServer, capfd: pytest.Captu
     assert capfd.readouterr().err == ""
 
 
-def test_client_that_leaves_early_causes_no_traceback(
-    server: LiveServer, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_client_that_leaves_early_causes_no_traceback(server: LiveServer, capfd: pytest.CaptureFixture[str]) -> None:
     head = b"POST /relations HTTP/1.1\r\nHost: example.org\r\nContent-Length: 9000000\r\n\r\n"
     for _ in range(5):
         with socket.create_connection(server.server_address) as client:

@@ -20,11 +20,7 @@ def write_corpus() -> Callable[..., Path]:
     install_extensions()
 
     def write(
-        path: Path,
-        number: int,
-        labels: tuple[str, ...] = LABELS,
-        ids: list[str] | None = None,
-        **user_data: str,
+        path: Path, number: int, labels: tuple[str, ...] = LABELS, ids: list[str] | None = None, **user_data: str
     ) -> Path:
         nlp = spacy.blank("en")
         with DocBinWriter(path) as writer:

@@ -60,9 +60,7 @@ def test_regime_and_shots_can_be_overridden() -> None:
     assert resolve_config(read_config(path, {"tune.shots": 0}), "x").tune.shots == 0
 
 
-def test_a_config_inherits_settings_from_the_config_that_it_extends(
-    tmp_path: Path, config_file: Path
-) -> None:
+def test_a_config_inherits_settings_from_the_config_that_it_extends(tmp_path: Path, config_file: Path) -> None:
     file = tmp_path / "more.cfg"
     file.write_text('[tune]\nextends = "tiny.cfg"\n\n[lora]\nrank = 2\n')
     config = resolve_config(read_config(file), "more")

@@ -70,9 +70,7 @@ def settings():
 def test_training_learns_several_label_sets_and_keeps_the_best_weights(lm, settings, tmp_path: Path) -> None:
     sets = [make_set("one", SCHEMA), make_set("two", OTHER)]
     before = score_sets(lm, sets)["micro_f1"]
-    result = train_adapter(
-        lm, sets, settings(max_steps=60, eval_steps=20, learning_rate=0.01), LORA, tmp_path
-    )
+    result = train_adapter(lm, sets, settings(max_steps=60, eval_steps=20, learning_rate=0.01), LORA, tmp_path)
     scores = [entry["eval_micro_f1"] for entry in result["history"] if "eval_micro_f1" in entry]
     assert len(scores) == 3 and result["scores"]["micro_f1"] == pytest.approx(max(scores))
     assert result["scores"]["micro_f1"] > max(0.8, before)
@@ -81,11 +79,7 @@ def test_training_learns_several_label_sets_and_keeps_the_best_weights(lm, setti
     assert lm.adapter is not None
     lm.adapter.to_folder(tmp_path / "kept")
     again = make_small_lm(
-        base=lm.settings.base,
-        adapter=str(tmp_path / "kept"),
-        quantization=None,
-        dtype="float32",
-        device="cpu",
+        base=lm.settings.base, adapter=str(tmp_path / "kept"), quantization=None, dtype="float32", device="cpu"
     )
     assert score_sets(again, sets) == result["scores"]
     assert again.adapter.record.schemas == {"one": SCHEMA, "two": OTHER}
@@ -198,15 +192,13 @@ def test_out_of_memory_during_training_names_the_settings(
 ) -> None:
     monkeypatch.setattr(PackedTrainer, "compute_loss", out_of_memory)
     with pytest.raises(TuningError, match=r"sequences of 400 tokens.*training\.max_tokens") as raised:
-        train_adapter(
-            lm, [make_set("one", SCHEMA)], settings(gradient_checkpointing=checkpointing), LORA, tmp_path
-        )
+        train_adapter(lm, [make_set("one", SCHEMA)], settings(gradient_checkpointing=checkpointing), LORA, tmp_path)
     assert ("training.gradient_checkpointing = true" in str(raised.value)) != checkpointing
 
 
 def test_out_of_memory_during_scoring_names_the_settings(lm, settings, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(trainer, "score_sets", out_of_memory)
-    with pytest.raises(TuningError, match=r"dev set is scored.*model\.max_batch_tokens below \d+"):
+    with pytest.raises(TuningError, match=r"dev set was scored.*model\.max_batch_tokens below \d+"):
         train_adapter(lm, [make_set("one", SCHEMA)], settings(), LORA, tmp_path)
 
 

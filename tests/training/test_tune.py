@@ -165,19 +165,13 @@ def test_a_run_is_resumed_after_the_disk_was_full(config_file, tmp_path: Path, m
     assert run(config_file, "--output", output).exit_code == 0
 
 
-def test_an_unreachable_tracker_is_not_taken_for_a_full_disk(
-    config_file, tmp_path: Path, monkeypatch
-) -> None:
+def test_an_unreachable_tracker_is_not_taken_for_a_full_disk(config_file, tmp_path: Path, monkeypatch) -> None:
     def unreachable(*_, **__):
         raise requests.ConnectionError("no tracker at port 1")
 
     monkeypatch.setattr(PackedTrainer, "log", unreachable)
     done = run(config_file, "--output", tmp_path / "out")
-    assert (
-        done.exit_code == 1
-        and "no tracker at port 1" in done.output
-        and "cannot be written" not in done.output
-    )
+    assert done.exit_code == 1 and "no tracker at port 1" in done.output and "cannot be written" not in done.output
 
 
 @pytest.mark.parametrize(
@@ -210,9 +204,7 @@ def test_an_adapter_can_be_tuned_further(config_file, tmp_path: Path) -> None:
 
 def test_code_and_gpu_options(config_file, tmp_path: Path) -> None:
     code = tmp_path / "code.py"
-    code.write_text(
-        f"import spacy\n@spacy.registry.misc('own_labels')\ndef own_labels():\n    return {list(LABELS)}\n"
-    )
+    code.write_text(f"import spacy\n@spacy.registry.misc('own_labels')\ndef own_labels():\n    return {list(LABELS)}\n")
     config_file.write_text(
         config_file.read_text().replace("schema = null", "")
         + "\n[tune.schema]\n@misc = 'own_labels'\n".replace("'", '"')

@@ -17,9 +17,7 @@ def crowded(seed: int, words: int, arcs: int, width: float, alphabet: str = "abc
     for _ in range(words):
         word = "".join(rng.choice(alphabet) for _ in range(rng.randint(1, 12)))
         if rng.random() < 0.5:
-            entities.append(
-                EntityMention(len(text), len(text) + len(word), word, rng.choice(["PERSON", "", "LOC"]))
-            )
+            entities.append(EntityMention(len(text), len(text) + len(word), word, rng.choice(["PERSON", "", "LOC"])))
         text += word + " "
     entities = entities or [EntityMention(0, 1, text[0], "X")]
     pick = lambda: rng.randrange(len(entities))  # noqa: E731

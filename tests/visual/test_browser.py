@@ -62,8 +62,7 @@ def test_arcs_are_labeled_and_reached_by_keyboard(browser: webdriver.Chrome, tmp
     show(browser, spacy_slmre.render(DOCUMENT, page=True), tmp_path)
     arcs, labels = all_of(browser, ".arc"), all_of(browser, ".arc .label")
     assert [arc.accessible_name for arc in arcs] == [
-        f"{one.head.text} – {one.label} – {one.tail.text}, score {one.score:.2f}"
-        for one in DOCUMENT.relations
+        f"{one.head.text} – {one.label} – {one.tail.text}, score {one.score:.2f}" for one in DOCUMENT.relations
     ]
     assert [label.text for label in labels] == [f"{one.label} {one.score:.2f}" for one in DOCUMENT.relations]
     boxes = [box(label) for label in labels]
@@ -74,9 +73,7 @@ def test_arcs_are_labeled_and_reached_by_keyboard(browser: webdriver.Chrome, tmp
     # The frames that an arc highlights are those of its head and tail.
     frames = arcs[0].find_elements(By.CSS_SELECTOR, ".ends")
     for frame, name in zip(frames, ("Ada Brandt", "Uppsala"), strict=True):
-        assert any(
-            meet(box(frame), box(word)) for word in all_of(browser, ".words") if word.text.strip() == name
-        )
+        assert any(meet(box(frame), box(word)) for word in all_of(browser, ".words") if word.text.strip() == name)
     line = arcs[0].find_element(By.CSS_SELECTOR, ".line")
     assert frames[0].value_of_css_property("visibility") == "hidden"
     before = line.value_of_css_property("stroke-width")
@@ -87,9 +84,7 @@ def test_arcs_are_labeled_and_reached_by_keyboard(browser: webdriver.Chrome, tmp
     ActionChains(browser).move_to_element(labels[2]).perform()
     WebDriverWait(browser, 5).until(
         lambda _: (
-            float(arcs[3].value_of_css_property("opacity"))
-            < 0.3
-            < float(arcs[2].value_of_css_property("opacity"))
+            float(arcs[3].value_of_css_property("opacity")) < 0.3 < float(arcs[2].value_of_css_property("opacity"))
         )
     )
 
@@ -164,9 +159,7 @@ def test_chapter_opens_in_two_seconds(browser: webdriver.Chrome, tmp_path: Path)
         show(browser, spacy_slmre.render(chapter, style=style, page=True), tmp_path)
         browser.execute_script("document.body.getBoundingClientRect()")
         opened = seconds() - before
-        clock = browser.execute_script(
-            "return performance.getEntriesByType('navigation')[0].loadEventEnd / 1000"
-        )
+        clock = browser.execute_script("return performance.getEntriesByType('navigation')[0].loadEventEnd / 1000")
         print(f"{style}: {opened:.2f} s of the processor, {clock:.2f} s")
         assert len(all_of(browser, ".arc")) == 300
         assert 0 < opened < 2
@@ -192,9 +185,7 @@ def server() -> Iterator[LiveServer]:
         server.shutdown()
 
 
-def test_live_page_finds_relations_and_recovers_from_a_failure(
-    browser: webdriver.Chrome, server: LiveServer
-) -> None:
+def test_live_page_finds_relations_and_recovers_from_a_failure(browser: webdriver.Chrome, server: LiveServer) -> None:
     browser.get(server.address)
     text, status = browser.find_element(By.ID, "text"), browser.find_element(By.ID, "status")
     wait = WebDriverWait(browser, 10)

@@ -48,9 +48,7 @@ def test_hostile_texts_are_escaped(style: str) -> None:
     page = spacy_slmre.render([plain, hostile], style=style, page=True, options=options)
     assert page is not None
     read, expected = _Tags(page), _Tags(spacy_slmre.render([plain], style=style, page=True) or "")
-    assert {"img", "b"}.isdisjoint(read.tags) and not {
-        name for name in read.attributes if name.startswith("on")
-    }
+    assert {"img", "b"}.isdisjoint(read.tags) and not {name for name in read.attributes if name.startswith("on")}
     assert read.tags.count("script") == expected.tags.count("script")
     assert HOSTILE[5] in read.texts or any(HOSTILE[5] in text for text in read.texts)
     assert "{{ 7 * 7 }} {% raw %}" in "".join(read.texts)
@@ -60,9 +58,7 @@ def test_hostile_texts_are_escaped(style: str) -> None:
 def test_page_is_self_contained(style: str) -> None:
     page = spacy_slmre.render([DOCUMENT], style=style, page=True) or ""
     tree = lxml_html.document_fromstring(page)
-    assert not tree.xpath("//link|//img|//script[@src]|//iframe") and not re.search(
-        r"https?://|@import|url\(", page
-    )
+    assert not tree.xpath("//link|//img|//script[@src]|//iframe") and not re.search(r"https?://|@import|url\(", page)
 
 
 def test_options_select_relations_and_colors() -> None:
@@ -70,8 +66,7 @@ def test_options_select_relations_and_colors() -> None:
     assert "born in" in page and "sibling" not in page
     page = (
         spacy_slmre.render(
-            DOCUMENT,
-            options={"labels": ["sibling"], "scores": False, "colors": {"PER": "#123456", "sibling": "teal"}},
+            DOCUMENT, options={"labels": ["sibling"], "scores": False, "colors": {"PER": "#123456", "sibling": "teal"}}
         )
         or ""
     )
@@ -87,9 +82,7 @@ def test_options_select_relations_and_colors() -> None:
 def test_colors_of_other_packages_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "spacy_slmre.visual.colors.registry",
-        types.SimpleNamespace(
-            displacy_colors=types.SimpleNamespace(get_all=lambda: {"x": lambda: {"PER": "#00ff01"}})
-        ),
+        types.SimpleNamespace(displacy_colors=types.SimpleNamespace(get_all=lambda: {"x": lambda: {"PER": "#00ff01"}})),
     )
     assert "#00ff01" in (spacy_slmre.render(DOCUMENT) or "")
 
