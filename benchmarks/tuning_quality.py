@@ -40,9 +40,7 @@ BENCHMARKS = ("semeval2010_task8", "conll04", "gids", "nyt", "re_docred")
 
 def main() -> None:
     """Tune, score and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("raw", type=Path)
     parser.add_argument("corpora", type=Path)
     parser.add_argument("output", type=Path)
@@ -50,11 +48,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=0, help="most training pairs; 0 takes all")
     arguments, rest = parser.parse_known_args()
     corpora, tuned = arguments.output / "corpora", arguments.output / f"pooled-{arguments.shots}shot"
-    overrides = {
-        "tune.shots": arguments.shots,
-        "paths.corpora": str(corpora),
-        **parse_config_overrides(rest),
-    }
+    overrides = {"tune.shots": arguments.shots, "paths.corpora": str(corpora), **parse_config_overrides(rest)}
     if not tuned.exists():
         prepare(arguments.raw, arguments.corpora, corpora)
         mixture = Mixture(
@@ -67,9 +61,7 @@ def main() -> None:
     table = Table("benchmark", "dev F1", "test pairs", "test F1", "any gold label", "one-label ceiling")
     dev = json.loads((tuned / "metrics.json").read_text(encoding="utf-8"))
     for name in BENCHMARKS:
-        run = evaluate_on(
-            str(tuned), corpora / name / "test.spacy", arguments.output / "runs", EvaluationSettings()
-        )
+        run = evaluate_on(str(tuned), corpora / name / "test.spacy", arguments.output / "runs", EvaluationSettings())
         scores, interval = run.metrics, run.metrics["interval"]
         table.add_row(
             name,
@@ -81,9 +73,7 @@ def main() -> None:
         )
     made = json.loads((tuned / "run.json").read_text(encoding="utf-8"))
     print(json.dumps({"overrides": overrides, "data": made["key"]["data"], "versions": made["versions"]}))
-    Console().print(
-        f"{os.cpu_count()} processors; {dev['steps']} steps, {dev['seconds'] / 60:.0f} min", table
-    )
+    Console().print(f"{os.cpu_count()} processors; {dev['steps']} steps, {dev['seconds'] / 60:.0f} min", table)
 
 
 def prepare(raw: Path, corpora: Path, output: Path) -> None:

@@ -40,7 +40,7 @@ TYPED = {"context": "Text: {{ typed_text }}"}
 
 
 def _query(mention: str) -> dict[str, str]:
-    """A query template, from that of a mention `one`."""
+    """Return a query template, given the template of a mention `one`."""
     macro = "{% macro mention(one) %}" + mention + "{% endmacro %}"
     return {"query": macro + "{{ mention(head) }} to {{ mention(tail) }}:"}
 
@@ -62,14 +62,12 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "nf4-qera": {"model.quantization": "nf4", "lora.init_lora": "qera"},
     "plain-loss": {"training.objective": "lm"},
 }
-"""Settings of each, beside those that all have, and templates where they are others than the default."""
+"""Settings of each variant, and its templates if they are not the default ones."""
 
 
 def main() -> None:
     """Tune and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpora", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument(
@@ -107,10 +105,7 @@ def main() -> None:
         "training.eval_steps": 0,
         **overrides,
     }
-    defaults = {
-        "templates": default_templates(),
-        "quantization": read_config(CONFIG, given)["model"]["quantization"],
-    }
+    defaults = {"templates": default_templates(), "quantization": read_config(CONFIG, given)["model"]["quantization"]}
     _note(arguments.output / "settings.json", {"settings": given, "defaults": defaults})
     _note(manifest, pairs)
     variants = {name: _settings(name, arguments.output) for name in dict.fromkeys(arguments.only or VARIANTS)}
@@ -169,9 +164,7 @@ def _settings(name: str, output: Path) -> dict[str, Any]:
 def _row(runs: Mapping[int, Any], default: Mapping[int, Any]) -> list[str]:
     sets = [one for run in runs.values() for one in run["scores"]["sets"].values()]
     same = [
-        runs[seed]["scores"]["micro_f1"] - run["scores"]["micro_f1"]
-        for seed, run in default.items()
-        if seed in runs
+        runs[seed]["scores"]["micro_f1"] - run["scores"]["micro_f1"] for seed, run in default.items() if seed in runs
     ]
     difference = f"{mean(same):+.3f}" if same and runs is not default else ""
     if difference and len(same) > 1:

@@ -77,9 +77,7 @@ def read_speed(file: Path) -> dict[str, Any]:
     if not settings:
         raise ValueError(f"{file} has no measurements.")
     if any(one["quick"] for one in settings):
-        raise ValueError(
-            f"{file} comes from a run with --quick, which does not measure enough: run it without."
-        )
+        raise ValueError(f"{file} comes from a run with --quick, which does not measure enough: run it without.")
     if len(made := {(one["machine"], one["dtype"], one["base"]) for one in settings}) > 1:
         raise ValueError(
             f"{file} mixes measurements of different machines or settings ({made}): use one file for each."

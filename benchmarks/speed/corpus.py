@@ -59,10 +59,7 @@ LAST = [
     "North",
 ]
 
-ARCHITECTURES = {
-    "slm_relations": "spacy-slmre.SmallLM.v1",
-    "rel_classifier": "spacy-slmre.EncoderClassifier.v1",
-}
+ARCHITECTURES = {"slm_relations": "spacy-slmre.SmallLM.v1", "rel_classifier": "spacy-slmre.EncoderClassifier.v1"}
 
 
 def make_pipeline(component: str, base: str, dtype: str, device: str) -> Language:

@@ -65,9 +65,7 @@ def _plot(
 
     with drawing(4.2, 2.9) as (axes, finish):
         for place, (label, xs, ys) in enumerate(lines):
-            axes.plot(
-                xs, ys, MARKERS[place % len(MARKERS)], ls="-", ms=4, color=series_color(place), label=label
-            )
+            axes.plot(xs, ys, MARKERS[place % len(MARKERS)], ls="-", ms=4, color=series_color(place), label=label)
         scales = {"x": (axes.set_xscale, axes.xaxis), "y": (axes.set_yscale, axes.yaxis)}
         for set_scale, axis in (scales[name] for name in logarithms):
             set_scale("log")

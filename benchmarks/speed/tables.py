@@ -111,9 +111,7 @@ def sizes_tables(found: Mapping[str, Any]) -> Iterator[Table]:
     """Speed at each size."""
     for part in ("pairs", "labels", "context", "batch"):
         size = found[part]
-        rows = [
-            (str(row["size"]), _number(row["pairs_s"]), _number(row["ms_a_pair"])) for row in size["rows"]
-        ]
+        rows = [(str(row["size"]), _number(row["pairs_s"]), _number(row["ms_a_pair"])) for row in size["rows"]]
         notes = (_growth(size),) if "exponent" in size else ()
         yield Table(f"By {size['size']}", (size["size"], "pairs/s", "ms a pair"), rows, notes)
     precision = found["precision"]
