@@ -8,7 +8,6 @@ packaged encoder with an untrained head, because speed does not depend on them.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from common import make_parser
 from rich.console import Console
 from rich.table import Table
 from thinc.api import Adam
@@ -126,7 +126,7 @@ def training(rounds: int, seconds: float) -> list[dict]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds of each variant per round")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

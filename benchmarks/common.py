@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import spacy
 
@@ -43,3 +45,9 @@ def read_instances(
     if schema is None:
         raise SystemExit(f"{corpus} contains no documents.")
     return instances, schema
+
+
+def micro_f1(metrics: Mapping[str, Any]) -> str:
+    """Format the micro-F1 of an evaluation run with its interval."""
+    interval = metrics["interval"]
+    return f"{metrics['micro']['f']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"

@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from common import make_parser
 from rich.console import Console
 from rich.table import Table
 from speed.contest import PARTS as SYSTEMS
@@ -118,7 +119,7 @@ def _show(part: str, found: dict[str, Any]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = make_parser(__doc__)
     known = ", ".join([*SYSTEMS, *PARTS])
     parser.add_argument("--only", type=_names, help=f"parts to measure, separated by commas: {known}")
     parser.add_argument("--rounds", type=int, help="default: 5, with --quick 1")
@@ -157,9 +158,7 @@ def _names(text: str) -> list[str]:
 def _python(text: str) -> tuple[str, str]:
     name, _, python = text.partition("=")
     if name not in SYSTEMS or not Path(python).exists():
-        raise argparse.ArgumentTypeError(
-            f'"{text}" must be SYSTEM=PYTHON with a known system and an existing interpreter'
-        )
+        raise argparse.ArgumentTypeError(f'"{text}" must be a known system and an existing interpreter')
     return name, python
 
 

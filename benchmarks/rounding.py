@@ -11,11 +11,11 @@ the inputs, measured on other blocks of the text.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from common import make_parser
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -35,7 +35,7 @@ BLOCKS_FOR_SIZES = 32
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--base", default=PACKAGED_BASE)
     parser.add_argument("--blocks", type=int, default=6, help=f"blocks of {BLOCK} tokens, drawn with seed 0")

@@ -29,29 +29,7 @@ ENTITIES = (
     ("Irène", "PER", " told"),
     ("the Radium Institute", "ORG", " later"),
 )
-FILLER = [
-    "in",
-    "the",
-    "spring",
-    "of",
-    "that",
-    "year",
-    "when",
-    "the",
-    "old",
-    "mill",
-    "was",
-    "sold",
-    "and",
-    "nobody",
-    "knew",
-    "why",
-    "she",
-    "had",
-    "left",
-    "the",
-    "town",
-]
+FILLER = "in the spring of that year when the old mill was sold and nobody knew why she had left the town"
 
 Sentence = dict[str, Any]
 """A "text", its "mentions" as [start, end, type], and the "pairs" to score as [head, tail]."""
@@ -72,7 +50,8 @@ def make_sentences(count: int, pairs: int, *, words: int = 0, entities: int = 4)
         for name, kind, joint in ENTITIES[:entities]:
             mentions.append([len(text) + 1, len(text) + 1 + len(name), kind])
             text += f" {name}{joint}"
-        filler = [FILLER[(number + place) % len(FILLER)] for place in range(words)]
+        vocabulary = FILLER.split()
+        filler = [vocabulary[(number + place) % len(vocabulary)] for place in range(words)]
         ordered = [[head, tail] for head in range(entities) for tail in range(entities) if head != tail]
         sentences.append({"text": " ".join([text, *filler]) + ".", "mentions": mentions, "pairs": ordered[:pairs]})
     return sentences
