@@ -9,11 +9,11 @@ results.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from pathlib import Path
 
+from common import make_parser, micro_f1
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +22,7 @@ from spacy_slmre.evaluation.systems import EvaluationSettings
 from spacy_slmre.study.classifiers import train_classifier
 
 CONFIG = Path(__file__).parent.parent / "configs" / "rel_classifier_cpu.cfg"
-# What differs from the config, by benchmark.
+# Overrides of the config by benchmark.
 SETTINGS: dict[str, dict[str, object]] = {
     "conll04_pairs": {
         "components.rel_classifier.negative_rate": 0.5,
@@ -38,7 +38,7 @@ SETTINGS: dict[str, dict[str, object]] = {
 
 def main() -> None:
     """Train, score and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("corpora", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("benchmark", nargs="*", default=list(SETTINGS))
@@ -51,13 +51,12 @@ def main() -> None:
         scores = evaluate_on(str(folder), test, arguments.output / "runs", EvaluationSettings()).metrics
         print(json.dumps({key: run[key] for key in ("benchmark", "overrides", "seed", "data", "holdout", "versions")}))
         error = [run["calibration"][when]["ece"] for when in ("before", "after")]
-        interval = scores["interval"]
         table.add_row(
             name,
             f"{run['pairs']:,}",
             f"{run['seconds'] / 60:.0f}",
             f"{run['dev']['rel_micro_f']:.3f}",
-            f"{scores['micro']['f']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})",
+            micro_f1(scores),
             f"{scores['macro_f']:.3f}",
             *(f"{value:.3f}" for value in error),
         )

@@ -1,14 +1,13 @@
-"""Speed of `rel_classifier`: pairs a second by length and runtime, and training beside a plain torch loop.
+"""Measure the speed of `rel_classifier` by length and runtime, and of its training against a plain torch loop.
 
     python benchmarks/classifier_speed.py [--rounds 5] [--threads 2]
 
-All ways take turns in every round of one run; what counts are the ratios. Weights are those of the packaged
-encoder with an untrained head: speed does not depend on them.
+All variants are measured in every round of one run, and the ratios are what counts. The weights are those of the
+packaged encoder with an untrained head, because speed does not depend on them.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from common import make_parser
 from rich.console import Console
 from rich.table import Table
 from thinc.api import Adam
@@ -23,6 +23,7 @@ from thinc.api import Adam
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.encoder.model import EncoderClassifier
 from spacy_slmre.models.encoder.settings import EncoderSettings
+from spacy_slmre.models.hub import resolve_dtype
 from spacy_slmre.schema import LabelSchema
 
 SCHEMA = LabelSchema.from_labels([f"relation {n}" for n in range(18)])
@@ -30,25 +31,22 @@ WORDS = ["the", "old", "mill", "was", "sold", "in", "spring", "and", "nobody", "
 
 
 def make_instances(count: int, tokens: int) -> list[RelationInstance]:
-    """Instances of about `tokens` tokens each, special tokens and markers included."""
+    """Make instances of about `tokens` tokens each, special tokens and markers included."""
     words = [WORDS[n % len(WORDS)] for n in range(tokens - 10)]
     text = " ".join(["Ann Lee", *words, "Rome"])
     head, tail = (0, 7, "PER"), (len(text) - 4, len(text), "LOC")
-    return [
-        RelationInstance.from_offsets(text, head, tail, SCHEMA.names[n % len(SCHEMA.names)])
-        for n in range(count)
-    ]
+    return [RelationInstance.from_offsets(text, head, tail, SCHEMA.names[n % len(SCHEMA.names)]) for n in range(count)]
 
 
 def make_model(**settings: object) -> EncoderClassifier:
-    """The packaged encoder with a new head."""
+    """Return the packaged encoder with a new head."""
     model = EncoderClassifier(EncoderSettings(**settings))
     model.start(SCHEMA.names, ("PER", "LOC"))
     return model
 
 
 def compare(ways: dict[str, Callable[[], int]], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Pairs a second of each way, one number a round; every round takes the ways in another order."""
+    """Measure pairs per second of each function by round, in another order in every round."""
     names = list(ways)
     for name in names:
         ways[name]()
@@ -63,9 +61,9 @@ def compare(ways: dict[str, Callable[[], int]], rounds: int, seconds: float) -> 
 
 
 def inference(rounds: int, seconds: float) -> list[dict]:
-    """Pairs a second of whole calls, tokenisation included."""
+    """Measure pairs per second of whole calls, tokenization included."""
     settings = {"torch, float32": {"dtype": "float32"}, "openvino": {"runtime": "openvino"}}
-    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+    if resolve_dtype("auto", torch.device("cpu")) == torch.bfloat16:
         settings["torch, bfloat16"] = {"dtype": "bfloat16"}
     models = {name: make_model(device="cpu", **given) for name, given in settings.items()}
     results = []
@@ -93,13 +91,13 @@ def inference(rounds: int, seconds: float) -> list[dict]:
 
 
 def training(rounds: int, seconds: float) -> list[dict]:
-    """Pairs a second of `update` and `finish_update` beside the same network in a plain torch loop."""
+    """Compare `update` and `finish_update` with the same network in a plain torch loop."""
     batch = make_instances(16, 56)
     ours, plain = make_model(device="cpu", mixed_precision=False), make_model(device="cpu")
     optimizer = Adam(1e-5, L2=0.01, L2_is_weight_decay=True, grad_clip=1.0, use_averages=False)
     network = plain.network.train()
     adamw = torch.optim.AdamW(network.parameters(), lr=1e-5, weight_decay=0.01)
-    ((_, inputs),) = plain._batches(batch, SCHEMA)
+    ((_, inputs),) = plain._batches(batch)
     gold = torch.tensor([SCHEMA.index[instance.label or ""] for instance in batch])
 
     def component() -> int:
@@ -115,9 +113,7 @@ def training(rounds: int, seconds: float) -> list[dict]:
         return len(batch)
 
     rates = compare({"plain torch loop": loop, "update and finish_update": component}, rounds, seconds)
-    ratios = [
-        a / b for a, b in zip(rates["update and finish_update"], rates["plain torch loop"], strict=True)
-    ]
+    ratios = [a / b for a, b in zip(rates["update and finish_update"], rates["plain torch loop"], strict=True)]
     return [
         {"way": "plain torch loop", "pairs/s": statistics.median(rates["plain torch loop"]), "ratio": 1.0},
         {
@@ -130,13 +126,11 @@ def training(rounds: int, seconds: float) -> list[dict]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each way in each round")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds of each variant per round")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", help="also write the figures to this file")
+    parser.add_argument("--json", help="also write the results to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     results = {

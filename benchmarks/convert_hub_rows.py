@@ -24,7 +24,7 @@ LIMITS = {"seconds": 600, "megabytes": 2048}
 
 
 def make_rows(count: int, seed: int = 0) -> Iterator[dict[str, str]]:
-    """Rows with the columns of the study's data sets."""
+    """Yield rows with the columns of the study's data sets."""
     rng = random.Random(seed)
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = ["".join(rng.choices(letters, k=rng.randint(2, 9))) for _ in range(60_000)]
@@ -48,7 +48,7 @@ def make_rows(count: int, seed: int = 0) -> Iterator[dict[str, str]]:
 
 
 def write_rows(path: Path, count: int) -> None:
-    """Write the rows in batches, as the ending of the path says."""
+    """Write the rows in batches, in the format of the file's suffix."""
     if path.suffix == ".jsonl":
         with path.open("w", encoding="utf-8") as file:
             for row in make_rows(count):

@@ -1,13 +1,13 @@
-"""Packed label scoring beside what people use today, in one run: speed, memory, limit, growth, equality.
+"""Compare packed label scoring with common alternatives: speed, memory, limit, growth, equality.
 
 Usage: python benchmarks/inference.py --output speed.json
        python benchmarks/inference.py --only generate,limit --rounds 3
        python scripts/readme_table.py --speed speed.json
 
-Every system runs in a process of its own, in alternating order by round; the tables give medians over the
-rounds, and ratios are those within each round, since the machine's speed may drift. Slow systems answer
-some of the pairs only, and the table says how many. Results are written as soon as a part is done: what
---output already holds of other parts stays, so that a long run can be made part by part.
+Every system runs in its own process, in alternating order by round. The tables show medians over the rounds;
+ratios are computed within each round, because the machine's speed may drift. Slow systems answer only some of the
+pairs, and the table says how many. Results are written after each part, and other parts in the --output file are
+kept, so a long run can be split.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from common import make_parser
 from rich.console import Console
 from rich.table import Table
 from speed.contest import PARTS as SYSTEMS
@@ -32,8 +33,7 @@ from speed.sizes import sizes
 from speed.tables import tables
 from speed.timing import console
 
-from spacy_slmre.models.hub import PACKAGED_BASE, resolve_device, resolve_dtype
-from spacy_slmre.models.encoder.loading import PACKAGED_ENCODER
+from spacy_slmre.models.hub import PACKAGED_BASE, PACKAGED_ENCODER, resolve_device, resolve_dtype
 from spacy_slmre.util.io import atomic_write
 from spacy_slmre.util.system import hardware, versions
 
@@ -70,7 +70,7 @@ def main() -> None:
             results = json.loads(args.output.read_text(encoding="utf-8"))
             results["parts"].items()
         except (ValueError, KeyError, AttributeError):
-            raise SystemExit(f"{args.output} is no output of this script: give another file.") from None
+            raise SystemExit(f"{args.output} was not written by this script: choose another file.") from None
     systems = [name for name in chosen if name in SYSTEMS]
     todo: dict[str, Callable[[Options], dict[str, Any]]] = {}
     if systems:
@@ -78,7 +78,7 @@ def main() -> None:
     todo |= {name: part for name, part in PARTS.items() if name in chosen}
     if "equality" in todo and options.corpus is None:
         del todo["equality"]
-        console.print("equality: left out, since it needs real instances (--corpus FILE.spacy)")
+        console.print("equality: skipped, because it needs real instances (--corpus FILE.spacy)")
     for name, measure in todo.items():
         found = {"setting": _setting(options), "found": measure(options)}
         results["parts"][name] = found
@@ -87,20 +87,20 @@ def main() -> None:
             atomic_write(args.output, json.dumps(results, indent=1))
     if args.output:
         console.print(
-            f"Written to {args.output}. Into README: python scripts/readme_table.py --speed {args.output}"
+            f"Written to {args.output}. To update the README: python scripts/readme_table.py --speed {args.output}"
         )
 
 
 def _setting(options: Options) -> dict[str, Any]:
-    """What a part was measured on."""
+    """Return what a part was measured on."""
     device = resolve_device(options.device)
-    told = asdict(options)
+    values = asdict(options)
     return {
         "machine": hardware(device),
         "dtype": str(resolve_dtype(options.dtype, device)).removeprefix("torch."),
         "date": datetime.date.today().isoformat(),
         "versions": versions(),
-        **{name: told[name] for name in ("base", "encoder", "rounds", "quick")},
+        **{name: values[name] for name in ("base", "encoder", "rounds", "quick")},
     }
 
 
@@ -119,11 +119,9 @@ def _show(part: str, found: dict[str, Any]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = make_parser(__doc__)
     known = ", ".join([*SYSTEMS, *PARTS])
-    parser.add_argument(
-        "--only", type=_names, help=f"parts to measure, by commas: {known}\n(systems beside ours)"
-    )
+    parser.add_argument("--only", type=_names, help=f"parts to measure, separated by commas: {known}")
     parser.add_argument("--rounds", type=int, help="default: 5, with --quick 1")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     parser.add_argument("--device", default="auto")
@@ -131,22 +129,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoder", default=PACKAGED_ENCODER, help="encoder: a folder or hub id")
     parser.add_argument("--adapter", help="folder of a tuned adapter, for equality")
     parser.add_argument("--corpus", type=Path, help=".spacy file of a converted benchmark, for equality")
-    parser.add_argument("--instances", type=int, default=2000, help="of the corpus")
-    parser.add_argument("--documents", type=int, default=2000, help="of the made corpus, for growth")
+    parser.add_argument("--instances", type=int, default=2000, help="instances of the corpus")
+    parser.add_argument("--documents", type=int, default=2000, help="generated documents, for growth")
     parser.add_argument(
-        "--encoder-documents", type=int, default=100_000, help="the same, for the encoder's growth"
+        "--encoder-documents", type=int, default=100_000, help="generated documents for the encoder, for growth"
     )
-    parser.add_argument("--glirel", help="published GLiREL model; without, random weights of its size")
+    parser.add_argument("--glirel", help="published GLiREL model (default: random weights of its size)")
     parser.add_argument(
         "--python",
         type=_python,
         action="append",
         default=[],
         metavar="SYSTEM=PYTHON",
-        help="interpreter of an environment in which llama.cpp or glirel is installed\nbeside this package",
+        help="interpreter of an environment with this package and llama.cpp or glirel",
     )
     parser.add_argument("--output", type=Path, help="JSON file")
-    parser.add_argument("--quick", action="store_true", help="a few of everything, to see whether it runs")
+    parser.add_argument("--quick", action="store_true", help="measure only a little of everything, as a test")
     return parser
 
 
@@ -160,7 +158,7 @@ def _names(text: str) -> list[str]:
 def _python(text: str) -> tuple[str, str]:
     name, _, python = text.partition("=")
     if name not in SYSTEMS or not Path(python).exists():
-        raise argparse.ArgumentTypeError(f'"{text}" must name a system and an interpreter that is there')
+        raise argparse.ArgumentTypeError(f'"{text}" must be a known system and an existing interpreter')
     return name, python
 
 

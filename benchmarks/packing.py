@@ -1,12 +1,11 @@
-"""What packing saves in tuning: tokens of an epoch, pairs a second, memory of a step.
+"""Measure what packing saves in tuning: tokens per epoch, pairs per second, memory of a step.
 
 Usage: python benchmarks/packing.py CORPUS … [--pairs 300] [--max-tokens 1024] [--rounds 2] [--output FILE]
 
-A CORPUS is a converted benchmark (a .spacy file or a folder). Tokens are counted for all, and pairs of the
-first are tuned on twice in one run, with the same loss and the same optimizer, in alternating rounds: packed,
-a sequence a step, and as one prompt a pair, sorted by length, right-padded, at most 16 a step. The first step
-of each is not timed. Memory is that of a process of its own at its highest in a step of one full sequence of
-the first, beside what it held before.
+A CORPUS is a converted benchmark (a .spacy file or a folder). Tokens are counted for all of them. Pairs of the first
+one are tuned on in two ways in alternating rounds, with the same loss and optimizer: packed, one sequence per step,
+and as one prompt per pair, sorted by length and right-padded, at most 16 per step. The first step of each is not timed.
+Memory is the peak of a separate process in a step of one full sequence, compared with the memory before it.
 """
 
 from __future__ import annotations
@@ -21,40 +20,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import spacy
 import torch
 import torch.nn.functional as F
+from common import make_parser, read_instances
 from rich.console import Console
 from rich.table import Table
 
-from spacy_slmre.corpus.docbin import read_docs
-from spacy_slmre.corpus.gold_docs import format_of
-from spacy_slmre.instances import RelationInstance, make_gold_instances
-from spacy_slmre.models.causal_lm.model import make_small_lm
+from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.causal_lm.lora import LoraSettings
 from spacy_slmre.models.causal_lm.loss import as_batch, packed_loss
-from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
 from spacy_slmre.models.causal_lm.sequences import TrainingSequences
 from spacy_slmre.models.causal_lm.trie import LabelTrie
-from spacy_slmre.relations import install_extensions
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.system import peak_memory, reset_peak_memory
 
 
-def read_pairs(corpus: Path) -> tuple[list[RelationInstance], LabelSchema]:
-    """All instances of a converted benchmark, and its labels."""
-    install_extensions()
-    docs = list(read_docs(corpus, spacy.blank("en").vocab))
-    card = format_of(docs[0])
-    if card is None or card.schema is None:
-        raise SystemExit(f"{corpus} comes from no benchmark with labels of its own.")
-    return [one for doc in docs for one in make_gold_instances(doc, card.schema)], card.schema
-
-
-def separate_prompts(
-    lm: SmallLM, instances: Sequence[RelationInstance], schema: LabelSchema
-) -> list[list[int]]:
-    """One prompt a pair, with the answer behind it."""
+def separate_prompts(lm: SmallLM, instances: Sequence[RelationInstance], schema: LabelSchema) -> list[list[int]]:
+    """Return one prompt per pair, followed by the answer."""
     prefix, answers = lm.prompts.prefix(schema), lm.prompts.answers(schema)
     contexts = lm.prompts.contexts([one.context for one in instances])
     queries = lm.prompts.queries(instances)
@@ -64,10 +47,8 @@ def separate_prompts(
     ]
 
 
-def unpacked_loss(
-    lm: SmallLM, prompts: Sequence[list[int]], gold: Sequence[int], schema: LabelSchema
-) -> torch.Tensor:
-    """The same loss from a padded batch of separate prompts."""
+def unpacked_loss(lm: SmallLM, prompts: Sequence[list[int]], gold: Sequence[int], schema: LabelSchema) -> torch.Tensor:
+    """Compute the same loss from a padded batch of separate prompts."""
     answers = lm.prompts.answers(schema)
     trie = LabelTrie(answers)
     length = max(map(len, prompts))
@@ -80,15 +61,16 @@ def unpacked_loss(
     loss = torch.zeros(())
     for row, (prompt, column) in enumerate(zip(prompts, gold, strict=True)):
         place = len(prompt) - len(answers[column]) - 1
-        for fork, child in trie.paths[column]:
-            place += len(trie.forks[fork].feed)
-            weight = lm.network.get_output_embeddings().weight[list(trie.forks[fork].tokens)]
-            loss = loss + F.cross_entropy((hidden[row, place] @ weight.T).float(), torch.tensor(child))
+        for index, choice in trie.paths[column]:
+            node = trie.nodes[index]
+            place += len(node.prefix_tokens)
+            weight = lm.network.get_output_embeddings().weight[list(node.tokens)]
+            loss = loss + F.cross_entropy((hidden[row, place] @ weight.T).float(), torch.tensor(choice))
     return loss
 
 
 def make_trainable() -> SmallLM:
-    """The packaged model with new LoRA weights of rank 16, in the precision that this processor has."""
+    """Return the packaged model with new LoRA weights, in the default precision of this processor."""
     lm = make_small_lm(adapter=None, device="cpu")
     lm.begin_training(LabelSchema.general(), LoraSettings())
     lm.network.train()
@@ -96,18 +78,18 @@ def make_trainable() -> SmallLM:
 
 
 def as_tuned(lm: SmallLM) -> torch.autocast:
-    """The precision of products in tuning, as Hugging Face `Trainer` sets it."""
+    """Return the autocast context that Hugging Face `Trainer` uses."""
     return torch.autocast("cpu", torch.bfloat16, enabled=lm.network.dtype == torch.bfloat16)
 
 
 def measure_memory(corpus: Path, max_tokens: int, checkpointing: bool) -> dict[str, float]:
-    """GB of this process before and at most during a tuning step of one full sequence."""
-    instances, schema = read_pairs(corpus)
+    """Return the GB of this process before a tuning step of one full sequence, and its peak."""
+    instances, schema = read_instances(corpus)
     lm = make_trainable()
     if checkpointing:
         lm.network.activation_checkpointing_enable({"use_reentrant": False})
     room = max_tokens - len(lm.prompts.prefix(schema))
-    sequences = TrainingSequences(lm.prompts, instances, schema, room=room, seed=0)
+    sequences = TrainingSequences(lm.prompts, instances, schema, max_tokens=room, seed=0)
     sequence = max((sequences[n] for n in range(min(20, len(sequences)))), key=lambda s: len(s.packed.tokens))
     optimizer = torch.optim.AdamW(lm.trainable_parameters(), lr=1e-4)
     reset_peak_memory()
@@ -123,10 +105,10 @@ def measure_memory(corpus: Path, max_tokens: int, checkpointing: bool) -> dict[s
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("corpora", type=Path, nargs="+", metavar="CORPUS")
     parser.add_argument(
-        "--pairs", type=int, default=300, help="about how many pairs are timed a round; 0 counts tokens only"
+        "--pairs", type=int, default=300, help="approximate number of pairs timed per round; 0 only counts tokens"
     )
     parser.add_argument("--max-tokens", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=2)
@@ -155,13 +137,13 @@ def main() -> None:
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print what was measured."""
+    """Print the results."""
     console = Console()
-    title = f"Tokens an epoch, sequences of {found['max_tokens']}"
-    table = Table("corpus", "pairs", "packed", "one prompt a pair", "ratio", title=title)
+    title = f"Tokens per epoch, sequences of {found['max_tokens']}"
+    table = Table("corpus", "pairs", "packed", "one prompt per pair", "ratio", title=title)
     counts = found["tokens"]
     total = {key: sum(one[key] for one in counts.values()) for key in ("pairs", "packed", "separate")}
-    for name, one in {**counts, **({"together": total} if len(counts) > 1 else {})}.items():
+    for name, one in {**counts, **({"total": total} if len(counts) > 1 else {})}.items():
         row = (f"{one['pairs']:,}", f"{one['packed']:,}", f"{one['separate']:,}")
         table.add_row(name, *row, f"{one['separate'] / one['packed']:.1f}")
     console.print(table)
@@ -173,19 +155,18 @@ def show(found: dict[str, Any]) -> None:
         console.print(f"{speed['pairs']} pairs; {found['machine']}")
         for way, one in found["memory"].items():
             console.print(
-                f"Step of {one['tokens']} tokens ({way}): {one['peak_gb']:.2f} GB at most, "
-                f"{one['before_gb']:.2f} before"
+                f"Step of {one['tokens']} tokens ({way}): {one['peak_gb']:.2f} GB peak, {one['before_gb']:.2f} before"
             )
 
 
 def count_tokens(lm: SmallLM, corpus: Path, max_tokens: int) -> dict[str, int]:
-    """Tokens of an epoch, packed (padding included) and as one prompt a pair (without padding)."""
-    instances, schema = read_pairs(corpus)
+    """Count the tokens of an epoch: packed (with padding) and as one prompt per pair (without padding)."""
+    instances, schema = read_instances(corpus)
     room = max_tokens - len(lm.prompts.prefix(schema))
     instances = [one for one in lm.truncate(instances, schema, room - 32) if one is not None]
     if not instances:
-        raise SystemExit(f"No instance of {corpus} fits beside its labels: give more --max-tokens.")
-    sequences = TrainingSequences(lm.prompts, instances, schema, room=room, seed=0)
+        raise SystemExit(f"No instance of {corpus} fits behind the label list: increase --max-tokens.")
+    sequences = TrainingSequences(lm.prompts, instances, schema, max_tokens=room, seed=0)
     return {
         "pairs": len(instances),
         "packed": sum(sequences.size(position) for position in range(len(sequences))),
@@ -194,10 +175,10 @@ def count_tokens(lm: SmallLM, corpus: Path, max_tokens: int) -> dict[str, int]:
 
 
 def measure_speed(lm: SmallLM, corpus: Path, max_tokens: int, number: int, rounds: int) -> dict[str, Any]:
-    """Pairs a second of both ways, round by round."""
-    instances, schema = read_pairs(corpus)
+    """Measure pairs per second of both ways, by round."""
+    instances, schema = read_instances(corpus)
     room = max_tokens - len(lm.prompts.prefix(schema))
-    sequences = TrainingSequences(lm.prompts, instances, schema, room=room, seed=0)
+    sequences = TrainingSequences(lm.prompts, instances, schema, max_tokens=room, seed=0)
     prompts = separate_prompts(lm, instances, schema)
     optimizer = torch.optim.AdamW(lm.trainable_parameters(), lr=1e-4)
 
@@ -221,9 +202,7 @@ def measure_speed(lm: SmallLM, corpus: Path, max_tokens: int, number: int, round
     together: list[int] = []
     while sum(len(sequences[n].instances) for n in together) < number and len(together) < len(sequences):
         together.append(len(together))
-    rows = sorted(
-        (row for n in together for row in sequences[n].instances), key=lambda row: len(prompts[row])
-    )
+    rows = sorted((row for n in together for row in sequences[n].instances), key=lambda row: len(prompts[row]))
     batches = [rows[start : start + 16] for start in range(0, len(rows), 16)]
     tune_packed(0)
     tune_separate(batches[0])

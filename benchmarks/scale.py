@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from common import make_parser
 from spacy.language import Language
 
 from spacy_slmre.cli.pipelines import load_extraction_pipeline
@@ -36,7 +37,7 @@ from spacy_slmre.util.system import hardware, versions
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("pipeline")
     parser.add_argument("sample", nargs="+")
     parser.add_argument("--workers", type=int, default=2)

@@ -1,26 +1,25 @@
-"""What each choice of prompt, loss and place of LoRA gives: the packaged SmolLM2-135M tuned once with each.
+"""Compare choices of prompt, loss and LoRA placement: tune the packaged SmolLM2-135M with each.
 
     python benchmarks/tuning_variants.py CORPORA OUTPUT [--benchmarks conll04_pairs] [--pairs 5000]
         [--only NAME …] [--seeds 42 …] [--training.max_tokens N] …
 
-CORPORA is a folder written by `slmre study convert-all`. All variants are tuned on the same pairs with the same seeds, and
-scored on the same dev pairs; test splits are not read. Any setting of the tuning config but seed and
-templates may be given, and holds for all of them. Interrupted, the same command goes on; what is done in
-OUTPUT is not done again, and OUTPUT takes no runs with other settings. Prints what is done so far as a
-table: means over the benchmarks and the seeds, and the differences to the default with the same seeds, with
-a 95 % interval (Student's t over the seeds). A variant with shorter prompts makes fewer steps: compare by
-tokens, too.
+CORPORA is a folder written by `slmre study convert-all`. All variants are tuned on the same pairs with the same seeds
+and evaluated on the same dev pairs; test splits are not read. Settings of the tuning config, except for seed and
+templates, can be overridden for all variants. Rerun the same command to resume; all runs in OUTPUT must have the same
+settings. Prints a table of the finished runs: means over benchmarks and seeds, and the difference to the default with
+the same seeds, with a 95 % interval (Student's t over the seeds). Variants with shorter prompts make fewer steps, so
+compare tokens, too.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from common import make_parser
 from rich.console import Console
 from rich.table import Column, Table
 from scipy.stats import ttest_1samp
@@ -40,7 +39,7 @@ TYPED = {"context": "Text: {{ typed_text }}"}
 
 
 def _query(mention: str) -> dict[str, str]:
-    """A query template, from that of a mention `one`."""
+    """Return a query template, given the template of a mention `one`."""
     macro = "{% macro mention(one) %}" + mention + "{% endmacro %}"
     return {"query": macro + "{{ mention(head) }} to {{ mention(tail) }}:"}
 
@@ -62,20 +61,18 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "nf4-qera": {"model.quantization": "nf4", "lora.init_lora": "qera"},
     "plain-loss": {"training.objective": "lm"},
 }
-"""Settings of each, beside those that all have, and templates where they are others than the default."""
+"""Settings of each variant, and its templates if they are not the default ones."""
 
 
 def main() -> None:
     """Tune and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("corpora", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument(
         "--benchmarks", nargs="+", default=["conll04_pairs"], help="default: conll04_pairs", metavar="NAME"
     )
-    parser.add_argument("--pairs", type=int, default=5000, help="most training pairs; 0 takes all")
+    parser.add_argument("--pairs", type=int, default=5000, help="maximum number of training pairs; 0 for all")
     parser.add_argument(
         "--only",
         nargs="+",
@@ -88,7 +85,7 @@ def main() -> None:
     arguments, rest = parser.parse_known_args()
     overrides = parse_config_overrides(rest)
     if own := {"training.seed", "model.templates"} & overrides.keys():
-        parser.error(f"{', '.join(sorted(own))}: every variant has its own; for seeds there is --seeds")
+        parser.error(f"{', '.join(sorted(own))}: set by the variants; use --seeds for seeds")
     install_extensions()
     arguments.output.mkdir(parents=True, exist_ok=True)
     mixture = Mixture(
@@ -107,12 +104,9 @@ def main() -> None:
         "training.eval_steps": 0,
         **overrides,
     }
-    defaults = {
-        "templates": default_templates(),
-        "quantization": read_config(CONFIG, given)["model"]["quantization"],
-    }
-    _note(arguments.output / "settings.json", {"settings": given, "defaults": defaults})
-    _note(manifest, pairs)
+    defaults = {"templates": default_templates(), "quantization": read_config(CONFIG, given)["model"]["quantization"]}
+    _check_same(arguments.output / "settings.json", {"settings": given, "defaults": defaults})
+    _check_same(manifest, pairs)
     variants = {name: _settings(name, arguments.output) for name in dict.fromkeys(arguments.only or VARIANTS)}
     for seed in arguments.seeds:
         for name, own in variants.items():
@@ -131,12 +125,12 @@ def main() -> None:
     table = Table(
         Column("variant", no_wrap=True),
         "dev F1",
-        "to default",
+        "difference",
         "precision",
         "recall",
         "seeds",
         "steps",
-        "tokens an epoch",
+        "tokens per epoch",
         "minutes",
     )
     for name, runs in found.items():
@@ -146,11 +140,11 @@ def main() -> None:
     Console().print(table)
 
 
-def _note(file: Path, data: Any) -> None:
-    """Write what all runs beside it have in common, or refuse what is not the same as is written there."""
+def _check_same(file: Path, data: Any) -> None:
+    """Record what all runs in the output share, or refuse settings that differ from the recorded ones."""
     text = json.dumps(data, indent=2)
     if file.exists() and file.read_text(encoding="utf-8") != text:
-        raise SystemExit(f"{file} is of runs with other settings or pairs: give another OUTPUT.")
+        raise SystemExit(f"{file} belongs to runs with other settings or pairs: choose another OUTPUT.")
     atomic_write(file, text)
 
 
@@ -169,9 +163,7 @@ def _settings(name: str, output: Path) -> dict[str, Any]:
 def _row(runs: Mapping[int, Any], default: Mapping[int, Any]) -> list[str]:
     sets = [one for run in runs.values() for one in run["scores"]["sets"].values()]
     same = [
-        runs[seed]["scores"]["micro_f1"] - run["scores"]["micro_f1"]
-        for seed, run in default.items()
-        if seed in runs
+        runs[seed]["scores"]["micro_f1"] - run["scores"]["micro_f1"] for seed, run in default.items() if seed in runs
     ]
     difference = f"{mean(same):+.3f}" if same and runs is not default else ""
     if difference and len(same) > 1:

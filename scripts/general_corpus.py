@@ -1,23 +1,21 @@
-"""Make the corpus that the shipped adapter is tuned on: everyday relations under the general schema.
+"""Make the corpus that the shipped adapter is tuned on: everyday relations with the labels of the general schema.
 
 Usage: python scripts/general_corpus.py RAW CORPUS [--splits dev] [--semeval 1000] [--empty 0.3]
 
-RAW is the folder of raw data as `python -m spacy project assets` fills it, CORPUS the folder for
-train.spacy, dev.spacy and test.spacy. All sources may be passed on:
+RAW is the folder of raw data that `python -m spacy project assets` fills, CORPUS the folder for train.spacy, dev.spacy
+and test.spacy. The licenses of all sources permit redistribution:
 
-* Re-DocRED (MIT): the dev split, which the shipped adapter is tuned on, or other splits (`--splits train dev`
-  makes a corpus seven times as large). Properties become labels of the general schema where they mean the
-  same (`PROPERTIES`). Pairs of entities of a sentence that have no relation anywhere in their document are
-  negatives: the annotation is close to complete within a document. Properties that come near to a label
-  without meaning it (`UNCLEAR`) are left out, others are negatives. Its test split, where it is there, is
-  test here too, and all of it.
+* Re-DocRED (MIT): the dev split, which the shipped adapter is tuned on, or other splits (`--splits train dev` makes a
+  corpus seven times as large). Properties become labels of the general schema if they mean the same (`PROPERTIES`).
+  Pairs of entities of a sentence without a relation anywhere in their document are negative, since the annotation of a
+  document is nearly complete. Properties that are close to a label without meaning it (`UNCLEAR`) are skipped, others
+  are negative. If its test split exists, all of it becomes the test split.
 * SemEval-2010 Task 8 (CC BY 3.0): some of its training sentences, for pairs of common nouns without types.
-* The demo corpus (MIT), whose dev split is dev here too.
+* The demo corpus (MIT), whose dev split is part of the dev split.
 
-Of the other documents for training, some are for dev.
-
-Of the sentences without any relation, which are more than half, only a share is kept.
-A pair is kept where the schema allows a label between its entity types, since no other is ever asked about.
+A share of the other training documents is held out for dev. Of the sentences without any relation, which are more than
+half, only a share is kept. A pair is kept if the schema allows a label between its entity types, because other pairs
+are never scored.
 """
 
 from __future__ import annotations
@@ -45,9 +43,9 @@ SCHEMA = LabelSchema.general()
 SPLITS = ("train", "dev", "test")
 HELD_OUT = 0.15
 INVERSE = "~"
-"""Before a label: it holds from tail to head."""
+"""Prefix of a label that holds from tail to head."""
 
-# Wikidata property → labels. Which of several holds, the entity types decide.
+# Wikidata property → labels. If there are several, the entity types decide.
 PROPERTIES: dict[str, tuple[str, ...]] = {
     "P19": ("place of birth",),
     "P20": ("place of death",),
@@ -87,14 +85,14 @@ PROPERTIES: dict[str, tuple[str, ...]] = {
     "P1376": ("located in",),
     "P36": ("~located in",),
 }
-# Near to a label, for some types or in some cases: neither positives nor negatives.
+# Close to a label for some types or in some cases: neither positive nor negative.
 UNCLEAR = {
-    *("P17", "P131", "P276", "P361", "P527", "P706"),  # between other types than those above
+    *("P17", "P131", "P276", "P361", "P527", "P706"),  # between types other than those above
     *("P57", "P161", "P162", "P175", "P123", "P176", "P178", "P264", "P272", "P800"),  # who made a work
     *("P127", "P137", "P118", "P205", "P206", "P403", "P495", "P740", "P937", "P1001"),
     *("P577", "P580", "P585", "P607", "P710", "P1344", "P172"),
 }
-# A thing that has one of these is a work, whatever the annotation calls it.
+# An entity with one of these is a work, whatever its annotated type.
 OF_WORKS = {"P50", "P57", "P58", "P86", "P161", "P162", "P170", "P175", "P264", "P577", "P674", "P676"}
 DEMO: dict[str, tuple[str, ...]] = {
     "born_in": ("place of birth",),
@@ -118,7 +116,7 @@ UNCLEAR_IN_SEMEVAL = {"Product-Producer(e1,e2)", "Product-Producer(e2,e1)"}
 
 
 def mapped(record: Record, labels: dict[str, tuple[str, ...]], unclear: set[str], works: set[str]) -> Record:
-    """A record with labels of the general schema; pairs that they say nothing certain about are left out."""
+    """Return a record with labels of the general schema, without the pairs that are unclear."""
     found: dict[tuple[Mention, Mention], set[str]] = {}
     doubtful: set[tuple[Mention, Mention]] = set()
 
@@ -134,7 +132,7 @@ def mapped(record: Record, labels: dict[str, tuple[str, ...]], unclear: set[str]
             first, last = (tail, head) if target.startswith(INVERSE) else (head, tail)
             if _allows(target.removeprefix(INVERSE), first, last):
                 found.setdefault((first, last), set()).add(target.removeprefix(INVERSE))
-                # What holds from tail to head only is the best of negatives the other way round.
+                # A relation that only holds from tail to head makes a good negative in the other direction.
                 clear = True
         if not clear and (pair.label in unclear or pair.label in labels):
             doubtful.add((head, tail))
@@ -161,7 +159,7 @@ def _allows_any(head: Mention, tail: Mention) -> bool:
 
 
 def re_docred(file: Path, split: str) -> Iterator[tuple[str, Record]]:
-    """Document and record of each sentence of a split."""
+    """Yield document and record of each sentence of a split."""
     documents: dict[str, list[Record]] = defaultdict(list)
     for record in get_benchmark("re_docred").read(file, split, negatives=-1):
         if isinstance(record, Record):
@@ -178,7 +176,7 @@ def re_docred(file: Path, split: str) -> Iterator[tuple[str, Record]]:
 
 
 def semeval(file: Path, number: int, seed: int) -> Iterator[tuple[str, Record]]:
-    """Some of the sentences, each a document of its own."""
+    """Yield some of the sentences, each as a separate document."""
     read = get_benchmark("semeval2010_task8").read(file, "train")
     records = [record for record in read if isinstance(record, Record)]
     for record in random.Random(seed).sample(records, min(number, len(records))):
@@ -186,14 +184,14 @@ def semeval(file: Path, number: int, seed: int) -> Iterator[tuple[str, Record]]:
 
 
 def demo(file: Path, split: str) -> Iterator[tuple[str, Record]]:
-    """The sentences of a split of the demo corpus."""
+    """Yield the sentences of a split of the demo corpus."""
     for record in get_benchmark("demo").read(file, split):
         if isinstance(record, Record):
             yield record.id, mapped(record, DEMO, set(), set())
 
 
 def chosen(name: str, share: float, seed: int) -> bool:
-    """Whether something of this name belongs to a share, the same on every machine."""
+    """Return whether a name belongs to a share; the same on every machine."""
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=6).digest()
     return int.from_bytes(digest) < share * 2**48
 
@@ -208,7 +206,7 @@ def main() -> None:
         nargs="+",
         choices=("train", "dev"),
         default=["dev"],
-        help="splits of Re-DocRED; the shipped adapter is of dev alone",
+        help="splits of Re-DocRED; the shipped adapter is tuned on dev only",
     )
     parser.add_argument("--demo", type=Path, default=Path("assets/demo_corpus"))
     parser.add_argument("--semeval", type=int, default=1000, help="sentences of SemEval-2010 Task 8")
@@ -221,7 +219,7 @@ def main() -> None:
         file = args.raw / "re_docred" / f"{split}_revised.json"
         if split in args.splits:
             if not file.exists():
-                parser.error(f"{file} is not there: python -m spacy project assets")
+                parser.error(f"There is no file {file}. Download it with: python -m spacy project assets")
             sources.append(("re_docred", re_docred(file, split), ""))
         sources.append(("demo", demo(args.demo / f"{split}.txt", split), split))
     file = args.raw / "re_docred" / "test_revised.json"
@@ -229,7 +227,7 @@ def main() -> None:
         sources.append(("re_docred", re_docred(file, "test"), "test"))
     file = args.raw / "semeval2010_task8" / "TRAIN_FILE.TXT"
     if args.semeval and not file.exists():
-        parser.error(f"SemEval-2010 Task 8 is not in {args.raw}: fetch it as above, or give --semeval 0")
+        parser.error(f"There is no file {file}. Download it as above, or set --semeval 0")
     if args.semeval:
         sources.append(("semeval2010_task8", semeval(file, args.semeval, args.seed), ""))
 
@@ -241,7 +239,7 @@ def main() -> None:
         with ExitStack() as stack:
             writers = {split: stack.enter_context(DocBinWriter(args.corpus / f"{split}.spacy")) for split in SPLITS}
             for name, records, fixed in sources:
-                # The documents say where they come from, and are under the general schema.
+                # The documents record their source, but have the labels of the general schema.
                 card: Benchmark = replace(get_benchmark(name), schema=SCHEMA, aliases={})
                 for document, record in records:
                     empty = all(pair.label == NEGATIVE_LABEL for pair in record.pairs)

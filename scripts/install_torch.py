@@ -1,4 +1,4 @@
-"""Install torch into this environment: a build without CUDA by default, one with it for `gpu`.
+"""Install torch into this environment: a build without CUDA by default, a build with CUDA for `gpu`.
 
 On Linux, the package index that pip asks by default may give a CUDA build that weighs gigabytes. This
 asks pip first what it would install, and takes uv's `--torch-backend=cpu` where that would be such a build.
@@ -18,7 +18,7 @@ CUDA_PARTS = ("nvidia", "cuda", "triton")
 
 
 def main(build: str) -> None:
-    """Install the build that is asked for, in place of another that is there."""
+    """Install the requested build, replacing another one."""
     if build not in ("cpu", "gpu"):
         sys.exit(f'TORCH={build}: use "cpu" or "gpu".')
     found = installed_build()
@@ -36,7 +36,7 @@ def main(build: str) -> None:
 
 
 def installed_build() -> str | None:
-    """What the torch in this environment is built for; None where there is none, or another version."""
+    """Return the build of the installed torch; None if it is missing or has another version."""
     code = "import torch; print(torch.__version__.split('+')[0], 'gpu' if torch.version.cuda else 'cpu')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     version, _, build = done.stdout.strip().partition(" ")
@@ -44,7 +44,7 @@ def installed_build() -> str | None:
 
 
 def brings_cuda() -> bool:
-    """Whether pip, left alone, would bring CUDA packages."""
+    """Return whether pip would install CUDA packages by default."""
     command = [*PIP, "install", "--quiet", "--dry-run", "--report", "-", TORCH]
     report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return any(item["metadata"]["name"].lower().startswith(CUDA_PARTS) for item in report["install"])

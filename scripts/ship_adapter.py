@@ -34,9 +34,7 @@ def main(tuned: Path) -> None:
     source = tuned / "slm_relations" / "model" / "adapter"
     adapter = Adapter.from_folder(source)
     if len(adapter.weights) > LIMIT:
-        sys.exit(
-            f"{source / WEIGHTS_FILE} has {len(adapter.weights):,} bytes; at most {LIMIT:,} may be shipped."
-        )
+        sys.exit(f"{source / WEIGHTS_FILE} has {len(adapter.weights):,} bytes; at most {LIMIT:,} may be shipped.")
     with temporary_output(PACKAGED_ADAPTER) as folder:
         adapter.to_folder(folder)
         for file in (METRICS_FILE, CONFIG_FILE, RUN_FILE):

@@ -1,4 +1,4 @@
-"""Packed label scoring beside what people use today: the same pairs, in turns, each in its own process."""
+"""Compare packed label scoring with common alternatives on the same pairs, each in its own process."""
 
 from __future__ import annotations
 
@@ -17,16 +17,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from spacy_slmre.models.causal_lm.loading import (
-    PACKAGED_BASE,
-    as_full_model,
-    load_base,
-    locate_base,
-    quiet_loading,
-    resolve_device,
-    resolve_dtype,
-)
-from spacy_slmre.models.encoder.loading import locate_encoder
+from spacy_slmre.models.causal_lm.loading import as_full_model, load_base
+from spacy_slmre.models.hub import PACKAGED_BASE, locate_base, quiet_loading, resolve_device, resolve_dtype
 from spacy_slmre.models.packaged import find_gguf
 from speed import worker
 from speed.options import Options
@@ -34,27 +26,27 @@ from speed.timing import alternated, console, median, ratios
 from speed.workload import NEGATIVE, Sentence, first_pairs, make_prompts, make_schema, make_sentences
 
 NEW_TOKENS = 8
-"""Most tokens that `generate` and llama.cpp may write: labels have fewer."""
+"""Maximum tokens that `generate` and llama.cpp write; labels have fewer."""
 TOKENS_A_RELATION = 24
-"""Most tokens that REL may write for each pair: a line of JSON with two numbers and a label."""
+"""Maximum tokens that REL writes per pair: a line of JSON with two numbers and a label."""
 SLM, CLASSIFIER = "`slm_relations`", "`rel_classifier`"
 BATCH_8 = "Hugging Face `generate`, batch 8"
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A system, and on how much it is measured.
+    """A system and how it is measured.
 
     Attributes:
-        title: What the table calls it.
-        part: What `--only` calls it.
-        system: What worker.py calls it.
-        settings: For the worker.
-        pairs: Most pairs of a work, since slow systems would take hours; 0 for all.
-        warm: Whether a whole sentence runs before the clock, rather than one pair of it.
-        module: What must be installed.
-        beside: The system of ours that its time is compared with.
-        note: What a reader must know.
+        title: Name in the table.
+        part: Name for `--only`.
+        system: Name in worker.py.
+        settings: Settings of the worker.
+        pairs: Maximum pairs of a workload, because slow systems would take hours; 0 for all.
+        warm: Warm up with a whole sentence rather than with one of its pairs.
+        module: Module that must be installed.
+        beside: Our system with which it is compared.
+        note: Note for the table.
     """
 
     title: str
@@ -84,27 +76,23 @@ CONTESTANTS = (
         warm=True,
         module="openvino",
         beside=CLASSIFIER,
-        note="the conversion, which a saved pipeline has behind it, counts as loading",
+        note="loading includes the conversion, which a saved pipeline does not need",
     ),
     Contestant(
-        "Hugging Face text-classification, same encoder",
-        "encoder",
-        "classification",
-        warm=True,
-        beside=CLASSIFIER,
+        "Hugging Face text-classification, same encoder", "encoder", "classification", warm=True, beside=CLASSIFIER
     ),
     Contestant("GLiREL", "glirel", "glirel", {}, 24, warm=True, module="glirel"),
 )
 PARTS = (*dict.fromkeys(one.part for one in CONTESTANTS), "flair")
-# No worker: there is no environment in which it and this package could be measured together.
+# No worker: it cannot be installed together with this package.
 FLAIR = "flair 0.15.1 needs transformers < 5, and this package 5.23 or later"
 
 
 def contest(options: Options, chosen: Sequence[str]) -> dict[str, Any]:
-    """Measure the chosen systems and ours, in turns.
+    """Measure the chosen systems and ours in alternating rounds.
 
     Returns:
-        "works": what was asked; "systems": a row for each; "skipped": why others have none.
+        "works": the workloads; "systems": a row for each; "skipped": reasons for missing rows.
     """
     schema = make_schema(40)
     works = {
@@ -146,14 +134,10 @@ def contest(options: Options, chosen: Sequence[str]) -> dict[str, Any]:
 
 
 class _Tasks:
-    """What workers are given: models as each system reads them, and the works."""
+    """The inputs of workers: models in the format of each system, and the workloads."""
 
     def __init__(
-        self,
-        options: Options,
-        folder: Path,
-        works: Mapping[str, Sequence[Sentence]],
-        labels: Sequence[str],
+        self, options: Options, folder: Path, works: Mapping[str, Sequence[Sentence]], labels: Sequence[str]
     ) -> None:
         self.options = options
         self.folder = folder
@@ -167,7 +151,7 @@ class _Tasks:
             "base": options.base,
             "plain": str(plain_copy(options.base, folder / "plain", dtype)),
             "gguf": str(gguf) if gguf else None,
-            "encoder": str(locate_encoder(options.encoder)),
+            "encoder": str(locate_base(options.encoder)),
             "glirel": options.glirel,
             "small": options.quick,
             "device": str(device),
@@ -178,7 +162,7 @@ class _Tasks:
         }
 
     def run(self, one: Contestant) -> dict[str, Any]:
-        """What a worker says of itself.
+        """Return the measurements of a worker.
 
         Raises:
             CalledProcessError: It failed.
@@ -189,7 +173,7 @@ class _Tasks:
             if one.system != "llama_cpp" or error.returncode >= 0:
                 raise
             found = self._run(one, repack=False)
-            return {**found, "note": "this build dies where it repacks weights, so it did not"}
+            return {**found, "note": "without repacking of weights, which crashes this build"}
 
     def _run(self, one: Contestant, **settings: Any) -> dict[str, Any]:
         schema = make_schema(40)
@@ -214,7 +198,7 @@ class _Tasks:
             "new_tokens": first["new_tokens"],
         }
         if self.options.quick and one.title != BATCH_8:
-            # A minute would go to starting processes; that one of them starts is enough to see.
+            # Starting processes takes a minute in total; one of them is enough for a test.
             return worker.measure({**task, "started": time.time()})
         file = self.folder / "task.json"
         file.write_text(json.dumps({**task, "started": time.time()}), encoding="utf-8")
@@ -229,17 +213,17 @@ class _Tasks:
         return json.loads(done.stdout.splitlines()[-1])
 
     def _asked(self, one: Contestant, sentences: Sequence[Sentence]) -> list[Sentence]:
-        """What a system answers of a work."""
+        """Return the sentences that a system answers."""
         if not one.pairs:
             return list(sentences)
         asked = first_pairs(sentences, self.options.scaled(one.pairs))
         if one.system in ("rel", "glirel") and len(asked[-1]["pairs"]) < len(sentences[0]["pairs"]):
-            return asked[:-1] or [sentences[0]]  # they read sentences, whatever is asked
+            return asked[:-1] or [sentences[0]]  # they process whole sentences
         return asked
 
 
 def plain_copy(base: str, folder: Path, dtype: torch.dtype) -> Path:
-    """The base model as transformers' users have it, in full precision: 4 bits on disk are ours."""
+    """Return the base model in full precision, as users of transformers have it."""
     source = locate_base(base)
     config = AutoConfig.from_pretrained(source)
     if not hasattr(config, "quantization_config"):
@@ -252,17 +236,17 @@ def plain_copy(base: str, folder: Path, dtype: torch.dtype) -> Path:
 
 
 def _missing(one: Contestant, options: Options) -> str:
-    """Why a system cannot be measured; empty where it can."""
+    """Return why a system cannot be measured, or an empty string."""
     if one.part not in options.pythons and importlib.util.find_spec(one.module) is None:
         return f"{one.module} is not installed"
     if one.system == "llama_cpp" and (options.base != PACKAGED_BASE or find_gguf() is None):
-        return "there is no GGUF file of this model"
+        return "this model has no GGUF file"
     return ""
 
 
 def _reason(error: subprocess.CalledProcessError) -> str:
     lines = [line for line in error.stderr.splitlines() if line.strip()]
-    return f"failed with status {error.returncode}: {lines[-1].strip() if lines else 'no word'}"
+    return f"failed with status {error.returncode}: {lines[-1].strip() if lines else 'no message'}"
 
 
 def _describe(work: Sequence[Sentence]) -> dict[str, Any]:
@@ -275,7 +259,7 @@ def _row(
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
     options: Options,
 ) -> dict[str, Any]:
-    """Medians over the rounds; times and memory as multiples of others', by round."""
+    """Return medians over the rounds, with ratios of time and memory by round."""
     works = {}
     for name in rounds[0]["works"]:
         speed = [run["works"][name]["pairs"] / run["works"][name]["seconds"] for run in rounds]

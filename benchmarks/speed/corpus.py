@@ -1,9 +1,8 @@
-"""Extraction over many documents in a process of its own: seconds and resident memory on the way.
+"""Measure time and resident memory while extracting from many documents, in a separate process.
 
 Usage: python corpus.py TASK.json   (started by growth.py; prints one line of JSON)
 
-Runs what `python -m spacy slmre extract` runs, on documents of one sentence with one candidate pair, all
-different.
+Does the same as `python -m spacy slmre extract`, on different documents of one sentence with one candidate pair.
 """
 
 from __future__ import annotations
@@ -24,49 +23,14 @@ from spacy_slmre.extraction.inputs import InputDocument
 from spacy_slmre.extraction.outputs import ExtractionResult, write_results
 from spacy_slmre.extraction.worker import extract_documents
 
-FIRST = [
-    "Ann",
-    "Bo",
-    "Cora",
-    "Dan",
-    "Eva",
-    "Finn",
-    "Greta",
-    "Hugo",
-    "Ines",
-    "Jon",
-    "Kaya",
-    "Leo",
-    "Mara",
-    "Nils",
-    "Olga",
-    "Paul",
-]
-LAST = [
-    "Arden",
-    "Birch",
-    "Crane",
-    "Dale",
-    "Elm",
-    "Frost",
-    "Grove",
-    "Heath",
-    "Iron",
-    "Jarvis",
-    "Kerr",
-    "Lund",
-    "Moss",
-    "North",
-]
+FIRST = ("Ann", "Bo", "Cora", "Dan", "Eva", "Finn", "Greta", "Hugo", "Ines", "Jon", "Kaya", "Leo", "Mara")
+LAST = ("Arden", "Birch", "Crane", "Dale", "Elm", "Frost", "Grove", "Heath", "Iron", "Jarvis", "Kerr")
 
-ARCHITECTURES = {
-    "slm_relations": "spacy-slmre.SmallLM.v1",
-    "rel_classifier": "spacy-slmre.EncoderClassifier.v1",
-}
+ARCHITECTURES = {"slm_relations": "spacy-slmre.SmallLM.v1", "rel_classifier": "spacy-slmre.EncoderClassifier.v1"}
 
 
 def make_pipeline(component: str, base: str, dtype: str, device: str) -> Language:
-    """Sentences, names as entities, and relations of the general schema.
+    """Make a pipeline with sentences, names as entities, and relations of the general schema.
 
     Args:
         component: "slm_relations", or "rel_classifier" with an untrained head.
@@ -89,19 +53,19 @@ def make_pipeline(component: str, base: str, dtype: str, device: str) -> Languag
 
 
 def sentence(number: int) -> str:
-    """A short sentence with a person and a place, of changing length."""
+    """Return a short sentence with a person and a place, of varying length."""
     name = f"{FIRST[number % len(FIRST)]} {LAST[number // 7 % len(LAST)]}"
     filler = " on a cold day in the year" * (number % 5)
     return f"{name} came to Rome{filler} {number}."
 
 
 def resident() -> float:
-    """Resident memory of this process in GB."""
+    """Return the resident memory of this process in GB."""
     return psutil.Process().memory_info().rss / 1e9
 
 
 def read_through(task: dict[str, Any]) -> dict[str, Any]:
-    """Extract, and read clock and memory every so many documents."""
+    """Extract, and measure time and memory at regular intervals."""
     nlp = make_pipeline(task["component"], task["base"], task["dtype"], task["device"])
     loaded, started, readings = resident(), time.perf_counter(), []
     documents = (InputDocument(str(n), sentence(n)) for n in range(task["documents"]))

@@ -1,6 +1,6 @@
-"""Whether packed scoring gives the labels of exhaustive scoring, and what fewer bits change.
+"""Check that packed scoring predicts the labels of exhaustive scoring, and compare precisions.
 
-The packaged model lies in Q4_1: "bfloat16" has these values, and NF4 rounds them once more.
+The packaged model is stored in Q4_1: "bfloat16" has these values, and NF4 quantizes them once more.
 """
 
 from __future__ import annotations
@@ -9,39 +9,29 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import spacy
 import torch
+from common import read_instances
 from rich.progress import track
 from transformers import DynamicCache
 
-from spacy_slmre.corpus.docbin import read_docs
-from spacy_slmre.corpus.gold_docs import format_of
-from spacy_slmre.instances import RelationInstance, make_gold_instances
+from spacy_slmre.instances import RelationInstance
 from spacy_slmre.metrics import count
-from spacy_slmre.models.causal_lm.model import make_small_lm
-from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.relations import install_extensions
+from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
 from spacy_slmre.schema import LabelSchema
 from speed.options import Options
 from speed.timing import console
 
 PRECISIONS: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bfloat16", "quantization": None},
-    "NF4, brought back to bfloat16": {"dtype": "bfloat16", "quantization": "nf4"},
+    "NF4, dequantized to bfloat16": {"dtype": "bfloat16", "quantization": "nf4"},
     "NF4, kept in 4 bits, bfloat16": {"dtype": "bfloat16", "quantization": "nf4", "keep_4bit": True},
 }
-MOST_CONTEXT_TOKENS = 512
+MAX_CONTEXT_TOKENS = 512
 
 
 def equality(options: Options) -> dict[str, Any]:
-    """Labels of packed scoring against one prompt at a time in float32, then of other precisions.
-
-    Raises:
-        SystemExit: The corpus has no labels of its own, or the adapter was tuned on texts read two ways.
-    """
+    """Compare packed scoring with separate prompts in float32, and then with other precisions."""
     lm = _load(options, dtype="float32", quantization=None)
-    if lm.prompts.style.two_way:
-        raise SystemExit("Prompts one at a time are read one way: give an adapter that was tuned so.")
     instances, schema = _read(options, lm)
     gold = [str(instance.label) for instance in instances]
     columns = lm.top_k(instances, schema)[0][:, 0]
@@ -59,11 +49,7 @@ def equality(options: Options) -> dict[str, Any]:
         console.print(f"equality: {name}")
         found = _load(options, **make).top_k(instances, schema)[0][:, 0]
         rows.append(
-            {
-                "precision": name,
-                "equal": float((found == columns).mean()),
-                "micro_f1": _micro_f1(gold, found, schema),
-            }
+            {"precision": name, "equal": float((found == columns).mean()), "micro_f1": _micro_f1(gold, found, schema)}
         )
     return {
         "corpus": "/".join(options.corpus.parts[-2:]) if options.corpus else "",
@@ -76,10 +62,10 @@ def equality(options: Options) -> dict[str, Any]:
 
 
 def exhaustive_labels(lm: SmallLM, instances: Sequence[RelationInstance], schema: LabelSchema) -> np.ndarray:
-    """The most probable label of each instance, without trie, tree or kept prefix: columns (n_instances,).
+    """Return the column of the most probable label, (n_instances,), without trie, tree or prefix cache.
 
-    Every prompt is read in full and alone; behind it, all labels are read as a padded batch, and a label's
-    probability is the product over its tokens of a softmax over those that other labels have there too.
+    Each prompt is computed by itself, followed by all labels as a padded batch. A label's probability is the product
+    over its tokens of a softmax over the tokens that labels with the same beginning have at that position.
     """
     answers = lm.prompts.answers(schema)
     prefix = lm.prompts.prefix(schema)
@@ -89,9 +75,7 @@ def exhaustive_labels(lm: SmallLM, instances: Sequence[RelationInstance], schema
         padded[row, : len(answer)] = torch.tensor(answer)
     siblings = [
         [
-            sorted(
-                {other[depth] for other in answers if other[:depth] == answer[:depth] and len(other) > depth}
-            )
+            sorted({other[depth] for other in answers if other[:depth] == answer[:depth] and len(other) > depth})
             for depth in range(len(answer))
         ]
         for answer in answers
@@ -124,31 +108,17 @@ def _load(options: Options, **make: Any) -> SmallLM:
 
 
 def _read(options: Options, lm: SmallLM) -> tuple[list[RelationInstance], LabelSchema]:
-    """The first instances that fit, and the labels of the adapter or else of the corpus."""
-    install_extensions()
-    instances: list[RelationInstance] = []
-    schema = lm.schema
+    """Return the first instances that fit, and the labels of the adapter or else of the corpus."""
     assert options.corpus is not None
-    for doc in read_docs(options.corpus, spacy.blank("en").vocab):
-        if lm.schema is None:
-            card = format_of(doc)
-            if card is None or card.schema is None:
-                raise SystemExit(f"{options.corpus} comes from no benchmark with labels of its own.")
-            schema = card.schema
-        instances += make_gold_instances(doc, schema)
-        if len(instances) >= options.instances:
-            break
-    if schema is None or not instances:
-        raise SystemExit(f"{options.corpus} has no documents.")
-    fitting = lm.truncate(instances[: options.instances], schema, MOST_CONTEXT_TOKENS)
+    instances, schema = read_instances(options.corpus, lm.schema, options.instances)
+    fitting = lm.truncate(instances[: options.instances], schema, MAX_CONTEXT_TOKENS)
     return [one for one in fitting if one is not None], schema
 
 
 def _micro_f1(gold: Sequence[str], columns: np.ndarray, schema: LabelSchema) -> float:
-    """Positive-class micro-F1 of answers."""
+    """Return the micro-F1 of the positive labels."""
     answers = [schema.names[column] for column in columns]
     sides = (
-        [(row, label) for row, label in enumerate(side) if label != schema.negative_label]
-        for side in (gold, answers)
+        [(row, label) for row, label in enumerate(side) if label != schema.negative_label] for side in (gold, answers)
     )
     return count(*sides).f1

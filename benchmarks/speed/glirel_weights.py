@@ -1,7 +1,7 @@
-"""GLiREL with random weights, where its published ones cannot be had: for speed only.
+"""GLiREL with random weights, to measure speed when its published weights are not available.
 
-The sizes are those that its repository trains with: DeBERTa-v3-large, projected to 768. The tokenizer is that
-of our encoder, since its own comes with the weights.
+The sizes are those of the training config in its repository: DeBERTa-v3-large, projected to 768. The tokenizer is that
+of our encoder, because its own is part of the weights.
 """
 
 from __future__ import annotations
@@ -44,17 +44,15 @@ DEBERTA_V3: dict[str, Any] = {
 
 
 def make_glirel(tokenizer: str, small: bool) -> GLiREL:
-    """The model.
+    """Make the model.
 
     Args:
         tokenizer: Folder of an encoder whose tokenizer is used.
-        small: A tiny one, to see whether it runs.
+        small: Make a tiny model, for tests.
     """
     torch.manual_seed(0)
     config = DebertaV2Config(**DEBERTA_V3, **(SMALL if small else LARGE))
-    transformer_embeddings.AutoModel = SimpleNamespace(
-        from_pretrained=lambda name: AutoModel.from_config(config)
-    )
+    transformer_embeddings.AutoModel = SimpleNamespace(from_pretrained=lambda name: AutoModel.from_config(config))
     return GLiREL(
         Namespace(
             model_name=tokenizer,

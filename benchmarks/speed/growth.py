@@ -1,4 +1,4 @@
-"""How cost grows with the length of a document and the size of a corpus, and what memory that takes."""
+"""Measure how time and memory grow with the length of a document and the size of a corpus."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from speed.timing import console, exponent, in_turns, median
 
 SENTENCES = (5, 10, 20, 40, 80)
 READINGS = 20
-"""How often clock and memory are read on the way through a corpus."""
+"""Number of times that time and memory are measured per corpus."""
 
 
 def growth(options: Options) -> dict[str, Any]:
-    """Documents of more and more sentences, then corpora of many short ones."""
+    """Measure documents of increasing length, and corpora of many short documents."""
     corpora = [
         _corpus("slm_relations", options.base, options.documents, options),
         _corpus("rel_classifier", options.encoder, options.encoder_documents, options),
@@ -58,18 +58,12 @@ def _corpus(component: str, base: str, documents: int, options: Options) -> dict
         "documents": documents,
         "every": max(1, documents // READINGS),
     }
-    # Memory is that of a process that has done nothing else; a quick run spares its start.
+    # Memory is measured in a new process, except in a quick run.
     found = corpus.read_through(task) if options.quick else _apart(task)
     readings = found["readings"]
     grown = exponent([one["documents"] for one in readings], [one["seconds"] for one in readings])
     most = max(one["above_gb"] for one in readings)
-    return {
-        "component": component,
-        "documents": documents,
-        **found,
-        "exponent": grown,
-        "most_above_gb": most,
-    }
+    return {"component": component, "documents": documents, **found, "exponent": grown, "most_above_gb": most}
 
 
 def _apart(task: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How far packed scoring is from the machine's rate of matrix products, and where the rest goes."""
+"""Compare packed scoring with the machine's rate of matrix products, and profile the rest."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from spacy_slmre.models.causal_lm import model as slm_model
-from spacy_slmre.models.causal_lm.model import make_small_lm
+from spacy_slmre.models.causal_lm import scoring
 from spacy_slmre.models.causal_lm.attention import AttentionGroups
-from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
 from spacy_slmre.models.causal_lm.packing import TokenTree
 from spacy_slmre.models.causal_lm.trie import TrieSearch
 from spacy_slmre.models.prompts import PromptBuilder
@@ -24,24 +23,24 @@ from speed.options import Options
 from speed.timing import console, in_turns, median, ratios
 from speed.workload import make_instances, make_schema, make_sentences
 
-TOKENISATION, PACKING, ATTENTION, HEAD = "tokenisation", "packing and search", "attention", "head"
+TOKENIZATION, PACKING, ATTENTION, HEAD = "tokenization", "packing and search", "attention", "head"
 REST = "Python between operations"
-# What of our own code counts to which group; all that it calls counts with it.
+# Functions of ours and the group of the profile that they and everything they call belong to.
 RANGES = (
-    (PromptBuilder, "contexts", TOKENISATION),
-    (PromptBuilder, "queries", TOKENISATION),
-    (slm_model, "plan", PACKING),
+    (PromptBuilder, "contexts", TOKENIZATION),
+    (PromptBuilder, "queries", TOKENIZATION),
+    (scoring, "pack", PACKING),
     (TokenTree, "add", PACKING),
     (TokenTree, "take_input", PACKING),
-    (TrieSearch, "requests", PACKING),
-    (TrieSearch, "resolve", PACKING),
+    (TrieSearch, "frontier", PACKING),
+    (TrieSearch, "expand", PACKING),
     (AttentionGroups, "attend", ATTENTION),
-    (SmallLM, "_logits", HEAD),
+    (scoring, "_logits", HEAD),
 )
 
 
 def limit(options: Options) -> dict[str, Any]:
-    """The share at 12 pairs a sentence and 40 labels, and the profile."""
+    """Measure the share of matrix products at 12 pairs per sentence and 40 labels, and profile a run."""
     console.print("limit: products of matrices beside packed scoring")
     lm = make_small_lm(base=options.base, adapter=None, dtype=options.dtype, device=options.device).load()
     instances = make_instances(make_sentences(options.scaled(8), 12))
@@ -50,13 +49,13 @@ def limit(options: Options) -> dict[str, Any]:
     def score() -> None:
         lm.top_k(instances, schema)
 
-    score()  # the instruction's keys and values are there from now on
+    score()  # caches the keys and values of the instruction
     lengths, needed = _count_tokens(lm, score)
-    # Most tokens go through forwards of this length; what the trie asks for afterwards is short.
+    # Most tokens are computed in passes of this length; those of the trie search are short.
     length = max(set(lengths), key=lambda one: one * lengths.count(one))
     layers = [module for module in lm.network.get_decoder().modules() if type(module) is torch.nn.Linear]
     if not layers:
-        raise SystemExit("limit: the model has no plain linear layers. Leave its weights out of 4 bits.")
+        raise SystemExit("limit: the model has no plain linear layers. Use a base model without 4-bit weights.")
     flops = sum(2 * layer.in_features * layer.out_features for layer in layers)
     products = _products(layers, length)
     seconds = in_turns({"score": score, "products": products}, options.rounds)
@@ -78,14 +77,14 @@ def limit(options: Options) -> dict[str, Any]:
 
 
 def _count_tokens(lm: SmallLM, score: Callable[[], None]) -> tuple[list[int], int]:
-    """Tokens of every forward pass, padding included, and how many must be computed: the tree's own."""
+    """Return the tokens of each forward pass, padding included, and the number of tokens in the tree."""
     lengths: list[int] = []
     needed = 0
     add = TokenTree.add
 
     def counting(tree: TokenTree, tokens: Any, parent: int = -1, **kwargs: Any) -> int:
         nonlocal needed
-        needed += len(tokens) if parent >= 0 else 0  # the root is the instruction, computed once for all
+        needed += len(tokens) if parent >= 0 else 0  # the root, the instruction, is computed once
         return add(tree, tokens, parent, **kwargs)
 
     hook = lm.network.get_decoder().register_forward_pre_hook(
@@ -100,11 +99,9 @@ def _count_tokens(lm: SmallLM, score: Callable[[], None]) -> tuple[list[int], in
 
 
 def _products(layers: list[torch.nn.Linear], length: int) -> Callable[[], None]:
-    """The products of all linear layers for one packed sequence, and nothing else."""
+    """Return a function that computes only the matrix products of all linear layers for one sequence."""
     weight = layers[0].weight
-    inputs = {
-        width: torch.randn(length, width).to(weight) for width in {layer.in_features for layer in layers}
-    }
+    inputs = {width: torch.randn(length, width).to(weight) for width in {layer.in_features for layer in layers}}
 
     @torch.inference_mode()
     def multiply() -> None:
@@ -117,7 +114,7 @@ def _products(layers: list[torch.nn.Linear], length: int) -> Callable[[], None]:
 
 
 def _profile(score: Callable[[], None], device: torch.device) -> dict[str, Any]:
-    """Seconds by group in one pass; on a GPU its own, and what the host took beside them."""
+    """Profile one run: seconds by group, of the device on a GPU, and the remaining time of the host."""
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
@@ -137,12 +134,12 @@ def _profile(score: Callable[[], None], device: torch.device) -> dict[str, Any]:
 
 
 def _group(event: Any) -> str:
-    """To which group an event counts: that of our code around it, or that of the operation."""
+    """Return the group of an event: that of our code around it, or that of the operation."""
     names = []
     while event is not None:
         names.append(event.name)
         event = event.cpu_parent
-    for ours in (TOKENISATION, PACKING, ATTENTION, HEAD):
+    for ours in (TOKENIZATION, PACKING, ATTENTION, HEAD):
         if ours in names:
             return ours
     if any("scaled_dot_product" in name for name in names):
@@ -154,7 +151,7 @@ def _group(event: Any) -> str:
 
 @contextmanager
 def _named() -> Iterator[None]:
-    """Have the profiler see our own code under its group's name."""
+    """Show our own code to the profiler under the name of its group."""
     wrapped: dict[Any, dict[str, Callable]] = defaultdict(dict)
     for owner, name, group in RANGES:
         wrapped[owner][name] = _recorded(getattr(owner, name), group)

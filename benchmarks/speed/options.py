@@ -1,4 +1,4 @@
-"""What all parts of the benchmark are told."""
+"""The options of all parts of the benchmark."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of a run; `inference.py --help` says what each means."""
+    """Options of a run; see `inference.py --help`."""
 
     base: str
     encoder: str
@@ -26,5 +26,5 @@ class Options:
     pythons: Mapping[str, str] = field(default_factory=dict)
 
     def scaled(self, number: int) -> int:
-        """A number of things to measure, or a few with `--quick`."""
+        """Return a number of items to measure, at most 2 with `--quick`."""
         return min(number, 2) if self.quick else number

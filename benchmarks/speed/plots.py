@@ -15,11 +15,11 @@ svg{--ink:#1f2328;--soft:#59636e;--rule:#d1d9e0;--ground:#ffffff;font-family:sys
 --series-0:#58a6ff;--series-1:#f0883e;--series-2:#3fb950;--series-3:#bc8cff;--series-4:#f778ba}}
 </style><rect width="100%" height="100%" fill="var(--ground)"/>"""
 Line = tuple[str, Sequence[float], Sequence[float]]
-"""What a line is called, its x and its y."""
+"""Name, x and y of a line."""
 
 
 def plots(named: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
-    """File name, caption and SVG of each plot for which something was measured.
+    """Return file name, caption and SVG of each plot with measurements.
 
     Args:
         named: Results by what a reader should call them: the machine.
@@ -65,9 +65,7 @@ def _plot(
 
     with drawing(4.2, 2.9) as (axes, finish):
         for place, (label, xs, ys) in enumerate(lines):
-            axes.plot(
-                xs, ys, MARKERS[place % len(MARKERS)], ls="-", ms=4, color=series_color(place), label=label
-            )
+            axes.plot(xs, ys, MARKERS[place % len(MARKERS)], ls="-", ms=4, color=series_color(place), label=label)
         scales = {"x": (axes.set_xscale, axes.xaxis), "y": (axes.set_yscale, axes.yaxis)}
         for set_scale, axis in (scales[name] for name in logarithms):
             set_scale("log")

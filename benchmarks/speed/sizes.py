@@ -1,4 +1,4 @@
-"""Our packed label scoring alone: by precision, pairs a sentence, labels, context length and batch."""
+"""Packed label scoring by precision, pairs per sentence, number of labels, context length and batch size."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 import torch
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.models.causal_lm.model import make_small_lm
-from spacy_slmre.models.causal_lm.loading import resolve_device, resolve_dtype
-from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
+from spacy_slmre.models.hub import resolve_device, resolve_dtype
 from speed.options import Options
 from speed.timing import console, exponent, in_turns, median, ratios
 from speed.workload import make_instances, make_schema, make_sentences
@@ -20,14 +19,14 @@ from speed.workload import make_instances, make_schema, make_sentences
 PAIRS = (1, 2, 6, 12, 30)
 LABELS = (5, 19, 40, 96)
 WORDS = {30: 0, 60: 30, 120: 90, 240: 210, 400: 370}
-"""Tokens that a context has, about, and the filler that makes it so long."""
+"""Approximate tokens of a context, and the filler words that make it so long."""
 BATCHES = (128, 256, 512, 1024, 2048)
 MEASURED = 48
-"""Pairs measured at each size, about."""
+"""Approximate number of pairs measured at each size."""
 
 
 def sizes(options: Options) -> dict[str, Any]:
-    """Pairs a second at each size, and how cost grows with it."""
+    """Measure pairs per second at each size, and how the cost grows."""
     lm = make_small_lm(base=options.base, adapter=None, dtype=options.dtype, device=options.device).load()
     return {
         "pairs": _by_pairs(lm, options),
@@ -39,7 +38,7 @@ def sizes(options: Options) -> dict[str, Any]:
 
 
 def _by_pairs(lm: SmallLM, options: Options) -> dict[str, Any]:
-    """The same sentences of six entities; cost is that of a sentence."""
+    """Vary the pairs of sentences with six entities; the cost is that of a sentence."""
     works = {
         pairs: make_instances(make_sentences(options.scaled(max(2, MEASURED // pairs)), pairs, entities=6))
         for pairs in _some(PAIRS, options)
@@ -52,7 +51,7 @@ def _by_pairs(lm: SmallLM, options: Options) -> dict[str, Any]:
 
 def _by_labels(lm: SmallLM, options: Options) -> dict[str, Any]:
     instances = make_instances(make_sentences(options.scaled(MEASURED // 12), 12))
-    ways = {labels: partial(lm.best, instances, make_schema(labels)) for labels in _some(LABELS, options)}
+    ways = {labels: partial(lm.top_k, instances, make_schema(labels)) for labels in _some(LABELS, options)}
     rows = _rows(dict.fromkeys(ways, instances), ways, options.rounds)
     for row in rows:
         row["cost_ms"] = row["ms_a_pair"]
@@ -78,39 +77,38 @@ def _by_batch(lm: SmallLM, options: Options) -> dict[str, Any]:
     ways: dict[int, Callable[[], object]] = {}
     for tokens in _some(BATCHES, options):
         settings = replace(lm.settings, max_batch_tokens=tokens)
-        ways[tokens] = partial(
-            SmallLM(settings, network=(lm.network, lm.prompts.tokenizer)).best, instances, schema
-        )
+        resized = SmallLM(settings, lm.resolved, network=(lm.network, lm.prompts.tokenizer))
+        ways[tokens] = partial(resized.top_k, instances, schema)
     rows = _rows(dict.fromkeys(ways, instances), ways, options.rounds)
     return {"size": "max_batch_tokens", "rows": rows}
 
 
 def _by_precision(options: Options) -> dict[str, Any]:
-    """How weights lie in memory, and what is computed in; ratios to bfloat16."""
+    """Vary the stored form of the weights and the compute type; ratios are to bfloat16."""
     device = resolve_device(options.device)
     dtype = str(resolve_dtype(options.dtype, device)).removeprefix("torch.")
     makes: dict[str, dict[str, Any]] = {
         "float32": {"dtype": "float32", "quantization": None},
         "bfloat16": {"dtype": "bfloat16", "quantization": None},
-        f"NF4, brought back to {dtype}": {"dtype": dtype, "quantization": "nf4"},
-        "NF4, brought back to bfloat16": {"dtype": "bfloat16", "quantization": "nf4"},
+        f"NF4, dequantized to {dtype}": {"dtype": dtype, "quantization": "nf4"},
+        "NF4, dequantized to bfloat16": {"dtype": "bfloat16", "quantization": "nf4"},
         f"NF4, kept in 4 bits, {dtype}": {"dtype": dtype, "quantization": "nf4", "keep_4bit": True},
     }
-    if device.type != "cpu":  # on a GPU, 4 bits stay
-        makes = {name: make for name, make in makes.items() if "brought back" not in name}
+    if device.type != "cpu":  # GPUs compute with 4-bit weights
+        makes = {name: make for name, make in makes.items() if "dequantized" not in name}
     instances = make_instances(make_sentences(options.scaled(2), 12))
     models = {
         name: make_small_lm(base=options.base, adapter=None, device=options.device, **make).load()
         for name, make in _some(list(makes.items()), options)
     }
-    ways = {name: partial(lm.best, instances, make_schema()) for name, lm in models.items()}
+    ways = {name: partial(lm.top_k, instances, make_schema()) for name, lm in models.items()}
     rows = _rows(dict.fromkeys(ways, instances), ways, options.rounds)
     half = next(row for row in rows if row["size"] == "bfloat16")
     for row in rows:
         row["to_bfloat16"] = median(ratios(half["seconds"], row["seconds"]))
         weights = models[row["size"]].network
         row["weights_gb"] = sum(one.numel() * one.element_size() for one in weights.parameters()) / 1e9
-    if device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
+    if device.type == "cpu" and resolve_dtype("auto", device) != torch.bfloat16:
         return {"size": "precision", "rows": rows, "note": "this processor has no instructions for bfloat16"}
     return {"size": "precision", "rows": rows}
 
@@ -121,7 +119,7 @@ def _some(sizes: Sequence[Any], options: Options) -> Sequence[Any]:
 
 def _ways(lm: SmallLM, works: Mapping[Any, Sequence[RelationInstance]]) -> dict[Any, Callable[[], object]]:
     schema = make_schema()
-    return {size: partial(lm.best, instances, schema) for size, instances in works.items()}
+    return {size: partial(lm.top_k, instances, schema) for size, instances in works.items()}
 
 
 def _rows(
@@ -142,6 +140,6 @@ def _rows(
 
 
 def _grown(size: str, cost_of: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rows with the exponent that fits their cost."""
+    """Return the rows with the exponent that fits their cost."""
     growth = exponent([row["size"] for row in rows], [row["cost_ms"] for row in rows])
     return {"size": size, "cost_of": cost_of, "rows": rows, "exponent": growth}

@@ -1,4 +1,4 @@
-"""The tables of a run, for the terminal and for README."""
+"""The tables of a run, for the terminal and the README."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NONE = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a header, and words beneath; the first column is text, others are numbers."""
+    """A table with notes; the first column is text, the others are numbers."""
 
     title: str
     header: tuple[str, ...]
@@ -20,7 +20,7 @@ class Table:
 
 
 def tables(results: Mapping[str, Any]) -> Iterator[Table]:
-    """All tables of what was measured."""
+    """Return the tables of all measured parts."""
     makers = {
         "contest": contest_tables,
         "limit": limit_tables,
@@ -34,7 +34,7 @@ def tables(results: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def contest_tables(found: Mapping[str, Any]) -> Iterator[Table]:
-    """All in one; then more of each work, and of memory and start."""
+    """Return an overview, and details of each workload, memory and start-up."""
     yield headline(found)
     for work in found["works"]:
         rows = []
@@ -64,7 +64,7 @@ def contest_tables(found: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def headline(found: Mapping[str, Any]) -> Table:
-    """Every system in a row: speed at each work, tokens, memory, start."""
+    """Return the overview: speed at each workload, tokens, memory and start-up of each system."""
     works = list(found["works"])
     rows = []
     for one in found["systems"]:
@@ -91,7 +91,7 @@ def headline(found: Mapping[str, Any]) -> Table:
 
 
 def limit_tables(found: Mapping[str, Any]) -> Iterator[Table]:
-    """The share of the limit, and the profile."""
+    """Return the share of the limit, and the profile."""
     needed = found["tokens_needed"] / found["pairs"]
     words = (
         f"12 pairs a sentence need {needed:.1f} tokens a pair, {found['flops_a_token'] / 1e6:.0f} MFLOP each "
@@ -108,12 +108,10 @@ def limit_tables(found: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def sizes_tables(found: Mapping[str, Any]) -> Iterator[Table]:
-    """Speed at each size."""
+    """Return the speed at each size."""
     for part in ("pairs", "labels", "context", "batch"):
         size = found[part]
-        rows = [
-            (str(row["size"]), _number(row["pairs_s"]), _number(row["ms_a_pair"])) for row in size["rows"]
-        ]
+        rows = [(str(row["size"]), _number(row["pairs_s"]), _number(row["ms_a_pair"])) for row in size["rows"]]
         notes = (_growth(size),) if "exponent" in size else ()
         yield Table(f"By {size['size']}", (size["size"], "pairs/s", "ms a pair"), rows, notes)
     precision = found["precision"]
@@ -127,7 +125,7 @@ def sizes_tables(found: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def growth_tables(found: Mapping[str, Any]) -> Iterator[Table]:
-    """Cost of longer documents and larger corpora."""
+    """Return the cost of longer documents and larger corpora."""
     document = found["document"]
     rows = [(str(row["size"]), str(row["pairs"]), _number(row["cost_ms"] / 1000)) for row in document["rows"]]
     yield Table(
@@ -147,7 +145,7 @@ def _extraction(corpus: Mapping[str, Any]) -> str:
 
 
 def equality_tables(found: Mapping[str, Any]) -> Iterator[Table]:
-    """Labels against those of packed scoring in float32."""
+    """Return the agreement with packed scoring in float32."""
     rows = [
         (row["precision"], f"{row['equal']:.2%}", f"{100 * (row['micro_f1'] - found['micro_f1']):+.2f}")
         for row in found["rows"]
@@ -162,7 +160,7 @@ def equality_tables(found: Mapping[str, Any]) -> Iterator[Table]:
 
 
 def markdown(table: Table) -> str:
-    """For README."""
+    """Return a table in Markdown."""
     lines = [
         f"**{table.title[0].upper()}{table.title[1:]}**",
         "",
@@ -193,5 +191,5 @@ def _growth(size: Mapping[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits that count."""
+    """Format a number with three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

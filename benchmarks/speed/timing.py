@@ -1,4 +1,4 @@
-"""Ways to do the same thing, timed in turns."""
+"""Timing functions in alternating rounds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ console = Console(stderr=True)
 
 
 def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way by round; every other round goes backwards. Each runs once before."""
+    """Return the seconds of each function by round, after a warm-up; every other round is in reverse order."""
     for way in ways.values():
         way()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -26,20 +26,20 @@ def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
 
 
 def alternated(names: Sequence[str], number: int) -> Sequence[str]:
-    """The order of a round."""
+    """Return the order of a round: every other one is reversed."""
     return names if number % 2 == 0 else names[::-1]
 
 
 def ratios(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    """One over the other, round by round: the machine's speed may drift."""
+    """Return ratios by round, because the machine's speed may drift."""
     return [a / b for a, b in zip(one, other, strict=True)]
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle of measurements."""
+    """Return the median."""
     return float(statistics.median(values))
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """The b of cost = a × size^b that fits best on logarithms; 1 is linear, 0 constant."""
+    """Fit b of cost = a · size^b on logarithms: 1 is linear, 0 is constant."""
     return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])

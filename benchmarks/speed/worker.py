@@ -1,9 +1,9 @@
-"""One system in a process of its own: cold start, speed and memory.
+"""Measure one system in its own process: cold start, speed and memory.
 
 Usage: python worker.py TASK.json   (started by contest.py; prints one line of JSON)
 
-Every system imports what it needs and no more, so that start and memory are its own. Peers are used as
-their users would, with nothing of this package.
+Every system only imports what it needs, so that start-up time and memory are its own. Other systems are used as
+their users would, without this package.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 Run = Callable[[Mapping[str, Any]], None]
-"""Answers all pairs of a work: its "sentences" and, of prompted systems, its "prompts"."""
+"""Answers all pairs of a workload: its "sentences", or its "prompts" for prompted systems."""
 
 
 class Process:
-    """Notes when this process has come how far, and how many tokens it computed, padding included."""
+    """Records the duration of each stage, and the number of computed tokens, padding included."""
 
     def __init__(self, task: Mapping[str, Any]) -> None:
         self.task = task
@@ -29,7 +29,7 @@ class Process:
         self._last = task["started"]
 
     def mark(self, stage: str) -> None:
-        """The end of a stage; "import" begins with the process."""
+        """Record the end of a stage; "import" starts with the process."""
         now = time.time()
         self.marks[stage] = now - self._last
         self._last = now
@@ -46,7 +46,7 @@ class Process:
 
 
 def ours(process: Process) -> Run:
-    """Packed label scoring with the instruction's keys and values kept."""
+    """Run packed label scoring with a cached instruction."""
     from spacy_slmre.models.causal_lm.model import make_small_lm
     from spacy_slmre.schema import LabelSchema
     from speed.workload import make_instances
@@ -61,7 +61,7 @@ def ours(process: Process) -> Run:
 
 
 def generate(process: Process) -> Run:
-    """Hugging Face `generate`: one prompt a pair, written greedily, sorted by length, padded on the left."""
+    """Run Hugging Face `generate`: one prompt per pair, greedy, sorted by length, left-padded."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -77,17 +77,11 @@ def generate(process: Process) -> Run:
         prompts = sorted(work["prompts"], key=len)
         for start in range(0, len(prompts), task["batch"]):
             batch = tokenizer(
-                prompts[start : start + task["batch"]],
-                return_tensors="pt",
-                padding=True,
-                add_special_tokens=False,
+                prompts[start : start + task["batch"]], return_tensors="pt", padding=True, add_special_tokens=False
             ).to(network.device)
             with torch.inference_mode():
                 written = network.generate(
-                    **batch,
-                    max_new_tokens=task["new_tokens"],
-                    do_sample=False,
-                    pad_token_id=tokenizer.eos_token_id,
+                    **batch, max_new_tokens=task["new_tokens"], do_sample=False, pad_token_id=tokenizer.eos_token_id
                 )
             tokenizer.batch_decode(written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
 
@@ -95,7 +89,7 @@ def generate(process: Process) -> Run:
 
 
 def rel(process: Process) -> Run:
-    """spacy-llm's REL task: one prompt a sentence, all its relations written as lines of JSON."""
+    """Run spacy-llm's REL task: one prompt per sentence, its relations generated as lines of JSON."""
     import spacy
     import spacy_llm  # noqa: F401
     import transformers  # noqa: F401
@@ -126,7 +120,7 @@ def rel(process: Process) -> Run:
 
 
 def llama_cpp(process: Process) -> Run:
-    """llama.cpp on the GGUF file: prompts in order, each goes on from what it shares with the last."""
+    """Run llama.cpp on the GGUF file; each prompt reuses what it shares with the previous one."""
     import llama_cpp
 
     process.mark("import")
@@ -165,7 +159,7 @@ def llama_cpp(process: Process) -> Run:
 
 
 def encoder(process: Process) -> Run:
-    """Our encoder classifier with a new head, in torch or OpenVINO's runtime."""
+    """Run our encoder classifier with a new head, in torch or OpenVINO."""
     from spacy_slmre.models.encoder.model import make_encoder_classifier
     from spacy_slmre.schema import LabelSchema
     from speed.workload import make_instances
@@ -191,21 +185,19 @@ def encoder(process: Process) -> Run:
 
 
 def classification(process: Process) -> Run:
-    """A text-classification pipeline of Hugging Face on the same encoder, with marks around the pair."""
+    """Run a Hugging Face text-classification pipeline on the same encoder, with markers around the pair."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
     from transformers.utils import logging
 
     process.mark("import")
     task = process.task
-    logging.set_verbosity_error()  # that the head is new is known
+    logging.set_verbosity_error()  # the head is new on purpose
     network = AutoModelForSequenceClassification.from_pretrained(
         task["encoder"], num_labels=len(task["labels"]), dtype=getattr(torch, task["dtype"])
     )
     tokenizer = AutoTokenizer.from_pretrained(task["encoder"])
-    classify = pipeline(
-        "text-classification", model=network, tokenizer=tokenizer, device=task["device"], batch_size=32
-    )
+    classify = pipeline("text-classification", model=network, tokenizer=tokenizer, device=task["device"], batch_size=32)
     process.mark("load")
     process.count(network)
 
@@ -224,7 +216,7 @@ def classification(process: Process) -> Run:
 
 
 def glirel(process: Process) -> Run:
-    """GLiREL, all labels in its prompt; it scores all pairs of a sentence's entities together."""
+    """Run GLiREL with all labels in its prompt; it scores all pairs of a sentence together."""
     import torch
     from glirel import GLiREL
 
@@ -245,7 +237,7 @@ def glirel(process: Process) -> Run:
                 model.predict_relations(words, task["labels"], threshold=0.0, ner=spans, top_k=1)
 
     def split(sentence: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-        """Words, and mentions as [first word, last word, type, text]."""
+        """Return words, and mentions as [first word, last word, type, text]."""
         text, words, spans, position = sentence["text"], [], [], 0
         for start, end, kind in sentence["mentions"]:
             words += text[position:start].split()
@@ -270,9 +262,9 @@ SYSTEMS: dict[str, Callable[[Process], Run]] = {
 
 
 def peak_memory() -> float:
-    """Most resident memory of this process so far, in GB.
+    """Return the peak resident memory of this process in GB.
 
-    Of the program alone: what `getrusage` says begins with the memory of the process that started this one.
+    On Linux `getrusage` would include the memory of the process that started this one.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -284,7 +276,7 @@ def peak_memory() -> float:
 
 
 def measure(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Start, answer one pair, then each work of the task."""
+    """Start the system, answer one pair, and then each workload of the task."""
     process = Process(task)
     run = SYSTEMS[task["system"]](process)
     run(task["first"])
@@ -306,6 +298,6 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # What the other parts of the benchmark share lies one folder up.
+    # The package of the benchmark is one folder up.
     sys.path[0] = str(Path(__file__).parent.parent)
     print(json.dumps(measure(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))))

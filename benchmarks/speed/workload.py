@@ -1,6 +1,6 @@
-"""What is asked in the benchmarks of speed: sentences with entities and pairs, and sets of labels.
+"""The workload of the speed benchmarks: sentences with entities and pairs, and label sets.
 
-Sentences are plain data, so that systems that know nothing of this package read the same.
+Sentences are plain data, so that systems without this package can read them.
 """
 
 from __future__ import annotations
@@ -29,41 +29,19 @@ ENTITIES = (
     ("Irène", "PER", " told"),
     ("the Radium Institute", "ORG", " later"),
 )
-FILLER = [
-    "in",
-    "the",
-    "spring",
-    "of",
-    "that",
-    "year",
-    "when",
-    "the",
-    "old",
-    "mill",
-    "was",
-    "sold",
-    "and",
-    "nobody",
-    "knew",
-    "why",
-    "she",
-    "had",
-    "left",
-    "the",
-    "town",
-]
+FILLER = "in the spring of that year when the old mill was sold and nobody knew why she had left the town"
 
 Sentence = dict[str, Any]
-"""A "text", its "mentions" as [start, end, type], and the "pairs" asked about as [head, tail]."""
+"""A "text", its "mentions" as [start, end, type], and the "pairs" to score as [head, tail]."""
 
 
 def make_sentences(count: int, pairs: int, *, words: int = 0, entities: int = 4) -> list[Sentence]:
-    """Sentences of about 30 tokens, all different.
+    """Make sentences of about 30 tokens, all different.
 
     Args:
         count: How many.
-        pairs: Ordered pairs asked about in each, at most `entities` × (`entities` - 1).
-        words: Filler behind each, in words, which have about one token.
+        pairs: Ordered pairs of each, at most `entities` × (`entities` - 1).
+        words: Filler words at the end of each, about one token per word.
         entities: Entities in each, at most six.
     """
     sentences = []
@@ -72,16 +50,15 @@ def make_sentences(count: int, pairs: int, *, words: int = 0, entities: int = 4)
         for name, kind, joint in ENTITIES[:entities]:
             mentions.append([len(text) + 1, len(text) + 1 + len(name), kind])
             text += f" {name}{joint}"
-        filler = [FILLER[(number + place) % len(FILLER)] for place in range(words)]
+        vocabulary = FILLER.split()
+        filler = [vocabulary[(number + place) % len(vocabulary)] for place in range(words)]
         ordered = [[head, tail] for head in range(entities) for tail in range(entities) if head != tail]
-        sentences.append(
-            {"text": " ".join([text, *filler]) + ".", "mentions": mentions, "pairs": ordered[:pairs]}
-        )
+        sentences.append({"text": " ".join([text, *filler]) + ".", "mentions": mentions, "pairs": ordered[:pairs]})
     return sentences
 
 
 def first_pairs(sentences: Iterable[Sentence], most: int) -> list[Sentence]:
-    """The first sentences, and of the last one the first pairs: `most` pairs together."""
+    """Return the first sentences with `most` pairs in total; the last one may lose pairs."""
     chosen: list[Sentence] = []
     for sentence in sentences:
         if most <= 0:
@@ -92,7 +69,7 @@ def first_pairs(sentences: Iterable[Sentence], most: int) -> list[Sentence]:
 
 
 def make_instances(sentences: Iterable[Sentence]) -> list[RelationInstance]:
-    """The instances of all pairs; those of one sentence share its context."""
+    """Return the instances of all pairs; those of one sentence share its context."""
     instances = []
     for sentence in sentences:
         context = Context(sentence["text"], tuple(Mention(*mention) for mention in sentence["mentions"]))
@@ -101,10 +78,10 @@ def make_instances(sentences: Iterable[Sentence]) -> list[RelationInstance]:
 
 
 def make_schema(labels: int = 40) -> LabelSchema:
-    """A set of 5 (CoNLL04's), 19 (SemEval-2010 Task 8's), 40 (common ones) or 96 labels (Re-DocRED's)."""
+    """Return 5 (CoNLL04), 19 (SemEval-2010 Task 8), 40 (common relations) or 96 labels (Re-DocRED)."""
     if labels == 40:
         return LabelSchema.from_labels([label.strip() for label in LABELS.split(",")], NEGATIVE)
-    from spacy_slmre.study.benchmarks.card import get_benchmark  # not what a start should pay for
+    from spacy_slmre.study.benchmarks.card import get_benchmark  # slow to import
 
     schema = get_benchmark({5: "conll04", 19: "semeval2010_task8", 96: "re_docred"}[labels]).schema
     assert schema is not None
@@ -115,10 +92,8 @@ def make_schema(labels: int = 40) -> LabelSchema:
     )
 
 
-def make_prompts(
-    tokenizer: PreTrainedTokenizerBase, sentences: Sequence[Sentence], schema: LabelSchema
-) -> list[str]:
-    """One prompt a pair, as the study asks: the labels in the instruction, then text and pair."""
+def make_prompts(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[Sentence], schema: LabelSchema) -> list[str]:
+    """Return one prompt per pair, as in the study: the labels in the instruction, then text and pair."""
     from spacy_slmre.models.prompts import PromptBuilder, PromptStyle
 
     builder = PromptBuilder(tokenizer, PromptStyle())

@@ -21,12 +21,9 @@ def calibrate_command(
     pipeline: Annotated[str, typer.Argument(help="Folder or package of a trained pipeline.")],
     corpus: Annotated[Path, typer.Argument(help="Development set: a .spacy file, or a folder of them.")],
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder to save to. Default: the pipeline's own folder."),
+        Path | None, typer.Option("--output", "-o", help="Folder to save to. Default: the pipeline's own folder.")
     ] = None,
-    component: Annotated[
-        str | None, typer.Option(help="The relation component, if there are several.")
-    ] = None,
+    component: Annotated[str | None, typer.Option(help="The relation component, if there are several.")] = None,
     thresholds: Annotated[
         bool, typer.Option("--thresholds", help="Also fit a threshold for each label that maximizes its F1.")
     ] = False,

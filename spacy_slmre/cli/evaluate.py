@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from spacy_slmre.evaluation.runs import EvaluationRun
     from spacy_slmre.evaluation.systems import EvaluationSettings
 
-LimitOption = Annotated[
-    int, typer.Option(min=0, help="Read documents until they have this many pairs; 0 reads all.")
-]
+LimitOption = Annotated[int, typer.Option(min=0, help="Read documents until they have this many pairs; 0 reads all.")]
 
 
 @slmre_cli.command("evaluate")
@@ -37,12 +35,9 @@ def evaluate_command(
         Path | None, typer.Option("--output", "-o", help="Folder for the runs, one subfolder per corpus.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the system in reports.")] = "",
-    component: Annotated[
-        str | None, typer.Option(help="The relation component, if there are several.")
-    ] = None,
+    component: Annotated[str | None, typer.Option(help="The relation component, if there are several.")] = None,
     pairs: Annotated[
-        str,
-        typer.Option(help="annotated: the corpus's annotated pairs; proposed: the component's candidates."),
+        str, typer.Option(help="annotated: the corpus's annotated pairs; proposed: the component's candidates.")
     ] = "annotated",
     labels: Annotated[
         str,
@@ -52,10 +47,7 @@ def evaluate_command(
         ),
     ] = "auto",
     prompt: Annotated[
-        str,
-        typer.Option(
-            help="Language models: own, schema (with the list of labels) or generic (without the list)."
-        ),
+        str, typer.Option(help="Language models: own, schema (with the list of labels) or generic (without the list).")
     ] = "own",
     decoding: Annotated[
         str, typer.Option(help="Language models: scored (label probabilities) or generated (free text).")
@@ -124,13 +116,7 @@ def evaluate_command(
                 gold = read_gold(path, limit=limit)
                 target = _run_folder(folder, gold.run_name, path, runs)
                 run = evaluate_answers(
-                    answers,
-                    gold,
-                    target,
-                    name=name,
-                    allow_missing=allow_missing,
-                    overwrite=overwrite,
-                    log=log,
+                    answers, gold, target, name=name, allow_missing=allow_missing, overwrite=overwrite, log=log
                 )
             runs.append(run)
             _show_labels(run)

@@ -16,8 +16,7 @@ from spacy_slmre.cli.output import log, show_errors
 @show_errors()
 def report_command(
     runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUNS…", help="Folders with runs of slmre evaluate, at any depth."),
+        list[Path], typer.Argument(metavar="RUNS…", help="Folders with runs of slmre evaluate, at any depth.")
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="HTML file; .md and .csv files are written next to it.")

@@ -66,10 +66,7 @@ def convert(
     key = {
         "format": format.name,
         "split": split,
-        "source": {
-            "name": Path(source).name,
-            "sha256": file_hash(source) if Path(source).is_file() else None,
-        },
+        "source": {"name": Path(source).name, "sha256": file_hash(source) if Path(source).is_file() else None},
         "settings": {name: str(value) for name, value in (settings or {}).items()},
         "shard_size": shard_size,
         "lang": lang,
@@ -110,12 +107,7 @@ def convert(
                 progress(summary.documents)
         if not summary.documents:
             raise CorpusError(_nothing_converted(source, format, examples))
-    result = {
-        **key,
-        **summary.to_dict(),
-        "official_instances": format.splits.get(split),
-        "files": _hashes(output),
-    }
+    result = {**key, **summary.to_dict(), "official_instances": format.splits.get(split), "files": _hashes(output)}
     atomic_write(summary_path(output), json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     return result
 

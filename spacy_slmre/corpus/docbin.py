@@ -25,8 +25,8 @@ _ATTRS = ("ORTH", "SPACY", "SENT_START", "ENT_IOB", "ENT_TYPE")
 class DocBinWriter:
     """Writes a corpus with one shard in memory at a time.
 
-    Up to `shard_size` documents become one file. More become a folder of this name with several files, which
-    spaCy's readers accept in place of a file. An existing corpus is replaced when the new one is complete.
+    Up to `shard_size` documents become one file. More become a folder of this name with several files, which spaCy's
+    readers accept in place of a file. An existing corpus is replaced when the new one is complete.
 
     Args:
         path: Output, ending in `.spacy`.
@@ -47,8 +47,8 @@ class DocBinWriter:
         self.shard_size = shard_size
         self._shards: list[Path] = []
         self._stack = ExitStack()
-        # One packer for all documents: DocBin makes one for each, and each searches all installed packages
-        # for msgpack extensions, which takes longer than everything else together.
+        # One packer for all documents: DocBin makes one for each, and each searches all installed packages for msgpack
+        # extensions, which takes longer than everything else together.
         self._packer = srsly.msgpack.Packer(use_bin_type=True)
 
     def __enter__(self) -> Self:

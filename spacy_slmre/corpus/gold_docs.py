@@ -32,9 +32,8 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
         split: The split that the record belongs to.
 
     Returns:
-        The document with entities, `doc._.relation_pairs` (all pairs), `doc._.relations` (the positive ones
-        without repetition), all mentions in `doc.spans` if some overlap, and its provenance in
-        `doc.user_data`; the rejects.
+        The document with entities, `doc._.relation_pairs` (all pairs), `doc._.relations` (the positive ones without
+        repetition), all mentions in `doc.spans` if some overlap, and its provenance in `doc.user_data`; the rejects.
     """
     text = record.text
     pairs: list[Pair] = []
@@ -68,8 +67,8 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
 def in_holdout(doc: Doc, share: float, seed: int = 0) -> bool:
     """Return whether a gold document is held out of training.
 
-    This depends only on the document's id (or, without one, its text) and the seed. Sentences of one source
-    document are held out together.
+    This depends only on the document's id (or, without one, its text) and the seed. Sentences of one source document
+    are held out together.
 
     Args:
         doc: The document.

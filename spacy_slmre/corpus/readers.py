@@ -32,14 +32,14 @@ def relation_corpus(
 ) -> ExampleReader:
     """Read a corpus; registered as `@readers = "spacy-slmre.RelationCorpus.v1"`.
 
-    The predicted side of an example has the tokens, sentences and provenance of the reference, and of its
-    relations only which pairs were annotated (`doc._.relation_candidates`, proposed by
-    `spacy-slmre.GivenPairs.v1`); no gold label is reachable from it.
+    The predicted side of an example has the tokens, sentences and provenance of the reference, and of its relations
+    only which pairs were annotated (`doc._.relation_candidates`, proposed by `spacy-slmre.GivenPairs.v1`); no gold
+    label is reachable from it.
 
     Args:
         path: A `.spacy` file, or a folder of them.
-        entities: "gold" copies entities and span groups of the reference to the predicted side, "predicted"
-            leaves them to the pipeline.
+        entities: "gold" copies entities and span groups of the reference to the predicted side, "predicted" leaves
+            them to the pipeline.
         pairs: Copy the annotated pairs, without labels, to the predicted side.
         limit: Maximum number of documents; 0 reads all.
         max_pairs: Stop when the documents have this many annotated pairs; 0 reads all.
@@ -135,8 +135,8 @@ def make_predicted(reference: Doc, *, gold_entities: bool = True, pairs: bool = 
 def batch_by_pairs(size: int) -> Callable[[Iterable[Example]], Iterator[list[Example]]]:
     """Batch by number of pairs; registered as `@batchers = "spacy-slmre.BatchByPairs.v1"`.
 
-    The cost of a training step depends on its pairs, not on its documents. A document counts as at least one
-    pair and is never split, so a batch may have more than `size` pairs.
+    The cost of a training step depends on its pairs, not on its documents. A document counts as at least one pair and
+    is never split, so a batch may have more than `size` pairs.
 
     Args:
         size: Annotated pairs in a batch.

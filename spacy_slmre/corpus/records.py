@@ -2,8 +2,8 @@
 
 The same rules apply to the arguments of every format:
 
-* An argument given only as a string is placed at its first occurrence as a whole word, otherwise at its
-  first occurrence; if possible it does not overlap the other argument.
+* An argument given only as a string is placed at its first occurrence as a whole word, otherwise at its first
+  occurrence; if possible it does not overlap the other argument.
 * Nested and overlapping arguments are kept. `doc.ents` then has the longest of the overlapping mentions,
   `doc.spans["relation_mentions"]` all of them.
 * Whitespace at the edges is not part of an argument.
@@ -85,10 +85,7 @@ class Malformed(ValueError):
 
 
 def parse_rows(
-    rows: Iterable[tuple[int, Any]],
-    parse: Callable[..., Iterable[Record | Reject]],
-    split: str,
-    **settings: Any,
+    rows: Iterable[tuple[int, Any]], parse: Callable[..., Iterable[Record | Reject]], split: str, **settings: Any
 ) -> Iterator[Record | Reject]:
     """Parse rows one by one; malformed rows become rejects.
 
@@ -162,12 +159,7 @@ def find_occurrences(text: str, string: str, *, ignore_case: bool = False) -> li
 
 
 def place_pair(
-    text: str,
-    head: str,
-    tail: str,
-    types: tuple[str, str] = (UNTYPED, UNTYPED),
-    *,
-    ignore_case: bool = False,
+    text: str, head: str, tail: str, types: tuple[str, str] = (UNTYPED, UNTYPED), *, ignore_case: bool = False
 ) -> tuple[Mention, Mention]:
     """Find head and tail in a text that gives them as strings, by the rules of this module.
 

@@ -93,8 +93,8 @@ def read_rows(
     """Yield the rows of a table in any form, with their lines (Parquet and hub: numbered from 1).
 
     Args:
-        source: A .csv, .tsv, .json, .jsonl or .parquet file, or a hub id `owner/name`, followed by
-            `:config` if the dataset has several.
+        source: A .csv, .tsv, .json, .jsonl or .parquet file, or a hub id `owner/name`, followed by `:config` if the
+            dataset has several.
         columns: Required columns.
         hub_split: Name of the split on the hub.
 

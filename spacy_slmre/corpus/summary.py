@@ -17,8 +17,8 @@ from spacy_slmre.relations import RELATIONS, Relation, annotates_pairs, relation
 def annotated_pairs(doc: Doc) -> list[tuple[Relation, bool]]:
     """Return each annotated pair of a gold document and whether it is negative.
 
-    A pair is negative if its label is negative for the document's format. Without a format, it is negative if
-    it is not one of the relations in `doc._.relations`.
+    A pair is negative if its label is negative for the document's format. Without a format, it is negative if it is
+    not one of the relations in `doc._.relations`.
     """
     pairs = gold_relations(doc)
     if (format := format_of(doc)) is not None:
@@ -86,8 +86,8 @@ class Summary:
     def ceiling(self) -> float | None:
         """Highest possible micro-F1 with one answer per pair: distinct pairs / instances, None without any.
 
-        Evaluation counts instances: each instance of a pair gets the pair's only answer, which is correct for
-        one of its labels.
+        Evaluation counts instances: each instance of a pair gets the pair's only answer, which is correct for one of
+        its labels.
         """
         return self.pairs / self.positives if self.positives else None
 

@@ -19,8 +19,8 @@ def read_table_rows(
 ) -> Iterator[Record | Reject]:
     """Read a table with the columns text, entity1, entity2, relation and maybe entity1Type, entity2Type.
 
-    Consecutive rows with the same text become one record. Other columns are ignored. Any label is accepted;
-    "none", "other", "no_relation", "na", "nan" and "null" are negative.
+    Consecutive rows with the same text become one record. Other columns are ignored. Any label is accepted; "none",
+    "other", "no_relation", "na", "nan" and "null" are negative.
 
     Args:
         source: A .csv, .tsv, .json, .jsonl or .parquet file, or a hub id.

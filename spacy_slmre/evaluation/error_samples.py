@@ -20,7 +20,7 @@ WINDOW = 200
 
 
 @dataclass(frozen=True, slots=True)
-class MarkedText:
+class TextPart:
     """A part of the text, the arguments that it belongs to ("head", "tail"), and those that end with it."""
 
     text: str
@@ -51,7 +51,7 @@ def sample_errors(
     return {kind: (len(found), rng.sample(found, min(each, len(found)))) for kind, found in errors.items()}
 
 
-def mark_arguments(prediction: Prediction) -> list[MarkedText]:
+def mark_arguments(prediction: Prediction) -> list[TextPart]:
     """Split the text around the pair into parts; head and tail may overlap or contain each other."""
     spans = {"head": prediction.head, "tail": prediction.tail}
     types = {"head": prediction.head_type, "tail": prediction.tail_type}
@@ -59,9 +59,9 @@ def mark_arguments(prediction: Prediction) -> list[MarkedText]:
     first = max(0, min(start for start, _ in spans.values()) - WINDOW)
     last = min(len(text), max(end for _, end in spans.values()) + WINDOW)
     places = sorted({first, last, *(place for span in spans.values() for place in span)})
-    parts = [MarkedText("… ", (), ())] if first else []
+    parts = [TextPart("… ", (), ())] if first else []
     for start, end in pairwise(places):
         roles = tuple(role for role, span in spans.items() if span[0] <= start and end <= span[1])
         ends = tuple((role, types[role]) for role, span in spans.items() if span[1] == end and role in roles)
-        parts.append(MarkedText(text[start:end], roles, ends))
-    return [*parts, MarkedText(" …", (), ())] if last < len(text) else parts
+        parts.append(TextPart(text[start:end], roles, ends))
+    return [*parts, TextPart(" …", (), ())] if last < len(text) else parts

@@ -189,9 +189,7 @@ def _prediction(pair: GoldPair, answer: Answer | None) -> Prediction:
     )
 
 
-def _finish(
-    writer: RunWriter, corpus: GoldCorpus, schema: LabelSchema, info: Mapping[str, Any]
-) -> EvaluationRun:
+def _finish(writer: RunWriter, corpus: GoldCorpus, schema: LabelSchema, info: Mapping[str, Any]) -> EvaluationRun:
     """Score the predictions and publish the run."""
     predictions, totals = writer.predictions(), writer.totals
     metrics = score_predictions(predictions, schema.names, schema.negative_label, truncated=totals.truncated)

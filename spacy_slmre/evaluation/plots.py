@@ -81,9 +81,7 @@ def check_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise EvaluationError(
-            "The report needs matplotlib for its plots: pip install 'spacy-slmre[report]'"
-        ) from None
+        raise EvaluationError("The report needs matplotlib for its plots: pip install 'spacy-slmre[report]'") from None
 
 
 @contextmanager
@@ -157,10 +155,7 @@ def label_plot(results: Sequence[Result]) -> Plot | None:
     if not labels:
         return None
     shown = labels[:MAX_LABELS]
-    scores = {
-        one.name: [one.metrics["per_label"].get(label, {"f": 0.0})["f"] for label in labels]
-        for one in results
-    }
+    scores = {one.name: [one.metrics["per_label"].get(label, {"f": 0.0})["f"] for label in labels] for one in results}
     with drawing(4.9, 0.7 + 0.2 * len(shown)) as (axes, finish):
         for one in results:
             style = {"ls": "", "ms": 5, "alpha": 0.85, "clip_on": False, **_series_style(one)}
@@ -248,9 +243,7 @@ def speed_plot(results: Sequence[Result]) -> Plot | None:
         machines = {one.info.get("environment", {}).get("machine", "") for one, _ in timed}
         caption = title + (". Measured on different machines, see the table" if len(machines) > 1 else "")
         svg = finish(f"Micro-F1 by speed, {caption}")
-    rows = [
-        [Cell(one.name), Cell.of(rate, ",.1f"), *map(Cell.of, (one.f, *one.interval))] for one, rate in timed
-    ]
+    rows = [[Cell(one.name), Cell.of(rate, ",.1f"), *map(Cell.of, (one.f, *one.interval))] for one, rate in timed]
     header = ("System", "Pairs/s", "Micro-F1", "Low", "High")
     return Plot(svg, caption, Table(f"Speed and micro-F1 on {title}", header, {"": rows}))
 

@@ -20,13 +20,7 @@ from spacy_slmre.evaluation.error_samples import ERROR_KINDS, mark_arguments, sa
 from spacy_slmre.evaluation.results import Result, SectionContent, all_sections, by_corpus, make_results
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun
 from spacy_slmre.evaluation.significance import compare_runs
-from spacy_slmre.evaluation.tables import (
-    comparison_table,
-    corpus_table,
-    overview_table,
-    results_table,
-    speed_table,
-)
+from spacy_slmre.evaluation.tables import comparison_table, corpus_table, overview_table, results_table, speed_table
 from spacy_slmre.export.tables import escape_formula
 from spacy_slmre.util.io import atomic_write
 from spacy_slmre.visual.colors import relation_styles
@@ -173,11 +167,7 @@ def environment(package: str = "spacy_slmre.evaluation") -> Environment:
     """Return the templates of a package, which can use ours (macros.jinja)."""
     loaders = [PackageLoader(name) for name in dict.fromkeys((package, "spacy_slmre.evaluation"))]
     return Environment(
-        loader=ChoiceLoader(loaders),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
 
 

@@ -134,9 +134,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[EvaluationRun], list[str]]:
     runs, notes = [], []
     for folder in sorted(folders.values()):
         if folder.name.endswith(".part") or not (folder / RUN_FILE).exists():
-            notes.append(
-                f"Skipped {folder}: the evaluation is not finished. Repeat its command to resume it."
-            )
+            notes.append(f"Skipped {folder}: the evaluation is not finished. Repeat its command to resume it.")
             continue
         try:
             runs.append(read_run(folder))
@@ -157,8 +155,7 @@ def make_results(runs: Iterable[EvaluationRun], sections: Sequence[ReportSection
     runs = list(runs)
     names = _system_names(runs)
     order = sorted(
-        runs,
-        key=lambda run: (run.info["corpus"], run.info["split"], -run.metrics["micro"]["f"], str(run.folder)),
+        runs, key=lambda run: (run.info["corpus"], run.info["split"], -run.metrics["micro"]["f"], str(run.folder))
     )
     series = {key: number for number, key in enumerate(dict.fromkeys(system_key(run.info) for run in order))}
     return [

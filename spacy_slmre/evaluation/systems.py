@@ -178,9 +178,7 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
     return EvaluatedSystem(predict, pipe.schema, pipe.candidates, pipe.attr, info, device, count_tokens)
 
 
-def _llm_system(
-    component: LLMWrapper, settings: EvaluationSettings, corpus: CorpusFormat | None
-) -> EvaluatedSystem:
+def _llm_system(component: LLMWrapper, settings: EvaluationSettings, corpus: CorpusFormat | None) -> EvaluatedSystem:
     task = component.task
     if settings.pairs == "annotated":
         task.candidates = GivenPairs()

@@ -111,6 +111,9 @@ class RelationTask:
         self._schema: LabelSchema | str | Path | None = configured
         self._style: PromptStyle | None = None
         self._style_settings = (label_list, definitions, examples, templates)
+        # Compared with those of a saved task: what the config says now and did not say then takes precedence.
+        source = configured.fingerprint if isinstance(configured, LabelSchema) else str(configured)
+        self._configured = {"schema": source, "style": list(self._style_settings)}
         self.negative_label = negative_label
         self.candidates = candidates or EntityPairs()
         self.max_context_words = max_context_words
@@ -288,9 +291,7 @@ class RelationTask:
         def count_words(contexts: Sequence[Context]) -> list[int]:
             return [len(_word_offsets(context)) for context in contexts]
 
-        return truncate_instances(
-            instances, self.max_context_words, count_tokens=count_words, offsets_of=_word_offsets
-        )
+        return truncate_instances(instances, self.max_context_words, count_tokens=count_words, offsets_of=_word_offsets)
 
     def _write(self, instances: DocInstances, responses: Sequence[Any], parser: LabelParser) -> None:
         doc = instances.doc
@@ -302,9 +303,7 @@ class RelationTask:
         counts: Counter[str] = Counter(out_of_schema=0, ill_typed=0, unanswered=0)
         relations: list[Record] = []
         answers: list[Record] = []
-        for (head, tail), instance, response in zip(
-            instances.pairs, instances.instances, responses, strict=True
-        ):
+        for (head, tail), instance, response in zip(instances.pairs, instances.instances, responses, strict=True):
             answered = isinstance(response, str) and not isinstance(response, Unanswered)
             label = (parser.parse(response) or self.schema.negative_label) if answered else None
             if label not in self.schema.index:
@@ -360,7 +359,9 @@ class RelationTask:
 
     def from_bytes(self, bytes_data: bytes, *, exclude: tuple[str, ...] = ()) -> RelationTask:
         """Restore what `to_bytes` returned."""
-        util.from_bytes(bytes_data, {"cfg": lambda data: self._from_dict(srsly.json_loads(data))}, exclude)
+        util.from_bytes(
+            bytes_data, {"cfg": lambda data: self._from_dict(srsly.json_loads(data), self._configured)}, exclude
+        )
         return self
 
     def to_disk(self, path: str | Path, *, exclude: tuple[str, ...] = ()) -> None:
@@ -374,12 +375,16 @@ class RelationTask:
 
     def _to_dict(self) -> dict[str, Any]:
         schema = self.schema.to_dict() if self._schema is not None else None
-        return {"schema": schema, "has_own_labels": self.has_own_labels, "style": self.style.to_dict()}
+        values = {"schema": schema, "has_own_labels": self.has_own_labels, "style": self.style.to_dict()}
+        return {**values, "configured": self._configured}
 
-    def _from_dict(self, saved: Mapping[str, Any]) -> None:
-        self._schema = LabelSchema.from_dict(saved["schema"]) if saved["schema"] else None
-        self.has_own_labels = saved["has_own_labels"]
-        self.style = PromptStyle.from_dict(saved["style"])
+    def _from_dict(self, saved: Mapping[str, Any], configured: Mapping[str, Any] | None = None) -> None:
+        configured = configured or saved["configured"]
+        if self._configured["schema"] == configured["schema"]:
+            self._schema = LabelSchema.from_dict(saved["schema"]) if saved["schema"] else None
+            self.has_own_labels = saved["has_own_labels"]
+        if self._configured["style"] == configured["style"]:
+            self.style = PromptStyle.from_dict(saved["style"])
 
 
 def _word_offsets(context: Context) -> list[tuple[int, int]]:

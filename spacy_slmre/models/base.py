@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self, TypeGuard
 
 import numpy as np
 from thinc.api import Optimizer
@@ -17,7 +17,6 @@ class ModelError(ValueError):
     """A model cannot be used; the message names the setting and the remedy."""
 
 
-@runtime_checkable
 class RelationModel(Protocol):
     """Labels relation instances. Each call gets the schema, so one model can serve several label sets."""
 
@@ -68,7 +67,6 @@ class RelationModel(Protocol):
         """
 
 
-@runtime_checkable
 class TrainableModel(RelationModel, Protocol):
     """A model that learns from labeled instances."""
 
@@ -100,3 +98,11 @@ class TrainableModel(RelationModel, Protocol):
 
     def finish_update(self, optimizer: Optimizer) -> None:
         """Update the parameters with the accumulated gradients and clear these."""
+
+
+def is_trainable(model: RelationModel) -> TypeGuard[TrainableModel]:
+    """Return whether a model can be trained, without reading anything.
+
+    On Python 3.11, an isinstance check of the protocol would read the model's `schema`, and so its adapter.
+    """
+    return hasattr(type(model), "update")

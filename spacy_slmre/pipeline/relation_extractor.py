@@ -34,7 +34,7 @@ from spacy_slmre.decoding import (
     top_k,
 )
 from spacy_slmre.instances import DocInstances, describe_training_truncation, describe_truncation, make_doc_instances
-from spacy_slmre.models.base import RelationModel, TrainableModel
+from spacy_slmre.models.base import RelationModel, is_trainable
 from spacy_slmre.pipeline.examples import balanced_weights, gold_relations, make_training_instances, resolve_labels
 from spacy_slmre.pipeline.settings import CHANGEABLE, ExtractorSettings, configured_schema
 from spacy_slmre.relations import install_extensions, make_record, report_name, write_records, write_report
@@ -110,7 +110,7 @@ class RelationExtractor(TrainablePipe):
         if label in self.schema.index:
             return 0
         self.set_schema(self.schema.with_name(label))
-        if isinstance(self.model, TrainableModel):
+        if is_trainable(self.model):
             self.model.add_labels(self.schema)
         return 1
 
@@ -215,7 +215,7 @@ class RelationExtractor(TrainablePipe):
     @property
     def is_trainable(self) -> bool:
         """Whether the model can be trained."""
-        return isinstance(self.model, TrainableModel)
+        return is_trainable(self.model)
 
     @property
     def is_resizable(self) -> bool:
@@ -240,7 +240,7 @@ class RelationExtractor(TrainablePipe):
         negative = own.negative_label if own else self.settings.negative_label
         if resolved := resolve_labels(labels, own, get_examples, negative, self.attr):
             self.set_schema(resolved)
-        if isinstance(self.model, TrainableModel):
+        if is_trainable(self.model):
             training = make_training_instances(get_examples(), self.candidates, self.schema, self.attr)
             if warning := training.describe_proposed():
                 self._warn_once("proposed", warning)
@@ -267,7 +267,7 @@ class RelationExtractor(TrainablePipe):
         losses.setdefault(self.name, 0.0)
         examples = list(examples)
         validate_examples(examples, "RelationExtractor.update")
-        if not isinstance(self.model, TrainableModel):
+        if not is_trainable(self.model):
             return losses
         self._n_updates += 1
         training = make_training_instances(examples, self.candidates, self.schema, self.attr)
@@ -294,7 +294,7 @@ class RelationExtractor(TrainablePipe):
 
     def finish_update(self, sgd: Optimizer) -> None:
         """Update the model's parameters with the accumulated gradients."""
-        if isinstance(self.model, TrainableModel):
+        if is_trainable(self.model):
             self.model.finish_update(sgd)
 
     @contextmanager
@@ -352,7 +352,7 @@ class RelationExtractor(TrainablePipe):
 
     def _read(self, path: str | Path, exclude: Iterable[str], *, temporary: bool = False) -> RelationExtractor:
         readers = {
-            "cfg.json": lambda file: self._set_config(srsly.read_json(file)),
+            "cfg.json": lambda file: self._set_config(srsly.read_json(file), from_bytes=temporary),
             "model": lambda folder: setattr(self, "model", self.model.restore(folder, temporary=temporary)),
         }
         util.from_disk(path, readers, exclude)
@@ -367,9 +367,10 @@ class RelationExtractor(TrainablePipe):
             "configured": self.settings.to_dict(),
         }
 
-    def _set_config(self, config: Mapping[str, Any]) -> None:
-        # What the config says now and did not say when the pipeline was saved takes precedence.
-        same = {name for name, value in self.settings.to_dict().items() if value == config["configured"][name]}
+    def _set_config(self, config: Mapping[str, Any], *, from_bytes: bool) -> None:
+        # On disk, the pipeline's config may have been changed or overridden: then it takes precedence.
+        before, now = config["configured"], self.settings.to_dict()
+        same = {name for name in now if now[name] == before[name] or from_bytes}
         if {"labels", "schema"} <= same:
             self._schema = LabelSchema.from_dict(config["schema"])
             self._schema_was_set = config["has_own_labels"]

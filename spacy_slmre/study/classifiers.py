@@ -85,8 +85,8 @@ def train_classifier(
         log: Receives messages for the user.
 
     Returns:
-        The content of `run.json`: benchmark, config, data with hashes, scores on the development set,
-        calibration, seconds, versions.
+        The content of `run.json`: benchmark, config, data with hashes, scores on the development set, calibration,
+        seconds, versions.
 
     Raises:
         ValueError: The corpus or the config cannot be used, or the output belongs to another run.
@@ -179,8 +179,8 @@ def _schedule(config: Config, batches: int) -> dict[str, int]:
     if epochs < 1:
         raise ValueError(f"training.max_epochs = {epochs}, but the schedule needs a number of epochs: 1 or more.")
     return {
-        # The learning rate reaches zero when the last epoch ends. The dev set is scored twice per epoch, the
-        # last time at the end: spaCy only scores after every n-th step, even if more steps follow.
+        # The learning rate reaches zero when the last epoch ends. The dev set is scored twice per epoch, the last time
+        # at the end: spaCy only scores after every n-th step, even if more steps follow.
         "training.optimizer.learn_rate.total_steps": batches * epochs,
         "training.optimizer.learn_rate.warmup_steps": max(1, batches * epochs // 20),
         "training.eval_frequency": max(1, (batches * epochs - 1) // (2 * epochs)),

@@ -13,10 +13,7 @@ from spacy_slmre.study import commands_data, commands_models
 _OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 study_cli = typer.Typer(
-    name="study",
-    help="Reproduce the study (arXiv:2606.22606).",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+    name="study", help="Reproduce the study (arXiv:2606.22606).", no_args_is_help=True, rich_markup_mode=None
 )
 study_cli.command("benchmarks")(commands_data.benchmarks_command)
 study_cli.command("convert-all")(commands_data.convert_all_command)

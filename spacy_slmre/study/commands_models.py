@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 CorporaArgument = Annotated[Path, typer.Argument(help="Folder of converted benchmarks.")]
 MixtureOption = Annotated[
-    Path | None,
-    typer.Option("--mixture", help="The converted benchmarks of a mixture (configs/mixtures/*.cfg)."),
+    Path | None, typer.Option("--mixture", help="The converted benchmarks of a mixture (configs/mixtures/*.cfg).")
 ]
 
 
@@ -28,8 +27,7 @@ MixtureOption = Annotated[
 def pretrain_command(
     config: Annotated[Path, typer.Argument(help="Base model and training settings; see configs/pretrain.")],
     texts: Annotated[
-        list[str],
-        typer.Argument(help="Files or folders (.txt, .jsonl, .parquet, .spacy), or - for standard input."),
+        list[str], typer.Argument(help="Files or folders (.txt, .jsonl, .parquet, .spacy), or - for standard input.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write: a base model for tune.")],
     format: Annotated[
@@ -40,9 +38,9 @@ def pretrain_command(
 ) -> None:
     """Continue the pretraining of a base model on raw text of a domain, as a better start for tuning.
 
-    Settings of the config can be overridden: --training.max_steps 1000. Repeat the command to resume an
-    interrupted run. At the end, perplexity on held-out text is reported. The output is a base model: slmre
-    tune CONFIG --model.base OUTPUT
+    Settings of the config can be overridden: --training.max_steps 1000. Repeat the command to resume an interrupted
+    run. At the end, perplexity on held-out text is reported. The output is a base model: slmre tune CONFIG
+    --model.base OUTPUT
     """
     from spacy.cli._util import parse_config_overrides
 
@@ -97,10 +95,10 @@ def train_classifiers_command(
 ) -> None:
     """Train one classifier per benchmark with `spacy train`.
 
-    Negative label, schedule and splits follow from the corpus: a benchmark without a development split holds
-    out 15 % of its training documents. The best checkpoint is calibrated on the development set. Settings of
-    the config can be overridden: --training.max_epochs 3. Finished classifiers are skipped. If a benchmark
-    fails, the others are still trained, and the exit code is 1.
+    Negative label, schedule and splits follow from the corpus: a benchmark without a development split holds out 15 %
+    of its training documents. The best checkpoint is calibrated on the development set. Settings of the config can be
+    overridden: --training.max_epochs 3. Finished classifiers are skipped. If a benchmark fails, the others are still
+    trained, and the exit code is 1.
     """
     from spacy.cli._util import parse_config_overrides
 
@@ -133,9 +131,9 @@ def grid_command(
 ) -> None:
     """List the tuning runs of a grid with their states, and run the missing ones one after the other.
 
-    Each run is a separate process; if it fails, the error is recorded and the others are still run.
-    Interrupted runs are resumed. If a run is still "running" although its machine is gone, delete the file
-    .RUN.lock next to its folder. Settings for all runs can be added as for tune: --training.max_steps 100
+    Each run is a separate process; if it fails, the error is recorded and the others are still run. Interrupted runs
+    are resumed. If a run is still "running" although its machine is gone, delete the file .RUN.lock next to its
+    folder. Settings for all runs can be added as for tune: --training.max_steps 100
     """
     from spacy_slmre.study.grid import read_grid, take_shard
 
@@ -195,8 +193,8 @@ def evaluate_command(
 ) -> None:
     """Evaluate models on the test splits of the benchmarks that each was trained on.
 
-    Finished evaluations are skipped, unless the model or the corpus has changed. If an evaluation fails, the
-    others are still run, and the exit code is 1.
+    Finished evaluations are skipped, unless the model or the corpus has changed. If an evaluation fails, the others
+    are still run, and the exit code is 1.
     """
     from spacy_slmre.cli.evaluate import evaluate_on, show_runs
     from spacy_slmre.evaluation.runs import EvaluationRun

@@ -1,7 +1,7 @@
 """A grid of tuning runs: list their states and run those that are missing.
 
-A run is claimed by the lock that `slmre tune` holds on its output, not by the grid. So only one process works
-on it, even if the grid that started it was killed.
+A run is claimed by the lock that `slmre tune` holds on its output, not by the grid. So only one process works on it,
+even if the grid that started it was killed.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Mixtures: samples of several converted benchmarks, described by a manifest instead of copied.
 
-Every document has a rank, a hash of seed, benchmark, split and position. A group of benchmarks with a common
-cap contributes its documents of lowest rank until the cap is reached; of the last document only the first
-pairs are taken, so caps are met exactly. The rank of that last document describes the sample completely: the
-same seed gives the same sample on every machine.
+Every document has a rank, a hash of seed, benchmark, split and position. A group of benchmarks with a common cap
+contributes its documents of lowest rank until the cap is reached; of the last document only the first pairs are taken,
+so caps are met exactly. The rank of that last document describes the sample completely: the same seed gives the same
+sample on every machine.
 
-A benchmark without a training split is trained on its dev split, except for documents that also occur in its
-test split; the manifest lists their positions. It then contributes nothing to dev.
+A benchmark without a training split is trained on its dev split, except for documents that also occur in its test
+split; the manifest lists their positions. It then contributes nothing to dev.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Mixture:
         name: Its name.
         benchmarks: Names of the benchmarks.
         caps: Maximum number of annotated pairs of each split; 0 takes all.
-        balance: "none" pools all benchmarks, "domain" takes equally many pairs of each domain, "benchmark"
-            of each benchmark.
+        balance: "none" pools all benchmarks, "domain" takes equally many pairs of each domain, "benchmark" of each
+            benchmark.
         seed: Seed of the sample.
 
     Raises:
@@ -99,8 +99,8 @@ def converted_benchmarks(mixture: str | Path, corpora: Path) -> tuple[list[str],
 class SplitSample:
     """One split of one benchmark while its sample is drawn.
 
-    `excluded` is set if a dev split is used for training: the test split it was compared with, and the
-    positions of the documents that also occur there.
+    `excluded` is set if a dev split is used for training: the test split it was compared with, and the positions of
+    the documents that also occur there.
     """
 
     benchmark: str
@@ -140,13 +140,13 @@ def make_manifest(mixture: Mixture, corpora: str | Path, *, skip_missing: bool =
         skip_missing: Skip benchmarks and splits that do not exist.
 
     Returns:
-        The manifest: for each split its sources with files, hashes, counts and the bounds of the sample, what
-        is missing, and the schema of every benchmark. A source whose dev split is used for training has
-        "excluded": the positions of its documents that also occur in "test", which is null if there is none.
+        The manifest: for each split its sources with files, hashes, counts and the bounds of the sample, what is
+        missing, and the schema of every benchmark. A source whose dev split is used for training has "excluded": the
+        positions of its documents that also occur in "test", which is null if there is none.
 
     Raises:
-        CorpusError: A benchmark is missing altogether, a split has no corpus, or domains cannot be balanced
-            because one of them is missing.
+        CorpusError: A benchmark is missing altogether, a split has no corpus, or domains cannot be balanced because
+            one of them is missing.
     """
     corpora = Path(corpora)
     absent = [
@@ -247,10 +247,9 @@ def mixture_corpus(
 ) -> ExampleReader:
     """Read the sample of a mixture; registered as `@readers = "spacy-slmre.MixtureCorpus.v1"`.
 
-    `doc.user_data["slmre.format"]` on both sides is the benchmark, whose labels the document's pairs have.
-    With `verify`, the files are first compared with those that the mixture was made from. The other settings
-    are those of `spacy-slmre.RelationCorpus.v1`; without `shuffle`, the benchmarks are mixed and each keeps
-    its own order.
+    `doc.user_data["slmre.format"]` on both sides is the benchmark, whose labels the document's pairs have. With
+    `verify`, the files are first compared with those that the mixture was made from. The other settings are those of
+    `spacy-slmre.RelationCorpus.v1`; without `shuffle`, the benchmarks are mixed and each keeps its own order.
 
     Raises:
         ValueError: A setting is out of range, or the manifest or one of its files cannot be read.
@@ -274,8 +273,8 @@ def mixture_corpus(
 def read_mixture(manifest: Mapping[str, Any], split: str, corpora: str | Path, vocab: Vocab) -> Iterator[Doc]:
     """Yield the documents of a mixture's split with the sampled pairs only.
 
-    The benchmarks are mixed: each document comes from a random one, weighted by the number of documents left.
-    One shard per benchmark is in memory.
+    The benchmarks are mixed: each document comes from a random one, weighted by the number of documents left. One
+    shard per benchmark is in memory.
     """
     seed = manifest["seed"]
     streams = [

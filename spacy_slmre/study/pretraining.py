@@ -1,7 +1,7 @@
 """Continued pretraining: a base model is trained on raw text of a domain before it is tuned.
 
-This is plain causal language modeling over blocks of tokens, with full weights or with LoRA weights that are
-merged into the base at the end. The result is a base model that `slmre tune` accepts.
+This is plain causal language modeling over blocks of tokens, with full weights or with LoRA weights that are merged
+into the base at the end. The result is a base model that `slmre tune` accepts.
 """
 
 from __future__ import annotations
@@ -217,8 +217,8 @@ class TokenBlocks:
 def make_blocks(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, settings: PretrainingSettings) -> TokenBlocks:
     """Cut texts into blocks; each text ends with the end token, and a block may have parts of several texts.
 
-    With ten or more documents, some whole documents are held out if their sizes add up to the share;
-    otherwise the last part of each document is.
+    With ten or more documents, some whole documents are held out if their sizes add up to the share; otherwise the
+    last part of each document is.
 
     Raises:
         TuningError: There is not enough text for a block to train on and one to hold out.

@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from spacy_slmre.evaluation.plots import (
-    GROUND,
-    SOFT,
-    Plot,
-    drawing,
-    log_axis,
-    series_color,
-    series_marker,
-)
+from spacy_slmre.evaluation.plots import GROUND, SOFT, Plot, drawing, log_axis, series_color, series_marker
 from spacy_slmre.evaluation.report import environment, marker_signs
 from spacy_slmre.evaluation.results import (
     ASPECTS,
@@ -31,15 +23,7 @@ from spacy_slmre.evaluation.results import (
     make_results,
     system_key,
 )
-from spacy_slmre.evaluation.tables import (
-    NONE,
-    Cell,
-    Table,
-    model_size,
-    results_table,
-    score_cell,
-    system_cell,
-)
+from spacy_slmre.evaluation.tables import NONE, Cell, Table, model_size, results_table, score_cell, system_cell
 from spacy_slmre.study.benchmarks.card import all_benchmarks
 from spacy_slmre.study.published import (
     DAPT_GAIN,
@@ -202,11 +186,7 @@ def study_table(results: Sequence[Result], means: Sequence[GroupMean]) -> Table:
         ]
         for row in published_results()
     ]
-    header = [
-        "System",
-        *map(corpus_title, TEST_PAIRS),
-        *(f"{group.capitalize()} average" for group in GROUPS),
-    ]
+    header = ["System", *map(corpus_title, TEST_PAIRS), *(f"{group.capitalize()} average" for group in GROUPS)]
     caption = "Positive-class micro-F1 of every published configuration, and of ours on the same benchmarks"
     return Table(caption, header, {"This report": ours, "Published": published})
 
@@ -285,9 +265,7 @@ def scale_plots(results: Sequence[Result], means: Sequence[GroupMean]) -> list[P
 
 
 def _scale_plot(
-    title: str,
-    published: Sequence[tuple[PublishedResult, float]],
-    ours: Sequence[tuple[Result, float]],
+    title: str, published: Sequence[tuple[PublishedResult, float]], ours: Sequence[tuple[Result, float]]
 ) -> Plot:
     with drawing(3.7, 2.9) as (axes, finish):
         for row, score in published:
@@ -302,10 +280,7 @@ def _scale_plot(
             style: dict[str, Any] = {"ms": 7.5, "zorder": 5, "clip_on": False}
             style["color"] = series_color(one.series)
             axes.plot(one.info["params"], score, series_marker(one.series), **style)
-        sizes = [
-            *(row.params for row, _ in published if row.params),
-            *(one.info["params"] for one, _ in ours),
-        ]
+        sizes = [*(row.params for row, _ in published if row.params), *(one.info["params"] for one, _ in ours)]
         log_axis(axes, sizes, model_size)
         axes.set(ylim=(0, 1), xlabel="Parameters", ylabel="Micro-F1")
         svg = finish(f"{title}: micro-F1 by number of parameters, published and in this report")

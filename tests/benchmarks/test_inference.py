@@ -63,7 +63,7 @@ def test_every_part_is_measured(measured: tuple[Path, dict]) -> None:
     assert 0 < limit["tokens_needed"] <= limit["tokens_computed"]
     groups = limit["profile"]["groups"]
     assert sum(groups.values()) == pytest.approx(limit["profile"]["seconds"])
-    assert all(groups[name] > 0 for name in ("linear layers", "attention", "tokenisation", "head"))
+    assert all(groups[name] > 0 for name in ("linear layers", "attention", "tokenization", "head"))
 
     assert {len(parts["sizes"][by]["rows"]) for by in parts["sizes"]} == {2}
     corpora = {one["component"]: one["readings"][-1] for one in parts["growth"]["corpora"]}

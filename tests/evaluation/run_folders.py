@@ -86,9 +86,7 @@ def _answers(
     for number in range(pairs):
         gold = NEGATIVE if pairs_rng.random() < 0.4 else pairs_rng.choices(labels, common)[0]
         head, tail = pairs_rng.choice(NAMES), pairs_rng.choice(PLACES)
-        text = (
-            f"In those years {head} {PHRASES.get(gold, gold)} {tail}, and nobody in town spoke of it again."
-        )
+        text = f"In those years {head} {PHRASES.get(gold, gold)} {tail}, and nobody in town spoke of it again."
         start = text.index(tail)
         sure = round(answers_rng.betavariate(5, 2), 4)
         right = answers_rng.random() < skill + 0.5 * (sure - 0.7)

@@ -18,9 +18,7 @@ TEXT = "Ada Brandt met Otto Reiss in Uppsala."
 
 def prediction(gold: tuple[str, ...] = (), predicted: str | None = None, **more: Any) -> Prediction:
     spans = {"head": (0, 10), "tail": (15, 25), **more}
-    return Prediction(
-        "d/0", "d", TEXT, **spans, head_type="PER", tail_type="", gold=gold, predicted=predicted
-    )
+    return Prediction("d/0", "d", TEXT, **spans, head_type="PER", tail_type="", gold=gold, predicted=predicted)
 
 
 @pytest.mark.parametrize(

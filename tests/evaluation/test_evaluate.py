@@ -59,9 +59,7 @@ def run(*arguments: object, code: int = 0) -> str:
     return " ".join(result.output.split())
 
 
-def test_run_folder_has_predictions_metrics_and_information(
-    pipeline: Path, corpus: Path, tmp_path: Path
-) -> None:
+def test_run_folder_has_predictions_metrics_and_information(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     shown = run("evaluate", pipeline, corpus, "-o", tmp_path / "runs", "--top", 2)
     assert "all (micro)" in shown and "95 %" in shown
     (found,), _ = find_runs([tmp_path / "runs"])
@@ -94,9 +92,7 @@ def test_scores_equal_those_of_the_component(pipeline: Path, corpus: Path, tmp_p
 
 def evaluate(pipeline: Path, corpus: Path, folder: Path, **settings: object) -> EvaluationRun:
     nlp = spacy.load(pipeline)
-    options = {
-        name: settings.pop(name) for name in ("progress", "log", "overwrite_changed") if name in settings
-    }
+    options = {name: settings.pop(name) for name in ("progress", "log", "overwrite_changed") if name in settings}
     gold = read_gold(corpus, nlp)
     return evaluate_corpus(nlp, str(pipeline), gold, folder, EvaluationSettings(**settings), **options)
 
@@ -126,11 +122,7 @@ def test_an_interrupted_run_is_resumed(
     assert [one.id for one in resumed.predictions()] == [one.id for one in whole.predictions()]
     assert resumed.metrics["micro"] == whole.metrics["micro"]
     assert not (tmp_path / "run.part").exists()
-    assert {file.name for file in (tmp_path / "run").iterdir()} == {
-        "run.json",
-        "metrics.json",
-        "predictions.jsonl",
-    }
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {"run.json", "metrics.json", "predictions.jsonl"}
 
 
 def test_damaged_partial_results_are_not_used(
@@ -171,9 +163,7 @@ def test_a_run_is_reused_only_for_the_same_pipeline_corpus_and_settings(
     assert (tmp_path / "runs" / "demo-test" / "run.json").stat().st_mtime_ns == again != stamp
 
 
-def test_changed_runs_can_be_replaced_and_unchanged_ones_kept(
-    pipeline: Path, corpus: Path, tmp_path: Path
-) -> None:
+def test_changed_runs_can_be_replaced_and_unchanged_ones_kept(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     first = evaluate(pipeline, corpus, tmp_path / "run", overwrite_changed=True)
     messages: list[str] = []
     evaluate(pipeline, corpus, tmp_path / "run", overwrite_changed=True, log=messages.append)

@@ -48,9 +48,7 @@ def test_the_page_has_every_score_and_loads_nothing(made: Report, runs: Path) ->
         for value in (f"{micro['f']:.3f}", f"[{interval['low']:.3f}, {interval['high']:.3f}]"):
             assert value in made.html and value.replace("[", "\\[").replace("]", "\\]") in made.markdown
     assert not re.search(r"<(link|img|iframe|object)|\b(src|srcset)=|@import|url\((?!#)", made.html)
-    assert len(re.findall("<svg ", made.html)) == len(
-        re.findall('<svg role="img" aria-label="[^"]{10}', made.html)
-    )
+    assert len(re.findall("<svg ", made.html)) == len(re.findall('<svg role="img" aria-label="[^"]{10}', made.html))
     ids = re.findall(r' id="([^"]+)"', made.html)
     assert len(ids) == len(set(ids))
     used = re.findall(r'(?:aria-labelledby="|href="#|url\(#)([^")]+)', made.html)
@@ -107,9 +105,7 @@ def test_special_characters_are_escaped(tmp_path: Path) -> None:
 
 def test_a_run_can_be_repeated_with_its_command(tmp_path: Path) -> None:
     settings = {"name": "My system", "component": None, "pairs": "annotated", "top": 3, "limit": 0}
-    folder = write_run(
-        tmp_path / "runs" / "a", pipeline="my model", corpus_path="test.spacy", settings=settings
-    )
+    folder = write_run(tmp_path / "runs" / "a", pipeline="my model", corpus_path="test.spacy", settings=settings)
     assert rerun_command(read_run(folder)) == (
         f"python -m spacy slmre evaluate 'my model' test.spacy --output {tmp_path / 'runs'} "
         "--name 'My system' --pairs annotated --top 3"
@@ -122,9 +118,7 @@ def run_command(tmp_path: Path) -> Callable[..., CliResult]:
     return lambda *args: CliRunner().invoke(slmre_cli, ["report", *map(str, args)], catch_exceptions=False)
 
 
-def test_the_command_writes_page_markdown_and_csv(
-    run_command: Callable[..., CliResult], tmp_path: Path
-) -> None:
+def test_the_command_writes_page_markdown_and_csv(run_command: Callable[..., CliResult], tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "a")
     (tmp_path / "runs" / "b.part").mkdir()
     (tmp_path / "runs" / "b.part" / "predictions.jsonl").touch()

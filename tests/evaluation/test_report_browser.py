@@ -72,12 +72,7 @@ def test_headings_and_landmarks_structure_the_page(shown: webdriver.Chrome) -> N
     )
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
-    for tag, role in (
-        ("header", "banner"),
-        ("main", "main"),
-        ("footer", "contentinfo"),
-        ("nav", "navigation"),
-    ):
+    for tag, role in (("header", "banner"), ("main", "main"), ("footer", "contentinfo"), ("nav", "navigation")):
         (found,) = shown.find_elements(By.TAG_NAME, tag)
         assert found.aria_role == role
     assert shown.execute_script("return document.documentElement.lang") == "en"

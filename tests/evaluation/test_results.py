@@ -24,9 +24,7 @@ def test_unfinished_and_damaged_runs_are_skipped_with_a_note(tmp_path: Path) -> 
 
 def test_the_error_without_runs_says_what_was_expected(tmp_path: Path) -> None:
     (write_run(tmp_path / "a") / "run.json").unlink()
-    with pytest.raises(
-        EvaluationError, match=r"run\.json, metrics\.json.*Skipped .*a: the evaluation.*slmre evaluate"
-    ):
+    with pytest.raises(EvaluationError, match=r"run\.json, metrics\.json.*Skipped .*a: the evaluation.*slmre evaluate"):
         find_runs([tmp_path])
     with pytest.raises(EvaluationError, match=r"folder .*nowhere does not exist"):
         find_runs([tmp_path / "nowhere"])

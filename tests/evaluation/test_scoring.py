@@ -19,19 +19,13 @@ LABELS = ["A", "B", "C", "no_relation"]
 
 
 def pair(number: int, gold: tuple[str, ...], predicted: str | None, **further: object) -> Prediction:
-    return Prediction(
-        f"d/{number}", f"d{number // 2}", "a b", (0, 1), (2, 3), "", "", gold, predicted, **further
-    )
+    return Prediction(f"d/{number}", f"d{number // 2}", "a b", (0, 1), (2, 3), "", "", gold, predicted, **further)
 
 
 @given(st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from([*LABELS, "nonsense"])), min_size=1))
 def test_micro_f1_equals_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     predictions = [
-        pair(
-            n,
-            () if gold == "no_relation" else (gold,),
-            None if answer == "no_relation" else answer,
-        )
+        pair(n, () if gold == "no_relation" else (gold,), None if answer == "no_relation" else answer)
         for n, (gold, answer) in enumerate(pairs)
     ]
     gold, answers = zip(*pairs, strict=True)

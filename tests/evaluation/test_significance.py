@@ -35,9 +35,7 @@ def test_the_interval_contains_the_score(make_predictions: Make) -> None:
 
 
 def test_the_interval_narrows_with_more_documents(make_predictions: Make) -> None:
-    few, many = (
-        bootstrap_interval(list(document_counts(make_predictions(number)).values())) for number in (90, 1800)
-    )
+    few, many = (bootstrap_interval(list(document_counts(make_predictions(number)).values())) for number in (90, 1800))
     assert many.high - many.low < (few.high - few.low) / 2
 
 

@@ -1,4 +1,4 @@
-"""The corpus of the shipped adapter: properties become labels, doubtful pairs are left out."""
+"""The corpus of the shipped adapter: properties become labels, unclear pairs are skipped."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DOCUMENT = {
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch):
-    """Makes the corpus of some splits; gives (head, tail) → labels of what comes from Re-DocRED."""
+    """Make the corpus of some splits and return (head, tail) → labels of the part from Re-DocRED."""
     install_extensions()
     raw = tmp_path / "raw" / "re_docred"
     raw.mkdir(parents=True)
@@ -71,21 +71,21 @@ def make(tmp_path: Path, monkeypatch):
 
 @pytest.fixture
 def pairs(make) -> dict[tuple[str, str], set[str]]:
-    """What becomes of the document."""
+    """The pairs of the document."""
     return make()
 
 
-def test_the_train_split_is_taken_only_if_it_is_asked_for(make, tmp_path: Path, capsys) -> None:
+def test_the_train_split_is_only_used_on_request(make, tmp_path: Path, capsys) -> None:
     assert ("Ann", "Bo") in make() and ("Ann", "Bea") not in make()
     found = make("--splits", "train", "dev")
     assert {("Ann", "Bo"), ("Ann", "Bea")} <= found.keys() and ("Ann", "Ben") not in found
     (tmp_path / "raw" / "re_docred" / "train_revised.json").unlink()
     with pytest.raises(SystemExit):
         make("--splits", "train", "dev")
-    assert "train_revised.json is not there: python -m spacy project assets" in capsys.readouterr().err
+    assert "train_revised.json. Download it with: python -m spacy project assets" in capsys.readouterr().err
 
 
-def test_test_is_of_the_test_split(make, tmp_path: Path) -> None:
+def test_the_test_split_is_that_of_re_docred(make, tmp_path: Path) -> None:
     make()
     docs = list(read_docs(tmp_path / "general" / "test.spacy", spacy.blank("en").vocab))
     assert {doc.user_data["slmre.format"] for doc in docs} == {"re_docred"}
@@ -100,7 +100,7 @@ def test_properties_become_labels_in_their_direction(pairs) -> None:
     assert pairs["Dawn", "Bo"] == {"author"}  # what has an author is a work
 
 
-def test_pairs_without_a_relation_are_negatives_and_doubtful_ones_are_not(pairs) -> None:
+def test_pairs_without_a_relation_are_negative_and_unclear_ones_are_skipped(pairs) -> None:
     assert pairs["Ann", "Acme"] == {"no_relation"}
     assert ("Dawn", "Ann") not in pairs  # a performer is near to an author
     assert ("Acme", "Dawn") not in pairs  # no label of the schema joins these types

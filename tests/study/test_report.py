@@ -112,8 +112,7 @@ def test_failed_published_configurations_are_flagged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("aspect", "values"),
-    [("style", ("0-shot", "2-shot")), ("regime", ("GenTune", "MixTune")), ("dapt", (False, True))],
+    ("aspect", "values"), [("style", ("0-shot", "2-shot")), ("regime", ("GenTune", "MixTune")), ("dapt", (False, True))]
 )
 def test_runs_that_differ_in_one_aspect_are_contrasted(aspect: str, values: tuple, tmp_path: Path) -> None:
     for value in values:

@@ -378,7 +378,7 @@ class SmallLM:
         stored = storage.read(folder)
         if temporary:
             stored = storage.keep_in_cache(stored)
-        resolved, fingerprint = stored.resolve(self.settings), stored.base.fingerprint
+        resolved, fingerprint = stored.resolve(self.settings, from_bytes=temporary), stored.base.fingerprint
         return SmallLM(self.settings, resolved, folder=stored.folder, fingerprint=fingerprint)
 
     def __getstate__(self) -> dict[str, Any]:

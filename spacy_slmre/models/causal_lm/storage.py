@@ -48,13 +48,14 @@ class StoredModel:
     adapter: Adapter | None
     folder: Path | None
 
-    def resolve(self, settings: SmallLMSettings) -> ResolvedSettings:
-        """Return the stored adapter and style, except for what the settings said otherwise when it was saved.
+    def resolve(self, settings: SmallLMSettings, *, from_bytes: bool) -> ResolvedSettings:
+        """Return the stored adapter and style; the base model may be elsewhere now.
 
-        The base model may be elsewhere now. Raises ModelError if a file that the settings name is missing.
+        Read from disk, where the config may have been changed or overridden since, settings that differ from those
+        that were saved take precedence. Raises ModelError if a file that they name is missing.
         """
         now = _configured(settings)
-        if now != self.configured:
+        if now != self.configured and not from_bytes:
             return resolve_settings(
                 settings, self.adapter if now["adapter"] == self.configured.get("adapter") else None
             )

@@ -1,7 +1,6 @@
 """Benchmark cards: corpus formats with what the study needs to know about them.
 
-The data of all cards are in `cards.toml`, the labels in `labels/`; a card is made by `load_card` next to its
-reader.
+The data of all cards are in `cards.toml`, the labels in `labels/`; a card is made by `load_card` next to its reader.
 """
 
 from __future__ import annotations
@@ -127,8 +126,8 @@ def _load_schema(
 def _both_directions(labels: tuple[RelationLabel, ...]) -> tuple[RelationLabel, ...]:
     """Return each label twice, for datasets whose labels say which of two marked entities comes first.
 
-    `name(e1,e2)` holds from head to tail, `name(e2,e1)` from tail to head. A definition refers to the
-    arguments as {first} and {second}.
+    `name(e1,e2)` holds from head to tail, `name(e2,e1)` from tail to head. A definition refers to the arguments as
+    {first} and {second}.
     """
     directed = []
     for label in labels:

@@ -23,10 +23,6 @@ def read_demo(source: str | Path, split: str) -> Iterator[Record | Reject]:
     """Read sentences with `[words|TYPE]`, each followed by indented lines `head relation tail`.
 
     Symmetric relations are written once. Every pair that is not listed is negative.
-
-    Args:
-        source: The text file of a split.
-        split: The split, part of each record's identifier.
     """
     block: list[tuple[int, str]] = []
     for line, content in read_lines(source):

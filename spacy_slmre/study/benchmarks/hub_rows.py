@@ -33,16 +33,16 @@ def read_hub_rows(
 ) -> Iterator[Record | Reject]:
     """Read plain or pooled rows; consecutive rows with the same text become one record.
 
-    Plain rows are those of the format "table". Pooled rows have the columns `prompt`, `relation` and
-    `dataset`: text and entities are extracted from the prompt, and the dataset determines the labels.
+    Plain rows are those of the format "table". Pooled rows have the columns `prompt`, `relation` and `dataset`: text
+    and entities are extracted from the prompt, and the dataset determines the labels.
 
     Args:
         source: A .csv, .tsv, .json, .jsonl or .parquet file, or a hub id.
         split: The split, part of each record's identifier.
         labels_of: For plain rows, the format whose labels they have; by default any label is accepted.
         hub_split: Name of the split on the hub; the default is "validation" for dev, otherwise the split.
-        prompt: For pooled rows, a regular expression with the groups text, head and tail; the default finds
-            lines such as "Text: …", "Entity 1: …" and "Entity 2: …".
+        prompt: For pooled rows, a regular expression with the groups text, head and tail; the default finds lines such
+            as "Text: …", "Entity 1: …" and "Entity 2: …".
     """
     if labels_of:
         get_format(labels_of)

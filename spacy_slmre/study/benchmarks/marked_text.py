@@ -17,12 +17,7 @@ _SENTENCE = re.compile(r"(\d+)\t(.*)")
 
 
 def read_marked_file(source: str | Path, split: str) -> Iterator[Record | Reject]:
-    """Read blocks of a number and a marked sentence in quotes, the label, and optionally a comment.
-
-    Args:
-        source: The file.
-        split: The split, part of each record's identifier.
-    """
+    """Read blocks of a number and a marked sentence in quotes, the label, and optionally a comment."""
     unlabeled: tuple[int, str, str] | None = None
     for line, content in read_lines(source):
         content = content.strip()
@@ -81,8 +76,8 @@ def _without_label(sentence: tuple[int, str, str]) -> Reject:
 def read_biographical(source: str | Path, split: str, *, hub_split: str = "") -> Iterator[Record | Reject]:
     """Read a table with the columns `relation` and `sentence` (or `text`).
 
-    Either the sentence marks its entities with `<e1>…</e1>` and `<e2>…</e2>`, or the columns `entity1` and
-    `entity2` have them, optionally with `entity1Type` and `entity2Type`.
+    Either the sentence marks its entities with `<e1>…</e1>` and `<e2>…</e2>`, or the columns `entity1` and `entity2`
+    have them, optionally with `entity1Type` and `entity2Type`.
 
     Args:
         source: A .tsv, .csv, .json, .jsonl or .parquet file, or a hub id.

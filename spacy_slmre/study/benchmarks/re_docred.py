@@ -23,10 +23,9 @@ def read_re_docred(
 ) -> Iterator[Record | Reject]:
     """Read documents in the format of DocRED, as one record per sentence that has pairs.
 
-    Relations hold between entities, which have several mentions. A pair of entities is placed in one sentence
-    that mentions both: the first one given as evidence, otherwise the first one at all. In that sentence the
-    two closest mentions are taken, and among equals the earlier ones. A relation whose entities share no
-    sentence is rejected.
+    Relations hold between entities, which have several mentions. A pair of entities is placed in one sentence that
+    mentions both: the first one given as evidence, otherwise the first one at all. In that sentence the two closest
+    mentions are taken, and among equals the earlier ones. A relation whose entities share no sentence is rejected.
 
     Args:
         source: The JSON file of a split.

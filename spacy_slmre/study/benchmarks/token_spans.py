@@ -15,12 +15,7 @@ from spacy_slmre.study.benchmarks.card import load_card
 
 
 def read_conll04(source: str | Path, split: str) -> Iterator[Record | Reject]:
-    """Read CoNLL04 in the JSON form of Wang and Lu: token spans with an exclusive end.
-
-    Args:
-        source: The JSON file of a split.
-        split: The split, part of each record's identifier.
-    """
+    """Read CoNLL04 in the JSON form of Wang and Lu: token spans with an exclusive end."""
     return parse_rows(read_json(source), _parse_conll04, split, ratio=0.0, rng=random.Random(0))
 
 
@@ -49,8 +44,8 @@ def read_crossre(source: str | Path, split: str, *, negatives: float = 0.0, seed
     Args:
         source: The file of a domain and split.
         split: The split, part of each record's identifier.
-        negatives: Negatives per positive in a sentence, sampled from the other ordered pairs of entities;
-            below 0 takes all pairs.
+        negatives: Negatives per positive in a sentence, sampled from the other ordered pairs of entities; below 0
+            takes all pairs.
         seed: Seed of the sample.
     """
     rng = random.Random(seed)
@@ -88,12 +83,7 @@ def _sentence(
 
 
 def read_webnlg(source: str | Path, split: str) -> Iterator[Record | Reject]:
-    """Read WebNLG: `tokens` and `spo_details`, token spans with an exclusive end.
-
-    Args:
-        source: The JSON file of a split.
-        split: The split, part of each record's identifier.
-    """
+    """Read WebNLG: `tokens` and `spo_details`, token spans with an exclusive end."""
     return parse_rows(read_json(source), _parse_webnlg, split)
 
 

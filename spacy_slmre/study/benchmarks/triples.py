@@ -29,12 +29,7 @@ _LOST = "argument not in the text"
 
 
 def read_nyt(source: str | Path, split: str) -> Iterator[Record | Reject]:
-    """Read `{"text": …, "triple_list": [[head, relation, tail], …]}`.
-
-    Args:
-        source: The JSON file of a split.
-        split: The split, part of each record's identifier.
-    """
+    """Read `{"text": …, "triple_list": [[head, relation, tail], …]}`."""
     return parse_rows(read_json(source), _parse_nyt, split)
 
 
@@ -55,10 +50,6 @@ def read_gids(source: str | Path, split: str) -> Iterator[Record | Reject]:
 
     The file joins the words of an argument with `_`, in its column and in the text, and ends each text with
     `###END###`. They are read as words with spaces, which keeps all offsets.
-
-    Args:
-        source: The TSV file of a split.
-        split: The split, part of each record's identifier.
     """
     return parse_rows(((line, row) for line, row in read_lines(source) if row), _parse_gids, split)
 
@@ -82,12 +73,8 @@ def _parse_gids(row: str, *, line: int, id: str) -> Iterator[Record | Reject]:
 def read_rebel(source: str | Path, split: str) -> Iterator[Record | Reject]:
     """Read JSON lines with one abstract each and character spans.
 
-    In some abstracts all spans after a certain place are a few characters off. An argument whose span does
-    not match its words is placed at the nearest occurrence of these words.
-
-    Args:
-        source: The file.
-        split: The split, part of each record's identifier.
+    In some abstracts all spans after a certain place are a few characters off. An argument whose span does not match
+    its words is placed at the nearest occurrence of these words.
     """
     return parse_rows(read_json(source), _parse_rebel, split)
 
@@ -124,9 +111,9 @@ def read_pg_fiction(
     """Read raw ARF rows: a passage of five sentences and a list of its relations.
 
     The list is JSON, or a Python literal, in the column `relations`; each relation has `entity1`, `entity2`,
-    `entity1Type`, `entity2Type` and `relation`. Entities are strings; if one does not occur exactly in the
-    passage, case and whitespace are ignored. Relation strings are normalized to the canonical ones by a
-    mapping; strings that it does not contain are rejected.
+    `entity1Type`, `entity2Type` and `relation`. Entities are strings; if one does not occur exactly in the passage,
+    case and whitespace are ignored. Relation strings are normalized to the canonical ones by a mapping; strings that
+    it does not contain are rejected.
 
     Args:
         source: A .parquet, .jsonl, .json or .csv file, or a hub id.

@@ -1,4 +1,4 @@
-"""The adapter for everyday relations: what ships, and when it is used."""
+"""The shipped adapter for everyday relations: its files, and when it is used."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import spacy
 import torch
 from safetensors.torch import load
 
+from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.adapter import PACKAGED_ADAPTER, Adapter
 from spacy_slmre.models.causal_lm.model import make_small_lm
-from spacy_slmre.models.hub import PACKAGED_BASE, ModelError
+from spacy_slmre.models.hub import PACKAGED_BASE
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.study.benchmarks.card import all_benchmarks
 
@@ -22,12 +23,12 @@ def test_it_is_used_on_the_packaged_base_only(tiny_base: Path) -> None:
     assert make_small_lm().schema == LabelSchema.general()
     assert make_small_lm(base=str(tiny_base)).adapter is None
     assert make_small_lm(adapter=None).adapter is None
-    assert make_small_lm(adapter=None).settings.base == PACKAGED_BASE
+    assert make_small_lm(adapter=None).resolved.base == PACKAGED_BASE
 
 
-def test_a_prompt_that_it_does_not_know_names_the_way_out() -> None:
+def test_another_prompt_style_requires_a_model_without_it() -> None:
     with pytest.raises(ModelError, match=r"model\.definitions contradicts .* model\.adapter = null"):
-        make_small_lm(definitions=False)
+        make_small_lm(definitions=False).load()
     assert make_small_lm(definitions=False, adapter=None).style.definitions is False
 
 
@@ -39,7 +40,7 @@ def test_labels_of_its_schema_keep_their_definitions() -> None:
     assert new.wording == "rival" and not new.definition
 
 
-def test_it_is_small_in_bfloat16_and_its_card_tells_where_it_comes_from() -> None:
+def test_it_is_small_and_its_card_names_the_training_data() -> None:
     adapter = Adapter.from_folder(PACKAGED_ADAPTER)
     assert len(adapter.weights) <= 12_000_000
     assert {tensor.dtype for tensor in load(adapter.weights).values()} == {torch.bfloat16}

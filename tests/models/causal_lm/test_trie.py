@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spacy_slmre.decoding import top_k
 from spacy_slmre.models.causal_lm.trie import LabelTrie, TrieSearch
 
 END = 0
@@ -16,82 +17,97 @@ ANSWERS = st.lists(
 )
 
 
-def forked_path(trie: LabelTrie, column: int) -> list[tuple[int, int]]:
-    """The decisions (fork, branch) that lead to a label."""
-    for position, fork in enumerate(trie.forks):
-        for branch, target in enumerate(fork.targets):
-            if target == ~column:
-                path = [(position, branch)]
-                while trie.forks[position].parent >= 0:
-                    child, position = position, trie.forks[position].parent
-                    path.append((position, trie.forks[position].targets.index(child)))
-                return path[::-1]
-    return []
-
-
 @given(ANSWERS)
 def test_paths_spell_the_answers(answers: list[tuple[int, ...]]) -> None:
     trie = LabelTrie(answers)
-    assert len(trie.forks) < max(2, len(answers))
+    assert len(trie.nodes) < max(2, len(answers))
     for column, answer in enumerate(answers):
         spelled: list[int] = []
-        for position, branch in forked_path(trie, column):
-            fork = trie.forks[position]
-            spelled += [*fork.feed[bool(spelled) :], fork.tokens[branch]]
-            assert len(fork.tokens) > 1 and list(fork.tokens) == sorted(set(fork.tokens))
-        # After the last fork, nothing is left to decide.
+        parent = -1
+        for index, choice in trie.paths[column]:
+            node = trie.nodes[index]
+            assert node.parent == parent and trie.descendants[index, column]
+            assert len(node.tokens) > 1 and list(node.tokens) == sorted(set(node.tokens))
+            # Below the root, the first prefix token is the one that was chosen at the node above.
+            spelled += [*node.prefix_tokens[bool(spelled) :], node.tokens[choice]]
+            parent = index
+        # After the last node, nothing is left to decide.
         assert tuple(spelled) == answer[: len(spelled)]
-        assert all(trie.beneath[position, column] for position, _ in forked_path(trie, column))
+        assert sum(other[: len(spelled)] == answer[: len(spelled)] for other in answers) == 1
+
+
+@given(ANSWERS)
+def test_descendants_are_the_labels_below_a_node(answers: list[tuple[int, ...]]) -> None:
+    trie = LabelTrie(answers)
+    for index in range(len(trie.nodes)):
+        below = [column for column, path in enumerate(trie.paths) if index in dict(path)]
+        assert np.flatnonzero(trie.descendants[index]).tolist() == below
 
 
 @given(ANSWERS, st.integers(1, 6), st.integers(0, 2**31), st.booleans())
-def test_search_is_exact_and_asks_for_no_more_than_it_needs(
+def test_search_is_exact_and_expands_no_more_than_necessary(
     answers: list[tuple[int, ...]], k: int, seed: int, masked: bool
 ) -> None:
     trie, n_instances, random = LabelTrie(answers), 4, np.random.default_rng(seed)
-    tables = [random.normal(scale=3, size=(n_instances, len(fork.tokens))) for fork in trie.forks]
+    tables = [random.normal(scale=3, size=(n_instances, len(node.tokens))) for node in trie.nodes]
     tables = [table - np.log(np.exp(table).sum(axis=1, keepdims=True)) for table in tables]
     expected = np.array(
-        [
-            [sum(tables[f][row, b] for f, b in forked_path(trie, column)) for column in range(len(answers))]
-            for row in range(n_instances)
-        ]
+        [[sum(tables[node][row, choice] for node, choice in path) for path in trie.paths] for row in range(n_instances)]
     )
     allowed = random.random((n_instances, len(answers))) < 0.5 if masked else None
 
     def run(search: TrieSearch) -> int:
-        asked = 0
-        while requests := list(search.requests()):
-            for fork, members in requests:
-                asked += len(members)
-                search.resolve(fork, members, tables[fork][members])
-        return asked
+        n_expanded = 0
+        while frontier := list(search.frontier()):
+            for node, members in frontier:
+                n_expanded += len(members)
+                search.expand(node, members, tables[node][members])
+        return n_expanded
 
-    everything = TrieSearch(trie, n_instances)
-    asked_all = run(everything)
-    np.testing.assert_allclose(everything.labels, expected, atol=1e-12)
-    np.testing.assert_allclose(np.exp(everything.labels).sum(axis=1), 1.0)
+    every_label = TrieSearch(trie, n_instances)
+    n_nodes = run(every_label)
+    assert n_nodes == n_instances * len(trie.nodes)
+    np.testing.assert_allclose(every_label.log_probs, expected, atol=1e-12)
+    np.testing.assert_allclose(np.exp(every_label.log_probs).sum(axis=1), 1.0)
 
     best = TrieSearch(trie, n_instances, k, allowed)
-    assert run(best) <= asked_all
-    _, log_probs = best.top(k)
+    assert run(best) <= n_nodes
+    _, log_probs = top_k(best.log_probs, k, allowed)
     wanted = expected if allowed is None else np.where(allowed, expected, -np.inf)
     np.testing.assert_allclose(log_probs, -np.sort(-wanted, axis=1)[:, :k], atol=1e-12)
 
 
-def test_single_label_is_certain_and_asks_nothing() -> None:
+def test_search_stops_when_no_open_path_can_win() -> None:
+    trie = LabelTrie([(1, 1, END), (1, 2, END), (2, 1, END), (2, 2, END)])
+    search = TrieSearch(trie, 1, k=1)
+    expanded = []
+    while frontier := list(search.frontier()):
+        for node, members in frontier:
+            expanded.append(node)
+            search.expand(node, members, np.log([[0.9, 0.1]]))
+    assert expanded == [0, 1]  # 0.81 exceeds the 0.1 of the other branch
+    assert np.exp(search.log_probs).tolist() == [pytest.approx([0.81, 0.09, 0.0, 0.0])]
+
+
+def test_a_single_label_is_certain_without_any_computation() -> None:
     search = TrieSearch(LabelTrie([(1, 2, END)]), 2, 1)
-    assert list(search.requests()) == []
-    assert search.top(1)[1].tolist() == [[0.0], [0.0]]
+    assert list(search.frontier()) == []
+    assert search.log_probs.tolist() == [[0.0], [0.0]]
 
 
-def test_label_that_begins_another() -> None:
+def test_one_label_may_begin_with_the_wording_of_another() -> None:
     trie = LabelTrie([(1, END), (1, 2, END), (3, END)])
-    assert trie.forks[0].tokens == (1, 3)
-    assert trie.forks[1].tokens == (END, 2) and trie.forks[1].feed == (1,)
+    assert trie.nodes[0].tokens == (1, 3)
+    assert trie.nodes[1].tokens == (END, 2) and trie.nodes[1].prefix_tokens == (1,)
 
 
 @pytest.mark.parametrize("answers", [[(1, END), (1, END)], [(1,), (1, 2)]])
-def test_labels_that_cannot_be_told_apart_are_refused(answers: list[tuple[int, ...]]) -> None:
-    with pytest.raises(ValueError, match="label 0 is the same as that for label 1"):
+def test_indistinguishable_labels_are_refused(answers: list[tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError, match="label 0 are the same as those of label 1, or a prefix"):
         LabelTrie(answers)
+
+
+def test_nan_values_are_refused() -> None:
+    search = TrieSearch(LabelTrie([(1, END), (2, END)]), 1)
+    with pytest.raises(ValueError, match="NaN"):
+        search.expand(0, np.array([0]), np.array([[np.nan, 0.0]]))

@@ -30,9 +30,7 @@ def mark(markers: Markers, instance: RelationInstance):
 def spell(markers: Markers, tokens: list[int]) -> str:
     known = len(markers.tokenizer)
     words = [
-        f"<{markers.new_tokens[token - known]}>"
-        if token >= known
-        else markers.tokenizer.convert_ids_to_tokens(token)
+        f"<{markers.new_tokens[token - known]}>" if token >= known else markers.tokenizer.convert_ids_to_tokens(token)
         for token in tokens
     ]
     return " ".join(words).replace(" ##", "")
@@ -46,7 +44,7 @@ def spell(markers: Markers, tokens: list[int]) -> str:
         ("punctuation", "[CLS] @ * person * ann lee @ was born in # ^ location ^ rome # [SEP]"),
     ],
 )
-def test_styles(tokenizer, style: str, expected: str) -> None:
+def test_each_style_marks_arguments(tokenizer, style: str, expected: str) -> None:
     markers = make(tokenizer, style)
     text = "Ann Lee was born in Rome"
     marked = mark(markers, RelationInstance.from_offsets(text, (0, 7, "PER"), (20, 24, "LOC")))
@@ -55,30 +53,28 @@ def test_styles(tokenizer, style: str, expected: str) -> None:
     assert spell(markers, [marked.tokens[marked.head]]) == opening
 
 
-def test_types_of_later_texts(tokenizer) -> None:
+def test_unseen_types_get_plain_markers_or_their_own_word(tokenizer) -> None:
     later = RelationInstance.from_offsets("Ann met Bo", (0, 3, "MILL"), (8, 10, ""))
     assert spell(make(tokenizer, "typed"), mark(make(tokenizer, "typed"), later).tokens) == (
         "[CLS] <head> ann </head> met <tail> bo </tail> [SEP]"
     )
-    told = spell(make(tokenizer, "punctuation"), mark(make(tokenizer, "punctuation"), later).tokens)
-    assert told.replace(" ", "").startswith("[CLS]@*mill*ann@met#bo#")
+    punctuation = spell(make(tokenizer, "punctuation"), mark(make(tokenizer, "punctuation"), later).tokens)
+    assert punctuation.replace(" ", "").startswith("[CLS]@*mill*ann@met#bo#")
 
 
-def test_nested_and_empty_arguments(tokenizer) -> None:
+def test_nested_and_empty_arguments_are_marked_in_order(tokenizer) -> None:
     markers = make(tokenizer, "plain")
     nested = RelationInstance.from_offsets("the Red Mill in Paris", (4, 21, "ORG"), (16, 21, "LOC"))
     assert spell(markers, mark(markers, nested).tokens).replace("[UNK]", "?") == (
         "[CLS] the <head> red mill in <tail> paris </tail> </head> [SEP]"
     )
-    # The tokenizer reads a control character as nothing; its markers still stand, in order.
+    # The tokenizer drops control characters, but their markers are kept in order.
     empty = RelationInstance.from_offsets("Ann \x07 Rome", (4, 5, "X"), (6, 10, "LOC"))
-    assert spell(markers, mark(markers, empty).tokens) == (
-        "[CLS] ann <head> </head> <tail> rome </tail> [SEP]"
-    )
+    assert spell(markers, mark(markers, empty).tokens) == ("[CLS] ann <head> </head> <tail> rome </tail> [SEP]")
 
 
 @given(st.data(), st.sampled_from(STYLES))
-def test_without_markers_the_text_is_whole(tokenizer, data: st.DataObject, style: str) -> None:
+def test_markers_only_add_tokens(tokenizer, data: st.DataObject, style: str) -> None:
     def argument() -> tuple[int, int, str]:
         start = data.draw(st.integers(0, len(TEXT) - 1))
         return (
@@ -91,11 +87,11 @@ def test_without_markers_the_text_is_whole(tokenizer, data: st.DataObject, style
     instance = RelationInstance.from_offsets(TEXT, argument(), argument())
     ((tokens, offsets),) = markers.tokenize([instance.context])
     marked = markers.mark(instance, tokens, offsets)
-    assert len(marked.tokens) <= len(tokens) + markers.room
+    assert len(marked.tokens) <= len(tokens) + markers.max_added
     if style != "punctuation":
         inside = [token for token in marked.tokens[1:-1] if token < len(tokenizer)]
         assert inside == tokens
-    # What stands between the markers covers the words of the argument.
+    # The tokens between the markers are those of the argument.
     head = instance.head_mention
     if style == "plain":
         closing = marked.tokens.index(len(tokenizer) + 1)

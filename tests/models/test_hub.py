@@ -1,0 +1,110 @@
+"""Finding, checking and identifying base models."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from spacy_slmre.models import hub
+from spacy_slmre.models.base import ModelError
+from spacy_slmre.models.causal_lm.model import make_small_lm
+
+
+@pytest.fixture
+def base_copy(tiny_base: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_base, tmp_path / "base")
+
+
+def edit_config(**changes: object) -> Callable[[Path], object]:
+    def edit(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+    return edit
+
+
+def pickle_weights(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (pickle_weights, r"only pickled weights \(pytorch_model.bin\)"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "contains no weights"),
+        (lambda folder: (folder / "config.json").unlink(), "no config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), "is not valid JSON"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "is not valid JSON"),
+        (edit_config(auto_map={"AutoModel": "x.Y"}), "code from its own folder"),
+        (edit_config(sliding_window=8, layer_types=["sliding_attention"] * 4), "DynamicSlidingWindowLayer"),
+        (edit_config(final_logit_softcapping=30.0), "scales its logits"),
+    ],
+)
+def test_unusable_folders_are_refused(base_copy: Path, damage: Callable[[Path], object], message: str) -> None:
+    damage(base_copy)
+    with pytest.raises(ModelError, match=message):
+        make_small_lm(base=str(base_copy)).load()
+
+
+def test_a_missing_model_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(hub.CACHE_VARIABLE, str(tmp_path))
+    with pytest.raises(ModelError, match=r"(?s)not installed.*python -m spacy slmre download-base"):
+        make_small_lm().load()
+    with pytest.raises(ModelError, match="neither an existing folder, nor a hub id"):
+        make_small_lm(base="./nowhere").load()
+    with pytest.raises(ModelError, match=r"at revision abc.*hf download nobody/nothing-here"):
+        make_small_lm(base="nobody/nothing-here", revision="abc").load()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="slmre download-base all-minilm-l6-v2"):
+        hub.locate_base(hub.PACKAGED_ENCODER)
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    monkeypatch.setenv(hub.CACHE_VARIABLE, "/own")
+    assert hub.packaged_folder() == Path("/own/smollm2-135m-instruct-q4_1")
+    monkeypatch.delenv(hub.CACHE_VARIABLE)
+    assert hub.cache_folder() == Path("/xdg/spacy-slmre")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_refused() -> None:
+    with pytest.raises(ModelError, match="finds no GPU"):
+        hub.resolve_device("cuda")
+
+
+def test_the_fingerprint_depends_on_the_weights_only(base_copy: Path) -> None:
+    before = hub.identify(base_copy, "x").fingerprint
+    edit_config(note="changed")(base_copy)
+    assert hub.identify(base_copy, "y").fingerprint == before
+    data = bytearray((base_copy / "model.safetensors").read_bytes())
+    data[-1000:] = bytes(byte ^ 255 for byte in data[-1000:])
+    (base_copy / "model.safetensors").write_bytes(data)
+    assert hub.identify(base_copy, "x").fingerprint not in (before, None)
+
+
+def test_a_converted_model_keeps_the_fingerprint_of_its_origin(base_copy: Path) -> None:
+    (base_copy / hub.ORIGIN_FILE).write_text(json.dumps({"fingerprint": "original"}))
+    assert hub.identify(base_copy, "x") == hub.BaseModelInfo("x", None, "original")
+
+
+def test_the_revision_of_a_cached_model_is_its_commit(base_copy: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshots" / "0123abc"
+    snapshot.parent.mkdir()
+    base_copy.rename(snapshot)
+    assert hub.identify(snapshot, "owner/model", "main").revision == "0123abc"
+
+
+def test_loading_hides_the_warning_about_an_unused_kernel(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    with hub.quiet_loading():
+        logger.warning("gemm_4bit_forward is not available")
+        logger.warning("another problem")
+    logger.warning("gemm_4bit_forward after loading")
+    assert [record.getMessage() for record in caplog.records] == ["another problem", "gemm_4bit_forward after loading"]
