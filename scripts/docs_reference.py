@@ -9,6 +9,10 @@ Pages contain markers, which are replaced when the site is built:
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import inspect
+import json
 import re
 from functools import cache
 from importlib.metadata import entry_points
@@ -52,33 +56,27 @@ def command_reference() -> str:
 
 def settings_table(path: str) -> str:
     """Return a table of the settings in a dataclass: name, default and description from its docstring."""
-    cls = _load(path)
+    module, name = path.rsplit(".", 1)
+    cls = getattr(importlib.import_module(module), name)
+    defaults = {field.name: _default(field) for field in dataclasses.fields(cls)}
     rows = ["| setting | default | description |", "| --- | --- | --- |"]
-    assert cls.docstring is not None
-    for section in cls.docstring.parse("google"):
-        if section.kind is not griffe.DocstringSectionKind.attributes:
-            continue
-        for item in section.value:
-            default = cls.members[item.name].value
-            description = " ".join(item.description.split()).replace("|", "\\|")
-            rows.append(f"| `{item.name}` | {_shown(default)} | {description} |")
+    for section in griffe.Docstring(inspect.getdoc(cls) or "").parse("google", warnings=False):
+        if section.kind is griffe.DocstringSectionKind.attributes:
+            for item in section.value:
+                description = " ".join(item.description.split()).replace("|", "\\|")
+                rows.append(f"| `{item.name}` | {defaults[item.name]} | {description} |")
     return "\n".join(rows)
 
 
-def _load(path: str) -> griffe.Object:
-    module, name = path.rsplit(".", 1)
-    return griffe.load(module)[name]
-
-
-def _shown(default: Any) -> str:
-    if default is None:
-        return ""
-    text = str(default)
-    if factory := re.fullmatch(r"field\(default_factory=(\w+)\)", text):
-        text = {"dict": "{}", "list": "[]"}.get(factory[1], factory[1])
-    # Settings are written in configs, so that values look as they do there.
-    text = {"None": "null", "True": "true", "False": "false"}.get(text, text.replace("'", '"'))
-    return f"`{text}`"
+def _default(field: dataclasses.Field) -> str:
+    if field.default is not dataclasses.MISSING:
+        value = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    else:
+        return "required"
+    # Settings are written in configs, so values look as they do there.
+    return f"`{json.dumps(value, default=lambda one: type(one).__name__)}`"
 
 
 def default_config(factory: str) -> str:

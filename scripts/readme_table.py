@@ -73,13 +73,13 @@ def read_speed(file: Path) -> dict[str, Any]:
         results = json.loads(file.read_text(encoding="utf-8"))
         settings = [part["setting"] for part in results["parts"].values()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is no output of benchmarks/inference.py ({error}).") from error
+        raise ValueError(f"{file} is not an output of benchmarks/inference.py ({error}).") from error
     if not settings:
-        raise ValueError(f"{file} holds no measurements.")
+        raise ValueError(f"{file} has no measurements.")
     if any(one["quick"] for one in settings):
-        raise ValueError(f"{file} comes from a run with --quick, which measures too little: run it without.")
+        raise ValueError(f"{file} comes from a run with --quick, which does not measure enough: run it without.")
     if len(made := {(one["machine"], one["dtype"], one["base"]) for one in settings}) > 1:
-        raise ValueError(f"{file} mixes what was measured apart ({made}): write each to a file of its own.")
+        raise ValueError(f"{file} mixes measurements of different machines or settings ({made}): use one file each.")
     return results
 
 
