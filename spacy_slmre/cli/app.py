@@ -47,10 +47,8 @@ CodeOption = Annotated[
     typer.Option("--code", "-c", help="Python file with custom code (registered functions) to import first."),
 ]
 GpuOption = Annotated[
-    int | None,
-    typer.Option("--gpu-id", "-g", help="GPU to use, or -1 for the CPU. Default: the pipeline's settings."),
+    int | None, typer.Option("--gpu-id", "-g", help="GPU to use, or -1 for the CPU. Default: the pipeline's settings.")
 ]
 OverwriteOption = Annotated[
-    bool,
-    typer.Option("--overwrite", "-F", help="Discard partial results and replace an existing output."),
+    bool, typer.Option("--overwrite", "-F", help="Discard partial results and replace an existing output.")
 ]

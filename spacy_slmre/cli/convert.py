@@ -18,13 +18,11 @@ def convert_command(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="File to convert, or a hub id.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .spacy file to write.")],
     format: Annotated[
-        str | None,
-        typer.Option("--format", "-f", help="Format of the input. Default: guessed, if it is clear."),
+        str | None, typer.Option("--format", "-f", help="Format of the input. Default: guessed, if it is clear.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Name of the split. Default: the output's name.")] = None,
     settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the format; can be repeated."),
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the format; can be repeated.")
     ] = None,
     rejects: Annotated[
         Path | None, typer.Option(help="File (JSON lines) for everything that could not be converted.")

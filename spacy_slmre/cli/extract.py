@@ -24,12 +24,10 @@ if TYPE_CHECKING:
 @show_errors()
 def extract_command(
     pipeline: Annotated[
-        str,
-        typer.Argument(help="Pipeline package or folder. slm_relations is added if it finds no relations."),
+        str, typer.Argument(help="Pipeline package or folder. slm_relations is added if it finds no relations.")
     ],
     inputs: Annotated[
-        list[str],
-        typer.Argument(help="Files or folders (.txt, .jsonl, .parquet, .spacy), or - for standard input."),
+        list[str], typer.Argument(help="Files or folders (.txt, .jsonl, .parquet, .spacy), or - for standard input.")
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A .jsonl file, or a folder of .spacy files named *.spacy.")
@@ -42,17 +40,14 @@ def extract_command(
             "Default: by suffix; jsonl for standard input.",
         ),
     ] = None,
-    text_field: Annotated[
-        str, typer.Option(help="Field or column of the text in JSONL and Parquet.")
-    ] = "text",
+    text_field: Annotated[str, typer.Option(help="Field or column of the text in JSONL and Parquet.")] = "text",
     id_field: Annotated[str, typer.Option(help="Field or column of the document id, if present.")] = "id",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Documents per batch.")] = 64,
     shard_size: Annotated[
         int, typer.Option(min=1, help="Documents per shard: how many are computed and saved together.")
     ] = 256,
     n_process: Annotated[
-        int,
-        typer.Option("--n-process", "-n", min=1, help="Processes, each with a model; restarted per shard."),
+        int, typer.Option("--n-process", "-n", min=1, help="Processes, each with a model; restarted per shard.")
     ] = 1,
     table: Annotated[bool, typer.Option("--table", help="Print the relations of each document.")] = False,
     code: CodeOption = None,
@@ -68,16 +63,14 @@ def extract_command(
     workers: Annotated[
         str | None,
         typer.Option(
-            help="Number of Ray workers, each with a model, or a range. Default: as many as fit.",
-            metavar="N|MIN:MAX",
+            help="Number of Ray workers, each with a model, or a range. Default: as many as fit.", metavar="N|MIN:MAX"
         ),
     ] = None,
     worker_cpus: Annotated[
         int | None, typer.Option(help="Cores per Ray worker. Default: an equal share of all, or 4.")
     ] = None,
     worker_gpus: Annotated[
-        float | None,
-        typer.Option(help="GPUs per Ray worker, possibly a fraction. Default: 1 if there are GPUs."),
+        float | None, typer.Option(help="GPUs per Ray worker, possibly a fraction. Default: 1 if there are GPUs.")
     ] = None,
     ray_address: Annotated[
         str | None,

@@ -86,9 +86,7 @@ class ExtractionPipeline:
         return f"{meta['lang']}_{meta['name']} {meta['version']} {self.component}"
 
 
-def load_extraction_pipeline(
-    name: str, *, code: Path | None = None, gpu_id: int | None = None
-) -> ExtractionPipeline:
+def load_extraction_pipeline(name: str, *, code: Path | None = None, gpu_id: int | None = None) -> ExtractionPipeline:
     """Load a pipeline with the weights of its last relation component; add `slm_relations` if there is none.
 
     Args:

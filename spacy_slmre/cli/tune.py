@@ -16,9 +16,7 @@ from spacy_slmre.cli.output import document_progress, log, show_errors
 def tune_command(
     ctx: typer.Context,
     config: Annotated[Path, typer.Argument(help="Tuning config; configs/tune has examples.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write: a pipeline for spacy.load.")
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write: a pipeline for spacy.load.")],
     code: CodeOption = None,
     gpu_id: GpuOption = None,
     overwrite: OverwriteOption = False,

@@ -62,9 +62,7 @@ class Unanswered(str):
         return (self.reason,)
 
 
-def chat_prompts(
-    texts: PromptTexts, instances: Sequence[RelationInstance], schema: LabelSchema
-) -> list[ChatPrompt]:
+def chat_prompts(texts: PromptTexts, instances: Sequence[RelationInstance], schema: LabelSchema) -> list[ChatPrompt]:
     """Return the prompt of each instance.
 
     The system message contains the instruction and the labels, the user message the text and the pair.
@@ -77,10 +75,7 @@ def chat_prompts(
     for example, wording in texts.examples(schema):
         messages.append({"role": "user", "content": _question(texts, example)})
         messages.append({"role": "assistant", "content": wording})
-    return [
-        ChatPrompt([*messages, {"role": "user", "content": _question(texts, instance)}])
-        for instance in instances
-    ]
+    return [ChatPrompt([*messages, {"role": "user", "content": _question(texts, instance)}]) for instance in instances]
 
 
 def _question(texts: PromptTexts, instance: RelationInstance) -> str:

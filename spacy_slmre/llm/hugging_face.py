@@ -51,9 +51,7 @@ class HuggingFaceChat:
     max_new_tokens: int = 32
     batch_size: int = 8
     context_length: int = 8_192
-    _loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = field(
-        default=None, init=False, repr=False
-    )
+    _loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.base:
@@ -65,9 +63,7 @@ class HuggingFaceChat:
         # Worker processes load the weights themselves, which is cheaper than pickling them.
         return {**self.__dict__, "_loaded": None}
 
-    def __call__(
-        self, prompts: typing.Iterable[typing.Iterable[Any]]
-    ) -> typing.Iterable[typing.Iterable[Any]]:
+    def __call__(self, prompts: typing.Iterable[typing.Iterable[Any]]) -> typing.Iterable[typing.Iterable[Any]]:
         """Answer the prompts of several documents, batched across documents.
 
         Returns:
@@ -136,9 +132,7 @@ class HuggingFaceChat:
             is_content = position % 2 == 1
             text = prompt.messages[int(piece)]["content"] if is_content else piece
             if text:
-                tokens += tokenizer(text, add_special_tokens=False, split_special_tokens=is_content)[
-                    "input_ids"
-                ]
+                tokens += tokenizer(text, add_special_tokens=False, split_special_tokens=is_content)["input_ids"]
         return tokens
 
     def _generate(self, prompts: list[list[int]]) -> list[str]:

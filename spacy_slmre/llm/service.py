@@ -32,12 +32,7 @@ _MAX_BACKOFF = 60.0
 # Shorter keys and header values are not redacted, since they may occur in a message by chance.
 _MIN_SECRET_LENGTH = 6
 _TRANSIENT = (408, 409, 425, 429)
-_NO_CREDIT = (
-    "insufficient_quota",
-    "billing_error",
-    "billing_hard_limit_reached",
-    "credit balance is too low",
-)
+_NO_CREDIT = ("insufficient_quota", "billing_error", "billing_hard_limit_reached", "credit balance is too low")
 
 
 @dataclass(frozen=True)
@@ -136,17 +131,13 @@ class ChatService(ABC):
         address = urlsplit(self.base_url)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError(f'model.base_url = "{self.base_url}" is not a URL such as https://host/v1.')
-        check_minimum(
-            self, "model", concurrency=1, max_tokens=1, max_failures=1, context_length=1, max_retries=0
-        )
+        check_minimum(self, "model", concurrency=1, max_tokens=1, max_failures=1, context_length=1, max_retries=0)
         for setting in ("timeout", "backoff", "max_wait"):
             if (value := getattr(self, setting)) <= 0:
                 raise ValueError(f"model.{setting} = {value}, but it must be above 0.")
         for header, value in (self.extra_headers or {}).items():
             if not value.isprintable():
-                raise ValueError(
-                    f'model.extra_headers: "{header}" contains line breaks or control characters.'
-                )
+                raise ValueError(f'model.extra_headers: "{header}" contains line breaks or control characters.')
 
     @abstractmethod
     def body(self, prompt: ChatPrompt) -> dict[str, Any]:
@@ -160,9 +151,7 @@ class ChatService(ABC):
     def read(self, response: Any) -> Reply:
         """Read a response; AttributeError, LookupError, TypeError or ValueError mean an invalid response."""
 
-    def __call__(
-        self, prompts: typing.Iterable[typing.Iterable[Any]]
-    ) -> typing.Iterable[typing.Iterable[Any]]:
+    def __call__(self, prompts: typing.Iterable[typing.Iterable[Any]]) -> typing.Iterable[typing.Iterable[Any]]:
         """Answer the prompts of several documents.
 
         Returns:
@@ -248,9 +237,7 @@ class ChatService(ABC):
                 reply = self._send_once(client, prompt)
             except RequestError as error:
                 delay = min(self.backoff * 2**retry, _MAX_BACKOFF) + random.uniform(0, self.backoff)
-                is_last = (
-                    not error.transient or error.retry_after > self.max_wait or retry == self.max_retries
-                )
+                is_last = not error.transient or error.retry_after > self.max_wait or retry == self.max_retries
                 if is_last or stop.wait(max(delay, error.retry_after)):
                     return error
             else:
@@ -291,9 +278,7 @@ class ChatService(ABC):
                 "far are in the cache, if it is enabled: repeat the run to continue."
             )
         if status in (401, 403):
-            key = (
-                f"the key in ${self.api_key_env}" if self.api_key_env else "no key (model.api_key_env = null)"
-            )
+            key = f"the key in ${self.api_key_env}" if self.api_key_env else "no key (model.api_key_env = null)"
             return ServiceError(f"{problem}\nThe service denied access. The request was sent with {key}.")
         if status in (404, 405) or 300 <= status < 400:
             return ServiceError(f"{problem}\nCheck model.base_url and model.name.")

@@ -26,10 +26,10 @@ def run(*args: object, stdin: bytes | None = None) -> Result:
 def started(log: Path, *args: object) -> Iterator[subprocess.Popen]:
     """Run the command in a process that can be killed, with its messages in a file."""
     command = [sys.executable, "-m", "spacy", "slmre", "extract", *map(str, args)]
+    # Ray gives its workers a low priority, so that they would starve on a busy machine.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
     with log.open("wb") as stream:
-        process = subprocess.Popen(
-            command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=stream, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(command, env=environment, stdout=stream, stderr=subprocess.STDOUT)
         try:
             yield process
         finally:

@@ -62,9 +62,7 @@ def test_killed_command_and_killed_worker_are_resumed_with_identical_output(
 
     with started(log, *args) as process:
         # The folder of an attempt has the process id of the worker.
-        wait_until(
-            lambda: len(folder.finished()) > len(done) and any(folder.attempts.iterdir()), process, log
-        )
+        wait_until(lambda: len(folder.finished()) > len(done) and any(folder.attempts.iterdir()), process, log)
         attempt = next(folder.attempts.iterdir())
         os.kill(int(attempt.name.split(".")[-2]), signal.SIGKILL)
         assert len(folder.finished()) < NUMBER // SIZE

@@ -93,11 +93,7 @@ class ChatServer:
 
 def failure(status: int, message: str = "", kind: str = "", **headers: str) -> Response:
     error = {"error": {"message": message, "type": kind, "code": kind}}
-    return (
-        status,
-        {name.replace("_", "-"): value for name, value in headers.items()},
-        json.dumps(error).encode(),
-    )
+    return (status, {name.replace("_", "-"): value for name, value in headers.items()}, json.dumps(error).encode())
 
 
 @pytest.fixture

@@ -10,11 +10,7 @@ from spacy_slmre.schema import LabelSchema
 SCHEMA = LabelSchema.from_dict(
     {
         "labels": [
-            {
-                "name": "per:city_of_birth",
-                "wording": "city of birth",
-                "definition": "the head was born in the tail",
-            },
+            {"name": "per:city_of_birth", "wording": "city of birth", "definition": "the head was born in the tail"},
             {"name": "P108", "wording": "employer"},
             {"name": "Entity", "wording": "entity"},
             {"name": "ENTITY", "wording": "whole"},
@@ -32,10 +28,7 @@ def test_prompt_has_the_label_list_in_the_system_message() -> None:
     assert system["role"] == "system"
     assert "- city of birth: the head was born in the tail\n- employer\n" in system["content"]
     assert (question["role"], answer) == ("user", {"role": "assistant", "content": "employer"})
-    assert last == {
-        "role": "user",
-        "content": "Text: [1 Ann] was born in [2 Rome].\nAnn (PER) to Rome (LOC):",
-    }
+    assert last == {"role": "user", "content": "Text: [1 Ann] was born in [2 Rome].\nAnn (PER) to Rome (LOC):"}
     assert prompt.startswith(system["content"]) and prompt.endswith(last["content"])
 
 

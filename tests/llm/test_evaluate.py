@@ -18,11 +18,7 @@ from spacy_slmre.evaluation.runs import read_run
 from spacy_slmre.relations import install_extensions
 from tests.llm.conftest import ChatServer, failure
 
-TEXTS = {
-    "born_in": "Ann Lee was born in Rome.",
-    "works_for": "Bo Lee works for Acme.",
-    "no_relation": "Ed saw Oslo.",
-}
+TEXTS = {"born_in": "Ann Lee was born in Rome.", "works_for": "Bo Lee works for Acme.", "no_relation": "Ed saw Oslo."}
 
 
 @pytest.fixture
@@ -90,25 +86,17 @@ def test_llm_chooses_from_the_labels_of_the_benchmark(
     assert (born.predicted, born.answer) == ("born_in", "Born in")
     assert works.predicted == "a colleague" and none.predicted is None
     assert found.metrics["out_of_schema"] == 1
-    assert (found.metrics["micro"]["tp"], found.metrics["micro"]["fp"], found.metrics["micro"]["fn"]) == (
-        1,
-        1,
-        1,
-    )
+    assert (found.metrics["micro"]["tp"], found.metrics["micro"]["fp"], found.metrics["micro"]["fn"]) == (1, 1, 1)
 
 
-def test_generic_prompt_lists_no_labels(
-    server: ChatServer, config: Path, corpus: Path, tmp_path: Path
-) -> None:
+def test_generic_prompt_lists_no_labels(server: ChatServer, config: Path, corpus: Path, tmp_path: Path) -> None:
     run(config, corpus, "--prompt", "generic", "--limit", 1)
     (_, _, body) = server.requests[0]
     assert body["messages"][0]["role"] == "system"
     assert "born in" not in body["messages"][0]["content"]
 
 
-def test_unavailable_service_leaves_no_run(
-    server: ChatServer, config: Path, corpus: Path, tmp_path: Path
-) -> None:
+def test_unavailable_service_leaves_no_run(server: ChatServer, config: Path, corpus: Path, tmp_path: Path) -> None:
     server.always = failure(500, "down")
     with pytest.warns(UserWarning, match="not answered"):
         assert "repeat the command to resume" in run(config, corpus, "-o", tmp_path / "runs", code=1)

@@ -57,9 +57,7 @@ def test_model_without_chat_template_gets_plain_text(tiny_base: Path, tmp_path: 
 
 
 def test_prompts_that_are_too_long_stay_unanswered(tiny_base: Path) -> None:
-    long, short = chat(tiny_base, context_length=60, max_new_tokens=4)([[prompt("Ann " * 80), prompt("Bo")]])[
-        0
-    ]
+    long, short = chat(tiny_base, context_length=60, max_new_tokens=4)([[prompt("Ann " * 80), prompt("Bo")]])[0]
     assert isinstance(long, Unanswered) and "the limit is 56" in long.reason
     assert not isinstance(short, Unanswered)
 

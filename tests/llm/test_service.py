@@ -217,8 +217,7 @@ def test_errors_that_affect_every_prompt_end_the_run(server: ChatServer, broken,
 
 
 @pytest.mark.parametrize(
-    ("broken", "attempts"),
-    [(failure(529, "overloaded"), 2), ((200, {}, b'{"content": 5}'), 2), (failure(400), 1)],
+    ("broken", "attempts"), [(failure(529, "overloaded"), 2), ((200, {}, b'{"content": 5}'), 2), (failure(400), 1)]
 )
 def test_anthropic_errors_are_classified_alike(server: ChatServer, broken, attempts: int) -> None:
     settings = {"name": "x", "base_url": server.address, "api_key_env": "TEST_KEY", "cache": None}
@@ -347,9 +346,7 @@ def test_models_can_be_pickled(server: ChatServer) -> None:
 # -- keys stay secret ----------------------------------------------------------------------------------
 
 
-def test_key_with_a_line_break_is_refused_and_not_shown(
-    server: ChatServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_key_with_a_line_break_is_refused_and_not_shown(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_KEY", "sk-live-abcdef\nsecond")
     with pytest.raises(ServiceError, match="TEST_KEY contains line breaks") as caught:
         model(server)([[prompt()]])

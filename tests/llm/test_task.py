@@ -28,10 +28,7 @@ TEXT = "Ann Lee was born in Rome."
 def answer_by_pair(question: str) -> str:
     """Answer like a good model."""
     pair = question.splitlines()[-1]
-    known = {
-        "Ann Lee (PER) to Rome (LOC):": "Place of birth",
-        "Rome (LOC) to Ann Lee (PER):": "no relation",
-    }
+    known = {"Ann Lee (PER) to Rome (LOC):": "Place of birth", "Rome (LOC) to Ann Lee (PER):": "no relation"}
     return known.get(pair, "unknown label")
 
 
@@ -73,9 +70,7 @@ def test_unanswered_and_unknown_answers_are_counted(nlp: Language, server: ChatS
         doc = nlp("Ann Lee met Bo Lee of Red Mill.")
     answers = doc._.relation_answers
     assert len(answers) == 6
-    assert [(one["answer"], one["label"]) for one in answers] == [(None, None)] + [
-        ("unknown label", None)
-    ] * 5
+    assert [(one["answer"], one["label"]) for one in answers] == [(None, None)] + [("unknown label", None)] * 5
     report = doc._.relations_report
     assert (report["out_of_schema"], report["unanswered"], report["scored"]) == (5, 1, 6)
     assert doc._.relations == ()
@@ -145,10 +140,7 @@ def test_answers_follow_split_and_joined_documents(nlp: Language) -> None:
 
 
 def test_label_with_other_entity_types_is_counted(make_nlp, make_model, tmp_path: Path) -> None:
-    labels = [
-        {"name": "place of birth", "types": [["PER", "LOC"]]},
-        {"name": "site", "types": [["LOC", "PER"]]},
-    ]
+    labels = [{"name": "place of birth", "types": [["PER", "LOC"]]}, {"name": "site", "types": [["LOC", "PER"]]}]
     (tmp_path / "schema.json").write_text(json.dumps({"labels": labels}))
     schema = str(tmp_path / "schema.json")
     doc = make_nlp(make_model(), schema=schema)(TEXT)  # the model answers both with "place of birth"
@@ -301,10 +293,7 @@ def test_schema_is_a_list_a_dict_or_a_file(make_nlp, make_model, tmp_path: Path,
     nlp = make_nlp(make_model(), schema=settings[form], **negative_label)
     assert nlp.get_pipe("relations").labels == ("born",)
     nlp.to_disk(tmp_path / "pipeline")
-    assert (
-        spacy.load(tmp_path / "pipeline").get_pipe("relations").task.schema
-        == nlp.get_pipe("relations").task.schema
-    )
+    assert spacy.load(tmp_path / "pipeline").get_pipe("relations").task.schema == nlp.get_pipe("relations").task.schema
 
 
 def test_missing_files_raise_at_first_use(make_nlp, make_model, tmp_path: Path) -> None:
