@@ -52,10 +52,7 @@ class Position:
 
 
 def find_inputs(
-    paths: Sequence[str],
-    format: str | None = None,
-    output: Path | None = None,
-    text_field: str = "text",
+    paths: Sequence[str], format: str | None = None, output: Path | None = None, text_field: str = "text"
 ) -> list[tuple[str, str]]:
     """Return the input files with their formats; folders are searched recursively, in alphabetical order.
 

@@ -101,8 +101,7 @@ class WorkerPool:
         fitting = [node_cores // cpus for node_cores in cores]
         if gpus:
             fitting = [
-                min(workers, int(node.get("GPU", 0) / gpus))
-                for workers, node in zip(fitting, nodes, strict=True)
+                min(workers, int(node.get("GPU", 0) / gpus)) for workers, node in zip(fitting, nodes, strict=True)
             ]
         number = max(1, sum(fitting))
         return WorkerPool(number, number, cpus, gpus)

@@ -12,7 +12,6 @@ from spacy_slmre.extraction.inputs import ExtractionError
 from spacy_slmre.extraction.outputs import ExtractionResult, check_suffix
 from spacy_slmre.extraction.shards import Shard, ShardFolder, ShardResult
 from spacy_slmre.extraction.worker import ExtractionJob, ShardWorker
-from spacy_slmre.util.io import remove
 from spacy_slmre.util.run_folder import RunFolder
 
 Engine = Callable[[ExtractionJob, Sequence[int]], Iterable[ShardResult]]
@@ -66,7 +65,7 @@ def extract_corpus(
         if run.begin(run_key):
             if job.reads_stdin:
                 log("Standard input cannot be read again, so the interrupted run is started over.")
-                remove(run.partial)
+                run.discard()
                 run.begin(run_key)
             else:
                 log("Resuming an interrupted run.")
@@ -81,10 +80,7 @@ def extract_corpus(
 
 
 def _finish_shards(
-    job: ExtractionJob,
-    folder: ShardFolder,
-    engine: Engine,
-    progress: Callable[[ExtractionCounts, int | None], None],
+    job: ExtractionJob, folder: ShardFolder, engine: Engine, progress: Callable[[ExtractionCounts, int | None], None]
 ) -> list[ShardResult]:
     folder.prepare()
     if not job.reads_stdin:
@@ -133,8 +129,7 @@ def compute_in_process(
 
 def _lost_shards(job: ExtractionJob, lost: Sequence[Shard], total: int) -> ExtractionError:
     places = (
-        f"{shard.documents} from item {shard.start.items + 1} of {job.inputs[shard.start.input][0]}"
-        for shard in lost
+        f"{shard.documents} from item {shard.start.items + 1} of {job.inputs[shard.start.input][0]}" for shard in lost
     )
     return ExtractionError(
         f"{len(lost)} of {total} shards killed their worker each time they were tried, for example because "

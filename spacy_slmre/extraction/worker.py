@@ -84,9 +84,7 @@ class _ErrorHandler:
     def __init__(self) -> None:
         self.errors: dict[int, str] = {}
 
-    def __call__(
-        self, name: str | None, component: object, docs: Iterable[Doc] | None, error: Exception
-    ) -> None:
+    def __call__(self, name: str | None, component: object, docs: Iterable[Doc] | None, error: Exception) -> None:
         if isinstance(error, ServiceError):
             raise error  # every other document would fail too
         for doc in docs or ():
@@ -205,18 +203,12 @@ class ShardWorker:
         job = self.job
         return read_inputs(job.inputs, self.nlp.vocab, stdin, job.text_field, job.id_field, **start)
 
-    def _compute(
-        self, number: int, documents: Iterable[InputDocument], expected: int | None = None
-    ) -> ShardResult:
+    def _compute(self, number: int, documents: Iterable[InputDocument], expected: int | None = None) -> ShardResult:
         job, counts = self.job, {"documents": 0, "failed": 0, "relations": 0}
 
         def counted() -> Iterator[ExtractionResult]:
             for result in extract_documents(
-                self.nlp,
-                documents,
-                batch_size=job.batch_size,
-                n_process=job.n_process,
-                model_name=job.model_name,
+                self.nlp, documents, batch_size=job.batch_size, n_process=job.n_process, model_name=job.model_name
             ):
                 counts["documents"] += 1
                 counts["failed"] += result.doc is None

@@ -125,7 +125,7 @@ def test_custom_code_is_imported_before_the_pipeline_is_loaded(texts: Path, tmp_
 def test_existing_output_is_kept(pipeline: str, texts: Path, tmp_path: Path) -> None:
     (tmp_path / "out.jsonl").write_text("precious")
     result = run(pipeline, texts, "-o", tmp_path / "out.jsonl")
-    assert result.exit_code == 1 and "already exists" in result.output and "overwrite" in result.output
+    assert result.exit_code == 1 and "out.jsonl exists" in result.output and "overwrite" in result.output
     assert (tmp_path / "out.jsonl").read_text() == "precious"
 
 

@@ -15,9 +15,7 @@ from tests.conftest import TEXTS
 
 
 @pytest.fixture
-def inputs(
-    tmp_path: Path, blank: Callable[[], Language], monkeypatch: pytest.MonkeyPatch
-) -> list[tuple[str, str]]:
+def inputs(tmp_path: Path, blank: Callable[[], Language], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Files of all formats with 7, 8, 5, 0, 1 and 3 documents, relative to the working directory."""
     monkeypatch.chdir(tmp_path)
     folder = Path("in")

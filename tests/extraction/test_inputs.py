@@ -10,12 +10,7 @@ from pyarrow import parquet
 from spacy.language import Language
 from spacy.vocab import Vocab
 
-from spacy_slmre.extraction.inputs import (
-    ExtractionError,
-    InputDocument,
-    find_inputs,
-    read_inputs,
-)
+from spacy_slmre.extraction.inputs import ExtractionError, InputDocument, find_inputs, read_inputs
 
 
 def read(path: Path, **fields: str) -> list[InputDocument]:
@@ -35,9 +30,7 @@ def test_each_row_of_a_table_is_a_document(tmp_path: Path) -> None:
     assert [one.id for one in read(file, text_field="body")] == [f"{file}#{n}" for n in range(1, 5)]
 
 
-@pytest.mark.parametrize(
-    "type_", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
-)
+@pytest.mark.parametrize("type_", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())])
 def test_all_string_types_of_tables_are_read(tmp_path: Path, type_: object) -> None:
     file = tmp_path / "in.parquet"
     parquet.write_table(pa.table({"text": pa.array(["a", "b", "a"]).cast(type_)}), file)
@@ -47,9 +40,7 @@ def test_all_string_types_of_tables_are_read(tmp_path: Path, type_: object) -> N
 def test_tables_without_a_text_column_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "in.parquet"
     parquet.write_table(pa.table({"body": ["a"], "number": [1]}), file)
-    with pytest.raises(
-        ExtractionError, match=r'no column "text"\. Set the text field to one of "body", "number"'
-    ):
+    with pytest.raises(ExtractionError, match=r'no column "text"\. Set the text field to one of "body", "number"'):
         find_inputs([str(file)])
     with pytest.raises(ExtractionError, match='"number" has type int64, expected strings'):
         find_inputs([str(file)], text_field="number")
@@ -71,15 +62,7 @@ def test_damaged_rows_are_reported(tmp_path: Path) -> None:
 
 
 def test_folders_are_searched_without_hidden_files_and_the_output(tmp_path: Path) -> None:
-    names = [
-        "b/x.txt",
-        "a.jsonl",
-        ".hidden/x.txt",
-        "._a.jsonl",
-        "out.jsonl",
-        "out.jsonl.part/y.jsonl",
-        "z.md",
-    ]
+    names = ["b/x.txt", "a.jsonl", ".hidden/x.txt", "._a.jsonl", "out.jsonl", "out.jsonl.part/y.jsonl", "z.md"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("{}")

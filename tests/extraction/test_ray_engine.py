@@ -31,9 +31,7 @@ JOB = ExtractionJob(Path("out.jsonl"), [("in.txt", "txt")], lambda: None, "m", "
         (WorkerPool.parse("1", gpus=0), CLUSTER, WorkerPool(1, 1, 16, 0)),
     ],
 )
-def test_workers_share_the_available_resources(
-    requested: WorkerPool, nodes: list, resolved: WorkerPool
-) -> None:
+def test_workers_share_the_available_resources(requested: WorkerPool, nodes: list, resolved: WorkerPool) -> None:
     assert requested.resolve(nodes) == resolved
 
 

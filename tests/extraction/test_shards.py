@@ -16,10 +16,7 @@ Inputs = list[tuple[str, str]]
 
 
 def contents(documents: list[InputDocument]) -> list[tuple]:
-    return [
-        (one.id, one.content.text if isinstance(one.content, Doc) else one.content, one.error)
-        for one in documents
-    ]
+    return [(one.id, one.content.text if isinstance(one.content, Doc) else one.content, one.error) for one in documents]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 24, 100])
@@ -63,9 +60,7 @@ def test_plan_of_an_interrupted_run_is_kept(folder: ShardFolder, inputs: Inputs,
     assert again.shards == folder.shards and len(again.shards) == 5
 
 
-def test_too_many_shards_are_refused(
-    folder: ShardFolder, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_many_shards_are_refused(folder: ShardFolder, inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "MAX_SHARDS", 4)
     with pytest.raises(ExtractionError, match=r"24 documents .* shard size to at least 6"):
         folder.plan(inputs, 5)
