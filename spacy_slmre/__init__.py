@@ -10,7 +10,7 @@ __all__ = ["LabelSchema", "Relation", "RelationLabel", "__version__", "install_e
 
 
 def __getattr__(name: str) -> Any:
-    # Pictures need more than every import of this package should load.
+    # Imported on first use: drawing loads Jinja and the exports, which prediction does not need.
     if name == "render":
         from spacy_slmre.visual.rendering import render
 

@@ -1,7 +1,7 @@
-"""Calibration of scores by a temperature, and thresholds by label (pure functions).
+"""Calibration: temperature scaling of scores, and a threshold for each label.
 
-A temperature T replaces probabilities p by p^(1/T), normalized (Guo et al., arXiv 1706.04599). The ranking of a pair's
-labels does not change; T > 1 makes a model less confident.
+A temperature T replaces each probability p by p^(1/T), normalized (Guo et al., arXiv 1706.04599). The ranking of a
+pair's labels does not change; T > 1 makes a model less confident.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 
 
 def apply_temperature(log_probs: np.ndarray, temperature: float) -> np.ndarray:
-    """Return log-probabilities (n, n_labels) at a temperature."""
+    """Return log-probabilities (n, n_labels) scaled by a temperature."""
     if temperature == 1.0:
         return log_probs
     scaled = log_probs / temperature
@@ -26,12 +26,7 @@ def apply_temperature(log_probs: np.ndarray, temperature: float) -> np.ndarray:
 def fit_temperature(log_probs: np.ndarray, gold: np.ndarray) -> float:
     """Return the temperature that minimizes the negative log-likelihood of the gold labels, to four decimals.
 
-    Args:
-        log_probs: Log-probabilities (n, n_labels).
-        gold: Gold columns (n,).
-
-    Raises:
-        ValueError: There are no pairs.
+    Takes log-probabilities (n, n_labels) and gold columns (n,). Raises ValueError if there are no pairs.
     """
     from scipy.optimize import minimize_scalar
 
@@ -48,66 +43,55 @@ def fit_temperature(log_probs: np.ndarray, gold: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """A bin of predictions with similar confidence.
+    """A bin of predictions with similar confidence."""
 
-    Attributes:
-        low: Lower bound of the confidence.
-        high: Upper bound, exclusive except in the last bin.
-        count: Number of predictions.
-        confidence: Their mean confidence; 0 without predictions.
-        accuracy: Share of correct predictions; 0 without predictions.
-    """
-
-    low: float
-    high: float
-    count: int
-    confidence: float
-    accuracy: float
+    low: float  # lower bound of the confidence
+    high: float  # upper bound, exclusive except in the last bin
+    count: int  # number of predictions
+    confidence: float  # mean; 0 if the bin is empty
+    accuracy: float  # share of correct predictions; 0 if the bin is empty
 
 
 def reliability(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) -> list[ReliabilityBin]:
-    """Return confidence and accuracy in equally wide bins of confidence.
+    """Return confidence and accuracy in equal-width bins of confidence; 15 as in Guo et al.
 
     Args:
         confidences: Probabilities of the predicted labels (n,).
         correct: Whether each prediction is correct (n,).
-        bins: Number of bins; 15 as in Guo et al.
+        bins: Number of bins.
     """
     confidences, correct = np.asarray(confidences, dtype=float), np.asarray(correct, dtype=float)
-    places = np.clip((confidences * bins).astype(int), 0, bins - 1)
-    counts = np.bincount(places, minlength=bins)
-    sums = [np.bincount(places, weights=values, minlength=bins) for values in (confidences, correct)]
+    bin_of = np.clip((confidences * bins).astype(int), 0, bins - 1)
+    counts = np.bincount(bin_of, minlength=bins)
+    sums = [np.bincount(bin_of, weights=values, minlength=bins) for values in (confidences, correct)]
     means = [total / np.maximum(counts, 1) for total in sums]
     return [
-        ReliabilityBin(place / bins, (place + 1) / bins, int(counts[place]), *(float(mean[place]) for mean in means))
-        for place in range(bins)
+        ReliabilityBin(n / bins, (n + 1) / bins, int(counts[n]), *(float(mean[n]) for mean in means))
+        for n in range(bins)
     ]
 
 
 def calibration_error(confidences: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
-    """Return the expected calibration error: the mean |accuracy - confidence| of the bins of `reliability`.
+    """Return the expected calibration error: the mean of |accuracy - confidence| over bins, weighted by their size.
 
-    Bins are weighted by their number of predictions; without predictions it is 0.
+    Arguments as in `reliability`. Returns 0 if there are no predictions.
     """
     if not len(confidences):
         return 0.0
-    gaps = (one.count * abs(one.accuracy - one.confidence) for one in reliability(confidences, correct, bins))
+    gaps = (group.count * abs(group.accuracy - group.confidence) for group in reliability(confidences, correct, bins))
     return sum(gaps) / len(confidences)
 
 
 def fit_thresholds(
     predicted: Sequence[str], confidences: np.ndarray, gold: Sequence[str], negative: str | None
 ) -> dict[str, float]:
-    """Return for each label the lowest threshold that maximizes its F1.
+    """Return the lowest threshold that maximizes a label's F1, for each label that benefits from one.
 
     Args:
         predicted: Predicted labels.
         confidences: Their probabilities (n,).
         gold: Gold labels.
-        negative: The negative label, which has no threshold.
-
-    Returns:
-        Thresholds of the labels that benefit from one.
+        negative: The negative label, which gets no threshold.
     """
     thresholds: dict[str, float] = {}
     answers, truth = np.asarray(predicted, dtype=object), np.asarray(gold, dtype=object)
@@ -118,10 +102,10 @@ def fit_thresholds(
         kept = np.arange(1, len(order) + 1)
         f1 = 2 * hits / (kept + (truth == label).sum())
         scores = confidences[order]
-        # Pairs with the same score are on the same side of a threshold.
+        # A threshold cannot separate pairs with the same score.
         last_of_score = np.append(scores[1:] < scores[:-1], True)
         best = int(np.argmax(np.where(last_of_score, f1, -1.0)))
         if best < len(order) - 1 and f1[best] > f1[-1]:
-            # Halfway between the two scores, so that rounding does not matter.
+            # Halfway between two scores, so that the result is robust to rounding.
             thresholds[label] = float((scores[best] + scores[best + 1]) / 2)
     return thresholds

@@ -1,4 +1,4 @@
-"""Candidate generators: which ordered pairs of a document are scored, and why others are skipped."""
+"""Candidate generators: choose the ordered pairs of a document to score, and count why others are skipped."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from spacy_slmre.util.settings import check_minimum
 
 @dataclass
 class Candidates:
-    """The pairs that a generator proposes.
+    """The pairs that a candidate generator proposes.
 
     Attributes:
         pairs: Ordered (head, tail) pairs.
-        considered: Number of all ordered pairs in the document.
+        considered: Number of ordered pairs in the document.
         skipped: Number of skipped pairs by reason.
         typed: Whether a pair may only have labels that the schema allows for its entity types.
     """
@@ -33,7 +33,7 @@ class Candidates:
 
 
 class CandidateGenerator(Protocol):
-    """Proposes the pairs of a document, given the schema with its type constraints."""
+    """Proposes pairs of a document, given a schema with type constraints."""
 
     def __call__(self, doc: Doc, schema: LabelSchema) -> Candidates:
         """Return the candidate pairs of a document."""
@@ -43,15 +43,15 @@ class CandidateGenerator(Protocol):
 class EntityPairs:
     """Ordered pairs of entities that are close to each other; `spacy-slmre.EntityPairs.v1` in configs.
 
-    Skipped pairs are counted as "sentence", "distance", "type" (no label of the schema allows the two
-    entity types), "same_span" (the same words annotated twice) and "cap".
+    Skipped pairs are counted as "sentence", "distance", "type" (no label of the schema allows the two entity types),
+    "same_span" (two annotations of the same tokens) and "cap".
 
     Attributes:
         spans_key: Take the entities from `doc.spans[spans_key]`, which may overlap, instead of `doc.ents`.
-        max_sentences: Number of sentences that both arguments must fall into; 1 means the same sentence. A
+        max_sentences: Both arguments must be within this many consecutive sentences; 1 means the same sentence. A
             document without sentence boundaries counts as one sentence.
-        max_distance: Maximum number of tokens between the arguments; None sets no limit.
-        max_pairs: Maximum number of pairs in a document; the closest are kept. None sets no limit.
+        max_distance: Maximum number of tokens between the arguments; None means no limit.
+        max_pairs: Maximum number of pairs per document; the closest are kept. None means no limit.
 
     Raises:
         ValueError: A limit is out of range.
@@ -70,9 +70,9 @@ class EntityPairs:
         spans = sorted(self._spans(doc), key=lambda span: (span.start_char, span.end_char, span.label_))
         candidates = Candidates([], len(spans) * (len(spans) - 1))
         types = [schema.map_type(span.label_) for span in spans]
-        close = 0
+        n_close = 0
         for i, j in self._close(doc, spans):
-            close += 2
+            n_close += 2
             left, right = spans[i], spans[j]
             if (left.start, left.end) == (right.start, right.end):
                 candidates.skipped["same_span"] += 2
@@ -84,8 +84,8 @@ class EntityPairs:
                         candidates.pairs.append((spans[head], spans[tail]))
                     else:
                         candidates.skipped["type"] += 1
-        if far := candidates.considered - close:
-            candidates.skipped["sentence"] += far
+        if n_far := candidates.considered - n_close:
+            candidates.skipped["sentence"] = n_far
         if self.max_pairs is not None and len(candidates.pairs) > self.max_pairs:
             candidates.skipped["cap"] = len(candidates.pairs) - self.max_pairs
             closest = sorted(range(len(candidates.pairs)), key=lambda n: _distance(*candidates.pairs[n]))
@@ -100,22 +100,22 @@ class EntityPairs:
         return [span for span in doc.spans[self.spans_key] if len(span)]
 
     def _close(self, doc: Doc, spans: Sequence[Span]) -> Iterator[tuple[int, int]]:
-        """Yield the indices of the unordered pairs within the window of sentences."""
+        """Yield the indices of unordered pairs within `max_sentences`."""
         starts = [sent.start for sent in doc.sents] if doc.has_annotation("SENT_START") else [0]
         first = [bisect.bisect_right(starts, span.start) for span in spans]
         last = [bisect.bisect_right(starts, span.end - 1) for span in spans]
         for i in range(len(spans)):
             for j in range(i + 1, len(spans)):
                 if first[j] - first[i] >= self.max_sentences:
-                    break  # spans are in text order: all later ones are farther away
+                    break  # spans are in text order, so all later ones are farther away
                 if max(last[i], last[j]) - first[i] < self.max_sentences:
                     yield i, j
 
 
 class GivenPairs:
-    """Exactly the pairs in `doc._.relation_candidates`; `spacy-slmre.GivenPairs.v1` in configs.
+    """The pairs in `doc._.relation_candidates`; `spacy-slmre.GivenPairs.v1` in configs.
 
-    For predicting the labels of annotated pairs: no limits and no type constraints apply.
+    Use it to label known pairs, such as those of a gold corpus: there are no limits and no type constraints.
     """
 
     def __call__(self, doc: Doc, schema: LabelSchema) -> Candidates:

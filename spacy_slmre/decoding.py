@@ -1,4 +1,4 @@
-"""Decoding: from label probabilities to the labels that are written."""
+"""Decoding: turn label probabilities into predicted relations."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ class PairPrediction:
     """A candidate pair and the labels that the model predicts for it.
 
     Attributes:
-        head: The head.
-        tail: The tail.
-        labels: The most probable labels, negative one included, with their probabilities, best first.
-        truncated: Whether the model only saw a part of the context.
+        labels: The most probable labels, including the negative one, with their probabilities, best first.
+        truncated: Whether the model saw only part of the context.
     """
 
     head: Span
@@ -35,7 +33,7 @@ class DocPrediction:
     """The predictions for a document.
 
     Attributes:
-        pairs: Its candidate pairs, except for those that are too long for the model.
+        pairs: Its candidate pairs, except those that are too long for the model.
         report: Numbers of pairs considered, scored, truncated, and skipped by reason.
     """
 
@@ -66,17 +64,17 @@ def top_k(log_probs: np.ndarray, k: int, allowed: np.ndarray | None = None) -> t
 
 
 def allowed_labels(docs: list[DocInstances], schema: LabelSchema) -> np.ndarray | None:
-    """Return the labels that the entity types of each instance allow: bool (n_instances, n_labels).
+    """Return which labels the entity types of each instance allow: bool (n_instances, n_labels).
 
-    None stands for all labels, if the schema constrains no types or there are no instances.
+    None means all labels: the schema has no type constraints, or there are no instances.
     """
     if not any(label.types for label in schema.labels):
         return None
-    everything = np.ones(len(schema.labels), dtype=bool)
+    all_labels = np.ones(len(schema.labels), dtype=bool)
     rows = [
-        schema.allowed(instance.head_mention.type, instance.tail_mention.type) if one.typed else everything
-        for one in docs
-        for instance in one.instances
+        schema.allowed(instance.head_mention.type, instance.tail_mention.type) if doc.typed else all_labels
+        for doc in docs
+        for instance in doc.instances
     ]
     return np.stack(rows) if rows else None
 
@@ -87,34 +85,34 @@ def make_predictions(
     """Turn the best labels of all instances into predictions for each document.
 
     Args:
-        docs: The documents.
+        docs: Documents with n_instances instances in total.
         schema: The labels.
         columns: Columns of the best labels, (n_instances, k).
         log_probs: Their log-probabilities, (n_instances, k); -inf for labels that the types do not allow.
     """
     predictions, row = [], 0
-    for one in docs:
+    for doc in docs:
         pairs = []
-        for (head, tail), truncated in zip(one.pairs, one.truncated, strict=True):
+        for (head, tail), truncated in zip(doc.pairs, doc.truncated, strict=True):
             scored = zip(columns[row].tolist(), np.exp(log_probs[row]).tolist(), strict=True)
             labels = tuple((schema.names[column], score) for column, score in scored if score > 0)
             pairs.append(PairPrediction(head, tail, labels, truncated))
             row += 1
-        predictions.append(DocPrediction(pairs, one.report))
+        predictions.append(DocPrediction(pairs, doc.report))
     return predictions
 
 
 def passes_threshold(
     label: str, score: float, negative_label: str | None, threshold: float, label_thresholds: Mapping[str, float]
 ) -> bool:
-    """Return whether the most probable label of a pair is written as a relation."""
+    """Return whether a pair's most probable label is written as a relation."""
     return label != negative_label and score >= label_thresholds.get(label, threshold)
 
 
 def check_thresholds(
     where: str, threshold: float, label_thresholds: Mapping[str, float], labels: Sequence[str] | None = None
 ) -> None:
-    """Check that thresholds are probabilities, and those of single labels belong to `labels`.
+    """Check that thresholds are probabilities, and that label thresholds have known labels.
 
     Raises:
         ValueError: A threshold is below 0 or above 1, or its label is unknown.

@@ -1,13 +1,12 @@
-"""The JSON form of a document with entities and relations: the only one that this package reads and writes.
+"""The JSON form of a document with entities and relations, used by all of this package.
 
     {"id": "a.txt", "text": "Ann lives in Rome.", "sentences": [[0, 18]],
      "entities": [{"start": 0, "end": 3, "text": "Ann", "type": "PERSON"}, …],
      "relations": [{"head": {…}, "tail": {…}, "label": "residence", "score": 0.91}],
      "report": {…}, "model": "en_pipeline 1.0.0 slm_relations"}
 
-Offsets count characters of the text. An entity linked to a knowledge base also has "kb_id". A document that
-failed in extraction is {"id": …, "error": …}. In gold data, "pairs" may list annotated pairs with their
-labels, the negative label included.
+Offsets are in characters. An entity linked to a knowledge base also has "kb_id". A document that failed in extraction
+is {"id": …, "error": …}. In gold data, "pairs" may list annotated pairs with their labels, including the negative one.
 """
 
 from __future__ import annotations
@@ -32,15 +31,14 @@ from spacy_slmre.instances import Mention
 from spacy_slmre.relations import PAIRS, RELATIONS, Relation, install_extensions, relations_of, report_of, write_report
 
 ID = "slmre.id"
-"""Key of `doc.user_data`: the document's id."""
+"""Key in `doc.user_data` of the document's id."""
 MODEL = "slmre.model"
-"""Key of `doc.user_data`: the pipeline that found the relations."""
+"""Key in `doc.user_data` of the name of the pipeline that found the relations."""
 MENTIONS = "relation_mentions"
-"""`doc.spans["relation_mentions"]`: all mentions, if some overlap and do not fit into `doc.ents`."""
+"""`doc.spans["relation_mentions"]`: all mentions, set if some overlap, which `doc.ents` cannot represent."""
 UNTYPED = "ENTITY"
-"""Type of entities whose source gives none; spaCy keeps no entity without a label."""
+"""Label of entities without a type in their source: spaCy requires one."""
 
-# JSON can hold half of a surrogate pair, but UTF-8 cannot.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WIKIDATA = re.compile(r"https?://www\.wikidata\.org/(?:entity|wiki)/(Q[1-9]\d*)")
 
@@ -51,14 +49,11 @@ class DocumentError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class EntityMention:
-    """An entity in a text.
+    """An entity mention in a text, with character offsets.
 
     Attributes:
-        start: Offset of its first character.
-        end: Offset after its last character.
-        text: Its text.
-        type: Its entity type, or "".
-        kb_id: Its id in a knowledge base, or "". Wikidata IRIs are shortened to the id (Q220).
+        type: Entity type, or "".
+        kb_id: Id in a knowledge base, or "". Wikidata IRIs are shortened to the id (Q220).
     """
 
     start: int
@@ -69,11 +64,11 @@ class EntityMention:
 
     @property
     def key(self) -> tuple[int, int, str]:
-        """What identifies the mention in its document: start, end and type."""
+        """Start, end and type, which identify the mention in its document."""
         return self.start, self.end, self.type
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the mention as plain data; `kb_id` only if there is one."""
+        """Return the mention as plain data; `kb_id` is omitted if it is empty."""
         data = {"start": self.start, "end": self.end, "text": self.text, "type": self.type}
         return {**data, "kb_id": self.kb_id} if self.kb_id else data
 
@@ -98,14 +93,12 @@ class RelationDocument:
     """A text with its entities and relations, independent of spaCy objects.
 
     Attributes:
-        id: The document's id.
-        text: The text.
         entities: The entities in text order.
         relations: The relations, best first.
         sentences: Start and end of each sentence, or None if unknown.
         report: What the extraction considered and skipped, or None.
         model: The pipeline that found the relations, or "".
-        error: Why extraction failed; the document then has no text.
+        error: Why extraction failed, or None; a failed document has no text.
         pairs: All annotated pairs of a gold document with their labels, or None.
     """
 
@@ -130,8 +123,8 @@ class RelationDocument:
             text=doc.text,
             entities=tuple(_mention_of(ent) for ent in doc.ents),
             relations=tuple(
-                DocumentRelation(_mention_of(one.head), _mention_of(one.tail), one.label, one.score)
-                for one in relations_of(doc, attr)
+                DocumentRelation(_mention_of(rel.head), _mention_of(rel.tail), rel.label, rel.score)
+                for rel in relations_of(doc, attr)
             ),
             sentences=sentences,
             report=report_of(doc, attr),
@@ -147,8 +140,7 @@ class RelationDocument:
         if self.error is not None:
             raise DocumentError(f'The document "{self.id}" failed in extraction: {self.error}')
         install_extensions()
-        annotated = (*self.relations, *(self.pairs or ()))
-        sides = [side for one in annotated for side in (one.head, one.tail)]
+        sides = [side for rel in (*self.relations, *(self.pairs or ())) for side in (rel.head, rel.tail)]
         doc, spans = doc_with_mentions(nlp, self.text, [*self.entities, *sides])
         if self.sentences is not None:
             starts = {start for start, _ in self.sentences}
@@ -169,13 +161,13 @@ class RelationDocument:
 
         Args:
             data: The parsed JSON.
-            source: File and line, for error messages; also the id of a document without one.
+            source: File and line for error messages, and the id of a document that has none.
 
         Raises:
-            DocumentError: The data have another form.
+            DocumentError: The data is malformed.
         """
         if isinstance(data, Mapping) and isinstance(data.get("error"), str):
-            return cls(_clean(str(data.get("id", source))), "", error=_clean(data["error"]))
+            return cls(replace_surrogates(str(data.get("id", source))), "", error=replace_surrogates(data["error"]))
         if not isinstance(data, Mapping) or not isinstance(data.get("text"), str):
             raise DocumentError(
                 f'{source}: expected a JSON object with "text" and "relations", as written by '
@@ -183,21 +175,21 @@ class RelationDocument:
             )
         text = data["text"]
         try:
-            entities = sorted((_read_mention(one, text) for one in data.get("entities", ())), key=attrgetter("key"))
-            # Heads and tails share the kb_id of the entity they are.
-            kb_ids = {one.key: one.kb_id for one in entities}
-            relations = tuple(_read_relation(one, text, kb_ids) for one in data["relations"])
+            entities = sorted((_read_mention(entry, text) for entry in data.get("entities", ())), key=attrgetter("key"))
+            # Heads and tails get the kb_id of the matching entity.
+            kb_ids = {entity.key: entity.kb_id for entity in entities}
+            relations = tuple(_read_relation(entry, text, kb_ids) for entry in data["relations"])
             pairs = data.get("pairs")
-            sentences = [_read_offsets("sentence", *one, text=text) for one in data.get("sentences") or ()]
+            sentences = [_read_offsets("sentence", *bounds, text=text) for bounds in data.get("sentences") or ()]
             return cls(
-                id=_clean(str(data.get("id", source))),
-                text=_clean(text),
+                id=replace_surrogates(str(data.get("id", source))),
+                text=replace_surrogates(text),
                 entities=tuple(entities),
                 relations=relations,
                 sentences=tuple(sorted(sentences)) or None,
                 report=data.get("report"),
-                model=_clean(str(data.get("model") or "")),
-                pairs=None if pairs is None else tuple(_read_relation(one, text, kb_ids) for one in pairs),
+                model=replace_surrogates(str(data.get("model") or "")),
+                pairs=None if pairs is None else tuple(_read_relation(entry, text, kb_ids) for entry in pairs),
             )
         except KeyError as error:
             raise DocumentError(f"{source}: the field {error} is missing.") from error
@@ -212,22 +204,22 @@ class RelationDocument:
             "id": self.id,
             "text": self.text,
             "sentences": [list(bounds) for bounds in self.sentences or ()],
-            "entities": [one.to_dict() for one in self.entities],
-            "relations": [one.to_dict() for one in self.relations],
+            "entities": [entity.to_dict() for entity in self.entities],
+            "relations": [relation.to_dict() for relation in self.relations],
             "report": self.report,
             "model": self.model or None,
         }
-        return data if self.pairs is None else {**data, "pairs": [one.to_dict() for one in self.pairs]}
+        return data if self.pairs is None else {**data, "pairs": [pair.to_dict() for pair in self.pairs]}
 
     @cached_property
     def sentence_bounds(self) -> tuple[tuple[int, int], ...]:
-        """Start and end of each sentence; if unknown, the text is split at punctuation."""
+        """Start and end of each sentence; if these are unknown, the text is split at punctuation."""
         if self.sentences is not None:
             return self.sentences
         return tuple((sent.start_char, sent.end_char) for sent in _sentencizer()(self.text).sents)
 
     def sentence_of(self, relation: DocumentRelation) -> tuple[int, int]:
-        """Return start and end of the sentence of a relation, or of all sentences from head to tail."""
+        """Return start and end of a relation's sentence, or of all sentences from its head to its tail."""
         first = min(relation.head.start, relation.tail.start)
         last = max(relation.head.end, relation.tail.end)
         starts, bounds = self._sentence_starts, self.sentence_bounds
@@ -242,7 +234,7 @@ class RelationDocument:
 
 
 def set_provenance(doc: Doc, id: str, model: str) -> None:
-    """Store a document's id, unless it has one, and the name of the pipeline that found its relations."""
+    """Store the name of the pipeline that found a document's relations, and an id unless the document has one."""
     doc.user_data.setdefault(ID, id)
     if model:
         doc.user_data[MODEL] = model
@@ -251,17 +243,17 @@ def set_provenance(doc: Doc, id: str, model: str) -> None:
 def doc_with_mentions(
     nlp: Language, text: str, mentions: Iterable[EntityMention | Mention], words: Sequence[str] | None = None
 ) -> tuple[Doc, dict[tuple[int, int, str], Span]]:
-    """Make a Doc with entities and return it with the spans of all mentions by (start, end, type).
+    """Make a Doc with entities, and return it with the spans of all mentions by (start, end, type).
 
-    `doc.ents` holds the longest of overlapping mentions; if some overlap, `doc.spans[MENTIONS]` holds all.
+    Of overlapping mentions, `doc.ents` contains the longest, and `doc.spans[MENTIONS]` all.
 
     Args:
         nlp: Provides vocabulary and tokenizer.
         text: The text.
-        mentions: The mentions; none is empty.
-        words: The tokens, if the source has some; joined by single spaces they are the text.
+        mentions: Non-empty mentions.
+        words: The source's own tokens, if it has any; joined by single spaces, they must equal the text.
     """
-    by_key = {(one.start, one.end, one.type): one for one in mentions}
+    by_key = {(mention.start, mention.end, mention.type): mention for mention in mentions}
     doc = tokenize(nlp, text, by_key.values(), words)
     spans: dict[tuple[int, int, str], Span] = {}
     for key in sorted(by_key):
@@ -276,6 +268,11 @@ def doc_with_mentions(
     return doc, spans
 
 
+def replace_surrogates(text: str) -> str:
+    """Replace lone surrogates, which JSON can contain but UTF-8 cannot, by U+FFFD."""
+    return _SURROGATE.sub("\ufffd", text)
+
+
 def tokenize(
     nlp: Language, text: str, mentions: Iterable[EntityMention | Mention], words: Sequence[str] | None = None
 ) -> Doc:
@@ -284,9 +281,9 @@ def tokenize(
     if words is not None:
         doc = Doc(nlp.vocab, list(words), [True] * (len(words) - 1) + [False])
     mentions = list(mentions)
-    if all(doc.char_span(one.start, one.end) is not None for one in mentions):
+    if all(doc.char_span(mention.start, mention.end) is not None for mention in mentions):
         return doc
-    edges = {edge for one in mentions for edge in (one.start, one.end)}
+    edges = {edge for mention in mentions for edge in (mention.start, mention.end)}
     pieces: list[str] = []
     spaces: list[bool] = []
     for token in doc:
@@ -303,11 +300,13 @@ def _mention_of(span: Span) -> EntityMention:
 
 def _read_mention(data: Mapping[str, Any], text: str) -> EntityMention:
     start, end = _read_offsets("entity", data["start"], data["end"], text=text)
-    found = text[start:end]
-    if data.get("text", found) != found:
-        raise ValueError(f'an entity has the text "{data["text"]}", but text[{start}:{end}] is "{found}".')
-    kb_id = _normalize_id(_clean(str(data.get("kb_id") or "")))
-    return EntityMention(start, end, _clean(found), _clean(str(data.get("type") or "")), kb_id)
+    covered = text[start:end]
+    if data.get("text", covered) != covered:
+        raise ValueError(f'an entity has the text "{data["text"]}", but text[{start}:{end}] is "{covered}".')
+    kb_id = _normalize_id(replace_surrogates(str(data.get("kb_id") or "")))
+    return EntityMention(
+        start, end, replace_surrogates(covered), replace_surrogates(str(data.get("type") or "")), kb_id
+    )
 
 
 def _read_relation(data: Mapping[str, Any], text: str, kb_ids: Mapping[tuple[int, int, str], str]) -> DocumentRelation:
@@ -316,16 +315,14 @@ def _read_relation(data: Mapping[str, Any], text: str, kb_ids: Mapping[tuple[int
         raise ValueError(f"the label of a relation must be a non-empty string, not {label!r}.")
     if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
         raise ValueError(f"the score of a relation must be a number, not {score!r}.")
-    head, tail = (
-        one if one.kb_id else replace(one, kb_id=kb_ids.get(one.key, ""))
-        for one in (_read_mention(data[side], text) for side in ("head", "tail"))
-    )
-    return DocumentRelation(head, tail, _clean(label), float(score))
+    sides = (_read_mention(data[side], text) for side in ("head", "tail"))
+    head, tail = (side if side.kb_id else replace(side, kb_id=kb_ids.get(side.key, "")) for side in sides)
+    return DocumentRelation(head, tail, replace_surrogates(label), float(score))
 
 
 def _read_offsets(what: str, start: Any, end: Any, *, text: str) -> tuple[int, int]:
     if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(text)):
-        raise ValueError(f"{what} from {start!r} to {end!r} in a text of {len(text)} characters.")
+        raise ValueError(f"{what} offsets {start!r} to {end!r} are invalid in a text of {len(text)} characters.")
     return start, end
 
 
@@ -335,13 +332,9 @@ def _normalize_id(kb_id: str) -> str:
     return "" if kb_id == EntityLinker.NIL else kb_id
 
 
-def _clean(text: str) -> str:
-    return _SURROGATE.sub("\ufffd", text)
-
-
 @cache
 def _sentencizer() -> Language:
     nlp = spacy.blank("xx")
     nlp.add_pipe("sentencizer")
-    nlp.max_length = 10**9  # the sentencizer needs no memory beyond the text
+    nlp.max_length = 10**9  # the limit is for parsers; a sentencizer needs little memory
     return nlp

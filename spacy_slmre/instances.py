@@ -1,6 +1,6 @@
-"""Relation instances: a pair of entity mentions in its context, the input of both kinds of model.
+"""Relation instances: pairs of entity mentions in context, the input of all models.
 
-Models know no spaCy `Doc`: they only see these instances, and nothing here depends on a model.
+Models only see these instances, never a spaCy `Doc`; nothing here depends on a model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.schema import LabelSchema
 
 Truncate = Callable[[Sequence["RelationInstance"]], Sequence["RelationInstance | None"]]
-"""Truncates contexts around their pairs; None for a pair that does not fit."""
+"""Truncates contexts around their pairs; returns None for pairs that do not fit."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -30,11 +30,10 @@ class Mention:
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """A sentence or window with all mentions that occur in its candidate pairs, in text order.
+    """A sentence or window with all mentions of its candidate pairs, in text order.
 
-    The instances of a context share the object, and models compute it once: contexts are compared by identity.
-    The mentions belong to the context and not to a batch, so that a result does not depend on which pairs are
-    computed together.
+    Instances share this object, and models compute it once: contexts are compared by identity. It contains the mentions
+    of all of its pairs, so that results do not depend on how pairs are batched.
     """
 
     text: str
@@ -46,7 +45,6 @@ class RelationInstance:
     """An ordered pair of mentions to be labeled.
 
     Attributes:
-        context: Text and mentions.
         head: Index of the head in `context.mentions`.
         tail: Index of the tail in `context.mentions`.
         label: The gold label, if known.
@@ -59,12 +57,12 @@ class RelationInstance:
 
     @property
     def head_mention(self) -> Mention:
-        """Offsets and type of the head."""
+        """The head."""
         return self.context.mentions[self.head]
 
     @property
     def tail_mention(self) -> Mention:
-        """Offsets and type of the tail."""
+        """The tail."""
         return self.context.mentions[self.tail]
 
     def text_of(self, mention: Mention) -> str:
@@ -75,7 +73,7 @@ class RelationInstance:
     def from_offsets(
         cls, text: str, head: tuple[int, int, str], tail: tuple[int, int, str], label: str | None = None
     ) -> RelationInstance:
-        """Make a pair with its own context; head and tail are (start, end, type) in characters.
+        """Make a pair with its own context; head and tail are (start, end, type) with character offsets.
 
         Raises:
             ValueError: An offset is outside the text, or an argument is empty.
@@ -89,7 +87,7 @@ class RelationInstance:
         return cls(context, ordered.index(mentions[0]), ordered.index(mentions[1]), label)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON: text, head and tail as [start, end, type], label."""
+        """Return plain data for JSON: text, label, and head and tail as [start, end, type]."""
         sides = {
             side: [mention.start, mention.end, mention.type]
             for side, mention in (("head", self.head_mention), ("tail", self.tail_mention))
@@ -110,19 +108,19 @@ class RelationInstance:
             return cls.from_offsets(data["text"], head, tail, data.get("label"))
         except (KeyError, TypeError) as error:
             raise ValueError(
-                f'An instance has "text", and "head" and "tail" as [start, end, type]; found {data!r}.'
+                f'An instance must have "text", and "head" and "tail" as [start, end, type]; found {data!r}.'
             ) from error
 
 
 def _offsets(values: Sequence) -> tuple[int, int, str]:
     if len(values) != 3:
-        raise TypeError("an argument has three parts")
+        raise TypeError("an argument must have three parts")
     start, end, entity_type = values
     return int(start), int(end), str(entity_type)
 
 
 def contexts_of(instances: Iterable[RelationInstance]) -> list[Context]:
-    """Return the contexts of instances, each once."""
+    """Return the distinct contexts of instances, in order."""
     return list(dict.fromkeys(instance.context for instance in instances))
 
 
@@ -132,16 +130,10 @@ def contexts_of(instances: Iterable[RelationInstance]) -> list[Context]:
 def make_instances(
     doc: Doc, pairs: Sequence[tuple[Span, Span]], schema: LabelSchema, labels: Sequence[str] | None = None
 ) -> list[RelationInstance]:
-    """Turn pairs of a document into instances, in their order.
+    """Turn (head, tail) pairs of a document, optionally with gold labels, into instances in the same order.
 
-    The context of a pair is the sentence that contains both arguments, or all sentences from one argument to
-    the other; in a document without sentence boundaries it is the whole text.
-
-    Args:
-        doc: The document.
-        pairs: (head, tail) pairs.
-        schema: Maps entity types.
-        labels: Gold labels of the pairs.
+    The context of a pair is the sentence with both arguments, or all sentences from one argument to the other; in a
+    document without sentence boundaries, it is the whole text. The schema maps entity types.
     """
     starts = [sent.start for sent in doc.sents] if doc.has_annotation("SENT_START") else [0]
     starts.append(len(doc))
@@ -157,12 +149,12 @@ def make_instances(
     contexts: dict[tuple[int, int], tuple[Context, dict[tuple[int, int, str], int]]] = {}
     for window, spans in spans_in.items():
         span = doc[window[0] : window[1]]
-        # White space at the edges would only cost tokens; offsets count from the first other character.
+        # White space at the edges would only cost tokens. Offsets are relative to the stripped text.
         text = span.text.strip()
         offset = span.start_char + len(span.text) - len(span.text.lstrip())
         ordered = sorted(spans)
         mentions = tuple(
-            # An entity may begin or end with white space that is cut off here.
+            # An entity may begin or end with white space that was stripped.
             Mention(max(start - offset, 0), min(end - offset, len(text)), schema.map_type(label))
             for start, end, label in ordered
         )
@@ -171,8 +163,7 @@ def make_instances(
     gold: Sequence[str | None] = [None] * len(pairs) if labels is None else labels
     for (head, tail), window, label in zip(pairs, windows, gold, strict=True):
         context, positions = contexts[window]
-        bounds = positions[_bounds(head)], positions[_bounds(tail)]
-        instances.append(RelationInstance(context, *bounds, label))
+        instances.append(RelationInstance(context, positions[_bounds(head)], positions[_bounds(tail)], label))
     return instances
 
 
@@ -185,10 +176,9 @@ class DocInstances:
     """A document with the instances of its candidate pairs.
 
     Attributes:
-        doc: The document.
         pairs: The candidate pairs that fit the model.
         instances: The instance of each pair.
-        truncated: Whether each instance has only a part of its context.
+        truncated: Whether the context of each instance was truncated.
         typed: Whether a pair may only have labels that the schema allows for its entity types.
         report: Numbers of pairs considered, scored, truncated, and skipped by reason.
     """
@@ -204,17 +194,16 @@ class DocInstances:
 def make_doc_instances(
     doc: Doc, candidates: CandidateGenerator, schema: LabelSchema, truncate: Truncate
 ) -> DocInstances:
-    """Turn a document into instances, and report how many pairs were skipped and why."""
+    """Turn the candidate pairs of a document into instances, and report how many were skipped and why."""
     proposed = candidates(doc, schema)
-    whole = make_instances(doc, proposed.pairs, schema)
-    fitting = truncate(whole)
+    instances = make_instances(doc, proposed.pairs, schema)
     kept = [
         (pair, instance, instance is not original)
-        for pair, instance, original in zip(proposed.pairs, fitting, whole, strict=True)
+        for pair, instance, original in zip(proposed.pairs, truncate(instances), instances, strict=True)
         if instance is not None
     ]
     skipped = dict(proposed.skipped)
-    if too_long := len(whole) - len(kept):
+    if too_long := len(instances) - len(kept):
         skipped["too_long"] = too_long
     report = {
         "considered": proposed.considered,
@@ -233,32 +222,30 @@ def make_doc_instances(
 
 
 def describe_truncation(report: Mapping[str, Any], report_name: str) -> str | None:
-    """Return a warning if pairs of a document were skipped or their contexts truncated, else None."""
+    """Return a warning if pairs of a document were skipped or truncated, else None."""
     skipped = report["skipped"]
-    cut = {reason: skipped[reason] for reason in ("cap", "too_long") if skipped.get(reason)}
-    if report["truncated"]:
-        cut["truncated"] = report["truncated"]
-    if not cut:
+    numbers = {"cap": skipped.get("cap"), "too_long": skipped.get("too_long"), "truncated": report["truncated"]}
+    if not any(numbers.values()):
         return None
-    counts = ", ".join(f"{number} {reason}" for reason, number in cut.items())
+    counts = ", ".join(f"{number} {reason}" for reason, number in numbers.items() if number)
     return (
-        f"a document is too long or has too many pairs ({counts}); doc._.{report_name} counts what was skipped. "
-        "Further documents are only counted there, without a warning."
+        f"a document is too long or has too many pairs ({counts}). See doc._.{report_name} of each document for the "
+        "numbers of truncated and skipped pairs; this warning is shown only once."
     )
 
 
 def describe_training_truncation(
     instances: Sequence[RelationInstance], fitting: Sequence[RelationInstance | None]
 ) -> str | None:
-    """Return a warning if instances of a training batch were truncated or do not fit, else None."""
-    changed = sum(one is not whole for one, whole in zip(fitting, instances, strict=True))
-    skipped = sum(one is None for one in fitting)
+    """Return a warning if instances of a training batch were skipped or truncated, else None."""
+    changed = sum(new is not old for new, old in zip(fitting, instances, strict=True))
+    skipped = sum(instance is None for instance in fitting)
     if not changed:
         return None
     return (
         f"{changed} of {len(instances)} training pairs in a batch have contexts that are too long "
-        f"(max_context_tokens, or the model's own limit): {changed - skipped} contexts were truncated around their "
-        f"arguments, {skipped} pairs were skipped because these are too far apart."
+        f"(max_context_tokens, or the model's own limit): {changed - skipped} were truncated around their arguments, "
+        f"and {skipped} were skipped because their arguments are too far apart."
     )
 
 
@@ -277,11 +264,11 @@ def truncate_instances(
     Args:
         instances: Any instances.
         limit: Maximum number of tokens of a context.
-        count_tokens: Counts the tokens of contexts, including whatever the model adds to them.
+        count_tokens: Counts the tokens of contexts, including tokens that the model adds.
         offsets_of: Returns the character offsets (start, end) of the tokens in a context's text.
 
     Returns:
-        For every instance itself, its truncated form, or None if its two arguments are too far apart.
+        For each instance: itself, a truncated copy, or None if its two arguments are too far apart.
     """
     contexts = contexts_of(instances)
     sizes = dict(zip(contexts, count_tokens(contexts), strict=True))
@@ -299,7 +286,7 @@ def truncate_instances(
             window = truncaters[whole, budget](instance)
             if window is not None and window.context not in sizes:
                 sizes[window.context] = count_tokens([window.context])[0]
-            # What the model adds takes tokens too; how many is only known after cutting.
+            # The model adds tokens of its own, whose number is only known after truncation.
             budget -= max(1, budget // 8)
         return window
 
@@ -307,9 +294,9 @@ def truncate_instances(
 
 
 class ContextTruncater:
-    """Cuts a long context to windows of at most `budget` tokens around pairs of its mentions.
+    """Cuts windows of at most `budget` tokens out of a long context, around pairs of its mentions.
 
-    Windows begin on a coarse grid, so that pairs that are close to each other share a context.
+    Windows begin on a coarse grid, so that neighboring pairs share a context.
 
     Args:
         context: The context to cut.
@@ -319,7 +306,7 @@ class ContextTruncater:
 
     def __init__(self, context: Context, offsets: Sequence[tuple[int, int]], budget: int) -> None:
         self.context = context
-        # Tokens of no width (a byte of a longer character, a special token) are no boundaries.
+        # Zero-width tokens (a byte of a longer character, a special token) are not boundaries.
         self.starts = [start for start, end in offsets if end > start]
         self.ends = [end for start, end in offsets if end > start]
         self.budget = budget

@@ -1,4 +1,4 @@
-"""Parsing answers that a language model generated freely."""
+"""Parsing the free-text answers of generative language models."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from spacy_slmre.schema import LabelSchema
 
 
 class LabelParser:
-    """Maps generated answers to the labels of a schema, by the rules of the study.
+    """Maps generated answers to the labels of a schema, by the rules of the study (arXiv 2606.22606).
 
-    An answer matches a label's name or wording after normalization (first line, lower case, single spaces, no
-    quotes). If several labels match, an exact name comes first, then names before wordings.
+    An answer matches a label's name or wording after normalization (first line, lower case, single spaces, no quotes).
+    If several labels match, an exact name takes precedence, then a name over a wording.
     """
 
     def __init__(self, schema: LabelSchema) -> None:
@@ -23,18 +23,12 @@ class LabelParser:
             self._names.setdefault(normalize_answer(spelling), name)
 
     def parse(self, answer: str) -> str | None:
-        """Return the name of the label that an answer means.
+        """Return the label that an answer names, or the normalized answer if it names none.
 
-        None is returned for the negative label and for answers such as "none", "other" or "". An answer that
-        names no label is returned as normalized text.
+        None means no relation: the negative label, or an answer such as "none", "other" or "".
         """
         exact, text = answer.strip(), normalize_answer(answer)
         label = exact if exact in self.schema.index else self._names.get(text)
         if label is None:
             return None if text in NEGATIVES else text
         return None if label == self.schema.negative_label else label
-
-
-def replace_surrogates(text: str) -> str:
-    """Replace lone surrogates, which JSON can contain but UTF-8 files cannot."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,8 +1,8 @@
-"""Scores of relation labels, as pure functions.
+"""Metrics of predicted relation labels.
 
-Positive-class micro-F1 counts each label of a pair as one item, over all labels except the negative one, as
-in the study (arXiv 2606.22606) and scikit-learn's `f1_score(average="micro", labels=positives)`. Items are
-hashable keys, so a pair may have several labels or occur on one side only.
+Positive-class micro-F1 counts each label of a pair as one item, over all labels except the negative one, as in the
+study (arXiv 2606.22606) and scikit-learn's `f1_score(average="micro", labels=positives)`. Items are hashable, so a pair
+may have several labels or occur on one side only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 Item = tuple[Hashable, str]
-"""A key that identifies the pair, and a positive label."""
+"""A key of the pair, and a positive label."""
 
 NEGATIVES = frozenset({"none", "other", "no_relation", "na", "nan", "null", ""})
 """Normalized answers that mean "no relation" in every label set, as in the study."""
@@ -33,7 +33,7 @@ class PRF:
 
     @property
     def recall(self) -> float:
-        """TP / (TP + FN); 0 if there is nothing to find."""
+        """TP / (TP + FN); 0 if there are no gold items."""
         return self.tp / (self.tp + self.fn) if self.tp + self.fn else 0.0
 
     @property
@@ -48,7 +48,7 @@ class PRF:
 
 
 def count(gold: Iterable[Item], predicted: Iterable[Item]) -> PRF:
-    """Return micro-averaged counts over all items, which must not include the negative label."""
+    """Return the counts over all items, which must not include the negative label."""
     gold, predicted = set(gold), set(predicted)
     return PRF(len(gold & predicted), len(predicted - gold), len(gold - predicted))
 
@@ -68,10 +68,7 @@ def macro_f1(per_label: dict[str, PRF]) -> float:
 
 
 def normalize_answer(answer: str) -> str:
-    """Return an answer as the study compares it: first line, lower case, single spaces, no quotes.
-
-    An empty answer becomes "none".
-    """
+    """Normalize an answer as in the study: first line, lower case, single spaces, no quotes; "" becomes "none"."""
     lines = answer.strip().splitlines()
     text = " ".join(lines[0].casefold().split()) if lines else ""
     return text.strip("\"'`“”‘’ ") or "none"
@@ -80,9 +77,9 @@ def normalize_answer(answer: str) -> str:
 def official_macro_f1(gold: Iterable[Item], predicted: Iterable[Item]) -> float:
     """Return the official score of SemEval-2010 Task 8: macro-F1 of the relations, with direction.
 
-    Labels are "Name(e1,e2)" and "Name(e2,e1)". A prediction with the correct name but the wrong direction is
-    wrong, and counts towards the predictions and the gold pairs of that name (Hendrickx et al. 2010, and the
-    task's scorer). Relations without gold pairs are not averaged.
+    Labels are "Name(e1,e2)" and "Name(e2,e1)". A prediction with the right name but the wrong direction is wrong; both
+    directions count towards the same relation (Hendrickx et al. 2010, and the task's scorer). Relations without gold
+    pairs are ignored.
     """
     gold, predicted = list(gold), list(predicted)
     correct = set(gold)
@@ -101,11 +98,11 @@ def _undirected(label: str) -> str:
 def confusion(
     pairs: Sequence[tuple[str, str]], max_labels: int = 40, other: str = "other labels"
 ) -> tuple[list[str], list[list[int]]]:
-    """Count how often each gold label was predicted as which label.
+    """Return a confusion matrix, most frequent labels first.
 
     Args:
         pairs: Gold and predicted label of each pair.
-        max_labels: Less frequent labels are merged if there are more.
+        max_labels: If there are more labels, the least frequent ones are merged.
         other: Name of the merged labels.
 
     Returns:
@@ -115,7 +112,7 @@ def confusion(
     labels = [label for label, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     if len(labels) > max_labels:
         labels = [*labels[: max_labels - 1], other]
-    index = {label: place for place, label in enumerate(labels)}
+    index = {label: column for column, label in enumerate(labels)}
     rows = [[0] * len(labels) for _ in labels]
     for gold, predicted in pairs:
         rows[index.get(gold, -1)][index.get(predicted, -1)] += 1

@@ -1,4 +1,4 @@
-"""Label schemas: the relations, their wording, and the entity types that they can hold between."""
+"""Label schemas: relations, their wordings, and the entity types that they allow."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import srsly
 NEGATIVE_LABEL = "no_relation"
 ANY_TYPE = "*"
 
-# Annotation schemes have different names for the same kinds of entity. Constraints use the names on the right; a
-# type that is not listed stands for itself.
+# Annotation schemes name the same kinds of entities differently. Constraints use the names on the right; types that are
+# not listed are not mapped.
 DEFAULT_TYPE_MAP: Mapping[str, str] = {
     "PERSON": "PER",
     "Peop": "PER",
@@ -40,10 +40,9 @@ class RelationLabel:
 
     Attributes:
         name: Name in records and scores, for instance "per:city_of_birth".
-        wording: What the model reads and answers, for instance "city of birth".
-        definition: One line for the instruction; may be empty.
-        types: Allowed (head type, tail type) pairs, annotated or mapped types, "*" for any type; empty allows
-            all.
+        wording: Text that the model reads and answers with, for instance "city of birth".
+        definition: One line for the instruction, or "".
+        types: Allowed (head type, tail type) pairs, as annotated or mapped types; "*" is any type. Empty allows all.
     """
 
     name: str
@@ -57,9 +56,9 @@ class LabelSchema:
     """The labels that a model chooses from, in the order of the columns of its log-probabilities.
 
     Attributes:
-        labels: The labels, the negative one included.
+        labels: All labels, including the negative one.
         negative_label: Name of the label that means "no relation"; None if every pair has a relation.
-        type_map: Annotated entity types → types in the constraints.
+        type_map: Maps annotated entity types to those in type constraints.
 
     Raises:
         ValueError: No labels, duplicate names or wordings, or an unknown negative label.
@@ -72,12 +71,14 @@ class LabelSchema:
     def __post_init__(self) -> None:
         if not [label for label in self.labels if label.name != self.negative_label]:
             raise ValueError("The label set is empty: name at least one relation in `labels` or in a `schema`.")
-        for what in ("name", "wording"):
-            values = [getattr(label, what) for label in self.labels]
-            if empty := [label for label in self.labels if not getattr(label, what).strip()]:
-                raise ValueError(f"The label {empty[0]!r} has an empty {what}.")
-            if doubles := sorted({value for value in values if values.count(value) > 1}):
-                raise ValueError(f"Labels must be unique, but a {what} occurs more than once: {', '.join(doubles)}.")
+        for attribute in ("name", "wording"):
+            values = [getattr(label, attribute) for label in self.labels]
+            if not all(map(str.strip, values)):
+                raise ValueError(f"A label has an empty {attribute}; all labels: {', '.join(map(repr, self.names))}.")
+            if repeated := sorted({value for value in values if values.count(value) > 1}):
+                raise ValueError(
+                    f"Labels must be unique, but a {attribute} occurs more than once: {', '.join(repeated)}."
+                )
         if self.negative_label is not None and self.negative_label not in self.index:
             raise ValueError(
                 f'The negative label "{self.negative_label}" is not one of the labels: {", ".join(self.names)}.'
@@ -85,7 +86,7 @@ class LabelSchema:
 
     @classmethod
     def from_labels(cls, labels: Iterable[str], negative_label: str | None = NEGATIVE_LABEL) -> LabelSchema:
-        """Make a schema from names, worded by `wording_of`; a missing negative label is added.
+        """Make a schema from names, with wordings from `wording_of`; a missing negative label is added.
 
         Raises:
             TypeError: `labels` is one string instead of a list.
@@ -101,7 +102,7 @@ class LabelSchema:
         # If shortening makes two labels equal (per:parents, org:parents), both keep their prefix.
         return cls(
             tuple(
-                RelationLabel(name, wording if wordings.count(wording) == 1 else wording_of(name, whole=True))
+                RelationLabel(name, wording if wordings.count(wording) == 1 else wording_of(name, keep_prefix=True))
                 for name, wording in zip(names, wordings, strict=True)
             ),
             negative_label,
@@ -165,15 +166,15 @@ class LabelSchema:
 
     @classmethod
     def from_any(cls, value: Any, negative_label: str | None = NEGATIVE_LABEL) -> LabelSchema:
-        """Make a schema from whatever a config may contain.
+        """Make a schema from a config value: a schema, a list of names, a dict as returned by `to_dict`, or a path.
 
         Args:
-            value: A schema, a list of names, a dict as returned by `to_dict`, or the path of a file.
+            value: The value.
             negative_label: The negative label if `value` is a list.
 
         Raises:
             ValueError: The value is not a valid schema.
-            TypeError: It is of another type.
+            TypeError: The value has another type.
         """
         if isinstance(value, LabelSchema):
             return value
@@ -183,11 +184,11 @@ class LabelSchema:
             return cls.from_file(value)
         if isinstance(value, list | tuple):
             return cls.from_labels(value, negative_label)
-        raise TypeError(f"A schema is a list, a dict, a path or a LabelSchema, not {value!r}.")
+        raise TypeError(f"A schema must be a list, a dict, a path or a LabelSchema, not {value!r}.")
 
     @classmethod
     def general(cls) -> LabelSchema:
-        """Return the schema of everyday relations that is used by default."""
+        """Return the default schema of everyday relations."""
         return cls.from_dict(json.loads((files("spacy_slmre") / "schemas" / "general.json").read_text("utf-8")))
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,32 +208,28 @@ class LabelSchema:
         }
 
     def with_label(self, label: RelationLabel) -> LabelSchema:
-        """Return this schema with one more label, before the negative label if that is the last one."""
+        """Return a copy with one more label, inserted before the negative label if that is last."""
         last = self.labels[-1].name == self.negative_label
         position = len(self.labels) - 1 if last else len(self.labels)
         labels = (*self.labels[:position], label, *self.labels[position:])
         return LabelSchema(labels, self.negative_label, self.type_map)
 
     def with_name(self, name: str, definition: str = "") -> LabelSchema:
-        """Return this schema with one more label, worded after its name."""
+        """Return a copy with one more label, whose wording is made from its name."""
         wording = wording_of(name)
         if wording in {label.wording for label in self.labels}:
-            wording = wording_of(name, whole=True)
+            wording = wording_of(name, keep_prefix=True)
         return self.with_label(RelationLabel(name, wording, definition))
 
     def check_wordings(self, tuned: LabelSchema) -> None:
-        """Refuse labels whose wording differs from that in the schema that a model was tuned with.
-
-        Raises:
-            ValueError: A label has another wording.
-        """
+        """Raise ValueError if a label has another wording than in the schema that a model was tuned with."""
         for label in tuned.labels:
             column = self.index.get(label.name)
             if column is not None and self.labels[column].wording != label.wording:
                 raise ValueError(
                     f'The label "{label.name}" is worded "{self.labels[column].wording}" in the schema, but the model '
-                    f'was tuned with "{label.wording}". Use its wording, give the label another name, or use a model '
-                    "without that tuning (for a language model: model.adapter = null)."
+                    f'was tuned with "{label.wording}". Use that wording, rename the label, or use an untuned model '
+                    "(for a language model: model.adapter = null)."
                 )
 
     @cached_property
@@ -242,31 +239,31 @@ class LabelSchema:
 
     @cached_property
     def positive_names(self) -> tuple[str, ...]:
-        """The names of all labels but the negative one."""
+        """The names of all labels except the negative one."""
         return tuple(name for name in self.names if name != self.negative_label)
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """Name → column."""
+        """The column of each label, by name."""
         return {name: column for column, name in enumerate(self.names)}
 
     @cached_property
     def fingerprint(self) -> str:
-        """A key that is equal for equal schemas."""
+        """A string that is equal for equal schemas."""
         return json.dumps(self.to_dict(), sort_keys=True)
 
     @cached_property
     def answers_key(self) -> str:
-        """A short key of the possible answers: equal for schemas with equal names and wordings."""
+        """A hash of names and wordings, which determine the possible answers."""
         answers = [[label.name, label.wording] for label in self.labels]
         return hashlib.sha256(json.dumps(answers).encode()).hexdigest()[:16]
 
     def map_type(self, entity_type: str) -> str:
-        """Return the type in the constraints for an annotated entity type."""
+        """Map an annotated entity type to the one used in type constraints."""
         return self.type_map.get(entity_type, entity_type)
 
     def allowed(self, head_type: str, tail_type: str) -> np.ndarray:
-        """Return which labels these mapped types allow: bool (n_labels,); always True for the negative one."""
+        """Return which labels two mapped types allow: bool (n_labels,); the negative label is always allowed."""
         key = (head_type, tail_type)
         if key not in self._allowed:
             self._allowed[key] = np.array([self._allows(label, *key) for label in self.labels])
@@ -281,7 +278,7 @@ class LabelSchema:
         )
 
     def allows_any(self, head_type: str, tail_type: str) -> bool:
-        """Return whether these mapped types allow any positive label."""
+        """Return whether two mapped types allow any positive label."""
         return int(self.allowed(head_type, tail_type).sum()) > (self.negative_label is not None)
 
     @cached_property
@@ -289,17 +286,14 @@ class LabelSchema:
         return {}
 
 
-def wording_of(name: str, *, whole: bool = False) -> str:
-    """Turn the name of a label into words.
+def wording_of(name: str, *, keep_prefix: bool = False) -> str:
+    """Turn a label's name into a readable phrase.
 
-    `/people/person/place_lived`, `per:place_lived` and `placeLived` all become "place lived".
-
-    Args:
-        name: The label's name.
-        whole: Keep what is before the last "/" or ":".
+    `/people/person/place_lived`, `per:place_lived` and `placeLived` all become "place lived"; with `keep_prefix`, the
+    part before the last "/" or ":" is kept.
     """
     stem = name.strip()
-    if not whole:
+    if not keep_prefix:
         stem = re.split(r"[/:]", stem.rstrip("/:"))[-1]
     stem = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", stem)
     words = re.sub(r"[_/:\s-]+", " ", stem).strip().lower()
@@ -307,7 +301,7 @@ def wording_of(name: str, *, whole: bool = False) -> str:
 
 
 def general_schema() -> LabelSchema:
-    """Return the schema of everyday relations; registered as `spacy-slmre.GeneralSchema.v1` (misc)."""
+    """Return the default schema; registered as `@misc = "spacy-slmre.GeneralSchema.v1"`."""
     return LabelSchema.general()
 
 

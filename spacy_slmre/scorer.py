@@ -1,4 +1,4 @@
-"""The registered scorer: relations of predicted documents compared with gold ones."""
+"""The registered scorer: compares predicted relations with gold ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def score_relations(
         examples: Gold relations on the reference side, predicted ones on the predicted side.
         attr: Attribute with the predicted relations. Gold relations are read from `doc._.relations`, or from
             this attribute if there are none.
-        propose: Returns the candidate pairs of a document, for candidate recall.
+        propose: Returns the candidate pairs of a document, to compute candidate recall.
 
     Returns:
         `rel_micro_p`, `rel_micro_r`, `rel_micro_f`, `rel_macro_f`, `rel_per_type` (label → p, r, f) and

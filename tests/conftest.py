@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from selenium import webdriver
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Machines that run tests are shared; how long an example takes says nothing.
+# Test machines are shared, so the time of an example is meaningless.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
-# For tiny networks a second thread only waits for the first, on a busy machine for very long.
+# On a busy machine, a second thread only slows down tiny networks.
 ALL_THREADS = torch.get_num_threads()
 torch.set_num_threads(1)
 
@@ -117,7 +117,7 @@ def make_lm(tokenizer: PreTrainedTokenizerFast) -> Callable[..., SmallLM]:
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """Folder of a tiny random Llama, as any local model lies on disk."""
+    """Folder of a tiny random Llama, like any local model."""
     folder = tmp_path_factory.mktemp("tiny-base")
     random_network("llama", len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -144,7 +144,7 @@ def rounded(tiny_base: Path) -> PreTrainedModel:
 def q4_1_base(
     rounded: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Folder of the same model, as the packaged one lies on disk."""
+    """Folder of the same model in the format of the packaged one."""
     folder = tmp_path_factory.mktemp("q4_1") / "base"
     save_q4_1(rounded, folder, torch.float32)
     tokenizer.save_pretrained(folder)
@@ -165,7 +165,7 @@ def tiny_model(tiny_base: Path) -> dict:
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny random BERT, as any local encoder lies on disk."""
+    """Folder of a tiny random BERT, like any local encoder."""
     backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -231,7 +231,7 @@ TEXTS = [
 
 @pytest.fixture
 def blank() -> Callable[[], Language]:
-    """Makes a pipeline with sentences and entities, and no relation component yet."""
+    """Make a pipeline with sentences and entities, but no relation component."""
 
     def make() -> Language:
         nlp = spacy.blank("en")
@@ -255,9 +255,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> str:
         "dtype": "float32",
         "device": "cpu",
     }
-    nlp.add_pipe(
-        "slm_relations", config={"model": model, "labels": ["knows", "employer"], "negative_label": None}
-    )
+    nlp.add_pipe("slm_relations", config={"model": model, "labels": ["knows", "employer"], "negative_label": None})
     folder = tmp_path_factory.mktemp("pipeline")
     nlp.to_disk(folder)
     return str(folder)
@@ -265,11 +263,9 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> str:
 
 @pytest.fixture
 def real_base() -> Iterator[str]:
-    """The packaged SmolLM2-135M; installed by `make test`, and required in CI."""
+    """The packaged SmolLM2-135M, which `make test` installs and CI requires."""
     if not (packaged_folder() / "config.json").exists():
-        message = (
-            f"the packaged base model is not in {packaged_folder()}: python -m spacy slmre download-base"
-        )
+        message = f"the packaged base model is not in {packaged_folder()}: python -m spacy slmre download-base"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)

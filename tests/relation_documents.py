@@ -42,7 +42,7 @@ HOSTILE = [
 def make_document(
     id: str, words: list[str], types: list[str], pairs: list[tuple[int, int, str, float]], model: str = ""
 ) -> RelationDocument:
-    """A document of the words as entities, joined by plain text, with relations between them by number."""
+    """Make a document whose entities are the words, joined by plain text, with relations between them by number."""
     text, entities = "Then ", []
     for word, type_ in zip(words, types, strict=True):
         entities.append(EntityMention(len(text), len(text) + len(word), word, type_))
@@ -54,7 +54,7 @@ def make_document(
 
 
 def hostile_document(id: str = "hostile") -> RelationDocument:
-    """Every hostile text as an entity, related to the next, under a hostile label."""
+    """Make a document with every hostile text as an entity, related to the next by a hostile label."""
     count = len(HOSTILE)
     pairs = [(n, (n + 1) % count, HOSTILE[-n], 0.5 + n / 100) for n in range(count)]
     types = ["PER", "A;B", ""] * (count // 3) + ["X`"] * (count % 3)
@@ -68,7 +68,7 @@ TEXTS = st.one_of(
 
 @st.composite
 def documents(draw: st.DrawFn) -> list[RelationDocument]:
-    """Some documents with any texts, types, labels and scores; ids are different."""
+    """Draw documents with arbitrary texts, types, labels and scores, and unique ids."""
     made = []
     for number in range(draw(st.integers(0, 3))):
         words = draw(st.lists(TEXTS, min_size=1, max_size=4))

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from spacy_slmre.calibration import apply_temperature, calibration_error, fit_temperature, fit_thresholds
 
 
-def normalised(logits: np.ndarray) -> np.ndarray:
+def normalize(logits: np.ndarray) -> np.ndarray:
     return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 2.5])
-def test_finds_the_temperature_that_the_labels_were_drawn_at(true: float) -> None:
+def test_temperature_of_the_sampled_labels_is_recovered(true: float) -> None:
     rng = np.random.default_rng(0)
-    log_probs = normalised(rng.normal(scale=2.0, size=(20_000, 5)))
+    log_probs = normalize(rng.normal(scale=2.0, size=(20_000, 5)))
     probabilities = np.exp(apply_temperature(log_probs, true))
     gold = (probabilities.cumsum(axis=1) > rng.random((20_000, 1))).argmax(axis=1)
     temperature = fit_temperature(log_probs, gold)
@@ -26,19 +26,19 @@ def test_finds_the_temperature_that_the_labels_were_drawn_at(true: float) -> Non
 
 
 @given(st.floats(0.1, 10), st.integers(0, 1000))
-def test_temperature_changes_no_ranking(temperature: float, seed: int) -> None:
-    log_probs = normalised(np.random.default_rng(seed).normal(size=(7, 4)))
+def test_temperature_keeps_the_ranking(temperature: float, seed: int) -> None:
+    log_probs = normalize(np.random.default_rng(seed).normal(size=(7, 4)))
     scaled = apply_temperature(log_probs, temperature)
     assert np.exp(scaled).sum(axis=1) == pytest.approx(np.ones(7))
     assert np.array_equal(scaled.argsort(axis=1), log_probs.argsort(axis=1))
 
 
-def test_nothing_to_fit_on() -> None:
+def test_fitting_without_pairs_raises_an_error() -> None:
     with pytest.raises(ValueError, match="no labeled pairs"):
         fit_temperature(np.zeros((0, 3)), np.zeros(0, dtype=int))
 
 
-def test_calibration_error_by_hand() -> None:
+def test_calibration_error_of_a_small_example() -> None:
     # Two bins are in use: 0.9, 0.9 (one of two right: gap 0.4) and 0.6 (right: gap 0.4).
     confidences = np.array([0.9, 0.9, 0.6])
     assert calibration_error(confidences, np.array([True, False, True]), bins=10) == pytest.approx(0.4)
@@ -46,18 +46,18 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error(np.zeros(0), np.zeros(0)) == 0.0
 
 
-def test_thresholds_by_hand() -> None:
+def test_thresholds_of_a_small_example() -> None:
     predicted = ["a", "a", "a", "b", "b", "none"]
     gold = ["a", "a", "none", "b", "b", "none"]
     confidences = np.array([0.9, 0.8, 0.4, 0.3, 0.2, 0.9])
-    # Without its third answer, "a" is perfect; "b" is as it is.
+    # Without its third prediction, "a" is perfect; "b" already is.
     assert fit_thresholds(predicted, confidences, gold, "none") == {"a": pytest.approx(0.6)}
     tied = fit_thresholds(["a", "a"], np.array([0.5, 0.5]), ["a", "none"], "none")
     assert tied == {}
 
 
 @given(st.integers(0, 10_000))
-def test_thresholds_never_lower_f1_where_they_were_fitted(seed: int) -> None:
+def test_thresholds_maximize_f1_on_the_fitted_data(seed: int) -> None:
     rng = np.random.default_rng(seed)
     names = np.array(["a", "b", "none"])
     predicted, gold = names[rng.integers(0, 3, 12)].tolist(), names[rng.integers(0, 3, 12)].tolist()

@@ -5,12 +5,14 @@ import spacy
 from hypothesis import given
 from hypothesis import strategies as st
 from spacy.tokens import Doc, Span
+from spacy.vocab import Vocab
 
 from spacy_slmre.candidates import EntityPairs, GivenPairs
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.schema import LabelSchema
 
 ANY = LabelSchema.from_labels(["knows"])
+VOCAB = Vocab()
 
 
 @pytest.fixture
@@ -29,18 +31,18 @@ def pairs(doc: Doc, schema: LabelSchema = ANY, **settings: object) -> tuple[set[
     return {f"{head.text}-{tail.text}" for head, tail in found.pairs}, dict(found.skipped)
 
 
-def test_same_sentence_in_both_directions(doc: Doc) -> None:
+def test_pairs_are_in_the_same_sentence_by_default(doc: Doc) -> None:
     found, skipped = pairs(doc)
     assert found == {"Ann-Bo", "Bo-Ann", "Ann-Rome", "Rome-Ann", "Bo-Rome", "Rome-Bo", "Dee-Eva", "Eva-Dee"}
     assert skipped == {"sentence": 22}
 
 
-def test_window_of_sentences(doc: Doc) -> None:
+def test_max_sentences_widens_the_window(doc: Doc) -> None:
     assert "Rome-Cy" in pairs(doc, max_sentences=2)[0] and "Rome-Dee" not in pairs(doc, max_sentences=2)[0]
     assert len(pairs(doc, max_sentences=3)[0]) == 30
 
 
-def test_distance(doc: Doc) -> None:
+def test_max_distance_skips_distant_pairs(doc: Doc) -> None:
     found, skipped = pairs(doc, max_distance=1)
     assert found == {"Ann-Bo", "Bo-Ann", "Bo-Rome", "Rome-Bo", "Dee-Eva", "Eva-Dee"}
     assert skipped["distance"] == 2
@@ -52,20 +54,20 @@ def test_types_are_mapped_before_constraints_apply(doc: Doc) -> None:
     assert found == {"Ann-Rome", "Bo-Rome"} and skipped["type"] == 6
 
 
-def test_cap_keeps_the_closest(doc: Doc) -> None:
+def test_max_pairs_keeps_the_closest(doc: Doc) -> None:
     found, skipped = pairs(doc, max_pairs=4, max_sentences=3)
     assert len(found) == 4 and skipped["cap"] == 26
     assert "Ann-Eva" not in found
 
 
-def test_overlapping_and_doubled_spans_from_a_group(doc: Doc) -> None:
+def test_span_group_may_have_overlapping_and_repeated_spans(doc: Doc) -> None:
     doc.spans["args"] = [Span(doc, 0, 3, "X"), Span(doc, 2, 3, "Y"), Span(doc, 2, 3, "Z")]
     found, skipped = pairs(doc, spans_key="args")
     assert found == {"Ann met Bo-Bo", "Bo-Ann met Bo"} and skipped == {"same_span": 2}
     assert pairs(doc, spans_key="absent") == (set(), {})
 
 
-def test_no_sentences_no_entities_no_text() -> None:
+def test_docs_without_sentences_entities_or_text() -> None:
     nlp = spacy.blank("en")
     doc = nlp("Ann met Bo. Cy met Dee.")
     assert pairs(doc) == (set(), {})
@@ -75,12 +77,12 @@ def test_no_sentences_no_entities_no_text() -> None:
 
 
 @pytest.mark.parametrize("setting", ["max_sentences", "max_pairs"])
-def test_limits_out_of_range_are_refused(setting: str) -> None:
+def test_limits_out_of_range_raise_an_error(setting: str) -> None:
     with pytest.raises(ValueError, match=rf"candidates\.{setting} = 0"):
         EntityPairs(**{setting: 0})
 
 
-def test_given_pairs(doc: Doc) -> None:
+def test_given_pairs_are_proposed_without_type_constraints(doc: Doc) -> None:
     install_extensions()
     doc._.relation_candidates = [(doc[0:1], doc[2:3])]
     found = GivenPairs()(doc, LabelSchema.general())
@@ -91,7 +93,7 @@ def test_given_pairs(doc: Doc) -> None:
 def test_agrees_with_a_plain_count_of_all_pairs(data: st.DataObject) -> None:
     length = data.draw(st.integers(1, 25))
     starts = [True, *(data.draw(st.booleans()) for _ in range(length - 1))]
-    doc = Doc(spacy.blank("en").vocab, words=["w"] * length, sent_starts=starts)
+    doc = Doc(VOCAB, words=["w"] * length, sent_starts=starts)
     spans = data.draw(st.sets(st.tuples(st.integers(0, length - 1), st.integers(1, 4)), max_size=8))
     doc.spans["s"] = [Span(doc, s, min(s + n, length), "T") for s, n in spans]
     window = data.draw(st.integers(1, 3))

@@ -50,7 +50,7 @@ def test_json_form_has_the_documented_fields(doc: Doc) -> None:
     assert RelationDocument("b", "", error="too long").to_dict() == {"id": "b", "error": "too long"}
 
 
-def test_json_form_is_read_back(doc: Doc) -> None:
+def test_document_survives_json(doc: Doc) -> None:
     write_report(doc, {"scored": 3})
     expected = RelationDocument.from_doc(doc)
     assert expected.relations[0].tail == EntityMention(20, 24, "Rome", "GPE", "Q220")
@@ -62,13 +62,13 @@ def test_json_form_is_read_back(doc: Doc) -> None:
 
 @settings(max_examples=25)
 @given(docs=documents())
-def test_any_document_is_read_back_from_json(docs: list[RelationDocument]) -> None:
+def test_arbitrary_documents_survive_json(docs: list[RelationDocument]) -> None:
     for document in docs:
         found = RelationDocument.from_dict(json.loads(json.dumps(document.to_dict())))
         assert found.to_dict() == document.to_dict()
 
 
-def test_document_becomes_the_same_doc_again(doc: Doc, blank: Callable[[], Language]) -> None:
+def test_document_survives_conversion_to_a_doc(doc: Doc, blank: Callable[[], Language]) -> None:
     document = RelationDocument.from_doc(doc)
     made = document.to_doc(blank())
     assert RelationDocument.from_doc(made) == document
@@ -117,11 +117,11 @@ def test_unknown_sentences_are_split_at_punctuation(doc: Doc) -> None:
     [
         ({"text": None}, 'expected a JSON object with "text"'),
         ({"relations": [{"head": {"start": 0, "end": 3}, "label": "x"}]}, "'tail' is missing"),
-        ({"entities": [{"start": 0, "end": 999}]}, "from 0 to 999 in a text of 7 characters"),
+        ({"entities": [{"start": 0, "end": 999}]}, "entity offsets 0 to 999 are invalid in a text of 7 characters"),
         ({"entities": [{"start": 0, "end": 3, "text": "Bob"}]}, 'text[0:3] is "Ann"'),
         ({"relations": 3}, "not iterable"),
-        ({"sentences": [[0, 99]]}, "sentence from 0 to 99 in a text of 7 characters"),
-        ({"sentences": [[3, 3]]}, "sentence from 3 to 3"),
+        ({"sentences": [[0, 99]]}, "sentence offsets 0 to 99 are invalid"),
+        ({"sentences": [[3, 3]]}, "sentence offsets 3 to 3 are invalid"),
         ({"pairs": [{}]}, "'label' is missing"),
     ],
 )

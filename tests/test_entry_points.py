@@ -1,4 +1,4 @@
-"""Whatever this package announces to spaCy can be resolved, under the names that it announces."""
+"""All entry points of this package can be resolved."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def test_entry_point_resolves(point) -> None:
     elif point.group == "spacy_cli":
         assert "slmre" in registry.cli.get_all()
     else:
-        spacy.blank("en").has_factory("llm")  # makes the registries of spacy-llm, as any use of it does
+        spacy.blank("en").has_factory("llm")  # creates the registries of spacy-llm
         assert registry.get(point.group.partition("_")[2], point.name) is point.load()
 
 
-def test_all_groups_are_announced() -> None:
+def test_entry_points_cover_all_registries() -> None:
     groups = {"factories", "architectures", "misc", "scorers", "readers", "batchers", "cli"}
     assert {f"spacy_{group}" for group in groups} <= {point.group for point in POINTS}
 

@@ -31,7 +31,7 @@ def test_instances_of_a_sentence_share_their_context() -> None:
     assert instances[4].context.text == "Zoë met Bo.  Ann saw 🦊 Rome and Bo."
 
 
-def test_round_trip_and_bad_offsets() -> None:
+def test_instance_survives_json_and_bad_offsets_raise_an_error() -> None:
     instance = RelationInstance.from_offsets("Ann met Bo", (8, 10, "PER"), (0, 3, "PER"), "knows")
     again = RelationInstance.from_dict(instance.to_dict())
     assert again.to_dict() == instance.to_dict() and again.head == 1 and again.tail == 0

@@ -32,18 +32,18 @@ EXPECTED = [
 ]
 
 
-def test_best_first(doc: Doc) -> None:
+def test_relations_are_sorted_by_score(doc: Doc) -> None:
     assert as_text(doc) == EXPECTED
     assert str(doc._.relations[0]) == "Ann Lee – employer – Red Mill (0.90)"
 
 
-def test_span_relations(doc: Doc) -> None:
+def test_span_has_the_relations_that_overlap_it(doc: Doc) -> None:
     assert [r.label for r in doc[10:11]._.relations] == ["employer"]
     assert [r.label for r in doc[0:1]._.relations] == ["employer", "place of birth"]
     assert doc[2:4]._.relations == ()
 
 
-def test_gold_pairs_and_candidates(doc: Doc) -> None:
+def test_pairs_and_candidates_keep_their_order(doc: Doc) -> None:
     assert [(r.head.text, r.label) for r in doc._.relation_pairs] == [
         ("Ann Lee", "place of birth"),
         ("Rome", "no_relation"),
@@ -57,7 +57,7 @@ def test_entities_keep_their_knowledge_base_id(doc: Doc) -> None:
 
 
 @pytest.mark.parametrize("way", ["bytes", "docbin", "pickle", "copy"])
-def test_survives(doc: Doc, way: str) -> None:
+def test_relations_survive_serialization(doc: Doc, way: str) -> None:
     vocab = spacy.blank("en").vocab
     if way == "bytes":
         doc = Doc(vocab).from_bytes(doc.to_bytes())
@@ -71,17 +71,17 @@ def test_survives(doc: Doc, way: str) -> None:
     assert as_text(doc) == EXPECTED
 
 
-def test_retokenisation_keeps_relations(doc: Doc) -> None:
+def test_retokenization_keeps_relations(doc: Doc) -> None:
     with doc.retokenize() as retokenizer:
         retokenizer.merge(doc[0:2])
     assert [(r.head.text, r.tail.text) for r in doc._.relations] == [("Ann Lee", "Red Mill"), ("Ann Lee", "Rome")]
     assert doc[0].text == "Ann Lee"
 
 
-def test_record_that_no_longer_matches_is_left_out_with_a_warning(doc: Doc) -> None:
+def test_record_that_no_longer_matches_is_skipped_with_a_warning(doc: Doc) -> None:
     with doc.retokenize() as retokenizer:
         retokenizer.merge(doc[4:6])
-    with pytest.warns(UserWarning, match="1 of 2 relation records"):
+    with pytest.warns(UserWarning, match="1 of 2 relation records were skipped"):
         assert [r.label for r in doc._.relations] == ["employer"]
     record = {
         "head": {"start": 0, "end": 3, "text": "Bob", "type": ""},
@@ -91,7 +91,7 @@ def test_record_that_no_longer_matches_is_left_out_with_a_warning(doc: Doc) -> N
         assert read_records(doc, [record]) == []
 
 
-def test_split_and_join(doc: Doc) -> None:
+def test_relations_are_kept_when_docs_are_split_and_joined(doc: Doc) -> None:
     first = span_as_doc(doc[0:7])
     assert [r.label for r in first._.relations] == ["place of birth"]
     assert len(first._.relation_pairs) == 2
@@ -118,13 +118,13 @@ def test_split_and_join(doc: Doc) -> None:
         (lambda doc: [(doc[0:1], spacy.blank("en")("other")[0:1], "x")], "its own document"),
     ],
 )
-def test_bad_annotation_is_refused(doc: Doc, bad, message: str) -> None:
+def test_malformed_relations_raise_an_error(doc: Doc, bad, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         doc._.relations = bad(doc)
     assert as_text(doc) == EXPECTED
 
 
-def test_name_of_another_package_is_not_taken() -> None:
+def test_attribute_of_another_package_is_not_overwritten() -> None:
     Doc.set_extension("taken", default=None)
     try:
         with pytest.raises(ValueError, match=r'Doc\._\.taken belongs to another package.*attr="…"'):

@@ -23,7 +23,7 @@ from spacy_slmre.schema import LabelSchema, RelationLabel, wording_of
         (":", ":"),
     ],
 )
-def test_wording(name: str, wording: str) -> None:
+def test_names_become_readable_phrases(name: str, wording: str) -> None:
     assert wording_of(name) == wording
 
 
@@ -60,12 +60,12 @@ def test_from_labels_adds_the_negative_label_and_keeps_wordings_apart() -> None:
         (lambda: LabelSchema.from_dict({"labels": [{"name": "a", "types": [["PER"]]}]}), ValueError, "types"),
     ],
 )
-def test_bad_schemas_are_refused(make, error: type[Exception], message: str) -> None:
+def test_bad_schemas_raise_an_error(make, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
 
 
-def test_file(tmp_path: Path) -> None:
+def test_schema_is_read_from_json_and_yaml(tmp_path: Path) -> None:
     schema = LabelSchema.general()
     file = tmp_path / "schema.json"
     file.write_text(json.dumps(schema.to_dict()), encoding="utf-8")
@@ -79,7 +79,7 @@ def test_file(tmp_path: Path) -> None:
         LabelSchema.from_file(tmp_path / "absent.json")
 
 
-def test_types() -> None:
+def test_types_constrain_labels() -> None:
     schema = LabelSchema.general()
     assert schema.map_type("PERSON") == "PER" and schema.map_type("FAC") == "LOC" and schema.map_type("XY") == "XY"
     allowed = schema.allowed("PER", "LOC")
@@ -98,7 +98,7 @@ def test_with_label_keeps_the_negative_label_last() -> None:
 
 
 @given(st.lists(st.text(min_size=1, max_size=12).filter(str.strip), min_size=1, max_size=10, unique=True))
-def test_round_trip(names: list[str]) -> None:
+def test_schema_survives_json(names: list[str]) -> None:
     try:
         schema = LabelSchema.from_labels(names)
     except ValueError:

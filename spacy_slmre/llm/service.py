@@ -21,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from spacy_slmre.label_parser import replace_surrogates
+from spacy_slmre.documents import replace_surrogates
 from spacy_slmre.llm.cache import AnswerCache
 from spacy_slmre.llm.chat import ChatPrompt, Unanswered, estimate_prompt_tokens
 from spacy_slmre.util.errors import ServiceError
