@@ -1,4 +1,4 @@
-"""The benchmark of inference runs, and its output becomes tables and plots; no speed is asked for."""
+"""The inference benchmark runs, and its output becomes tables and plots; speed is not tested."""
 
 from __future__ import annotations
 
@@ -24,13 +24,11 @@ def run(monkeypatch: pytest.MonkeyPatch, script: str, *args: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def measured(
-    tiny_base: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict]:
+def measured(tiny_base: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """What a quick run with tiny models wrote."""
     folder = tmp_path_factory.mktemp("speed")
     source, corpus = ROOT / "assets" / "demo_corpus" / "test.txt", folder / "test.spacy"
-    slmre_cli(["convert", "demo", str(source), str(corpus)], standalone_mode=False)
+    slmre_cli(["convert", str(source), "--format", "demo", "-o", str(corpus)], standalone_mode=False)
     models = ("--base", tiny_base, "--encoder", tiny_encoder, "--quick", "--output", folder / "speed.json")
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "inference.py"), *map(str, models), "--corpus", corpus],
@@ -108,3 +106,16 @@ def test_output_becomes_tables_and_plots(
     run(monkeypatch, "scripts/readme_table.py", "--speed", speed, apart, *args)
     text = document.read_text(encoding="utf-8")
     assert text.count("medians of") == 2 and "Equal labels" in text
+
+
+def test_unknown_parts_and_other_files_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "benchmarks/inference.py", "--only", "ours,nothing")
+    assert "unknown: nothing" in capsys.readouterr().err
+    other = tmp_path / "other.json"
+    other.write_text('{"rows": []}', encoding="utf-8")
+    with pytest.raises(SystemExit, match="was not written by this script"):
+        run(monkeypatch, "benchmarks/inference.py", "--only", "limit", "--output", other)
+    assert other.read_text(encoding="utf-8") == '{"rows": []}'

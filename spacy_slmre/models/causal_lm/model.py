@@ -24,7 +24,7 @@ from spacy_slmre.models.causal_lm.loading import load_base, quant_method, resolv
 from spacy_slmre.models.causal_lm.lora import LoraSettings, add_lora, merge_lora, read_lora, set_dropout, unfreeze_lora
 from spacy_slmre.models.causal_lm.loss import Batch, accumulate_gradients
 from spacy_slmre.models.causal_lm.qera import init_with_qera
-from spacy_slmre.models.causal_lm.scoring import PreparedLabels, max_context_tokens, score_labels
+from spacy_slmre.models.causal_lm.scoring import PreparedLabels, context_limit, score_labels
 from spacy_slmre.models.causal_lm.sequences import TrainingSequences
 from spacy_slmre.models.causal_lm.settings import ResolvedSettings, SmallLMSettings, resolve_settings
 from spacy_slmre.models.hub import BaseModelInfo, check_folder, identify, locate_base, resolve_device, resolve_dtype
@@ -206,7 +206,7 @@ class SmallLM:
         tokens or a few-shot example has another label.
         """
         with self._lock:
-            max_context_tokens(self.network, self._prepare(schema))
+            context_limit(self.network, self._prepare(schema))
 
     def _prepare(self, schema: LabelSchema) -> PreparedLabels:
         key = schema.fingerprint
@@ -218,11 +218,11 @@ class SmallLM:
         return self._prepared[key]
 
     def truncate(
-        self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens_: int
+        self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
     ) -> list[RelationInstance | None]:
         """Truncate contexts with too many tokens (numbering included); the model's own limit applies as well."""
         with self._lock:
-            limit = min(max_context_tokens_, max_context_tokens(self.network, self._prepare(schema)))
+            limit = min(max_context_tokens, context_limit(self.network, self._prepare(schema)))
             return truncate_instances(
                 instances,
                 limit,

@@ -173,7 +173,7 @@ def forward(
     return output.last_hidden_state[0]
 
 
-def max_context_tokens(network: PreTrainedModel, labels: PreparedLabels) -> int:
+def context_limit(network: PreTrainedModel, labels: PreparedLabels) -> int:
     """Return how many tokens of a context leave room for prefix, query and answer.
 
     Raises:
