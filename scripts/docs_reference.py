@@ -41,15 +41,14 @@ def command_reference() -> str:
     """Return the help of all commands as Markdown."""
     from spacy_slmre.cli.app import slmre_cli
 
-    # Commands are registered by importing the modules that spaCy's entry points name.
+    # Loading spaCy's entry points registers the commands.
     for entry_point in entry_points(group="spacy_cli"):
         if entry_point.value.startswith("spacy_slmre."):
             entry_point.load()
     group = typer.main.get_command(slmre_cli)
     text = get_docs_for_click(obj=group, ctx=typer.Context(group), name=PROGRAM)
-    # The page has a title and a table of contents of its own.
-    first = text.index("\n## ")
-    text = text[first:]
+    # The page has its own title and table of contents.
+    text = text[text.index("\n## ") :]
     # Type names in angle brackets would be read as HTML outside of code.
     return re.sub(r"^(#+) `python -m spacy (.*)`$", r"\1 \2", text, flags=re.MULTILINE)
 
@@ -75,12 +74,12 @@ def _default(field: dataclasses.Field) -> str:
         value = field.default_factory()
     else:
         return "required"
-    # Settings are written in configs, so values look as they do there.
-    return f"`{json.dumps(value, default=lambda one: type(one).__name__)}`"
+    # Show values in the syntax of config files.
+    return f"`{json.dumps(value, default=lambda value: type(value).__name__)}`"
 
 
 def default_config(factory: str) -> str:
-    """Return the default config of a component as it is written in a config file."""
+    """Return the default config of a component in the syntax of config files."""
     import spacy
     from confection import Config
 

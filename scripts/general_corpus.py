@@ -1,20 +1,20 @@
-"""Make the corpus that the shipped adapter is tuned on: everyday relations with the labels of the general schema.
+"""Create the corpus that the shipped adapter is tuned on: everyday relations with the labels of the general schema.
 
 Usage: python scripts/general_corpus.py RAW CORPUS [--splits dev] [--semeval 1000] [--empty 0.3]
 
-RAW is the folder of raw data that `python -m spacy project assets` fills, CORPUS the folder for train.spacy, dev.spacy
-and test.spacy. The licenses of all sources permit redistribution:
+RAW is the folder of raw data that `python -m spacy project assets` downloads to, CORPUS the folder for train.spacy,
+dev.spacy and test.spacy. The licenses of all sources permit redistribution:
 
 * Re-DocRED (MIT): the dev split, which the shipped adapter is tuned on, or other splits (`--splits train dev` makes a
-  corpus seven times as large). Properties become labels of the general schema if they mean the same (`PROPERTIES`).
-  Pairs of entities of a sentence without a relation anywhere in their document are negative, since the annotation of a
-  document is nearly complete. Properties that are close to a label without meaning it (`UNCLEAR`) are skipped, others
-  are negative. If its test split exists, all of it becomes the test split.
-* SemEval-2010 Task 8 (CC BY 3.0): some of its training sentences, for pairs of common nouns without types.
-* The demo corpus (MIT), whose dev split is part of the dev split.
+  corpus seven times as large). Properties that correspond to labels of the general schema are mapped to them
+  (`PROPERTIES`). Pairs of entities in a sentence that have no relation anywhere in their document are negative, because
+  the annotation of documents is nearly complete. Pairs with properties that are similar to a label (`UNCLEAR`) are
+  skipped; pairs with other properties are negative. The test split, if it exists, becomes the test split.
+* SemEval-2010 Task 8 (CC BY 3.0): a sample of its training sentences, for pairs of common nouns without types.
+* The demo corpus (MIT): its dev split becomes part of the dev split.
 
-A share of the other training documents is held out for dev. Of the sentences without any relation, which are more than
-half, only a share is kept. A pair is kept if the schema allows a label between its entity types, because other pairs
+A share of the other training documents is held out for dev. Only a share of the sentences without any relation, which
+are the majority, is kept. Pairs are kept if the schema allows a label between their entity types, because other pairs
 are never scored.
 """
 
@@ -45,7 +45,7 @@ HELD_OUT = 0.15
 INVERSE = "~"
 """Prefix of a label that holds from tail to head."""
 
-# Wikidata property → labels. If there are several, the entity types decide.
+# Labels by Wikidata property; the entity types decide between several.
 PROPERTIES: dict[str, tuple[str, ...]] = {
     "P19": ("place of birth",),
     "P20": ("place of death",),
@@ -85,15 +85,15 @@ PROPERTIES: dict[str, tuple[str, ...]] = {
     "P1376": ("located in",),
     "P36": ("~located in",),
 }
-# Close to a label for some types or in some cases: neither positive nor negative.
+# Similar to a label for some types or in some cases, so neither positive nor negative.
 UNCLEAR = {
     *("P17", "P131", "P276", "P361", "P527", "P706"),  # between types other than those above
-    *("P57", "P161", "P162", "P175", "P123", "P176", "P178", "P264", "P272", "P800"),  # who made a work
+    *("P57", "P161", "P162", "P175", "P123", "P176", "P178", "P264", "P272", "P800"),  # creators of works
     *("P127", "P137", "P118", "P205", "P206", "P403", "P495", "P740", "P937", "P1001"),
     *("P577", "P580", "P585", "P607", "P710", "P1344", "P172"),
 }
-# An entity with one of these is a work, whatever its annotated type.
-OF_WORKS = {"P50", "P57", "P58", "P86", "P161", "P162", "P170", "P175", "P264", "P577", "P674", "P676"}
+# Heads of these properties are works, whatever their annotated type.
+WORK_PROPERTIES = {"P50", "P57", "P58", "P86", "P161", "P162", "P170", "P175", "P264", "P577", "P674", "P676"}
 DEMO: dict[str, tuple[str, ...]] = {
     "born_in": ("place of birth",),
     "lives_in": ("residence",),
@@ -115,10 +115,10 @@ SEMEVAL: dict[str, tuple[str, ...]] = {
 UNCLEAR_IN_SEMEVAL = {"Product-Producer(e1,e2)", "Product-Producer(e2,e1)"}
 
 
-def mapped(record: Record, labels: dict[str, tuple[str, ...]], unclear: set[str], works: set[str]) -> Record:
-    """Return a record with labels of the general schema, without the pairs that are unclear."""
-    found: dict[tuple[Mention, Mention], set[str]] = {}
-    doubtful: set[tuple[Mention, Mention]] = set()
+def map_labels(record: Record, labels: dict[str, tuple[str, ...]], unclear: set[str], works: set[str]) -> Record:
+    """Return a record with labels of the general schema, without unclear pairs."""
+    targets: dict[tuple[Mention, Mention], set[str]] = {}
+    unclear_pairs: set[tuple[Mention, Mention]] = set()
 
     def typed(mention: Mention) -> Mention:
         is_work = mention.type == "MISC" and record.text[mention.start : mention.end] in works
@@ -126,20 +126,20 @@ def mapped(record: Record, labels: dict[str, tuple[str, ...]], unclear: set[str]
 
     for pair in record.pairs:
         head, tail = typed(pair.head), typed(pair.tail)
-        found.setdefault((head, tail), set())
+        targets.setdefault((head, tail), set())
         clear = False
         for target in labels.get(pair.label, ()):
             first, last = (tail, head) if target.startswith(INVERSE) else (head, tail)
             if _allows(target.removeprefix(INVERSE), first, last):
-                found.setdefault((first, last), set()).add(target.removeprefix(INVERSE))
-                # A relation that only holds from tail to head makes a good negative in the other direction.
+                targets.setdefault((first, last), set()).add(target.removeprefix(INVERSE))
+                # If the label only holds from tail to head, the other direction is a good negative.
                 clear = True
         if not clear and (pair.label in unclear or pair.label in labels):
-            doubtful.add((head, tail))
+            unclear_pairs.add((head, tail))
     pairs = [
         Pair(head, tail, label)
-        for (head, tail), names in found.items()
-        if names or ((head, tail) not in doubtful and _allows_any(head, tail))
+        for (head, tail), names in targets.items()
+        if names or ((head, tail) not in unclear_pairs and _allows_any(head, tail))
         for label in sorted(names) or [NEGATIVE_LABEL]
     ]
     return replace(record, pairs=tuple(pairs), mentions=())
@@ -159,7 +159,7 @@ def _allows_any(head: Mention, tail: Mention) -> bool:
 
 
 def re_docred(file: Path, split: str) -> Iterator[tuple[str, Record]]:
-    """Yield document and record of each sentence of a split."""
+    """Yield the document id and the record of each sentence of a split."""
     documents: dict[str, list[Record]] = defaultdict(list)
     for record in get_benchmark("re_docred").read(file, split, negatives=-1):
         if isinstance(record, Record):
@@ -169,35 +169,35 @@ def re_docred(file: Path, split: str) -> Iterator[tuple[str, Record]]:
             record.text[pair.head.start : pair.head.end]
             for record in records
             for pair in record.pairs
-            if pair.label in OF_WORKS
+            if pair.label in WORK_PROPERTIES
         }
         for record in records:
-            yield name, mapped(record, PROPERTIES, UNCLEAR, works)
+            yield name, map_labels(record, PROPERTIES, UNCLEAR, works)
 
 
 def semeval(file: Path, number: int, seed: int) -> Iterator[tuple[str, Record]]:
-    """Yield some of the sentences, each as a separate document."""
+    """Yield a sample of the training sentences, each as a separate document."""
     read = get_benchmark("semeval2010_task8").read(file, "train")
     records = [record for record in read if isinstance(record, Record)]
     for record in random.Random(seed).sample(records, min(number, len(records))):
-        yield record.id, mapped(record, SEMEVAL, UNCLEAR_IN_SEMEVAL, set())
+        yield record.id, map_labels(record, SEMEVAL, UNCLEAR_IN_SEMEVAL, set())
 
 
 def demo(file: Path, split: str) -> Iterator[tuple[str, Record]]:
     """Yield the sentences of a split of the demo corpus."""
     for record in get_benchmark("demo").read(file, split):
         if isinstance(record, Record):
-            yield record.id, mapped(record, DEMO, set(), set())
+            yield record.id, map_labels(record, DEMO, set(), set())
 
 
-def chosen(name: str, share: float, seed: int) -> bool:
-    """Return whether a name belongs to a share; the same on every machine."""
+def is_sampled(name: str, share: float, seed: int) -> bool:
+    """Return whether a name belongs to a random share, which is the same on every machine."""
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=6).digest()
     return int.from_bytes(digest) < share * 2**48
 
 
 def main() -> None:
-    """Make the corpus and print its counts."""
+    """Write the corpus and print its counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("raw", type=Path)
     parser.add_argument("corpus", type=Path)
@@ -209,8 +209,8 @@ def main() -> None:
         help="splits of Re-DocRED; the shipped adapter is tuned on dev only",
     )
     parser.add_argument("--demo", type=Path, default=Path("assets/demo_corpus"))
-    parser.add_argument("--semeval", type=int, default=1000, help="sentences of SemEval-2010 Task 8")
-    parser.add_argument("--empty", type=float, default=0.3, help="share of the sentences without a relation")
+    parser.add_argument("--semeval", type=int, default=1000, help="number of sentences from SemEval-2010 Task 8")
+    parser.add_argument("--empty", type=float, default=0.3, help="share of the sentences without a relation to keep")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -227,7 +227,7 @@ def main() -> None:
         sources.append(("re_docred", re_docred(file, "test"), "test"))
     file = args.raw / "semeval2010_task8" / "TRAIN_FILE.TXT"
     if args.semeval and not file.exists():
-        parser.error(f"There is no file {file}. Download it as above, or set --semeval 0")
+        parser.error(f"There is no file {file}. Download it with: python -m spacy project assets, or set --semeval 0")
     if args.semeval:
         sources.append(("semeval2010_task8", semeval(file, args.semeval, args.seed), ""))
 
@@ -243,9 +243,9 @@ def main() -> None:
                 card: Benchmark = replace(get_benchmark(name), schema=SCHEMA, aliases={})
                 for document, record in records:
                     empty = all(pair.label == NEGATIVE_LABEL for pair in record.pairs)
-                    if not record.pairs or (empty and not chosen(record.id, args.empty, args.seed)):
+                    if not record.pairs or (empty and not is_sampled(record.id, args.empty, args.seed)):
                         continue
-                    split = fixed or ("dev" if chosen(f"{name}/{document}", HELD_OUT, args.seed) else "train")
+                    split = fixed or ("dev" if is_sampled(f"{name}/{document}", HELD_OUT, args.seed) else "train")
                     doc, rejects = make_doc(nlp, record, card, split)
                     assert not rejects, rejects
                     writers[split].add(doc)

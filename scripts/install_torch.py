@@ -1,7 +1,7 @@
 """Install torch into this environment: a build without CUDA by default, a build with CUDA for `gpu`.
 
-On Linux, the package index that pip asks by default may give a CUDA build that weighs gigabytes. This
-asks pip first what it would install, and takes uv's `--torch-backend=cpu` where that would be such a build.
+On Linux, pip may install a CUDA build of several gigabytes by default. In that case, the CPU build is installed with
+uv's `--torch-backend=cpu`.
 
 Usage: python scripts/install_torch.py [cpu|gpu]
 """
@@ -18,13 +18,13 @@ CUDA_PARTS = ("nvidia", "cuda", "triton")
 
 
 def main(build: str) -> None:
-    """Install the requested build, replacing another one."""
+    """Install the requested build, replacing any other."""
     if build not in ("cpu", "gpu"):
         sys.exit(f'TORCH={build}: use "cpu" or "gpu".')
-    found = installed_build()
-    if found == build:
+    installed = installed_build()
+    if installed == build:
         return
-    if found is not None:
+    if installed is not None:
         run(*PIP, "uninstall", "--quiet", "--yes", "torch")
     if build == "cpu" and brings_cuda():
         run(*PIP, "install", "--quiet", "uv")
@@ -36,10 +36,10 @@ def main(build: str) -> None:
 
 
 def installed_build() -> str | None:
-    """Return the build of the installed torch; None if it is missing or has another version."""
+    """Return the build of the installed torch, or None if it is missing or has another version."""
     code = "import torch; print(torch.__version__.split('+')[0], 'gpu' if torch.version.cuda else 'cpu')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    version, _, build = done.stdout.strip().partition(" ")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    version, _, build = result.stdout.strip().partition(" ")
     return build if version == TORCH.partition("==")[2] else None
 
 
@@ -51,7 +51,7 @@ def brings_cuda() -> bool:
 
 
 def run(*command: str) -> None:
-    """Show and run a command; `uv` is run as a module of this Python."""
+    """Print and run a command; uv is run as a module of this Python."""
     print("+", *command, flush=True)
     subprocess.run([sys.executable, "-m", *command] if command[0] == "uv" else command, check=True)
 

@@ -2,7 +2,7 @@
 
 Usage: python scripts/pictures.py [REPORT.html]
 
-They show gold relations of the demo corpus and, if given, a report of `slmre report`.
+The pictures show gold relations of the demo corpus and, if given, a report by `slmre report`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
                 docs.append(nlp.get_pipe("sentencizer")(doc))
     chosen = {doc.user_data[ID]: doc for doc in docs}
     with warnings.catch_warnings():
-        # Joining drops the ids of the sentences, which are not needed here.
+        # Joining documents drops their ids, which are not needed here.
         warnings.filterwarnings("ignore", message=r"\[W102\]")
         text = join_docs([chosen[name] for name in SENTENCES])
     related = sorted(docs, key=lambda doc: -len(doc._.relations))[:5]

@@ -1,12 +1,11 @@
-"""Write the table of evaluation runs into README.md, or tables of measured speed into docs/speed.md.
+"""Update the table of results in README.md, or the tables of measured speed in docs/speed.md.
 
 Usage: python scripts/readme_table.py RUNS… [--readme README.md]
        python scripts/readme_table.py --speed SPEED.json… [--document docs/speed.md]
 
-RUNS are folders written by `python -m spacy slmre evaluate`, and SPEED.json is the output of
-`benchmarks/inference.py`; give several for several machines. The text between `<!-- results:begin -->` and
-`<!-- results:end -->`, or between the same marks of `speed`, is replaced. Plots of speed are drawn into the
-folder `images` beside the document.
+RUNS are folders written by `python -m spacy slmre evaluate`; SPEED.json is the output of `benchmarks/inference.py`, one
+file per machine. The text between the markers `<!-- results:begin -->` and `<!-- results:end -->` (or `speed`) is
+replaced. Plots of speed are written to the folder `images` next to the document.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def main() -> None:
     parser.add_argument("--document", type=Path, default=ROOT / "docs" / "speed.md")
     args = parser.parse_args()
     if not args.runs and not args.speed:
-        parser.error("give folders of runs, or --speed and files")
+        parser.error("give folders of runs, or --speed with files")
     try:
         if args.runs:
             put(args.readme, "results", results_markdown(args.runs))
@@ -48,48 +47,47 @@ def main() -> None:
         sys.exit(str(error))
 
 
-def put(file: Path, name: str, words: str) -> None:
-    """Replace the text between two marks.
+def put(file: Path, name: str, content: str) -> None:
+    """Replace the text between two markers.
 
     Raises:
-        ValueError: The marks do not occur exactly once each, in this order.
+        ValueError: The markers do not occur exactly once each, in this order.
     """
     text = file.read_text(encoding="utf-8")
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise ValueError(f"{file} must have {begin} once, and {end} once after it.")
     between = re.compile(f"(?<={re.escape(begin)}).*?(?={re.escape(end)})", re.DOTALL)
-    atomic_write(file, between.sub(lambda _: f"\n{words}\n", text))
+    atomic_write(file, between.sub(lambda _: f"\n{content}\n", text))
 
 
 def read_speed(file: Path) -> dict[str, Any]:
     """Read the output of `benchmarks/inference.py`.
 
     Raises:
-        ValueError: The file is something else, of a run with --quick, whose figures mean nothing, or of parts
-            that were measured on several machines or in several precisions.
+        ValueError: The file is invalid, is from a run with --quick, or mixes machines, precisions or base models.
     """
     try:
         results = json.loads(file.read_text(encoding="utf-8"))
         settings = [part["setting"] for part in results["parts"].values()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is not an output of benchmarks/inference.py ({error}).") from error
+        raise ValueError(f"{file} was not written by benchmarks/inference.py ({error}).") from error
     if not settings:
         raise ValueError(f"{file} has no measurements.")
-    if any(one["quick"] for one in settings):
-        raise ValueError(f"{file} comes from a run with --quick, which does not measure enough: run it without.")
-    if len(made := {(one["machine"], one["dtype"], one["base"]) for one in settings}) > 1:
-        raise ValueError(f"{file} mixes measurements of different machines or settings ({made}): use one file each.")
+    if any(setting["quick"] for setting in settings):
+        raise ValueError(f"{file} is from a run with --quick, which measures too little: run it without --quick.")
+    if len(made := {(setting["machine"], setting["dtype"], setting["base"]) for setting in settings}) > 1:
+        raise ValueError(f"{file} mixes machines, precisions or base models ({made}): use one file for each.")
     return results
 
 
-def put_speed(found: list[dict[str, Any]], document: Path) -> None:
-    """Write the tables into the document, and draw the plots into the folder `images` beside it."""
+def put_speed(measurements: list[dict[str, Any]], document: Path) -> None:
+    """Write the tables to the document, and the plots to the folder `images` next to it."""
     images = []
-    for name, caption, svg in plots({_machine(results): results for results in found}):
+    for name, caption, svg in plots({_machine(results): results for results in measurements}):
         atomic_write(document.parent / "images" / name, svg)
         images.append(f'<img src="images/{name}" width="400" alt="{caption}">')
-    parts = [part for results in found for part in (_setting(results), *map(markdown, tables(results)))]
+    parts = [part for results in measurements for part in (_setting(results), *map(markdown, tables(results)))]
     put(document, "speed", "\n\n".join([*parts, *(["\n".join(images)] if images else [])]))
 
 
@@ -101,12 +99,12 @@ def _machine(results: Mapping[str, Any]) -> str:
 def _setting(results: Mapping[str, Any]) -> str:
     """Describe the model, machine, date and versions of a measurement."""
     settings = [part["setting"] for part in results["parts"].values()]
-    days = sorted({one["date"] for one in settings})
+    days = sorted({setting["date"] for setting in settings})
     first = settings[0]
-    made = ", ".join(f"{name} {first['versions'][name]}" for name in ("torch", "transformers"))
-    rounds = " or ".join(map(str, sorted({one["rounds"] for one in settings})))
+    versions = ", ".join(f"{name} {first['versions'][name]}" for name in ("torch", "transformers"))
+    rounds = " or ".join(map(str, sorted({setting["rounds"] for setting in settings})))
     when = " to ".join(dict.fromkeys((days[0], days[-1])))
-    return f"{first['base']} on {_machine(results)}, medians of {rounds} rounds, {when} ({made})."
+    return f"{first['base']} on {_machine(results)}, medians of {rounds} rounds, {when} ({versions})."
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Put a tuned adapter into the package, as the default adapter of `slm_relations`.
+"""Copy a tuned adapter into the package as the default adapter of `slm_relations`.
 
 Usage: python scripts/ship_adapter.py TUNED
 
@@ -25,7 +25,7 @@ ABOUT = """# The adapter for everyday relations
 LoRA weights that `slm_relations` of [spacy-slmre](https://pypi.org/project/spacy-slmre) uses by default
 with the packaged SmolLM2-135M-Instruct, for the labels of the general schema. Set `model.adapter = null` to
 use the base model alone. `python -m spacy project run general-corpus` and `python -m spacy project run
-tune-general` create them again.
+tune-general` recreate them.
 """
 
 

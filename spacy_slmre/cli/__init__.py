@@ -3,20 +3,9 @@
 Every spaCy command imports this package, so heavy imports belong inside the commands.
 """
 
-# Importing a module registers its commands.
-from spacy_slmre.cli import (  # noqa: F401
-    calibrate,
-    convert,
-    debug_data,
-    download_base,
-    evaluate,
-    export,
-    extract,
-    report,
-    serve,
-    tune,
-    view,
-)
+# Importing a module registers its command; this is the order of the help text.
+from spacy_slmre.cli import download_base, extract, convert, debug_data, tune  # noqa: F401  # isort: skip
+from spacy_slmre.cli import evaluate, calibrate, export, view, serve, report  # noqa: F401  # isort: skip
 from spacy_slmre.cli.app import slmre_cli
 
 __all__ = ["slmre_cli"]

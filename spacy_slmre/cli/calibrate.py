@@ -25,19 +25,19 @@ def calibrate_command(
     ] = None,
     component: Annotated[str | None, typer.Option(help="The relation component, if there are several.")] = None,
     thresholds: Annotated[
-        bool, typer.Option("--thresholds", help="Also fit a threshold for each label that maximizes its F1.")
+        bool, typer.Option("--thresholds", help="Also choose the threshold of each label that maximizes its F1.")
     ] = False,
     holdout: Annotated[
-        float, typer.Option(min=0.0, max=0.99, help="Use only this share, which training held out.")
+        float, typer.Option(min=0.0, max=0.99, help="Share of documents that training held out; only these are used.")
     ] = 0.0,
     code: CodeOption = None,
     gpu_id: GpuOption = None,
 ) -> None:
-    """Calibrate a pipeline, so that 80 % of its relations with a score of 0.8 are correct.
+    """Calibrate the scores of a pipeline.
 
-    Fits a temperature on gold entities and pairs of a development set and saves it with the pipeline.
-    Without thresholds, it changes scores but not which relations are found. To choose one threshold for all
-    labels, use spacy find-threshold.
+    Afterwards, about 80 % of the relations with a score of 0.8 are correct. Fits a temperature on gold entities and
+    pairs of a development set and saves it with the pipeline. Without --thresholds, only the scores change, not which
+    relations are found. To choose one threshold for all labels, use spacy find-threshold.
     """
     from spacy_slmre.cli.pipelines import load_pipeline
     from spacy_slmre.corpus.readers import relation_corpus
@@ -57,7 +57,7 @@ def calibrate_command(
     nlp.meta.setdefault("performance", {})[f"{name}_calibration"] = summary
     with temporary_output(target) as temporary:
         if output is None:
-            # Keep other files in the pipeline's folder, except scores from before.
+            # Keep other files in the folder, except the test scores, which no longer apply.
             shutil.copytree(target, temporary, ignore=shutil.ignore_patterns("test.json"))
         nlp.to_disk(temporary)
         (temporary / CALIBRATION_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
@@ -68,6 +68,6 @@ def calibrate_command(
     )
     if thresholds:
         log(
-            f"Micro-F1 on these pairs, on which the thresholds were fitted: {before['micro_f1']:.3f} before, "
+            f"Micro-F1 on the same pairs that the thresholds were fitted on: {before['micro_f1']:.3f} before, "
             f"{after['micro_f1']:.3f} after, with thresholds for {len(summary['label_thresholds'])} labels."
         )

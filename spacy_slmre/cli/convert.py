@@ -1,4 +1,4 @@
-"""`python -m spacy slmre convert`: an annotated file to a spaCy corpus."""
+"""`python -m spacy slmre convert`."""
 
 from __future__ import annotations
 
@@ -15,28 +15,31 @@ from spacy_slmre.cli.output import document_progress, show_errors
 @slmre_cli.command("convert")
 @show_errors()
 def convert_command(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="File to convert, or a hub id.")],
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="File to convert, or the id of a dataset on the Hugging Face hub.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .spacy file to write.")],
     format: Annotated[
-        str | None, typer.Option("--format", "-f", help="Format of the input. Default: guessed, if it is clear.")
+        str | None,
+        typer.Option("--format", "-f", help="Format of the input. Default: guessed from the file, if unambiguous."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Name of the split. Default: the output's name.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the format; can be repeated.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the format. Can be repeated.")
     ] = None,
     rejects: Annotated[
-        Path | None, typer.Option(help="File (JSON lines) for everything that could not be converted.")
+        Path | None, typer.Option(help="JSONL file for records and pairs that could not be converted.")
     ] = None,
     shard_size: Annotated[
-        int, typer.Option(min=1, help="Maximum documents in one file; more become a folder of files.")
+        int, typer.Option(min=1, help="Maximum documents per file. Larger outputs become a folder of files.")
     ] = 20_000,
-    lang: Annotated[str, typer.Option(help="Language of the tokenizer, for inputs without tokens.")] = "en",
+    lang: Annotated[str, typer.Option(help="Language of the tokenizer, for untokenized inputs.")] = "en",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Convert an annotated file to spaCy documents with gold entities and relations.
+    """Convert annotations to a .spacy corpus.
 
-    A summary is printed and written next to the output, as NAME.summary.json. If the conversion fails, no
-    partial output is left behind.
+    The documents have gold entities and relations. A summary is printed and written next to the output, as
+    NAME.summary.json. If the conversion fails, no partial output is left behind.
     """
     from spacy_slmre.corpus.conversion import convert, summary_path
     from spacy_slmre.corpus.formats import get_format, guess_format

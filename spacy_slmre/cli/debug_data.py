@@ -1,4 +1,4 @@
-"""`python -m spacy slmre debug-data`: counts, samples and problems of corpora."""
+"""`python -m spacy slmre debug-data`."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ def debug_data_command(
         list[Path], typer.Argument(metavar="TRAIN [DEV] [TEST]", help=".spacy files, or folders of them.")
     ],
     samples: Annotated[
-        int | None, typer.Option("--samples", "-n", min=0, help="Show this many random pairs per corpus in their text.")
+        int | None,
+        typer.Option("--samples", "-n", min=0, help="Show this many random pairs of each corpus in context."),
     ] = None,
     label: Annotated[str | None, typer.Option(help="Show only pairs with this label (10 by default).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     verbose: Annotated[bool, typer.Option("--verbose", "-V", help="List all labels.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print counts and findings as JSON.")] = False,
 ) -> None:
-    """Show counts, labels and sampled pairs of corpora, and check them.
+    """Check corpora, and show counts and samples.
 
-    The checks find duplicates, leaks between corpora, missing and conflicting labels, invalid arguments and
-    imbalance. The exit code is 1 if there are errors; warnings leave it at 0.
+    Finds duplicates, leaks between corpora, missing and conflicting labels, invalid arguments and imbalance. The exit
+    code is 1 if there are errors, and 0 if there are only warnings.
     """
     from rich.console import Console
 
@@ -78,7 +79,7 @@ def debug_data_command(
 
 
 def highlight_pair(pair: Relation) -> Text:
-    """Return a pair in its text, with its label and both entities in color."""
+    """Return the label, head and tail of a pair and its text with both entities in color."""
     from rich.text import Text
 
     text = Text(pair.head.doc.text)

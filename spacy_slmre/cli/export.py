@@ -16,7 +16,7 @@ from spacy_slmre.cli.output import document_progress, log, show_errors
 if TYPE_CHECKING:
     from spacy_slmre.documents import RelationDocument
 
-# Repeated here because `--help` must not import anything heavy; a test compares them.
+# Repeated here because `--help` must not import the formats; a test compares them.
 FORMATS = (
     "jsonl, csv, parquet (tables); ntriples, turtle, jsonld (RDF); graphml; neo4j (a folder of tables), "
     "cypher; spacy-llm, rel (formats of other spaCy projects)"
@@ -31,75 +31,75 @@ InputArgument = Annotated[
         show_default=False,
     ),
 ]
-MinScoreOption = Annotated[float, typer.Option(help="Skip relations with a lower score.")]
+MinScoreOption = Annotated[float, typer.Option(help="Minimum score of relations.")]
 LabelOption = Annotated[
     list[str] | None, typer.Option(help="Only relations with this label. Can be repeated.", show_default=False)
 ]
-AttrOption = Annotated[str, typer.Option(help="For .spacy files: read relations from doc._.ATTR.")]
+AttrOption = Annotated[str, typer.Option(help="For .spacy files: the attribute doc._.ATTR with the relations.")]
 
 
 @slmre_cli.command("export")
+@show_errors()
 def export_command(
     inputs: InputArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write, or folder for neo4j.")],
     format: Annotated[
-        str | None, typer.Option("--format", "-f", help=f"{FORMATS}. Default: according to the output's suffix.")
+        str | None, typer.Option("--format", "-f", help=f"{FORMATS}. Default: by the output's suffix.")
     ] = None,
     merge: Annotated[
         str | None,
         typer.Option(
-            help="Merge the relations of all documents if their entities share a kb_id or have the same text "
-            "(text), or the same text and type (type)."
+            help="Merge relations of all documents whose entities share a kb_id or have the same text (text), or "
+            "the same text and type (type)."
         ),
     ] = None,
     min_score: MinScoreOption = 0.0,
     label: LabelOption = None,
-    base: Annotated[str, typer.Option(help="For RDF: the beginning of all IRIs.")] = "urn:slmre:",
+    base: Annotated[str, typer.Option(help="For RDF: prefix of all IRIs.")] = "urn:slmre:",
     properties: Annotated[
         Path | None,
         typer.Option(
-            help="For RDF: JSON file with a property for each label, an IRI or a Wikidata id (P19). Labels "
-            "of the general schema have Wikidata properties by default."
+            help="For RDF: JSON file that maps labels to properties (IRIs or Wikidata ids such as P19). Labels of "
+            "the general schema have Wikidata properties by default."
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="Name of the model that found the relations, for inputs that do not say.")
+        str, typer.Option(help="Name of the model that predicted the relations, for inputs that do not record it.")
     ] = "",
     attr: AttrOption = "relations",
     lang: Annotated[str, typer.Option(help="For rel: language of the tokenizer.")] = "xx",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Export relations for other tools.
+    """Export relations to tables, RDF or graphs.
 
-    Documents are streamed, except for rel and --merge, which hold all relations in memory.
+    Documents are streamed, except with --format rel or --merge, which keep all relations in memory.
     """
-    with show_errors():
-        from spacy_slmre.export import ExportSettings, export, read_documents
-        from spacy_slmre.export.reading import input_files
-        from spacy_slmre.util.run_folder import check_not_input
+    from spacy_slmre.export import ExportSettings, export, read_documents
+    from spacy_slmre.export.reading import input_files
+    from spacy_slmre.util.run_folder import check_not_input
 
-        settings = ExportSettings(
-            merge=merge,
-            min_score=min_score,
-            labels=frozenset(label or ()),
-            base=base,
-            properties=_read_properties(properties),
-            model=model,
-            lang=lang,
-        )
-        check_not_input(output, [*inputs, *input_files(inputs)])
-        documents = _with_progress(read_documents(inputs, sys.stdin.buffer, attr=attr))
-        counts = export(documents, output, format, settings, overwrite=overwrite)
-        written = f"{counts.written} relations" + (" after merging" if merge else "")
-        log(f"{counts.documents} documents with {counts.found} relations → {written} in {output}")
-        if counts.failed:
-            log(f"Documents that failed in extraction and have no relations: {counts.failed}")
-        if counts.skipped:
-            log(f"Skipped, because head or tail overlaps with another entity: {counts.skipped} relations")
-        if not counts.found:
-            log("The input has no relations, so the output is empty.")
-        elif not counts.written + counts.skipped:
-            log("No relation matches --min-score and --label, so the output is empty.")
+    settings = ExportSettings(
+        merge=merge,
+        min_score=min_score,
+        labels=frozenset(label or ()),
+        base=base,
+        properties=_read_properties(properties),
+        model=model,
+        lang=lang,
+    )
+    check_not_input(output, [*inputs, *input_files(inputs)])
+    documents = _with_progress(read_documents(inputs, sys.stdin.buffer, attr=attr))
+    counts = export(documents, output, format, settings, overwrite=overwrite)
+    written = f"{counts.written} relations" + (" after merging" if merge else "")
+    log(f"{counts.documents} documents with {counts.found} relations → {written} in {output}")
+    if counts.failed:
+        log(f"Documents without relations because their extraction failed: {counts.failed}")
+    if counts.skipped:
+        log(f"Relations skipped because head or tail overlaps another entity: {counts.skipped}")
+    if not counts.found:
+        log("The input has no relations, so the output is empty.")
+    elif not counts.written + counts.skipped:
+        log("No relation matches the minimum score and the labels, so the output is empty.")
 
 
 def _with_progress(documents: Iterable[RelationDocument]) -> Iterator[RelationDocument]:

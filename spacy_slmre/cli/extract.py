@@ -24,30 +24,34 @@ if TYPE_CHECKING:
 @show_errors()
 def extract_command(
     pipeline: Annotated[
-        str, typer.Argument(help="Pipeline package or folder. slm_relations is added if it finds no relations.")
+        str, typer.Argument(help="Pipeline package or folder; slm_relations is added if it has no relation component.")
     ],
     inputs: Annotated[
         list[str], typer.Argument(help="Files or folders (.txt, .jsonl, .parquet, .spacy), or - for standard input.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A .jsonl file, or a folder of .spacy files named *.spacy.")
+        Path, typer.Option("--output", "-o", help="A .jsonl file, or a folder named *.spacy for .spacy files.")
     ],
     format: Annotated[
         str | None,
         typer.Option(
             "--format",
+            "-f",
             help="Input format: txt (one document per file), lines (one per line), jsonl, parquet or spacy. "
             "Default: by suffix; jsonl for standard input.",
         ),
     ] = None,
-    text_field: Annotated[str, typer.Option(help="Field or column of the text in JSONL and Parquet.")] = "text",
-    id_field: Annotated[str, typer.Option(help="Field or column of the document id, if present.")] = "id",
+    text_field: Annotated[str, typer.Option(help="JSONL field or Parquet column of the text.")] = "text",
+    id_field: Annotated[str, typer.Option(help="JSONL field or Parquet column of the document id, if any.")] = "id",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Documents per batch.")] = 64,
     shard_size: Annotated[
-        int, typer.Option(min=1, help="Documents per shard: how many are computed and saved together.")
+        int, typer.Option(min=1, help="Documents per shard, which are processed and saved together.")
     ] = 256,
     n_process: Annotated[
-        int, typer.Option("--n-process", "-n", min=1, help="Processes, each with a model; restarted per shard.")
+        int,
+        typer.Option(
+            "--n-process", "-n", min=1, help="Number of processes, each with its own model; restarted for each shard."
+        ),
     ] = 1,
     table: Annotated[bool, typer.Option("--table", help="Print the relations of each document.")] = False,
     code: CodeOption = None,
@@ -56,34 +60,33 @@ def extract_command(
         str,
         typer.Option(
             "--engine",
-            help="process (this one), or ray (many workers, on this machine or on a cluster).",
+            help="process (this process), or ray (many workers, on this machine or a cluster).",
             metavar="NAME",
         ),
     ] = "process",
     workers: Annotated[
         str | None,
         typer.Option(
-            help="Number of Ray workers, each with a model, or a range. Default: as many as fit.", metavar="N|MIN:MAX"
+            help="Number of Ray workers, each with its own model, or a range. Default: as many as fit.",
+            metavar="N|MIN:MAX",
         ),
     ] = None,
     worker_cpus: Annotated[
-        int | None, typer.Option(help="Cores per Ray worker. Default: an equal share of all, or 4.")
+        int | None, typer.Option(help="CPU cores per Ray worker. Default: an equal share of all, or 4.")
     ] = None,
     worker_gpus: Annotated[
-        float | None, typer.Option(help="GPUs per Ray worker, possibly a fraction. Default: 1 if there are GPUs.")
+        float | None, typer.Option(help="GPUs per Ray worker; fractions are allowed. Default: 1 if there are GPUs.")
     ] = None,
     ray_address: Annotated[
         str | None,
-        typer.Option(
-            help="Ray cluster: auto or HOST:PORT. Default: $RAY_ADDRESS, else Ray is started on this machine."
-        ),
+        typer.Option(help="Ray cluster: auto or HOST:PORT. Default: $RAY_ADDRESS; if unset, a local Ray is started."),
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Extract relations from texts.
 
-    Documents are streamed, so memory does not grow with the corpus. Rerun the same command to resume an
-    interrupted run. If a document fails, its error is written in its place and the exit code is 1.
+    Documents are streamed, so memory use does not grow with the corpus. Repeat the command to resume an interrupted
+    run. If a document fails, its error is written in its place and the exit code is 1.
     """
     from spacy_slmre.extraction.inputs import find_inputs
     from spacy_slmre.extraction.outputs import check_suffix
@@ -100,7 +103,7 @@ def extract_command(
     _check_engine(engine, {"ray": for_ray, "process": for_process})
     if engine == "ray":
         if "-" in inputs:
-            raise ValueError("The engine ray cannot read standard input. Give files.")
+            raise ValueError("The ray engine cannot read standard input: use files.")
         pool = WorkerPool.parse(workers, worker_cpus, worker_gpus)
         check_ray()
     files = find_inputs(inputs, format, output, text_field)
@@ -158,7 +161,7 @@ def _check_engine(engine: str, options: dict[str, dict[str, Any]]) -> None:
     for other, values in options.items():
         for name, value in values.items():
             if value is not None and value is not False and other != engine:
-                raise ValueError(f"--{name} needs --engine {other}. Leave it out or change the engine.")
+                raise ValueError(f"--{name} needs --engine {other}. Omit it or change the engine.")
 
 
 def _load(pipeline: str, code: Path | None) -> Language:
@@ -166,7 +169,7 @@ def _load(pipeline: str, code: Path | None) -> Language:
 
 
 def _state(path: str | Path) -> list[float] | None:
-    """Return total size and latest change of a file or folder, to notice that it has changed."""
+    """Return the total size and the last modification time of a file or folder, to detect changes."""
     files = [Path(path), *Path(path).rglob("*")] if path else []
     states = [file.stat() for file in files if file.is_file()]
     if not states:
@@ -175,7 +178,7 @@ def _state(path: str | Path) -> list[float] | None:
 
 
 def _free_memory() -> None:
-    """Release the GPU memory of the pipeline, because workers load their own."""
+    """Free the GPU memory of the pipeline for the workers' models."""
     import torch
 
     gc.collect()

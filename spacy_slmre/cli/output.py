@@ -19,11 +19,7 @@ def log(message: str) -> None:
 
 @contextmanager
 def show_errors() -> Iterator[None]:
-    """End the command with exit code 1 and the error's message instead of a traceback.
-
-    This covers the errors whose messages are written for users, `ValueError` and `OSError`. Can be used as a
-    decorator, too.
-    """
+    """Exit with code 1 and the message of a `ValueError` or `OSError` instead of a traceback; also a decorator."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -37,14 +33,10 @@ def show_errors() -> Iterator[None]:
 
 @contextmanager
 def document_progress(total: int | None = None, *, relations: bool = False) -> Iterator[Callable[..., None]]:
-    """Show a progress bar on a terminal and yield the function that updates it.
+    """Show a progress bar of `total` documents and yield a function that updates it.
 
-    The function takes the number of documents that are done, or their increase as `advance`, and optionally
-    `relations` and `total`.
-
-    Args:
-        total: Number of documents, if known.
-        relations: Show the number of relations found, too.
+    The function takes the number of finished documents, or `advance`, and optionally `total` and the number of
+    `relations` found, which is shown if this argument is true.
     """
     from rich.progress import (
         BarColumn,

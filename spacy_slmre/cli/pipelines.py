@@ -1,4 +1,4 @@
-"""Loading the pipeline that a command works with."""
+"""Load the pipeline of a command."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def load_pipeline(name: str, *, code: Path | None = None, gpu_id: int | None = None) -> Language:
-    """Load a pipeline package or folder, or create the pipeline that a config (.cfg) describes.
+    """Load a pipeline from a package or folder, or create it from a config (.cfg).
 
     Args:
         name: Package, folder or config file.
-        code: Python file that registers custom functions; imported first.
+        code: Python file with registered functions, which is imported first.
         gpu_id: GPU for all components, or -1 for the CPU; None keeps the pipeline's own settings.
 
     Raises:
@@ -47,7 +47,7 @@ def load_pipeline(name: str, *, code: Path | None = None, gpu_id: int | None = N
             raise ValueError(f'The pipeline in "{name}" is incomplete or damaged: {error}') from error
         raise ValueError(
             f'The pipeline "{name}" is neither an installed package nor a folder. Install a package, for '
-            "example with `python -m spacy download en_core_web_sm`, or give the folder of a saved pipeline."
+            "example with `python -m spacy download en_core_web_sm`, or use the folder of a saved pipeline."
         ) from error
 
 
@@ -67,13 +67,7 @@ def _select_gpu(gpu_id: int) -> None:
 
 @dataclass(frozen=True)
 class ExtractionPipeline:
-    """A loaded pipeline and its relation component.
-
-    Attributes:
-        nlp: The pipeline, with weights loaded.
-        component: Name of the component that finds relations.
-        attr: Relations are written to `doc._.<attr>`.
-    """
+    """A pipeline with loaded weights, the name of its relation component, and the attribute of the relations."""
 
     nlp: Language
     component: str
@@ -81,18 +75,15 @@ class ExtractionPipeline:
 
     @property
     def model_name(self) -> str:
-        """Pipeline name, version and component, as recorded with each document."""
+        """Return the pipeline's name, version and component, which are recorded with each document."""
         meta = self.nlp.meta
         return f"{meta['lang']}_{meta['name']} {meta['version']} {self.component}"
 
 
 def load_extraction_pipeline(name: str, *, code: Path | None = None, gpu_id: int | None = None) -> ExtractionPipeline:
-    """Load a pipeline with the weights of its last relation component; add `slm_relations` if there is none.
+    """Load a pipeline (see `load_pipeline`) with the weights of its last relation component.
 
-    Args:
-        name: Package, folder or config file.
-        code: As for `load_pipeline`.
-        gpu_id: As for `load_pipeline`.
+    If it has no relation component, `slm_relations` is added.
 
     Raises:
         ValueError: The pipeline cannot be loaded, or its weights or an API key are missing.
@@ -101,14 +92,14 @@ def load_extraction_pipeline(name: str, *, code: Path | None = None, gpu_id: int
     from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 
     nlp = load_pipeline(name, code=code, gpu_id=gpu_id)
-    pipes = [(known, pipe) for known, pipe in nlp.pipeline if isinstance(pipe, RelationExtractor)]
+    pipes = [(pipe_name, pipe) for pipe_name, pipe in nlp.pipeline if isinstance(pipe, RelationExtractor)]
     if not pipes and (llms := get_llm_components(nlp)):
-        known, component = list(llms.items())[-1]
+        pipe_name, component = list(llms.items())[-1]
         load_llm_component(component)
-        return ExtractionPipeline(nlp, known, component.task.attr)
+        return ExtractionPipeline(nlp, pipe_name, component.task.attr)
     if not pipes:
         log(f'"{name}" has no relation component: adding slm_relations with default settings.')
         pipes = [("slm_relations", nlp.add_pipe("slm_relations"))]  # type: ignore[list-item]
-    known, pipe = pipes[-1]
+    pipe_name, pipe = pipes[-1]
     pipe.load()
-    return ExtractionPipeline(nlp, known, pipe.attr)
+    return ExtractionPipeline(nlp, pipe_name, pipe.attr)

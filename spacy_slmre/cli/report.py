@@ -15,9 +15,7 @@ from spacy_slmre.cli.output import log, show_errors
 @slmre_cli.command("report")
 @show_errors()
 def report_command(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUNS…", help="Folders with runs of slmre evaluate, at any depth.")
-    ],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS…", help="Folders to search for runs of slmre evaluate.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="HTML file; .md and .csv files are written next to it.")
     ],
@@ -27,30 +25,32 @@ def report_command(
         int,
         typer.Option(
             min=0,
-            help="Sample errors of each kind and run. With 0 the report contains no text of the corpora, as "
-            "some licenses require.",
+            help="Number of sample errors per kind and run. With 0, the report contains no text of the corpora, "
+            "as some licenses require.",
         ),
     ] = 3,
-    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the samples.")] = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Show evaluation runs on one page that needs no network.
+    """Summarize evaluation runs on an HTML page.
 
-    It has scores with intervals, comparisons, labels, confusions, calibration, sample errors, speed, and how
-    each run was made; Markdown and CSV files have the same numbers. Unfinished runs are skipped. Of several
-    runs of a system on the same corpus and split, the one with most pairs is shown, otherwise the newest.
+    The self-contained page shows scores with confidence intervals, comparisons of systems, scores by label, confusion
+    matrices, calibration, sample errors, speed, and the settings of each run; Markdown and CSV files have the same
+    numbers. Unfinished runs are skipped. If a system has several runs on the same corpus and split, the one with the
+    most pairs is shown, or else the newest.
     """
     from spacy_slmre.evaluation.report import ReportOptions, make_report, report_paths
     from spacy_slmre.evaluation.results import find_runs
 
     paths = report_paths(output)
     if not overwrite and (existing := [path for path in paths if path.exists()]):
-        raise ValueError(f"The output {existing[0]} already exists: use --overwrite to replace it.")
+        raise ValueError(f"{existing[0]} already exists: use --overwrite to replace it.")
     command = ["python", "-m", "spacy", "slmre", "report", *map(str, runs), "--output", str(output)]
     command += ["--title", title, "--samples", str(samples), "--seed", str(seed), "--overwrite"]
     options = ReportOptions(title=title, theme=theme, samples=samples, seed=seed, command=shlex.join(command))
-    found, notes = find_runs(runs)
+    evaluation_runs, notes = find_runs(runs)
     for note in notes:
         log(note)
-    make_report(found, notes, options).write(output)
-    log(f"{len(found)} run{'s' * (len(found) > 1)}: {', '.join(map(str, paths))}")
+    make_report(evaluation_runs, notes, options).write(output)
+    count = len(evaluation_runs)
+    log(f"{count} run{'s' * (count > 1)} → {', '.join(map(str, paths))}")

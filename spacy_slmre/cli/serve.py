@@ -16,11 +16,12 @@ EXAMPLE = "Marie Curie was born in Warsaw. In Paris she married Pierre Curie, wh
 
 
 @slmre_cli.command("serve")
+@show_errors()
 def serve_command(
     pipeline: Annotated[
-        str, typer.Argument(help="Pipeline package or folder. One without a relation component gets slm_relations.")
+        str, typer.Argument(help="Pipeline package or folder; slm_relations is added if it has no relation component.")
     ],
-    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 takes a free one.")] = 5055,
+    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 selects a free one.")] = 5055,
     min_score: MinScoreOption = 0.0,
     label: LabelOption = None,
     theme: ThemeOption = "auto",
@@ -29,20 +30,19 @@ def serve_command(
     code: CodeOption = None,
     gpu_id: GpuOption = None,
 ) -> None:
-    """Try a pipeline on texts of your own, on a local web page."""
-    with show_errors():
-        from spacy_slmre.cli.pipelines import load_extraction_pipeline
-        from spacy_slmre.serve.server import LiveServer
-        from spacy_slmre.visual.options import ViewOptions
+    """Try a pipeline on a local web page."""
+    from spacy_slmre.cli.pipelines import load_extraction_pipeline
+    from spacy_slmre.serve.server import LiveServer
+    from spacy_slmre.visual.options import ViewOptions
 
-        options = ViewOptions(min_score=min_score, labels=frozenset(label or ()), theme=theme, title=title)
-        log(f'Loading "{pipeline}" …')
-        loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id)
-        with LiveServer(loaded.nlp, port, options, attr=loaded.attr, example=EXAMPLE) as server:
-            log(f"Serving {server.address} on this machine only. Press Ctrl+C to stop.")
-            if open_browser:
-                webbrowser.open(server.address)
-            try:
-                server.serve_forever()
-            except KeyboardInterrupt:
-                log("Stopped.")
+    options = ViewOptions(min_score=min_score, labels=frozenset(label or ()), theme=theme, title=title)
+    log(f'Loading "{pipeline}" …')
+    loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id)
+    with LiveServer(loaded.nlp, port, options, attr=loaded.attr, example=EXAMPLE) as server:
+        log(f"Serving {server.address} on this machine only. Press Ctrl+C to stop.")
+        if open_browser:
+            webbrowser.open(server.address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            log("Stopped.")

@@ -13,55 +13,57 @@ from spacy_slmre.cli.app import OverwriteOption, slmre_cli
 from spacy_slmre.cli.export import AttrOption, InputArgument, LabelOption, MinScoreOption
 from spacy_slmre.cli.output import log, show_errors
 
-ThemeOption = Annotated[str, typer.Option(help="auto, light or dark.")]
+ThemeOption = Annotated[str, typer.Option(help="auto (follow the system), light or dark.")]
 TitleOption = Annotated[str, typer.Option(help="Title of the page.")]
 OpenOption = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
 
 
 @slmre_cli.command("view")
+@show_errors()
 def view_command(
     inputs: InputArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")],
-    style: Annotated[str, typer.Option(help="arcs (above the text) or graph (one graph of all documents).")] = "arcs",
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file.")],
+    style: Annotated[
+        str, typer.Option(help="arcs (drawn above the text) or graph (one graph of all documents).")
+    ] = "arcs",
     min_score: MinScoreOption = 0.0,
     label: LabelOption = None,
     theme: ThemeOption = "auto",
     title: TitleOption = "Relations",
     only_related: Annotated[
-        bool, typer.Option("--only-related", help="For arcs: skip sentences without relations.")
+        bool, typer.Option("--only-related", help="For arcs: omit sentences without relations.")
     ] = False,
     merge: Annotated[
-        str, typer.Option(help="For the graph: merge mentions with the same text, or text and type (type).")
+        str, typer.Option(help="For graph: merge mentions with the same text (text), or the same text and type (type).")
     ] = "text",
     attr: AttrOption = "relations",
     open_browser: OpenOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Draw relations on a self-contained HTML page.
+    """Draw relations on an HTML page.
 
-    To try a pipeline on texts of your own, use slmre serve.
+    To try a pipeline on your own text, use slmre serve.
     """
-    with show_errors():
-        from spacy_slmre.export.reading import input_files, read_documents
-        from spacy_slmre.util.io import atomic_write
-        from spacy_slmre.util.run_folder import check_not_input, check_output
-        from spacy_slmre.visual.options import ViewOptions
-        from spacy_slmre.visual.rendering import render
+    from spacy_slmre.export.reading import input_files, read_documents
+    from spacy_slmre.util.io import atomic_write
+    from spacy_slmre.util.run_folder import check_not_input, check_output
+    from spacy_slmre.visual.options import ViewOptions
+    from spacy_slmre.visual.rendering import render
 
-        sentences = "related" if only_related else "all"
-        labels = frozenset(label or ())
-        options = ViewOptions(
-            min_score=min_score, labels=labels, theme=theme, title=title, sentences=sentences, merge=merge
-        )
-        if output.suffix not in (".html", ".htm"):
-            raise ValueError(f"The output {output} must end in .html.")
-        check_not_input(output, [*inputs, *input_files(inputs)])
-        check_output(output, overwrite=overwrite)
-        documents = list(read_documents(inputs, sys.stdin.buffer, attr=attr))
-        atomic_write(output, render(documents, style, page=True, jupyter=False, options=options) or "")
-        relations = sum(options.shows(one.label, one.score) for doc in documents for one in doc.relations)
-        log(f"{len(documents)} documents, {relations} relations → {output}")
-        if not relations:
-            log("There are no relations to show" + (" with these settings." if min_score or label else "."))
-        if open_browser:
-            webbrowser.open(output.resolve().as_uri())
+    sentences = "related" if only_related else "all"
+    labels = frozenset(label or ())
+    options = ViewOptions(
+        min_score=min_score, labels=labels, theme=theme, title=title, sentences=sentences, merge=merge
+    )
+    if output.suffix not in (".html", ".htm"):
+        raise ValueError(f"The output {output} must end in .html.")
+    check_not_input(output, [*inputs, *input_files(inputs)])
+    check_output(output, overwrite=overwrite)
+    documents = list(read_documents(inputs, sys.stdin.buffer, attr=attr))
+    atomic_write(output, render(documents, style, page=True, jupyter=False, options=options) or "")
+    relations = sum(options.shows(rel.label, rel.score) for doc in documents for rel in doc.relations)
+    log(f"{len(documents)} documents, {relations} relations → {output}")
+    if not relations:
+        log("There are no relations to show" + (" with these settings." if min_score or label else "."))
+    if open_browser:
+        webbrowser.open(output.resolve().as_uri())

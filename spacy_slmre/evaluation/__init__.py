@@ -1,1 +1,1 @@
-"""Evaluation: systems on benchmarks, by the study's rules, with the uncertainty that belongs to scores."""
+"""Score pipelines on gold pairs, with confidence intervals, significance tests and a report."""

@@ -10,8 +10,8 @@ from itertools import pairwise
 from spacy_slmre.evaluation.runs import Prediction
 
 ERROR_KINDS = {
-    "false positive": "False positives: no relation in gold",
-    "missed": "Missed: a relation in gold, none predicted",
+    "false positive": "False positives (no gold relation)",
+    "missed": "Missed (no relation predicted)",
     "wrong label": "Wrong label",
     "unanswered": "Unanswered",
 }
@@ -21,7 +21,10 @@ WINDOW = 200
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """A part of the text, the arguments that it belongs to ("head", "tail"), and those that end with it."""
+    """A part of the text, with the roles of the arguments ("head", "tail") that contain it.
+
+    `ends` has role and entity type of each argument that ends with this part.
+    """
 
     text: str
     roles: tuple[str, ...]
@@ -45,10 +48,10 @@ def sample_errors(
     """Return the number of errors of each kind, and up to `each` random ones."""
     rng = random.Random(seed)
     errors: dict[str, list[Prediction]] = {kind: [] for kind in ERROR_KINDS}
-    for one in predictions:
-        if (kind := error_kind(one)) is not None:
-            errors[kind].append(one)
-    return {kind: (len(found), rng.sample(found, min(each, len(found)))) for kind, found in errors.items()}
+    for prediction in predictions:
+        if (kind := error_kind(prediction)) is not None:
+            errors[kind].append(prediction)
+    return {kind: (len(group), rng.sample(group, min(each, len(group)))) for kind, group in errors.items()}
 
 
 def mark_arguments(prediction: Prediction) -> list[TextPart]:
@@ -58,9 +61,9 @@ def mark_arguments(prediction: Prediction) -> list[TextPart]:
     text = prediction.text
     first = max(0, min(start for start, _ in spans.values()) - WINDOW)
     last = min(len(text), max(end for _, end in spans.values()) + WINDOW)
-    places = sorted({first, last, *(place for span in spans.values() for place in span)})
+    offsets = sorted({first, last, *(offset for span in spans.values() for offset in span)})
     parts = [TextPart("… ", (), ())] if first else []
-    for start, end in pairwise(places):
+    for start, end in pairwise(offsets):
         roles = tuple(role for role, span in spans.items() if span[0] <= start and end <= span[1])
         ends = tuple((role, types[role]) for role, span in spans.items() if span[1] == end and role in roles)
         parts.append(TextPart(text[start:end], roles, ends))

@@ -1,4 +1,4 @@
-"""Evaluating a pipeline, or predictions in a file, on the gold pairs of a corpus."""
+"""Evaluate a pipeline, or predictions from a file, on the gold pairs of a corpus."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from spacy_slmre.util.run_folder import RunFolder
 from spacy_slmre.util.system import hardware, peak_memory, reset_peak_memory, versions
 
 BATCH_PAIRS = 256
-"""Pairs that are predicted before the results are written."""
+"""Number of pairs after which results are written."""
 
 Log = Callable[[str], None]
 Progress = Callable[[int], None]
-"""Called with the number of documents finished since the last call."""
+"""Called with the number of documents that finished since the last call."""
 
 
 def evaluate_corpus(
@@ -46,15 +46,15 @@ def evaluate_corpus(
     """Evaluate a pipeline's relation component on gold entities, or resume an interrupted run.
 
     Args:
-        nlp: The pipeline; only its relation component is run. Labels and prompt are changed in place.
+        nlp: The pipeline; only its relation component is run, and its labels and prompt are changed in place.
         source: Folder or package that it was loaded from.
         corpus: The corpus, read with this pipeline.
-        output: Folder of the run; it appears when the run is complete.
+        output: Folder for the run.
         settings: How to evaluate.
         overwrite: Discard partial results and replace an existing run.
         overwrite_changed: Do so only if the pipeline, the corpus or a setting has changed.
-        progress: Shows progress.
-        log: Shows messages to the user.
+        progress: Receives progress.
+        log: Receives messages.
 
     Raises:
         EvaluationError: A setting does not fit the pipeline, or a remote service failed.
@@ -77,7 +77,7 @@ def evaluate_corpus(
             log(f"Resuming after {writer.totals.docs:,} documents.")
             progress(writer.totals.docs)
         if system.estimate is not None:
-            log(system.estimate([one.predicted for one in corpus.examples[writer.totals.docs :]]))
+            log(system.estimate([example.predicted for example in corpus.examples[writer.totals.docs :]]))
         for batch in _batches(corpus.examples, writer.totals.docs):
             docs = [example.predicted for _, example in batch]
             before, start = Counter(system.usage()), time.perf_counter()
@@ -87,12 +87,12 @@ def evaluate_corpus(
             usage.subtract(before)
             _check_service(usage, writer)
             predictions, tokens = [], 0
-            for (number, example), found in zip(batch, answers, strict=True):
+            for (number, example), doc_answers in zip(batch, answers, strict=True):
                 proposed = system.candidates(example.predicted, system.schema).pairs
                 pairs = make_gold_pairs(example, number, system.schema, proposed, system.attr)
                 tokens += system.count_tokens([pair.instance for pair in pairs])
-                predictions += [_prediction(pair, found.get(pair.key)) for pair in pairs]
-            truncated = sum(answer.truncated for found in answers for answer in found.values())
+                predictions += [_prediction(pair, doc_answers.get(pair.key)) for pair in pairs]
+            truncated = sum(answer.truncated for doc_answers in answers for answer in doc_answers.values())
             writer.add(predictions, len(docs), seconds, truncated, tokens, usage)
             progress(len(docs))
         info = {
@@ -119,16 +119,16 @@ def evaluate_answers(
     overwrite: bool = False,
     log: Log = print,
 ) -> EvaluationRun:
-    """Score the answers of another program, see `read_answers` and `evaluate_corpus`.
+    """Score the answers of another program.
 
     Args:
-        path: File with the answers.
+        path: File with the answers; see `read_answers`.
         corpus: The corpus.
-        output: Folder of the run.
-        name: Name of the system; by default that of the file.
-        allow_missing: Count pairs without an answer as unanswered, instead of raising an error.
+        output: Folder for the run.
+        name: Name of the system in reports; by default the name of the file.
+        allow_missing: Count pairs without an answer as unanswered instead of raising an error.
         overwrite: Discard partial results and replace an existing run.
-        log: Shows messages to the user.
+        log: Receives messages.
 
     Raises:
         EvaluationError: The answers cannot be read, or do not belong to this corpus.
@@ -202,7 +202,7 @@ def _finish(writer: RunWriter, corpus: GoldCorpus, schema: LabelSchema, info: Ma
         "labels": list(schema.names),
         "negative_label": schema.negative_label,
         "pairs": len(predictions),
-        # Answers from the cache say nothing about the speed of a system.
+        # Cached answers would distort the speed.
         "seconds": 0.0 if totals.usage["cached"] else totals.seconds,
         "tokens": totals.tokens or totals.usage["input_tokens"] or None,
     }
@@ -210,11 +210,11 @@ def _finish(writer: RunWriter, corpus: GoldCorpus, schema: LabelSchema, info: Ma
 
 
 def _check_service(usage: Counter[str], writer: RunWriter) -> None:
-    """Raise an error if a remote service fails, since unanswered requests are not answers of the model."""
+    """Raise an error if a remote service fails, because its failures must not count as the model's errors."""
     if usage["unreachable"]:
-        problem = f"{usage['unreachable']:,} requests got no answer after all retries"
+        problem = f"{usage['unreachable']:,} requests failed after all retries"
     elif usage["failed"] and not usage["requests"] + writer.totals.usage["requests"] + usage["cached"]:
-        problem = f"the service refused all of {usage['failed']:,} requests"
+        problem = f"the service refused all {usage['failed']:,} requests"
     else:
         return
     raise EvaluationError(
@@ -244,7 +244,6 @@ def _warn_unknown_labels(corpus: GoldCorpus, schema: LabelSchema, log: Log) -> N
         names = sorted(set(unknown))
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         log(
-            f"Warning: the pipeline does not know {len(names)} labels of the corpus ({shown}). It cannot "
-            f"find {len(unknown):,} of {len(gold):,} relations: recall is at most "
-            f"{1 - len(unknown) / len(gold):.3f}."
+            f"Warning: {len(names)} labels of the corpus are not in the label set ({shown}), so {len(unknown):,} of "
+            f"{len(gold):,} relations cannot be found: recall is at most {1 - len(unknown) / len(gold):.3f}."
         )

@@ -1,4 +1,4 @@
-"""Answers of other programs, read from a file."""
+"""Exchange files with other programs: write pairs to label, and read the answers."""
 
 from __future__ import annotations
 
@@ -20,20 +20,17 @@ ANSWER_COLUMNS = ("answer", "prediction", "predicted", "label", "relation")
 
 
 def write_pairs(corpus: GoldCorpus, output: Path) -> int:
-    """Write the pairs of a corpus without their labels, as JSON lines for another program to label.
+    """Write the unlabeled pairs of a corpus to a JSONL file and return their number.
 
-    Each line has the pair's id, the text, head and tail (character offsets, text, type) and the labels.
-
-    Returns:
-        The number of pairs.
+    Each line has the pair's id, the text, head and tail (character offsets, text, type) and the label set.
     """
     schema = corpus.schema
     lines = []
     for pair in corpus.pairs(schema):
         instance = pair.instance
         sides = {
-            side: {"start": one.start, "end": one.end, "text": instance.text_of(one), "type": one.type}
-            for side, one in (("head", instance.head_mention), ("tail", instance.tail_mention))
+            side: {"start": span.start, "end": span.end, "text": instance.text_of(span), "type": span.type}
+            for side, span in (("head", instance.head_mention), ("tail", instance.tail_mention))
         }
         line = {"id": pair.id, "text": instance.context.text, **sides, "labels": schema.names}
         lines.append(json.dumps(line, ensure_ascii=False))
@@ -42,14 +39,14 @@ def write_pairs(corpus: GoldCorpus, output: Path) -> int:
 
 
 def read_answers(path: Path) -> dict[str, tuple[str, float | None]]:
-    """Return answers and their scores, if given, by the id of the pair.
+    """Return answer and score (None if not given) by the id of the pair.
 
     Args:
         path: A table (.csv, .tsv, .json, .jsonl) with "id", one of "answer", "prediction", "predicted",
-            "label", "relation", and optionally "score" (0 to 1). An empty answer means "no relation".
+            "label", "relation", and optionally "score" (0 to 1). An empty answer is the negative label.
 
     Raises:
-        EvaluationError: A field is missing or wrong, or an id is repeated.
+        EvaluationError: A field is missing or invalid, or an id is repeated.
         CorpusError: The file is not a table.
     """
     answers: dict[str, tuple[str, float | None]] = {}
@@ -87,7 +84,7 @@ def check_answers(
     if unknown := sorted(answers.keys() - set(ids)):
         raise EvaluationError(
             f"{path} has {len(unknown):,} answers for pairs that are not in {corpus}: {_sample(unknown)}. "
-            f"Ids of this corpus look like {next(iter(ids))}; slmre evaluate can write them to a file."
+            f"The ids of this corpus look like {next(iter(ids))}; slmre evaluate --write-pairs lists them."
         )
     missing = [name for name in ids if name not in answers]
     if missing and not allow_missing:

@@ -1,4 +1,4 @@
-"""Gold pairs: what a corpus says about each pair that a system is evaluated on."""
+"""Gold pairs: the pairs of a corpus that systems are evaluated on, with their gold labels."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class GoldCorpus:
     Attributes:
         path: Where it was read from.
         examples: Its documents.
-        format: The format that it was converted from, if it says so.
-        split: The split, if it says so.
-        sha256: Hash of its files.
+        format: The format that it was converted from, if recorded.
+        split: The split, if recorded.
+        sha256: Hash of the files.
         limit: Number of pairs to read; 0 for all.
     """
 
@@ -61,19 +61,19 @@ class GoldCorpus:
 
     @property
     def name(self) -> str:
-        """Name of the format or the file; for `test.spacy` and the like, of its folder."""
+        """Name of the format, or else of the file, or of the folder of `train.spacy`, `dev.spacy`, `test.spacy`."""
         if self.format:
             return self.format.name
         return self.path.absolute().parent.name if self.path.stem in SPLITS else self.path.stem
 
     @property
     def run_name(self) -> str:
-        """Name of the folder of a run on this corpus."""
+        """Folder name for a run on this corpus."""
         return f"{self.name}-{self.split}" if self.split else self.name
 
     @property
     def schema(self) -> LabelSchema:
-        """The labels of the format, otherwise those that occur."""
+        """The labels of the format, or else those that occur."""
         if self.format is not None and self.format.schema is not None:
             return self.format.schema
         return LabelSchema.from_labels(*collect_labels(self.examples, NEGATIVE_LABEL))
@@ -103,7 +103,7 @@ def read_gold(path: Path, nlp: Language | None = None, limit: int = 0) -> GoldCo
         raise EvaluationError(
             f"{path} has no annotated relations. Convert your annotations with: python -m spacy slmre convert"
         )
-    formats = {found.name: found for doc in docs if (found := format_of(doc))}
+    formats = {known.name: known for doc in docs if (known := format_of(doc))}
     if len(formats) > 1:
         raise EvaluationError(
             f"{path} mixes several corpora ({', '.join(sorted(formats))}). Evaluate on each separately."
@@ -112,7 +112,7 @@ def read_gold(path: Path, nlp: Language | None = None, limit: int = 0) -> GoldCo
     if repeated := [name for name, count in counts.items() if count > 1]:
         raise EvaluationError(
             f"{path} has {len(repeated):,} document ids more than once ({', '.join(repeated[:3])}), so their "
-            "pairs cannot be told apart. Is a split in the folder twice?"
+            "pairs cannot be distinguished. Does the folder contain the same split twice?"
         )
     splits = {str(doc.user_data.get(SPLIT) or "") for doc in docs}
     split = splits.pop() if len(splits) == 1 else ""
@@ -130,14 +130,14 @@ def make_gold_pairs(
     proposed: Sequence[tuple[Span, Span]] = (),
     attr: str = RELATIONS,
 ) -> list[GoldPair]:
-    """Return the annotated pairs of a document in their order, then further proposed ones.
+    """Return the annotated pairs of a document in order, followed by additional proposed pairs.
 
     Args:
         example: The document.
-        number: Its position in the corpus, its name if it has no id.
-        schema: Maps entity types and says which label is the negative one.
+        number: Its position in the corpus, which is its id if it has none.
+        schema: Maps entity types and defines the negative label.
         proposed: Pairs that the system proposes.
-        attr: Where relations are if there are none in `doc._.relations`.
+        attr: Read gold relations from this attribute if `doc._.relations` is empty.
     """
     labels, _ = gold_labels(example.reference, attr)
     annotated = GivenPairs()(example.predicted, schema).pairs

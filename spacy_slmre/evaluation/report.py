@@ -1,4 +1,4 @@
-"""A report of evaluation runs: one HTML page that needs no network, with Markdown and CSV next to it."""
+"""Report evaluation runs as a self-contained HTML page, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from spacy_slmre.evaluation.significance import compare_runs
 from spacy_slmre.evaluation.tables import comparison_table, corpus_table, overview_table, results_table, speed_table
 from spacy_slmre.export.tables import escape_formula
 from spacy_slmre.util.io import atomic_write
+from spacy_slmre.util.settings import check_minimum
 from spacy_slmre.visual.colors import relation_styles
 from spacy_slmre.visual.options import ViewOptions
 from spacy_slmre.visual.pages import as_page, stylesheet
@@ -40,14 +41,14 @@ CSV_COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """What a report shows.
+    """Options of a report.
 
     Attributes:
         title: Title of the page.
         theme: "auto" (follows the reader's system), "light" or "dark".
-        samples: Maximum number of sample errors of each kind and run; with 0, no text of a corpus is shown.
-        seed: Seed of the sample.
-        command: The command that makes the report again.
+        samples: Maximum number of sample errors per kind and run; with 0, no text of a corpus is shown.
+        seed: Random seed of the samples.
+        command: The command that recreates the report.
 
     Raises:
         EvaluationError: The number of samples is negative.
@@ -60,8 +61,7 @@ class ReportOptions:
     command: str = ""
 
     def __post_init__(self) -> None:
-        if self.samples < 0:
-            raise EvaluationError(f"samples = {self.samples}, but it must be at least 0.")
+        check_minimum(self, "report", EvaluationError, samples=0)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Report:
     csv: str
 
     def write(self, output: Path) -> list[Path]:
-        """Write the page, and Markdown and CSV files of the same name; return their paths."""
+        """Write the page and the Markdown and CSV files; return their paths."""
         paths = report_paths(output)
         for path, text in zip(paths, (self.html, self.markdown, self.csv), strict=True):
             atomic_write(path, text)
@@ -81,10 +81,10 @@ class Report:
 
 
 def report_paths(output: Path) -> list[Path]:
-    """Return the paths of the page, the Markdown and the CSV of a report.
+    """Return the paths of a report's page, Markdown and CSV.
 
     Raises:
-        EvaluationError: The name is not that of a page.
+        EvaluationError: The output does not end in .html.
     """
     if output.suffix not in (".html", ".htm"):
         raise EvaluationError(f"The output {output} must end in .html; .md and .csv are written next to it.")
@@ -94,7 +94,7 @@ def report_paths(output: Path) -> list[Path]:
 def make_report(
     runs: Sequence[EvaluationRun], notes: Sequence[str] = (), options: ReportOptions | None = None
 ) -> Report:
-    """Make the report of runs and the notes about them, see `find_runs`.
+    """Make a report of runs and notes from `find_runs`.
 
     Raises:
         EvaluationError: Matplotlib is missing, or the predictions of a run are damaged.
@@ -104,9 +104,11 @@ def make_report(
     plots.check_matplotlib()
     sections = all_sections()
     results = make_results(runs, sections)
-    names = list({one.series: one.name for one in results}.values())
+    names = list({result.series: result.name for result in results}.values())
     groups = list(by_corpus(results).values())
-    comparisons = comparison_table(compare_runs([one.run for one in results], [one.name for one in results]))
+    comparisons = comparison_table(
+        compare_runs([result.run for result in results], [result.name for result in results])
+    )
     extra = [(section, content) for section in sections if (content := section.content(results))]
     page = ViewOptions(title=options.title, theme=options.theme)
     css = str(stylesheet()) + environment().get_template("report.css").render()
@@ -127,7 +129,7 @@ def make_report(
             comparisons=comparisons,
             speed_plots=[plot for group in groups if (plot := plots.speed_plot(group))],
             speed=speed_table(results),
-            commands={one.run.folder: rerun_command(one.run) for one in results},
+            commands={result.run.folder: rerun_command(result.run) for result in results},
         )
     )
     contents = [content for _, content in extra]
@@ -140,17 +142,17 @@ def make_report(
     parts += [f"## {table.caption}\n\n{table.markdown()}" for table in tables if table]
     parts += [content.markdown for content in contents]
     if options.command:
-        parts += ["## Make this report again", f"```bash\n{options.command}\n```"]
+        parts += ["## Recreate this report", f"```bash\n{options.command}\n```"]
     return Report(as_page(body, page), "\n\n".join(parts) + "\n", _csv(results, contents))
 
 
 def marker_signs(results: Iterable[Result]) -> dict[str, str]:
     """Return the marker of each system as a character."""
-    return {one.name: plots.MARKER_SIGNS[one.series % len(plots.MARKER_SIGNS)] for one in results}
+    return {result.name: plots.MARKER_SIGNS[result.series % len(plots.MARKER_SIGNS)] for result in results}
 
 
 def rerun_command(run: EvaluationRun) -> str:
-    """Return the command that repeats a run; empty if it does not say what was evaluated."""
+    """Return the command that repeats a run; empty if the run does not record its pipeline and corpus."""
     info = run.info
     if not (info.get("pipeline") and info.get("corpus_path")):
         return ""
@@ -164,7 +166,7 @@ def rerun_command(run: EvaluationRun) -> str:
 
 @cache
 def environment(package: str = "spacy_slmre.evaluation") -> Environment:
-    """Return the templates of a package, which can use ours (macros.jinja)."""
+    """Return a Jinja environment with the templates of a package and ours (macros.jinja)."""
     loaders = [PackageLoader(name) for name in dict.fromkeys((package, "spacy_slmre.evaluation"))]
     return Environment(
         loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -184,14 +186,14 @@ def _corpus_content(number: int, results: Sequence[Result], options: ReportOptio
         "forest": plots.forest_plot(results),
         "labels": plots.label_plot(results),
         "confidence": [plot for plot in confidence if plot],
-        "confusions": [(one, _confusion(one)) for one in results],
-        "errors": [(one, _errors(one, options)) for one in results] if options.samples else [],
+        "confusions": [(result, _confusion(result)) for result in results],
+        "errors": [(result, _errors(result, options)) for result in results] if options.samples else [],
     }
 
 
-def _confusion(one: Result) -> dict[str, Any]:
-    """Return gold by predicted, each cell's share of its row in tenths, and the most frequent confusions."""
-    labels, rows = one.metrics["confusion"]["labels"], one.metrics["confusion"]["rows"]
+def _confusion(result: Result) -> dict[str, Any]:
+    """Return the confusion matrix, each cell's share of its row in tenths, and the most frequent confusions."""
+    labels, rows = result.metrics["confusion"]["labels"], result.metrics["confusion"]["rows"]
     tenths = [[-(-10 * count // (sum(row) or 1)) for count in row] for row in rows]
     wrong = sorted(
         (-count, labels[gold], labels[predicted])
@@ -203,9 +205,9 @@ def _confusion(one: Result) -> dict[str, Any]:
     return {"labels": labels, "rows": rows, "tenths": tenths, "wrong": frequent}
 
 
-def _errors(one: Result, options: ReportOptions) -> list[dict[str, Any]]:
-    negative = one.info.get("negative_label") or "no relation"
-    samples = sample_errors(one.run.predictions(), options.samples, options.seed)
+def _errors(result: Result, options: ReportOptions) -> list[dict[str, Any]]:
+    negative = result.info.get("negative_label") or "no relation"
+    samples = sample_errors(result.run.predictions(), options.samples, options.seed)
     return [
         {
             "title": ERROR_KINDS[kind],
@@ -228,16 +230,16 @@ def _errors(one: Result, options: ReportOptions) -> list[dict[str, Any]]:
 
 
 def _csv(results: Sequence[Result], contents: Iterable[SectionContent]) -> str:
-    """Return one row per run, then those of the sections, all with the same columns."""
+    """Return a CSV file with one row per run, followed by the rows of the sections."""
     rows: list[dict[str, Any]] = []
-    for one in results:
-        info, metrics = one.info, one.metrics
+    for result in results:
+        info, metrics = result.info, result.metrics
         row = {name: info.get(name) for name in (*_INFO_COLUMNS, *_SPEED_COLUMNS, "data_sha256")}
-        row |= {"source": "run", "name": one.name, **metrics["micro"]}
-        row["low"], row["high"] = one.interval
+        row |= {"source": "run", "name": result.name, **metrics["micro"]}
+        row["low"], row["high"] = result.interval
         row |= {name: metrics.get(name) for name in _METRIC_COLUMNS}
-        row |= {"ece": (metrics.get("calibration") or {}).get("ece"), "folder": one.run.folder.name}
-        row |= {"pairs_per_second": one.pairs_per_second, "caveats": "; ".join(one.caveats)}
+        row |= {"ece": (metrics.get("calibration") or {}).get("ece"), "folder": result.run.folder.name}
+        row |= {"pairs_per_second": result.pairs_per_second, "caveats": "; ".join(result.caveats)}
         rows.append(row)
     stream = io.StringIO()
     writer = csv.DictWriter(stream, CSV_COLUMNS, lineterminator="\n")

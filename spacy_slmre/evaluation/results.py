@@ -1,4 +1,4 @@
-"""The runs that a report shows: found, named, ordered, and put next to published results."""
+"""Find the runs for a report, name and sort them, and add published results."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from spacy_slmre.evaluation.runs import PREDICTIONS_FILE, EvaluationError, Evalu
 from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE
 
 ASPECTS = ("regime", "style", "prompt", "decoding", "dapt")
-"""What distinguishes systems of the same name."""
+"""Entries of `run.json` that distinguish systems of the same name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A published micro-F1 on a run's corpus, what the system has in common, and why not to compare them."""
+    """A published micro-F1 on a run's corpus."""
 
     name: str
     score: float
-    reason: str
-    flag: str = ""
+    reason: str  # how the published system resembles the run's
+    flag: str = ""  # why the scores should not be compared
 
 
 @dataclass(frozen=True)
 class SectionContent:
-    """A section of the page, the same in Markdown, and rows for the CSV file."""
+    """A section as HTML, as Markdown, and as rows of the CSV file."""
 
     html: Markup
     markdown: str
@@ -39,16 +39,16 @@ class SectionContent:
 
 
 class ReportSection(Protocol):
-    """A comparison that another package adds to the report; an entry point of `slmre_report_sections`."""
+    """A section that another package adds to the report through the entry point `slmre_report_sections`."""
 
     title: str
     source: str
 
     def references(self, info: Mapping[str, Any]) -> list[Reference]:
-        """Return the published results to show next to a run, given its `run.json`."""
+        """Return published results to compare with a run, given its `run.json`."""
 
     def caveats(self, info: Mapping[str, Any]) -> list[str]:
-        """Return why a run's score should not be compared with them."""
+        """Return reasons why a run should not be compared with them."""
 
     def content(self, results: Sequence[Result]) -> SectionContent | None:
         """Return the section, or None if it does not apply to these runs."""
@@ -65,30 +65,22 @@ def all_sections() -> list[ReportSection]:
 
 @dataclass(frozen=True)
 class Result:
-    """A run as a report shows it.
-
-    Attributes:
-        run: The run.
-        name: Name of its system, unique in the report.
-        series: Number of its system, which determines color and marker.
-        caveats: Why its score should not be compared directly.
-        references: Published results to show next to it.
-    """
+    """A run as a report shows it."""
 
     run: EvaluationRun
-    name: str
-    series: int
-    caveats: list[str] = field(default_factory=list)
-    references: list[Reference] = field(default_factory=list)
+    name: str  # unique name of the system
+    series: int  # number of the system, which determines color and marker
+    caveats: list[str] = field(default_factory=list)  # reasons why the score should not be compared directly
+    references: list[Reference] = field(default_factory=list)  # published results to compare with
 
     @property
     def info(self) -> dict[str, Any]:
-        """What was evaluated (`run.json`)."""
+        """Content of `run.json`."""
         return self.run.info
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The scores (`metrics.json`)."""
+        """Content of `metrics.json`."""
         return self.run.metrics
 
     @property
@@ -115,16 +107,15 @@ class Result:
 def find_runs(paths: Sequence[Path]) -> tuple[list[EvaluationRun], list[str]]:
     """Find the complete runs in folders, one for each system, corpus and split.
 
-    Of several runs of a system on the same corpus and split, the one with most pairs is kept, otherwise the
-    newest.
+    If a system has several runs on the same corpus and split, the one with the most pairs is kept, or else the newest.
 
     Returns:
-        The runs, and notes about what was skipped or cannot be compared.
+        The runs, and notes about skipped runs and runs that cannot be compared.
 
     Raises:
         EvaluationError: A folder does not exist, or there is no complete run.
     """
-    # Paths are kept as given: reports are shared, and should not reveal where files are stored.
+    # Paths are not resolved, because shared reports should not reveal where files are stored.
     folders: dict[Path, Path] = {}
     for path in paths:
         if not path.exists():
@@ -142,7 +133,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[EvaluationRun], list[str]]:
             notes.append(f"Skipped: {error}")
     if not runs:
         raise EvaluationError(
-            f"No complete evaluation run in {', '.join(map(str, paths))} (a folder with {RUN_FILE}, "
+            f"There is no complete evaluation run in {', '.join(map(str, paths))} (a folder with {RUN_FILE}, "
             f"{METRICS_FILE} and {PREDICTIONS_FILE}). {' '.join(notes)} Run: python -m spacy slmre evaluate "
             "PIPELINE CORPUS --output DIR"
         )
@@ -151,7 +142,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[EvaluationRun], list[str]]:
 
 
 def make_results(runs: Iterable[EvaluationRun], sections: Sequence[ReportSection] = ()) -> list[Result]:
-    """Return runs with the names of their systems, by corpus, best first."""
+    """Return results by corpus, best first."""
     runs = list(runs)
     names = _system_names(runs)
     order = sorted(
@@ -173,8 +164,8 @@ def make_results(runs: Iterable[EvaluationRun], sections: Sequence[ReportSection
 def by_corpus(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
     """Group results by corpus and split."""
     groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
-    for one in results:
-        groups[one.info["corpus"], one.info["split"]].append(one)
+    for result in results:
+        groups[result.info["corpus"], result.info["split"]].append(result)
     return dict(groups)
 
 
@@ -186,19 +177,19 @@ def corpus_title(name: str, split: str = "test") -> str:
 
 
 def system_key(info: Mapping[str, Any]) -> tuple:
-    """Return what identifies a system: its name, and how it was trained and prompted."""
+    """Return the name of a system and how it was trained and prompted, which identify it."""
     return info["system"], *(info.get(aspect) or "" for aspect in ASPECTS)
 
 
 def describe(info: Mapping[str, Any]) -> str:
-    """Describe briefly how a system was trained and prompted."""
+    """Describe how a system was trained and prompted."""
     values = [info.get(aspect) for aspect in ASPECTS if aspect != "dapt"]
     words = [str(value) for value in values if value and value != "none"]
     return ", ".join([*words, "DAPT"] if info.get("dapt") else words)
 
 
 def _system_names(runs: Iterable[EvaluationRun]) -> dict[tuple, str]:
-    """Name each system, adding what distinguishes it from others of the same name."""
+    """Name each system, with the aspects that distinguish it from others of the same name."""
     by_name: dict[str, dict[tuple, None]] = defaultdict(dict)
     for run in runs:
         by_name[run.info["system"]][system_key(run.info)] = None
@@ -234,9 +225,9 @@ def _remove_duplicates(runs: list[EvaluationRun]) -> tuple[list[EvaluationRun], 
             if run is not best:
                 why = "has fewer pairs" if run.info["pairs"] < best.info["pairs"] else "is older"
                 notes.append(
-                    f"Skipped {run.folder}, which {why}: {best.folder} is a run of the same system on the "
-                    f"same data ({best.info['system']}, {best.info['corpus']}, {best.info['split']}). To "
-                    "show both, evaluate one of them with another name."
+                    f"Skipped {run.folder}, which {why} than {best.folder}, a run of the same system on the same data "
+                    f"({best.info['system']}, {best.info['corpus']}, {best.info['split']}). To show both, evaluate one "
+                    "of them under another name."
                 )
     return kept, notes
 
@@ -248,7 +239,7 @@ def _data_differences(runs: list[EvaluationRun]) -> list[str]:
         info = run.info
         hashes[info["corpus"], info["split"]][info["data_sha256"]].append(names[system_key(info)])
     return [
-        f"{corpus} {split}: the systems were evaluated on different data ("
+        f"{corpus} {split}: systems were evaluated on different data ("
         + "; ".join(f"{sha256[:12]}: {', '.join(systems)}" for sha256, systems in found.items())
         + "), so their scores cannot be compared. Convert the corpus once and evaluate all systems on it."
         for (corpus, split), found in hashes.items()

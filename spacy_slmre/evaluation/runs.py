@@ -1,4 +1,4 @@
-"""Evaluation runs: one system on one corpus, stored as a folder that is complete or absent."""
+"""Store evaluation runs, each of one system on one corpus, as folders."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Prediction:
 
     Attributes:
         id: Document id and number of the pair in it, such as "train-12/3"; unique in a run.
-        doc: The source document. Pairs of one document are not independent of each other.
+        doc: The source document, the unit of the bootstrap.
         text: The context.
         head: Character offsets of the head in `text`.
         tail: Character offsets of the tail in `text`.
         head_type: Entity type of the head.
         tail_type: Entity type of the tail.
         gold: Gold labels without the negative label.
-        predicted: The label; None is the negative label or no answer. An answer that is not in the label set
-            is kept as it was given.
+        predicted: The label; None for the negative label or no answer. Answers outside the label set are kept
+            unchanged.
         score: Probability of the most probable label, if known.
         top: The most probable labels, including the negative one, and their probabilities.
-        answer: What a generative model wrote.
-        answered: Whether there was an answer at all.
+        answer: Text that a generative model wrote.
+        answered: False if there was no answer.
     """
 
     id: str
@@ -58,14 +58,14 @@ class Prediction:
 
     @property
     def is_correct(self) -> bool:
-        """Whether a gold label was predicted, or correctly none."""
+        """Whether a gold label was predicted, or no relation if there is none."""
         if not self.gold:
             return self.predicted is None and self.answered
         return self.predicted in self.gold
 
     def to_json(self) -> str:
         """Return the prediction as one line of JSON."""
-        return json.dumps({one.name: getattr(self, one.name) for one in fields(self)}, ensure_ascii=False)
+        return json.dumps({field.name: getattr(self, field.name) for field in fields(self)}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, line: str) -> Prediction:
@@ -89,8 +89,8 @@ class EvaluationRun:
     """A complete run.
 
     Attributes:
-        folder: Where it is stored.
-        info: What was evaluated, on what data and how (`run.json`).
+        folder: Its folder.
+        info: The system, the data, the settings and the environment (`run.json`).
         metrics: The scores (`metrics.json`).
     """
 
@@ -134,37 +134,28 @@ def read_run(folder: Path) -> EvaluationRun:
             f"{folder} is not a complete evaluation run: {error} Repeat the command to resume it."
         ) from error
     if info.get("format") != FORMAT or not (folder / PREDICTIONS_FILE).exists():
-        raise EvaluationError(f"{folder} was written by another version of slmre: evaluate again.")
+        raise EvaluationError(f"{folder} was written by another version of spacy-slmre. Evaluate again with overwrite.")
     return EvaluationRun(folder, info, metrics)
 
 
 @dataclass
 class RunTotals:
-    """Counts over all predictions of a run.
+    """Totals over all predictions of a run."""
 
-    Attributes:
-        docs: Finished documents.
-        lines: Predictions.
-        seconds: Prediction time.
-        truncated: Pairs whose context was shortened.
-        tokens: Prompt tokens, if every pair had a prompt of its own; 0 if unknown.
-        usage: Requests and tokens of a remote service.
-    """
-
-    docs: int = 0
-    lines: int = 0
-    seconds: float = 0.0
-    truncated: int = 0
-    tokens: int = 0
-    usage: Counter[str] = field(default_factory=Counter)
+    docs: int = 0  # finished documents
+    lines: int = 0  # predictions
+    seconds: float = 0.0  # prediction time
+    truncated: int = 0  # pairs whose context was truncated
+    tokens: int = 0  # prompt tokens, counted as if each pair had its own prompt; 0 if unknown
+    usage: Counter[str] = field(default_factory=Counter)  # requests and tokens of a remote service
 
 
 class RunWriter:
     """Writes the predictions of a run batch by batch and resumes an interrupted run.
 
     Args:
-        run_folder: The run folder, entered.
-        key: Everything that determines the predictions. Partial results are only used if it is unchanged.
+        run_folder: The run folder, whose context is entered.
+        key: The run key.
 
     Raises:
         EvaluationError: The partial results are damaged.
@@ -203,7 +194,7 @@ class RunWriter:
         tokens: int = 0,
         usage: Mapping[str, int] | None = None,
     ) -> None:
-        """Write the predictions of some documents; if the process is killed afterwards, they are kept."""
+        """Write the predictions of `docs` documents, so that they are kept if the process is killed."""
         lines = [prediction.to_json() for prediction in predictions]
         with self.run_folder.explain_disk_errors():
             with self._file.open("a", encoding="utf-8", errors="surrogatepass") as file:
@@ -228,6 +219,6 @@ class RunWriter:
                 text = json.dumps(data, indent=2, ensure_ascii=False)
                 atomic_write(self.run_folder.partial / name, text)
             self.run_folder.publish(self.run_folder.partial)
-        # Only now: if the process is killed before it is published, the state is needed.
+        # After publishing, because the state is needed to resume if the process is killed before.
         (self.run_folder.output / STATE_FILE).unlink(missing_ok=True)
         return read_run(self.run_folder.output)

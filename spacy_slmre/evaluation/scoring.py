@@ -1,4 +1,4 @@
-"""The scores of a run, computed from its predictions alone."""
+"""Compute the scores of a run from its predictions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COVERAGE_SCORES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 NEGATIVE = "no relation"
 """Name of the negative class in tables if the label set has no negative label."""
 OUT_OF_SCHEMA = "(out of schema)"
-"""Name of all answers that are not labels in tables by label."""
+"""Name of out-of-schema answers in tables by label."""
 
 
 def score_predictions(
@@ -29,13 +29,13 @@ def score_predictions(
         predictions: All pairs of a run.
         labels: The label set; other answers are out of schema.
         negative: Its negative label.
-        truncated: Number of pairs whose context was shortened.
+        truncated: Number of pairs whose context was truncated.
 
     Returns:
         - "micro": positive-class p, r, f and counts over instances (see `instance_items`)
         - "interval": its 95 % interval by bootstrap over documents
-        - "micro_any": micro scores if any gold label of a pair counts as correct
-        - "ceiling": the micro-F1 of one correct label for every pair
+        - "micro_any": micro scores if any of a pair's gold labels counts as correct
+        - "ceiling": the micro-F1 of predicting one correct label per pair
         - "macro_f" and "per_label": over the labels that occur; out-of-schema answers are one row
         - "official_macro_f": SemEval-2010 Task 8's score, if all labels are directed ("Name(e1,e2)")
         - "accuracy", "out_of_schema", "unanswered", "truncated": of pairs
@@ -46,28 +46,28 @@ def score_predictions(
     known = {*labels, *(label for _, label in gold)}
     renamed = [(key, label if label in known else OUT_OF_SCHEMA) for key, label in predicted]
     micro, per_label = count(gold, predicted), count_per_label(gold, renamed)
-    positives = sum(bool(one.gold) for one in predictions)
-    answers = [one.predicted for one in predictions if one.predicted is not None]
+    positives = sum(bool(pair.gold) for pair in predictions)
+    answers = [pair.predicted for pair in predictions if pair.predicted is not None]
     names, rows = confusion(
         [
-            (_closest_gold(one) or negative or NEGATIVE, _table_label(one, known) or negative or NEGATIVE)
-            for one in predictions
+            (_closest_gold(pair) or negative or NEGATIVE, _table_label(pair, known) or negative or NEGATIVE)
+            for pair in predictions
         ]
     )
     return {
         "micro": {**micro.to_dict(), "tp": micro.tp, "fp": micro.fp, "fn": micro.fn},
         "interval": asdict(bootstrap_interval(list(document_counts(predictions).values()))),
         "micro_any": count(
-            [(one.id, _closest_gold(one)) for one in predictions if one.gold],
-            [(one.id, one.predicted) for one in predictions if one.predicted is not None],
+            [(pair.id, _closest_gold(pair)) for pair in predictions if pair.gold],
+            [(pair.id, pair.predicted) for pair in predictions if pair.predicted is not None],
         ).to_dict(),
         "ceiling": positives / len(gold) if gold else None,
         "macro_f": macro_f1({label: prf for label, prf in per_label.items() if label != OUT_OF_SCHEMA}),
         "per_label": {label: {**prf.to_dict(), "gold": prf.tp + prf.fn} for label, prf in per_label.items()},
         "official_macro_f": official_macro_f1(gold, predicted) if _are_directed(labels, negative) else None,
-        "accuracy": sum(one.is_correct for one in predictions) / len(predictions),
+        "accuracy": sum(pair.is_correct for pair in predictions) / len(predictions),
         "out_of_schema": sum(label not in labels for label in answers),
-        "unanswered": sum(not one.answered for one in predictions),
+        "unanswered": sum(not pair.answered for pair in predictions),
         "truncated": truncated,
         **_calibration(predictions, negative),
         "confusion": {"labels": names, "rows": rows},
@@ -80,34 +80,34 @@ def _are_directed(labels: Sequence[str], negative: str | None) -> bool:
 
 
 def _table_label(prediction: Prediction, known: set[str]) -> str:
-    """Return the predicted label as tables show it; empty for the negative one."""
+    """Return the predicted label for tables; empty for the negative one."""
     label = prediction.predicted or ""
     return label if label in known or not label else OUT_OF_SCHEMA
 
 
 def _closest_gold(prediction: Prediction) -> str:
-    """Return the gold label that was predicted, otherwise the first one; empty for the negative one."""
+    """Return the gold label that was predicted, or else the first one; empty if there is none."""
     if prediction.predicted in prediction.gold:
         return prediction.predicted or ""
     return prediction.gold[0] if prediction.gold else ""
 
 
 def _calibration(predictions: Sequence[Prediction], negative: str | None) -> dict[str, Any]:
-    """Return how well scores match accuracy, and how many pairs reach a minimum score."""
-    scored = [one for one in predictions if one.score is not None and one.top]
+    """Return "calibration" (how well scores match accuracy) and "coverage" (pairs by minimum score)."""
+    scored = [pair for pair in predictions if pair.score is not None and pair.top]
     if not scored:
         return {"calibration": None, "coverage": None}
-    scores = np.array([one.score for one in scored])
+    scores = np.array([pair.score for pair in scored])
     # The most probable label counts, even if it did not pass a threshold.
-    correct = np.array([one.top[0][0] in (one.gold or (negative,)) for one in scored])
+    correct = np.array([pair.top[0][0] in (pair.gold or (negative,)) for pair in scored])
     coverage = []
     for minimum in COVERAGE_SCORES:
-        kept = [one for one in scored if (one.score or 0.0) >= minimum]
+        kept = [pair for pair in scored if (pair.score or 0.0) >= minimum]
         coverage.append(
             {
                 "score": minimum,
                 "coverage": len(kept) / len(predictions),
-                "accuracy": sum(one.is_correct for one in kept) / len(kept) if kept else None,
+                "accuracy": sum(pair.is_correct for pair in kept) / len(kept) if kept else None,
                 "f": count(*instance_items(kept)).f1 if kept else None,
             }
         )

@@ -18,7 +18,7 @@ from spacy_slmre.evaluation.runs import EvaluationRun, Prediction
 from spacy_slmre.metrics import Item, count
 
 SAMPLES = 1000
-# The smallest p-value is about 2 / samples: this many allow significance among two hundred comparisons.
+# The smallest p-value is about 2 / samples, small enough for significance among two hundred comparisons.
 PAIRED_SAMPLES = 10_000
 LEVEL = 0.95
 
@@ -35,58 +35,41 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Micro-F1 of one system minus that of another on the same documents.
-
-    Attributes:
-        value: The observed difference.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        p_value: Two-sided, of the paired bootstrap.
-    """
+    """Micro-F1 of one system minus that of another on the same documents, with the 95 % interval."""
 
     value: float
     low: float
     high: float
-    p_value: float
+    p_value: float  # two-sided, of the paired bootstrap
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two systems on the same pairs of a corpus.
-
-    Attributes:
-        corpus: Name of the corpus.
-        split: Its split.
-        first: Name of one system.
-        second: Name of the other system.
-        difference: Their difference in positive-class micro-F1.
-        p_mcnemar: P-value of McNemar's test on correct and wrong pairs.
-        p_holm: The bootstrap's p-value after Holm's correction over all comparisons on the same pairs.
-    """
+    """Two systems on the same pairs of a corpus."""
 
     corpus: str
     split: str
     first: str
     second: str
-    difference: Difference
-    p_mcnemar: float
-    p_holm: float
+    difference: Difference  # first minus second
+    p_mcnemar: float  # McNemar's test on correct and wrong pairs
+    p_holm: float  # the bootstrap's p-value after Holm's correction over all comparisons on the same pairs
 
 
 def compare_runs(runs: Sequence[EvaluationRun], names: Sequence[str]) -> list[Comparison]:
-    """Compare all systems, named by `names`, that were evaluated on the same pairs."""
+    """Compare any two systems that were evaluated on the same pairs; `names` are the systems' names."""
     groups = defaultdict(list)
     for run, name in zip(runs, names, strict=True):
-        # Predictions are reduced at once: there may be millions.
+        # Keep only the counts: there may be millions of predictions.
         predictions = list(run.predictions())
-        ids = hashlib.sha256("\n".join(one.id for one in predictions).encode()).hexdigest()
-        correct = [one.is_correct for one in predictions]
+        ids = hashlib.sha256("\n".join(pair.id for pair in predictions).encode()).hexdigest()
+        correct = [pair.is_correct for pair in predictions]
         data = (run.info["corpus"], run.info["split"], run.info["data_sha256"], ids)
         groups[data].append((name, document_counts(predictions), correct))
     comparisons = []
     for (corpus, split, *_), systems in groups.items():
         differences = paired_bootstrap([counts for _, counts, _ in systems])
-        corrected = holm([one.p_value for one in differences.values()])
+        corrected = holm([difference.p_value for difference in differences.values()])
         for ((a, b), difference), p_holm in zip(differences.items(), corrected, strict=True):
             (first, _, first_correct), (second, _, second_correct) = systems[a], systems[b]
             p_mcnemar = mcnemar(first_correct, second_correct)
@@ -95,27 +78,27 @@ def compare_runs(runs: Sequence[EvaluationRun], names: Sequence[str]) -> list[Co
 
 
 def instance_items(predictions: Iterable[Prediction]) -> tuple[list[Item], list[Item]]:
-    """Return gold and predicted labels as items of `spacy_slmre.metrics`, one per instance.
+    """Return gold and predicted labels by instance, as `spacy_slmre.metrics` expects them.
 
-    A pair with several gold labels is one instance per label, as in the benchmarks and the study. Each of
-    them gets the pair's prediction, which is correct for at most one of them.
+    As in the benchmarks and the study, a pair with several gold labels is one instance per label. All of them have
+    the pair's prediction, which is correct for at most one of them.
     """
     gold: list[Item] = []
     predicted: list[Item] = []
-    for one in predictions:
-        gold += [((one.id, number), label) for number, label in enumerate(one.gold)]
-        if one.predicted is not None:
-            predicted += [((one.id, number), one.predicted) for number in range(max(1, len(one.gold)))]
+    for pair in predictions:
+        gold += [((pair.id, number), label) for number, label in enumerate(pair.gold)]
+        if pair.predicted is not None:
+            predicted += [((pair.id, number), pair.predicted) for number in range(max(1, len(pair.gold)))]
     return gold, predicted
 
 
 def document_counts(predictions: Iterable[Prediction]) -> dict[str, np.ndarray]:
     """Return TP, FP and FN of each document: (3,)."""
     counts: dict[str, np.ndarray] = {}
-    for one in predictions:
-        prf = count(*instance_items([one]))
-        counts.setdefault(one.doc, np.zeros(3))
-        counts[one.doc] += (prf.tp, prf.fp, prf.fn)
+    for pair in predictions:
+        prf = count(*instance_items([pair]))
+        counts.setdefault(pair.doc, np.zeros(3))
+        counts[pair.doc] += (prf.tp, prf.fp, prf.fn)
     return counts
 
 
@@ -131,34 +114,34 @@ def bootstrap_interval(
 def paired_bootstrap(
     systems: Sequence[dict[str, np.ndarray]], samples: int = PAIRED_SAMPLES, seed: int = 0
 ) -> dict[tuple[int, int], Difference]:
-    """Return the differences between all systems' micro-F1 on the same draws, by their positions.
+    """Return the difference in micro-F1 between any two systems, by their positions.
 
     Args:
         systems: The `document_counts` of each system.
-        samples: Number of draws.
-        seed: Their seed.
+        samples: Number of bootstrap samples, which are the same for all systems.
+        seed: Random seed.
 
     Raises:
-        ValueError: Their documents differ.
+        ValueError: The systems have different documents.
     """
-    if any(set(one) != set(systems[0]) for one in systems):
+    if any(system.keys() != systems[0].keys() for system in systems):
         raise ValueError("Systems can only be compared on the same documents.")
-    counts = [np.stack([one[doc] for doc in sorted(one)]) for one in systems]
+    counts = [np.stack([system[doc] for doc in sorted(system)]) for system in systems]
     sampled = _sampled_f1(counts, samples, seed)
-    observed = [float(_f1(one.sum(0)[None])[0]) for one in counts]
-    found = {}
+    observed = [float(_f1(system.sum(0)[None])[0]) for system in counts]
+    results = {}
     for a, b in combinations(range(len(systems)), 2):
         differences = sampled[a] - sampled[b]
         low, high = np.quantile(differences, [0.025, 0.975])
-        # The data themselves count as one draw, so no p-value is 0.
+        # The observed data count as one sample, so that no p-value is 0.
         tails = [(1 + np.sum(side)) / (samples + 1) for side in (differences <= 0, differences >= 0)]
         p_value = min(1.0, 2 * float(min(tails)))
-        found[a, b] = Difference(observed[a] - observed[b], float(low), float(high), p_value)
-    return found
+        results[a, b] = Difference(observed[a] - observed[b], float(low), float(high), p_value)
+    return results
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Return the p-value of McNemar's exact test for two systems, correct or wrong on the same pairs."""
+    """Return the p-value of McNemar's exact test, given which pairs each of two systems got right."""
     from scipy.stats import binomtest
 
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
@@ -168,7 +151,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for multiple comparisons (Holm 1979), in the same order."""
+    """Return p-values corrected for multiple comparisons (Holm 1979)."""
     if not p_values:
         return []
     order = np.argsort(p_values)
@@ -179,15 +162,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _sampled_f1(counts: Sequence[np.ndarray], samples: int, seed: int) -> np.ndarray:
-    """Return micro-F1 on drawn documents, (n_systems, samples), from counts of (n_documents, 3) each."""
+    """Return bootstrapped micro-F1 (n_systems, samples), from counts of (n_documents, 3) per system."""
     documents = len(counts[0])
     rng = np.random.default_rng(seed)
     scores = np.empty((len(counts), samples))
-    for start in range(0, samples, 100):  # all draws at once would be large
+    for start in range(0, samples, 100):  # in chunks, to limit memory
         stop = min(start + 100, samples)
         drawn = rng.multinomial(documents, np.full(documents, 1 / documents), size=stop - start)
-        for number, one in enumerate(counts):
-            scores[number, start:stop] = _f1(drawn @ one)
+        for number, system in enumerate(counts):
+            scores[number, start:stop] = _f1(drawn @ system)
     return scores
 
 

@@ -1,4 +1,4 @@
-"""The systems to evaluate: a pipeline's relation component or LLM, prepared for a corpus."""
+"""Prepare a pipeline's relation component, local or LLM, for the evaluation on a corpus."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from spacy_slmre.pipeline.relation_extractor import RelationExtractor, get_relat
 from spacy_slmre.relations import ANSWERS
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.io import file_hash
+from spacy_slmre.util.settings import check_choice, check_minimum
 
 if TYPE_CHECKING:
     from spacy_llm.pipeline import LLMWrapper
 
-_CHOICES = {
+_CHOICES: dict[str, tuple[str, ...]] = {
     "pairs": ("annotated", "proposed"),
     "labels": ("auto", "pipeline", "corpus"),
     "prompt": ("own", "schema", "generic"),
     "decoding": ("scored", "generated"),
 }
-_MINIMUM = {"top": 1, "max_new_tokens": 1, "limit": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +46,15 @@ class EvaluationSettings:
     """How a pipeline is evaluated.
 
     Attributes:
-        name: Name of the system in reports; taken from the pipeline by default.
+        name: Name of the system in reports; by default the name of its model.
         component: The relation component, if there are several.
-        pairs: "annotated": the pairs that the corpus annotates; "proposed": the component's candidates.
-        labels: The label set: that of the "pipeline" or of the "corpus"; "auto" is that of the corpus for a
-            language model without labels of its own, otherwise that of the pipeline.
-        prompt: Prompt of a language model: its "own", or with ("schema") or without ("generic") the list of
-            labels.
-        decoding: "scored": probabilities of the labels; "generated": free text, as in the study.
-        top: How many labels of each pair are written.
+        pairs: "annotated" evaluates the annotated pairs of the corpus, "proposed" also the component's candidates.
+        labels: Label set of the "pipeline" or of the "corpus"; "auto" is that of the corpus for language models
+            without configured labels, and otherwise that of the pipeline.
+        prompt: Prompt of a language model: "own" as configured, or with ("schema") or without ("generic") a list of
+            the labels.
+        decoding: "scored" for label probabilities, "generated" for free text, as in the study.
+        top: Number of labels to store per pair.
         max_new_tokens: Maximum length of a generated answer.
         limit: Read documents until they have this many pairs; 0 reads all.
 
@@ -73,33 +73,22 @@ class EvaluationSettings:
     limit: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in _CHOICES.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise EvaluationError(f'{name} = "{value}": use {" or ".join(map(repr, allowed))}.')
-        for name, minimum in _MINIMUM.items():
-            if (value := getattr(self, name)) < minimum:
-                raise EvaluationError(f"{name} = {value}, but it must be at least {minimum}.")
+        check_choice(self, "evaluation", EvaluationError, **_CHOICES)
+        check_minimum(self, "evaluation", EvaluationError, top=1, max_new_tokens=1, limit=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a system says about a pair.
+    """A system's prediction for a pair."""
 
-    Attributes:
-        predicted: The label; None is the negative one.
-        top: The most probable labels and their probabilities, if known.
-        text: What a generative model wrote.
-        truncated: Whether the model saw a shortened context.
-    """
-
-    predicted: str | None
-    top: tuple[tuple[str, float], ...] = ()
-    text: str | None = None
-    truncated: bool = False
+    predicted: str | None  # None for the negative label
+    top: tuple[tuple[str, float], ...] = ()  # the most probable labels and their probabilities, if known
+    text: str | None = None  # written by a generative model
+    truncated: bool = False  # the context was truncated
 
 
 Predictor = Callable[[Sequence[Doc]], list[dict[PairKey, Answer]]]
-"""Labels the candidate pairs of documents; a pair without an answer is missing."""
+"""Labels the candidate pairs of documents; pairs without an answer are omitted."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +97,15 @@ class EvaluatedSystem:
 
     Attributes:
         predict: Labels the pairs of documents.
-        schema: The labels to choose from.
-        candidates: Proposes the pairs.
-        attr: Attribute that holds a corpus's relations if there are none in `doc._.relations`.
+        schema: The label set.
+        candidates: Proposes pairs.
+        attr: Gold relations are read from this attribute if `doc._.relations` is empty.
         info: Description of the system for `run.json`.
         device: Device of a local model.
-        count_tokens: Number of prompt tokens of instances, if each had a prompt of its own.
-        estimate: What annotating documents will probably cost, in words.
+        count_tokens: Counts the prompt tokens of instances as if each had its own prompt.
+        estimate: Describes the estimated cost of annotating documents.
         usage: Requests and tokens of a remote service so far.
-        cost: Price of such a usage in US dollars, if known.
+        cost: Cost of such usage in US dollars, if known.
     """
 
     predict: Predictor
@@ -132,11 +121,11 @@ class EvaluatedSystem:
 
 
 def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusFormat | None) -> EvaluatedSystem:
-    """Prepare the relation component of a pipeline for a corpus; labels and prompt are changed in place.
+    """Prepare a pipeline's relation component for a corpus; its labels and prompt are changed in place.
 
     Raises:
         EvaluationError: A setting does not fit the component.
-        ValueError: There is no such component, or its weights are not available.
+        ValueError: The component does not exist, or its weights are not available.
     """
     llms = get_llm_components(nlp)
     if llms and (settings.component is None or settings.component in llms):
@@ -146,7 +135,7 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
     if not isinstance(model, SmallLM):
         for setting, default in (("prompt", "own"), ("decoding", "scored")):
             if (value := getattr(settings, setting)) != default:
-                raise EvaluationError(f'{setting} = "{value}": "{name}" is not a language model.')
+                raise EvaluationError(f'evaluation.{setting} = "{value}", but "{name}" is not a language model.')
     if settings.pairs == "annotated":
         pipe.candidates = GivenPairs()
     has_own_labels = not isinstance(model, SmallLM) or pipe.has_own_labels
@@ -170,7 +159,7 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
             predict = _generated(pipe, model, settings.max_new_tokens)
     elif isinstance(model, EncoderClassifier):
         weights = list(model.network.parameters())
-        info |= {"system": Path(model.settings.base).name, "params": sum(one.numel() for one in weights)}
+        info |= {"system": Path(model.settings.base).name, "params": sum(parameter.numel() for parameter in weights)}
         device = weights[0].device
         count_tokens = _marked_token_counter(model)
     tuning = nlp.meta.get("tuning") or {}
@@ -186,7 +175,7 @@ def _llm_system(component: LLMWrapper, settings: EvaluationSettings, corpus: Cor
     if settings.prompt != "own":
         task.style = replace(task.style, label_list=settings.prompt == "schema")
     load_llm_component(component)
-    model = component._model  # spacy-llm has no public name for it
+    model = component._model  # spacy-llm has no public attribute for the model
     return EvaluatedSystem(
         _answered(component, task.schema),
         task.schema,
@@ -210,11 +199,11 @@ def _llm_system(component: LLMWrapper, settings: EvaluationSettings, corpus: Cor
 def _corpus_labels(
     settings: EvaluationSettings, corpus: CorpusFormat | None, has_own_labels: bool
 ) -> LabelSchema | None:
-    """Return the corpus's label set if it is to be used."""
+    """Return the label set of the corpus, or None if the pipeline's is to be used."""
     if settings.labels == "pipeline" or (settings.labels == "auto" and has_own_labels):
         return None
     if settings.labels == "corpus" and (corpus is None or corpus.schema is None):
-        raise EvaluationError('labels = "corpus": the corpus does not say which label set it has.')
+        raise EvaluationError('evaluation.labels = "corpus", but the corpus does not record its label set.')
     return corpus.schema if corpus is not None else None
 
 
@@ -223,7 +212,7 @@ def _prompt_info(n_examples: int, label_list: bool) -> dict[str, str]:
 
 
 def pipeline_fingerprint(nlp: Language, source: str) -> str:
-    """Return a hash of a pipeline's config and its files, or of its name and version if it is a package."""
+    """Return a hash of a pipeline's config and files, or of its config, name and version if it is a package."""
     parts: list[Any] = [nlp.config.to_str()]
     folder = Path(source)
     if folder.is_dir():
@@ -238,28 +227,28 @@ def pipeline_fingerprint(nlp: Language, source: str) -> str:
 
 
 def _scored(pipe: RelationExtractor, k: int) -> Predictor:
-    """Predict with the component's probabilities."""
+    """Predict labels from the component's probabilities."""
 
     def predict(docs: Sequence[Doc]) -> list[dict[PairKey, Answer]]:
         answers = []
         for pairs in pipe.predict_proba(docs, k):
-            found = {}
+            doc_answers = {}
             for pair in pairs:
                 best = pair.labels[0] if pair.labels else None
                 label = best[0] if best is not None and pipe.passes_threshold(*best) else None
-                found[pair_key(pair.head, pair.tail)] = Answer(label, pair.labels, None, pair.truncated)
-            answers.append(found)
+                doc_answers[pair_key(pair.head, pair.tail)] = Answer(label, pair.labels, None, pair.truncated)
+            answers.append(doc_answers)
         return answers
 
     return predict
 
 
 def _generated(pipe: RelationExtractor, lm: SmallLM, max_new_tokens: int) -> Predictor:
-    """Predict as in the study: the model writes freely, and its answer is compared with the labels."""
+    """Predict as in the study: generate free text and compare it with the labels."""
     parse = LabelParser(pipe.schema).parse
 
     def predict(docs: Sequence[Doc]) -> list[dict[PairKey, Answer]]:
-        places: list[tuple[int, PairKey, bool]] = []
+        keys: list[tuple[int, PairKey, bool]] = []
         prompts = []
         for number, doc in enumerate(docs):
             pairs = pipe.candidates(doc, pipe.schema).pairs
@@ -267,11 +256,11 @@ def _generated(pipe: RelationExtractor, lm: SmallLM, max_new_tokens: int) -> Pre
             fitting = lm.truncate(instances, pipe.schema, pipe.max_context_tokens)
             for pair, prompt, instance in zip(pairs, fitting, instances, strict=True):
                 if prompt is not None:
-                    places.append((number, pair_key(*pair), prompt is not instance))
+                    keys.append((number, pair_key(*pair), prompt is not instance))
                     prompts.append(prompt)
         texts = generate_answers(lm, prompts, pipe.schema, max_new_tokens=max_new_tokens)
         answers: list[dict[PairKey, Answer]] = [{} for _ in docs]
-        for (number, key, truncated), text in zip(places, texts, strict=True):
+        for (number, key, truncated), text in zip(keys, texts, strict=True):
             answers[number][key] = Answer(parse(text), (), text, truncated)
         return answers
 
@@ -279,15 +268,15 @@ def _generated(pipe: RelationExtractor, lm: SmallLM, max_new_tokens: int) -> Pre
 
 
 def _answered(component: LLMWrapper, schema: LabelSchema) -> Predictor:
-    """Predict with the answers that the spacy-llm task stores."""
+    """Predict labels from the answers that the spacy-llm task stores."""
     parse = LabelParser(schema).parse
 
     def predict(docs: Sequence[Doc]) -> list[dict[PairKey, Answer]]:
         return [
             {
-                (*one["head"], *one["tail"]): Answer(parse(one["answer"]), (), one["answer"])
-                for one in getattr(doc._, ANSWERS)
-                if one["answer"] is not None
+                (*record["head"], *record["tail"]): Answer(parse(record["answer"]), (), record["answer"])
+                for record in getattr(doc._, ANSWERS)
+                if record["answer"] is not None
             }
             for doc in component.pipe(iter(docs), batch_size=len(docs))
         ]

@@ -1,1 +1,1 @@
-"""Relation extraction with large language models, as a task and models for spacy-llm."""
+"""A relation extraction task and chat models for spacy-llm."""

@@ -1,4 +1,4 @@
-"""Claude models behind Anthropic's messages API."""
+"""Claude models through Anthropic's messages API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spacy_slmre.llm.service import ChatService, Reply
 
 @dataclass(kw_only=True)
 class AnthropicChat(ChatService):
-    """Registered as `@llm_models = "spacy-slmre.Anthropic.v1"`; see `ChatService` for the settings.
+    """The model `@llm_models = "spacy-slmre.Anthropic.v1"`; see `ChatService` for its settings.
 
     Raises:
         ValueError: `max_tokens` is None, which this API does not allow.
@@ -29,12 +29,12 @@ class AnthropicChat(ChatService):
             raise ValueError("model.max_tokens = null, but Anthropic's API requires a number.")
 
     def body(self, prompt: ChatPrompt) -> dict[str, Any]:
-        """Return the fields of the request; system messages have a field of their own."""
-        system = "\n\n".join(one["content"] for one in prompt.messages if one["role"] == "system")
+        """Return the fields of the request, with system messages in a separate field."""
+        system = "\n\n".join(message["content"] for message in prompt.messages if message["role"] == "system")
         return {
             "model": self.name,
             "system": system or None,
-            "messages": [one for one in prompt.messages if one["role"] != "system"],
+            "messages": [message for message in prompt.messages if message["role"] != "system"],
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
         }
@@ -45,7 +45,7 @@ class AnthropicChat(ChatService):
         return client.messages.create(**required, extra_body=body, extra_headers=headers)
 
     def read(self, response: Any) -> Reply:
-        """Join the text blocks; blocks of reasoning are ignored."""
+        """Read the text blocks; reasoning blocks are ignored."""
         usage = response.usage
         text = "".join(block.text for block in response.content if block.type == "text")
         # Tokens in the provider's prompt cache are counted separately.

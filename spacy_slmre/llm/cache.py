@@ -1,4 +1,4 @@
-"""A cache of answers on disk, so that no request is paid for twice."""
+"""Cache answers on disk, so that no request is paid for twice."""
 
 from __future__ import annotations
 
@@ -13,23 +13,20 @@ _MAX_VALUES = 500
 
 
 class AnswerCache:
-    """A SQLite file of answers by the hash of their request; the requests themselves are not stored.
+    """A SQLite file of answers, by the hash of the request; the requests themselves are not stored.
 
-    Each call opens the file, so threads, forked processes and several runs can share it, and each answer is
-    safe as soon as it is received.
-
-    Args:
-        path: The file; it is created on first use.
+    The file is created on first use. Each call opens it, so that threads, forked processes and several runs can share
+    it and each answer is saved as soon as it is received.
 
     Raises:
-        ValueError: From any method, if the file cannot be used or is not such a cache.
+        ValueError: From any method, if the file cannot be used or is not an answer cache.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
 
     def get(self, keys: Iterable[str]) -> dict[str, str]:
-        """Return the cached answers by key; keys without an answer are missing."""
+        """Return cached answers by key, without the keys that have none."""
         keys = list(keys)
         if not keys or not self.path.exists():
             return {}

@@ -1,4 +1,4 @@
-"""Prompts as chat messages, missing answers, and token estimates."""
+"""Chat prompts, missing answers, and token estimates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOKENS_PER_MESSAGE = 4
 
 
 class ChatPrompt(str):
-    """A prompt as chat messages; other spacy-llm models read it as plain text.
+    """A prompt with its chat messages; other spacy-llm models read it as plain text.
 
     Attributes:
         messages: The messages; the last one is the user's.
@@ -43,7 +43,7 @@ class ChatPrompt(str):
 
 
 class Unanswered(str):
-    """Takes the place of an answer that was not received; other spacy-llm tasks read it as an empty text.
+    """Replaces a missing answer; other spacy-llm tasks read it as an empty text.
 
     Attributes:
         reason: Why there is no answer.
@@ -52,7 +52,7 @@ class Unanswered(str):
     reason: str
 
     def __new__(cls, reason: str) -> Unanswered:
-        """Make an empty text with a reason."""
+        """Create an empty text with a reason."""
         answer = super().__new__(cls, "")
         answer.reason = reason
         return answer
@@ -65,8 +65,8 @@ class Unanswered(str):
 def chat_prompts(texts: PromptTexts, instances: Sequence[RelationInstance], schema: LabelSchema) -> list[ChatPrompt]:
     """Return the prompt of each instance.
 
-    The system message contains the instruction and the labels, the user message the text and the pair.
-    Few-shot examples are inserted in between, as user messages answered with a label's wording.
+    The system message contains the instruction and the labels, the last user message the text and the pair. Few-shot
+    examples in between are user messages and answers with a label's wording.
 
     Raises:
         ValueError: The label of a few-shot example is not in the schema.
@@ -85,12 +85,12 @@ def _question(texts: PromptTexts, instance: RelationInstance) -> str:
 def estimate_tokens(text: str) -> int:
     """Estimate the number of tokens of a text: one per four bytes of UTF-8.
 
-    Tokenizers differ: the estimate is within about 20% for English, and close to one token per character for
-    scripts with several bytes per character.
+    For English, this is within about 20 % of most tokenizers; for scripts with several bytes per character, it is close
+    to one token per character.
     """
     return -(-len(text.encode(errors="surrogatepass")) // BYTES_PER_TOKEN)
 
 
 def estimate_prompt_tokens(prompt: ChatPrompt) -> int:
-    """Estimate the number of tokens of a prompt: those of its texts, and four per message."""
+    """Estimate the number of tokens of a prompt: those of its contents and four per message."""
     return sum(estimate_tokens(message["content"]) + TOKENS_PER_MESSAGE for message in prompt.messages)

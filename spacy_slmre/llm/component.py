@@ -1,4 +1,4 @@
-"""Finding and loading the `llm` component of a pipeline."""
+"""Find and load the `llm` component of a pipeline."""
 
 from __future__ import annotations
 
@@ -21,35 +21,31 @@ def get_llm_components(nlp: Language) -> dict[str, LLMWrapper]:
 
 
 def get_llm_component(nlp: Language, name: str | None = None) -> tuple[str, LLMWrapper]:
-    """Return name and component of the pipeline's `llm` component that has our task.
-
-    Args:
-        nlp: The pipeline.
-        name: The component's name; required if there are several.
+    """Return the name and the `llm` component with our task; the name is required if there are several.
 
     Raises:
         ValueError: There is none (of this name), or there are several and no name was given.
     """
-    found = get_llm_components(nlp)
-    if not found:
+    components = get_llm_components(nlp)
+    if not components:
         raise ValueError(
             'The pipeline has no "llm" component with the task "spacy-slmre.RelationClassification.v1". Its '
             f"components: {', '.join(nlp.pipe_names) or 'none'}."
         )
-    if name not in found and (name is not None or len(found) > 1):
-        named = f'The pipeline has no such component "{name}"' if name else "There are several components"
-        raise ValueError(f"{named}: choose one of {', '.join(found)}.")
-    name = name or next(iter(found))
-    return name, found[name]
+    if name not in components and (name is not None or len(components) > 1):
+        problem = f'The pipeline has no LLM component "{name}"' if name else "The pipeline has several LLM components"
+        raise ValueError(f"{problem}: choose one of {', '.join(components)}.")
+    name = name or next(iter(components))
+    return name, components[name]
 
 
 def load_llm_component(component: LLMWrapper) -> None:
-    """Check labels, prompts, API key and cache, or load weights, now instead of at the first document.
+    """Check labels, prompts, API key and cache, and load weights, before the first document.
 
     Raises:
-        ValueError: Something is missing.
+        ValueError: A file, the API key or the weights are missing.
     """
     component.task.load()
-    model = component._model  # spacy-llm has no public name for the model
+    model = component._model  # spacy-llm has no public attribute for the model
     if hasattr(model, "load"):
         model.load()

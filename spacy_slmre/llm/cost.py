@@ -1,4 +1,4 @@
-"""Estimates of what it takes to annotate documents with a chat model."""
+"""Estimate the cost of annotating documents with a chat model."""
 
 from __future__ import annotations
 
@@ -17,25 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Requests, tokens and cost of annotating documents.
+    """Estimated requests, tokens and cost of annotating documents."""
 
-    Attributes:
-        model: The model and its address.
-        pairs: Number of candidate pairs.
-        requests: Number of prompts to send, without cached ones, too long ones and duplicates.
-        input_tokens: Tokens of the prompts.
-        output_tokens: Tokens of the answers, if each is as long as the longest label.
-        counted_by: How the tokens were counted.
-        cost: US dollars; None if the config has no prices.
-    """
-
-    model: str
-    pairs: int
-    requests: int
+    model: str  # name and address
+    pairs: int  # candidate pairs
+    requests: int  # prompts to send, without cached, duplicate and too long ones
     input_tokens: int
-    output_tokens: int
-    counted_by: str
-    cost: float | None
+    output_tokens: int  # if each answer is as long as the longest label
+    counted_by: str  # how the tokens were counted
+    cost: float | None  # in US dollars; None if the config has no prices
 
     def __str__(self) -> str:
         lines = [f"{self.requests:,} request{'s' * (self.requests != 1)} to {self.model}"]
@@ -55,17 +45,16 @@ class Estimate:
 
 
 def estimate(component: LLMWrapper, docs: Iterable[Doc]) -> Estimate:
-    """Estimate what it takes to annotate documents. Nothing is sent.
+    """Estimate the cost of annotating documents. Nothing is sent.
 
     Args:
-        component: An `llm` component with our task. For models of other packages, tokens are estimated and
-            the cost is unknown.
+        component: An `llm` component with our task. For models of other packages, the cost is unknown.
         docs: Documents with entities or given candidate pairs.
 
     Raises:
-        ValueError: The component has another task, or its labels or prompts are not available.
+        ValueError: The component has another task, or its labels or prompts cannot be read.
     """
-    task, model = component.task, component._model  # spacy-llm has no public name for the model
+    task, model = component.task, component._model  # spacy-llm has no public attribute for the model
     if not isinstance(task, RelationTask):
         raise ValueError(f"Costs can only be estimated for RelationTask, not for {type(task).__name__}.")
     count_tokens = getattr(model, "count_tokens", None)

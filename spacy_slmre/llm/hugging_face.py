@@ -1,4 +1,4 @@
-"""Chat models on this machine, through transformers, with greedy decoding."""
+"""Local chat models through transformers, with greedy decoding."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _PLACEHOLDER = "\u2402{}\u2403"
 
 @dataclass(kw_only=True)
 class HuggingFaceChat:
-    """Registered as `@llm_models = "spacy-slmre.HuggingFace.v1"`. The weights are loaded at the first prompt.
+    """The model `@llm_models = "spacy-slmre.HuggingFace.v1"`. Weights are loaded at the first prompt.
 
     Attributes:
         base: "smollm2-135m-instruct" (the packaged model), a folder, or a hub id.
         revision: Commit or tag on the hub.
-        quantization: "nf4" for 4-bit weights, null for the weights as stored, or "auto": "nf4" unless the
-            stored weights have 4 bits already.
-        keep_4bit: Keep NF4 weights in 4 bits on a CPU, where they are otherwise dequantized to `dtype`.
+        quantization: "nf4" for 4-bit weights, null for the weights as stored, or "auto" ("nf4" unless the stored
+            weights already have 4 bits).
+        keep_4bit: Keep NF4 weights in 4 bits on a CPU; by default they are dequantized to `dtype`.
         dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 if the hardware supports it.
         device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU if there is one.
         max_new_tokens: Maximum tokens of an answer.
         batch_size: Prompts per batch.
-        context_length: Maximum tokens of prompt and answer, at most the model's own limit. Longer prompts
-            stay unanswered.
+        context_length: Maximum tokens of prompt and answer; the model's own limit applies, too. Longer prompts are not
+            answered.
 
     Raises:
         ValueError: A setting is out of range.
     """
 
-    # For cost estimates: a local model is free.
+    # For cost estimates: local models are free.
     input_price: ClassVar[float] = 0.0
     output_price: ClassVar[float] = 0.0
 
@@ -57,7 +57,7 @@ class HuggingFaceChat:
         if not self.base:
             raise ValueError("model.base is empty: set the packaged model, a folder or a hub id.")
         check_choice(self, "model", quantization=("auto", "nf4", None))  # QUANTIZATIONS would import torch
-        check_minimum(self, "model", max_new_tokens=1, batch_size=1, context_length=1)
+        check_minimum(self, "model", max_new_tokens=1, batch_size=1, context_length=self.max_new_tokens + 1)
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes load the weights themselves, which is cheaper than pickling them.
@@ -72,8 +72,8 @@ class HuggingFaceChat:
         Raises:
             ModelError: The model is not available.
         """
-        encoded = [[self._encode(ChatPrompt.from_any(prompt)) for prompt in some] for some in prompts]
-        rows = [tokens for some in encoded for tokens in some]
+        encoded = [[self._encode(ChatPrompt.from_any(prompt)) for prompt in doc_prompts] for doc_prompts in prompts]
+        rows = [tokens for doc_rows in encoded for tokens in doc_rows]
         limit = self._max_prompt_tokens() if rows else 0
         generated = iter(self._generate([tokens for tokens in rows if len(tokens) <= limit]))
         return [
@@ -81,19 +81,19 @@ class HuggingFaceChat:
                 next(generated)
                 if len(tokens) <= limit
                 else Unanswered(f"the prompt has {len(tokens)} tokens, but the limit is {limit}")
-                for tokens in some
+                for tokens in doc_rows
             ]
-            for some in encoded
+            for doc_rows in encoded
         ]
 
     def count_tokens(self, text: str) -> int:
-        """Count the tokens of a text, or of a whole prompt including its chat template."""
+        """Count the tokens of a text, or of a `ChatPrompt` including the chat template."""
         if isinstance(text, ChatPrompt):
             return len(self._encode(text))
         return len(self.load()[1](text, add_special_tokens=False)["input_ids"])
 
     def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Load the weights at the first call, and return the model and its tokenizer.
+        """Load the weights if necessary, and return the model and its tokenizer.
 
         Raises:
             ModelError: The model is not available.
@@ -118,14 +118,14 @@ class HuggingFaceChat:
         return min(self.context_length, positions) - self.max_new_tokens
 
     def _encode(self, prompt: ChatPrompt) -> list[int]:
-        """Tokenize a prompt; special tokens in the content of messages are encoded as ordinary text."""
+        """Tokenize a prompt; special tokens in message contents are encoded as ordinary text."""
         from spacy_slmre.models.prompts import render_chat
 
         tokenizer = self.load()[1]
         if not tokenizer.chat_template:
             return tokenizer(f"{prompt}\n", split_special_tokens=True)["input_ids"]
         frame = [{**message, "content": _PLACEHOLDER.format(n)} for n, message in enumerate(prompt.messages)]
-        # Alternately a piece of the template and the number of a message.
+        # Pieces of the template alternate with message numbers.
         pieces = re.split(_PLACEHOLDER.format(r"(\d+)"), render_chat(tokenizer, frame))
         tokens: list[int] = []
         for position, piece in enumerate(pieces):

@@ -1,4 +1,4 @@
-"""Models behind the chat completions API: OpenAI's, and those of servers that are compatible with it."""
+"""Models through the chat completions API of OpenAI or of a compatible server."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from spacy_slmre.llm.service import ChatService, Reply
 
 @dataclass(kw_only=True)
 class OpenAIChat(ChatService):
-    """Registered as `@llm_models = "spacy-slmre.OpenAI.v1"`; see `ChatService` for the settings.
+    """The model `@llm_models = "spacy-slmre.OpenAI.v1"`; see `ChatService` for its settings.
 
-    vLLM, llama.cpp, Ollama and most other servers are compatible: set `base_url` to their address, for
-    instance "http://localhost:8000/v1", and `api_key_env` to null if they need no key. For models that refuse
-    `temperature` or `max_tokens`, set these to null and use, for example, `max_completion_tokens` in
-    `extra_body`.
+    vLLM, llama.cpp, Ollama and most other servers are compatible: set `base_url` to their address, for example
+    "http://localhost:8000/v1", and `api_key_env` to null if they need no key. For models that reject `temperature` or
+    `max_tokens`, set these to null and use, for example, `max_completion_tokens` in `extra_body`.
     """
 
     package: ClassVar[str] = "openai"
@@ -35,7 +34,7 @@ class OpenAIChat(ChatService):
         }
 
     def send(self, client: Any, body: dict[str, Any], headers: dict[str, Any]) -> Any:
-        """Call the chat completions API; `extra_body` also passes fields that the package does not know."""
+        """Call the chat completions API; `extra_body` also passes fields unknown to the package."""
         return client.chat.completions.create(
             model=body["model"], messages=body["messages"], extra_body=body, extra_headers=headers
         )

@@ -1,6 +1,6 @@
 """Chat models behind a web API: concurrent requests, retries, usage and the answer cache.
 
-Each API is a subclass, which talks to it through the provider's own Python package.
+Each API has a subclass that uses the provider's own Python package.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from spacy_slmre.util.settings import check_minimum
 
 _CONNECT_TIMEOUT = 10.0
 _MAX_BACKOFF = 60.0
-# Shorter keys and header values are not redacted, since they may occur in a message by chance.
+# Shorter keys and header values are not redacted, because they may occur in messages by chance.
 _MIN_SECRET_LENGTH = 6
 _TRANSIENT = (408, 409, 425, 429)
 _NO_CREDIT = ("insufficient_quota", "billing_error", "billing_hard_limit_reached", "credit balance is too low")
@@ -39,7 +39,7 @@ _NO_CREDIT = ("insufficient_quota", "billing_error", "billing_hard_limit_reached
 class Reply:
     """A model's reply."""
 
-    text: str | None  # None after a refusal, for instance
+    text: str | None  # None after a refusal, for example
     stop_reason: str
     truncated: bool  # at max_tokens
     input_tokens: int
@@ -51,7 +51,7 @@ class RequestError(Exception):
 
     Attributes:
         transient: Whether the same request may succeed later.
-        retry_after: How many seconds the service asks to wait.
+        retry_after: Seconds to wait, as requested by the service.
     """
 
     def __init__(self, message: str, *, transient: bool, retry_after: float = 0.0) -> None:
@@ -62,39 +62,39 @@ class RequestError(Exception):
 
 @dataclass
 class Usage:
-    """What a model object was used for so far, with tokens as counted by the service."""
+    """Usage of a model object so far, with tokens as counted by the service."""
 
-    requests: int = 0  # answered ones
+    requests: int = 0  # answered requests
     cached: int = 0  # prompts answered from the cache
     input_tokens: int = 0
     output_tokens: int = 0  # including hidden reasoning
-    failed: int = 0  # requests that were refused because of their content
+    failed: int = 0  # requests that the service rejected
     unreachable: int = 0  # requests that failed for a transient reason: network, rate limit, server error
 
 
 @dataclass(kw_only=True)
 class ChatService(ABC):
-    """A model for spacy-llm behind a web API. Nothing is sent before the first prompt.
+    """A spacy-llm model behind a web API. Nothing is sent before the first prompt.
 
-    If a request fails for good, its prompt stays unanswered and the run continues. Errors that would affect
-    every prompt (invalid key, no credit, unknown model) end the run.
+    If a request fails after all retries, its prompt stays unanswered and the run continues. Errors that affect every
+    prompt (invalid key, no credit, unknown model) end the run.
 
     Attributes:
-        name: The model's name at the service.
-        base_url: Base address of the API, as the provider's Python package expects it.
+        name: Name of the model at the service.
+        base_url: Base URL of the API, as the provider's Python package expects it.
         api_key_env: Environment variable with the API key; None if the server needs no key.
-        temperature: Sampling temperature; None omits the field, which some models refuse.
-        max_tokens: Maximum tokens of an answer; None omits the field, which some models refuse.
-        extra_body: Further fields of each request.
-        extra_headers: Further HTTP headers of each request.
+        temperature: Sampling temperature; None omits the field, which some models reject.
+        max_tokens: Maximum tokens of an answer; None omits the field, which some models reject.
+        extra_body: Additional fields of each request.
+        extra_headers: Additional HTTP headers of each request.
         concurrency: Maximum number of simultaneous requests.
-        timeout: Seconds without a response after which a request has failed.
-        max_retries: How often a failed request is repeated.
+        timeout: Seconds to wait for a response.
+        max_retries: Maximum number of retries of a failed request.
         backoff: Seconds before the first retry; they double each time. A Retry-After header is respected.
-        max_wait: A request is not repeated if the service asks to wait for more seconds than this.
-        max_failures: End the run after this many unanswered prompts in a row; None never does.
-        cache: SQLite file of answers; "auto" is in the user's cache folder, None disables the cache.
-        context_length: Prompts with more (estimated) tokens are not sent and stay unanswered.
+        max_wait: Give up on a request if the service asks to wait for more seconds than this.
+        max_failures: End the run after this many consecutive unanswered prompts; None never ends it.
+        cache: SQLite file for answers; "auto" uses the user's cache folder, None disables the cache.
+        context_length: Prompts with more (estimated) tokens are not sent.
         input_price: US dollars per million prompt tokens, for cost estimates.
         output_price: US dollars per million answer tokens.
 
@@ -145,11 +145,11 @@ class ChatService(ABC):
 
     @abstractmethod
     def send(self, client: Any, body: dict[str, Any], headers: dict[str, Any]) -> Any:
-        """Send a request with the provider's client and return its response object."""
+        """Send a request through the provider's client and return its response object."""
 
     @abstractmethod
     def read(self, response: Any) -> Reply:
-        """Read a response; AttributeError, LookupError, TypeError or ValueError mean an invalid response."""
+        """Read a response. AttributeError, LookupError, TypeError and ValueError indicate an invalid response."""
 
     def __call__(self, prompts: typing.Iterable[typing.Iterable[Any]]) -> typing.Iterable[typing.Iterable[Any]]:
         """Answer the prompts of several documents.
@@ -158,15 +158,15 @@ class ChatService(ABC):
             For each document and prompt the answer as generated, or `Unanswered`.
 
         Raises:
-            ServiceError: The service cannot be used, or too many prompts in a row were not answered.
+            ServiceError: The service is unusable, or too many consecutive prompts were not answered.
             ValueError: The cache cannot be used.
         """
-        chats = [[ChatPrompt.from_any(prompt) for prompt in some] for some in prompts]
-        answers, remaining = self._look_up(prompt for some in chats for prompt in some)
+        chats = [[ChatPrompt.from_any(prompt) for prompt in doc_prompts] for doc_prompts in prompts]
+        answers, remaining = self._look_up(prompt for doc_prompts in chats for prompt in doc_prompts)
         self.usage.cached += sum(not isinstance(answer, Unanswered) for answer in answers.values())
         if remaining:
             self._fetch(remaining, answers)
-        return [[answers[self._key(prompt)] for prompt in some] for some in chats]
+        return [[answers[self._key(prompt)] for prompt in doc_prompts] for doc_prompts in chats]
 
     def load(self) -> None:
         """Check the provider's package, the API key and the cache without sending anything.
@@ -181,11 +181,11 @@ class ChatService(ABC):
             cache.check()
 
     def pending(self, prompts: Iterable[ChatPrompt]) -> list[ChatPrompt]:
-        """Return the prompts that would have to be sent: each once, and without cached or too long ones."""
+        """Return the prompts that would be sent, without duplicate, cached and too long ones."""
         return list(self._look_up(prompts)[1].values())
 
     def _look_up(self, prompts: Iterable[ChatPrompt]) -> tuple[dict[str, str], dict[str, ChatPrompt]]:
-        """Return the answers that need no request, and the prompts that remain, both by key."""
+        """Return the answers that need no request and the remaining prompts, both by key."""
         remaining = {self._key(prompt): prompt for prompt in prompts}
         cache = self._open_cache()
         answers = cache.get(remaining) if cache is not None else {}
@@ -218,7 +218,7 @@ class ChatService(ABC):
                 for future in as_completed(futures):
                     answers[futures[future]] = self._count(future.result())
             except BaseException as error:
-                # Waiting retries are abandoned; answers already under way still go into the cache.
+                # Cancel waiting retries; requests in progress still write their answers to the cache.
                 stop.set()
                 if isinstance(error, ServiceError):
                     raise ServiceError(self._redact(str(error))) from None
@@ -230,8 +230,8 @@ class ChatService(ABC):
         self, client: Any, key: str, prompt: ChatPrompt, cache: AnswerCache | None, stop: threading.Event
     ) -> Reply | RequestError:
         """Send one prompt and cache its answer. Runs in a thread of the pool."""
-        # The providers' packages can retry as well, but they do not repeat invalid responses, they do repeat
-        # requests without credit, and their waits can be neither configured nor interrupted.
+        # The providers' packages can also retry, but not after invalid responses, even without credit, and with waits
+        # that can be neither configured nor interrupted.
         for retry in range(self.max_retries + 1):
             try:
                 reply = self._send_once(client, prompt)
@@ -245,7 +245,7 @@ class ChatService(ABC):
                 if cache is not None and not isinstance(answer, Unanswered):
                     cache.put(key, answer)
                 return reply
-        raise AssertionError("the last try returns")
+        raise AssertionError("the last attempt returns")
 
     def _send_once(self, client: Any, prompt: ChatPrompt) -> Reply:
         sdk, response = self._sdk(), None
@@ -262,7 +262,7 @@ class ChatService(ABC):
             raise RequestError(message, transient=True) from error
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             shown = error if response is None else repr(response)[:100]
-            message = f"{self.base_url} sent a response that is invalid for this API: {shown}"
+            message = f"{self.base_url} sent an invalid response: {shown}"
             raise RequestError(message, transient=True) from error
 
     def _status_error(self, error: Any) -> Exception:
@@ -275,7 +275,7 @@ class ChatService(ABC):
         if status == 402 or any(sign in described for sign in _NO_CREDIT):
             return ServiceError(
                 f"{problem}\nThe account has no credit left or has reached its limit. Answers received so "
-                "far are in the cache, if it is enabled: repeat the run to continue."
+                "far are cached, if the cache is enabled. Repeat the run to continue."
             )
         if status in (401, 403):
             key = f"the key in ${self.api_key_env}" if self.api_key_env else "no key (model.api_key_env = null)"
@@ -287,7 +287,7 @@ class ChatService(ABC):
         return RequestError(problem, transient=transient, retry_after=retry_after)
 
     def _count(self, result: Reply | RequestError) -> str:
-        """Count a result and return its answer, or end the run after too many failures in a row."""
+        """Update the usage and return the answer; end the run after too many consecutive failures."""
         if isinstance(result, Reply):
             self.usage.requests += 1
             self.usage.input_tokens += result.input_tokens
@@ -301,9 +301,9 @@ class ChatService(ABC):
         if isinstance(answer, Unanswered) and self._failures_in_a_row == self.max_failures:
             self._failures_in_a_row = 0
             raise ServiceError(
-                f"{self.max_failures} prompts in a row were not answered; the last reason: {answer.reason}. "
-                "Answers received so far are in the cache, if it is enabled: repeat the run to continue. To "
-                "continue despite such failures, set model.max_failures to null."
+                f"{self.max_failures} consecutive prompts were not answered. The last reason: {answer.reason}. Answers "
+                "received so far are cached, if the cache is enabled. Repeat the run to continue, or set "
+                "model.max_failures to null to ignore failures."
             )
         return answer
 
@@ -320,7 +320,7 @@ class ChatService(ABC):
         sdk = self._sdk()
         timeout = sdk.Timeout(self.timeout, connect=_CONNECT_TIMEOUT)
         return getattr(sdk, self.client_class)(
-            # Never None: the packages would send the key in their own environment variable.
+            # With None, the packages would send the key of their default environment variable.
             api_key=self._api_key() or "no key",
             base_url=self.base_url,
             max_retries=0,
@@ -336,17 +336,17 @@ class ChatService(ABC):
         if not key:
             raise ServiceError(
                 f"{self.name} at {self.base_url} needs an API key: set the environment variable "
-                f"{self.api_key_env}. If the server needs no key, set model.api_key_env to null."
+                f"{self.api_key_env}, or set model.api_key_env to null if the server needs no key."
             )
         if not (key.isascii() and key.isprintable()):
             raise ServiceError(
                 f"The key in the environment variable {self.api_key_env} contains line breaks or characters "
-                "that are not allowed in a key. Copy it again."
+                "that are not allowed in a key. Set it again."
             )
         return key
 
     def _redact(self, message: str) -> str:
-        """Hide the key and the extra headers, which services quote in some errors."""
+        """Hide the key and the extra headers, which some error messages quote."""
         secrets = [*(self.extra_headers or {}).values(), os.environ.get(self.api_key_env or "", "").strip()]
         for secret in secrets:
             if len(secret) >= _MIN_SECRET_LENGTH:
@@ -368,12 +368,12 @@ def _answer(reply: Reply) -> str:
     if reply.text is None:
         return Unanswered(f"the model generated no text ({reply.stop_reason})")
     if reply.truncated and not reply.text.strip():
-        return Unanswered("the model reached its token limit before it generated any text: allow more tokens")
+        return Unanswered("the model reached its token limit before it generated any text; increase the limit")
     return replace_surrogates(reply.text)
 
 
 def _seconds(retry_after: str) -> float:
-    """Return the seconds of a Retry-After header, which is a number or a date; 0 if it is neither."""
+    """Return the seconds of a Retry-After header, a number or a date; 0 if it is invalid."""
     try:
         return max(0.0, float(retry_after))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The spacy-llm task: one prompt per candidate pair, answered with a label."""
+"""The spacy-llm task, which asks for the label of each candidate pair in a separate prompt."""
 
 from __future__ import annotations
 
@@ -49,33 +49,33 @@ Prompts = typing.Iterable[typing.Tuple[typing.Iterable[Any], typing.Iterable[Doc
 Shards = typing.Iterable[typing.Iterable[Doc]]
 Responses = typing.Iterable[typing.Iterable[Any]]
 
-# Long strings and scripts without spaces are counted in pieces of at most 12 characters.
+# Long strings, and scripts without spaces, are split into pieces of at most 12 characters.
 _WORD = re.compile(r"\w{1,12}|[^\w\s]")
 
 
 class RelationTask:
-    """Registered as `@llm_tasks = "spacy-slmre.RelationClassification.v1"`.
+    """The task `@llm_tasks = "spacy-slmre.RelationClassification.v1"`.
 
     Relations are written to `doc._.<attr>`, all answers to `doc._.relation_answers`, and counts to
-    `doc._.<attr>_report`: those of `slm_relations` ("considered", "scored", "truncated", "skipped"), and
-    the answers that are "out_of_schema" (no label), "ill_typed" (a label that does not allow these entity
-    types, so no relation is written) or "unanswered".
+    `doc._.<attr>_report`: those of `slm_relations` ("considered", "scored", "truncated", "skipped"), and the numbers of
+    answers that are "out_of_schema" (not a label), "ill_typed" (a label that does not allow the entity types, so no
+    relation is written) or "unanswered".
 
-    Files are read at first use, and a saved task contains what was read.
+    Files are read at first use and saved with the task.
 
     Args:
         schema: Labels with wordings, definitions and types: a list, a dict, a JSON file, or a registered
             function. By default the general schema.
         labels: Label names, instead of a schema.
-        negative_label: The label that means "no relation"; added to the labels if missing. None if every
-            pair has a relation.
-        candidates: Proposes the pairs, each of which is one prompt; `EntityPairs` by default.
-        label_list: List the labels in the instruction ("schema-enumerated" in the study, else "generic").
-        definitions: List their definitions, too.
-        examples: JSONL file of few-shot examples, each with "text", "head" and "tail" as [start, end, type],
-            and "label".
-        templates: Folder with system.jinja, context.jinja and query.jinja; missing ones have defaults.
-        max_context_words: Longer contexts are truncated around their pair.
+        negative_label: The label that means "no relation"; added to the labels if missing. None if every pair has a
+            relation.
+        candidates: Proposes the pairs; `EntityPairs` by default.
+        label_list: List the labels in the instruction ("schema-enumerated" in the study; otherwise "generic").
+        definitions: Also list their definitions.
+        examples: JSONL file of few-shot examples, each with "text", "head" and "tail" as [start, end, type], and
+            "label".
+        templates: Folder with system.jinja, context.jinja and query.jinja; missing files have defaults.
+        max_context_words: Longer contexts are truncated around the pair.
         attr: Relations are written to `doc._.<attr>`.
         scorer: Scores predicted documents; `score_relations` by default.
 
@@ -111,7 +111,7 @@ class RelationTask:
         self._schema: LabelSchema | str | Path | None = configured
         self._style: PromptStyle | None = None
         self._style_settings = (label_list, definitions, examples, templates)
-        # Compared with those of a saved task: what the config says now and did not say then takes precedence.
+        # Compared with the saved values when the task is loaded: settings that were changed since take precedence.
         source = configured.fingerprint if isinstance(configured, LabelSchema) else str(configured)
         self._configured = {"schema": source, "style": list(self._style_settings)}
         self.negative_label = negative_label
@@ -163,14 +163,14 @@ class RelationTask:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of all labels, including the negative one; empty until a schema file is read."""
+        """All label names, including the negative one; empty until a schema file is read."""
         return self._schema.names if isinstance(self._schema, LabelSchema) else ()
 
     def add_label(self, label: str, label_definition: str | None = None) -> int:
         """Add a relation; its wording is derived from its name.
 
         Returns:
-            1, or 0 if the label exists already.
+            1, or 0 if the label already exists.
         """
         if not isinstance(label, str):
             raise ValueError(f"A label must be a string, not {label!r}.")
@@ -195,14 +195,14 @@ class RelationTask:
         labels: list[str] | dict[str, object] | None = None,
         n_prompt_examples: int = 0,
     ) -> None:
-        """Set the labels and, if wanted, few-shot examples. Nothing is sent.
+        """Set the labels and optionally few-shot examples. Nothing is sent.
 
         Args:
-            get_examples: Gold documents. If no labels are configured, theirs are used.
+            get_examples: Gold documents, whose labels are used if none are configured.
             nlp: The pipeline.
             labels: Names, or a schema as plain data, instead of the configured labels.
-            n_prompt_examples: Number of few-shot examples, including the configured ones, which come first;
-                the others are taken from the gold documents. -1 uses all.
+            n_prompt_examples: Number of few-shot examples, first the configured ones, then pairs of the gold documents.
+                -1 uses all.
 
         Raises:
             ValueError: The labels or the examples are invalid.
@@ -222,10 +222,10 @@ class RelationTask:
             self.style = replace(self.style, examples=tuple(shown))
 
     def load(self) -> None:
-        """Read files and check that labels and prompts fit together.
+        """Read files and check that the few-shot examples match the labels.
 
         Raises:
-            ValueError: A file cannot be read, or an example has an unknown label.
+            ValueError: A file cannot be read, or a few-shot example has an unknown label.
         """
         texts = PromptTexts(self.style)
         texts.system(self.schema)
@@ -235,23 +235,21 @@ class RelationTask:
 
     @property
     def prompt_template(self) -> str:
-        """Everything that determines a document's prompts, for spacy-llm's cache of documents."""
+        """The data that determine a document's prompts; spacy-llm's cache of documents compares them."""
         try:
             return srsly.json_dumps({"schema": self.schema.to_dict(), "style": self.style.to_dict()})
         except ValueError:
-            # spacy-llm reads this at construction, when a saved pipeline's files may be gone.
+            # spacy-llm reads this at construction, when the configured files of a saved pipeline may be missing.
             return ""
 
     def generate_prompts(self, docs: Iterable[Doc], context_length: int | None = None) -> Prompts:
-        """Return the prompts of each document, and the document as its only shard.
+        """Yield the prompts of each document, with the document as its only shard.
 
-        Args:
-            docs: Documents with entities.
-            context_length: Passed by spacy-llm and not used: contexts are truncated to `max_context_words`,
-                and models do not answer prompts that are too long for them.
+        `context_length`, which spacy-llm passes, is not used: contexts are truncated to `max_context_words`, and models
+        do not answer prompts that are too long.
 
         Raises:
-            ValueError: The labels or prompts are not available.
+            ValueError: The labels or prompts cannot be read.
         """
         self.load()
         texts = PromptTexts(self.style)
@@ -259,14 +257,10 @@ class RelationTask:
             yield chat_prompts(texts, self._make_instances(doc).instances, self.schema), [doc]
 
     def parse_responses(self, shards: Shards, responses: Responses) -> typing.Iterable[Doc]:
-        """Write the answers to the documents and return these.
-
-        Args:
-            shards: The shards from `generate_prompts`.
-            responses: For each document, the answers to its prompts.
+        """Write the answers of each shard of `generate_prompts` to its document and yield the documents.
 
         Raises:
-            ValueError: A document has more or fewer answers than prompts.
+            ValueError: The number of answers differs from the number of prompts.
         """
         parser = LabelParser(self.schema)
         written: list[tuple[Doc, set]] = []
@@ -276,15 +270,15 @@ class RelationTask:
                 written.append((doc, set(doc.user_data)))
                 yield doc
         finally:
-            # spacy-llm 0.7.4 sets unset extension attributes of other packages to None. Afterwards it closes
-            # this generator, so they can be removed here before the documents are returned.
+            # spacy-llm 0.7.4 sets unset extension attributes of other packages to None. It then closes this generator,
+            # so that they can be removed here before the documents are returned.
             for doc, keys in written:
                 for key in doc.user_data.keys() - keys:
                     if isinstance(key, tuple) and key[0] == "._.":
                         del doc.user_data[key]
 
     def _make_instances(self, doc: Doc) -> DocInstances:
-        # Called before and after the model, so that nothing has to be stored with the documents.
+        # Called before and after the model, so that nothing needs to be stored with the documents.
         return make_doc_instances(doc, self.candidates, self.schema, self._truncate)
 
     def _truncate(self, instances: Sequence[RelationInstance]) -> list[RelationInstance | None]:
@@ -321,8 +315,8 @@ class RelationTask:
                 reason = getattr(response, "reason", f"the model returned {response!r:.80}")
                 self._warn_once(
                     "unanswered",
-                    f"a pair was not answered ({reason}). Such pairs are counted in "
-                    f"doc._.{report_name(self.attr)}; there will be no further warnings.",
+                    f"a pair was not answered ({reason}). Unanswered pairs are counted in "
+                    f"doc._.{report_name(self.attr)}; this warning is shown only once.",
                 )
             elif label is None:
                 counts["out_of_schema"] += 1
@@ -358,7 +352,7 @@ class RelationTask:
         return util.to_bytes({"cfg": lambda: srsly.json_dumps(self._to_dict())}, exclude)
 
     def from_bytes(self, bytes_data: bytes, *, exclude: tuple[str, ...] = ()) -> RelationTask:
-        """Restore what `to_bytes` returned."""
+        """Restore the output of `to_bytes`."""
         util.from_bytes(
             bytes_data, {"cfg": lambda data: self._from_dict(srsly.json_loads(data), self._configured)}, exclude
         )
@@ -369,7 +363,7 @@ class RelationTask:
         util.to_disk(path, {"cfg.json": lambda file: srsly.write_json(file, self._to_dict())}, exclude)
 
     def from_disk(self, path: str | Path, *, exclude: tuple[str, ...] = ()) -> RelationTask:
-        """Restore what `to_disk` wrote."""
+        """Restore labels and prompt style from a folder."""
         util.from_disk(path, {"cfg.json": lambda file: self._from_dict(srsly.read_json(file))}, exclude)
         return self
 

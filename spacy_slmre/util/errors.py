@@ -1,4 +1,4 @@
-"""Base classes of the errors that tell users what to do. All of them are `ValueError`s."""
+"""Errors that several packages raise. Their messages are written for users."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ class OutputError(ValueError):
 
 
 class ServiceError(ValueError):
-    """A remote service cannot be used at all, so every further request would fail too."""
+    """A remote service is unusable: every further request would fail as well."""

@@ -17,9 +17,6 @@ def temporary_output(output: Path) -> Iterator[Path]:
 
     The temporary path is next to `output`, so that the final rename is atomic, and keeps its suffix. After an
     error nothing is left behind and an existing output is unchanged.
-
-    Args:
-        output: File or folder to write.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
@@ -40,7 +37,7 @@ def atomic_write(path: str | Path, content: str | bytes) -> None:
 
 
 def atomic_replace(new: Path, target: Path) -> None:
-    """Move a complete file or folder to `target`, replacing what is there; both are on the same disk.
+    """Move a complete file or folder to `target` on the same disk, replacing an existing one.
 
     An existing folder is kept under another name until the new one is in place, and restored after an error.
     """
@@ -83,19 +80,12 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write files returned by `read_files`.
 
     Raises:
-        ValueError: A path leads out of the folder.
+        ValueError: A path is outside the folder.
     """
     folder = folder.resolve()
     for path, content in files.items():
         target = (folder / path).resolve()
         if not target.is_relative_to(folder):
-            raise ValueError(f'The bytes are damaged: they name a file outside the pipeline ("{path}").')
+            raise ValueError(f'The serialized pipeline is damaged: "{path}" is outside its folder.')
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
-
-
-def is_replaceable(folder: Path, mark: str) -> bool:
-    """Return whether a folder is absent, empty, or has a marker file. Temporary: use `RunFolder`."""
-    if not folder.exists():
-        return True
-    return folder.is_dir() and ((folder / mark).is_file() or not any(folder.iterdir()))

@@ -1,11 +1,11 @@
-"""Run folders: the lock, the key and the partial results of a command that writes one output.
+"""Lock, resume and publish the output of a command, which is one file or folder.
 
     OUTPUT          the finished file or folder; it appears when the run is complete
     OUTPUT.part/    an unfinished run: `run_key.json` and whatever the command needs to resume
     .OUTPUT.lock    locked while a process works on OUTPUT; the operating system releases it
 
-A run is resumed if the command is repeated: its *run key* says what determines the output (config, data,
-model, …), and partial results are only used if the key is unchanged.
+A run is resumed if the command is repeated. Its *run key* contains everything that determines the output (config,
+data, model, …); partial results are only used if the key is unchanged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import errno
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -25,17 +25,17 @@ from spacy_slmre.util.errors import OutputError
 from spacy_slmre.util.io import atomic_replace, atomic_write, remove
 
 RUN_FILE = "run.json"
-"""In a finished folder: how it was made. A folder with this file may be replaced."""
+"""Describes the run in a finished folder. A folder with this file may be replaced."""
 METRICS_FILE = "metrics.json"
 KEY_FILE = "run_key.json"
-# Seconds to wait for a lock; checking whether an output is locked takes the lock for a moment.
+# In seconds. The first is longer because `is_locked` briefly holds the lock, too.
 _LOCK_TIMEOUT = 5.0
 _CHECK_TIMEOUT = 0.2
 _DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM))
 
 
 def has_run_file(folder: Path) -> bool:
-    """Return whether a folder was written by a run of ours, or is empty."""
+    """Return whether a path is a folder that has a `run.json` or is empty."""
     return folder.is_dir() and ((folder / RUN_FILE).is_file() or not any(folder.iterdir()))
 
 
@@ -45,7 +45,7 @@ def check_output(
     """Check that an output may be written.
 
     Args:
-        output: File or folder to write; the folder that contains it is created.
+        output: File or folder to write; its parent folder is created.
         overwrite: An existing output may be replaced.
         is_replaceable: Decides whether an existing folder may be replaced. Files may always be.
 
@@ -74,37 +74,29 @@ class RunFolder:
     Args:
         output: File or folder to write.
         overwrite: Discard partial results and replace an existing output.
-        overwrite_changed: Do so only if they have another run key; the output of the same run is kept.
-        is_main: This is the first of several processes that work on the same run; only this one takes the
-            lock and changes files.
-        is_replaceable: Decides whether an existing folder may be replaced. Files may always be.
+        overwrite_changed: Do so only if their run key differs; an output with the same key is kept.
+        is_main: Whether this is the main one of several processes that share the run; only the main process
+            takes the lock and changes files.
 
     Raises:
-        OutputError: On entry, if another process works on the output or if it must not be replaced.
+        OutputError: On entry, if another process is writing the output or if it must not be replaced.
     """
 
     def __init__(
-        self,
-        output: Path,
-        *,
-        overwrite: bool = False,
-        overwrite_changed: bool = False,
-        is_main: bool = True,
-        is_replaceable: Callable[[Path], bool] = has_run_file,
+        self, output: Path, *, overwrite: bool = False, overwrite_changed: bool = False, is_main: bool = True
     ) -> None:
         self.output = output
         self.overwrite = overwrite
         self.overwrite_changed = overwrite_changed
         self.is_main = is_main
         self.partial = partial_dir(output)
-        self._is_replaceable = is_replaceable
         self._lock = FileLock(_lock_file(output))
 
     def __enter__(self) -> Self:
         if self.is_main:
             self._acquire()
             try:
-                check_output(self.output, is_replaceable=self._is_replaceable)
+                check_output(self.output)
                 if self.overwrite:
                     remove(self.partial)
             except BaseException:
@@ -131,11 +123,11 @@ class RunFolder:
     def completed(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the finished output's `run.json` if it has this run key, or None if there is no output.
 
-        None is also returned if the output is going to be replaced: with `overwrite`, if it has another key
-        with `overwrite_changed`, or if an interrupted run with this key exists beside it.
+        None is also returned if the output will be replaced: with `overwrite`, with `overwrite_changed` if its key
+        differs, or if there are partial results with this key.
 
         Raises:
-            OutputError: The output exists but belongs to another run, or is not a run at all.
+            OutputError: The output exists but has another run key or no `run.json`.
         """
         if self.overwrite or not self.output.exists() or self._stored_key() == _plain(key):
             return None
@@ -154,7 +146,7 @@ class RunFolder:
         return record
 
     def discard(self) -> None:
-        """Remove partial results, so that they cannot block a run with another key."""
+        """Remove partial results, which would otherwise block runs with another key."""
         if self.is_main:
             remove(self.partial)
 
@@ -165,10 +157,10 @@ class RunFolder:
             key: Everything that determines the output, as plain data by name.
 
         Returns:
-            True if partial results of a run with the same key exist.
+            Whether there are partial results with the same key.
 
         Raises:
-            OutputError: The partial results belong to another run, or cannot be written.
+            OutputError: The partial results have another key, or cannot be written.
         """
         if not self.is_main:
             return (self.partial / KEY_FILE).exists()
@@ -188,11 +180,7 @@ class RunFolder:
         return False
 
     def publish(self, result: Path) -> None:
-        """Move a complete result to the output and remove the partial results.
-
-        Args:
-            result: A file or folder in `partial`, or `partial` itself.
-        """
+        """Move a result, in `partial` or `partial` itself, to the output and remove the partial results."""
         atomic_replace(result, self.output)
         if result == self.partial:
             remove(self.output / KEY_FILE)
@@ -201,11 +189,7 @@ class RunFolder:
 
     @contextmanager
     def explain_disk_errors(self) -> Iterator[None]:
-        """Replace errors of a full or read-only disk by one that says what to do.
-
-        Raises:
-            OutputError: In place of whatever the failed writer raised.
-        """
+        """Convert errors caused by a full or read-only disk to an OutputError that says what to do."""
         try:
             yield
         except Exception as error:
@@ -249,12 +233,8 @@ def read_json(file: Path) -> dict[str, Any]:
     return data
 
 
-def check_not_input(output: Path, inputs: Iterator[str] | list[str]) -> None:
-    """Refuse an output that is one of the inputs or a folder that contains one; "-" is standard input.
-
-    Raises:
-        OutputError: It would replace or change an input.
-    """
+def check_not_input(output: Path, inputs: Iterable[str]) -> None:
+    """Raise OutputError if the output is one of the inputs or contains one; "-" is standard input."""
     target = output.resolve()
     for source in inputs:
         origin = Path(source).resolve()
@@ -263,7 +243,7 @@ def check_not_input(output: Path, inputs: Iterator[str] | list[str]) -> None:
 
 
 def partial_dir(output: Path) -> Path:
-    """Return the folder for the partial results of an output."""
+    """Return the folder of an output's partial results."""
     return output.with_name(f"{output.name}.part")
 
 
@@ -282,7 +262,7 @@ def _changed(key: Mapping[str, Any], stored: Mapping[str, Any]) -> list[str]:
 def _is_disk_error(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in _DISK_ERRORS
-    # safetensors and tokenizers give the error number only in the message, torch not at all.
+    # safetensors and tokenizers report the error number only in the message, torch not at all.
     number = re.search(r"\(os error (\d+)\)", str(error))
     if number is not None:
         return int(number[1]) in _DISK_ERRORS

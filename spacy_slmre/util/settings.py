@@ -1,4 +1,4 @@
-"""Settings that are declared once, as the fields of a dataclass, and configured through spaCy's registry."""
+"""Declare settings once, as the fields of a dataclass, and use them in functions of spaCy's registry."""
 
 from __future__ import annotations
 
@@ -48,30 +48,30 @@ def takes_settings(settings_class: type) -> Callable[[Callable], Callable]:
 def defaults_of(settings_class: type) -> dict[str, Any]:
     """Return the default of each field of a settings dataclass."""
     return {
-        one.name: one.default if one.default_factory is MISSING else one.default_factory()
-        for one in fields(settings_class)
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(settings_class)
     }
 
 
 def check_minimum(settings: Any, where: str, error: type[ValueError] = ValueError, **minimum: float) -> None:
-    """Refuse settings below a minimum; None is not checked.
+    """Raise an error if a setting is below its minimum; None is always allowed.
 
     Args:
         settings: A settings dataclass.
-        where: What the settings belong to, as users write it: "model" for `model.max_batch_tokens`.
-        error: Raised if a value is too small.
+        where: Config section for the message: "model" for `model.max_batch_tokens`.
+        error: Error class.
         minimum: The smallest allowed value by setting.
     """
-    for name, least in minimum.items():
+    for name, smallest in minimum.items():
         value = getattr(settings, name)
-        if value is not None and value < least:
-            raise error(f"{where}.{name} = {value}, but it must be at least {least}.")
+        if value is not None and value < smallest:
+            raise error(f"{where}.{name} = {value}, but it must be at least {smallest}.")
 
 
 def check_choice(settings: Any, where: str, error: type[ValueError] = ValueError, **choices: tuple[Any, ...]) -> None:
-    """Refuse settings that are not one of the allowed values; arguments as in `check_minimum`."""
+    """Raise an error if a setting is not one of its allowed values; see `check_minimum` for the arguments."""
     for name, allowed in choices.items():
         value = getattr(settings, name)
         if value not in allowed:
-            shown = ", ".join("null" if one is None else f'"{one}"' for one in allowed)
+            shown = ", ".join("null" if choice is None else f'"{choice}"' for choice in allowed)
             raise error(f'{where}.{name} = "{value}", but it must be one of {shown}.')

@@ -1,4 +1,4 @@
-"""What a run was made on: machine, memory, versions."""
+"""Hardware, memory use and package versions, as recorded with a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("spacy-slmre", "spacy", "torch", "transformers", "peft", "bitsandbyt
 
 
 def hardware(device: torch.device | None = None) -> str:
-    """The machine in words: the GPU, or the processor and its threads."""
+    """Return the name of the GPU, or of the processor with the number of threads."""
     if device is not None and device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
@@ -28,10 +28,10 @@ def hardware(device: torch.device | None = None) -> str:
 
 
 def peak_memory(device: torch.device | None = None) -> float:
-    """Most memory held since the start or the last reset, in GB: of the GPU, or else of this process."""
+    """Return the peak memory since the start or the last reset in GB, of the GPU or of this process."""
     if device is not None and device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    if _STATUS.exists():  # Linux; unlike getrusage's figure, this one can be reset
+    if _STATUS.exists():  # Linux; unlike getrusage's value, this one can be reset
         lines = _STATUS.read_text(encoding="utf-8").splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
     if sys.platform == "win32":
@@ -45,7 +45,7 @@ def peak_memory(device: torch.device | None = None) -> float:
 
 
 def reset_peak_memory() -> None:
-    """Let `peak_memory` begin anew with what is held now, where the system can do that."""
+    """Reset `peak_memory` to the current use, where the operating system permits it."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
@@ -53,5 +53,5 @@ def reset_peak_memory() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes."""
+    """Return the versions of Python and of the packages that affect results."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}

@@ -67,10 +67,10 @@ def test_killed_command_and_killed_worker_are_resumed_with_identical_output(
         os.kill(int(attempt.name.split(".")[-2]), signal.SIGKILL)
         assert len(folder.finished()) < NUMBER // SIZE
         process.wait()
-    said = log.read_text()
-    assert process.returncode == 1 and "4 documents failed" in said, said
-    assert "Resuming an interrupted run" in said
-    assert f"{NUMBER // SIZE - len(done)} shards for 2 workers with 1 core each" in said
+    messages = log.read_text()
+    assert process.returncode == 1 and "4 documents failed" in messages, messages
+    assert "Resuming an interrupted run" in messages
+    assert f"{NUMBER // SIZE - len(done)} shards for 2 workers with 1 core each" in messages
     assert output.read_bytes() == whole.read_bytes()
     assert len(re.findall("error", whole.read_text())) == 4 and len(lines(whole)) == NUMBER
     assert visible_files(tmp_path) == ["corpus", "log", "one.jsonl", "ray.jsonl"]

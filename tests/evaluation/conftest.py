@@ -12,10 +12,10 @@ LABELS = ("born_in", "works_for", "sibling_of", "no_relation")
 
 @pytest.fixture
 def make_predictions() -> Callable[..., list[Prediction]]:
-    """Make random predictions that are correct more often than not."""
+    """Make random predictions, most of which are correct."""
 
     def make(number: int = 60, seed: int = 0, skill: float = 0.6, scored: bool = True) -> list[Prediction]:
-        # The gold side depends on the number alone, so that two systems have the same pairs.
+        # Gold labels depend only on the number, so that all systems have the same pairs.
         gold_rng, rng = random.Random(number), random.Random(seed)
         made = []
         for place in range(number):

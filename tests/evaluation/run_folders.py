@@ -1,4 +1,4 @@
-"""Evaluation runs on disk, of systems that answer at random with a given skill."""
+"""Write evaluation runs of systems that predict at random with a given accuracy."""
 
 from __future__ import annotations
 
@@ -81,16 +81,15 @@ def _answers(
 ) -> Iterator[Prediction]:
     # The pairs depend on the corpus alone, so that all systems have the same.
     pairs_rng, answers_rng = random.Random(corpus), random.Random(f"{system}{corpus}{seed}")
-    every = [*labels, NEGATIVE]
-    common = [1 / (place + 1) for place in range(len(labels))]
+    weights = [1 / (rank + 1) for rank in range(len(labels))]
     for number in range(pairs):
-        gold = NEGATIVE if pairs_rng.random() < 0.4 else pairs_rng.choices(labels, common)[0]
+        gold = NEGATIVE if pairs_rng.random() < 0.4 else pairs_rng.choices(labels, weights)[0]
         head, tail = pairs_rng.choice(NAMES), pairs_rng.choice(PLACES)
         text = f"In those years {head} {PHRASES.get(gold, gold)} {tail}, and nobody in town spoke of it again."
         start = text.index(tail)
-        sure = round(answers_rng.betavariate(5, 2), 4)
-        right = answers_rng.random() < skill + 0.5 * (sure - 0.7)
-        answer = gold if right else answers_rng.choice([label for label in every if label != gold])
+        score = round(answers_rng.betavariate(5, 2), 4)
+        is_correct = answers_rng.random() < skill + 0.5 * (score - 0.7)
+        answer = gold if is_correct else answers_rng.choice([label for label in [*labels, NEGATIVE] if label != gold])
         yield Prediction(
             f"doc-{number // 3}/{number % 3}",
             f"doc-{number // 3}",
@@ -101,7 +100,7 @@ def _answers(
             "",
             () if gold == NEGATIVE else (gold,),
             None if answer == NEGATIVE else answer,
-            sure if scored else None,
-            ((answer, sure),) if scored else (),
+            score if scored else None,
+            ((answer, score),) if scored else (),
             None if scored else f"{answer}, I think",
         )

@@ -109,7 +109,7 @@ def test_an_interrupted_run_is_resumed(
     with pytest.raises(KeyboardInterrupt):
         evaluate(pipeline, corpus, tmp_path / "run", progress=interrupt)
     assert not (tmp_path / "run").exists()
-    with pytest.raises(EvaluationError, match="No complete evaluation run"):
+    with pytest.raises(EvaluationError, match="no complete evaluation run"):
         find_runs([tmp_path / "run.part"])
     # A half-written line is discarded.
     with (tmp_path / "run.part" / "predictions.jsonl").open("a") as file:
@@ -237,7 +237,7 @@ def test_proposed_pairs_are_added_to_annotated_ones(pipeline: Path, corpus: Path
 
 def test_labels_unknown_to_the_pipeline_are_reported(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     shown = run("evaluate", pipeline, corpus, "-o", tmp_path, "--labels", "pipeline")
-    assert "does not know" in shown and "recall is at most" in shown
+    assert "are not in the label set" in shown and "recall is at most" in shown
 
 
 def test_answers_of_another_program_are_scored(corpus: Path, tmp_path: Path) -> None:
@@ -305,6 +305,16 @@ def test_answers_do_not_replace_another_run(pipeline: Path, corpus: Path, tmp_pa
     assert "different answers" in run("evaluate", answers, corpus, "-o", runs, code=1)
 
 
+def test_written_pairs_replace_a_file_only_with_overwrite_and_never_the_corpus(corpus: Path, tmp_path: Path) -> None:
+    pairs, before = tmp_path / "pairs.jsonl", corpus.read_bytes()
+    pairs.write_text("mine")
+    assert "already exists" in run("evaluate", corpus, "--write-pairs", pairs, code=1)
+    assert "would replace the input" in run("evaluate", corpus, "--write-pairs", corpus, "-F", code=1)
+    assert pairs.read_text() == "mine" and corpus.read_bytes() == before
+    run("evaluate", corpus, "--write-pairs", pairs, "-F")
+    assert json.loads(pairs.read_text().splitlines()[0])["id"]
+
+
 def test_a_label_that_means_no_relation_is_the_negative_label(tmp_path: Path) -> None:
     install_extensions()
     nlp = spacy.blank("en")
@@ -337,7 +347,7 @@ def test_bad_input_gets_one_clear_error(pipeline: Path, corpus: Path, tmp_path: 
     assert "neither an installed package nor a folder" in run("evaluate", "nope", corpus, code=1)
     assert "does not exist" in run("evaluate", tmp_path / "none.jsonl", corpus, code=1)
     assert "There is no corpus" in run("evaluate", pipeline, tmp_path / "none.spacy", code=1)
-    assert "decoding = \"sampled\": use 'scored' or 'generated'" in run(
+    assert 'decoding = "sampled", but it must be one of "scored", "generated"' in run(
         "evaluate", pipeline, corpus, "--decoding", "sampled", code=1
     )
     nlp = spacy.blank("en")

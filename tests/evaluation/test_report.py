@@ -42,7 +42,7 @@ def made(runs: Path) -> Report:
     return report(runs, command="python -m spacy slmre report RUNS")
 
 
-def test_the_page_has_every_score_and_loads_nothing(made: Report, runs: Path) -> None:
+def test_the_page_has_every_score_and_loads_no_resources(made: Report, runs: Path) -> None:
     for run in find_runs([runs])[0]:
         micro, interval = run.metrics["micro"], run.metrics["interval"]
         for value in (f"{micro['f']:.3f}", f"[{interval['low']:.3f}, {interval['high']:.3f}]"):
@@ -124,7 +124,7 @@ def test_the_command_writes_page_markdown_and_csv(run_command: Callable[..., Cli
     (tmp_path / "runs" / "b.part" / "predictions.jsonl").touch()
     result = run_command(tmp_path / "runs", "-o", tmp_path / "out" / "r.html", "--title", "My <runs>")
     assert result.exit_code == 0, result.output
-    assert "1 runs" not in result.output and "1 run:" in result.output and "is not finished" in result.output
+    assert "1 run →" in result.output and "is not finished" in result.output
     assert sorted(os.listdir(tmp_path / "out")) == ["r.csv", "r.html", "r.md"]
     page = (tmp_path / "out" / "r.html").read_text(encoding="utf-8")
     assert "<title>My &lt;runs&gt;</title>" in page and "--title &#39;My &lt;runs&gt;&#39;" in page
@@ -140,7 +140,7 @@ def test_bad_input_gets_one_clear_error_and_changes_nothing(
     cases: list[tuple[tuple, str]] = [
         ((runs, "-o", page), "page.md already exists: use --overwrite"),
         ((runs, "-o", tmp_path / "page.txt"), "must end in .html"),
-        ((tmp_path / "empty", "-o", page, "--overwrite"), "No complete evaluation run in"),
+        ((tmp_path / "empty", "-o", page, "--overwrite"), "no complete evaluation run in"),
         ((tmp_path / "none", "-o", page, "--overwrite"), "none does not exist"),
         ((runs, "-o", page, "--overwrite", "--theme", "blue"), "Use one of auto, light, dark"),
     ]

@@ -65,7 +65,7 @@ def test_out_of_schema_answers_are_one_row_and_not_in_the_macro_mean() -> None:
     assert "nonsense 1" not in scores["confusion"]["labels"]
 
 
-def test_semeval_macro_f1_by_hand() -> None:
+def test_semeval_macro_f1_matches_a_hand_calculation() -> None:
     gold = {1: "Cause(e1,e2)", 2: "Cause(e1,e2)", 3: "Cause(e2,e1)", 4: "Part(e1,e2)"}
     answers = {1: "Cause(e1,e2)", 2: "Cause(e2,e1)", 4: "Part(e1,e2)", 5: "Part(e2,e1)", 6: "Cause(e1,e2)"}
     # Cause: 1 of 3 answers is correct, 3 gold pairs. Part: 1 of 2 answers is correct, 1 gold pair.

@@ -64,13 +64,13 @@ def test_equal_systems_do_not_differ(make_predictions: Make) -> None:
         paired_bootstrap([counts, document_counts(make_predictions(30))])
 
 
-def test_mcnemar_by_hand() -> None:
+def test_mcnemar_matches_a_hand_calculation() -> None:
     # 5 pairs are correct in the first system only, none in the second only: 2 × 0.5^5.
     assert mcnemar([True] * 5 + [True], [False] * 5 + [True]) == pytest.approx(2 * 0.5**5)
     assert mcnemar([True, False], [True, False]) == 1.0
 
 
-def test_holm_by_hand() -> None:
+def test_holm_matches_a_hand_calculation() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9]) == [0.9]
     assert holm([0.6, 0.7]) == [1.0, 1.0]

@@ -111,7 +111,7 @@ def test_service_that_refuses_every_request_leaves_no_run(
 ) -> None:
     server.always = failure(400, "temperature is not supported")
     with pytest.warns(UserWarning, match="temperature is not supported"):
-        assert "refused all of 3 requests" in run(config, corpus, "-o", tmp_path / "runs", code=1)
+        assert "refused all 3 requests" in run(config, corpus, "-o", tmp_path / "runs", code=1)
     assert not (tmp_path / "runs" / "demo-test").exists()
 
 

@@ -76,6 +76,7 @@ def test_weights_are_not_pickled(tiny_base: Path) -> None:
         ({"base": ""}, "model.base is empty"),
         ({"quantization": "int8"}, 'quantization = "int8"'),
         ({"max_new_tokens": 0}, "max_new_tokens = 0"),
+        ({"max_new_tokens": 64, "context_length": 64}, "context_length = 64, but it must be at least 65"),
     ],
 )
 def test_bad_settings_are_refused(settings: dict, message: str) -> None:

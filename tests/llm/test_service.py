@@ -138,7 +138,7 @@ def test_failed_prompt_stays_unanswered_and_the_run_continues(server: ChatServer
     chat = model(server, concurrency=1)
     first = only(chat([[prompt("a")]]))
     assert isinstance(first, Unanswered) and first == "" and len(server.requests) == 3
-    assert ("out of order" in first.reason) or ("invalid for this API" in first.reason)
+    assert ("out of order" in first.reason) or ("sent an invalid response" in first.reason)
     server.always = None
     assert only(chat([[prompt("b")]])) == "place of birth"
 
@@ -232,7 +232,7 @@ def test_anthropic_errors_are_classified_alike(server: ChatServer, broken, attem
 def test_many_failures_in_a_row_end_the_run(server: ChatServer) -> None:
     server.always = failure(500, "down")
     prompts = [[prompt(f"{n}") for n in range(30)]]
-    with pytest.raises(ServiceError, match=r"5 prompts in a row were not answered.*500: down"):
+    with pytest.raises(ServiceError, match=r"5 consecutive prompts were not answered.*500: down"):
         model(server, max_failures=5, max_retries=0, concurrency=2)(prompts)
     assert len(server.requests) < 12
     answers = model(server, max_failures=None, max_retries=0)(prompts)

@@ -256,7 +256,7 @@ def test_initialize_takes_labels_and_examples_from_the_data(make_nlp, make_model
     assert server.requests[0][2]["messages"][2] == {"role": "assistant", "content": "place of birth"}
 
 
-def test_scores(nlp: Language) -> None:
+def test_relations_are_scored_against_gold(nlp: Language) -> None:
     scores = nlp.evaluate([gold(nlp)])
     assert scores["rel_micro_f"] == 1.0 and scores["rel_candidate_recall"] == 1.0
 
@@ -310,7 +310,7 @@ def test_components_can_be_pickled(nlp: Language) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_n_process(nlp: Language) -> None:
+def test_worker_processes_give_the_same_results(nlp: Language) -> None:
     single = [nlp(text) for text in TEXTS]
     before = multiprocessing.get_start_method()
     multiprocessing.set_start_method("fork", force=True)
@@ -337,13 +337,13 @@ def test_component_is_found(nlp: Language, make_model) -> None:
     assert get_llm_component(nlp, "more")[0] == "more"
     nlp.add_pipe("llm", name="other", config={**config, "task": {"@llm_tasks": "spacy.NoOp.v1"}})
     assert list(get_llm_components(nlp)) == ["relations", "more"]
-    with pytest.raises(ValueError, match='no such component "ner": choose one of relations, more'):
+    with pytest.raises(ValueError, match='no LLM component "ner": choose one of relations, more'):
         get_llm_component(nlp, "ner")
     with pytest.raises(ValueError, match="components: none"):
         get_llm_component(spacy.blank("en"))
 
 
-def test_estimate(make_nlp, make_model, server: ChatServer, tmp_path: Path) -> None:
+def test_cost_is_estimated_without_requests(make_nlp, make_model, server: ChatServer, tmp_path: Path) -> None:
     settings = {"cache": str(tmp_path / "answers.sqlite")}
     nlp = make_nlp(make_model(**settings))
     docs = list(nlp.pipe([TEXTS[0], TEXTS[1], TEXTS[2]], disable=["relations"]))

@@ -43,13 +43,13 @@ DOCUMENT = {
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch):
-    """Make the corpus of some splits and return (head, tail) → labels of the part from Re-DocRED."""
+    """Run the script with options and return the labels of Re-DocRED's pairs by head and tail."""
     install_extensions()
     raw = tmp_path / "raw" / "re_docred"
     raw.mkdir(parents=True)
     names = {"train": '"Bea"', "dev": '"Bo"', "test": '"Ben"'}
     for split, name in names.items():
-        # Distinct documents, as those of the splits are.
+        # Each split has different documents.
         document = json.loads(json.dumps(DOCUMENT).replace('"Bo"', name))
         (raw / f"{split}_revised.json").write_text(json.dumps([document]))
 
@@ -85,7 +85,7 @@ def test_the_train_split_is_only_used_on_request(make, tmp_path: Path, capsys) -
     assert "train_revised.json. Download it with: python -m spacy project assets" in capsys.readouterr().err
 
 
-def test_the_test_split_is_that_of_re_docred(make, tmp_path: Path) -> None:
+def test_the_test_split_comes_from_re_docred(make, tmp_path: Path) -> None:
     make()
     docs = list(read_docs(tmp_path / "general" / "test.spacy", spacy.blank("en").vocab))
     assert {doc.user_data["slmre.format"] for doc in docs} == {"re_docred"}
@@ -95,12 +95,12 @@ def test_the_test_split_is_that_of_re_docred(make, tmp_path: Path) -> None:
 
 def test_properties_become_labels_in_their_direction(pairs) -> None:
     assert pairs["Ann", "Bo"] == pairs["Bo", "Ann"] == {"spouse"}
-    assert pairs["Rome", "Italy"] == {"located in"}  # of P131, and of P36 the other way round
+    assert pairs["Rome", "Italy"] == {"located in"}  # from P131, and from P36 in the other direction
     assert pairs["Italy", "Rome"] == {"no_relation"}
-    assert pairs["Dawn", "Bo"] == {"author"}  # what has an author is a work
+    assert pairs["Dawn", "Bo"] == {"author"}  # an entity with an author is a work
 
 
 def test_pairs_without_a_relation_are_negative_and_unclear_ones_are_skipped(pairs) -> None:
     assert pairs["Ann", "Acme"] == {"no_relation"}
-    assert ("Dawn", "Ann") not in pairs  # a performer is near to an author
-    assert ("Acme", "Dawn") not in pairs  # no label of the schema joins these types
+    assert ("Dawn", "Ann") not in pairs  # a performer is similar to an author
+    assert ("Acme", "Dawn") not in pairs  # no label of the schema allows these types

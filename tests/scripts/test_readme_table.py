@@ -1,4 +1,4 @@
-"""The table of results in README: what stands between the marks is replaced, and nothing else."""
+"""Updating the tables in the README: only the text between the markers changes."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_table_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert text.count("| CoNLL04 | My \\| system | 0.") == 1
 
 
-@pytest.mark.parametrize("text", ["no marks", "<!-- results:end --> <!-- results:begin -->"])
-def test_readme_without_marks_is_left_alone(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("text", ["no markers", "<!-- results:end --> <!-- results:begin -->"])
+def test_readme_without_markers_is_unchanged(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(text, encoding="utf-8")
     write_run(tmp_path / "a")

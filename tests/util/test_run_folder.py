@@ -121,7 +121,7 @@ def test_a_damaged_record_is_an_error(output: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_folder_of_someone_else_is_never_replaced(output: Path, overwrite: bool) -> None:
+def test_a_folder_that_is_not_a_run_is_never_replaced(output: Path, overwrite: bool) -> None:
     output.mkdir()
     (output / "thesis.txt").write_text("years")
     with pytest.raises(OutputError, match="will not be replaced"), RunFolder(output, overwrite=overwrite):
@@ -200,7 +200,7 @@ WRITERS = {
 
 @pytest.mark.skipif(not FULL_DISK.exists(), reason="the system has no /dev/full")
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_full_disk_is_explained_whatever_library_writes(write, output: Path) -> None:
+def test_a_full_disk_is_explained_for_every_library(write, output: Path) -> None:
     with RunFolder(output) as run:
         run.begin(KEY)
         with (
@@ -211,7 +211,7 @@ def test_a_full_disk_is_explained_whatever_library_writes(write, output: Path) -
 
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError(111, "refused"), RuntimeError("shapes differ")])
-def test_other_errors_are_not_taken_for_disk_errors(error: Exception, output: Path) -> None:
+def test_other_errors_are_not_explained_as_disk_errors(error: Exception, output: Path) -> None:
     with pytest.raises(type(error)) as raised, RunFolder(output).explain_disk_errors():
         raise error
     assert raised.value is error
