@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from spacy_slmre.corpus.sources import read_rows
+from spacy_slmre.documents import replace_surrogates
 from spacy_slmre.evaluation.gold import GoldCorpus
 from spacy_slmre.evaluation.runs import EvaluationError
-from spacy_slmre.documents import replace_surrogates
 from spacy_slmre.util.io import atomic_write
 
 SUFFIXES = (".csv", ".json", ".jsonl", ".tsv")

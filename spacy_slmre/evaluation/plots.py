@@ -113,8 +113,8 @@ def _embed(svg: str, label: str) -> Markup:
 
 def _page_style(style: str) -> str:
     style = re.sub("font-family:[^;]*;", "", style)
-    style = re.sub(r"#0([1-4])(?:0\1){2}", lambda found: _VARIABLES[found[0]], style)
-    return re.sub(f"{_SERIES}([0-9a-f]{{4}})", lambda found: f"var(--series-{int(found[1], 16)})", style)
+    style = re.sub(r"#0([1-4])(?:0\1){2}", lambda match: _VARIABLES[match[0]], style)
+    return re.sub(f"{_SERIES}([0-9a-f]{{4}})", lambda match: f"var(--series-{int(match[1], 16)})", style)
 
 
 def forest_plot(results: Sequence[Result]) -> Plot:

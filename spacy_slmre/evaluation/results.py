@@ -240,8 +240,8 @@ def _data_differences(runs: list[EvaluationRun]) -> list[str]:
         hashes[info["corpus"], info["split"]][info["data_sha256"]].append(names[system_key(info)])
     return [
         f"{corpus} {split}: systems were evaluated on different data ("
-        + "; ".join(f"{sha256[:12]}: {', '.join(systems)}" for sha256, systems in found.items())
+        + "; ".join(f"{sha256[:12]}: {', '.join(systems)}" for sha256, systems in by_hash.items())
         + "), so their scores cannot be compared. Convert the corpus once and evaluate all systems on it."
-        for (corpus, split), found in hashes.items()
-        if len(found) > 1
+        for (corpus, split), by_hash in hashes.items()
+        if len(by_hash) > 1
     ]

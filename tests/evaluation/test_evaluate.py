@@ -179,7 +179,7 @@ def test_changed_runs_can_be_replaced_and_unchanged_ones_kept(pipeline: Path, co
 
 def test_corpora_of_the_same_name_are_refused(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     twice = ("evaluate", pipeline, corpus, corpus, "-o", tmp_path / "runs")
-    assert "would have the same run folder" in run(*twice, code=1)
+    assert "Two corpora have the same run folder" in run(*twice, code=1)
     # Users' own corpora are named after their folders.
     nlp = spacy.blank("en")
     for name in ("a", "b"):
