@@ -128,11 +128,7 @@ def test_a_mixture_is_read(demo, manifest, nlp):
 def test_readers_are_registered(demo, manifest):
     config = {
         "corpora": {
-            "one": {
-                "@readers": "spacy-slmre.RelationCorpus.v1",
-                "path": str(demo / "demo" / "dev.spacy"),
-                "limit": 3,
-            },
+            "one": {"@readers": "spacy-slmre.RelationCorpus.v1", "path": str(demo / "demo" / "dev.spacy"), "limit": 3},
             "many": {
                 "@readers": "spacy-slmre.MixtureCorpus.v1",
                 "manifest": str(manifest),

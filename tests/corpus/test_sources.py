@@ -5,14 +5,7 @@ import json
 import pytest
 
 from spacy_slmre.corpus import sources
-from spacy_slmre.corpus.sources import (
-    CorpusError,
-    first_columns,
-    read_json,
-    read_lines,
-    read_rows,
-    read_table,
-)
+from spacy_slmre.corpus.sources import CorpusError, first_columns, read_json, read_lines, read_rows, read_table
 
 
 def test_a_list_and_lines_give_objects_with_their_lines(write):

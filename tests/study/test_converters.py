@@ -129,11 +129,7 @@ def test_nyt_is_read(read, write):
     }
     (doc,), rejects = read("nyt", write("n.json", json.dumps([row])))
     labels = [label for _, label, _ in triples(doc)]
-    assert labels == [
-        "/location/country/capital",
-        "/location/location/contains",
-        "/location/location/contains",
-    ]
+    assert labels == ["/location/country/capital", "/location/location/contains", "/location/location/contains"]
     assert {r.tail.start_char for r in doc._.relation_pairs} == {11}
     assert [reject.reason for reject in rejects] == ["argument not in the text", "unknown label"]
     assert "Ålesund" in rejects[0].detail
@@ -238,11 +234,7 @@ def test_rebel_is_read(read, write):
         "object": {**entity, "surfaceform": "Norway", "boundaries": [54, 60]},
     }
     date = {"uri": "1048", "annotator": "Date_Linker", "surfaceform": "1048", "boundaries": [34, 38]}
-    inception = {
-        "subject": triple["subject"],
-        "predicate": {"uri": "P571", "surfaceform": "inception"},
-        "object": date,
-    }
+    inception = {"subject": triple["subject"], "predicate": {"uri": "P571", "surfaceform": "inception"}, "object": date}
     lost = {**triple, "object": {**entity, "surfaceform": "Sweden", "boundaries": [0, 6]}}
     row = {"docid": "12", "text": text, "triples": [triple, inception, lost]}
     (doc,), rejects = read("rebel", write("r.jsonl", json.dumps(row)))
@@ -317,27 +309,9 @@ def test_biographical_is_read(read, write):
 
 
 ARF = [
-    {
-        "entity1": "Ned",
-        "entity2": "the old  Mill",
-        "entity1Type": "PER",
-        "entity2Type": "FAC",
-        "relation": "lives_in",
-    },
-    {
-        "entity1": "Moll",
-        "entity2": "Ned",
-        "entity1Type": "PER",
-        "entity2Type": "PER",
-        "relation": "Mother of",
-    },
-    {
-        "entity1": "Moll",
-        "entity2": "Ned",
-        "entity1Type": "PER",
-        "entity2Type": "PER",
-        "relation": "cooks_for",
-    },
+    {"entity1": "Ned", "entity2": "the old  Mill", "entity1Type": "PER", "entity2Type": "FAC", "relation": "lives_in"},
+    {"entity1": "Moll", "entity2": "Ned", "entity1Type": "PER", "entity2Type": "PER", "relation": "Mother of"},
+    {"entity1": "Moll", "entity2": "Ned", "entity1Type": "PER", "entity2Type": "PER", "relation": "cooks_for"},
     {"entity1": "Moll", "entity2": "Tom", "entity1Type": "PER", "entity2Type": "PER", "relation": "child_of"},
     {"entity1": "Moll"},
 ]
@@ -345,20 +319,11 @@ ARF = [
 
 @pytest.mark.parametrize("dumps", [json.dumps, repr])
 def test_pg_fiction_is_read(read, write, dumps):
-    row = {
-        "book_id": 5,
-        "chunk_id": 8,
-        "chunk": "Ned lived in the\nold mill. Moll called.",
-        "relations": dumps(ARF),
-    }
+    row = {"book_id": 5, "chunk_id": 8, "chunk": "Ned lived in the\nold mill. Moll called.", "relations": dumps(ARF)}
     (doc,), rejects = read("pg_fiction", write("a.jsonl", json.dumps(row)))
     assert triples(doc) == [("Ned", "lives_in", "the\nold mill"), ("Moll", "parent_mother_of", "Ned")]
     assert doc.user_data["slmre.id"] == "5-8"
-    assert [reject.reason for reject in rejects] == [
-        "argument not in the text",
-        "malformed relation",
-        "unknown label",
-    ]
+    assert [reject.reason for reject in rejects] == ["argument not in the text", "malformed relation", "unknown label"]
 
 
 def test_the_pg_fiction_mapping_can_be_extended(read, write):

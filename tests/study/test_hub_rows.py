@@ -51,9 +51,7 @@ EXPECTED = [
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "json", "parquet"])
 @pytest.mark.parametrize(
-    ("card", "rows"),
-    [(TABLE, ROWS), (CARD, ROWS), (CARD, POOLED)],
-    ids=["table", "plain", "pooled"],
+    ("card", "rows"), [(TABLE, ROWS), (CARD, ROWS), (CARD, POOLED)], ids=["table", "plain", "pooled"]
 )
 def test_rows_of_every_file_type_become_records(tmp_path, kind, card, rows):
     path = tmp_path / f"rows.{kind}"

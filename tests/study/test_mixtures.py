@@ -12,13 +12,7 @@ from spacy_slmre.corpus.conversion import convert
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.study.benchmarks.card import get_benchmark
-from spacy_slmre.study.mixtures import (
-    Mixture,
-    make_manifest,
-    read_manifest,
-    read_mixture,
-    verify_manifest,
-)
+from spacy_slmre.study.mixtures import Mixture, make_manifest, read_manifest, read_mixture, verify_manifest
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +117,7 @@ def test_a_changed_corpus_is_noticed(corpora, tmp_path):
     manifest = make_manifest(mixture(), tmp_path / "c")
     source = tmp_path / "c" / "conll04.json"
     source.write_text(json.dumps(json.loads(source.read_text())[:-1]))
-    convert(
-        get_benchmark("conll04"),
-        source,
-        tmp_path / "c" / "conll04" / "train.spacy",
-        split="train",
-        overwrite=True,
-    )
+    convert(get_benchmark("conll04"), source, tmp_path / "c" / "conll04" / "train.spacy", split="train", overwrite=True)
     with pytest.raises(CorpusError, match="is not the corpus that the mixture was made from"):
         verify_manifest(manifest, "train", tmp_path / "c")
 
@@ -202,13 +190,7 @@ def test_a_domain_without_a_corpus_cannot_be_balanced(corpora):
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"balance": "all"},
-        {"benchmarks": ()},
-        {"benchmarks": ("demo", "demo")},
-        {"caps": {}},
-        {"caps": {"train": -1}},
-    ],
+    [{"balance": "all"}, {"benchmarks": ()}, {"benchmarks": ("demo", "demo")}, {"caps": {}}, {"caps": {"train": -1}}],
 )
 def test_settings_out_of_range_are_errors(changes):
     with pytest.raises(CorpusError):

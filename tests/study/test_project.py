@@ -18,15 +18,7 @@ from spacy_slmre.study.benchmarks.card import all_benchmarks
 
 ROOT = Path(__file__).parents[2]
 PROJECT = srsly.read_yaml(ROOT / "project.yml")
-DEMO = {
-    "bases",
-    "dapt-demo",
-    "tune-demo",
-    "tune-dapt-demo",
-    "classifier-demo",
-    "evaluate-demo",
-    "report-demo",
-}
+DEMO = {"bases", "dapt-demo", "tune-demo", "tune-dapt-demo", "classifier-demo", "evaluate-demo", "report-demo"}
 TUNING = {"tune-gentune", "tune-littune", "tune-mixtune", "tune-general", "tune-dapt", "tune-grid", "dapt"}
 EVALUATION = {"evaluate-tuned", "evaluate-grid", "frontier-gpt", "frontier-claude", "report"}
 MIXTURES = ROOT / "configs" / "mixtures"
@@ -168,6 +160,4 @@ def test_documentation_of_the_project_is_up_to_date(tmp_path):
     page = ROOT / "docs" / "project.md"
     shutil.copy(page, tmp_path)
     project_document(ROOT, tmp_path / "project.md", no_emoji=True)
-    assert (tmp_path / "project.md").read_text() == page.read_text(), (
-        "run `make docs` to update docs/project.md"
-    )
+    assert (tmp_path / "project.md").read_text() == page.read_text(), "run `make docs` to update docs/project.md"
