@@ -207,19 +207,15 @@ class LabelSchema:
             "type_map": dict(self.type_map),
         }
 
-    def with_label(self, label: RelationLabel) -> LabelSchema:
+    def with_name(self, name: str) -> LabelSchema:
         """Return a copy with one more label, inserted before the negative label if that is last."""
-        last = self.labels[-1].name == self.negative_label
-        position = len(self.labels) - 1 if last else len(self.labels)
-        labels = (*self.labels[:position], label, *self.labels[position:])
-        return LabelSchema(labels, self.negative_label, self.type_map)
-
-    def with_name(self, name: str, definition: str = "") -> LabelSchema:
-        """Return a copy with one more label, whose wording is made from its name."""
         wording = wording_of(name)
         if wording in {label.wording for label in self.labels}:
             wording = wording_of(name, keep_prefix=True)
-        return self.with_label(RelationLabel(name, wording, definition))
+        last = self.labels[-1].name == self.negative_label
+        position = len(self.labels) - 1 if last else len(self.labels)
+        labels = (*self.labels[:position], RelationLabel(name, wording), *self.labels[position:])
+        return LabelSchema(labels, self.negative_label, self.type_map)
 
     def check_wordings(self, tuned: LabelSchema) -> None:
         """Raise ValueError if a label has another wording than in the schema that a model was tuned with."""

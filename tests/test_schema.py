@@ -92,8 +92,8 @@ def test_types_constrain_labels() -> None:
     assert anything.allows_any("XY", "LOC") and not anything.allows_any("LOC", "XY")
 
 
-def test_with_label_keeps_the_negative_label_last() -> None:
-    schema = LabelSchema.from_labels(["a"]).with_label(RelationLabel("b", "b"))
+def test_with_name_keeps_the_negative_label_last() -> None:
+    schema = LabelSchema.from_labels(["a"]).with_name("b")
     assert schema.names == ("a", "b", "no_relation")
 
 

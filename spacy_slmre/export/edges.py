@@ -14,7 +14,7 @@ from spacy_slmre.documents import EntityMention, RelationDocument
 
 MERGE_BY = ("text", "type")
 
-# Characters that separate the parts of a key, and the one that escapes them.
+# Characters that separate the parts of a key, and the escape character.
 _SEPARATORS = re.compile("[%|:#&]")
 
 
@@ -26,7 +26,7 @@ class ExportError(ValueError):
 class Node:
     """An entity in a graph; merged mentions have their most frequent text and entity type."""
 
-    key: str  # document and position of a mention, or what mentions were merged by
+    key: str  # document and position of a mention, or the key of merged mentions (see `entity_key`)
     text: str
     type: str = ""
     kb_id: str = ""
@@ -34,10 +34,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class EdgeSource:
-    """Where a relation was found: one sentence, or several if it spans them."""
+    """Where a relation was found: a sentence, or several if it spans them."""
 
     document: str  # id
-    start: int  # offsets of the sentence in its document
+    start: int  # offsets of the sentence in the document
     end: int
     sentence: str
     head: EntityMention
@@ -47,7 +47,7 @@ class EdgeSource:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the source as plain data, with all fields."""
-        # Not `dataclasses.asdict`: it copies every string, which dominates the time of a large export.
+        # Not `dataclasses.asdict`, whose copies dominate the time of a large export.
         data = {name: getattr(self, name) for name in self.__slots__}
         for side in ("head", "tail"):
             data[side] = {name: getattr(data[side], name) for name in EntityMention.__slots__}
@@ -56,7 +56,7 @@ class EdgeSource:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A relation between two nodes, with all its sources, best first, and the highest of their scores."""
+    """A relation between two nodes, with all its sources, best first, and their highest score."""
 
     key: str  # unique in an export
     head: Node
@@ -82,7 +82,7 @@ class Edge:
 
 
 def make_edges(documents: Iterable[RelationDocument]) -> Iterator[Edge]:
-    """Turn each relation into an edge between two mentions, in order."""
+    """Yield an edge between two mentions for each relation, in order."""
     for document in documents:
         for number, relation in enumerate(document.relations, 1):
             head, tail, score = relation.head, relation.tail, relation.score
@@ -100,10 +100,10 @@ def mention_node(document: str, mention: EntityMention) -> Node:
 
 
 def merge_edges(edges: Iterable[Edge], by: str = "text") -> list[Edge]:
-    """Merge edges with the same label whose heads and whose tails are the same entity.
+    """Merge edges with the same label between the same entities.
 
-    Mentions are merged if they share a `kb_id`; those without one, if their texts are equal, ignoring case
-    and spaces. All edges are held in memory.
+    Mentions are merged if they share a `kb_id`; those without one, if their texts are equal, ignoring case and spaces.
+    All edges are held in memory.
 
     Args:
         edges: The edges, with any number of sources.
@@ -134,8 +134,8 @@ def merge_edges(edges: Iterable[Edge], by: str = "text") -> list[Edge]:
         for key, kb_id in kb_ids.items()
     }
     result = []
-    for (head, label, tail), found in sources.items():
-        best = sorted(found, key=lambda source: -source.score)
+    for (head, label, tail), merged in sources.items():
+        best = sorted(merged, key=lambda source: -source.score)
         key = merged_key(head, label, tail)
         result.append(Edge(key, nodes[head], nodes[tail], label, best[0].score, tuple(best)))
     return sorted(result, key=lambda edge: (-edge.count, -edge.score))
@@ -147,7 +147,7 @@ def new_nodes(edges: Iterable[Edge], *, merged: bool) -> Iterator[tuple[Edge, li
     document = None
     for edge in edges:
         if not merged and edge.source.document != document:
-            # Documents share no mentions, so only the nodes of one document are held.
+            # Documents share no mentions, so only the nodes of one document are kept.
             document = edge.source.document
             seen.clear()
         nodes = {node.key: node for node in (edge.head, edge.tail) if node.key not in seen}
@@ -156,7 +156,7 @@ def new_nodes(edges: Iterable[Edge], *, merged: bool) -> Iterator[tuple[Edge, li
 
 
 def entity_key(mention: EntityMention, by: str = "text") -> str:
-    """Return what a mention is merged by: its `kb_id`, otherwise its normalized text (and type)."""
+    """Return the key by which mentions are merged: the `kb_id`, otherwise the normalized text (and type)."""
     if mention.kb_id:
         return f"id:{_escape(mention.kb_id)}"
     text = _escape(normalize(mention.text))
@@ -164,12 +164,12 @@ def entity_key(mention: EntityMention, by: str = "text") -> str:
 
 
 def merged_key(head: str, label: str, tail: str) -> str:
-    """Return the key of a merged edge between two entity keys; it is the same in every export."""
+    """Return the key of a merged edge between two entity keys, which is the same in every export."""
     return f"{head} | {_escape(label)} | {tail}"
 
 
 def normalize(text: str) -> str:
-    """Remove differences of case, character width and white space."""
+    """Normalize case, character width and white space."""
     return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip().casefold()
 
 

@@ -1,4 +1,4 @@
-"""The formats of `slmre export`, and one function that writes any of them."""
+"""The export formats, and a function that writes any of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spacy_slmre.export.tables import write_csv, write_jsonl, write_parquet
 from spacy_slmre.util.io import temporary_output
 from spacy_slmre.util.run_folder import check_output
 
-# A folder with nothing but these files may be replaced.
+# A folder with only these files may be replaced.
 _NEO4J_FILES = {"nodes.csv", "relationships.csv"}
 
 
@@ -31,9 +31,9 @@ class ExportSettings:
         merge: Merge the relations of all documents by "text" or "type", see `merge_edges`; or None.
         min_score: Skip relations with a lower score.
         labels: Skip relations with other labels; empty means all labels.
-        base: For RDF: the beginning of all IRIs.
+        base: For RDF: prefix of all IRIs.
         properties: For RDF: properties by label, see `Namespace`.
-        model: Name of the model that found the relations, for documents that do not say.
+        model: Name of the model that found the relations, if a document does not contain it.
         lang: For "rel": language of the tokenizer.
 
     Raises:
@@ -62,18 +62,18 @@ class ExportCounts:
     documents: int = 0  # read
     failed: int = 0  # documents that failed in extraction and have no relations
     found: int = 0  # relations read
-    written: int = 0  # relations written, after selecting and merging
-    skipped: int = 0  # selected relations that the format cannot represent
+    written: int = 0  # relations written, after filtering and merging
+    skipped: int = 0  # relations that the format cannot represent
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """A format; `write` returns the number of relations that the format cannot represent, if any."""
+    """An export format; `write` returns the number of relations that it cannot represent, if any."""
 
     suffix: str
     description: str
     write: Callable[[Path, Iterator[Any], ExportSettings], int | None]
-    # Written from documents, not edges, because it refers to their entities; relations cannot be merged.
+    # Whether `write` takes documents instead of edges; then relations cannot be merged.
     of_documents: bool = False
 
 
@@ -85,17 +85,14 @@ def export(
     *,
     overwrite: bool = False,
 ) -> ExportCounts:
-    """Write the relations of documents to a file, or for "neo4j" to a folder.
+    """Write the relations of documents to a file, or for "neo4j" to a folder, and count them.
 
     Args:
         docs: spaCy documents, or those returned by `read_documents`; they are iterated over once.
-        output: File or folder to write. After an error there is no partial output.
-        format: A name in `FORMATS`; None chooses by the suffix.
+        output: File or folder to write. After an error, no partial output is left behind.
+        format: A name in `FORMATS`; None chooses by the suffix of the output.
         settings: What to export, and how.
         overwrite: Replace an existing output.
-
-    Returns:
-        What was read and written.
 
     Raises:
         ExportError: The format is unknown or does not support a setting, or a package is missing.
@@ -125,11 +122,7 @@ def export(
 
 
 def find_format(output: Path, name: str | None = None) -> ExportFormat:
-    """Return the format with a name or, without a name, for the suffix of an output.
-
-    Raises:
-        ExportError: There is none.
-    """
+    """Return a format by its name or, without a name, by the suffix of an output. Raises ExportError if unknown."""
     if name is None:
         matching = [known for known, format in FORMATS.items() if format.suffix == output.suffix != ""]
         if not matching:
@@ -154,9 +147,9 @@ def _select(
             continue
         counts.found += len(document.relations)
         relations = tuple(
-            one
-            for one in document.relations
-            if one.score >= settings.min_score and (not settings.labels or one.label in settings.labels)
+            rel
+            for rel in document.relations
+            if rel.score >= settings.min_score and (not settings.labels or rel.label in settings.labels)
         )
         counts.written += len(relations)
         yield replace(document, relations=relations, model=document.model or settings.model)
@@ -200,4 +193,4 @@ FORMATS = {
         of_documents=True,
     ),
 }
-"""The formats by name, in the order of the help text. The first with a suffix is the default for it."""
+"""The formats by name, in the order of the help text. The first one with a suffix is the default for that suffix."""

@@ -16,21 +16,20 @@ from spacy_slmre.export.edges import Edge, Node, new_nodes
 if TYPE_CHECKING:
     import networkx as nx
 
-# Characters that XML cannot hold, not even escaped.
+# Characters that are not allowed in XML, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _GRAPHML_KEYS = {
     "node": {"text": "string", "type": "string", "kb_id": "string"},
     "edge": {"label": "string", "score": "double", "count": "long", "sources": "string"},
 }
-# Relations per statement of a Cypher script: what the server plans and holds at a time.
+# Relations per statement of a Cypher script, which limits the memory that the server needs.
 _BATCH_SIZE = 500
 
 
 def to_networkx(edges: Iterable[Edge]) -> nx.MultiDiGraph:
-    """Return a graph whose nodes have `text`, `type` and `kb_id`, and whose edges have `label`, `score`, ….
+    """Return a graph with the attributes `text`, `type` and `kb_id` of nodes and `label`, `score`, … of edges.
 
-    The key of an edge is that of the export, `count` says how often the relation was found, and `sources` is
-    a JSON list of where.
+    Edges have the same keys as in other exports, the number of occurrences in `count`, and a JSON list in `sources`.
     """
     import networkx as nx
 
@@ -43,7 +42,7 @@ def to_networkx(edges: Iterable[Edge]) -> nx.MultiDiGraph:
 
 
 def write_graphml(path: Path, edges: Iterable[Edge], *, merged: bool) -> None:
-    """Write GraphML; characters that XML cannot hold become U+FFFD."""
+    """Write GraphML; characters that are not allowed in XML become U+FFFD."""
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         stream.write("<?xml version='1.0' encoding='utf-8'?>\n")
         stream.write('<graphml xmlns="http://graphml.graphdrawing.org/xmlns">\n')
@@ -63,7 +62,7 @@ def write_graphml(path: Path, edges: Iterable[Edge], *, merged: bool) -> None:
 def write_neo4j(path: Path, edges: Iterable[Edge], *, merged: bool) -> None:
     """Write a folder with `nodes.csv` and `relationships.csv` for `neo4j-admin database import`.
 
-    Formulas are not escaped, because the tables are read by a database.
+    Formulas are not escaped, because a database reads the tables.
     """
     path.mkdir()
     with (
@@ -84,10 +83,10 @@ def write_neo4j(path: Path, edges: Iterable[Edge], *, merged: bool) -> None:
 
 
 def write_cypher(path: Path, edges: Iterable[Edge]) -> None:
-    """Write a Cypher script that adds nodes and relationships; running it twice adds nothing twice.
+    """Write an idempotent Cypher script that adds nodes and relationships.
 
-    Node labels and relationship types cannot be parameters, so characters other than letters, digits, `_` and
-    spaces are replaced in them; the properties `type` and `label` have the originals.
+    In node labels and relationship types, characters other than letters, digits, `_` and spaces are replaced, because
+    these cannot be parameters; the properties `type` and `label` have the original names.
     """
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         stream.write("CREATE CONSTRAINT slmre_entity IF NOT EXISTS FOR (e:Entity) REQUIRE e.id IS UNIQUE;\n")
@@ -111,8 +110,8 @@ def cypher_literal(value: str | float) -> str:
     """Return a number or a string as a Cypher literal."""
     if not isinstance(value, str):
         return repr(value)
-    # Some versions of Neo4j resolve \\uXXXX before they look for the end of a string. Writing the "u" after a
-    # backslash as an escape itself makes sure that no text can be taken for such an escape.
+    # Some versions of Neo4j resolve \\uXXXX before they look for the end of a string. The "u" after a backslash is
+    # therefore escaped itself, so that no text can be interpreted as such an escape.
     text = re.sub(r"\\u", r"\\\\u0075", value.replace("\\", "\\\\"))
     text = text.replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
     return f"'{text}'"
@@ -140,7 +139,7 @@ def _xml_id(key: str) -> str:
 
 
 def _xml_data(attributes: dict[str, Any]) -> str:
-    # Parsers turn a plain carriage return into a line feed.
+    # Parsers convert unescaped carriage returns to line feeds.
     texts = {name: escape(_NOT_XML.sub("\ufffd", str(value)), {"\r": "&#13;"}) for name, value in attributes.items()}
     return "".join(f'<data key="{name}">{text}</data>' for name, text in texts.items())
 

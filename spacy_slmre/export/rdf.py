@@ -1,8 +1,8 @@
 """Relations as RDF: N-Triples, Turtle and JSON-LD, written as a stream.
 
-Each relation is a triple between its entities. An `rdf:Statement` about this triple says where it comes from:
-mentions and sentence as strings of their document (NIF), score and count, and the model (PROV-O). The
-statement of a merged relation has one node with this information per source.
+Each relation is a triple between its entities. An `rdf:Statement` about this triple describes its source: mentions and
+sentence as strings of their document (NIF), score and count, and the model (PROV-O). The statement of a merged relation
+has a node with this information for each source.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ LABEL = f"{RDFS}label"
 WIKIDATA_ENTITY = "http://www.wikidata.org/entity/"
 WIKIDATA_PROPERTY = "http://www.wikidata.org/prop/direct/"
 DEFAULT_BASE = "urn:slmre:"
-"""The beginning of all our IRIs, unless another base is given."""
+"""Default prefix of all our IRIs."""
 
 _PREFIXES = {"rdf": RDF, "rdfs": RDFS, "xsd": XSD, "owl": OWL, "prov": PROV, "nif": NIF, "itsrdf": ITSRDF}
 _IRI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:[^\x00-\x20<>\"{}|\\^`\x7f]+")
-# A knowledge base id that is a whole IRI; all other ids become IRIs below the base.
+# Knowledge base ids that are IRIs; all other ids become IRIs below the base.
 _WEB_IRI = re.compile(r"https?://[^\x00-\x20<>\"{}|\\^`\x7f]+")
 _WIKIDATA_PROPERTY_ID = re.compile(r"P[1-9]\d*")
 
@@ -48,8 +48,8 @@ class Literal(NamedTuple):
     datatype: str = ""
 
 
-# A subject's IRI and its predicates with their objects. Strings are IRIs: rdflib's terms would take most of
-# the time of an export, so every IRI is quoted or checked where it is made.
+# A subject's IRI, and its predicates with their objects. IRIs are plain strings, quoted or checked where they are made,
+# because creating rdflib's terms would dominate the time of an export.
 Facts = list[tuple[str, "str | Literal"]]
 Description = tuple[str, Facts]
 
@@ -59,9 +59,9 @@ class Namespace:
     """The IRIs of an export.
 
     Attributes:
-        base: The beginning of all IRIs, except those of Wikidata and given ones.
-        properties: Properties by label: whole IRIs or Wikidata ids (P19). They take precedence over
-            `wikidata_properties`; a label that is itself a Wikidata id needs none.
+        base: Prefix of all IRIs, except those of Wikidata and of `properties`.
+        properties: Properties by label: IRIs or Wikidata ids (P19). They take precedence over `wikidata_properties`;
+            labels that are Wikidata ids need none.
 
     Raises:
         ExportError: The base or a property is not an IRI.
@@ -96,7 +96,7 @@ class Namespace:
         return f"{self.base}{kind}/{_quoted(name)}"
 
     def property(self, label: str) -> str:
-        """Return the property of a label."""
+        """Return the IRI of the property of a label."""
         iri = self.properties.get(label) or wikidata_properties().get(label, label)
         if _WIKIDATA_PROPERTY_ID.fullmatch(iri):
             return WIKIDATA_PROPERTY + iri
@@ -109,11 +109,11 @@ class Namespace:
         return kb_id if _WEB_IRI.fullmatch(kb_id) else self.resource("id", kb_id)
 
     def entity(self, node: Node) -> str:
-        """Return the IRI of a merged entity: that of the knowledge base, or one made from its key."""
+        """Return the IRI of a merged entity: the one in the knowledge base, or one made from its key."""
         return self.linked(node.kb_id) if node.kb_id else self.resource("entity", node.key)
 
     def part(self, document: str, start: int, end: int, type: str = "") -> str:
-        """Return the IRI of a stretch of a document's text, or of a mention with an entity type."""
+        """Return the IRI of a part of a document's text, or of a mention if there is an entity type."""
         suffix = f"&type={_quoted(type)}" if type else ""
         return f"{self.resource('document', document)}#char={start},{end}{suffix}"
 
@@ -124,13 +124,13 @@ class Namespace:
 
 @cache
 def wikidata_properties() -> dict[str, str]:
-    """Return the Wikidata properties that labels of the general schema are named after."""
+    """Return the Wikidata ids of those labels of the general schema that are named after a property."""
     table = files("spacy_slmre") / "schemas" / "wikidata_properties.json"
     return json.loads(table.read_text("utf-8"))
 
 
 def describe(edges: Iterable[Edge], namespace: Namespace, *, merged: bool) -> Iterator[Description]:
-    """Yield all facts by subject; a subject may occur several times, with repeated or additional facts."""
+    """Yield facts by subject; a subject may occur repeatedly, with the same or additional facts."""
     term = namespace.term
     seen: set[str] = set()
     labels: set[str] = set()
@@ -138,7 +138,7 @@ def describe(edges: Iterable[Edge], namespace: Namespace, *, merged: bool) -> It
     document = None
     for edge in edges:
         if not merged and edge.source.document != document:
-            # Documents share no subjects, so only those of one document are held.
+            # Documents share no subjects, so only those of one document are kept.
             document = edge.source.document
             seen.clear()
         if merged:
@@ -205,7 +205,7 @@ def _describe_text(source: EdgeSource, namespace: Namespace, seen: set[str]) -> 
         yield document, [(TYPE, f"{NIF}Context"), (namespace.term("name"), Literal(source.document))]
 
     def string(iri: str, kind: str, start: int, end: int, text: str, facts: Facts) -> Iterator[Description]:
-        # A sentence can consist of nothing but the mention, and then both have the same IRI.
+        # A sentence that consists of a mention has the same IRI as that mention.
         if f"{kind} {iri}" in seen:
             return
         seen.add(f"{kind} {iri}")
@@ -246,7 +246,7 @@ def write_turtle(path: Path, descriptions: Iterable[Description], namespace: Nam
     """Write the prefixes, then one paragraph per subject."""
     prefixes = namespace.prefixes
 
-    # The cache is small on purpose: vocabulary terms recur, other IRIs would only evict them.
+    # A small cache is enough, because only vocabulary terms recur.
     @lru_cache(maxsize=512)
     def shorten(iri: str) -> str:
         for prefix, space in prefixes.items():
@@ -280,7 +280,7 @@ def write_jsonld(path: Path, descriptions: Iterable[Description], namespace: Nam
         stream.write("\n]}\n")
 
 
-# The escapes of JSON strings are valid in RDF strings, too.
+# JSON escapes are also valid in RDF strings.
 _escape = json.JSONEncoder(ensure_ascii=False).encode
 
 

@@ -1,4 +1,4 @@
-"""Documents with relations from Docs, JSONL and `.spacy` files."""
+"""Reading documents with relations from Docs, JSONL and `.spacy` files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spacy_slmre.relations import RELATIONS, span_as_doc
 def as_documents(
     docs: Doc | Span | RelationDocument | Iterable[Doc | Span | RelationDocument], attr: str = RELATIONS
 ) -> Iterator[RelationDocument]:
-    """Convert one or many documents; a repeated id gets a suffix, as in `read_documents`.
+    """Convert one or several documents; repeated ids get a suffix, as in `read_documents`.
 
     Raises:
         DocumentError: An item is neither a Doc, a Span nor a RelationDocument.
@@ -39,18 +39,18 @@ def as_documents(
 
 
 def read_documents(paths: Iterable[str], stdin: BinaryIO, *, attr: str = RELATIONS) -> Iterator[RelationDocument]:
-    """Read documents from files, with one document or `.spacy` shard in memory at a time.
+    """Read documents from files, with only one document or `.spacy` shard in memory at a time.
 
-    The second document with the same id becomes `ID~2`, so that documents are never confused.
+    Repeated ids get a suffix (`ID~2`, …), so that they are unique.
 
     Args:
         paths: JSONL files written by `slmre extract`, `.spacy` files, folders of `.spacy` files, or "-"
             for JSONL from standard input.
         stdin: Standard input.
-        attr: In `.spacy` files, the relations are in `doc._.<attr>`.
+        attr: In `.spacy` files, relations are read from `doc._.<attr>`.
 
     Raises:
-        DocumentError: A path does not exist or has an unknown suffix, or a line has the wrong form.
+        DocumentError: A path does not exist or has an unknown suffix, or a line is malformed.
         CorpusError: A `.spacy` file is damaged.
     """
     paths = list(paths)
@@ -71,7 +71,7 @@ def read_documents(paths: Iterable[str], stdin: BinaryIO, *, attr: str = RELATIO
 
 
 def input_files(paths: Iterable[str]) -> list[str]:
-    """Return the `.spacy` files in those inputs that are folders."""
+    """Return the `.spacy` files in all inputs that are folders."""
     folders = (path for path in paths if path != "-" and Path(path).is_dir())
     return [str(file) for folder in folders for file in Path(folder).rglob("*.spacy")]
 

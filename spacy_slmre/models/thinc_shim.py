@@ -1,4 +1,4 @@
-"""Thinc's wrapper of a torch network, so that spaCy's optimizers can train it."""
+"""A Thinc wrapper for torch networks, so that spaCy's optimizers can train them."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ class ThincShim(PyTorchShim):
 
     def finish_update(self, optimizer: Optimizer) -> None:
         """Update the parameters that have a gradient."""
-        # Without CuPy, Thinc computes on the CPU, and parameters on a GPU are copied there and back.
+        # Without CuPy, Thinc computes on the CPU, so parameters on a GPU are copied back and forth.
         ops = get_current_ops()
         for name, parameter in self.network.named_parameters():
             if parameter.grad is None:
                 continue
             new, _ = optimizer(
-                # The shape is part of the key: a layer that has grown starts with fresh moments.
+                # The shape is part of the key, so that a resized layer starts with fresh moments.
                 (self.id, f"{name} {tuple(parameter.shape)}"),
                 cast(FloatsXd, torch2xp(parameter.data, ops=ops)),
                 cast(FloatsXd, torch2xp(parameter.grad, ops=ops)),
                 lr_scale=1.0 if self.learn_rate_of is None else self.learn_rate_of(name),
             )
             updated = xp2torch(new)
-            # On a CPU the optimizer changes the parameter in place. Assigning a new tensor at every step, as
-            # Thinc's own shim does, would keep all the old ones in memory.
+            # On a CPU, the optimizer changes the parameter in place. Assigning a new tensor in every step, as Thinc's
+            # own shim does, would keep the old ones in memory.
             if updated.data_ptr() != parameter.data_ptr():
                 parameter.data.copy_(updated)
             parameter.grad.zero_()
 
 
 def cpu_tensors(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return the weights by name, each with its own memory, as safetensors requires."""
+    """Return copies of the weights by name; safetensors does not allow shared memory."""
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 

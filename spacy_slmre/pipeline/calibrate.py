@@ -1,4 +1,4 @@
-"""Calibrating a relation component on a development set."""
+"""Calibration of a relation component on a development set."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 
 
 def calibrate(pipe: RelationExtractor, examples: Iterable[Example], *, thresholds: bool = False) -> dict[str, Any]:
-    """Fit a component's temperature, and optionally thresholds by label, and set them.
+    """Fit and set a component's temperature, and optionally a threshold for each label.
 
     Args:
-        pipe: The component; its previous calibration is not used.
-        examples: A development set: neither its training data nor future test data.
-        thresholds: Fit thresholds by label, replacing those of the component.
+        pipe: The component; its previous calibration has no effect.
+        examples: A development set, which is used for neither training nor testing.
+        thresholds: Replace the component's thresholds by fitted ones.
 
     Returns:
         "pairs", "temperature", and "before" and "after", each with "ece" (expected calibration error), "nll" (mean

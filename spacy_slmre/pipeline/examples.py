@@ -1,7 +1,7 @@
-"""The only place that reads gold annotation: which pairs are positive, negative or unknown.
+"""Reading gold annotation: which pairs are positive, negative or unknown.
 
-A document that annotates *pairs* (`doc._.relation_pairs`) says what these are and nothing about all others. In
-a document that annotates only *relations* (`doc._.relations`), every other candidate pair is negative.
+If a document annotates *pairs* (`doc._.relation_pairs`), all other pairs are unknown. If it only annotates *relations*
+(`doc._.relations`), all other candidate pairs are negative.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ PairKey = tuple[int, int, int, int]
 
 @dataclass
 class TrainingInstances:
-    """The labeled instances of some examples.
+    """Labeled instances of examples.
 
     Attributes:
-        instances: Labeled instances; a pair with several labels is one instance for each.
+        instances: The instances; a pair with several labels has an instance for each.
         n_gold: Number of gold pairs with a relation.
-        n_proposed: How many of them the candidate generator proposed.
+        n_proposed: How many of these pairs the candidate generator proposed.
     """
 
     instances: list[RelationInstance] = field(default_factory=list)
@@ -39,33 +39,30 @@ class TrainingInstances:
     n_proposed: int = 0
 
     def describe_proposed(self) -> str | None:
-        """Return a warning if none of the pairs with a relation is a candidate, else None."""
+        """Return a warning if no gold pair with a relation is a candidate, else None."""
         if not self.n_gold or self.n_proposed:
             return None
         return (
-            f"the training data have {self.n_gold} relations, but the candidate generator proposes none of their pairs, "
-            "so nothing can be learned from them. The predicted side of an example needs the entities: read the corpus "
-            'with @readers = "spacy-slmre.RelationCorpus.v1" and entities = "gold", or add the component that predicts '
-            "them to training.annotating_components."
+            f"the training data has {self.n_gold} relations, but the candidate generator proposes none of their pairs, "
+            "so nothing can be learned. The predicted docs of the examples need entities: read the corpus with "
+            '@readers = "spacy-slmre.RelationCorpus.v1" and entities = "gold", or add the component that predicts '
+            "entities to training.annotating_components."
         )
 
     def sample(self, negative: str | None, negative_rate: float, rng: np.random.Generator) -> list[RelationInstance]:
-        """Return the instances with a random share of the negative ones."""
+        """Return all positive and a random share of the negative instances."""
         if negative_rate == 1.0:
             return self.instances
         kept = rng.random(len(self.instances)) < negative_rate
-        return [one for one, keep in zip(self.instances, kept, strict=True) if keep or one.label != negative]
+        return [pair for pair, keep in zip(self.instances, kept, strict=True) if keep or pair.label != negative]
 
 
 def balanced_weights(
     instances: Iterable[RelationInstance], negative: str | None = None, negative_rate: float = 1.0
 ) -> dict[str, float]:
-    """Return a weight for each label so that all labels have the same total; the mean over the instances is 1.
+    """Return weights by label that give all labels the same total weight, with a mean of 1 over all instances.
 
-    Args:
-        instances: Labeled instances.
-        negative: The negative label.
-        negative_rate: Share of its instances that an update samples.
+    `negative_rate` is the share of negative instances that an update samples.
     """
     counts: dict[str, float] = dict(Counter(instance.label or "" for instance in instances))
     if negative in counts:
@@ -75,50 +72,41 @@ def balanced_weights(
 
 
 def gold_relations(doc: Doc, attr: str = RELATIONS) -> Sequence[Relation]:
-    """Return all annotated pairs of a gold document with their labels, negative ones included."""
+    """Return all annotated pairs of a gold document with their labels, including negative ones.
+
+    Relations are read from `doc._.<attr>` if there are none in `doc._.relations`.
+    """
     if annotates_pairs(doc):
         return relations_of(doc, PAIRS)
     return relations_of(doc, RELATIONS) or relations_of(doc, attr)
 
 
 def gold_labels(doc: Doc, attr: str = RELATIONS) -> tuple[dict[PairKey, list[str]], bool]:
-    """Return the labels of each annotated pair, and whether all other pairs are negative (else unknown).
-
-    Args:
-        doc: A gold document.
-        attr: Where its relations are if `doc._.relations` is empty.
-    """
+    """Return the labels of each annotated pair, and whether all other pairs are negative (otherwise unknown)."""
     labels: dict[PairKey, list[str]] = {}
     for relation in gold_relations(doc, attr):
-        known = labels.setdefault(pair_key(relation.head, relation.tail), [])
-        if relation.label not in known:
-            known.append(relation.label)
+        of_pair = labels.setdefault(pair_key(relation.head, relation.tail), [])
+        if relation.label not in of_pair:
+            of_pair.append(relation.label)
     return labels, not annotates_pairs(doc)
 
 
 def make_training_instances(
     examples: Iterable[Example], candidates: CandidateGenerator, schema: LabelSchema, attr: str
 ) -> TrainingInstances:
-    """Label the candidate pairs of the predicted side as the reference side does; skip unknown pairs.
+    """Label the candidate pairs of the predicted docs by the reference docs, skipping unknown pairs.
 
-    Args:
-        examples: Examples.
-        candidates: Proposes the pairs.
-        schema: The labels.
-        attr: Where relations are if a reference has none in `doc._.relations`.
-
-    Raises:
-        ValueError: A gold label is not in the schema.
+    Raises ValueError if a gold label is not in the schema. For `attr`, see `gold_relations`.
     """
     result = TrainingInstances()
     for example in examples:
         labels, complete = gold_labels(example.reference, attr)
-        if unknown := {label for some in labels.values() for label in some} - set(schema.names):
+        if unknown := {label for of_pair in labels.values() for label in of_pair} - set(schema.names):
             raise ValueError(
-                f"The training data have labels that the component lacks: {', '.join(sorted(unknown))}. Add "
+                f"The training data has labels that the component does not have: {', '.join(sorted(unknown))}. Add "
                 "them (`add_label`, `labels` or `schema`), or remove them from the data."
             )
-        positive = {pair for pair, some in labels.items() if any(label != schema.negative_label for label in some)}
+        positive = {pair for pair, of_pair in labels.items() if set(of_pair) - {schema.negative_label}}
         result.n_gold += len(positive)
         default = [schema.negative_label] if complete and schema.negative_label else []
         pairs: list[tuple[Span, Span]] = []
@@ -134,9 +122,9 @@ def make_training_instances(
 
 
 def make_gold_instances(doc: Doc, schema: LabelSchema) -> list[RelationInstance]:
-    """Return the labeled instances of a gold document's annotated pairs, whatever a pipeline would propose.
+    """Return the labeled instances of all annotated pairs of a gold document, whether or not they are candidates.
 
-    A pair with several labels gives several instances, which share their context.
+    A pair with several labels has several instances, which share their context.
     """
     annotated = gold_relations(doc)
     pairs = [(relation.head, relation.tail) for relation in annotated]
@@ -146,26 +134,21 @@ def make_gold_instances(doc: Doc, schema: LabelSchema) -> list[RelationInstance]
 def collect_labels(
     examples: Iterable[Example], negative: str | None, attr: str = RELATIONS
 ) -> tuple[list[str], str | None]:
-    """Return the labels of a corpus in alphabetical order, and the negative one if negative pairs occur.
+    """Return the labels of a corpus in alphabetical order, and the negative label if there are negative pairs.
 
-    If `negative` does not occur itself but exactly one label does that commonly means "no relation"
-    (`spacy_slmre.metrics.NEGATIVES`: "NA", "Other", …), that label is the negative one.
-
-    Args:
-        examples: Examples.
-        negative: Expected name of the negative label.
-        attr: Where relations are if a reference has none in `doc._.relations`.
+    If the expected `negative` label does not occur, but exactly one label that usually means "no relation"
+    (`spacy_slmre.metrics.NEGATIVES`: "NA", "Other", …), that is the negative label. For `attr`, see `gold_relations`.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     has_negatives = False
     for example in examples:
         labels, complete = gold_labels(example.reference, attr)
-        found.update(label for some in labels.values() for label in some)
+        names.update(label for of_pair in labels.values() for label in of_pair)
         has_negatives |= complete
-    others = [label for label in found if normalize_answer(label) in NEGATIVES]
-    if negative is not None and negative not in found and len(others) == 1:
+    others = [label for label in names if normalize_answer(label) in NEGATIVES]
+    if negative is not None and negative not in names and len(others) == 1:
         negative = others[0]
-    return sorted(found - {negative}), negative if has_negatives or negative in found else None
+    return sorted(names - {negative}), negative if has_negatives or negative in names else None
 
 
 def resolve_labels(
@@ -175,17 +158,10 @@ def resolve_labels(
     negative: str | None,
     attr: str,
 ) -> LabelSchema | None:
-    """Return the labels that a component is initialized with, or None if nothing specifies them.
+    """Return the labels for initializing a component, or None if nothing specifies them.
 
-    Args:
-        labels: Argument of `initialize`: names or a schema as plain data; takes precedence.
-        configured: The configured labels, used next.
-        get_examples: Gold documents, whose labels are used otherwise.
-        negative: Name of the negative label.
-        attr: Where relations are if a reference has none in `doc._.relations`.
-
-    Raises:
-        ValueError: The labels are not a valid schema.
+    These are `labels` (the argument of `initialize`: names, or a schema as plain data), otherwise those that are
+    configured, otherwise those of the examples. Raises ValueError if `labels` is not a valid schema.
     """
     if labels is not None:
         return LabelSchema.from_any(labels, negative)

@@ -1,4 +1,4 @@
-"""`rel_classifier`: relations by a trained encoder."""
+"""The factory `rel_classifier`: relation extraction with a trained encoder."""
 
 from __future__ import annotations
 
@@ -21,12 +21,8 @@ from spacy_slmre.util.settings import takes_settings
 def make_rel_classifier(
     nlp: Language, name: str, model: RelationModel, settings: ExtractorSettings
 ) -> RelationExtractor:
-    """Make a component that labels pairs with a trained encoder, a drop-in alternative to `slm_relations`.
+    """Make a component that labels pairs with a trained encoder, `@architectures = "spacy-slmre.EncoderClassifier.v1"`.
 
-    Args:
-        nlp: The pipeline.
-        name: Name of the component.
-        model: A model with `@architectures = "spacy-slmre.EncoderClassifier.v1"`.
-        settings: The settings, the same as those of `slm_relations`; see `ExtractorSettings`.
+    It has the same settings as `slm_relations` and can replace it.
     """
     return RelationExtractor(nlp.vocab, model, name, settings)

@@ -1,7 +1,7 @@
-"""The relation component of a pipeline, whatever model labels its pairs.
+"""The relation component of a pipeline, with any model.
 
-Documents become candidate pairs and instances, the instances of many documents are scored together, and labels
-become records on the documents. The model only sees instances.
+Documents become candidate pairs and instances, the instances of many documents are scored together, and their labels
+are written to the documents. The model only sees instances.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class RelationExtractor(TrainablePipe):
 
     @property
     def schema(self) -> LabelSchema:
-        """The labels. Raises ValueError if they are configured by a file that cannot be read."""
+        """The labels. Raises ValueError if they are configured by a file that is unreadable."""
         if self._schema is None:
             self._schema = (
                 configured_schema(self.settings, self.model.schema) or self.model.schema or LabelSchema.general()
@@ -81,21 +81,21 @@ class RelationExtractor(TrainablePipe):
 
     @property
     def has_own_labels(self) -> bool:
-        """Whether the labels were configured, added or learned; otherwise the general schema is a fallback."""
+        """Whether labels were configured, added or learned; otherwise they are the general schema."""
         configured = self.settings.labels is not None or self.settings.schema is not None
         return configured or self._schema_was_set or self.model.schema is not None
 
     def set_schema(self, schema: Any) -> None:
-        """Replace the labels by a schema, a list of names, a dict or a file. Raises ValueError if it is invalid."""
+        """Replace the labels, given a schema, a list of names, a dict or a path. Raises ValueError if it is invalid."""
         self._schema = LabelSchema.from_any(schema, self.settings.negative_label)
         self._schema_was_set = True
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of all labels, the negative one included; empty while they cannot be read."""
+        """The names of all labels, including the negative one; empty if their file is unreadable."""
         try:
             return self.schema.names
-        except ValueError:  # spaCy asks before a saved pipeline's labels are read, and the configured file may be gone
+        except ValueError:  # spaCy reads this before `from_disk`, when the configured file may be missing
             return ()
 
     @property
@@ -104,9 +104,9 @@ class RelationExtractor(TrainablePipe):
         return self.schema.to_dict()
 
     def add_label(self, label: str) -> int:
-        """Add a relation worded after its name; return 1, or 0 if it exists. An encoder must be trained on it."""
+        """Add a label, and return 1, or 0 if it exists. An encoder needs to be trained on it."""
         if not isinstance(label, str):
-            raise ValueError(f"A label is a string, not {label!r}.")
+            raise ValueError(f"A label must be a string, not {label!r}.")
         if label in self.schema.index:
             return 0
         self.set_schema(self.schema.with_name(label))
@@ -115,7 +115,7 @@ class RelationExtractor(TrainablePipe):
         return 1
 
     def load(self) -> None:
-        """Load the model and prepare the labels. Raises ValueError if they are unavailable or do not fit."""
+        """Load the model and prepare the labels. Raises ValueError if this fails."""
         self._check_thresholds()
         if self.model.schema is not None:
             self.schema.check_wordings(self.model.schema)
@@ -137,9 +137,10 @@ class RelationExtractor(TrainablePipe):
         return doc
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
-        """Annotate documents, scoring pairs of several together; only failing ones go to the error handler.
+        """Annotate a stream of documents, scoring the pairs of several together.
 
-        At most `batch_size` documents are held at a time; the component's own `batch_size` counts pairs.
+        At most `batch_size` documents are held at a time; the component's own `batch_size` counts pairs. If a document
+        fails, only that document is passed to the error handler.
         """
         self.load()
         handle = self.get_error_handler()
@@ -163,9 +164,9 @@ class RelationExtractor(TrainablePipe):
             if len(held) == 1:
                 handle(self.name, self, docs, error)
                 return
-            # One of them fails: annotate each separately, so that the others keep their relations.
-            for one in held:
-                yield from self._annotate([one], handle)
+            # Annotate documents one by one, so that only those that fail are lost.
+            for single in held:
+                yield from self._annotate([single], handle)
             return
         yield from docs
 
@@ -175,21 +176,21 @@ class RelationExtractor(TrainablePipe):
         return self._predict([self._make_instances(doc) for doc in docs], k)
 
     def predict_proba(self, docs: Iterable[Doc], k: int = 1) -> list[list[PairPrediction]]:
-        """Return the candidate pairs of each document with the probabilities of their k best labels."""
+        """Return the candidate pairs of each document with their k most probable labels."""
         return [prediction.pairs for prediction in self.predict(docs, k)]
 
     def set_annotations(self, docs: Sequence[Doc], predictions: Sequence[DocPrediction]) -> None:
         """Write the predicted relations that pass their threshold."""
         for doc, prediction in zip(docs, predictions, strict=True):
             best = [(pair.head, pair.tail, *pair.labels[0]) for pair in prediction.pairs if pair.labels]
-            written = [make_record(doc, one) for one in best if self.passes_threshold(*one[2:])]
-            write_records(doc, written, self.attr)
+            records = [make_record(doc, relation) for relation in best if self.passes_threshold(*relation[2:])]
+            write_records(doc, records, self.attr)
             write_report(doc, prediction.report, self.attr)
             if warning := describe_truncation(prediction.report, report_name(self.attr)):
                 self._warn_once("truncation", warning)
 
     def passes_threshold(self, label: str, score: float) -> bool:
-        """Return whether the most probable label of a pair is written as a relation."""
+        """Return whether a pair's most probable label is written as a relation."""
         return passes_threshold(label, score, self.schema.negative_label, self.threshold, self.label_thresholds)
 
     def _make_instances(self, doc: Doc) -> DocInstances:
@@ -206,8 +207,8 @@ class RelationExtractor(TrainablePipe):
         if self.temperature == 1.0:
             columns, log_probs = self.model.top_k(instances, self.schema, k, allowed)
         else:
-            every = apply_temperature(self.model.log_probs(instances, self.schema), self.temperature)
-            columns, log_probs = top_k(every, k, allowed)
+            scaled = apply_temperature(self.model.log_probs(instances, self.schema), self.temperature)
+            columns, log_probs = top_k(scaled, k, allowed)
         return make_predictions(docs, self.schema, columns, log_probs)
 
     # -- training ------------------------------------------------------------------------------------------
@@ -219,7 +220,7 @@ class RelationExtractor(TrainablePipe):
 
     @property
     def is_resizable(self) -> bool:
-        """Whether labels can be added: always."""
+        """Whether labels can be added."""
         return True
 
     def initialize(
@@ -227,13 +228,13 @@ class RelationExtractor(TrainablePipe):
         get_examples: Callable[[], Iterable[Example]],
         *,
         nlp: Language | None = None,
-        # Built-in types only: spaCy resolves the annotation in another module.
+        # Built-in types only, because spaCy resolves annotations in another module.
         labels: list[str] | dict[str, object] | None = None,
     ) -> None:
         """Set the labels, and prepare the model for training.
 
-        The labels are `labels` (names, or the `label_data` of a component), else those that are configured, else
-        those of the examples. Raises ValueError if labels or examples cannot be used.
+        Labels are given by `labels` (names, or the `label_data` of a component), by the config, or by the examples, in
+        this order. Raises ValueError if labels or examples are invalid.
         """
         validate_get_examples(get_examples, "RelationExtractor.initialize")
         own = self.schema if self.has_own_labels else None
@@ -258,10 +259,10 @@ class RelationExtractor(TrainablePipe):
         sgd: Optimizer | None = None,
         losses: dict[str, float] | None = None,
     ) -> dict[str, float]:
-        """Learn from a batch: the candidate pairs of the predicted side, labeled as on the reference side.
+        """Learn from the candidate pairs of the predicted docs, labeled by the reference docs.
 
-        The mean loss of a pair is added to `losses`. Without `sgd`, gradients accumulate until `finish_update`.
-        Raises ValueError if a gold label is unknown or the loss is not finite.
+        The mean loss per pair is added to `losses`. Without `sgd`, gradients accumulate until `finish_update`. Raises
+        ValueError if a gold label is unknown or the loss is not finite.
         """
         losses = {} if losses is None else losses
         losses.setdefault(self.name, 0.0)
@@ -278,14 +279,14 @@ class RelationExtractor(TrainablePipe):
         if instances := [instance for instance in fitting if instance is not None]:
             weights = None
             if self._label_weights:
-                weights = np.array([self._label_weights.get(one.label or "", 1.0) for one in instances])
+                weights = np.array([self._label_weights.get(instance.label or "", 1.0) for instance in instances])
             loss = self.model.update(instances, self.schema, drop=drop, weights=weights)
             if not np.isfinite(loss):
                 texts = ", ".join(f'"{example.reference.text[:40]}"' for example in examples[:8])
                 raise ValueError(
                     f"{self.name}: the loss of update {self._n_updates} is {loss} (documents: {texts}). Nothing was "
                     "learned from this batch. Use a lower learning rate, more warmup steps or gradient clipping "
-                    "(optimizer.grad_clip), or turn off mixed precision."
+                    "(optimizer.grad_clip), or disable mixed precision."
                 )
             losses[self.name] += loss
         if sgd not in (None, False):
@@ -299,13 +300,13 @@ class RelationExtractor(TrainablePipe):
 
     @contextmanager
     def use_params(self, params: dict) -> Iterator[None]:
-        """Do nothing: Thinc keeps no averages of torch weights."""
+        """Do nothing: Thinc does not average the weights of torch models."""
         yield
 
     # -- scoring -------------------------------------------------------------------------------------------
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
-        """Score predicted relations against gold ones; see `spacy_slmre.scorer.score_relations`."""
+        """Score predicted relations; see `spacy_slmre.scorer.score_relations`."""
         if self.scorer is None:
             return {}
         examples = list(examples)
@@ -314,7 +315,7 @@ class RelationExtractor(TrainablePipe):
         if unknown := sorted(gold - set(self.schema.names)):
             self._warn_once(
                 "unknown labels",
-                f"the gold data have labels that the component can never predict: {', '.join(unknown)}.",
+                f"the gold data has labels that the component can never predict: {', '.join(unknown)}.",
             )
         options = {"propose": lambda doc: self.candidates(doc, self.schema).pairs, **kwargs}
         return self.scorer(examples, attr=self.attr, labels=self.labels, **options)
@@ -368,7 +369,7 @@ class RelationExtractor(TrainablePipe):
         }
 
     def _set_config(self, config: Mapping[str, Any], *, from_bytes: bool) -> None:
-        # On disk, the pipeline's config may have been changed or overridden: then it takes precedence.
+        # A config that was changed or overridden after saving takes precedence.
         before, now = config["configured"], self.settings.to_dict()
         same = {name for name in now if now[name] == before[name] or from_bytes}
         if {"labels", "schema"} <= same:
@@ -381,16 +382,17 @@ class RelationExtractor(TrainablePipe):
 
 
 def get_relation_extractor(nlp: Language, name: str | None = None) -> tuple[str, RelationExtractor]:
-    """Return the name and the relation component of a pipeline; a name is needed if there are several.
+    """Return the name and the relation component of a pipeline; `name` is required if there are several.
 
-    Raises ValueError if there is none, none of that name, or a name is missing.
+    Raises ValueError if there is no such component, or if `name` is missing.
     """
-    found = {known: pipe for known, pipe in nlp.pipeline if isinstance(pipe, RelationExtractor)}
-    if not found:
+    components = {key: pipe for key, pipe in nlp.pipeline if isinstance(pipe, RelationExtractor)}
+    if not components:
         names = ", ".join(nlp.pipe_names) or "nothing"
         raise ValueError(f'The pipeline has no relation component, only: {names}. Add "slm_relations".')
-    if name is None and len(found) > 1:
-        raise ValueError(f"The pipeline has several relation components: choose one of {', '.join(found)}.")
-    if name is not None and name not in found:
-        raise ValueError(f'"{name}" is not a relation component of the pipeline; these are: {", ".join(found)}.')
-    return next((known, pipe) for known, pipe in found.items() if name in (None, known))
+    if name is None and len(components) > 1:
+        raise ValueError(f"The pipeline has several relation components. Choose one of {', '.join(components)}.")
+    name = next(iter(components)) if name is None else name
+    if name not in components:
+        raise ValueError(f'"{name}" is not a relation component. Use one of {", ".join(components)}.')
+    return name, components[name]

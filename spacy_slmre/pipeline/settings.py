@@ -1,4 +1,4 @@
-"""The settings of relation components, shared by all factories."""
+"""Settings of relation components."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEFAULT_SCORE_WEIGHTS = {
 }
 
 CHANGEABLE = ("threshold", "label_thresholds", "temperature")
-"""Settings that may change after construction, for example by calibration."""
+"""Settings that can change after construction, for example by calibration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,25 +32,24 @@ class ExtractorSettings:
 
     Attributes:
         labels: Names of the labels, instead of a schema.
-        schema: Labels with wordings, definitions and entity types: a list of names, a dict, the path of a JSON or
-            YAML file, or a registered function. Without `labels` and `schema`, the labels are those that the model
-            was tuned on or, in training, those of the training data; else the general schema.
+        schema: Labels with wordings, definitions and entity types: a list of names, a dict, the path of a JSON or YAML
+            file, or a registered function. Without `labels` and `schema`, the labels are those that the model was
+            tuned on, in training those of the training data, and otherwise the general schema.
         negative_label: The label that means "no relation"; added to `labels` if missing. Null if every pair has a
             relation.
         candidates: Proposes the pairs to score, for instance `@misc = "spacy-slmre.EntityPairs.v1"`.
-        threshold: A relation is written if its probability is at least this (0 to 1).
-        label_thresholds: Thresholds of single labels, replacing `threshold`.
-        temperature: Temperature of the probabilities, fitted by `slmre calibrate`. A value other than 1 makes the
-            model compute all labels of every pair.
-        negative_rate: Share of the negative pairs that an update learns from, sampled anew each time (0 to 1).
-        class_weights: "balanced" gives pairs of rare labels more weight in training; null gives all the same.
+        threshold: Minimum probability of a relation (0 to 1).
+        label_thresholds: Thresholds of individual labels, replacing `threshold`.
+        temperature: Temperature of the probabilities, fitted by `slmre calibrate`. With a value other than 1, the model
+            computes all labels of every pair.
+        negative_rate: Share of negative pairs that are sampled for each update (0 to 1).
+        class_weights: "balanced" gives pairs of rare labels more weight in training; null weights all pairs equally.
         batch_size: Number of pairs that are scored together, across documents.
-        max_context_tokens: Longer contexts are truncated around their pair, counted in the model's tokens.
+        max_context_tokens: Longer contexts are truncated around their pair; counted in the model's tokens.
         attr: Relations are written to `doc._.<attr>`.
-        weights: "reference" saves the name and fingerprint of a base model; "embed" saves the model itself, so that
+        weights: "reference" saves the name and fingerprint of the base model; "embed" saves the model itself, so that
             the pipeline needs no network. The weights of `rel_classifier` are always saved.
         scorer: Scores predicted documents.
-
     """
 
     labels: list[str] | None = None
@@ -69,12 +68,12 @@ class ExtractorSettings:
     scorer: Callable | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings whose current values are saved with a component, as plain data for JSON."""
+        """Return the settings that are saved with a component, as plain data for JSON."""
         values = {name: getattr(self, name) for name in ("labels", "schema", *CHANGEABLE)}
         return json.loads(json.dumps(values, default=lambda schema: schema.to_dict()))
 
     def check(self, name: str) -> None:
-        """Raise ValueError if a value is out of range; `name` is the component's name, for the message."""
+        """Raise ValueError if a value is out of range; `name` is the component's name in messages."""
         if self.labels is not None and self.schema is not None:
             raise ValueError("Set either `labels` or `schema`, not both.")
         check_minimum(self, name, batch_size=1, max_context_tokens=1)
@@ -83,18 +82,14 @@ class ExtractorSettings:
         if self.temperature <= 0:
             raise ValueError(f"{name}.temperature = {self.temperature}, but it must be above 0.")
         if not 0.0 <= self.negative_rate <= 1.0:
-            raise ValueError(f"{name}.negative_rate = {self.negative_rate} is not a share (0 to 1).")
+            raise ValueError(f"{name}.negative_rate = {self.negative_rate}, but it must be between 0 and 1.")
 
 
 def configured_schema(settings: ExtractorSettings, tuned: LabelSchema | None) -> LabelSchema | None:
     """Return the labels that the settings specify, or None.
 
-    Args:
-        settings: The settings; a schema file is read.
-        tuned: The labels that the model was tuned with: plain names among them get their wordings.
-
-    Raises:
-        ValueError: The labels are not a valid schema.
+    Plain names of labels that the model was tuned with get their wordings from `tuned`. Raises ValueError if the labels
+    are not a valid schema, or its file is unreadable.
     """
     if settings.schema is not None:
         return LabelSchema.from_any(settings.schema, settings.negative_label)
@@ -103,8 +98,8 @@ def configured_schema(settings: ExtractorSettings, tuned: LabelSchema | None) ->
     plain = LabelSchema.from_labels(settings.labels, settings.negative_label)
     if tuned is None:
         return plain
-    known = {label.name: label for label in tuned.labels}
-    labels = tuple(known.get(label.name, label) for label in plain.labels)
+    tuned_labels = {label.name: label for label in tuned.labels}
+    labels = tuple(tuned_labels.get(label.name, label) for label in plain.labels)
     return LabelSchema(labels, settings.negative_label, tuned.type_map)
 
 

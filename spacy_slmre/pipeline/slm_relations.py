@@ -1,4 +1,4 @@
-"""`slm_relations`: relations by a small language model."""
+"""The factory `slm_relations`: relation extraction with a small language model."""
 
 from __future__ import annotations
 
@@ -21,12 +21,5 @@ from spacy_slmre.util.settings import takes_settings
 def make_slm_relations(
     nlp: Language, name: str, model: RelationModel, settings: ExtractorSettings
 ) -> RelationExtractor:
-    """Make a component that labels pairs with a small language model.
-
-    Args:
-        nlp: The pipeline.
-        name: Name of the component.
-        model: A model with `@architectures = "spacy-slmre.SmallLM.v1"`.
-        settings: The settings; see `ExtractorSettings`.
-    """
+    """Make a component that labels pairs with a small language model, `@architectures = "spacy-slmre.SmallLM.v1"`."""
     return RelationExtractor(nlp.vocab, model, name, settings)

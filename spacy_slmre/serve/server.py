@@ -1,7 +1,7 @@
-"""A local web page to try a pipeline: on the loopback address only, one text at a time, in order.
+"""A local web page for trying a pipeline, which processes one text at a time.
 
-A request can only send a text and gets HTML back. Requests from other pages in the browser are refused by
-their origin, their host (which protects against DNS rebinding) and their content type (forms of other pages
+The server only listens on the loopback address; a request sends a text and receives HTML. Requests from other pages in
+the browser are refused by their origin, their host (which protects against DNS rebinding) and their content type (forms
 cannot send JSON).
 """
 
@@ -34,16 +34,16 @@ MAX_BYTES = 200_000
 """Maximum size of a request in bytes."""
 MAX_WAITING = 32
 """Maximum number of texts waiting for the pipeline."""
-# In seconds: a silent connection is closed; the browser gets an error.
+# Seconds until an idle connection is closed, and until the browser gets an error.
 _CONNECTION_TIMEOUT = 30
 _ANSWER_TIMEOUT = 600
-# The rest of a refused request is read and discarded, up to this many bytes and seconds of silence.
+# The rest of a refused request is discarded, up to this many bytes or idle seconds.
 _MAX_DISCARDED = 64_000_000
 _DISCARD_TIMEOUT = 2
 
 
 class PageError(Exception):
-    """A request that is refused or has failed, with the HTTP status and the reason shown on the page."""
+    """A refused or failed request, with an HTTP status and the reason to show on the page."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -55,19 +55,19 @@ class LiveServer(ThreadingHTTPServer):
     """Serves the page and its requests; `serve_forever` runs until another thread calls `shutdown`.
 
     Args:
-        nlp: The loaded pipeline.
-        port: Port on the loopback address; 0 takes a free one.
-        options: How the relations are drawn.
-        attr: The pipeline writes relations to `doc._.<attr>`.
-        example: The initial text on the page.
+        nlp: The pipeline.
+        port: Port on the loopback address; 0 for any free port.
+        options: Drawing options.
+        attr: Relations are read from `doc._.<attr>`.
+        example: Initial text on the page.
         max_bytes: Maximum size of a request in bytes.
 
     Raises:
-        ValueError: The port cannot be used.
+        ValueError: The port is not available.
     """
 
     daemon_threads = True
-    # Two servers must not share a port.
+    # A second server must not share the port.
     allow_reuse_port = False
 
     def __init__(
@@ -80,13 +80,13 @@ class LiveServer(ThreadingHTTPServer):
         example: str = "",
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        # One worker: texts are processed in the order of their requests.
+        # One worker, so that texts are processed in the order of their requests.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pipeline")
         try:
             super().__init__((HOST, port), _Handler)
         except (OSError, OverflowError) as error:
             raise ValueError(
-                f"Port {port} cannot be used ({error}). Choose another port, or 0 for any free one."
+                f"Port {port} is not available ({error}). Choose another port, or 0 for any free port."
             ) from error
         self.nlp = nlp
         self.options = options or ViewOptions()
@@ -98,10 +98,9 @@ class LiveServer(ThreadingHTTPServer):
         self._lock = threading.Lock()
 
     def find_relations(self, text: str) -> str:
-        """Wait for the pipeline and return the relations in a text as HTML.
+        """Process a text and return its relations as HTML.
 
-        Raises:
-            PageError: Too many texts are waiting, or the pipeline takes too long or fails.
+        Raises PageError if too many texts are waiting, or if the pipeline fails or takes too long.
         """
         with self._lock:
             if self._waiting >= MAX_WAITING:
@@ -112,8 +111,8 @@ class LiveServer(ThreadingHTTPServer):
         future.add_done_callback(self._done)
         try:
             return future.result(timeout=_ANSWER_TIMEOUT)
-        except Exception as error:  # components can raise anything; the next text is still processed
-            # A component can raise a TimeoutError, too, but then the future is done.
+        except Exception as error:  # components can raise any error
+            # A TimeoutError can also come from a component, but then the future is done.
             if isinstance(error, FutureTimeout) and not future.done():
                 future.cancel()
                 reason = f"No answer within {_ANSWER_TIMEOUT} seconds."
@@ -130,7 +129,7 @@ class LiveServer(ThreadingHTTPServer):
             self._waiting -= 1
 
     def server_close(self) -> None:
-        """Release the port; waiting texts are dropped."""
+        """Release the port and drop waiting texts."""
         super().server_close()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
@@ -157,15 +156,15 @@ class _Handler(BaseHTTPRequestHandler):
         except PageError as error:
             self._refuse(error)
         except (ConnectionError, TimeoutError):
-            self.close_connection = True  # the browser has left
+            self.close_connection = True  # the client has disconnected
 
     def _refuse(self, error: PageError) -> None:
-        # The body may be unread, so the connection cannot be reused.
+        # The connection cannot be reused, because the body may be unread.
         self.close_connection = True
         try:
             self._send(error.status, "application/json", json.dumps({"error": error.reason}))
-            # A client that is still sending only reads the answer if the connection is not reset, so what it
-            # sends is discarded for a while.
+            # A client that is still sending only reads the response if the connection is not reset, so its data is
+            # discarded for a while.
             self.connection.shutdown(socket.SHUT_WR)
             self.connection.settimeout(_DISCARD_TIMEOUT)
             until, discarded = time.monotonic() + _CONNECTION_TIMEOUT, 0
@@ -175,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
                     break
                 discarded += len(chunk)
         except OSError:
-            pass  # the browser has left or is silent
+            pass  # the client has disconnected or is idle
 
     def _check_sender(self) -> None:
         port = self.server.server_address[1]

@@ -1,4 +1,4 @@
-"""A document as blocks for the arcs template: sentences with arcs, and the text between them as HTML."""
+"""Blocks for the arcs template: sentences with arcs, and the text between them as HTML."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CORNER_RADIUS = 7.0
 
 @dataclass(frozen=True)
 class PictureStyle:
-    """What all blocks of a picture share."""
+    """Options and colors of all blocks of a picture."""
 
     options: ViewOptions
     colors: Mapping[str, str]  # by entity type
@@ -35,7 +35,7 @@ class TextBlock:
 
 @dataclass(frozen=True)
 class EntityFrame:
-    """The frame of an entity in one line, with the name of its type in the first line."""
+    """The frame of an entity in a line; the name of its type is in its first line only."""
 
     x: float
     y: float
@@ -72,7 +72,7 @@ class ArcBlock:
 
 def make_blocks(document: RelationDocument, style: PictureStyle) -> Iterator[TextBlock | ArcBlock]:
     """Yield the blocks of a document in text order; sentences with a relation between them share a block."""
-    shown = [one for one in document.relations if style.options.shows(one.label, one.score)]
+    shown = style.options.shown_relations(document)
     text_start: int | None = None
     end = 0
     for start, block_end, related in _block_bounds(document, shown):
@@ -89,8 +89,8 @@ def make_blocks(document: RelationDocument, style: PictureStyle) -> Iterator[Tex
 
 
 def _block_bounds(document: RelationDocument, relations: list[DocumentRelation]) -> list[tuple[int, int, bool]]:
-    """Return start, end and whether there are relations, of sentences joined by relations between them."""
-    spans = [(*document.sentence_of(one), True) for one in relations]
+    """Join sentences with relations between them; return start, end, and whether there are relations."""
+    spans = [(*document.sentence_of(relation), True) for relation in relations]
     spans += [(start, end, False) for start, end in document.sentence_bounds]
     joined: list[tuple[int, int, bool]] = []
     for start, end, related in sorted(spans, key=lambda span: (span[0], -span[1])):
@@ -118,37 +118,37 @@ def _text_block(document: RelationDocument, start: int, end: int, style: Picture
 def _arc_block(
     document: RelationDocument, start: int, end: int, relations: list[DocumentRelation], style: PictureStyle
 ) -> ArcBlock:
-    inside = [one for one in relations if all(start <= side.start < end for side in (one.head, one.tail))]
-    mentions = {one.key: one for one in document.entities if start <= one.start and one.end <= end}
+    inside = [rel for rel in relations if all(start <= side.start < end for side in (rel.head, rel.tail))]
+    mentions = {entity.key: entity for entity in document.entities if start <= entity.start and entity.end <= end}
     for relation in inside:
         mentions |= {side.key: side for side in (relation.head, relation.tail)}
     entities = [mentions[key] for key in sorted(mentions)]
     index = {entity.key: number for number, entity in enumerate(entities)}
-    labels = [f"{one.label} {one.score:.2f}" if style.scores else one.label for one in inside]
-    ends = [(one, index[one.head.key], index[one.tail.key]) for one in inside]
+    labels = [f"{rel.label} {rel.score:.2f}" if style.scores else rel.label for rel in inside]
+    ends = [(index[rel.head.key], index[rel.tail.key]) for rel in inside]
     layout = lay_out(document.text, start, end, entities, ends, labels, float(style.options.width))
     frames = [_frame(layout, box, entities[box.entity], style) for box in layout.boxes]
     frames_of: dict[int, list[EntityFrame]] = {}
     for box, frame in zip(layout.boxes, frames, strict=True):
         frames_of.setdefault(box.entity, []).append(frame)
     arcs = []
-    for arc, (relation, head, tail) in enumerate(ends):
+    for arc, (relation, (head, tail)) in enumerate(zip(inside, ends, strict=True)):
         segments = [segment for segment in layout.segments if segment.arc == arc]
-        if not segments:  # head or tail is white space only and has no position
+        if not segments:  # head or tail is only white space and has no position
             continue
         score = f"{relation.score:.2f}"
         description = f"{relation.head.text} – {relation.label} – {relation.tail.text}, score {score}"
-        line = " ".join(_line(layout, one) for one in segments)
-        tips = " ".join(_tip(layout, one) for one in segments)
+        line = " ".join(_line(layout, segment) for segment in segments)
+        tips = " ".join(_tip(layout, segment) for segment in segments)
         label = relation.label, score if style.scores else ""
-        placed = [(one.label, layout.lane_y(one), one.label_width - 4, *label) for one in segments]
+        placed = [(segment.label, layout.lane_y(segment), segment.label_width - 4, *label) for segment in segments]
         both = [*frames_of[head], *frames_of[tail]]
         arcs.append(DrawnArc(style.relations[relation.label], description, line, tips, placed, both))
     return ArcBlock(document.text[start:end], layout.width, layout.height, _runs(layout), frames, arcs)
 
 
 def _runs(layout: ArcLayout) -> list[tuple[float, float, float, str]]:
-    """Join the pieces of each line that can be drawn at once: center, baseline, width and text."""
+    """Join pieces of a line that can be drawn together; return center, baseline, width and text."""
     runs: list[list[TextPiece]] = []
     for piece in layout.pieces:
         last = runs[-1][-1] if runs else None
@@ -180,7 +180,7 @@ def _frame(layout: ArcLayout, box: EntityBox, entity: EntityMention, style: Pict
 
 
 def _line(layout: ArcLayout, segment: ArcSegment) -> str:
-    """Return a bracket with round corners, which is open at the edge of a line."""
+    """Return the path of a bracket with round corners, which is open at the edge of a line."""
     top, foot = layout.lane_y(segment), layout.rows[segment.row].y - arc_layout.TEXT_SIZE - 2
     x1, x2 = segment.x1, segment.x2
     radius = min(_CORNER_RADIUS, abs(x2 - x1) / 2)
@@ -195,7 +195,7 @@ def _line(layout: ArcLayout, segment: ArcSegment) -> str:
 
 
 def _tip(layout: ArcLayout, segment: ArcSegment) -> str:
-    """Return the arrowhead as a path, because an SVG marker would need an id that is unique in the page."""
+    """Return the path of the arrowhead; an SVG marker would need an id that is unique in the page."""
     if not segment.ends:
         return ""
     x, y = segment.x2, layout.rows[segment.row].y - arc_layout.TEXT_SIZE - 1

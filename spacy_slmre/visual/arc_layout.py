@@ -1,8 +1,8 @@
-"""Positions of text, entities and arcs: lines of text, with as many lanes above each line as its arcs need.
+"""Layout of text, entities and arcs: lines of text, with as many lanes above each line as its arcs need.
 
-An arc within a line is a bracket from head to tail. An arc to another line leaves at the end of its line and
-continues at the start of the other one, with its label on both. Nothing overlaps within a lane, labels
-included, and arcs avoid crossing the labels of other arcs if there is room.
+An arc within a line is a bracket from head to tail. An arc to another line ends at the edge of its line and continues
+at the edge of the other one, with its label on both. Arcs and labels in the same lane do not overlap, and arcs avoid
+crossing other labels if there is room.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from spacy_slmre.documents import DocumentRelation, EntityMention
+from spacy_slmre.documents import EntityMention
 from spacy_slmre.visual.measure import text_width
 
 # All sizes in pixels.
@@ -26,10 +26,10 @@ TYPE_HEIGHT = 11.0
 _LINE_GAP = 8.0
 _PADDING = 4.0
 _MARGIN = 6.0
-# A longer word is broken, in characters.
+# Longer words are broken; in characters.
 _MAX_WORD = 40
 
-# Scripts without spaces break anywhere, others at white space.
+# Characters of scripts without spaces, between which a line may break.
 _UNSPACED = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 
@@ -42,7 +42,7 @@ class TextPiece:
     end: int
     text: str
     width: float
-    gap: float  # width of the space before them
+    gap: float  # width of the space before the piece
     breaks: bool  # a line may begin here
     before: float = 0.0  # room for the frame of an entity that begins here
     after: float = 0.0  # room for the frame of an entity that ends here
@@ -52,7 +52,7 @@ class TextPiece:
 
 @dataclass
 class EntityBox:
-    """An entity, or the part of it in one line; `level` is its depth of nesting."""
+    """An entity, or its part in one line; `level` is its depth of nesting."""
 
     entity: int
     row: int
@@ -64,7 +64,7 @@ class EntityBox:
 
 @dataclass
 class ArcSegment:
-    """An arc, or the part of it in one line, from `x1` towards the head to `x2` towards the tail."""
+    """An arc, or its part in one line; `x1` is the end towards the head, `x2` the one towards the tail."""
 
     arc: int  # number of the relation
     row: int
@@ -78,20 +78,20 @@ class ArcSegment:
 
     @property
     def left(self) -> float:
-        """Left end, label included."""
+        """Left end, including the label."""
         return min(self.x1, self.x2, self.label - self.label_width / 2)
 
     @property
     def right(self) -> float:
-        """Right end, label included."""
+        """Right end, including the label."""
         return max(self.x1, self.x2, self.label + self.label_width / 2)
 
     def overlaps(self, other: ArcSegment) -> bool:
-        """Return whether both need the same room in a lane."""
+        """Return whether two segments would overlap in the same lane."""
         return self.left < other.right + _MARGIN and other.left < self.right + _MARGIN
 
     def crosses_label(self, other: ArcSegment) -> int:
-        """Return how many vertical lines of the upper segment cross the label of the lower one."""
+        """Return how many vertical lines of the upper segment cross the lower one's label."""
         low, high = (self, other) if self.lane < other.lane else (other, self)
         legs = [x for x, drawn in ((high.x1, high.starts), (high.x2, high.ends)) if drawn]
         return sum(abs(x - low.label) < low.label_width / 2 + 2 for x in legs)
@@ -99,7 +99,7 @@ class ArcSegment:
 
 @dataclass
 class TextRow:
-    """A line of text: `y` is its baseline, `top` the upper end of its lanes."""
+    """A line of text; `y` is its baseline, `top` the upper end of its lanes."""
 
     y: float = 0.0
     top: float = 0.0
@@ -109,7 +109,7 @@ class TextRow:
 
 @dataclass
 class ArcLayout:
-    """Everything with its position."""
+    """Text, entities and arcs with their positions."""
 
     width: float
     height: float = 0.0
@@ -128,7 +128,7 @@ def lay_out(
     start: int,
     end: int,
     entities: Sequence[EntityMention],
-    relations: Sequence[tuple[DocumentRelation, int, int]],
+    ends: Sequence[tuple[int, int]],
     labels: Sequence[str],
     width: float,
 ) -> ArcLayout:
@@ -138,9 +138,9 @@ def lay_out(
         text: The whole text.
         start: Offset of the first character of the part.
         end: Offset after its last character.
-        entities: The different entities in it.
-        relations: Relations, with the indices of head and tail in `entities`.
-        labels: The labels to draw on them.
+        entities: The distinct entities in it.
+        ends: Indices of head and tail in `entities`, for each relation.
+        labels: The labels to draw on the arcs.
         width: Width of a line in pixels.
     """
     pieces = _split(text, start, end, entities)
@@ -159,7 +159,6 @@ def lay_out(
         layout.boxes += _boxes(number, inside[number], level)
     for box in layout.boxes:
         layout.rows[box.row].levels = max(layout.rows[box.row].levels, box.level + 1)
-    ends = [(head, tail) for _, head, tail in relations]
     layout.segments = _segments(ends, labels, layout, right_to_left)
     for number, row in enumerate(layout.rows):
         own = [segment for segment in layout.segments if segment.row == number]
@@ -169,7 +168,7 @@ def lay_out(
         row.y = row.top + row.lanes * LANE_HEIGHT + (FIRST_LANE if row.lanes else 4.0) + TEXT_SIZE
         layout.height = row.y + 7.0 + row.levels * TYPE_HEIGHT + _LINE_GAP
     if not right_to_left:
-        # Short text needs no scrolling in a narrow window.
+        # Shrink to the content, so that a short text needs no scrolling in a narrow window.
         ends_of_text = [piece.x + piece.width + piece.after for piece in pieces]
         layout.width = max([*ends_of_text, *(segment.right for segment in layout.segments)], default=0.0) + 2
     return layout
@@ -188,7 +187,7 @@ def _split(text: str, start: int, end: int, entities: Sequence[EntityMention]) -
                 part = text[begin : min(begin + _MAX_WORD, last)]
                 has_gap = bool(pieces) and pieces[-1].end != begin
                 gap = text_width(" ", TEXT_SIZE) if has_gap else 0.0
-                # A boundary of an entity within a word is no place for a line break.
+                # Lines do not break at entity boundaries within a word.
                 breaks = not pieces or has_gap or begin == word.start() or begin != first
                 width = text_width(part, TEXT_SIZE)
                 pieces.append(TextPiece(begin, begin + len(part), part, width, gap, breaks))
@@ -196,7 +195,7 @@ def _split(text: str, start: int, end: int, entities: Sequence[EntityMention]) -
 
 
 def _add_padding(pieces: list[TextPiece], type_width: float) -> None:
-    """Make room inside the frame of an entity, and for the name of its type."""
+    """Add padding to an entity's pieces, with room for the name of its type."""
     pieces[0].before += _PADDING
     pieces[-1].after += _PADDING
     room = sum(piece.width + piece.gap + piece.before + piece.after for piece in pieces) - pieces[0].gap
@@ -272,11 +271,11 @@ def _segments(
             towards = other.x + width * ((other.row > box.row) - (other.row < box.row))
             leaving.setdefault(box.entity, []).append((towards, arc, side))
     ports: dict[tuple[int, int], float] = {}
-    for entity, found in leaving.items():
+    for entity, arcs_of_box in leaving.items():
         box = anchors[entity]
         inner = max(box.width - 2 * _MARGIN, 0.0)
-        for number, (_, arc, side) in enumerate(sorted(found), 1):
-            ports[arc, side] = box.x + _MARGIN + inner * number / (len(found) + 1)
+        for number, (_, arc, side) in enumerate(sorted(arcs_of_box), 1):
+            ports[arc, side] = box.x + _MARGIN + inner * number / (len(arcs_of_box) + 1)
     segments: list[ArcSegment] = []
     for arc, (head, tail) in arcs.items():
         first, last = anchors[head].row, anchors[tail].row
@@ -294,7 +293,7 @@ def _segments(
 
 def _choose_lanes(segments: list[ArcSegment], width: float) -> None:
     placed: list[ArcSegment] = []
-    for segment in sorted(segments, key=lambda one: max(abs(one.x1 - one.x2), one.label_width)):
+    for segment in sorted(segments, key=lambda segment: max(abs(segment.x1 - segment.x2), segment.label_width)):
         best: tuple[int, int, float] | None = None
         for lane in range(len(segments) + 1):
             for share in (0.5, 0.35, 0.65, 0.2, 0.8):
@@ -305,7 +304,7 @@ def _choose_lanes(segments: list[ArcSegment], width: float) -> None:
                 crossed = sum(segment.crosses_label(other) for other in placed)
                 if best is None or crossed < best[0]:
                     best = crossed, lane, segment.label
-            # To avoid crossing a label, up to three more lanes are worth it.
+            # Use up to three more lanes to avoid crossing a label.
             if best is not None and (best[0] == 0 or lane >= best[1] + 3):
                 break
         assert best is not None, "the topmost lane is free"

@@ -10,11 +10,10 @@ from spacy.displacy.render import DEFAULT_ENTITY_COLOR, DEFAULT_LABEL_COLORS
 
 from spacy_slmre.visual.options import is_color
 
-# Types of relation corpora that displaCy has no color for.
+# Entity types of relation corpora for which displaCy has no color.
 _CORPUS_COLORS = {"PER": "#aa9cfc", "MISC": "#c887fb", "WORK": "#f0d0ff"}
 
-# The first hues are chosen to be as distinguishable as possible, also with color vision deficiency; further
-# ones follow by the golden angle.
+# These hues are easy to distinguish, also with color vision deficiency; further ones are spaced by the golden angle.
 _HUES = (212, 28, 150, 285, 340, 188, 50, 250, 95, 5)
 
 
@@ -24,13 +23,13 @@ def corpus_colors() -> dict[str, str]:
 
 
 def entity_colors(colors: Mapping[str, str]) -> dict[str, str]:
-    """Return CSS colors by upper-case entity type: from displaCy, other packages and `colors`."""
-    found = dict(DEFAULT_LABEL_COLORS)
+    """Return CSS colors by upper-case entity type, from displaCy, other packages and `colors`."""
+    known = dict(DEFAULT_LABEL_COLORS)
     for registered in registry.displacy_colors.get_all().values():
         more = registered() if callable(registered) else registered
-        # displaCy also accepts gradients, which cannot fill a shape of an SVG.
-        found |= {name: color for name, color in more.items() if is_color(color)}
-    return {name.upper(): color for name, color in {**found, **colors}.items()}
+        # displaCy also accepts gradients, which cannot fill SVG shapes.
+        known |= {name: color for name, color in more.items() if is_color(color)}
+    return {name.upper(): color for name, color in {**known, **colors}.items()}
 
 
 def color_of(type: str, colors: Mapping[str, str]) -> str:
@@ -39,12 +38,7 @@ def color_of(type: str, colors: Mapping[str, str]) -> str:
 
 
 def relation_styles(labels: Iterable[str], colors: Mapping[str, str]) -> dict[str, str]:
-    """Return the style attribute of each label, most frequent first: its own hue, or the given color.
-
-    Args:
-        labels: The labels of all relations.
-        colors: Colors by name.
-    """
+    """Return a style attribute for each label, most frequent first: the given color, or a distinct hue."""
     given = {name.upper(): color for name, color in colors.items()}
     styles = {}
     for number, (label, _) in enumerate(Counter(labels).most_common()):

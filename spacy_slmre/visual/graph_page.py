@@ -1,4 +1,4 @@
-"""The relations of all documents as a graph on one self-contained page."""
+"""An interactive graph of the relations of all documents, as a self-contained page."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from spacy_slmre.visual.pages import stylesheet, template
 _TEXT_SIZE = 13.0
 _LABEL_SIZE = 11.0
 _NODE_HEIGHT = 26.0
-# Positions of the labels of parallel edges on their curves, seen from the node with the lower number.
+# Positions of the labels of parallel edges on their curves, from the node with the lower number.
 _LABEL_SHARES = (0.3, 0.7, 0.2, 0.8, 0.5)
 _MAX_TEXT = 28
-# Sources per edge on the page: more would make it slow, and exports have them all.
+# Sources per edge on the page; more would make it slow, and exports contain all.
 _MAX_SOURCES = 20
 _MIN_SIZE = (800.0, 480.0)
 
 
 @dataclass(frozen=True)
 class DrawnNode:
-    """An entity: center and width of its shape in pixels, and the number of its relations."""
+    """An entity: center and width of its shape in pixels, and its number of relations."""
 
     x: float
     y: float
@@ -45,7 +45,7 @@ class DrawnNode:
 
 @dataclass(frozen=True)
 class DrawnEdge:
-    """A relation between two nodes given by number: a curve, its arrowhead, and the center of its label."""
+    """A relation between two numbered nodes: a curve, its arrowhead, and the center of its label."""
 
     style: str
     path: str
@@ -86,23 +86,19 @@ def graph_page(documents: Sequence[RelationDocument], options: ViewOptions) -> s
 def draw(
     edges: Sequence[Edge], options: ViewOptions, styles: dict[str, str]
 ) -> tuple[list[DrawnNode], list[DrawnEdge], tuple[float, float, float, float]]:
-    """Place nodes and edges.
-
-    Returns:
-        Nodes, edges, and the left, top, width and height of the whole graph.
-    """
-    found: dict[str, Node] = {}
+    """Lay out nodes and edges; return them with the graph's left, top, width and height."""
+    by_key: dict[str, Node] = {}
     for edge in edges:
-        found |= {edge.head.key: edge.head, edge.tail.key: edge.tail}
-    index = {key: number for number, key in enumerate(found)}
+        by_key |= {edge.head.key: edge.head, edge.tail.key: edge.tail}
+    index = {key: number for number, key in enumerate(by_key)}
     ends = [(index[edge.head.key], index[edge.tail.key]) for edge in edges]
-    texts = [_shorten(node.text) for node in found.values()]
+    texts = [_shorten(node.text) for node in by_key.values()]
     widths = np.array([text_width(text, _TEXT_SIZE) + 20 for text in texts])
     places = _places(ends, [edge.label for edge in edges], widths)
     degrees = Counter(node for pair in ends for node in set(pair))
     colors = entity_colors(options.colors)
     nodes = []
-    for number, node in enumerate(found.values()):
+    for number, node in enumerate(by_key.values()):
         x, y = places[number].tolist()
         color, width = color_of(node.type, colors), float(widths[number])
         nodes.append(DrawnNode(x, y, width, node.text, texts[number], node.type, color, degrees[number]))
@@ -117,14 +113,14 @@ def draw(
         return nodes, drawn, (0.0, 0.0, 600.0, 300.0)
     margin = np.stack([widths / 2 + 30, np.full(len(widths), 70.0)], 1)
     low, high = (places - margin).min(axis=0), (places + margin).max(axis=0)
-    # A small graph is not enlarged to the size of the window.
+    # A minimum size, so that a small graph is not enlarged to the size of the window.
     size = np.maximum(high - low, _MIN_SIZE)
     left, top = ((low + high - size) / 2).tolist()
     return nodes, drawn, (left, top, *size.tolist())
 
 
 def _places(ends: Sequence[tuple[int, int]], labels: Sequence[str], widths: np.ndarray) -> np.ndarray:
-    """Return the centers of the nodes, (n_nodes, 2), with each connected component laid out on its own."""
+    """Return the centers of the nodes, (n_nodes, 2), laying out each connected component separately."""
     graph = nx.Graph()
     graph.add_nodes_from(range(len(widths)))
     lengths: dict[tuple[int, int], float] = {}
@@ -139,7 +135,7 @@ def _places(ends: Sequence[tuple[int, int]], labels: Sequence[str], widths: np.n
             first = next(pair for pair in lengths if set(pair) == members)
             places[first[1]] = lengths[first] + widths[own].mean(), 0.0
         elif len(own) > 2:
-            # This method does not need SciPy and gives the same picture everywhere.
+            # This method does not need SciPy, and gives the same picture on all machines.
             scale = 85 * math.sqrt(len(own))
             part = graph.subgraph(own)
             spread = nx.spring_layout(part, seed=0, iterations=120, method="force", scale=scale)
@@ -153,7 +149,7 @@ def _places(ends: Sequence[tuple[int, int]], labels: Sequence[str], widths: np.n
 
 
 def _push_apart(places: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Separate shapes that overlap, with room for a label between them."""
+    """Separate overlapping shapes, with room for a label between them."""
     count = np.arange(len(places))
     order = np.sign(np.subtract.outer(count, count))[..., None]
     for _ in range(60):
@@ -164,7 +160,7 @@ def _push_apart(places: np.ndarray, widths: np.ndarray) -> np.ndarray:
         meets = (overlap > 0).all(axis=2)
         if not meets.any():
             break
-        # Push along the axis with the smaller overlap; nodes in the same place separate by their numbers.
+        # Push along the axis with the smaller overlap; nodes in the same place are separated by their numbers.
         vertical = overlap[..., 1] <= overlap[..., 0]
         push = np.where(delta == 0, order, np.sign(delta)) * overlap / 4
         push[..., 0][vertical | ~meets] = 0
@@ -174,7 +170,7 @@ def _push_apart(places: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 def _arrange(parts: list[tuple[list[int], np.ndarray, np.ndarray]], places: np.ndarray) -> None:
-    """Put the connected components side by side, in rows about as wide as all of them are high."""
+    """Arrange the connected components in rows, for an overall shape that fits a screen."""
     gap = 60.0
     area = sum(float((size[0] + gap) * (size[1] + gap)) for _, _, size in parts)
     width = max(math.sqrt(area) * 1.6, *(float(size[0]) for _, _, size in parts)) if parts else 0.0
@@ -190,7 +186,7 @@ def _arrange(parts: list[tuple[list[int], np.ndarray, np.ndarray]], places: np.n
 def _edge(
     edge: Edge, nodes: Sequence[DrawnNode], head: int, tail: int, number: int, share: float, style: str
 ) -> DrawnEdge:
-    """Draw the edge with this number among those between the same nodes."""
+    """Draw an edge, given its number among the edges between the same nodes."""
     start, stop = nodes[head], nodes[tail]
     if head == tail:
         # A loop above the node, each higher than the one before.
@@ -200,7 +196,7 @@ def _edge(
         path += f"{right + 14:.1f} {top - rise:.1f} {right:.1f} {top - 4:.1f}"
         tip, label = _arrowhead(right, top, math.pi / 2), (start.x, top - rise * 0.75)
     else:
-        # A curve bends to the left of its direction, so the two directions of a pair bend to different sides.
+        # A curve bends to the left of its direction, so that the two directions of a pair bend to different sides.
         dx, dy = stop.x - start.x, stop.y - start.y
         length = math.hypot(dx, dy) or 1.0
         bend = 26.0 * ((number + 1) // 2) * (1 if number % 2 else -1)
@@ -241,7 +237,7 @@ def _shorten(text: str) -> str:
 
 
 def _details(edge: Edge, style: str) -> dict[str, object]:
-    """Return what the page's script shows about an edge."""
+    """Return the data of an edge for the page's script."""
     return {
         "head": edge.head.text,
         "label": edge.label,
@@ -254,7 +250,7 @@ def _details(edge: Edge, style: str) -> dict[str, object]:
 
 
 def _sentence(source: EdgeSource) -> dict[str, object]:
-    """Return a sentence in parts, [text, side], where the side is "head", "tail" or ""."""
+    """Return a sentence as parts [text, side], where side is "head", "tail" or ""."""
     parts, position = [], source.start
     sides = ((source.head, "head"), (source.tail, "tail"))
     for mention, side in sorted(sides, key=lambda pair: (pair[0].start, pair[0].end)):

@@ -1,4 +1,4 @@
-"""The width of a text without a browser, from the metrics of Helvetica, which Arial shares."""
+"""Text widths without a browser, from the metrics of Helvetica, which are also those of Arial."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _BOLD = 1.08
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """Return the width of a text in pixels, for a font size in pixels.
 
-    Pictures stretch each text to this width, so that fonts with other metrics do not change the layout.
+    Text is stretched to this width when it is drawn, so that fonts with other metrics do not change the layout.
     """
     return sum(map(_width, text)) * size / 1000 * (_BOLD if bold else 1)
 

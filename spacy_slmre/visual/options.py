@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from spacy_slmre.documents import RelationDocument
+from spacy_slmre.documents import DocumentRelation, RelationDocument
 from spacy_slmre.export.edges import MERGE_BY
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]+|(?:rgb|hsl|oklch|oklab|lab|lch|hwb)a?\([\w\s.,%/+-]*\)")
@@ -16,19 +16,19 @@ _CHOICES = {"sentences": ("all", "related"), "merge": MERGE_BY, "theme": ("auto"
 
 @dataclass(frozen=True, kw_only=True)
 class ViewOptions:
-    """What a picture shows, and how.
+    """Options of arcs and graphs.
 
     Attributes:
-        colors: CSS colors by entity type or relation label. They take precedence over those of other packages
-            (entry points `spacy_displacy_colors`).
+        colors: CSS colors by entity type or relation label. They take precedence over colors from other packages (entry
+            points `spacy_displacy_colors`).
         min_score: Hide relations with a lower score.
-        labels: Show only relations with these labels; empty means all.
+        labels: Only show relations with these labels; empty means all.
         scores: Show scores next to labels; None shows them unless all are 1, as in gold data.
-        sentences: For arcs: "all" sentences, or only those "related" by a relation.
+        sentences: For arcs: show "all" sentences, or only "related" ones, which have a relation.
         width: For arcs: width of a line in pixels.
-        merge: For the graph: "text" merges mentions with the same text, "type" those with the same text and
-            type. Mentions with the same `kb_id` are merged in any case.
-        max_relations: For the graph: show at most this many relations, the most frequent ones first.
+        merge: For the graph: "text" merges mentions with the same text, "type" those with the same text and type.
+            Mentions with the same `kb_id` are always merged.
+        max_relations: For the graph: maximum number of relations; the most frequent ones are shown.
         theme: "auto" (the reader's system setting), "light" or "dark".
         title: Title of a page.
 
@@ -64,11 +64,7 @@ class ViewOptions:
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any] | ViewOptions | None) -> ViewOptions:
-        """Read options.
-
-        Raises:
-            ValueError: A name is unknown or a value is not allowed.
-        """
+        """Make options from a dict. Raises ValueError if a name is unknown or a value is not allowed."""
         if isinstance(options, ViewOptions):
             return options
         known = sorted(option.name for option in fields(cls))
@@ -81,6 +77,10 @@ class ViewOptions:
         """Return whether a relation is shown."""
         return score >= self.min_score and (not self.labels or label in self.labels)
 
+    def shown_relations(self, document: RelationDocument) -> list[DocumentRelation]:
+        """Return the relations of a document that are shown."""
+        return [relation for relation in document.relations if self.shows(relation.label, relation.score)]
+
     def shows_scores(self, documents: Collection[RelationDocument]) -> bool:
         """Return whether scores are shown next to labels."""
         if self.scores is not None:
@@ -89,5 +89,5 @@ class ViewOptions:
 
 
 def is_color(color: Any) -> bool:
-    """Return whether a value is a CSS color and nothing else, so that it can be written into a style."""
+    """Return whether a value is a single CSS color, which is safe in a style attribute."""
     return isinstance(color, str) and _COLOR.fullmatch(color) is not None

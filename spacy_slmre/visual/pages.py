@@ -1,4 +1,4 @@
-"""HTML templates and the page around a picture."""
+"""HTML templates, figures and pages."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ def template(name: str, package: str = "spacy_slmre.visual") -> Template:
 
 
 def stylesheet() -> Markup:
-    """Return the style sheet that all pages share."""
+    """Return the style sheet of all figures and pages."""
     return Markup(template("style.css").render())
 
 
 def as_figure(body: str, options: ViewOptions, title: str = "", legend: Sequence[tuple] = ()) -> str:
-    """Return an HTML fragment with its own styles around trusted HTML."""
+    """Wrap trusted HTML in a fragment with its own styles."""
     return template("figure.jinja").render(
         css=stylesheet(), theme=options.theme, title=title, legend=legend, body=Markup(body)
     )
 
 
 def as_page(body: str, options: ViewOptions) -> str:
-    """Return a whole HTML page around trusted HTML."""
+    """Wrap trusted HTML in a complete page."""
     return template("page.jinja").render(theme=options.theme, title=options.title, body=Markup(body))
 
 
 @cache
 def _environment(package: str) -> Environment:
-    # No trim_blocks, which would join words. Everything is escaped, whatever the file's suffix.
+    # Everything is escaped, whatever the file's suffix. No trim_blocks, which would join words.
     environment = Environment(loader=PackageLoader(package), autoescape=True, undefined=StrictUndefined)
     environment.filters["px"] = lambda value: f"{value:.1f}".removesuffix(".0")
     return environment

@@ -1,4 +1,4 @@
-"""`render`: relations as arcs above the text or as a graph, called like `displacy.render`."""
+"""`render` draws relations as arcs above the text or as a graph; it is called like `displacy.render`."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def render(
 
     Args:
         docs: spaCy documents, or those returned by `spacy_slmre.export.read_documents`.
-        style: "arcs" draws labeled arcs above the text, sentence by sentence; "graph" draws one graph of the
-            entities of all documents.
-        page: Return a whole, self-contained HTML page.
+        style: "arcs" draws labeled arcs above the text of each document; "graph" draws a graph of the entities of all
+            documents.
+        page: Return a complete, self-contained HTML page.
         jupyter: Display the picture in a notebook; None detects notebooks.
-        options: What to show, and how: see `ViewOptions`.
-        attr: The relations are read from `doc._.<attr>`.
+        options: See `ViewOptions`.
+        attr: Relations are read from `doc._.<attr>`.
 
     Returns:
-        HTML, or None if the picture was displayed.
+        HTML, or None if the picture is displayed in a notebook.
 
     Raises:
         ValueError: The style or an option is unknown, or an item is not a document.
@@ -62,15 +62,15 @@ def render(
         return html
     from IPython.display import HTML, display
 
-    # As in displaCy, the class keeps MathJax from interpreting dollar signs.
+    # As in displaCy, this class prevents MathJax from interpreting dollar signs.
     display(HTML(f'<span class="tex2jax_ignore">{html}</span>'))
     return None
 
 
 def arcs_figure(documents: Sequence[RelationDocument], options: ViewOptions, title: str = "") -> str:
-    """Return documents with arcs as an HTML fragment with its own styles."""
-    shown = [[one for one in document.relations if options.shows(one.label, one.score)] for document in documents]
-    counts = Counter(one.label for relations in shown for one in relations)
+    """Draw arcs above the text of documents as an HTML fragment with its own styles."""
+    shown = [options.shown_relations(document) for document in documents]
+    counts = Counter(relation.label for relations in shown for relation in relations)
     styles = relation_styles(counts.elements(), options.colors)
     style = PictureStyle(options, entity_colors(options.colors), styles, options.shows_scores(documents))
     body = template("arcs.jinja").render(

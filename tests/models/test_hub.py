@@ -41,7 +41,7 @@ def pickle_weights(folder: Path) -> None:
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "is not valid JSON"),
         (lambda folder: (folder / "config.json").write_text("[]"), "is not valid JSON"),
-        (edit_config(auto_map={"AutoModel": "x.Y"}), "code from its own folder"),
+        (edit_config(auto_map={"AutoModel": "x.Y"}), "requires custom code"),
         (edit_config(sliding_window=8, layer_types=["sliding_attention"] * 4), "DynamicSlidingWindowLayer"),
         (edit_config(final_logit_softcapping=30.0), "scales its logits"),
     ],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spacy_slmre.documents import DocumentRelation, EntityMention
+from spacy_slmre.documents import EntityMention
 from spacy_slmre.visual.arc_layout import LANE_HEIGHT, ArcLayout, lay_out
 from spacy_slmre.visual.measure import text_width
 
@@ -21,10 +21,9 @@ def crowded(seed: int, words: int, arcs: int, width: float, alphabet: str = "abc
         text += word + " "
     entities = entities or [EntityMention(0, 1, text[0], "X")]
     pick = lambda: rng.randrange(len(entities))  # noqa: E731
-    relations = [(pick(), pick()) for _ in range(arcs)]
-    labels = [rng.choice(["in", "born in", "a rather long label"]) for _ in relations]
-    found = [(DocumentRelation(entities[a], entities[b], "x"), a, b) for a, b in relations]
-    return lay_out(text, 0, len(text), entities, found, labels, width)
+    ends = [(pick(), pick()) for _ in range(arcs)]
+    labels = [rng.choice(["in", "born in", "a rather long label"]) for _ in ends]
+    return lay_out(text, 0, len(text), entities, ends, labels, width)
 
 
 @settings(max_examples=60)
@@ -41,7 +40,7 @@ def test_arcs_labels_and_words_do_not_overlap(seed: int, words: int, arcs: int, 
         assert (second.row, second.x) >= (first.row, first.x + first.width - 1e-6) or second.row > first.row
 
 
-def test_every_arc_leads_from_head_to_tail() -> None:
+def test_every_arc_goes_from_head_to_tail() -> None:
     layout = crowded(3, 40, 12, 300.0)
     for arc in range(12):
         parts = [segment for segment in layout.segments if segment.arc == arc]
@@ -68,7 +67,7 @@ def test_right_to_left_text_starts_on_the_right() -> None:
     assert layout.pieces[0].x + layout.pieces[0].width == pytest.approx(400.0)
 
 
-def test_text_widths_are_those_of_helvetica() -> None:
+def test_text_widths_match_helvetica() -> None:
     assert text_width("Wil", 1000) == 944 + 222 + 222
     assert text_width("é", 10) == text_width("e\u0301", 10) == text_width("e", 10)
     assert text_width("華", 10) == 10

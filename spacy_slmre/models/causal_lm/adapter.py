@@ -1,7 +1,7 @@
-"""Adapters: LoRA weights with a record of what they were tuned on.
+"""Adapters: LoRA weights with a record of how they were tuned.
 
-An adapter folder contains peft's `adapter_config.json` and `adapter_model.safetensors`, and `slmre_adapter.json`:
-base model with fingerprint and quantization, prompt style, layout of the prompt tree, and labels.
+An adapter folder contains peft's `adapter_config.json` and `adapter_model.safetensors`, and `slmre_adapter.json` with
+base model, quantization, prompt style, layout of the prompt tree, and labels.
 """
 
 from __future__ import annotations
@@ -29,16 +29,14 @@ RECORD_FILE = "slmre_adapter.json"
 PACKAGED_ADAPTER = Path(__file__).parents[2] / "adapters" / "general"
 """The shipped adapter for everyday relations on the packaged base model."""
 LAYOUT = "causal-tree.v1"
-"""Which tokens of the packed prompt see which: ancestors, and earlier tokens of the same block."""
+"""Attention in the packed prompt: tokens attend to ancestors and to earlier tokens of their block."""
 
 
 @dataclass(frozen=True)
 class AdapterRecord:
-    """What an adapter was tuned on and how.
+    """How an adapter was tuned.
 
     Attributes:
-        base: The base model.
-        style: The prompt style.
         schema: The labels; None if it was tuned on several label sets.
         schemas: The label sets by name, if it was tuned on several.
         quantization: The quantization setting of the base model.
@@ -81,7 +79,7 @@ class Adapter:
     Attributes:
         config: peft's configuration.
         weights: Content of the safetensors file.
-        record: What it was tuned on; None for an adapter from another program.
+        record: How it was tuned; None for an adapter that was made elsewhere.
     """
 
     config: Mapping[str, Any]
@@ -93,7 +91,7 @@ class Adapter:
         """Read an adapter folder.
 
         Raises:
-            ModelError: It is missing, incomplete, pickled or damaged, or was made by another version.
+            ModelError: It is missing, incomplete, pickled or damaged, or has another prompt layout.
         """
         folder = Path(folder).expanduser()
         where = f'model.adapter = "{folder}"'
@@ -130,11 +128,7 @@ class Adapter:
             (folder / RECORD_FILE).write_text(json.dumps(self.record.to_dict(), indent=2), encoding="utf-8")
 
     def check_base(self, base: BaseModelInfo) -> None:
-        """Refuse a base model other than the one that the adapter was tuned on.
-
-        Raises:
-            ModelError: The fingerprints differ.
-        """
+        """Raise ModelError if the adapter was tuned on another base model, by fingerprint."""
         if self.record is None or None in (self.record.base.fingerprint, base.fingerprint):
             return
         if self.record.base.fingerprint != base.fingerprint:
@@ -145,13 +139,9 @@ class Adapter:
             )
 
     def attach(self, model: PreTrainedModel) -> PeftModel:
-        """Add the adapter to the layers of a loaded base model, in place, in evaluation mode.
+        """Add the adapter to a loaded base model in place, and return the model wrapped by peft, in evaluation mode.
 
-        Returns:
-            The model wrapped by peft.
-
-        Raises:
-            ModelError: The weights are damaged or do not fit the model.
+        Raises ModelError if the weights are damaged or do not fit the model.
         """
         from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
         from safetensors import SafetensorError
@@ -164,11 +154,11 @@ class Adapter:
                 f"The weights of the adapter are damaged ({error}). Copy it again, or tune a new one."
             ) from error
         try:
-            # The base model is checked by its fingerprint; peft would warn about a folder that has moved.
+            # The base model is identified by its fingerprint; peft would warn if its folder has moved.
             overrides = {"inference_mode": True, "base_model_name_or_path": None}
             config = PeftConfig.from_peft_type(**{**self.config, **overrides})
             with warnings.catch_warnings():
-                # peft asks transformers for an attribute under a deprecated name.
+                # peft uses a deprecated attribute of transformers.
                 warnings.simplefilter("ignore", FutureWarning)
                 peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
             result: Any = set_peft_model_state_dict(peft_model, tensors)

@@ -1,12 +1,12 @@
 """Attention over a packed sequence, one group of tokens at a time.
 
-The mask of a whole sequence takes its length squared and hides almost everything: contexts and queries only see
-the prefix and themselves. On CPUs, where masked positions are computed too, each group of tokens gets only the keys
-and values that any of its tokens may see, and heads that share keys are computed together without copying them.
-The results equal those of the whole mask, up to rounding.
+The attention mask of a packed sequence is quadratic in its length and mostly empty: contexts and queries only attend
+to the prefix and themselves. Since CPUs compute masked positions too, each group of tokens only gets the keys and
+values that any of its tokens may attend to. Heads that share keys are computed together, without copying these. Up to
+rounding, results equal those of the full mask.
 
-All groups but the last have the same number of tokens, and the number of their keys is rounded up: for every new
-shape of a product torch prepares a kernel and keeps it, which can take hundreds of MB.
+All groups except the last have the same number of tokens, and their numbers of keys are rounded up, because torch
+prepares and caches a kernel for every new shape, which can take hundreds of MB.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 GROUPED_ATTENTION = "slmre_grouped"
-"""Its name in transformers, as a model's `attn_implementation`."""
+"""Name of this attention in transformers (`attn_implementation`)."""
 GROUP_SIZE = 64
-"""Tokens of a group: smaller groups make slow products, larger ones compute too many masked positions."""
+"""Tokens per group: small products are slow, and large groups compute too many masked positions."""
 KEYS_ROUND_TO = 32
-"""Groups get keys in multiples of this."""
+"""The number of keys of a group is a multiple of this."""
 
 
 class AttentionGroup:
     """Tokens that attend together.
 
     Args:
-        mask: Which of the group's keys each token may see: bool (n_rows, n_seen).
-        parts: Which parts of the forward pass's keys belong to the group.
+        mask: Which of the group's keys each token may attend to: bool (n_rows, n_seen).
+        parts: Indices of the key parts that the group attends to.
     """
 
     def __init__(self, mask: torch.Tensor, parts: Sequence[int]) -> None:
@@ -49,8 +49,8 @@ class AttentionGroup:
 
         Args:
             query: Their queries, (1, n_heads, n_rows, head_size).
-            keys: All keys of the forward pass by parts, each (1, n_key_heads, n_keys, head_size).
-            values: As `keys`.
+            keys: All keys of the forward pass in parts, each (1, n_key_heads, n_keys, head_size).
+            values: Like `keys`.
             scaling: Scale of the scores; None for 1 / sqrt(head_size).
 
         Returns:
@@ -65,7 +65,7 @@ class AttentionGroup:
         if query.dtype == torch.float32:
             mixed = F.scaled_dot_product_attention(stacked, key, value, attn_mask=bias, scale=scaling)
         else:
-            # In half precision, torch's CPU kernel takes up to three times as long as plain products.
+            # In half precision, torch's CPU kernel is up to three times slower than plain products.
             scale = size**-0.5 if scaling is None else scaling
             scores = torch.baddbmm(bias, stacked[0], key[0].transpose(1, 2), alpha=scale)
             mixed = torch.bmm(scores.softmax(dim=-1), value[0])
@@ -81,10 +81,10 @@ class AttentionGroup:
 
 
 class AttentionGroups:
-    """All tokens of a forward pass in groups, in order.
+    """The tokens of a forward pass in groups.
 
     Args:
-        mask: Which keys each token may see: bool (n_tokens, n_keys).
+        mask: Which keys each token may attend to: bool (n_tokens, n_keys).
     """
 
     def __init__(self, mask: torch.Tensor) -> None:
@@ -92,8 +92,8 @@ class AttentionGroups:
         self._row_sizes = [end - start for start, end in pairwise(rows)]
         n_computed = mask.shape[1] - len(mask)
         seen = torch.stack([_round_up(mask[start:end].any(dim=0), n_computed + start) for start, end in pairwise(rows)])
-        # Keys are split wherever a group begins or ceases to see them, once for all groups: separate slices would
-        # each need a gradient of full length.
+        # Split keys where the visible range of any group begins or ends, once for all groups: a separate slice for each
+        # group would need a gradient of full length.
         cuts = [0, *((seen[:, 1:] != seen[:, :-1]).any(dim=0).nonzero().flatten() + 1).tolist(), mask.shape[1]]
         self._key_sizes = [end - start for start, end in pairwise(cuts)]
         parts = [[part for part, cut in enumerate(cuts[:-1]) if own[cut]] for own in seen]
@@ -104,7 +104,7 @@ class AttentionGroups:
         self._made_from = mask
 
     def are_of(self, mask: torch.Tensor | None) -> bool:
-        """Return whether a layer got the mask that these groups were made from, and not one of its own."""
+        """Return whether a layer uses the mask that these groups were made from, not its own."""
         own = self._made_from
         return mask is not None and mask.data_ptr() == own.data_ptr() and mask.shape == (1, 1, *own.shape)
 
@@ -119,18 +119,14 @@ class AttentionGroups:
 
 
 def _round_up(seen: torch.Tensor, place: int) -> torch.Tensor:
-    """Return the visible keys, bool (n_keys,), with the nearest other keys added up to a round number."""
+    """Return the visible keys, bool (n_keys,), padded to a round number with the nearest other keys."""
     others = (~seen).nonzero().flatten()
     nearest = (others - place).abs().argsort(stable=True)[: -int(seen.sum()) % KEYS_ROUND_TO]
     return seen.index_fill(0, others[nearest], True)
 
 
 def attention_inputs(mask: torch.Tensor) -> dict[str, Any]:
-    """Return the arguments of a forward pass that say which tokens each token may see.
-
-    Args:
-        mask: Bool (n_tokens, n_keys), on the network's device.
-    """
+    """Return the arguments of a forward pass for a mask, bool (n_tokens, n_keys), on the network's device."""
     inputs: dict[str, Any] = {"attention_mask": mask[None, None]}
     if mask.device.type == "cpu":  # on GPUs many small products are slower than one large one
         inputs["attention_groups"] = AttentionGroups(mask)
@@ -146,21 +142,21 @@ def grouped_attention(
     attention_groups: AttentionGroups | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Compute scaled dot product attention by groups, or with the whole mask if there are no groups.
+    """Compute scaled dot-product attention by groups, or with the full mask if there are no groups.
 
     Args:
         module: The attention layer.
         query: (1, n_heads, n_tokens, head_size).
         key: (1, n_key_heads, n_keys, head_size).
-        value: As `key`.
-        attention_mask: Which keys each token may see: (1, 1, n_tokens, n_keys).
-        attention_groups: Result of `attention_inputs`; ignored by layers with a mask of their own.
-        **kwargs: Further arguments of transformers.
+        value: Like `key`.
+        attention_mask: Which keys each token may attend to: (1, 1, n_tokens, n_keys).
+        attention_groups: Result of `attention_inputs`; ignored in layers that use another mask.
+        **kwargs: Other arguments of transformers' attention functions.
 
     Returns:
         (1, n_tokens, n_heads, head_size), and None for the weights.
     """
-    # Leave whatever groups do not support to transformers.
+    # Transformers handles everything that groups do not support.
     unsupported = kwargs.get("dropout") or any(kwargs.get(rule) is not None for rule in ("position_bias", "softcap"))
     if attention_groups is None or unsupported or not attention_groups.are_of(attention_mask):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
@@ -168,7 +164,7 @@ def grouped_attention(
 
 
 def use_grouped_attention(network: PreTrainedModel) -> None:
-    """Make a network use `attention_groups`; without them it computes as usual."""
+    """Make a network use `attention_groups`; without this argument it computes as usual."""
     AttentionInterface.register(GROUPED_ATTENTION, grouped_attention)
     AttentionMaskInterface.register(GROUPED_ATTENTION, sdpa_mask)
     network.set_attn_implementation(GROUPED_ATTENTION)

@@ -1,4 +1,4 @@
-"""Greedy generation, the usual way to query a language model, for comparison with scoring labels."""
+"""Greedy generation of answers, for comparison with scoring labels."""
 
 from __future__ import annotations
 
@@ -20,19 +20,16 @@ def generate_answers(
     max_new_tokens: int = 16,
     batch_size: int = 32,
 ) -> list[str]:
-    """Let a model write an answer for each pair, which need not be a label.
+    """Generate an answer for each pair, which is not necessarily a label.
 
-    The prompts have exactly the tokens that scoring uses, each computed in full.
+    Prompts have the same tokens as in scoring, but are computed separately.
 
     Args:
         lm: The model.
         instances: Instances whose contexts fit the model (see `SmallLM.truncate`).
         schema: The labels, which the instruction lists if the prompt style says so.
-        max_new_tokens: Maximum tokens of an answer.
+        max_new_tokens: Maximum number of tokens in an answer.
         batch_size: Prompts per batch.
-
-    Returns:
-        The answers, in the order of the instances.
     """
     prompts = lm.prompts
     prefix = prompts.prefix(schema)
@@ -66,11 +63,11 @@ def complete(
         tokenizer: Its tokenizer.
         sequences: Tokens of the prompts.
         end_tokens: Tokens that end an answer, at least one.
-        max_new_tokens: Maximum tokens of an answer.
+        max_new_tokens: Maximum number of tokens in an answer.
         batch_size: Prompts per batch.
 
     Returns:
-        The answers, in the order of the prompts, without special tokens and surrounding white space.
+        The answers in order, without special tokens and surrounding white space.
     """
     order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
     answers = [""] * len(sequences)

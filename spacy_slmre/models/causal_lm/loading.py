@@ -41,16 +41,16 @@ def load_base(
 
     Args:
         folder: Result of `locate_base`.
-        quantization: "nf4" quantizes the linear layers to 4 bits (NF4, double quantization); None keeps the
-            stored weights; "auto" is "nf4" unless the stored weights are already quantized.
+        quantization: "nf4" quantizes the linear layers to 4 bits (NF4, double quantization); None keeps the stored
+            weights; "auto" is "nf4" unless the stored weights are already quantized.
         dtype: Compute type.
         device: Device to load to.
-        keep_4bit: Keep 4-bit weights on a CPU too (a quarter of the memory, several times slower). By default
-            they are dequantized to `dtype` there, with exactly the 4-bit values.
-        any_layers: Accept layers other than full attention, for prompts that are computed separately.
+        keep_4bit: Keep 4-bit weights on a CPU (a quarter of the memory, several times slower). By default they are
+            dequantized to `dtype` there, which does not change their values.
+        any_layers: Accept layers other than full attention, if prompts are computed separately.
 
     Raises:
-        ModelError: The architecture is not supported, or the weights cannot stay in 4 bits.
+        ModelError: The architecture is not supported, or the weights cannot be kept in 4 bits.
     """
     use_one_thread_in_forks()
     if not any_layers:
@@ -59,7 +59,7 @@ def load_base(
     if keep_4bit and method == Q4_1:
         raise ModelError(
             f"model.keep_4bit = true, but the weights in {folder} are stored in Q4_1, which has no kernel for "
-            'computing. Remove the setting, or set model.quantization = "nf4" to quantize them once more.'
+            'computing. Remove the setting, or set model.quantization = "nf4" to requantize them.'
         )
     options: dict[str, Any] = {
         "dtype": dtype,
@@ -85,8 +85,8 @@ def load_base(
             configure_4bit_layers(model, dtype)
             if device.type == "cpu" and not keep_4bit:
                 model = model.dequantize(dtype=dtype)
-            # Weights outside the 4-bit layers (embeddings, norms) keep their stored type otherwise. Buffers
-            # are not converted, since rotary frequencies must stay in float32.
+            # Otherwise, weights outside the 4-bit layers (embeddings, norms) would keep their stored type. Buffers are
+            # not converted, because rotary frequencies must remain in float32.
             for parameter in model.parameters():
                 if parameter.is_floating_point():
                     parameter.data = parameter.data.to(dtype)
@@ -96,13 +96,10 @@ def load_base(
 
 
 def check_architecture(folder: Path) -> None:
-    """Refuse models with layers other than full attention.
+    """Raise ModelError if a model has layers other than full attention, or an unknown architecture.
 
     With sliding windows, convolutions or recurrent layers, blocks of the prompt tree would see tokens of other
-    branches, or not see their own.
-
-    Raises:
-        ModelError: The model has such layers, or transformers does not know its architecture.
+    branches, or not see all of their own.
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -125,7 +122,7 @@ def quant_method(folder: Path) -> str | None:
 def resolve_quantization(folder: Path, quantization: str | None) -> str | None:
     """Return the quantization of the loaded linear layers: "q4_1", "nf4", or None.
 
-    Weights that somebody else has quantized keep their method ("bitsandbytes") and are never requantized.
+    Weights that are already quantized keep their method ("bitsandbytes"); only Q4_1 can be requantized to NF4.
     """
     stored = quant_method(folder)
     if quantization == NF4 and stored in (None, Q4_1):
@@ -141,10 +138,10 @@ def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def configure_4bit_layers(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Set the compute type, and stop bitsandbytes from re-packing weights on AVX512-BF16 processors.
+    """Set the compute type, and keep bitsandbytes from repacking weights on AVX512-BF16 processors.
 
-    Re-packed weights are several times slower without an extra kernel, give wrong gradients after an evaluation
-    during training, and cannot be saved without loss (bitsandbytes 0.50.2).
+    Repacked weights are several times slower without an extra kernel, give wrong gradients after an evaluation during
+    training, and cannot be saved without loss (bitsandbytes 0.50.2).
     """
     import bitsandbytes as bnb
 
@@ -155,12 +152,7 @@ def configure_4bit_layers(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 
 def as_full_model(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Move dequantized weights into a model without a quantization config, so that it can be saved.
-
-    Args:
-        model: A model whose weights have been dequantized.
-        dtype: Type of the new model.
-    """
+    """Copy a model with dequantized weights to one without a quantization config, so that it can be saved."""
     config = model.config.to_dict()
     config.pop("quantization_config", None)
     full: PreTrainedModel = AutoModelForCausalLM.from_config(

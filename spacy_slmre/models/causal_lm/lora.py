@@ -1,4 +1,4 @@
-"""Trainable LoRA weights in a base model: creating, merging and exporting them."""
+"""LoRA weights in a base model: creating, merging and exporting them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ class LoraSettings:
     """Size and placement of LoRA weights (arXiv 2106.09685).
 
     Attributes:
-        rank: Rank.
         alpha: The weights are scaled by alpha / rank.
         dropout: Dropout rate of their inputs in training.
-        top_layers: Add them to this many upper layers only; 0 adds them to all layers.
+        top_layers: Adapt only this many upper layers; 0 adapts all layers.
         init_lora: "default" starts at zero, so that the model is unchanged before tuning; "qera" compensates for
             the quantization of the base model (`spacy_slmre.models.causal_lm.qera`).
 
@@ -49,10 +48,9 @@ class LoraSettings:
 
 
 def add_lora(network: PreTrainedModel, settings: LoraSettings, seed: int = 0) -> PeftModel:
-    """Add new LoRA weights to all linear layers, in place; they have no effect before they are trained.
+    """Add new LoRA weights to all linear layers in place; they have no effect until they are trained.
 
-    Raises:
-        ModelError: The model has fewer layers than `top_layers`.
+    Raises ModelError if the model has fewer layers than `top_layers`.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -74,7 +72,7 @@ def add_lora(network: PreTrainedModel, settings: LoraSettings, seed: int = 0) ->
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft asks transformers for an attribute under a deprecated name.
+        # peft uses a deprecated attribute of transformers.
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
         training = network.training
@@ -90,14 +88,12 @@ def unfreeze_lora(network: nn.Module) -> None:
 
 
 def merge_lora(peft_model: PeftModel) -> bool:
-    """Merge LoRA weights into the weights of their layers, which makes scoring 20 to 25 % faster.
+    """Merge LoRA weights into their layers, which makes scoring 20 to 25 % faster; return whether they were merged.
 
-    The sum is rounded to the type of the weights. In bfloat16 this changes scores no more than computing in
-    bfloat16 does: on CoNLL04, the mean distance to float32's probabilities was 0.0020 either way.
-
-    Returns:
-        Whether they were merged. 4-bit weights, weights shared by two layers (a head tied to the embeddings), and
-        adapters other than plain LoRA are left alone.
+    Nothing is merged into 4-bit weights or weights shared by two layers (a head tied to the embeddings), or if the
+    adapter is not plain LoRA. The sum is rounded to the type of the weights. In bfloat16 this changes scores no more
+    than computing in bfloat16 does: on CoNLL04, the mean difference from the float32 probabilities was 0.0020 either
+    way.
     """
     from peft.tuners.lora import Linear
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -117,7 +113,7 @@ def merge_lora(peft_model: PeftModel) -> bool:
 
 
 def set_dropout(network: nn.Module, rate: float) -> None:
-    """Set the dropout rate in front of all LoRA weights."""
+    """Set the dropout rate of the inputs of all LoRA weights."""
     from peft.tuners.lora import LoraLayer
 
     for module in network.modules():
@@ -134,7 +130,7 @@ def is_lora(name: str) -> bool:
 
 
 def round_lora(network: nn.Module, dtype: torch.dtype) -> None:
-    """Round LoRA weights to a type, in place, so that scores are those of the saved file."""
+    """Round LoRA weights to a type in place, so that scores equal those of the saved file."""
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if is_lora(name):
@@ -142,12 +138,7 @@ def round_lora(network: nn.Module, dtype: torch.dtype) -> None:
 
 
 def read_lora(peft_model: PeftModel, dtype: torch.dtype = torch.float32) -> tuple[dict[str, Any], bytes]:
-    """Return peft's configuration as plain data, and the weights as the content of a safetensors file.
-
-    Args:
-        peft_model: The model.
-        dtype: Type of the exported weights.
-    """
+    """Return peft's configuration as plain data, and the weights, converted to `dtype`, as a safetensors file."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save
 
@@ -156,6 +147,6 @@ def read_lora(peft_model: PeftModel, dtype: torch.dtype = torch.float32) -> tupl
         for name, tensor in get_peft_model_state_dict(peft_model).items()
     }
     config = peft_model.peft_config["default"].to_dict()
-    # Names of layers are a set. The local path of the base model is removed.
+    # The names of target layers are a set. The local path of the base model is omitted.
     plain = json.loads(json.dumps(config, default=lambda value: sorted(value), sort_keys=True))
     return {**plain, "base_model_name_or_path": None, "inference_mode": True}, save(tensors)

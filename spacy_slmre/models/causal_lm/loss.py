@@ -1,7 +1,7 @@
-"""The loss: the negative log of the gold label's probability, over packed sequences.
+"""The loss of packed sequences: the negative log-probability of the gold labels.
 
-With the objective "trie" it is the same product of softmaxes that scoring returns as the label's probability, so
-training and use agree; with "lm" it is the plain language-model loss on the answer's tokens.
+With the objective "trie", probabilities are the same products of softmaxes that scoring computes, so training and
+inference agree; with "lm", the loss is the plain language-model loss on the answer's tokens.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Batch = dict[str, torch.Tensor]
 
 
 def as_batch(sequence: TrainingSequence) -> Batch:
-    """Return the tensors of a sequence, the input of `packed_loss`."""
+    """Return the tensors of a sequence as input for `packed_loss`."""
     packed = sequence.packed
     batch = {
         "input_ids": torch.from_numpy(packed.tokens)[None],
@@ -36,13 +36,13 @@ def as_batch(sequence: TrainingSequence) -> Batch:
 
 
 def packed_loss(network: Any, batch: Batch) -> torch.Tensor:
-    """Compute the summed loss of all instances in a sequence; divide it by the sequence's `count`.
+    """Return the summed loss of all instances in a sequence; the mean is this divided by the sequence's `count`.
 
     Args:
-        network: A causal language model. It is called as such, so wrappers for several devices work.
+        network: A causal language model, or a wrapper of one for several devices.
         batch: Result of `as_batch`, on the network's device.
     """
-    # Logits only where something is decided: vocabularies are large.
+    # Vocabularies are large, so logits are only computed where a decision is made.
     output = network(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],
@@ -59,10 +59,9 @@ def packed_loss(network: Any, batch: Batch) -> torch.Tensor:
 
 
 def accumulate_gradients(network: Any, sequences: Sequence[TrainingSequence], n_instances: int) -> float:
-    """Accumulate the gradients of the mean loss over all instances of some sequences.
+    """Accumulate the gradients of the mean loss over all instances, and return the loss.
 
-    Returns:
-        The mean loss. If it is not finite, all gradients have been cleared.
+    If the loss is not finite, all gradients are cleared.
     """
     total = 0.0
     for sequence in sequences:

@@ -1,4 +1,4 @@
-"""A small language model that labels relation instances: its lifecycle, from settings to saved files."""
+"""A small language model that labels relation instances: loading, scoring, training and saving."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 MAX_PREPARED = 4
-"""For so many label sets the trie and the computed prefix are kept."""
+"""Number of label sets whose trie and prefix are cached."""
 
 
 class SmallLM:
-    """A decoder with its prompts and, optionally, an adapter. Everything is loaded at first use.
+    """A decoder with its prompts and an optional adapter, loaded at first use.
 
     Args:
         settings: How to load and run the model.
-        resolved: Content of the files that the settings name; read at first use by default.
+        resolved: The settings with the content of the files that they name; read at first use by default.
         folder: Folder of the base model, if it is embedded in a pipeline.
         fingerprint: Expected fingerprint of the base model's weights.
         network: A loaded network and its tokenizer.
@@ -78,11 +78,11 @@ class SmallLM:
             use_grouped_attention(self._network)
             self._prompts = PromptBuilder(network[1], self.style)
 
-    # -- what the settings resolve to ----------------------------------------------------------------------
+    # -- resolved settings ---------------------------------------------------------------------------------
 
     @property
     def resolved(self) -> ResolvedSettings:
-        """Base model, prompt style and adapter. Raises ModelError if a file that the settings name is missing."""
+        """Base model, prompt style and adapter. Raises ModelError if a configured file is missing."""
         if self._resolved is None:
             self._resolved = resolve_settings(self.settings)
         return self._resolved
@@ -94,17 +94,17 @@ class SmallLM:
 
     @property
     def adapter(self) -> Adapter | None:
-        """The adapter as it would be saved, except for updates since `export_adapter`."""
+        """The adapter, without updates since the last `export_adapter`."""
         return self.resolved.adapter
 
     @property
     def schema(self) -> LabelSchema | None:
-        """The label set that the adapter was tuned on, if it was tuned on exactly one."""
+        """The label set that the adapter was tuned on; None unless it was tuned on exactly one."""
         return self.adapter.record.schema if self.adapter and self.adapter.record else None
 
     @property
     def quantization(self) -> str | None:
-        """How the base model is loaded; "auto" is what the adapter was tuned with, if it has a record."""
+        """The quantization setting; "auto" is resolved to that of the adapter's record, if there is one."""
         setting = self.settings.quantization
         if setting == "auto" and self.adapter is not None and self.adapter.record is not None:
             return self.adapter.record.quantization
@@ -131,12 +131,12 @@ class SmallLM:
     def load(self, *, merge: bool = True) -> Self:
         """Load the weights unless they are loaded.
 
-        `merge` merges an adapter into the base model's weights if possible, for faster scoring; training needs
-        separate weights. Raises ModelError if base model or adapter are unavailable or do not fit.
+        `merge` merges an adapter into the base model if possible, for faster scoring; training needs separate weights.
+        Raises ModelError if base model or adapter are unavailable or do not fit each other.
         """
         with self._lock:
             if self._network is None or (self._is_merged and not merge):
-                base = self.identity()  # raises before anything is dropped
+                base = self.identity()  # may raise, so before anything is dropped
                 self._network = self._peft = None
                 self._is_merged = False
                 self.clear_cache()
@@ -172,20 +172,20 @@ class SmallLM:
 
     @property
     def network(self) -> PreTrainedModel:
-        """The decoder, adapter included."""
+        """The decoder, including the adapter."""
         self.load()
         assert self._network is not None
         return self._network
 
     @property
     def prompts(self) -> PromptBuilder:
-        """The prompts of this model's tokenizer and style."""
+        """The prompt builder for this model's tokenizer and style."""
         self.load()
         assert self._prompts is not None
         return self._prompts
 
     def set_prompt_style(self, style: PromptStyle) -> None:
-        """Change the prompt style of a model whose adapter is yet to be tuned."""
+        """Change the prompt style, before an adapter is tuned."""
         with self._lock:
             self._resolved = replace(self.resolved, style=style)
             if self._prompts is not None:
@@ -193,7 +193,7 @@ class SmallLM:
             self.clear_cache()
 
     def clear_cache(self) -> None:
-        """Drop computed prefixes; in-place changes of the weights are noticed without it."""
+        """Drop cached prefixes. In-place changes of weights by torch are detected without it."""
         with self._lock:
             self._prepared.clear()
 
@@ -202,8 +202,8 @@ class SmallLM:
     def set_labels(self, schema: LabelSchema) -> None:
         """Prepare the trie and the prefix of a schema.
 
-        Raises ModelError if its instruction is too long for the model, and ValueError if two labels have the same
-        tokens or a few-shot example has another label.
+        Raises ModelError if the instruction is too long or two labels have the same tokens, and ValueError if a
+        few-shot example has another label.
         """
         with self._lock:
             context_limit(self.network, self._prepare(schema))
@@ -220,7 +220,7 @@ class SmallLM:
     def truncate(
         self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
     ) -> list[RelationInstance | None]:
-        """Truncate contexts with too many tokens (numbering included); the model's own limit applies as well."""
+        """Truncate long contexts, counting tokens with numbered mentions; the model's own limit also applies."""
         with self._lock:
             limit = min(max_context_tokens, context_limit(self.network, self._prepare(schema)))
             return truncate_instances(
@@ -266,10 +266,10 @@ class SmallLM:
     def begin_training(
         self, schema: LabelSchema | Mapping[str, LabelSchema], lora: LoraSettings | None = None, *, seed: int = 0
     ) -> PeftModel:
-        """Load the weights and make the adapter trainable; the base model stays frozen.
+        """Load the weights, make the adapter trainable, and return the model wrapped by peft.
 
-        `schema` may be several label sets by name; `lora` describes the adapter that is created if there is none.
-        Returns the model wrapped by peft, which shares its layers with `network`.
+        The base model remains frozen; the wrapper shares its layers with `network`. `schema` may be several label sets
+        by name; `lora` describes the adapter that is created if there is none.
         """
         with self._lock, torch.inference_mode(False):
             network = self.load(merge=False).network
@@ -284,9 +284,9 @@ class SmallLM:
     def init_lora_with_qera(self, batches: Iterable[Batch]) -> None:
         """Initialize the adapter so that it compensates for quantizing the base model to NF4.
 
-        Temporarily needs the memory of the base model with full weights. Does nothing if the weights are not
-        quantized, or were already stored quantized. Some ten thousand tokens of training data suffice. Raises
-        ValueError if training has not begun.
+        About ten thousand tokens of training data are enough. The base model is loaded once more with full weights.
+        Has no effect if the weights are not quantized, or were stored quantized. Raises ValueError if training has not
+        begun.
         """
         if self._peft is None:
             raise ValueError("There are no LoRA weights to initialize: call `begin_training` first.")
@@ -305,8 +305,8 @@ class SmallLM:
     ) -> float:
         """Accumulate the gradients of the mean loss over labeled instances; see `TrainableModel.update`.
 
-        A model whose training has not begun gets an adapter of rank `settings.lora_rank`. Raises ValueError if an
-        instance has no label of the schema.
+        The first update creates an adapter of rank `settings.lora_rank` if there is none. Raises ValueError if an
+        instance has no label, or one outside the schema.
         """
         if not instances:
             return 0.0
@@ -330,7 +330,7 @@ class SmallLM:
                 self._shim = ThincShim(self.network)
             self._shim.finish_update(optimizer)
             self._has_unsaved_weights = True
-            # Thinc changes the weights without torch noticing, so prefixes must be dropped explicitly.
+            # Torch does not detect Thinc's changes of the weights, so cached prefixes are dropped explicitly.
             self.clear_cache()
 
     def trainable_parameters(self) -> list[torch.nn.Parameter]:
@@ -338,10 +338,7 @@ class SmallLM:
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     def export_adapter(self, dtype: torch.dtype = torch.float32) -> Adapter:
-        """Make the current weights the model's adapter, which `save` writes, and return it.
-
-        Raises ValueError if training has not begun.
-        """
+        """Return the trained weights as an adapter, which `save` will write. Raises ValueError before training."""
         if self._peft is None or self._tuned_on is None:
             raise ValueError("There is no adapter to export: call `begin_training` first.")
         with self._lock:
@@ -358,9 +355,9 @@ class SmallLM:
     # -- saving --------------------------------------------------------------------------------------------
 
     def save(self, folder: Path, *, embed: bool) -> None:
-        """Write what is needed to restore the model; the weights need not be loaded.
+        """Write everything that `restore` needs; the weights need not be loaded.
 
-        With `embed` the whole base model is written, in 4 bits if it runs in 4 bits; otherwise its fingerprint.
+        `embed` writes the base model, in 4 bits if it runs in 4 bits; otherwise its name and fingerprint are written.
         Raises ModelError if the base model is not found.
         """
         base = self.identity()
@@ -372,8 +369,8 @@ class SmallLM:
     def restore(self, folder: Path, *, temporary: bool = False) -> SmallLM:
         """Return the model that `save` wrote; see `RelationModel.restore`.
 
-        Adapter and prompt style are the saved ones; all other settings are this model's, so that the base model of
-        a loaded pipeline can be in another place. Raises ModelError if the folder is incomplete or damaged.
+        Adapter and prompt style are the saved ones. All other settings are those of this model, so the base model may
+        have moved. Raises ModelError if the folder is incomplete or damaged.
         """
         stored = storage.read(folder)
         if temporary:
@@ -394,5 +391,5 @@ class SmallLM:
 
 @takes_settings(SmallLMSettings)
 def make_small_lm(settings: SmallLMSettings) -> SmallLM:
-    """Make a small language model; `@architectures = "spacy-slmre.SmallLM.v1"`. Nothing is read or contacted."""
+    """Make a small language model without loading it; `@architectures = "spacy-slmre.SmallLM.v1"`."""
     return SmallLM(settings)

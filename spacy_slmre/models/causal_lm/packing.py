@@ -1,9 +1,9 @@
-"""Prompt trees in one sequence: blocks of tokens that attend to their ancestors only.
+"""Packing of prompt trees into sequences of token blocks that only attend to their ancestors.
 
-Packing puts many contexts behind one prefix and many queries behind one context; tokens that the queries of a
-context share at their beginning, such as the head, are computed once. Position ids restart behind the parent,
-and the attention mask lets a token see the blocks above its own and its own block up to itself. To the model,
-every path from the root looks like a separate prompt.
+A prefix is followed by many contexts, and a context by many queries; tokens that its queries have in common at the
+beginning, such as the head, are computed once. Position ids continue from the parent block, and the attention mask lets
+a token attend to the blocks above its own, and to its own block up to itself. To the model, every path from the root
+looks like a separate prompt.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import groupby
 import numpy as np
 
 ROUND_TO = 32
-"""Lengths are padded to multiples of this: few shapes mean few prepared kernels and little memory."""
+"""Lengths are padded to multiples of this: few different shapes need few cached kernels."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PackedInput:
     Attributes:
         tokens: Token ids, (n_tokens,).
         positions: Position ids, (n_tokens,).
-        mask: Tokens that each may attend to, computed ones first: bool (n_tokens, n_computed + n_tokens).
+        mask: Which tokens each token may attend to, computed ones first: bool (n_tokens, n_computed + n_tokens).
     """
 
     tokens: np.ndarray
@@ -34,23 +34,24 @@ class PackedInput:
 
 
 class TokenTree:
-    """A tree of token blocks that may be computed in several forward passes.
+    """A tree of token blocks that can be computed in several forward passes.
 
-    Blocks are numbered in the order in which they are added. An empty block is an alias of its parent's end.
+    Blocks are numbered in the order of addition. An empty block is equivalent to the end of its parent.
     """
 
     def __init__(self) -> None:
-        self._paths: list[list[int]] = []  # of every block: the blocks from the root to itself
-        self._ends: list[int] = []  # position behind the block's last token
-        self._last: list[int] = []  # index of the block's last token in the sequence
+        # For each block: blocks from the root to itself, position after its last token, index of its last token.
+        self._paths: list[list[int]] = []
+        self._ends: list[int] = []
+        self._last: list[int] = []
         self._tokens: list[int] = []
         self._positions: list[int] = []
-        self._blocks: list[int] = []  # block of every token; -1 is padding
+        self._blocks: list[int] = []  # block of each token; -1 for padding
         self.n_computed = 0
         """Number of tokens returned by `take_input` so far."""
 
     def add(self, tokens: Sequence[int], parent: int = -1) -> int:
-        """Add a block behind another one (-1: a root) and return its number."""
+        """Add a block after its parent (-1 for a root) and return its number."""
         block = len(self._paths)
         start = self._ends[parent] if parent >= 0 else 0
         self._paths.append([*(self._paths[parent] if parent >= 0 else ()), block])
@@ -63,15 +64,11 @@ class TokenTree:
         return block
 
     def add_paths(self, paths: Sequence[list[int]], parent: int) -> list[int]:
-        """Add several token sequences behind a block, sharing common beginnings.
-
-        Returns:
-            The block in which each of them ends.
-        """
+        """Add token sequences after a block, sharing common beginnings; return the block in which each ends."""
         ends = [parent] * len(paths)
 
         def add(rows: Sequence[int], start: int, parent: int) -> None:
-            # `rows`, sorted by their tokens, share the `start` tokens down to `parent`.
+            # `rows` are sorted by their tokens and share the first `start` tokens, which end in `parent`.
             for _, same in groupby(rows, key=lambda row: paths[row][start : start + 1]):
                 members = list(same)
                 first, last = paths[members[0]], paths[members[-1]]
@@ -86,7 +83,7 @@ class TokenTree:
         return ends
 
     def last_token(self, block: int) -> int:
-        """Return the index in the sequence of the last token on the path to the end of a block."""
+        """Return the index of a block's last token in the sequence, or that of its ancestors if it is empty."""
         return self._last[block]
 
     def __len__(self) -> int:
@@ -96,9 +93,7 @@ class TokenTree:
     def take_input(self, pad_token: int = 0, round_to: int = 1) -> PackedInput:
         """Return the blocks added since the last call as the input of one forward pass.
 
-        Args:
-            pad_token: Token id for padding.
-            round_to: The number of new tokens is padded to a multiple of this.
+        The number of new tokens is padded to a multiple of `round_to`.
         """
         start = self.n_computed
         padding = -(len(self._tokens) - start) % round_to
@@ -111,7 +106,7 @@ class TokenTree:
         visible = np.zeros((len(self._paths) + 1, len(self._paths) + 1), dtype=bool)
         for block, path in enumerate(self._paths):
             visible[block, path] = True
-        # The last row and column, reached by index -1, are padding, which only sees itself.
+        # The last row and column (index -1) are padding, which only attends to itself.
         visible[-1, -1] = True
         mask = visible[blocks[start:]][:, blocks]
         index = np.arange(self.n_computed)
@@ -123,17 +118,11 @@ class TokenTree:
 
 @dataclass(frozen=True)
 class ContextGroup:
-    """A context with some of its queries, to be placed in one sequence.
+    """A context with some of its queries, to be placed in one sequence."""
 
-    Attributes:
-        context: Index of the context.
-        queries: Indices of the queries.
-        size: Number of tokens.
-    """
-
-    context: int
-    queries: tuple[int, ...]
-    size: int
+    context: int  # index
+    queries: tuple[int, ...]  # indices
+    size: int  # number of tokens
 
 
 def pack(
@@ -145,19 +134,19 @@ def pack(
 ) -> list[list[ContextGroup]]:
     """Distribute queries over sequences of at most `budget` tokens.
 
-    The queries of a context stay together if they fit; otherwise the context is repeated. Behind a long context,
-    queries get half the budget on top of it, so that repeating it is worthwhile. Such a sequence exceeds the
-    budget, and so does one whose single query does not fit.
+    The queries of a context stay together if they fit; otherwise the context is repeated. After a long context, queries
+    get at least half the budget, so that repeating it is worthwhile. Such a sequence exceeds the budget, and so does a
+    sequence with a single query that does not fit.
 
     Args:
         context_sizes: Tokens of each context, (n_contexts,).
-        queries: Tokens of each query; a beginning shared within a group counts once.
+        queries: Tokens of each query; a common beginning within a group counts once.
         context_of: Context of each query, (n_queries,).
         budget: Tokens of a sequence.
-        answer_sizes: Tokens behind each query, (n_queries,); none by default.
+        answer_sizes: Tokens after each query, (n_queries,); none by default.
 
     Returns:
-        The groups of every sequence; each query is in exactly one.
+        The groups of each sequence; each query is in exactly one group.
     """
     queries_of: dict[int, list[int]] = {}
     for query, context in enumerate(context_of):
@@ -167,7 +156,7 @@ def pack(
         chosen: list[int] = []
         size = context_sizes[context]
         room = max(budget, size + budget // 2)
-        # Sorted by tokens, each query shares most with the one before it.
+        # In sorted order, each query has most tokens in common with its predecessor.
         for query in sorted(members, key=lambda query: queries[query]):
             own = len(queries[query]) + (answer_sizes[query] if answer_sizes else 0)
             shared = shared_length(queries[chosen[-1]], queries[query]) if chosen else 0
@@ -177,7 +166,7 @@ def pack(
             chosen.append(query)
             size += own - shared
         groups.append(ContextGroup(context, tuple(chosen), size))
-    # First fit, longest first.
+    # First-fit decreasing bin packing.
     sequences: list[list[ContextGroup]] = []
     free: list[int] = []
     for group in sorted(groups, key=lambda group: -group.size):
@@ -192,7 +181,7 @@ def pack(
 
 
 def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return the number of tokens that two sequences share at their beginning."""
+    """Return the length of the common prefix of two sequences."""
     length = 0
     for a, b in zip(one, other, strict=False):
         if a != b:

@@ -1,8 +1,7 @@
-"""Q4_1, a 4-bit format of llama.cpp: stores a model with exactly the values that it was published with.
+"""Q4_1, a 4-bit format of llama.cpp, which keeps the exact values of a model published in that format.
 
-Every 32 weights of a row share a scale d and a minimum m in half precision; each is d·q + m with q from 0 to 15, 5
-bits per weight in total. Quantizing such values to NF4 once more changes a small model considerably (see
-docs/guides/tune.md).
+Every 32 weights of a row share a scale d and a minimum m in half precision; each is d·q + m with q from 0 to 15: 5 bits
+per weight in total. Requantizing such values to NF4 changes a small model considerably (see docs/guides/tune.md).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
 Q4_1 = "q4_1"
-"""Name of the quantization method in a model's config."""
+"""Name of this quantization method in a model's config."""
 BLOCK = 32
 _SUFFIX = f".{Q4_1}"
 _HEADER = 4  # bytes of d and m
@@ -34,14 +33,14 @@ def pack(weight: Tensor) -> Tensor:
         Bytes (rows, columns / 32, 20): d, m, and two weights per byte, the 16 lower halves first.
 
     Raises:
-        ValueError: The values are not exactly representable in Q4_1.
+        ValueError: The weights cannot be represented exactly.
     """
     from gguf import GGMLQuantizationType, quants
 
     packed = torch.from_numpy(quants.quantize(weight.numpy(), GGMLQuantizationType.Q4_1))
     packed = packed.view(len(weight), -1, _HEADER + BLOCK // 2)
     if not torch.equal(unpack(packed), weight):
-        raise ValueError("The weights are not exactly representable in Q4_1.")
+        raise ValueError("The weights cannot be represented exactly in Q4_1.")
     return packed
 
 
@@ -54,15 +53,9 @@ def unpack(packed: Tensor) -> Tensor:
 
 
 def save_q4_1(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
-    """Write a model whose linear layers have Q4_1 values.
+    """Write a float32 model whose linear layers have Q4_1 values; all other weights are converted to `dtype`.
 
-    Args:
-        model: The model, in float32.
-        folder: Folder to create.
-        dtype: Type of embeddings, norms and head.
-
-    Raises:
-        ValueError: A linear layer has other values.
+    Raises ValueError if a linear layer has other values.
     """
     head = model.get_output_embeddings()
     linear = {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
@@ -80,12 +73,7 @@ def save_q4_1(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
 
 
 def read_q4_1(folder: Path, dtype: torch.dtype) -> Mapping[str, Any]:
-    """Read a folder written by `save_q4_1` as arguments of a model class's `from_pretrained`.
-
-    Args:
-        folder: The folder.
-        dtype: Type of all weights.
-    """
+    """Return arguments for `from_pretrained`, with weights of this type, from a folder written by `save_q4_1`."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     del config.quantization_config
     state = {

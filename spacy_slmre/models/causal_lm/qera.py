@@ -1,8 +1,7 @@
 """Initial LoRA weights that compensate for quantization (QERA, arXiv 2410.06040).
 
-LoRA usually starts at zero. On a quantized weight it can instead start with the low-rank matrix that brings the
-layer's output closest to that of the original weight, given the magnitude of its inputs; this is QERA's
-approximation for uncorrelated inputs.
+LoRA usually starts at zero. In a quantized layer it can start instead at the low-rank matrix that minimizes the error
+of the layer's output, given the magnitude of its inputs. This is QERA's approximation for uncorrelated inputs.
 """
 
 from __future__ import annotations
@@ -21,21 +20,18 @@ from spacy_slmre.models.causal_lm.loss import Batch, packed_loss
 
 
 def input_sizes(network: PreTrainedModel, batches: Iterable[Batch]) -> dict[str, Tensor]:
-    """Measure the magnitude of the inputs of all linear layers.
+    """Return the root mean square of each linear layer's inputs, (in_features,), by its name in the decoder.
 
     Args:
         network: A causal language model.
-        batches: Packed sequences from `as_batch`, on the network's device.
-
-    Returns:
-        The root mean square of each input, (in_features,), by the layer's name in the decoder.
+        batches: Results of `as_batch`, on the network's device.
     """
     squares: dict[str, Tensor] = {}
 
     def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            found = inputs[0].flatten(0, -2).float().square().sum(dim=0)
-            squares[name] = squares[name] + found if name in squares else found
+            total = inputs[0].flatten(0, -2).float().square().sum(dim=0)
+            squares[name] = squares[name] + total if name in squares else total
 
         return hook
 
@@ -51,12 +47,12 @@ def input_sizes(network: PreTrainedModel, batches: Iterable[Batch]) -> dict[str,
 
 
 def init_with_qera(network: PreTrainedModel, folder: Path, batches: Iterable[Batch]) -> None:
-    """Set LoRA weights to the best low-rank approximation of the quantization error, in place.
+    """Set the LoRA weights of a quantized network to the best low-rank approximation of the quantization error.
 
     Args:
-        network: A quantized network with LoRA weights.
+        network: The network, changed in place.
         folder: The base model with its original weights.
-        batches: Packed sequences from `as_batch`.
+        batches: Results of `as_batch`.
     """
     from peft.tuners.lora import LoraLayer
     from peft.utils.integrations import dequantize_module_weight
@@ -73,7 +69,7 @@ def init_with_qera(network: PreTrainedModel, folder: Path, batches: Iterable[Bat
         size = sizes[name].clamp(min=1e-3 * sizes[name].mean())  # some inputs are almost always zero
         lost = (before[name].get_parameter("weight").float() - rounded) * size
         for adapter, rank in module.r.items():
-            full = min(rank, *lost.shape)  # further ranks start at zero
+            full = min(rank, *lost.shape)  # the remaining ranks start at zero
             left, right = low_rank_factors(lost, full)
             scale = module.scaling[adapter] ** 0.5
             with torch.no_grad():
@@ -82,10 +78,9 @@ def init_with_qera(network: PreTrainedModel, folder: Path, batches: Iterable[Bat
 
 
 def low_rank_factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return two factors, (n, rank) and (rank, m), of the best low-rank approximation of a matrix (n, m).
+    """Return two factors of equal norm, (n, rank) and (rank, m), of the best low-rank approximation of a matrix (n, m).
 
-    They have equal norms. Computed from the eigenvectors of the smaller Gram matrix, which takes a fraction of the
-    time of a singular value decomposition.
+    The eigenvectors of the smaller Gram matrix take a fraction of the time of a singular value decomposition.
     """
     if matrix.shape[0] > matrix.shape[1]:
         left, right = low_rank_factors(matrix.T, rank)

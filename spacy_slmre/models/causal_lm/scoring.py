@@ -1,7 +1,4 @@
-"""Scoring labels: a packed prompt tree, one forward pass, and a trie search over the answers.
-
-Scoring is a function of network, prompts and label set; `SmallLM` only manages their lifecycle.
-"""
+"""Scoring labels with packed prompt trees and a search in the trie of their tokens."""
 
 from __future__ import annotations
 
@@ -22,14 +19,14 @@ from spacy_slmre.models.prompts import PromptBuilder
 from spacy_slmre.schema import LabelSchema
 
 ANSWER_ROOM = 512
-"""Tokens that are reserved for a query and its answer."""
+"""Number of tokens reserved for a query and its answer."""
 
 
 class PreparedLabels:
-    """What can be computed once for a label set: its trie, and the prefix with its keys and values.
+    """The trie of a label set, and its prompt prefix with cached keys and values.
 
     Raises:
-        ModelError: The tokenizer cannot tell two labels apart.
+        ModelError: The tokenizer does not distinguish two labels.
     """
 
     def __init__(self, prompts: PromptBuilder, schema: LabelSchema) -> None:
@@ -70,13 +67,13 @@ def score_labels(
 
     Args:
         network: A decoder with grouped attention.
-        prompts: Makes the tokens.
+        prompts: The prompt builder.
         labels: The label set.
         instances: Instances whose contexts fit the model.
-        k: Compute only what the k most probable labels require; None computes all labels.
+        k: Compute only as much as needed for the k most probable labels; None computes all labels.
         allowed: Labels that may be returned, bool (n_instances, n_labels).
         max_tokens: Tokens of a packed sequence.
-        use_prefix_cache: Compute the prefix once and keep its keys and values.
+        use_prefix_cache: Compute the prefix only once, and cache its keys and values.
 
     Returns:
         Log-probabilities, float64 (n_instances, n_labels); -inf for labels that were not computed.
@@ -95,7 +92,7 @@ def score_labels(
     root = trie.nodes[0].prefix_tokens
     query_tokens = [[*tokens, *root] for tokens in prompts.queries(instances)]
     _check_lengths(network, labels, context_tokens, query_tokens, context_of)
-    # If all labels are wanted, every node of the trie will be computed behind every query.
+    # For all labels, every node of the trie is computed after every query.
     answers = sum(len(node.prefix_tokens) for node in trie.nodes[1:]) if k is None else 0
     sequences = pack(
         [len(tokens) for tokens in context_tokens], query_tokens, context_of, max_tokens, [answers] * len(instances)
@@ -144,7 +141,7 @@ def _search(
     """Search the labels of one sequence, computing the nodes of the frontier in each forward pass."""
     nodes = search.trie.nodes
     while frontier := list(search.frontier()):
-        # In the order of rows, blocks of one context are adjacent.
+        # Sorted by row, blocks of the same context are adjacent.
         for row, index in sorted((row, index) for index, members in frontier for row in members):
             node = nodes[index]
             if node.parent >= 0:
@@ -174,17 +171,16 @@ def forward(
 
 
 def context_limit(network: PreTrainedModel, labels: PreparedLabels) -> int:
-    """Return how many tokens of a context leave room for prefix, query and answer.
+    """Return the maximum number of context tokens that leaves room for prefix, query and answer.
 
-    Raises:
-        ModelError: There is no room for a context.
+    Raises ModelError if there is no room for a context.
     """
     positions = getattr(network.config, "max_position_embeddings", None) or 2**31
     limit = int(positions) - len(labels.prefix) - ANSWER_ROOM
     if limit < 1:
         raise ModelError(
-            f"Instruction, labels and examples take {len(labels.prefix)} of the model's {positions} tokens, which "
-            "leaves no room for a text. Use fewer labels, no definitions, or fewer examples."
+            f"Instruction, labels and examples take {len(labels.prefix)} of the model's {positions} tokens, so "
+            "there is no room for a text. Use fewer labels or examples, or no definitions."
         )
     return limit
 
@@ -202,23 +198,22 @@ def _check_lengths(
     if limit is not None and needed > limit:
         raise ModelError(
             f"A prompt of {needed} tokens ({len(labels.prefix)} of them instruction, labels and examples) exceeds "
-            f"the model's limit of {limit}. Set a smaller max_context_tokens, or use no definitions or fewer "
-            "examples."
+            f"the model's limit of {limit}. Set a smaller max_context_tokens, or use fewer examples or no definitions."
         )
 
 
 def _logits(network: PreTrainedModel, hidden: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
-    """Compute the logits of some tokens only, in float32: (n_positions, n_tokens)."""
+    """Compute the logits of only these tokens, in float32: (n_positions, n_tokens)."""
     head = network.get_output_embeddings()
     columns = torch.tensor(tokens, device=hidden.device)
-    if type(head) is not torch.nn.Linear:  # an adapted or quantized head has no plain rows
+    if type(head) is not torch.nn.Linear:  # rows of an adapted or quantized head cannot be selected
         return head(hidden)[:, columns].float()
     bias = None if head.bias is None else head.bias[columns].float()
     return F.linear(hidden.float(), head.weight[columns].float(), bias)
 
 
 def _weights_version(network: PreTrainedModel) -> tuple[int, int]:
-    # Torch has no public counter of in-place changes; this one is documented in its notes on autograd.
+    # Torch has no public counter of in-place changes; `_version` is described in its notes on autograd.
     return id(network), sum(parameter._version for parameter in network.parameters())
 
 

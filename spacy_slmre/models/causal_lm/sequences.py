@@ -1,7 +1,7 @@
-"""Training sequences: packed prompt trees of labeled instances, and the decisions that their answers consist of.
+"""Training sequences: packed prompt trees of labeled instances, and the decisions of their answers.
 
-A training sequence is a prompt tree as in scoring: one prefix, many contexts, many queries. Each query is
-followed by the tokens of its gold answer, up to the last point where another answer would still be possible.
+A training sequence is a prompt tree as in scoring: one prefix, many contexts, many queries. Each query is followed by
+the tokens of its gold answer, up to the last one where another answer is still possible.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from spacy_slmre.schema import LabelSchema
 
 OBJECTIVES = ("trie", "lm")
 LENGTH_ROUND_TO = 64
-"""Lengths are padded to multiples of this: few shapes, and little memory held for them."""
+"""Lengths are padded to multiples of this: few different shapes need little cached memory."""
 DECISIONS_ROUND_TO = 32
-# So many sequences are packed at a time: packing stays linear and batches stay mixed.
+# Number of sequences packed together, so that packing is linear and batches remain mixed.
 _PACKED_TOGETHER = 16
 
 
@@ -34,7 +34,7 @@ class TrainingSequence:
         packed: Tokens, positions and mask.
         positions: Index of the token after which each decision is made, (n_decisions,).
         choices: Tokens to choose from, (n_decisions, max_choices), padded with -1; None for the whole vocabulary.
-        targets: The correct choice: a column of `choices` or a token, (n_decisions,).
+        targets: The correct choices, (n_decisions,): columns of `choices`, or tokens.
         weights: Weight of each decision, (n_decisions,); 0 for padding.
         instances: Indices of the instances.
         count: Divisor of the summed loss: instances, or answer tokens for the objective "lm".
@@ -50,17 +50,17 @@ class TrainingSequence:
 
 
 class TrainingSequences(Sequence[TrainingSequence]):
-    """All labeled instances of one schema as packed sequences, built on access.
+    """Labeled instances of one schema as packed sequences, built on access.
 
     Args:
-        prompts: Makes the tokens.
+        prompts: The prompt builder.
         instances: Labeled instances whose contexts fit the model.
         schema: Their labels.
-        max_tokens: Tokens of a sequence behind the prefix; exceeded if a single query needs more.
-        objective: "trie" for the negative log of the label's probability among the schema's labels, "lm" for the
-            plain language-model loss on the tokens of the answer.
+        max_tokens: Tokens of a sequence after the prefix; exceeded if a single query needs more.
+        objective: "trie" for the negative log-probability of the label among the schema's labels, "lm" for the plain
+            language-model loss on the answer's tokens.
         weights: Weight of each instance, (n_instances,); 1 by default.
-        seed: Seed for shuffling the contexts; None keeps their order.
+        seed: Seed for shuffling contexts; None keeps their order.
 
     Raises:
         ValueError: An instance has no label or one outside the schema, or the schema has only one label.
@@ -139,7 +139,7 @@ class TrainingSequences(Sequence[TrainingSequence]):
         return TrainingSequence(
             tree.take_input(self._pad_token, LENGTH_ROUND_TO),
             np.array(positions + [0] * padding),
-            # Padding chooses among the first decision's tokens, so that no row is without a choice.
+            # Padding has the choices of the first decision, so that no row is empty.
             None if self._objective == "lm" else _as_matrix(choices + choices[:1] * padding),
             np.array(targets + [0] * padding),
             np.array(weights + [0.0] * padding, dtype=np.float32),

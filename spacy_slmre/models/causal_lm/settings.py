@@ -17,26 +17,26 @@ from spacy_slmre.util.settings import check_choice, check_minimum
 class SmallLMSettings:
     """Settings of a small language model: the arguments of `spacy-slmre.SmallLM.v1`.
 
-    An adapter records its base model, prompt style and quantization; these are used by default, and a setting that
-    contradicts the record is an error, except for `quantization`. Files are read when the model is first needed.
+    By default, base model, prompt style and quantization are those that the adapter was tuned with; conflicting
+    settings raise an error, except `quantization`. Files are read when the model is first used.
 
     Attributes:
         base: "smollm2-135m-instruct" (the packaged model, the default), a folder, or a hub id.
         revision: Commit or tag on the hub.
-        adapter: Folder of an adapter; null for the base model alone; "auto" for the shipped adapter on the
-            packaged model, and none on any other.
-        quantization: "nf4" quantizes the weights to 4 bits, null keeps the stored weights; "auto" is what the
-            adapter was tuned with, or without adapter "nf4" unless the weights are already quantized.
-        keep_4bit: Keep NF4 weights in 4 bits on a CPU too, where they are dequantized to `dtype` by default.
+        adapter: Folder of an adapter; null for no adapter; "auto" for the shipped adapter on the packaged model, and
+            none on other models.
+        quantization: "nf4" quantizes the weights to 4 bits; null keeps the stored weights; "auto" is what the adapter
+            was tuned with or, without an adapter, "nf4" unless the weights are already quantized.
+        keep_4bit: Keep NF4 weights in 4 bits on a CPU, where they are dequantized to `dtype` by default.
         dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 if the hardware supports it.
         device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU if there is one.
         max_batch_tokens: Tokens of a packed sequence.
-        prefix_cache: Compute the instruction once and keep its keys and values.
+        prefix_cache: Compute the instruction only once, and cache its keys and values.
         label_list: List the labels in the instruction (default: yes).
         definitions: Include their definitions (default: yes).
         examples: JSONL file of few-shot examples, each with "text", "head" and "tail" as [start, end, type], and
             "label".
-        templates: Folder with system.jinja, context.jinja and query.jinja; missing ones are the defaults.
+        templates: Folder with system.jinja, context.jinja and query.jinja; built-in templates replace missing ones.
         lora_rank: Rank of the adapter that `nlp.update` creates if there is none; alpha is twice the rank.
 
     Raises:
@@ -68,14 +68,7 @@ class SmallLMSettings:
 
 @dataclass(frozen=True)
 class ResolvedSettings:
-    """Settings with the content of the files that they name.
-
-    Attributes:
-        base: Packaged name, folder or hub id of the base model.
-        revision: Commit or tag on the hub.
-        style: The prompt style.
-        adapter: The adapter, if there is one.
-    """
+    """The base model, prompt style and adapter that settings specify, with the content of their files."""
 
     base: str
     revision: str | None = None
@@ -84,14 +77,10 @@ class ResolvedSettings:
 
 
 def resolve_settings(settings: SmallLMSettings, adapter: Adapter | None = None) -> ResolvedSettings:
-    """Read the files that settings name.
-
-    Args:
-        settings: The settings.
-        adapter: Used instead of the adapter that the settings name.
+    """Read the files that settings name; `adapter` replaces the configured one.
 
     Raises:
-        ModelError: A file is missing or damaged, or a setting contradicts the adapter.
+        ModelError: A file is missing or damaged, or a setting conflicts with the adapter.
     """
     if adapter is None:
         adapter = _read_adapter(settings)
@@ -111,7 +100,7 @@ def resolve_settings(settings: SmallLMSettings, adapter: Adapter | None = None) 
     for name, value in style.items():
         if getattr(record.style, name) != value:
             raise ModelError(
-                f"model.{name} contradicts the adapter, which was tuned with {getattr(record.style, name)!r}. "
+                f"model.{name} conflicts with the adapter, which was tuned with {getattr(record.style, name)!r}. "
                 f"Remove model.{name}, tune an adapter with it, or set model.adapter = null."
             )
     base, revision = settings.base or record.base.name, settings.revision or record.base.revision

@@ -1,4 +1,4 @@
-"""A small language model in a saved pipeline, with its base model by reference or embedded."""
+"""Small language models in saved pipelines, which embed their base model or refer to it."""
 
 from __future__ import annotations
 
@@ -35,10 +35,7 @@ class StoredModel:
     """The content of a saved model's folder.
 
     Attributes:
-        base: The base model.
-        configured: The settings that name adapter and prompt style, as they were when the model was saved.
-        style: The prompt style.
-        adapter: The adapter, if there is one.
+        configured: The settings for adapter and prompt style when the model was saved.
         folder: The embedded base model, if there is one.
     """
 
@@ -49,10 +46,10 @@ class StoredModel:
     folder: Path | None
 
     def resolve(self, settings: SmallLMSettings, *, from_bytes: bool) -> ResolvedSettings:
-        """Return the stored adapter and style; the base model may be elsewhere now.
+        """Return the stored adapter and style, and the base model, which may have moved.
 
-        Read from disk, where the config may have been changed or overridden since, settings that differ from those
-        that were saved take precedence. Raises ModelError if a file that they name is missing.
+        A model on disk may have a config that was changed or overridden after saving; then, changed settings take
+        precedence. Raises ModelError if a file that they name is missing.
         """
         now = _configured(settings)
         if now != self.configured and not from_bytes:
@@ -76,15 +73,15 @@ def write(
     source: Path | None,
     quantization: str | None,
 ) -> None:
-    """Write a model; the folder, which may be the one that it was read from, is replaced when all is written.
+    """Write a model; the folder, which may be the one that it was read from, is replaced atomically.
 
     Args:
         folder: Output folder.
         settings: The model's settings.
         resolved: Its style and adapter.
         base: Its base model.
-        source: Folder of the base model if it is to be embedded.
-        quantization: How the base model is loaded.
+        source: Folder of the base model to embed, or None.
+        quantization: Quantization setting of the base model.
     """
     with temporary_output(folder) as temporary:
         temporary.mkdir()
@@ -114,10 +111,10 @@ def read(folder: Path) -> StoredModel:
 
 
 def keep_in_cache(stored: StoredModel) -> StoredModel:
-    """Copy an embedded base model from a folder that will be deleted to the cache folder."""
+    """Copy an embedded base model from a temporary folder to the cache folder."""
     if stored.folder is None:
         return stored
-    # Named by the actual weights, not by what the files say about themselves.
+    # Named by a hash of the actual weights: the recorded fingerprint may be wrong.
     name = fingerprint(*sorted(stored.folder.glob("*.safetensors")))
     kept = cache_folder() / "embedded" / name
     if not kept.exists():
@@ -129,14 +126,14 @@ def keep_in_cache(stored: StoredModel) -> StoredModel:
 def _embed(
     source: Path, target: Path, settings: SmallLMSettings, quantization: str | None, base: BaseModelInfo
 ) -> None:
-    """Write the base model as it runs: in 4 bits if it runs in 4 bits."""
+    """Write the base model, in 4 bits if it runs in 4 bits."""
     target.mkdir(parents=True)
     if resolve_quantization(source, quantization) == quant_method(source):
         for pattern in MODEL_FILES:
             for file in source.glob(pattern):
                 shutil.copy(file, target)
     else:
-        # Quantized from the original weights: 4-bit layers cannot be saved exactly after they were used.
+        # Quantize the original weights again: 4-bit layers cannot be saved exactly after they were used.
         device = resolve_device(settings.device)
         dtype = resolve_dtype(settings.dtype, device)
         network, tokenizer = load_base(source, quantization=quantization, dtype=dtype, device=device, keep_4bit=True)

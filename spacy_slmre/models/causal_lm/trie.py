@@ -1,11 +1,11 @@
 """The trie of the labels' tokens, and an exact best-first search for the most probable labels.
 
-A label is a path of tokens. At every node where more than one token can follow, a softmax over just these
-tokens gives their probabilities; where only one can follow, its probability is 1 and nothing is computed. A
-label's probability is the product along its path, which is a proper distribution over the labels.
+A label is a path of tokens. At each node where several tokens can follow, a softmax over these tokens gives their
+probabilities; where only one can follow, its probability is 1 and nothing is computed. A label's probability is the
+product along its path, so the probabilities of all labels sum to 1.
 
-The probability of a partial path is an upper bound for all labels below it. Best-first search extends the most
-probable path of each instance and stops when no open path can beat the labels found.
+The probability of a partial path is an upper bound for all labels below it. The search extends the most probable path
+of each instance, and stops when no open path can beat the labels that were found.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ NEG_INF = -np.inf
 
 @dataclass(frozen=True)
 class TrieNode:
-    """A node where more than one token can follow.
+    """A node where several tokens can follow.
 
     Attributes:
-        parent: Index of the node above in `LabelTrie.nodes`; -1 for the root.
-        prefix_tokens: Tokens from the node above (or the query) down to this node; the model has read them
-            when it decides here.
+        parent: Index of the parent in `LabelTrie.nodes`; -1 for the root.
+        prefix_tokens: Tokens between the parent (or the query) and this node.
         tokens: The tokens that can follow.
         children: Where each token leads: the index of a node, or `~column` of a label (negative).
     """
@@ -38,10 +37,10 @@ class TrieNode:
 
 
 class LabelTrie:
-    """The nodes of a label set, the root first and parents before their children.
+    """The trie of a label set; in `nodes`, the root is first and parents precede their children.
 
     Args:
-        answers: Token ids of every label. Each ends with the end token, so none is a prefix of another.
+        answers: Token ids of each label. Each ends with the end token, so none is a prefix of another.
 
     Raises:
         ValueError: Two labels have the same tokens, or one is a prefix of another.
@@ -53,7 +52,7 @@ class LabelTrie:
         self._grow(list(range(len(answers))), [tuple(answer) for answer in answers], 0, -1)
 
     def _grow(self, columns: list[int], answers: list[tuple[int, ...]], start: int, parent: int) -> int:
-        """Add the nodes of labels that share their first `start` tokens; return the child that leads there."""
+        """Add the nodes of labels with the same first `start` tokens; return the child index that leads to them."""
         if len(columns) == 1:
             return ~columns[0]
         depth = start
@@ -78,7 +77,7 @@ class LabelTrie:
 
     @cached_property
     def paths(self) -> list[list[tuple[int, int]]]:
-        """The path to every label: (node, index of the token taken there), from the root on."""
+        """The path from the root to each label: (node, index of the chosen token)."""
         paths: list[list[tuple[int, int]]] = [[] for _ in range(self.n_labels)]
         above: dict[int, list[tuple[int, int]]] = {0: []}
         for index, node in enumerate(self.nodes):
@@ -92,7 +91,7 @@ class LabelTrie:
 
     @cached_property
     def descendants(self) -> np.ndarray:
-        """Which labels are below which node: bool (n_nodes, n_labels)."""
+        """Which labels are below each node: bool (n_nodes, n_labels)."""
         below = np.zeros((len(self.nodes), self.n_labels), dtype=bool)
         for index in reversed(range(len(self.nodes))):
             for child in self.nodes[index].children:
@@ -104,14 +103,14 @@ class LabelTrie:
 
 
 class TrieSearch:
-    """Searches the labels of several instances; repeat `frontier` and `expand` until the frontier is empty.
+    """Searches the labels of several instances; call `frontier` and `expand` until the frontier is empty.
 
     Args:
         trie: The trie.
         n_instances: Number of instances.
-        k: Find the k most probable labels of each; None computes every label.
-        allowed: Labels that may be returned, bool (n_instances, n_labels); None allows all. Probabilities are
-            those over all labels: nothing is renormalized.
+        k: Find the k most probable labels of each; None computes all labels.
+        allowed: Labels that may be returned, bool (n_instances, n_labels); None allows all. Probabilities remain
+            normalized over all labels.
     """
 
     def __init__(
@@ -127,11 +126,11 @@ class TrieSearch:
             self._open[:, 0] = 0.0
         else:
             self.log_probs[:, 0] = 0.0  # a single label is certain
-        # Paths without an allowed label below them are never extended.
+        # Paths that lead to no allowed label are not extended.
         self._reachable = None if allowed is None else allowed @ trie.descendants.T
 
     def frontier(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the nodes to expand next with their instances, nodes in the trie's order."""
+        """Yield the nodes to expand next, in the trie's order, with their instances."""
         open_ = self._open if self._reachable is None else np.where(self._reachable, self._open, NEG_INF)
         if not open_.size:
             return
@@ -146,12 +145,7 @@ class TrieSearch:
             yield int(node), np.flatnonzero(wanted[:, node])
 
     def expand(self, node: int, instances: np.ndarray, log_probs: np.ndarray) -> None:
-        """Extend the paths of instances at a node.
-
-        Args:
-            node: Index of the node.
-            instances: The instances.
-            log_probs: Log-probabilities of the node's tokens, (n_instances, n_tokens).
+        """Extend the paths of instances at a node, given log-probabilities of its tokens, (n_instances, n_tokens).
 
         Raises:
             ValueError: A value is NaN.

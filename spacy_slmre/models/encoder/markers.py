@@ -1,7 +1,7 @@
-"""Markers around head and tail: the token ids of an instance, and the positions of its two marker states.
+"""Markers around head and tail of an instance.
 
-A context is tokenized once for all of its pairs, and markers are inserted between its tokens. New marker tokens
-have ids beyond the vocabulary and their own embeddings in the network, so the tokenizer does not change.
+A context is tokenized once for all of its pairs, and markers are inserted between its tokens. New marker tokens have
+ids beyond the vocabulary and their own embeddings in the network, so the tokenizer is unchanged.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from spacy_slmre.instances import Context, Mention, RelationInstance
 
 STYLES = ("typed", "plain", "punctuation")
 SIDES = ("head", "tail")
-# Words for entity types that an encoder knows; any other type is used as it is.
+# Words for common entity types; other types are used in lower case.
 TYPE_WORDS = {"PER": "person", "ORG": "organization", "LOC": "location", "MISC": "miscellaneous", "NUM": "number"}
 MAX_TYPE_TOKENS = 4
-"""Longer types are cut in punctuation markers."""
+"""Longer types are truncated in punctuation markers."""
 
 
 def words_of(entity_type: str) -> str:
@@ -29,13 +29,7 @@ def words_of(entity_type: str) -> str:
 
 @dataclass(frozen=True)
 class MarkedText:
-    """An instance as tokens with markers.
-
-    Attributes:
-        tokens: Token ids, special tokens and markers included.
-        head: Position of the head's opening marker.
-        tail: Position of the tail's opening marker.
-    """
+    """The token ids of an instance, including special tokens and markers, and the positions of its opening markers."""
 
     tokens: list[int]
     head: int
@@ -47,8 +41,8 @@ class Markers:
 
     The styles mark "Ann was born in Rome" as
 
-    * "typed": `[head PER] Ann [/head] was born in [tail LOC] Rome [/tail]`, with new tokens; a type that is not
-      in `types` gets the plain markers;
+    * "typed": `[head PER] Ann [/head] was born in [tail LOC] Rome [/tail]`, with new tokens; types that are not in
+      `types` get plain markers;
     * "plain": `[head] Ann [/head] was born in [tail] Rome [/tail]`, with new tokens;
     * "punctuation": `@ * person * Ann @ was born in # ^ location ^ Rome #` (Zhou & Chen, arXiv 2102.01373).
 
@@ -56,7 +50,7 @@ class Markers:
         tokenizer: The encoder's tokenizer.
         vocabulary: Number of rows of the encoder's embeddings.
         style: One of `STYLES`.
-        types: The mapped entity types with typed markers of their own.
+        types: The mapped entity types that have typed markers.
     """
 
     def __init__(
@@ -69,15 +63,15 @@ class Markers:
         names = [] if style == "punctuation" else [f"{sign}{side}" for side in SIDES for sign in ("", "/")]
         names += [f"{side} {words_of(kind)}" for side in SIDES for kind in self.types]
         self.new_tokens = tuple(names)
-        """What each new token means, in words, whose mean embedding it starts with."""
-        self._places = {
+        """Words for each new token, which is initialized with the mean of their embeddings."""
+        self._typed = {
             (side, kind): n for n, (side, kind) in enumerate([(side, kind) for side in SIDES for kind in self.types])
         }
         self._words: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
 
     @cached_property
     def max_added(self) -> int:
-        """Maximum number of tokens added by special tokens and the markers of both arguments."""
+        """Maximum number of special tokens and markers."""
         if self.style != "punctuation":
             return 2 + 4
         signs = {sign: len(self._ids(sign)) for sign in "@*#^"}
@@ -103,13 +97,13 @@ class Markers:
         for side, mention in zip(SIDES, (instance.head_mention, instance.tail_mention), strict=True):
             first, last = _token_range(offsets, mention)
             opening, closing = self._markers(side, mention.type)
-            # At one position, markers close first (inner before outer), then come arguments without any token, then
-            # markers open (outer before inner).
+            # At the same position, markers first close (inner before outer), then come arguments without tokens, and
+            # then markers open (outer before inner).
             empty = first == last
             events.append((first, (1, 0) if empty else (2, -last), side, opening, True))
             events.append((last, (1, 1) if empty else (0, -first), side, closing, False))
         events.sort(key=lambda event: event[:2])
-        marked = [self._cls]
+        marked = [int(self.tokenizer.cls_token_id)]
         at: dict[str, int] = {}
         done = 0
         for position, _, side, ids, opens in events:
@@ -119,7 +113,7 @@ class Markers:
                 at[side] = len(marked)
             marked += ids
         marked += tokens[done:]
-        marked.append(self._sep)
+        marked.append(int(self.tokenizer.sep_token_id))
         return MarkedText(marked, at["head"], at["tail"])
 
     def _markers(self, side: str, kind: str) -> tuple[list[int], list[int]]:
@@ -127,25 +121,17 @@ class Markers:
             if (side, kind) not in self._words:
                 outer, inner = ("@", "*") if side == "head" else ("#", "^")
                 word = self._ids(words_of(kind))[:MAX_TYPE_TOKENS] if kind else []
-                typed = [*self._ids(inner), *word, *self._ids(inner)] if kind else []
-                self._words[side, kind] = ([*self._ids(outer), *typed], self._ids(outer))
+                inside = [*self._ids(inner), *word, *self._ids(inner)] if kind else []
+                self._words[side, kind] = ([*self._ids(outer), *inside], self._ids(outer))
             return self._words[side, kind]
         plain = self.first_new + 2 * SIDES.index(side)
-        place = self._places.get((side, kind))
-        return [plain if place is None else self.first_new + 4 + place], [plain + 1]
+        typed = self._typed.get((side, kind))
+        return [plain if typed is None else self.first_new + 4 + typed], [plain + 1]
 
     def _ids(self, text: str) -> list[int]:
-        # With a space in front, for tokenizers that distinguish words inside a sentence from its first word.
+        # With a leading space, because some tokenizers treat the first word of a text differently.
         ids = self.tokenizer(f" {text}", add_special_tokens=False, verbose=False)["input_ids"]
         return list(ids)
-
-    @property
-    def _cls(self) -> int:
-        return int(self.tokenizer.cls_token_id)
-
-    @property
-    def _sep(self) -> int:
-        return int(self.tokenizer.sep_token_id)
 
 
 def _token_range(offsets: Sequence[tuple[int, int]], mention: Mention) -> tuple[int, int]:

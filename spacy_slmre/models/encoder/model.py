@@ -1,4 +1,4 @@
-"""An encoder that labels relation instances: marked arguments, and a softmax over the labels."""
+"""An encoder that classifies pairs by the states of their markers."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from spacy_slmre.util.io import read_files, write_files
 from spacy_slmre.util.settings import takes_settings
 
 ROUND_TO = 8
-"""Lengths of batches are multiples of this: runtimes and allocators prepare few shapes."""
+"""Batches are padded to multiples of this length: few different shapes need few cached kernels."""
 Predict = Callable[..., torch.Tensor]
 """Takes the network's inputs and returns logits (n, n_labels) in float32."""
 
 
 class EncoderClassifier:
-    """An encoder with a label head; it has no head, and cannot answer, before it is trained.
+    """An encoder with a label head, which is created by training.
 
-    Probabilities are a softmax over the labels of the schema, all of which the head must have been trained on.
+    Probabilities are a softmax over the labels of the schema; the head must have been trained on all of them.
 
     Args:
-        settings: How to build, train and run it.
+        settings: How to load, train and run it.
         stored: A saved classifier.
     """
 
@@ -77,7 +77,7 @@ class EncoderClassifier:
                 if self._stored is None:
                     raise ModelError(
                         "This encoder has no label head yet: train it with `spacy train` (see "
-                        "configs/rel_classifier_cpu.cfg) or nlp.initialize and nlp.update, or load a trained "
+                        "configs/rel_classifier_cpu.cfg) or with nlp.initialize and nlp.update, or load a trained "
                         "pipeline."
                     )
                 shim, markers = self._build(self._stored.folder, self.labels, self.types, weights=False)
@@ -86,33 +86,29 @@ class EncoderClassifier:
         return self
 
     def initialize(self, schema: LabelSchema, instances: Sequence[RelationInstance]) -> None:
-        """Start from the base encoder's weights, with a new head for the labels.
-
-        Args:
-            schema: The labels.
-            instances: Labeled instances; typed markers are made for their entity types.
+        """Start from the base encoder's weights, with a new head and markers for the instances' entity types.
 
         Raises:
-            ValueError: The instances do not have at least two different labels.
+            ValueError: The instances have fewer than two different labels.
             ModelError: The base encoder is not available.
         """
-        found = {instance.label for instance in instances}
-        if len(found) < 2:
-            what = f"only one label ({', '.join(map(str, found))})" if found else "no labeled pair"
+        labels = {instance.label for instance in instances}
+        if len(labels) < 2:
+            found = f"only one label ({', '.join(map(str, labels))})" if labels else "no labeled pair"
             raise ValueError(
-                f"The training data have {what}, so there is nothing to distinguish. Add pairs with other labels, "
-                "or pairs without a relation."
+                f"The training data have {found}, so there is nothing to learn. Add pairs with other labels, or pairs "
+                "without a relation."
             )
         types = {m.type for instance in instances for m in (instance.head_mention, instance.tail_mention)}
         self.start(schema.names, types)
 
     def start(self, labels: Sequence[str], types: set[str] | Sequence[str]) -> None:
-        """Start from the base encoder's weights, with a head for labels and markers for entity types."""
+        """Start from the base encoder's weights, with a new head for labels and markers for entity types."""
         with self._lock:
             folder = locate_base(self.settings.base, self.settings.revision)
             names, kinds = tuple(labels), tuple(sorted(set(types)))
             self._shim, self._markers = self._build(folder, names, kinds, weights=True)
-            # Assigned last, so that a failed load keeps the current model.
+            # Assigned last, so that a failed load keeps the current labels.
             self.labels, self.types = names, kinds
             self._stored = self._predict = None
 
@@ -155,7 +151,7 @@ class EncoderClassifier:
         return self._markers
 
     def add_labels(self, schema: LabelSchema) -> None:
-        """Add outputs for new labels to a trained head; the logits of the others do not change."""
+        """Add outputs for new labels to a trained head; the logits of other labels do not change."""
         with self._lock:
             if self.labels and (new := [name for name in schema.names if name not in self.labels]):
                 self.network.add_outputs(len(new))
@@ -163,11 +159,11 @@ class EncoderClassifier:
                 self._stored = self._predict = None
 
     def set_labels(self, schema: LabelSchema) -> None:
-        """Check that the head has the labels of a schema. Raises ModelError if it lacks one."""
+        """Raise ModelError if the head was not trained on all labels of a schema."""
         if unknown := [name for name in schema.names if name not in self.labels]:
             raise ModelError(
-                f"The label head was not trained on {', '.join(unknown)}; it has: {', '.join(self.labels)}. Train "
-                "it on them, or remove them from the labels."
+                f"The encoder was not trained on the labels {', '.join(unknown)}, only on {', '.join(self.labels)}. "
+                "Train it on them, or remove them from the labels."
             )
 
     # -- scoring -------------------------------------------------------------------------------------------
@@ -175,14 +171,13 @@ class EncoderClassifier:
     def truncate(
         self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
     ) -> list[RelationInstance | None]:
-        """Truncate contexts with too many tokens (without markers); the encoder's own limit applies as well."""
+        """Truncate long contexts, counting tokens without markers; the encoder's own limit also applies."""
         with self._lock:
             limit = min(max_context_tokens, self.network.max_tokens - self.markers.max_added)
             if limit < 1:
                 raise ModelError(
-                    f"The encoder reads {self.network.max_tokens} tokens, of which markers may take "
-                    f"{self.markers.max_added}, which leaves no room for a text. Use another encoder or other "
-                    "markers."
+                    f"The encoder reads at most {self.network.max_tokens} tokens, and markers take up to "
+                    f"{self.markers.max_added}, so there is no room for a text. Use another encoder or other markers."
                 )
             return truncate_instances(
                 instances,
@@ -242,7 +237,7 @@ class EncoderClassifier:
             mask[n, : len(ids)] = 1
         arrays = [tokens, mask, np.array([[marked[row].head, marked[row].tail] for row in rows])]
         if self.settings.type_embedding:
-            # 0 is a type that did not occur in training.
+            # 0 is for types that did not occur in training.
             index = {kind: n for n, kind in enumerate(self.types, 1)}
             pairs = [(instances[row].head_mention.type, instances[row].tail_mention.type) for row in rows]
             arrays.append(np.array([[index.get(kind, 0) for kind in pair] for pair in pairs]))
@@ -250,7 +245,7 @@ class EncoderClassifier:
         return tuple(torch.from_numpy(array).to(device) for array in arrays)
 
     def _predictor(self) -> Predict:
-        """Return what computes logits without gradients: the network, a lower-precision copy, or a runtime."""
+        """Return a function that computes logits without gradients, by the network, a copy of it, or a runtime."""
         if self._predict is None:
             network = self.network.eval()
             if self.settings.runtime == "openvino":
@@ -281,7 +276,7 @@ class EncoderClassifier:
         loss = 0.0
         with self._lock:
             network = self.network.train()
-            self._stored = self._predict = None  # what is saved is out of date now
+            self._stored = self._predict = None  # both are now outdated
             network.dropout.p = drop
             device = next(network.parameters()).device
             for rows, inputs in self._batches(instances):
@@ -299,7 +294,7 @@ class EncoderClassifier:
         return loss
 
     def finish_update(self, optimizer: Optimizer) -> None:
-        """Update the parameters with the accumulated gradients and clear these."""
+        """Update the parameters with the accumulated gradients, and clear these."""
         with self._lock:
             if self._shim is not None:
                 self._shim.finish_update(optimizer)
@@ -314,7 +309,7 @@ class EncoderClassifier:
     # -- saving --------------------------------------------------------------------------------------------
 
     def save(self, folder: Path, *, embed: bool) -> None:
-        """Write everything needed to restore the model; `embed` has no effect, as the weights are its own."""
+        """Write everything that `restore` needs; the weights are always included, whatever `embed` is."""
         with self._lock:
             weights = None
             if self.labels:
@@ -326,7 +321,7 @@ class EncoderClassifier:
         """Return the model that `save` wrote; see `RelationModel.restore`.
 
         Raises:
-            ModelError: The folder is incomplete or damaged, or the settings require another network.
+            ModelError: The folder is incomplete or damaged, or does not match the settings.
         """
         stored = storage.read(folder)
         if stored is None:
@@ -335,7 +330,7 @@ class EncoderClassifier:
             if getattr(self.settings, name) != value:
                 raise ModelError(
                     f"model.{name} = {getattr(self.settings, name)!r}, but the weights in {folder} were trained "
-                    f"with {value!r}. Use that value, or train again."
+                    f"with {value!r}. Use that value, or retrain."
                 )
         restored = EncoderClassifier(self.settings, stored)
         if temporary:
@@ -344,7 +339,7 @@ class EncoderClassifier:
         return restored
 
     def __getstate__(self) -> dict[str, Any]:
-        # Worker processes get the files of a saved pipeline.
+        # Worker processes receive the files of a saved pipeline.
         files: dict[str, bytes] = {}
         if self.labels:
             with tempfile.TemporaryDirectory() as name:
@@ -363,13 +358,13 @@ class EncoderClassifier:
 
 @takes_settings(EncoderSettings)
 def make_encoder_classifier(settings: EncoderSettings) -> EncoderClassifier:
-    """Make an encoder; `@architectures = "spacy-slmre.EncoderClassifier.v1"`. Nothing is read or contacted."""
+    """Make an encoder without loading it; `@architectures = "spacy-slmre.EncoderClassifier.v1"`."""
     return EncoderClassifier(settings)
 
 
 def _torch_predictor(network: RelationNetwork, dtype_setting: str) -> Predict:
     dtype = resolve_dtype(dtype_setting, next(network.parameters()).device)
-    # A lower-precision copy is kept beside the float32 weights, which further training needs.
+    # Further training needs the float32 weights, so a lower precision is a copy.
     serving = network if dtype == torch.float32 else copy.deepcopy(network).to(dtype)
 
     def predict(*inputs: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The network: an encoder, embeddings of new marker tokens, and a head over the two marker states."""
+"""The network: an encoder, embeddings of new marker tokens, and a label head over the two marker states."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class RelationNetwork(nn.Module):
     Args:
         encoder: Any encoder of transformers that accepts `inputs_embeds`.
         n_labels: Number of outputs.
-        n_markers: Number of new marker tokens, whose ids follow those of the encoder's vocabulary.
-        n_types: Number of entity types with an embedding; 0 for no type embeddings.
+        n_markers: Number of new marker tokens, whose ids follow the encoder's vocabulary.
+        n_types: Number of entity types with an embedding; 0 for none.
     """
 
     def __init__(self, encoder: PreTrainedModel, n_labels: int, n_markers: int, n_types: int = 0) -> None:
@@ -30,7 +30,7 @@ class RelationNetwork(nn.Module):
         spread = getattr(encoder.config, "initializer_range", 0.02)
         self.encoder = encoder
         known = cast(nn.Embedding, encoder.get_input_embeddings())
-        # In some encoders, embeddings and layers differ in size.
+        # In some encoders, embeddings and layers have different sizes.
         self.markers = nn.Embedding(n_markers, known.embedding_dim) if n_markers else None
         self.types = nn.Embedding(n_types, TYPE_SIZE) if n_types else None
         self.dropout = nn.Dropout(0.0)
@@ -44,7 +44,7 @@ class RelationNetwork(nn.Module):
     def max_tokens(self) -> int:
         """Maximum number of tokens that the encoder reads."""
         positions = int(getattr(self.encoder.config, "max_position_embeddings", None) or 2**31)
-        # RoBERTa's positions start after that of the padding.
+        # In RoBERTa, positions start after the padding index.
         for name, module in self.encoder.named_modules():
             padding = getattr(module, "padding_idx", None)
             if name.endswith("position_embeddings") and padding is not None:
@@ -70,7 +70,7 @@ class RelationNetwork(nn.Module):
         return self.output(self.dropout(F.gelu(self.dense(pair))))
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings (n, length, width) of tokens, new ones included."""
+        """Return the embeddings of tokens, including new ones: (n, length, width)."""
         known = cast(nn.Embedding, self.encoder.get_input_embeddings())
         if self.markers is None:
             return known(tokens)
@@ -79,7 +79,7 @@ class RelationNetwork(nn.Module):
         return torch.where((beyond >= 0)[:, :, None], self.markers(beyond.clamp(min=0)), embedded)
 
     def add_outputs(self, number: int) -> None:
-        """Add outputs for more labels; the logits of the existing ones do not change."""
+        """Add outputs for more labels; the logits of existing labels do not change."""
         old = self.output
         self.output = nn.Linear(old.in_features, old.out_features + number).to(old.weight)
         with torch.no_grad():
@@ -89,10 +89,10 @@ class RelationNetwork(nn.Module):
             self.output.bias[: old.out_features] = old.bias
 
     def freeze(self, layers: int) -> None:
-        """Freeze the embeddings and the first `layers` layers; new marker tokens stay trainable.
+        """Freeze the embeddings and the lowest layers, but not new marker tokens.
 
         Raises:
-            ValueError: The encoder has no list of layers, or fewer layers.
+            ValueError: The encoder has no list of layers, or too few.
         """
         stacks = [module for module in self.encoder.modules() if isinstance(module, nn.ModuleList)]
         depth = getattr(self.encoder.config, "num_hidden_layers", 0)

@@ -1,4 +1,4 @@
-"""The network in the OpenVINO runtime, which is faster than torch on CPUs."""
+"""Prediction with OpenVINO, which is faster than torch on CPUs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class OpenVINORuntime:
     def __init__(self, model: Any) -> None:
         openvino = _import()
         self._model = model
-        # As many threads as torch uses, so that one setting (OMP_NUM_THREADS) applies to both.
+        # As many threads as torch, so that OMP_NUM_THREADS applies to both.
         options = {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
         self._compiled = openvino.Core().compile_model(model, "CPU", options)
 
@@ -45,7 +45,7 @@ class OpenVINORuntime:
             example.append(torch.zeros(2, 2, dtype=torch.long))
         try:
             with torch.inference_mode(), warnings.catch_warnings(), quiet_loading():
-                # Tracing warns about constant shapes, but these are the shapes of the weights.
+                # Tracing warns about constant shapes; these are only the shapes of weights.
                 warnings.simplefilter("ignore")
                 model = openvino.convert_model(network, example_input=tuple(example))
         except Exception as error:  # converters raise many kinds of errors
@@ -63,16 +63,16 @@ class OpenVINORuntime:
         try:
             return cls(openvino.Core().read_model(file))
         except RuntimeError as error:
-            raise ModelError(f"{file} is damaged ({error}). Delete it to convert the network again.") from error
+            raise ModelError(f"{file} is damaged ({error}). Delete it, and the network is converted again.") from error
 
     def write(self, file: Path) -> None:
-        """Write the model as an .xml file, with its float32 weights beside it as .bin."""
+        """Write the model as an .xml file, and its float32 weights as a .bin file next to it."""
         _import().save_model(self._model, file, compress_to_fp16=False)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Compute logits (n, n_labels) from the network's inputs."""
         output = self._compiled([tensor.cpu().numpy() for tensor in inputs])[0]
-        return torch.from_numpy(output.copy())  # the runtime reuses its memory
+        return torch.from_numpy(output.copy())  # OpenVINO reuses the memory
 
 
 def _import() -> Any:

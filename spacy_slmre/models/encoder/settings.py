@@ -19,19 +19,18 @@ class EncoderSettings:
     Attributes:
         base: "all-minilm-l6-v2" (the packaged encoder, the default), a folder, or a hub id.
         revision: Commit or tag on the hub.
-        markers: What marks the arguments: "typed" (new tokens for side and entity type), "plain" (new tokens for
-            the side) or "punctuation" (punctuation marks and the type as a word).
-        type_embedding: Add an embedding of both entity types to the marker states.
-        dropout: Dropout rate inside the encoder; null keeps that of its config. The rate in front of the label
-            head is spaCy's `training.dropout`.
+        markers: How arguments are marked: "typed" (new tokens for side and entity type), "plain" (new tokens for the
+            side) or "punctuation" (punctuation marks, and the type as a word).
+        type_embedding: Append embeddings of both entity types to the marker states.
+        dropout: Dropout rate inside the encoder; null keeps the rate of its config. The rate before the label head is
+            spaCy's `training.dropout`.
         frozen_layers: Freeze the embeddings and this many lower layers; null trains everything.
         head_learn_rate: Learning rate of the label head and new marker tokens, as a multiple of the encoder's.
-        mixed_precision: Train in bfloat16 if the hardware supports it; the weights stay in float32.
-        dtype: Type for inference: "float32", "bfloat16", "float16", or "auto": bfloat16 if the hardware supports
-            it.
+        mixed_precision: Train in bfloat16 if the hardware supports it; weights remain in float32.
+        dtype: Type for inference: "float32", "bfloat16", "float16", or "auto": bfloat16 if the hardware supports it.
         device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU if there is one.
-        runtime: What predicts: "torch", or "openvino" on CPUs (requires `spacy-slmre[openvino]`).
-        max_batch_tokens: Tokens computed together, padding included.
+        runtime: Runtime for inference: "torch", or "openvino" on CPUs (requires `spacy-slmre[openvino]`).
+        max_batch_tokens: Tokens of a batch, including padding.
         seed: Seed of new weights.
 
     Raises:

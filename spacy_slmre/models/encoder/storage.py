@@ -1,4 +1,4 @@
-"""Loading an encoder, and a trained classifier in a folder: safetensors, tokenizer, labels, runtime model."""
+"""Loading encoders, and saving and reading trained classifiers."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def load_encoder(
 
     Args:
         folder: Result of `locate_base`, or the folder of a saved classifier.
-        weights: Load the weights; otherwise they stay uninitialized.
+        weights: Load the weights; otherwise they are initialized randomly.
         dropout: Replaces the dropout rates in the encoder's config.
 
     Raises:
-        ModelError: It is not an encoder, its weights are incomplete, or its tokenizer returns no offsets.
+        ModelError: It is not an encoder, its weights are incomplete, or its tokenizer is not supported.
     """
     use_one_thread_in_forks()
     options = {"local_files_only": True, "trust_remote_code": False}
@@ -67,15 +67,15 @@ def load_encoder(
             raise ModelError(f"{folder} is not an encoder that transformers can load ({error}).") from error
     if missing:
         raise ModelError(
-            f"{folder} lacks weights of a {type(encoder).__name__} ({', '.join(sorted(missing)[:3])}, …): it is "
-            "another kind of model than its config says, or an incomplete copy."
+            f"{folder} has no weights for {', '.join(sorted(missing)[:3])}, … of a {type(encoder).__name__}: its "
+            "config belongs to another model, or the copy is incomplete."
         )
     if getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{folder} contains a {type(encoder).__name__}, which is not a plain encoder.")
     if not tokenizer.is_fast or tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
         raise ModelError(
-            f"The tokenizer in {folder} does not suit an encoder: it needs character offsets (a tokenizer.json) "
-            "and tokens that begin and end a text."
+            f"The tokenizer in {folder} is not supported: it needs character offsets (a tokenizer.json) and special "
+            "tokens for the beginning and end of a text."
         )
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
@@ -84,17 +84,11 @@ def load_encoder(
 
 @dataclass(frozen=True)
 class TrainedWeights:
-    """What is saved of a trained classifier.
+    """The parts of a trained classifier that are saved."""
 
-    Attributes:
-        network: The network in float32.
-        tokenizer: The encoder's tokenizer.
-        runtime: The converted network of a runtime, with a method `write(file)`, or None.
-    """
-
-    network: RelationNetwork
+    network: RelationNetwork  # in float32
     tokenizer: PreTrainedTokenizerFast
-    runtime: Any = None
+    runtime: Any = None  # the converted network, with a method `write(file)`
 
 
 @dataclass(frozen=True)
@@ -119,7 +113,7 @@ class StoredEncoder:
 def write(
     folder: Path, settings: EncoderSettings, labels: Sequence[str], types: Sequence[str], weights: TrainedWeights | None
 ) -> None:
-    """Write a classifier; the folder, which may be the one that it was read from, is replaced at the end."""
+    """Write a classifier; the folder, which may be the one that it was read from, is replaced atomically."""
     with temporary_output(folder) as temporary:
         temporary.mkdir()
         if weights is not None:

@@ -66,7 +66,7 @@ def test_an_attached_adapter_equals_peft(adapter_folder: Path, tiny_base: Path) 
 
 
 def test_settings_must_agree_with_the_adapter(adapter_folder: Path) -> None:
-    with pytest.raises(ModelError, match=r"model\.definitions contradicts the adapter"):
+    with pytest.raises(ModelError, match=r"model\.definitions conflicts with the adapter"):
         make_model(adapter=str(adapter_folder), definitions=True).load()
     assert not make_model(adapter=str(adapter_folder), definitions=False).style.definitions
 

@@ -130,7 +130,7 @@ def test_only_contexts_that_are_too_long_are_truncated(make_lm) -> None:
 
 def test_label_lists_longer_than_the_model_reads_are_refused(make_lm) -> None:
     labels = LabelSchema.from_labels([f"relation number {n} of very many" for n in range(400)])
-    with pytest.raises(ModelError, match="of the model's 4096 tokens, which leaves no room"):
+    with pytest.raises(ModelError, match="of the model's 4096 tokens, so there is no room"):
         make_lm().set_labels(labels)
     with pytest.raises(ModelError, match="exceeds the model's limit of 4096"):
         make_lm().log_probs(INSTANCES, labels)

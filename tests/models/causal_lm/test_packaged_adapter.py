@@ -27,7 +27,7 @@ def test_it_is_used_on_the_packaged_base_only(tiny_base: Path) -> None:
 
 
 def test_another_prompt_style_requires_a_model_without_it() -> None:
-    with pytest.raises(ModelError, match=r"model\.definitions contradicts .* model\.adapter = null"):
+    with pytest.raises(ModelError, match=r"model\.definitions conflicts with .* model\.adapter = null"):
         make_small_lm(definitions=False).load()
     assert make_small_lm(definitions=False, adapter=None).style.definitions is False
 

@@ -30,10 +30,10 @@ def test_packed_bytes_equal_those_of_llama_cpp() -> None:
 
 
 def test_other_values_are_refused_instead_of_rounded(tiny_base: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not exactly representable in Q4_1"):
+    with pytest.raises(ValueError, match="cannot be represented exactly in Q4_1"):
         pack(torch.randn(2, 64))
     model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32)
-    with pytest.raises(ValueError, match="not exactly representable in Q4_1"):
+    with pytest.raises(ValueError, match="cannot be represented exactly in Q4_1"):
         save_q4_1(model, tmp_path / "base", torch.float32)
     assert not (tmp_path / "base").exists()
 
