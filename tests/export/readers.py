@@ -61,8 +61,7 @@ def read_rdf(path: Path, base: str = DEFAULT_BASE) -> Iterator[Edge]:
         return int(value(iri, f"{NIF}beginIndex")), int(value(iri, f"{NIF}endIndex"))
 
     def mention(iri: Any) -> EntityMention:
-        # A sentence of nothing but the mention has the same IRI if the mention has no type, and the same
-        # values.
+        # A sentence that consists of a mention without a type has the same IRI and the same values.
         return EntityMention(*bounds(iri), text(iri, f"{NIF}anchorOf"), text(iri, term("type")), text(iri, term("id")))
 
     def source(node: Any) -> EdgeSource:

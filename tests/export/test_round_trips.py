@@ -1,4 +1,4 @@
-"""Every export can be read back to the same relations, whatever their texts are."""
+"""Exports of arbitrary texts are read back to the same relations."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def write(docs: list[RelationDocument], name: str, suffix: str, merge: str | Non
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=12)
 @given(docs=documents())
-def test_any_export_is_read_back(name: str, docs: list[RelationDocument]) -> None:
+def test_exports_of_arbitrary_documents_are_read_back(name: str, docs: list[RelationDocument]) -> None:
     suffix, read = READERS[name]
     for merge in (None, "text"):
         expected = list(make_edges(docs)) if merge is None else merge_edges(make_edges(docs))
@@ -149,7 +149,7 @@ def test_cypher_parses_and_has_all_texts(tmp_path: Path) -> None:
 def test_cypher_string_cannot_end_early_even_if_unicode_escapes_are_resolved_first() -> None:
     for text in ("\\u0027 RETURN 1 //", "\\\\u0027", "u0027", "\\", "\\u", "'\\'"):
         escaped = cypher_literal(text)
-        # What a server sees that resolves \uXXXX before anything else.
+        # The text as seen by a server that resolves \uXXXX first.
         early = re.sub(r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), escaped)
         assert re.fullmatch(r"'(?:[^'\\]|\\.)*'", early)
         assert unescape(early) == unescape(escaped) == text

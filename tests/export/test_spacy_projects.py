@@ -67,7 +67,7 @@ def test_relations_of_other_spans_are_skipped_with_a_warning(doc: Doc) -> None:
 @given(docs=documents())
 def test_tutorial_file_is_read_back(docs: list[RelationDocument], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("rel") / "out.spacy"
-    # The tutorial names an argument by its first token: of an entity that is only white space there is none.
+    # The tutorial identifies arguments by their first token, which entities of white space do not have.
     docs = [one for one in docs if all(ent.text.strip() == ent.text for ent in one.entities)]
     export(docs, path, "rel")
     install_rel()

@@ -24,7 +24,7 @@ def nlp(request, blank: Callable[[], Language], tiny_model: dict, tiny_classifie
     return nlp
 
 
-def test_calibration_is_used_and_saved(nlp: Language, tmp_path: Path) -> None:
+def test_calibration_changes_scores_and_is_saved(nlp: Language, tmp_path: Path) -> None:
     pipe = nlp.get_pipe("relations")
     before = {(r.head.start, r.tail.start): r for r in nlp(TEXTS[0])._.relations}
     summary = calibrate(pipe, make_examples(nlp))
@@ -34,7 +34,7 @@ def test_calibration_is_used_and_saved(nlp: Language, tmp_path: Path) -> None:
     doc = nlp(TEXTS[0])
     for relation in doc._.relations:
         old = before[relation.head.start, relation.tail.start]
-        # Less certain above a temperature of 1, more below it; the label stays.
+        # Scores are lower at temperatures above 1 and higher below; labels do not change.
         assert relation.label == old.label
         assert math.copysign(1, old.score - relation.score) == math.copysign(1, pipe.temperature - 1)
     nlp.to_disk(tmp_path)
@@ -43,18 +43,18 @@ def test_calibration_is_used_and_saved(nlp: Language, tmp_path: Path) -> None:
     assert [r.score for r in saved(TEXTS[0])._.relations] == pytest.approx([r.score for r in doc._.relations])
 
 
-def test_thresholds_by_label(nlp: Language) -> None:
+def test_fitted_thresholds_do_not_lower_f1(nlp: Language) -> None:
     pipe = nlp.get_pipe("relations")
     summary = calibrate(pipe, make_examples(nlp), thresholds=True)
     assert summary["label_thresholds"] == pipe.label_thresholds
     assert summary["after"]["micro_f1"] >= summary["before"]["micro_f1"]
 
 
-def test_no_pairs(nlp: Language) -> None:
+def test_calibrating_without_pairs_raises_an_error(nlp: Language) -> None:
     with pytest.raises(ValueError, match="no labeled pairs"):
         calibrate(nlp.get_pipe("relations"), [])
 
 
-def test_temperature_out_of_range(blank: Callable[[], Language]) -> None:
+def test_temperature_out_of_range_raises_an_error(blank: Callable[[], Language]) -> None:
     with pytest.raises(ValueError, match="must be above 0"):
         blank().add_pipe("rel_classifier", config={"temperature": 0.0})

@@ -1,4 +1,4 @@
-"""The packaged encoder, trained on the demo corpus by spaCy's own commands."""
+"""The packaged encoder, trained on the demo corpus with spaCy's own commands."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def test_configs_are_complete(work: Path, name: str, tmp_path: Path) -> None:
     spacy_command("init", "fill-config", config, tmp_path / "filled.cfg")
 
 
-def test_train_evaluate_package(work: Path, tmp_path: Path) -> None:
+def test_spacy_commands_train_evaluate_and_package(work: Path, tmp_path: Path) -> None:
     paths = ("--paths.train", work / "train.spacy", "--paths.dev", work / "dev.spacy")
     spacy_command("init", "labels", CONFIG, work / "labels", *paths)
     labels = json.loads((work / "labels" / "rel_classifier.json").read_text())
     assert labels["negative_label"] == "no_relation" and len(labels["labels"]) > 10
     short = ("--training.max_epochs", 6, "--training.eval_frequency", 20)
-    # A labels file is a section of its own, which no option of the command line adds.
-    config = work / "labelled.cfg"
+    # Command-line options cannot add the section for a labels file.
+    config = work / "labeled.cfg"
     labels_file = json.dumps(str(work / "labels" / "rel_classifier.json"))
     section = ["[initialize.components.rel_classifier]", "[initialize.components.rel_classifier.labels]"]
     values = ['@readers = "spacy.read_labels.v1"', f"path = {labels_file}"]

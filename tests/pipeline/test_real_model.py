@@ -1,4 +1,4 @@
-"""The whole way with the real SmolLM2-135M: demo texts, compute types, packaging."""
+"""The real SmolLM2-135M: demo texts, compute types, packaging."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load(**model: object) -> Language:
     return nlp
 
 
-def test_candidates_on_the_demo_texts(real_base: str) -> None:
+def test_demo_texts_have_candidates_of_mapped_types(real_base: str) -> None:
     nlp = load()
     component = nlp.get_pipe("slm_relations")
     docs = list(nlp.pipe(DEMO, disable=["slm_relations"]))
@@ -41,7 +41,7 @@ def test_candidates_on_the_demo_texts(real_base: str) -> None:
     }
     assert {("PER", "LOC"), ("PER", "PER"), ("PER", "ORG")} <= kinds
     assert sum(len(c.pairs) for c in found) == 152
-    # en_core_web_sm says PERSON where the schema says PER: without mapping, no person would be left.
+    # en_core_web_sm uses PERSON, and the schema PER: without mapping, there would be no pairs with persons.
     unmapped = LabelSchema.from_dict({**component.schema.to_dict(), "type_map": {}})
     left = [pair for doc in docs for pair in component.candidates(doc, unmapped).pairs]
     assert not any("PERSON" in (head.label_, tail.label_) for head, tail in left)
@@ -51,7 +51,7 @@ def test_the_demo_finds_what_a_reader_would(real_base: str) -> None:
     config = spacy.util.load_config(ROOT / "configs" / "demo.cfg")
     docs = spacy.util.load_model_from_config(config, auto_fill=True).pipe(DEMO)
     found = {(one.head.text, one.label, one.tail.text) for doc in docs for one in doc._.relations}
-    # These have probabilities above 0.65.
+    # All have probabilities above 0.65.
     assert found >= {
         ("Rosa Almeida", "date of death", "3 March 2019"),
         ("Rosa Almeida", "place of death", "Lisbon"),
@@ -63,7 +63,7 @@ def test_the_demo_finds_what_a_reader_would(real_base: str) -> None:
         ("Wanjiru", "employer", "Siemens"),
         ("The Glass River", "author", "Anna"),
     }
-    # Said of other people, of other places, or not at all.
+    # Wrong: stated about other people or places, or not at all.
     assert not found & {
         ("Ingrid Solberg", "employer", "Tromsø"),
         ("Sergei", "place of birth", "Odessa"),
@@ -75,11 +75,12 @@ def test_the_demo_finds_what_a_reader_would(real_base: str) -> None:
 def test_packed_equals_separate_in_fp32(real_base: str) -> None:
     nlp = load(dtype="float32")
     component = nlp.get_pipe("slm_relations")
-    instances = [i for doc in nlp.pipe(DEMO[:3], disable=["slm_relations"]) for i in component._ask(doc).instances]
+    instances = [
+        i for doc in nlp.pipe(DEMO[:3], disable=["slm_relations"]) for i in component._make_instances(doc).instances
+    ]
     together = component.model.log_probs(instances, component.schema)
     alone = make_small_lm(dtype="float32", prefix_cache=False).load()
-    some = [0, len(instances) // 2, len(instances) - 1]
-    for row in some:
+    for row in (0, len(instances) // 2, len(instances) - 1):
         np.testing.assert_allclose(alone.log_probs([instances[row]], component.schema)[0], together[row], atol=1e-4)
     columns, best = component.model.top_k(instances, component.schema)
     np.testing.assert_array_equal(columns[:, 0], together.argmax(axis=1))
@@ -87,22 +88,22 @@ def test_packed_equals_separate_in_fp32(real_base: str) -> None:
 
 
 def test_call_and_pipe_agree_in_bf16(real_base: str) -> None:
-    # In bfloat16 the shape of a batch changes rounding: half the scores agree to 0.005, and all to 0.04; in
-    # float32 they are equal. What is nearly undecided may be found in one way only.
+    # In bfloat16 the shape of a batch changes rounding: half the scores agree to 0.005, and all to 0.04; in float32
+    # they are equal. Relations that are nearly undecided may be found in only one way.
     nlp = load(dtype="bfloat16")
     texts = DEMO[:4]
     differences = []
     for text, doc in zip(texts, nlp.pipe(texts), strict=True):
         alone, together = ({(r.head.start, r.tail.start): r for r in one._.relations} for one in (nlp(text), doc))
-        for found, others in ((alone, together), (together, alone)):
-            for pair, relation in found.items():
+        for relations, others in ((alone, together), (together, alone)):
+            for pair, relation in relations.items():
                 if relation.score > 0.6:
                     assert relation.label == others[pair].label
                     differences.append(abs(relation.score - others[pair].score))
     assert len(differences) > 10 and np.median(differences) < 0.01 and max(differences) < 0.08
 
 
-def test_evaluate_command(real_base: str, tmp_path: Path) -> None:
+def test_spacy_evaluate_reports_our_scores(real_base: str, tmp_path: Path) -> None:
     nlp = load()
     nlp.to_disk(tmp_path / "pipeline")
     doc = nlp.make_doc(DEMO[7])
@@ -155,8 +156,8 @@ def test_wheel_runs_in_a_clean_environment_without_network(real_base: str, tmp_p
         requirements = [line for line in archive.read(name).decode().splitlines() if "Requires-Dist" in line]
     assert any("spacy-slmre" in line for line in requirements), requirements
 
-    # A new environment: this package as a wheel, the pipeline's wheel, and the third-party packages of this
-    # one (a .pth line adds their folder, but not the editable install of this package).
+    # A new environment with wheels of this package and the pipeline, and the third-party packages of this environment
+    # (a .pth line adds their folder, but not the editable install of this package).
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path / "own"), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     (own,) = (tmp_path / "own").glob("spacy_slmre-*.whl")

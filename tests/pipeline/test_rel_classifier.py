@@ -28,7 +28,7 @@ GIVEN = {"@misc": "spacy-slmre.GivenPairs.v1"}
 
 
 def make_examples(nlp: Language) -> list[Example]:
-    """Closed-world annotation: pairs that are not named have no relation."""
+    """Make examples in which all pairs without an annotation have no relation."""
     install_extensions()
     examples = []
     for text, relations in GOLD:
@@ -52,7 +52,7 @@ def make(blank: Callable[[], Language], tiny_classifier: dict) -> Callable[..., 
 
 def initialize(nlp: Language, examples: list[Example]) -> Optimizer:
     optimizer = nlp.initialize(lambda: examples)
-    nlp.get_pipe("entity_ruler").add_patterns(PATTERNS)  # which it forgets then
+    nlp.get_pipe("entity_ruler").add_patterns(PATTERNS)  # initializing removes them
     return optimizer
 
 
@@ -79,12 +79,11 @@ def found(doc: Doc) -> list[tuple]:
 
 
 def expected_from(doc: Doc) -> list[tuple]:
-    """As `found`, to be compared with: scores of the same weights may differ in their last digits, since the
-    sums of a product are taken in an order that depends on where in memory its factors lie."""
+    """Return `found(doc)` with approximate scores: the last digits depend on where matrices are in memory."""
     return [(*item[:3], pytest.approx(item[3], abs=1e-4)) for item in found(doc)]
 
 
-def test_add_pipe() -> None:
+def test_adding_the_component_loads_nothing() -> None:
     nlp = spacy.blank("en")
     component = nlp.add_pipe("rel_classifier")
     assert component.is_trainable and component.is_resizable and not component.model.is_loaded
@@ -93,12 +92,12 @@ def test_add_pipe() -> None:
     assert problems["problems"]["rel_classifier"] == ["doc.ents"]
 
 
-def test_not_initialized(make: Callable[..., Language]) -> None:
+def test_prediction_before_training_raises_an_error(make: Callable[..., Language]) -> None:
     with pytest.raises(ValueError, match="no label head yet: train it"):
         make()("Ann Lee was born in Rome.")
 
 
-def test_overfitting(trained: Language) -> None:
+def test_component_learns_its_training_examples(trained: Language) -> None:
     assert trained.get_pipe("rel_classifier").labels == ("born", "employer", "spouse", "no_relation")
     for text, relations in GOLD:
         doc = trained(text)
@@ -109,7 +108,9 @@ def test_overfitting(trained: Language) -> None:
     assert [found(doc) for doc in trained.pipe(TEXTS)] == [expected_from(trained(text)) for text in TEXTS]
 
 
-def test_serialization(trained: Language, make: Callable[..., Language], tmp_path: Path) -> None:
+def test_trained_component_survives_serialization(
+    trained: Language, make: Callable[..., Language], tmp_path: Path
+) -> None:
     expected = [expected_from(doc) for doc in trained.pipe(TEXTS)]
     trained.to_disk(tmp_path / "pipeline")
     assert [found(doc) for doc in spacy.load(tmp_path / "pipeline").pipe(TEXTS)] == expected
@@ -120,16 +121,16 @@ def test_serialization(trained: Language, make: Callable[..., Language], tmp_pat
     assert [found(doc) for doc in trained.pipe(TEXTS, n_process=2)] == expected
 
 
-def test_resumed_training(trained: Language, tmp_path: Path) -> None:
+def test_training_can_be_resumed(trained: Language, tmp_path: Path) -> None:
     trained.to_disk(tmp_path / "pipeline")
     nlp = spacy.load(tmp_path / "pipeline")
-    # To the last digit: what is learnt already changes little.
+    # Exact comparison, because scores of learned examples change little.
     before = [relation.score for relation in nlp(TEXTS[0])._.relations]
     nlp.update(make_examples(nlp), sgd=nlp.resume_training())
     assert [relation.score for relation in nlp(TEXTS[0])._.relations] != before
 
 
-def test_added_label_is_learnt(trained: Language) -> None:
+def test_added_label_is_learned(trained: Language) -> None:
     component = trained.get_pipe("rel_classifier")
     before = [item[:3] for item in found(trained(TEXTS[0]))]
     assert component.add_label("knows") == 1 and component.add_label("knows") == 0
@@ -144,7 +145,7 @@ def test_added_label_is_learnt(trained: Language) -> None:
     assert [item[:3] for item in found(trained(GOLD[-1][0]))] == [("Ada Byron", "knows", "Marie Curie")]
 
 
-def test_labels_from_file(make: Callable[..., Language]) -> None:
+def test_labels_are_read_from_label_data(make: Callable[..., Language]) -> None:
     nlp = make()
     examples = make_examples(nlp)
     nlp.initialize(lambda: examples)
@@ -152,11 +153,11 @@ def test_labels_from_file(make: Callable[..., Language]) -> None:
     again = make()
     again.get_pipe("rel_classifier").initialize(lambda: examples, nlp=again, labels=saved)
     assert again.get_pipe("rel_classifier").labels == nlp.get_pipe("rel_classifier").labels
-    with pytest.raises(ValueError, match="labels that the component lacks: employer"):
+    with pytest.raises(ValueError, match="labels that the component does not have: employer"):
         make().get_pipe("rel_classifier").initialize(lambda: examples, labels=["born"])
 
 
-def test_examples_that_cannot_train(make: Callable[..., Language]) -> None:
+def test_examples_without_two_labels_raise_an_error(make: Callable[..., Language]) -> None:
     nlp = make()
     examples, one, unrelated = make_examples(nlp)[:1], make_examples(nlp)[2:3], make_examples(nlp)[3:]
     bare = [Example(nlp.make_doc(examples[0].text), examples[0].reference)]
@@ -180,17 +181,17 @@ def _given(example: Example) -> Example:
     return example
 
 
-def test_annotated_pairs_alone_are_learnt(make: Callable[..., Language]) -> None:
+def test_unannotated_pairs_are_unknown_if_pairs_are_annotated(make: Callable[..., Language]) -> None:
     nlp = make()
     examples = make_examples(nlp)
     for example in examples:
-        # In a corpus of pairs, what is not annotated is unknown: it is no negative example.
+        # If pairs are annotated, all others are unknown, not negative.
         example.reference._.relation_pairs = example.reference._.relations
     nlp.initialize(lambda: examples)
     assert nlp.get_pipe("rel_classifier").labels == ("born", "employer", "spouse")
 
 
-def test_unknown_gold_label_is_told(trained: Language) -> None:
+def test_unknown_gold_labels_raise_a_warning(trained: Language) -> None:
     examples = make_examples(trained)
     reference = examples[-1].reference
     reference._.relations = [(reference.ents[0], reference.ents[1], "muse")]
@@ -199,7 +200,7 @@ def test_unknown_gold_label_is_told(trained: Language) -> None:
     assert scores["rel_micro_r"] < 1.0
 
 
-def test_loss_that_is_no_number(trained: Language) -> None:
+def test_loss_that_is_nan_raises_an_error(trained: Language) -> None:
     import torch
 
     with torch.no_grad():
@@ -233,12 +234,12 @@ def test_negative_rate_and_class_weights(make: Callable[..., Language]) -> None:
     assert by_label["employer"] == pytest.approx(2 * by_label["born"])
     with pytest.raises(ValueError, match='must be one of null, "balanced"'):
         make(class_weights="rare")
-    with pytest.raises(ValueError, match="is not a share"):
+    with pytest.raises(ValueError, match="must be between 0 and 1"):
         make(negative_rate=2.0)
 
 
 @pytest.mark.parametrize("one", ["rel_classifier", "slm_relations"])
-def test_components_exchange_by_one_block(
+def test_both_components_have_the_same_settings(
     blank: Callable[[], Language], tiny_model: dict, tiny_classifier: dict, one: str
 ) -> None:
     blocks = {
@@ -299,7 +300,7 @@ def test_spacy_train_is_repeatable_and_loadable(corpus: Path, tiny_encoder: Path
     assert best.get_pipe("rel_classifier").labels[-1] == "no_relation"
 
 
-def test_interrupted_training_stays_loadable(
+def test_checkpoints_of_interrupted_training_are_loadable(
     corpus: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from spacy_slmre.models.encoder.model import EncoderClassifier

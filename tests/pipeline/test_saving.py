@@ -49,7 +49,7 @@ def test_saved_pipeline_predicts_the_same(nlp: Language, tmp_path: Path, monkeyp
     assert_same(nlp, again)
 
 
-def test_embedded_pipeline_needs_nothing_else(
+def test_embedded_model_does_not_need_its_base(
     blank: Callable[[], Language], tiny_model: dict, tmp_path: Path, tiny_base: Path
 ) -> None:
     base = shutil.copytree(tiny_base, tmp_path / "base")
@@ -76,7 +76,7 @@ def test_embedded_model_is_saved_in_4_bits_if_it_runs_in_4_bits(
     assert_same(nlp, spacy.load(tmp_path / "pipeline"))
 
 
-def test_reference_to_other_weights_is_refused(nlp: Language, tmp_path: Path, tiny_base: Path) -> None:
+def test_base_with_other_weights_raises_an_error(nlp: Language, tmp_path: Path, tiny_base: Path) -> None:
     nlp.to_disk(tmp_path / "pipeline")
     other = shutil.copytree(tiny_base, tmp_path / "other")
     base = {"components": {"slm_relations": {"model": {"base": str(other)}}}}
@@ -88,7 +88,7 @@ def test_reference_to_other_weights_is_refused(nlp: Language, tmp_path: Path, ti
         spacy.load(tmp_path / "pipeline", config=base)("Ann Lee met Bo Lee.")
 
 
-def test_config_changed_after_saving_wins(nlp: Language, tmp_path: Path) -> None:
+def test_config_changed_after_saving_takes_precedence(nlp: Language, tmp_path: Path) -> None:
     component = nlp.get_pipe("slm_relations")
     component.threshold, component.temperature = 0.25, 2.0
     component.set_schema(["knows", "sibling"])
@@ -100,7 +100,7 @@ def test_config_changed_after_saving_wins(nlp: Language, tmp_path: Path) -> None
     assert (changed.threshold, changed.temperature) == (0.75, 2.0) and changed.labels == ("employer",)
 
 
-def test_saving_onto_itself_keeps_the_embedded_model(nlp: Language, tmp_path: Path) -> None:
+def test_saving_to_the_same_folder_keeps_the_embedded_model(nlp: Language, tmp_path: Path) -> None:
     nlp.get_pipe("slm_relations").weights = "embed"
     nlp.to_disk(tmp_path / "pipeline")
     config = {"components": {"slm_relations": {"weights": "embed"}}}
@@ -109,9 +109,7 @@ def test_saving_onto_itself_keeps_the_embedded_model(nlp: Language, tmp_path: Pa
     assert_same(nlp, spacy.load(tmp_path / "pipeline", config=config))
 
 
-def test_labels_survive_without_the_file_they_came_from(
-    blank: Callable[[], Language], tiny_model: dict, tmp_path: Path
-) -> None:
+def test_labels_are_kept_without_their_file(blank: Callable[[], Language], tiny_model: dict, tmp_path: Path) -> None:
     file = tmp_path / "schema.json"
     file.write_text(json.dumps({"labels": LABELS, "negative_label": None}))
     nlp = blank()
@@ -122,16 +120,14 @@ def test_labels_survive_without_the_file_they_came_from(
     again = spacy.load(tmp_path / "pipeline")
     assert again.get_pipe("slm_relations").labels == tuple(LABELS)
     assert_same(nlp, again)
-    # Without a saved pipeline to bring them, the labels are missed before any document.
+    # In a new pipeline, the missing file raises an error before the first document.
     missing = spacy.blank("en")
     missing.add_pipe("slm_relations", config=config)
     with pytest.raises(ValueError, match=r"schema\.json cannot be read"):
         missing("Ann Lee met Bo Lee.")
 
 
-def test_adapter_survives_without_the_folder_it_came_from(
-    blank: Callable[[], Language], tiny_model: dict, tmp_path: Path
-) -> None:
+def test_adapter_is_kept_without_its_folder(blank: Callable[[], Language], tiny_model: dict, tmp_path: Path) -> None:
     settings = {name: value for name, value in tiny_model.items() if not name.startswith("@")}
     lm = make_small_lm(**settings).load()
     folder = tmp_path / "adapter"
@@ -148,7 +144,7 @@ def test_adapter_survives_without_the_folder_it_came_from(
     again = spacy.load(tmp_path / "pipeline")
     assert again.get_pipe("slm_relations").labels == tuple(LABELS)
     assert_same(nlp, again)
-    # What the config says otherwise than when it was saved is not passed over.
+    # Settings that were changed after saving take effect.
     other = {"components": {"slm_relations": {"model": {"adapter": str(tmp_path / "nowhere")}}}}
     with pytest.raises(ModelError, match="no such folder"):
         spacy.load(tmp_path / "pipeline", config=other)("Ann Lee met Bo Lee.")
@@ -156,7 +152,7 @@ def test_adapter_survives_without_the_folder_it_came_from(
     assert (
         spacy.load(tmp_path / "pipeline", config=other).get_pipe("slm_relations").model.settings.quantization == "nf4"
     )
-    # Labels worded otherwise than in tuning are refused.
+    # Labels with other wordings than in tuning raise an error.
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps({"labels": [{"name": "sibling", "wording": "kin"}, "employer"]}))
     wrong = blank()
@@ -167,14 +163,14 @@ def test_adapter_survives_without_the_folder_it_came_from(
         wrong("Ann Lee met Bo Lee.")
 
 
-def test_damaged_pipeline_folder(nlp: Language, tmp_path: Path) -> None:
+def test_damaged_pipeline_folder_raises_an_error(nlp: Language, tmp_path: Path) -> None:
     nlp.to_disk(tmp_path)
     (tmp_path / "slm_relations" / "model" / "model.json").write_text("{")
     with pytest.raises(ModelError, match=r"model\.json is missing or damaged"):
         spacy.load(tmp_path)
 
 
-def test_pickle_does_not_carry_weights(nlp: Language) -> None:
+def test_pickle_does_not_contain_weights(nlp: Language) -> None:
     component = nlp.get_pipe("slm_relations")
     list(nlp.pipe(TEXTS))
     data = pickle.dumps(component)

@@ -37,7 +37,7 @@ def scores(doc: Doc) -> list[float]:
     return [relation.score for relation in doc._.relations]
 
 
-def test_add_pipe_reads_and_contacts_nothing() -> None:
+def test_adding_the_component_loads_nothing() -> None:
     nlp = spacy.blank("en")
     component = nlp.add_pipe("slm_relations")
     assert not component.model.is_loaded
@@ -47,7 +47,7 @@ def test_add_pipe_reads_and_contacts_nothing() -> None:
     assert problems["problems"]["slm_relations"] == ["doc.ents"]
 
 
-def test_writes_relations(nlp: Language) -> None:
+def test_relations_are_written_best_first(nlp: Language) -> None:
     doc = nlp(TEXTS[4])
     assert len(doc._.relations) == 8 * 7
     assert all(r.label in LABELS and 0 < r.score <= 1 for r in doc._.relations)
@@ -57,7 +57,7 @@ def test_writes_relations(nlp: Language) -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "docs"), [(1, 1), (7, 2), (1000, 1000)])
-def test_pipe_equals_call(nlp: Language, batch_size: int, docs: int) -> None:
+def test_pipe_gives_the_same_relations_as_call(nlp: Language, batch_size: int, docs: int) -> None:
     alone = [nlp(text) for text in TEXTS]
     nlp.get_pipe("slm_relations").batch_size = batch_size
     together = list(nlp.pipe(TEXTS, batch_size=docs))
@@ -67,7 +67,7 @@ def test_pipe_equals_call(nlp: Language, batch_size: int, docs: int) -> None:
         assert scores(one) == pytest.approx(scores(other), abs=1e-4)
 
 
-def test_negative_label_and_thresholds(blank: Callable[[], Language], tiny_model: dict) -> None:
+def test_relations_below_the_threshold_are_not_written(blank: Callable[[], Language], tiny_model: dict) -> None:
     def run(**config: object) -> list:
         nlp = blank()
         nlp.add_pipe("slm_relations", config={"model": tiny_model, "labels": LABELS, **config})
@@ -84,9 +84,7 @@ def test_negative_label_and_thresholds(blank: Callable[[], Language], tiny_model
     assert len(only) == sum(r.label == label for r in everything)
 
 
-def test_labels_are_confined_to_what_the_types_allow(
-    blank: Callable[[], Language], tiny_model: dict, tmp_path: Path
-) -> None:
+def test_types_constrain_the_predicted_labels(blank: Callable[[], Language], tiny_model: dict, tmp_path: Path) -> None:
     schema = {
         "negative_label": None,
         "labels": [
@@ -104,7 +102,7 @@ def test_labels_are_confined_to_what_the_types_allow(
     assert kinds == {("PERSON", "born", "GPE"), ("PERSON", "kin", "PERSON"), ("PERSON", "works", "ORG")}
 
 
-def test_other_attribute(blank: Callable[[], Language], tiny_model: dict) -> None:
+def test_relations_are_written_to_another_attribute(blank: Callable[[], Language], tiny_model: dict) -> None:
     nlp = blank()
     nlp.add_pipe(
         "slm_relations", config={"model": tiny_model, "labels": LABELS, "attr": "links", "negative_label": None}
@@ -120,7 +118,7 @@ def test_other_attribute(blank: Callable[[], Language], tiny_model: dict) -> Non
     assert nlp.evaluate([Example(nlp.make_doc(TEXTS[0]), gold)])["rel_micro_r"] == 1.0
 
 
-def test_span_groups_with_nested_entities(blank: Callable[[], Language], tiny_model: dict) -> None:
+def test_entities_of_a_span_group_may_be_nested(blank: Callable[[], Language], tiny_model: dict) -> None:
     nlp = blank()
     candidates = {"@misc": "spacy-slmre.EntityPairs.v1", "spans_key": "args"}
     component = nlp.add_pipe(
@@ -136,7 +134,7 @@ def test_span_groups_with_nested_entities(blank: Callable[[], Language], tiny_mo
     }
 
 
-# -- much and long -------------------------------------------------------------------------------------
+# -- long documents ------------------------------------------------------------------------------------
 
 
 def test_long_sentence_is_truncated_with_one_warning(nlp: Language) -> None:
@@ -151,7 +149,7 @@ def test_long_sentence_is_truncated_with_one_warning(nlp: Language) -> None:
     assert {r.head.text for r in doc._.relations} == {"Bo Lee", "Marie Curie"}
 
 
-def test_three_hundred_entities(blank: Callable[[], Language], tiny_model: dict) -> None:
+def test_max_pairs_limits_documents_with_many_entities(blank: Callable[[], Language], tiny_model: dict) -> None:
     nlp = blank()
     candidates = {"@misc": "spacy-slmre.EntityPairs.v1", "max_pairs": 500}
     config = {"model": tiny_model, "labels": LABELS, "negative_label": None, "candidates": candidates}
@@ -166,7 +164,7 @@ def test_three_hundred_entities(blank: Callable[[], Language], tiny_model: dict)
     assert len(doc._.relations) == 500
 
 
-def test_prompt_that_fits_no_limit_names_the_setting(nlp: Language) -> None:
+def test_pairs_that_exceed_the_limit_are_skipped(nlp: Language) -> None:
     nlp.get_pipe("slm_relations").max_context_tokens = 1
     with pytest.warns(UserWarning, match="too_long"):
         doc = nlp(TEXTS[0])
@@ -204,7 +202,7 @@ def test_failing_document_goes_to_the_error_handler_alone(
     assert [sorted(found(doc)) for doc in docs] == [sorted(found(doc)) for doc in good if doc.text not in failed]
 
 
-def test_without_a_handler_errors_are_raised(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_raised_without_a_handler(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nlp.get_pipe("slm_relations"), "candidates", lambda doc, schema: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         nlp("Ann Lee was here.")
@@ -212,7 +210,7 @@ def test_without_a_handler_errors_are_raised(nlp: Language, monkeypatch: pytest.
         list(nlp.pipe(TEXTS))
 
 
-def test_missing_model_is_an_error_before_the_first_document(blank: Callable[[], Language]) -> None:
+def test_missing_model_raises_an_error_before_the_first_document(blank: Callable[[], Language]) -> None:
     nlp = blank()
     model = {"@architectures": "spacy-slmre.SmallLM.v1", "base": "./nowhere"}
     nlp.add_pipe("slm_relations", config={"model": model})
@@ -243,7 +241,7 @@ def test_missing_model_is_an_error_before_the_first_document(blank: Callable[[],
         ({"candidates": {"@misc": "spacy-slmre.EntityPairs.v1", "max_pairs": 0}}, ValueError, "max_pairs"),
     ],
 )
-def test_bad_settings_are_refused_where_the_component_is_made(
+def test_bad_settings_raise_an_error_when_the_component_is_created(
     config: dict, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -253,14 +251,14 @@ def test_bad_settings_are_refused_where_the_component_is_made(
 # -- labels and training examples ----------------------------------------------------------------------
 
 
-def test_labels_and_schema_are_not_both_given(tmp_path: Path) -> None:
+def test_labels_and_schema_together_raise_an_error(tmp_path: Path) -> None:
     (tmp_path / "schema.json").write_text('{"labels": ["a"]}')
     reference = str(tmp_path / "schema.json")
     with pytest.raises(ValueError, match="not both"):
         spacy.blank("en").add_pipe("slm_relations", config={"labels": ["a"], "schema": reference})
 
 
-def test_initialize_takes_labels(blank: Callable[[], Language], tiny_model: dict) -> None:
+def test_initialize_sets_labels(blank: Callable[[], Language], tiny_model: dict) -> None:
     nlp = blank()
     component = nlp.add_pipe("slm_relations", config={"model": tiny_model})
     reference = nlp.make_doc("Ann Lee met Bo Lee")
@@ -283,17 +281,17 @@ def test_initialize_keeps_configured_labels(nlp: Language) -> None:
     assert nlp.get_pipe("slm_relations").labels == tuple(LABELS)
 
 
-def test_add_label(nlp: Language) -> None:
+def test_added_label_gets_a_wording(nlp: Language) -> None:
     component = nlp.get_pipe("slm_relations")
     before = len(nlp(TEXTS[0])._.relations)
     assert component.add_label("married_to") == 1 and component.add_label("married_to") == 0
     assert component.schema.labels[-1].wording == "married to"
     assert len(nlp(TEXTS[0])._.relations) == before
-    with pytest.raises(ValueError, match="A label is a string"):
+    with pytest.raises(ValueError, match="A label must be a string"):
         component.add_label(3)
 
 
-def test_score_and_evaluate(nlp: Language) -> None:
+def test_gold_relations_that_are_not_candidates_lower_recall(nlp: Language) -> None:
     reference = nlp(TEXTS[0])
     gold = nlp.make_doc(TEXTS[0])
     relation = reference._.relations[0]
@@ -308,7 +306,7 @@ def test_score_and_evaluate(nlp: Language) -> None:
     assert results["rel_per_type"][relation.label]["r"] > 0
 
 
-def test_plain_labels_take_the_wordings_of_the_model() -> None:
+def test_plain_labels_get_the_wordings_of_the_model() -> None:
     tuned = LabelSchema.from_dict({"labels": [{"name": "P19", "wording": "place of birth"}]})
     chosen = configured_schema(ExtractorSettings(labels=["P19", "P26"]), tuned)
     assert [label.wording for label in chosen.labels] == ["place of birth", "p26", "no relation"]
@@ -327,8 +325,8 @@ def test_nan_values_are_an_error(nlp: Language) -> None:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_n_process(nlp: Language, method: str) -> None:
-    # The prediction in this process comes first: forking after torch's threads have run can hang.
+def test_worker_processes_give_the_same_relations(nlp: Language, method: str) -> None:
+    # Predict in this process first, although forking after torch's threads have run can hang.
     alone = [nlp(text) for text in TEXTS * 3]
     before = multiprocessing.get_start_method()
     multiprocessing.set_start_method(method, force=True)

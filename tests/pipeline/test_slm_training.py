@@ -1,4 +1,4 @@
-"""`slm_relations` learns by `nlp.update` and `spacy train`."""
+"""Training `slm_relations` with `nlp.update` and `spacy train`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def trained(make: Callable[[], Language]) -> Language:
     return nlp
 
 
-def test_overfitting(trained: Language) -> None:
+def test_component_learns_its_training_examples(trained: Language) -> None:
     assert trained.get_pipe("slm_relations").is_trainable
     for text, relations in GOLD:
         doc = trained(text)
@@ -47,23 +47,22 @@ def test_overfitting(trained: Language) -> None:
         assert [item[:3] for item in found(doc)] == sorted(expected)
 
 
-def test_scoring_follows_every_update(make: Callable[[], Language]) -> None:
+def test_scores_are_up_to_date_after_each_update(make: Callable[[], Language]) -> None:
     nlp = make()
     examples = make_examples(nlp)
     optimizer = initialize(nlp, examples)
     pipe = nlp.get_pipe("slm_relations")
     losses = []
     for _ in range(3):
-        before = nlp(TEXTS[0])._.relations_report  # computes and keeps the prefix
-        assert before["scored"] == 8
-        told: dict[str, float] = {}
-        nlp.update(examples, sgd=optimizer, losses=told)
-        losses.append(told["slm_relations"])
-    # The prefix that is kept between calls is that of the weights as they are now.
-    kept = [pipe.model.log_probs([instance], pipe.schema) for instance in _instances(nlp)]
+        assert nlp(TEXTS[0])._.relations_report["scored"] == 8  # computes and caches the prefix
+        by_pipe: dict[str, float] = {}
+        nlp.update(examples, sgd=optimizer, losses=by_pipe)
+        losses.append(by_pipe["slm_relations"])
+    # The cached prefix belongs to the current weights.
+    cached = [pipe.model.log_probs([instance], pipe.schema) for instance in _instances(nlp)]
     pipe.model.clear_cache()
     fresh = [pipe.model.log_probs([instance], pipe.schema) for instance in _instances(nlp)]
-    assert all((one == other).all() for one, other in zip(kept, fresh, strict=True))
+    assert all((one == other).all() for one, other in zip(cached, fresh, strict=True))
     assert losses[-1] < losses[0]
 
 
@@ -74,7 +73,9 @@ def _instances(nlp: Language) -> list:
     return make_training_instances(make_examples(nlp), pipe.candidates, pipe.schema, pipe.attr).instances
 
 
-def test_serialization(trained: Language, make: Callable[[], Language], tmp_path: Path) -> None:
+def test_trained_component_survives_serialization(
+    trained: Language, make: Callable[[], Language], tmp_path: Path
+) -> None:
     expected = [expected_from(doc) for doc in trained.pipe(TEXTS)]
     trained.to_disk(tmp_path)
     assert [found(doc) for doc in spacy.load(tmp_path).pipe(TEXTS)] == expected
@@ -83,7 +84,7 @@ def test_serialization(trained: Language, make: Callable[[], Language], tmp_path
     assert [found(doc) for doc in copy.pipe(TEXTS)] == expected
 
 
-def test_resumed_training(trained: Language, tmp_path: Path) -> None:
+def test_training_can_be_resumed(trained: Language, tmp_path: Path) -> None:
     trained.to_disk(tmp_path)
     nlp = spacy.load(tmp_path)
     before = nlp.get_pipe("slm_relations").model.adapter.weights
@@ -92,7 +93,7 @@ def test_resumed_training(trained: Language, tmp_path: Path) -> None:
     assert nlp.get_pipe("slm_relations").model.adapter.weights != before
 
 
-def test_spacy_train(tiny_base: Path, tmp_path: Path) -> None:
+def test_spacy_train_saves_an_adapter(tiny_base: Path, tmp_path: Path) -> None:
     for split in ("train", "dev"):
         source = ROOT / "assets" / "demo_corpus" / f"{split}.txt"
         convert(get_benchmark("demo"), source, tmp_path / f"{split}.spacy", split=split)

@@ -19,7 +19,7 @@ from spacy_slmre.serve.server import LiveServer
 
 
 class Meeting:
-    """Relates the first two words; records texts, and whether two are processed at once."""
+    """Relates the first two words of a text; records texts, and whether two are processed at once."""
 
     def __init__(self) -> None:
         self.read: list[str] = []
@@ -138,7 +138,7 @@ def test_malformed_bodies_are_refused(server: LiveServer, body: object, status: 
     assert found == status and json.loads(answer)["error"]
 
 
-def test_far_too_long_text_gets_an_error(server: LiveServer, capfd: pytest.CaptureFixture[str]) -> None:
+def test_text_far_above_the_limit_gets_an_error(server: LiveServer, capfd: pytest.CaptureFixture[str]) -> None:
     for _ in range(3):
         status, answer = ask(server, body={"text": "x" * 5_000_000})
         assert status == 413 and "longer than 1000 bytes" in json.loads(answer)["error"]
@@ -146,7 +146,9 @@ def test_far_too_long_text_gets_an_error(server: LiveServer, capfd: pytest.Captu
     assert capfd.readouterr().err == ""
 
 
-def test_client_that_leaves_early_causes_no_traceback(server: LiveServer, capfd: pytest.CaptureFixture[str]) -> None:
+def test_client_that_disconnects_early_causes_no_traceback(
+    server: LiveServer, capfd: pytest.CaptureFixture[str]
+) -> None:
     head = b"POST /relations HTTP/1.1\r\nHost: example.org\r\nContent-Length: 9000000\r\n\r\n"
     for _ in range(5):
         with socket.create_connection(server.server_address) as client:

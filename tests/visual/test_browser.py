@@ -1,4 +1,4 @@
-"""Pages in a real browser: chromium with its driver, if they are installed."""
+"""Pages in a real browser: Chromium with its driver, if installed."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_graph_zooms_and_shows_details(browser: webdriver.Chrome, tmp_path: Path
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-def test_chapter_opens_in_two_seconds(browser: webdriver.Chrome, tmp_path: Path) -> None:
+def test_long_chapter_opens_in_two_seconds(browser: webdriver.Chrome, tmp_path: Path) -> None:
     words = [f"Person {number}" for number in range(600)]
     pairs = [(number, number + 1, "knows", 0.5 + number / 2000) for number in range(0, 600, 2)]
     chapter = make_document("chapter", words, ["PER"] * 600, pairs)

@@ -24,7 +24,7 @@ DOCUMENT = make_document(
 
 
 class _Tags(HTMLParser):
-    """Tags, attributes and texts as a browser parses them."""
+    """Collects tags, attributes and texts like a browser."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -71,8 +71,8 @@ def test_options_select_relations_and_colors() -> None:
         or ""
     )
     assert "born in" not in page and "#123456" in page and "--relation: teal" in page
-    with pytest.raises(ValueError, match='Unknown option "colour"'):
-        spacy_slmre.render(DOCUMENT, options={"colour": 1})
+    with pytest.raises(ValueError, match='Unknown option "hue"'):
+        spacy_slmre.render(DOCUMENT, options={"hue": 1})
     with pytest.raises(ValueError, match="is not a CSS color"):
         spacy_slmre.render(DOCUMENT, options={"colors": {"PER": "red; background: url(x)"}})
     with pytest.raises(ValueError, match="Use one of arcs, graph"):
@@ -93,7 +93,7 @@ def test_displacy_knows_our_colors() -> None:
     assert "#aa9cfc" in displacy.render(doc, style="ent", jupyter=False)
 
 
-def test_page_says_so_without_relations_or_documents_and_after_failures() -> None:
+def test_page_explains_missing_relations_and_failures() -> None:
     failed = RelationDocument("b", "", error="not UTF-8")
     empty = make_document("c", ["Ann"], ["PER"], [])
     page = spacy_slmre.render([failed, empty]) or ""
