@@ -276,14 +276,14 @@ def truncate_instances(
     truncaters: dict[tuple[Context, int], ContextTruncater] = {}
 
     def truncated(instance: RelationInstance) -> RelationInstance | None:
-        whole, budget = instance.context, limit
+        context, budget = instance.context, limit
         window: RelationInstance | None = instance
         while window is not None and sizes[window.context] > limit:
-            if (whole, budget) not in truncaters:
-                if whole not in offsets:
-                    offsets[whole] = offsets_of(whole)
-                truncaters[whole, budget] = ContextTruncater(whole, offsets[whole], budget)
-            window = truncaters[whole, budget](instance)
+            if (context, budget) not in truncaters:
+                if context not in offsets:
+                    offsets[context] = offsets_of(context)
+                truncaters[context, budget] = ContextTruncater(context, offsets[context], budget)
+            window = truncaters[context, budget](instance)
             if window is not None and window.context not in sizes:
                 sizes[window.context] = count_tokens([window.context])[0]
             # The model adds tokens of its own, whose number is only known after truncation.

@@ -101,7 +101,7 @@ def export(
     output, settings = Path(output), settings or ExportSettings()
     chosen = find_format(output, format)
     if settings.merge and chosen.of_documents:
-        raise ExportError(f"{chosen.description} cannot hold merged relations.")
+        raise ExportError(f"{chosen.description} does not support merged relations.")
     check_output(output, overwrite=overwrite, is_replaceable=_is_export)
     counts = ExportCounts()
     try:

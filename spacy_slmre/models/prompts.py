@@ -222,7 +222,7 @@ class PromptBuilder:
         return [[*tokens, self.end_token] for tokens in wordings]
 
     def text(self, instance: RelationInstance, schema: LabelSchema) -> str:
-        """Return the whole prompt of an instance as text."""
+        """Return the complete prompt of an instance as text."""
         before, after = self._frame(schema)
         return before + self.texts.context(instance.context) + after + self.texts.query(instance)
 

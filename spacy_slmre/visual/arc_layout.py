@@ -135,7 +135,7 @@ def lay_out(
     """Lay out a part of a text.
 
     Args:
-        text: The whole text.
+        text: The text of the document.
         start: Offset of the first character of the part.
         end: Offset after its last character.
         entities: The distinct entities in it.

@@ -79,7 +79,7 @@ def test_bad_input_gets_one_clear_error_and_changes_nothing(source: Path, tmp_pa
         ((tmp_path / "bad.json", "-o", tmp_path / "x.csv"), "unknown suffix"),
         ((tmp_path / "broken.jsonl", "-o", kept, "--overwrite"), "broken.jsonl:2: invalid JSON"),
         ((source, "-o", tmp_path / "x.csv", "--merge", "name"), "Use one of text, type"),
-        ((source, "-o", tmp_path / "x.spacy", "--merge", "text"), "cannot hold merged relations"),
+        ((source, "-o", tmp_path / "x.spacy", "--merge", "text"), "does not support merged relations"),
         ((source, "-o", tmp_path / "x.ttl", "--base", "nowhere"), "is not a base IRI"),
         ((source, "-o", tmp_path / "x.ttl", "--properties", tmp_path / "bad.json"), "is not a JSON file"),
     ]
