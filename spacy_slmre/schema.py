@@ -207,14 +207,14 @@ class LabelSchema:
             "type_map": dict(self.type_map),
         }
 
-    def with_name(self, name: str) -> LabelSchema:
+    def with_name(self, name: str, definition: str = "") -> LabelSchema:
         """Return a copy with one more label, inserted before the negative label if that is last."""
         wording = wording_of(name)
         if wording in {label.wording for label in self.labels}:
             wording = wording_of(name, keep_prefix=True)
         last = self.labels[-1].name == self.negative_label
         position = len(self.labels) - 1 if last else len(self.labels)
-        labels = (*self.labels[:position], RelationLabel(name, wording), *self.labels[position:])
+        labels = (*self.labels[:position], RelationLabel(name, wording, definition), *self.labels[position:])
         return LabelSchema(labels, self.negative_label, self.type_map)
 
     def check_wordings(self, tuned: LabelSchema) -> None:
