@@ -1,1 +1,1 @@
-"""Corpora: formats and their conversion to `.spacy` files, readers for training, checks."""
+"""Corpora: formats, conversion to `.spacy` files, readers for training, and checks."""

@@ -1,4 +1,4 @@
-"""Checks of a corpus: duplicates, leaks, missing and conflicting labels, invalid arguments, imbalance."""
+"""Corpus checks: duplicates, leakage, missing and conflicting labels, invalid arguments, imbalance."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Finding:
     """A result of the checks.
 
     Attributes:
-        level: "error" (the corpus cannot be used like this), "warning" or "info".
-        message: What was found, with numbers.
-        examples: Some of the places.
+        level: "error" (the corpus cannot be used), "warning" or "info".
+        message: What was found.
+        examples: Some of the documents, labels or pairs concerned.
     """
 
     level: str
@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass
 class CorpusStatistics:
-    """What the checks keep of a corpus: counts and hashes, no texts."""
+    """Counts and hashes of a corpus; texts are not kept in memory."""
 
     summary: Summary = field(default_factory=Summary)
     texts: Counter[bytes] = field(default_factory=Counter)
@@ -56,10 +56,10 @@ class CorpusStatistics:
 
 
 def check_corpora(corpora: Mapping[str, Path]) -> tuple[dict[str, Summary], list[Finding]]:
-    """Check the corpora of a project, usually its splits.
+    """Check corpora, usually the splits of a dataset, and compare them with each other.
 
     Args:
-        corpora: A name and the `.spacy` file or folder of each.
+        corpora: The `.spacy` file or folder of each corpus by name.
 
     Returns:
         The counts of each corpus, and the findings, errors first.
@@ -68,29 +68,29 @@ def check_corpora(corpora: Mapping[str, Path]) -> tuple[dict[str, Summary], list
         CorpusError: A corpus cannot be read.
     """
     install_extensions()
-    read = {name: _read(path) for name, path in corpora.items()}
-    findings = [finding for name, corpus in read.items() for finding in _check(name, corpus)]
-    for first, second in combinations(read.items(), 2):
+    statistics = {name: _read(path) for name, path in corpora.items()}
+    findings = [finding for name, corpus in statistics.items() for finding in _check(name, corpus)]
+    for first, second in combinations(statistics.items(), 2):
         findings += _compare(*first, *second)
-    findings += _check_labels(read)
+    findings += _check_labels(statistics)
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
-    return {name: corpus.summary for name, corpus in read.items()}, findings
+    return {name: corpus.summary for name, corpus in statistics.items()}, findings
 
 
 def sample_pairs(path: Path, number: int, label: str | None = None, seed: int = 0) -> list[Relation]:
-    """Sample annotated pairs of a corpus, optionally of one label; each pair has the same chance."""
+    """Draw a uniform random sample of the annotated pairs of a corpus, optionally with one label only."""
     rng = random.Random(seed)
-    chosen: list[Relation] = []
+    sample: list[Relation] = []
     seen = 0
     for doc in read_docs(path, spacy.blank("en").vocab):
         for pair, _ in annotated_pairs(doc):
             if label is None or pair.label == label:
-                # Reservoir sampling, so that only the chosen pairs are held in memory.
+                # Reservoir sampling: only the sample is kept in memory.
                 seen += 1
-                place = len(chosen) if len(chosen) < number else rng.randrange(seen)
-                if place < number:
-                    chosen[place : place + 1] = [pair]
-    return chosen
+                position = len(sample) if len(sample) < number else rng.randrange(seen)
+                if position < number:
+                    sample[position : position + 1] = [pair]
+    return sample
 
 
 def _read(path: Path) -> CorpusStatistics:
@@ -123,18 +123,18 @@ def _invalid_arguments(doc: Doc) -> str:
 def _check(name: str, corpus: CorpusStatistics) -> Iterator[Finding]:
     summary = corpus.summary
     if corpus.invalid:
-        message = f"{name}: {len(corpus.invalid):,} documents have arguments that do not match their text."
+        message = f"{name}: {_count(len(corpus.invalid), 'document')} with arguments that do not match the text."
         yield Finding("error", message, corpus.invalid[:_MAX_EXAMPLES])
     if not summary.instances:
         yield Finding("error", f"{name}: there are no annotated pairs.")
     if duplicates := [key for key, count in corpus.texts.items() if count > 1]:
         surplus = sum(corpus.texts[key] - 1 for key in duplicates)
         examples = [corpus.names[key] for key in duplicates[:_MAX_EXAMPLES]]
-        yield Finding("warning", f"{name}: {surplus:,} documents repeat the text of another one.", examples)
+        yield Finding("warning", f"{name}: {_count(surplus, 'document')} with the same text as another one.", examples)
     if corpus.unannotated:
-        yield Finding("info", f"{name}: {corpus.unannotated:,} documents have no annotated pairs.")
+        yield Finding("info", f"{name}: {_count(corpus.unannotated, 'document')} without annotated pairs.")
     if several := sum(len(labels) > 1 for labels in corpus.pairs.values()):
-        message = f"{name}: {several:,} pairs have several labels"
+        message = f"{name}: {_count(several, 'pair')} with several labels"
         if summary.ceiling:
             message += f", so micro-F1 with one answer per pair is at most {summary.ceiling:.3f}"
         yield Finding("warning", f"{message}.")
@@ -146,11 +146,11 @@ def _check(name: str, corpus: CorpusStatistics) -> Iterator[Finding]:
 def _compare(first: str, one: CorpusStatistics, second: str, other: CorpusStatistics) -> Iterator[Finding]:
     if shared := one.texts.keys() & other.texts.keys():
         examples = sorted(f"{one.names[key]} = {other.names[key]}" for key in shared)[:_MAX_EXAMPLES]
-        yield Finding("warning", f"{first} and {second} share {len(shared):,} texts.", examples)
+        yield Finding("warning", f"{first} and {second} have {_count(len(shared), 'text')} in common.", examples)
     conflicts = [key for key in one.pairs.keys() & other.pairs.keys() if one.pairs[key] != other.pairs[key]]
     if conflicts:
         examples = [f"{sorted(one.pairs[key])} and {sorted(other.pairs[key])}" for key in conflicts]
-        message = f"{first} and {second} label {len(conflicts):,} pairs of the same text differently."
+        message = f"{first} and {second} label {_count(len(conflicts), 'pair')} of the same text differently."
         yield Finding("warning", message, examples[:_MAX_EXAMPLES])
 
 
@@ -159,12 +159,16 @@ def _check_labels(corpora: Mapping[str, CorpusStatistics]) -> Iterator[Finding]:
     for name, corpus in corpora.items():
         counts = corpus.summary.labels
         if missing := sorted(all_labels - counts.keys()):
-            message = f"{name}: {len(missing)} labels of the other corpora do not occur."
+            message = f"{name}: {_count(len(missing), 'label')} of the other corpora missing."
             yield Finding("warning", message, missing[:_MAX_EXAMPLES])
         if len(counts) > 1:
             (most, top), (least, low) = counts.most_common()[0], counts.most_common()[-1]
-            message = f"{name}: {most} is {top / low:,.0f} times as frequent as {least} ({top:,} to {low:,})."
+            message = f"{name}: {most} is {top / low:,.0f} times as frequent as {least} ({top:,} vs. {low:,})."
             yield Finding("warning" if top > 100 * low else "info", message)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _hash(text: str) -> bytes:

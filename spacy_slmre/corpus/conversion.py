@@ -1,4 +1,4 @@
-"""Conversion of a source file to a corpus in one streaming pass: read, align, write, count."""
+"""Conversion of a source file to a corpus in one streaming pass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from spacy_slmre.util.errors import OutputError
 from spacy_slmre.util.io import atomic_write, file_hash, temporary_output
 from spacy_slmre.util.run_folder import check_not_input
 
-# A vocabulary grows with every new word; beyond this size, the next shard starts with a new one.
+# A vocabulary grows with every new word; above this size, the next shard starts with a new one.
 _MAX_VOCABULARY = 200_000
 
 
@@ -39,15 +39,15 @@ def convert(
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Convert a source file to a corpus; nothing is done if the output is already its conversion.
+    """Convert a source file to a corpus, unless the output is already up to date.
 
     Args:
         format: The format of the source.
-        source: The source file, or a hub id if the format reads it.
+        source: The source file, or a hub id if the format supports it.
         output: The `.spacy` file, or folder of shards, to write; the summary is written next to it.
         split: Name of the split.
         settings: Settings of the format's reader.
-        rejects: File for everything that could not be converted, as JSON lines.
+        rejects: JSONL file for everything that cannot be converted.
         shard_size: Maximum number of documents in one file.
         lang: Language of the tokenizer, for sources without tokens.
         overwrite: Replace an existing output.
@@ -73,11 +73,11 @@ def convert(
         "version": version("spacy-slmre"),
     }
     if output.exists() and not overwrite:
-        if done := _read_summary(output, key):
-            return done
+        if existing := _read_summary(output, key):
+            return existing
         raise OutputError(
-            f"{output} already exists and was not made from {source} in the same way. Choose another output, "
-            "or replace it with overwrite."
+            f"{output} already exists and was not converted from {source} with the same settings. Choose another "
+            "output, or replace it with overwrite."
         )
     summary = Summary()
     examples: dict[str, Reject] = {}
@@ -85,20 +85,20 @@ def convert(
         writer = stack.enter_context(DocBinWriter(output, shard_size))
         write_reject = stack.enter_context(_rejects_file(rejects, str(source)))
 
-        def reject(found: Reject) -> None:
-            summary.rejects[found.reason] += 1
-            examples.setdefault(found.reason, found)
-            write_reject(found)
+        def add_reject(reject: Reject) -> None:
+            summary.rejects[reject.reason] += 1
+            examples.setdefault(reject.reason, reject)
+            write_reject(reject)
 
         nlp = spacy.blank(lang)
         for item in format.read(source, split, **(settings or {})):
             if isinstance(item, Reject):
-                reject(item)
+                add_reject(item)
                 continue
-            doc, lost = make_doc(nlp, item, get_format(item.format) if item.format else format, split)
-            for found in lost:
-                reject(found)
-            if item.pairs and len(lost) == len(item.pairs):
+            doc, rejected = make_doc(nlp, item, get_format(item.format) if item.format else format, split)
+            for reject in rejected:
+                add_reject(reject)
+            if item.pairs and len(rejected) == len(item.pairs):
                 continue
             summary.add(doc)
             if writer.add(doc) and len(nlp.vocab) > _MAX_VOCABULARY:
@@ -113,12 +113,12 @@ def convert(
 
 
 def summary_path(output: str | Path) -> Path:
-    """Return the path of a corpus's summary: `train.spacy` → `train.summary.json`."""
+    """Return the path of the summary of a corpus: `train.spacy` → `train.summary.json`."""
     return Path(output).with_suffix(".summary.json")
 
 
 def _read_summary(output: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the summary of an output if it has this key and describes the files that exist."""
+    """Return the summary of an output if its key and file hashes match."""
     try:
         summary = json.loads(summary_path(output).read_text(encoding="utf-8"))
         unchanged = all(summary[name] == value for name, value in key.items())
@@ -140,7 +140,7 @@ def _nothing_converted(source: str | Path, format: CorpusFormat, examples: Mappi
 
 @contextmanager
 def _rejects_file(path: str | Path | None, source: str) -> Iterator[Callable[[Reject], None]]:
-    """Yield a function that writes rejects to a file, which is kept after an error to show its cause."""
+    """Yield a function that writes rejects to a file, which is kept if the conversion fails, to show why."""
     if path is None:
         yield lambda reject: None
         return

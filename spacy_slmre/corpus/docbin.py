@@ -1,4 +1,4 @@
-"""Writing documents to `.spacy` files that are complete or absent, and reading them back."""
+"""Read `.spacy` files, and write them atomically."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from spacy_slmre.util.io import temporary_output
 SHARD_SIZE = 20_000
 """Maximum number of documents in one `.spacy` file."""
 
-# What gold documents contain; lemmas, tags and parses would only take space.
+# The annotation of gold documents; lemmas, tags and parses would only take space.
 _ATTRS = ("ORTH", "SPACY", "SENT_START", "ENT_IOB", "ENT_TYPE")
 
 
 class DocBinWriter:
     """Writes a corpus with one shard in memory at a time.
 
-    Up to `shard_size` documents become one file. More become a folder of this name with several files, which spaCy's
-    readers accept in place of a file. An existing corpus is replaced when the new one is complete.
+    Up to `shard_size` documents are written to one file. If there are more, the output is a folder with several files,
+    which spaCy's readers accept as well. An existing corpus is replaced when the new one is complete.
 
     Args:
         path: Output, ending in `.spacy`.
         shard_size: Maximum number of documents in one file.
 
     Raises:
-        CorpusError: The path has another ending, or is a folder with other files.
+        CorpusError: The path has another suffix, or is a folder with other files.
     """
 
     def __init__(self, path: str | Path, shard_size: int = SHARD_SIZE) -> None:
@@ -43,12 +43,12 @@ class DocBinWriter:
         if shard_size < 1:
             raise CorpusError(f"shard_size = {shard_size}, but it must be at least 1.")
         if self.path.is_dir() and any(child.suffix != ".spacy" for child in self.path.iterdir()):
-            raise CorpusError(f"The folder {self.path} has other files than .spacy; it will not be replaced.")
+            raise CorpusError(f"The folder {self.path} contains files other than .spacy and will not be replaced.")
         self.shard_size = shard_size
         self._shards: list[Path] = []
         self._stack = ExitStack()
-        # One packer for all documents: DocBin makes one for each, and each searches all installed packages for msgpack
-        # extensions, which takes longer than everything else together.
+        # Reuse one packer: DocBin creates one per document, and each searches all installed packages for msgpack
+        # extensions, which takes longer than everything else combined.
         self._packer = srsly.msgpack.Packer(use_bin_type=True)
 
     def __enter__(self) -> Self:
@@ -59,7 +59,7 @@ class DocBinWriter:
         return self
 
     def add(self, doc: Doc) -> bool:
-        """Add a document; return whether that completed a shard, so no document is held any more."""
+        """Add a document; return whether this completed a shard, so that no documents are in memory."""
         self._bin.add(doc)
         self._bin.user_data.append(self._packer.pack(doc.user_data))
         if len(self._bin) < self.shard_size:
@@ -90,18 +90,14 @@ def corpus_files(path: str | Path) -> list[Path]:
     """Return the `.spacy` files of a corpus in order: the file itself, or all files in the folder.
 
     Raises:
-        CorpusError: There is no such file, or the folder has none.
+        CorpusError: The file does not exist, or the folder contains no `.spacy` files.
     """
     path = Path(path)
-    files = sorted(path.rglob("*.spacy")) if path.is_dir() else [path]
+    files = [file for file in (sorted(path.rglob("*.spacy")) if path.is_dir() else [path]) if file.is_file()]
     # Hidden files and folders are still being written.
-    files = [
-        file
-        for file in files
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
+    files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
     if not files:
-        raise CorpusError(f"There is no corpus at {path}. Create one with: python -m spacy slmre convert")
+        raise CorpusError(f"There is no corpus at {path}. Create one with `python -m spacy slmre convert`.")
     return files
 
 
@@ -127,7 +123,7 @@ def read_user_data(path: str | Path) -> Iterator[dict[Any, Any]]:
 
 
 def _unpack(data: bytes | None) -> dict[Any, Any]:
-    # With a hook of its own, msgpack does not search for extensions (see DocBinWriter).
+    # With a hook, msgpack does not search for extensions (see DocBinWriter).
     return srsly.msgpack.unpackb(
         data or b"\x80", raw=False, use_list=False, strict_map_key=False, object_pairs_hook=dict
     )
@@ -136,5 +132,5 @@ def _unpack(data: bytes | None) -> dict[Any, Any]:
 def _load(file: Path) -> DocBin:
     try:
         return DocBin(store_user_data=True).from_disk(file)
-    except Exception as error:  # zlib, msgpack or key errors, depending on where the bytes are damaged
+    except Exception as error:  # zlib, msgpack or key errors, depending on where the file is damaged
         raise CorpusError(f"{file} is not a .spacy file, or is damaged ({type(error).__name__}).") from error

@@ -1,7 +1,7 @@
-"""Corpus formats: what `slmre convert` can read, registered by name.
+"""The registry of corpus formats that `slmre convert` can read.
 
-A format is an entry point of the group `slmre_formats`, so other packages (and `spacy_slmre.study`, with the
-benchmarks of the study) add their own without being imported here.
+Formats are entry points of the group `slmre_formats`, so other packages (and `spacy_slmre.study`, with the study's
+benchmarks) can add their own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from spacy_slmre.schema import LabelSchema, wording_of
 formats = catalogue.create("slmre", "formats", entry_points=True)
 """All formats by name."""
 
-# How data without a schema spell "no relation".
+# Labels that mean "no relation" in data without a schema.
 _NEGATIVE_NAMES = frozenset({"none", "other", "no_relation", "na", "nan", "null"})
 
 
@@ -33,19 +33,19 @@ class CorpusFormat:
 
     Attributes:
         name: Name in commands and in `doc.user_data["slmre.format"]`.
-        title: Name in print.
+        title: Display name.
         read: Yields the records of a file: `read(source, split, **settings)`.
-        schema: The labels; None if the data bring their own.
+        schema: The labels; None accepts any.
         aliases: Other spellings of labels → their name in the schema.
-        columns: Columns or JSON keys of the first record that identify a file of this format.
+        columns: Columns or JSON keys of the first record by which a file of this format is recognized.
         files: Names of the published files by split.
         citation: The publication to cite.
-        license: The license as its publishers state it.
-        redistributable: Whether the license permits passing the data on.
+        license: The license as stated by the publishers.
+        redistributable: Whether the license permits redistribution.
         splits: Official number of annotated instances by split.
 
     Raises:
-        ValueError: An alias leads to no label.
+        ValueError: An alias refers to an unknown label.
     """
 
     name: str
@@ -61,8 +61,8 @@ class CorpusFormat:
     splits: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.schema is not None and (lost := set(self.aliases.values()) - set(self.schema.names)):
-            raise ValueError(f"Aliases of {self.name} lead to no label: {', '.join(sorted(lost))}.")
+        if self.schema is not None and (unknown := set(self.aliases.values()) - set(self.schema.names)):
+            raise ValueError(f"Aliases of {self.name} refer to unknown labels: {', '.join(sorted(unknown))}.")
 
     def is_negative(self, label: str) -> bool:
         """Return whether a label means "no relation"."""
@@ -71,7 +71,7 @@ class CorpusFormat:
         return label == self.schema.negative_label
 
     def resolve(self, label: str) -> str | None:
-        """Return the name of a label given by name, wording, last part of its name or alias, or None."""
+        """Return the label with this name, wording, alias or last part of its name; None if there is none."""
         if self.schema is None:
             return label.strip() or None
         return label if label in self.schema.index else self._spellings.get(_fold(label))
@@ -79,7 +79,7 @@ class CorpusFormat:
     @cached_property
     def _spellings(self) -> dict[str, str]:
         assert self.schema is not None
-        # Weaker spellings first: later ones override them.
+        # Least specific first, since later spellings override earlier ones.
         short = [_fold(wording_of(name)) for name in self.schema.names]
         spellings = {word: name for word, name in zip(short, self.schema.names, strict=True) if short.count(word) == 1}
         spellings |= {_fold(label.wording): label.name for label in self.schema.labels}
@@ -90,7 +90,7 @@ class CorpusFormat:
     def settings(self) -> dict[str, inspect.Parameter]:
         """The settings of the reader: the keyword-only arguments of `read`."""
         parameters = inspect.signature(self.read).parameters
-        return {name: par for name, par in parameters.items() if par.kind is par.KEYWORD_ONLY}
+        return {name: parameter for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
 
     def parse_settings(self, given: Mapping[str, str]) -> dict[str, Any]:
         """Convert settings from the command line to typed values.
@@ -103,7 +103,7 @@ class CorpusFormat:
         for name, text in given.items():
             if name not in self.settings:
                 known = ", ".join(self.settings) or "none"
-                raise CorpusError(f'{self.name} has no setting "{name}"; it has: {known}.')
+                raise CorpusError(f'The format {self.name} has no setting "{name}". Available settings: {known}.')
             kinds = [kind for kind in typing.get_args(hints[name]) or (hints[name],) if kind is not type(None)]
             try:
                 values[name] = kinds[0](text)
@@ -122,7 +122,7 @@ def get_format(name: str) -> CorpusFormat:
     try:
         return formats.get(name)
     except catalogue.RegistryError as error:
-        raise CorpusError(f'Unknown format "{name}". Known are: {", ".join(all_formats())}.') from error
+        raise CorpusError(f'Unknown format "{name}". Available formats: {", ".join(all_formats())}.') from error
 
 
 def all_formats() -> dict[str, CorpusFormat]:
@@ -131,21 +131,21 @@ def all_formats() -> dict[str, CorpusFormat]:
 
 
 def guess_format(source: str | Path) -> CorpusFormat:
-    """Return the only format whose columns, or else file names, match a source.
+    """Return the only format whose columns, or otherwise file names, match a source.
 
     Raises:
         CorpusError: No format matches, or several do.
     """
     if not Path(source).exists():
         raise CorpusError(f"There is no file {source}. For a dataset on the hub, set the format.")
-    known, columns = all_formats(), first_columns(source)
-    matching = {name: one for name, one in known.items() if one.columns and set(one.columns) <= set(columns)} or {
-        name: one for name, one in known.items() if Path(source).name in one.files.values()
-    }
+    known, columns = all_formats(), set(first_columns(source))
+    matching = [format for format in known.values() if format.columns and columns.issuperset(format.columns)]
+    matching = matching or [format for format in known.values() if Path(source).name in format.files.values()]
     if len(matching) == 1:
-        return next(iter(matching.values()))
-    found = f"could be {' or '.join(matching)}" if matching else "matches no known format"
-    raise CorpusError(f"{source} {found}. Set the format to one of: {', '.join(matching or known)}.")
+        return matching[0]
+    names = [format.name for format in matching]
+    result = f"could be {' or '.join(names)}" if names else "matches no known format"
+    raise CorpusError(f"{source} {result}. Set the format to one of: {', '.join(names or known)}.")
 
 
 def _fold(label: str) -> str:

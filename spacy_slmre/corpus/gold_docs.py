@@ -1,4 +1,4 @@
-"""Gold documents: made from records, with their provenance and held-out share."""
+"""Gold documents: creation from records, provenance, and held-out documents."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from spacy_slmre.documents import ID, doc_with_mentions
 from spacy_slmre.instances import Mention
 from spacy_slmre.relations import PAIRS, RELATIONS
 
-# Provenance of a document, as strings in `doc.user_data`. The format determines the schema of its pairs.
+# Keys in `doc.user_data` for the provenance of a document. The format determines the schema of its pairs.
 FORMAT = "slmre.format"
 SPLIT = "slmre.split"
 PROVENANCE = (FORMAT, SPLIT, ID)
-# Readers of whole documents call sentence 3 of document train-12 "train-12-3".
+# If a reader splits documents into sentences, sentence 3 of document train-12 has the id "train-12-3".
 _SENTENCE_ID = re.compile(r"(.+-\d+)-\d+")
 
 
 def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) -> tuple[Doc, list[Reject]]:
-    """Make a gold document of a record, and rejects of the pairs that it cannot represent.
+    """Create a gold document from a record, and rejects for invalid pairs.
 
     Args:
-        nlp: Tokenizes records without tokens of their own.
+        nlp: Tokenizes records without tokens.
         record: The record.
-        format: The format whose labels the pairs have.
+        format: The format that defines the labels of the pairs.
         split: The split that the record belongs to.
 
     Returns:
-        The document with entities, `doc._.relation_pairs` (all pairs), `doc._.relations` (the positive ones without
-        repetition), all mentions in `doc.spans` if some overlap, and its provenance in `doc.user_data`; the rejects.
+        The document with entities, `doc._.relation_pairs` (all pairs), `doc._.relations` (distinct positive pairs),
+        all mentions in `doc.spans` if some overlap, and its provenance in `doc.user_data`; and the rejects.
     """
     text = record.text
     pairs: list[Pair] = []
@@ -45,10 +45,10 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
             detail = f"{pair.label!r} is not a label of {format.name}"
             rejects.append(Reject(record.line, record.id, "unknown label", detail))
         elif head is None or tail is None:
-            wrong = pair.head if head is None else pair.tail
-            inside = 0 <= wrong.start <= wrong.end <= len(text)
+            invalid = pair.head if head is None else pair.tail
+            inside = 0 <= invalid.start <= invalid.end <= len(text)
             reason = "empty argument" if inside else "argument out of bounds"
-            detail = f"[{wrong.start}:{wrong.end}] in a text of {len(text)} characters"
+            detail = f"[{invalid.start}:{invalid.end}] in a text of {len(text)} characters"
             rejects.append(Reject(record.line, record.id, reason, detail))
         else:
             pairs.append(Pair(head, tail, label))
@@ -65,29 +65,29 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
 
 
 def in_holdout(doc: Doc, share: float, seed: int = 0) -> bool:
-    """Return whether a gold document is held out of training.
+    """Return whether a gold document is held out from training.
 
-    This depends only on the document's id (or, without one, its text) and the seed. Sentences of one source document
-    are held out together.
+    This depends only on the id of the source document (or the text, if there is none) and the seed, so sentences of
+    the same source document are held out together.
 
     Args:
         doc: The document.
-        share: The share to hold out (0 to 1); a larger one holds out the same documents and more.
-        seed: Seed of the choice.
+        share: Fraction of documents to hold out; a larger one holds out the same documents and more.
+        seed: Random seed.
     """
     digest = hashlib.blake2b(f"{seed}/{source_of(doc)}".encode(), digest_size=6).digest()
     return int.from_bytes(digest) < share * 2**48
 
 
 def source_of(doc: Doc) -> str:
-    """Return the id (or text) of the source document that a gold document is, or is a sentence of."""
+    """Return the id (or, without one, the text) of the source document of a gold document."""
     name = str(doc.user_data.get(ID) or doc.text)
     match = _SENTENCE_ID.fullmatch(name)
     return match[1] if match else name
 
 
 def format_of(doc: Doc) -> CorpusFormat | None:
-    """Return the format that a gold document was converted from; its schema is that of the pairs."""
+    """Return the format that a gold document was converted from, if any."""
     name = doc.user_data.get(FORMAT)
     return get_format(name) if name else None
 

@@ -1,4 +1,4 @@
-"""Corpus readers and the batcher for `spacy train`: examples with gold entities and unlabeled pairs."""
+"""Corpus reader and batcher for `spacy train`."""
 
 from __future__ import annotations
 
@@ -32,21 +32,20 @@ def relation_corpus(
 ) -> ExampleReader:
     """Read a corpus; registered as `@readers = "spacy-slmre.RelationCorpus.v1"`.
 
-    The predicted side of an example has the tokens, sentences and provenance of the reference, and of its relations
-    only which pairs were annotated (`doc._.relation_candidates`, proposed by `spacy-slmre.GivenPairs.v1`); no gold
-    label is reachable from it.
+    The predicted doc of each example has the tokens, sentences and provenance of the reference, and its annotated
+    pairs as `doc._.relation_candidates` (used by `spacy-slmre.GivenPairs.v1`), but no gold labels.
 
     Args:
         path: A `.spacy` file, or a folder of them.
-        entities: "gold" copies entities and span groups of the reference to the predicted side, "predicted" leaves
+        entities: "gold" copies entities and span groups of the reference to the predicted doc, "predicted" leaves
             them to the pipeline.
-        pairs: Copy the annotated pairs, without labels, to the predicted side.
+        pairs: Copy the annotated pairs, without labels, to the predicted doc.
         limit: Maximum number of documents; 0 reads all.
-        max_pairs: Stop when the documents have this many annotated pairs; 0 reads all.
-        holdout: Skip this share of the documents, for a corpus without a development split; see `in_holdout`.
+        max_pairs: Stop after this many annotated pairs; 0 reads all.
+        holdout: Fraction of documents to skip, for a corpus without a dev split; see `in_holdout`.
         held_out: Read only the documents that `holdout` skips.
-        shuffle: Read in random order, different in each epoch; holds all documents in memory.
-        seed: Seed of that order.
+        shuffle: Read in random order, different in each epoch; keeps all documents in memory.
+        seed: Random seed for shuffling.
 
     Raises:
         ValueError: A setting is out of range, or the path does not exist.
@@ -54,8 +53,8 @@ def relation_corpus(
     install_extensions()
     if not 0.0 <= holdout < 1.0 or (held_out and not holdout):
         raise ValueError(
-            f"holdout = {holdout} and held_out = {held_out}, but holdout must be at least 0 and below 1, and "
-            "held_out needs a holdout above 0."
+            f"holdout = {holdout} and held_out = {held_out}, but holdout must be at least 0 and less than 1, and "
+            "held_out requires a holdout greater than 0."
         )
 
     def read(nlp: Language) -> Iterator[Doc]:
@@ -81,7 +80,7 @@ def make_reader(
     shuffle: bool,
     seed: int,
 ) -> ExampleReader:
-    """Make a corpus reader of a function that reads gold documents; settings as in `relation_corpus`."""
+    """Create a corpus reader from a function that reads gold documents; settings as in `relation_corpus`."""
     if entities not in ("gold", "predicted"):
         raise ValueError(f'entities = "{entities}", but it must be "gold" or "predicted".')
     for name, value in (("limit", limit), ("max_pairs", max_pairs)):
@@ -101,12 +100,12 @@ def make_reader(
 
 
 def make_predicted(reference: Doc, *, gold_entities: bool = True, pairs: bool = True) -> Doc:
-    """Make the side of an example that a pipeline may see: no relation label is reachable from it.
+    """Create the predicted doc of an example, from which no gold label is reachable.
 
     Args:
         reference: An annotated document.
         gold_entities: Copy the entities and span groups.
-        pairs: Copy which pairs are annotated, in an order that is independent of their labels.
+        pairs: Copy the annotated pairs, in an order that does not depend on their labels.
     """
     predicted = Doc(
         reference.vocab,
@@ -135,11 +134,8 @@ def make_predicted(reference: Doc, *, gold_entities: bool = True, pairs: bool = 
 def batch_by_pairs(size: int) -> Callable[[Iterable[Example]], Iterator[list[Example]]]:
     """Batch by number of pairs; registered as `@batchers = "spacy-slmre.BatchByPairs.v1"`.
 
-    The cost of a training step depends on its pairs, not on its documents. A document counts as at least one pair and
-    is never split, so a batch may have more than `size` pairs.
-
-    Args:
-        size: Annotated pairs in a batch.
+    The cost of a training step depends on the number of pairs, not documents. A document counts as at least one pair
+    and is never split, so a batch may have more than `size` pairs.
 
     Raises:
         ValueError: The size is below 1.

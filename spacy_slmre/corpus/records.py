@@ -1,15 +1,15 @@
-"""What a corpus format's reader yields: records with character offsets, and rejects.
+"""Records with character offsets, and rejects, which the readers of corpus formats yield.
 
 The same rules apply to the arguments of every format:
 
 * An argument given only as a string is placed at its first occurrence as a whole word, otherwise at its first
-  occurrence; if possible it does not overlap the other argument.
+  occurrence; if possible, it does not overlap the other argument.
 * Nested and overlapping arguments are kept. `doc.ents` then has the longest of the overlapping mentions,
   `doc.spans["relation_mentions"]` all of them.
-* Whitespace at the edges is not part of an argument.
+* Leading and trailing whitespace is not part of an argument.
 * Arguments are never moved to token boundaries; the token is split instead.
-* A discontinuous argument is rejected.
-* Head and tail may be the same mention if the source says so.
+* Discontinuous arguments are rejected.
+* Head and tail may be the same mention if they are in the source.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import permutations
+from itertools import accumulate, permutations
 from typing import Any, TypeVar
 
 from spacy_slmre.documents import UNTYPED
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An annotated pair, with the label as the source spells it."""
+    """An annotated pair with its label as spelled in the source."""
 
     head: Mention
     tail: Mention
@@ -45,9 +45,9 @@ class Record:
         line: Line or row number in the source.
         text: The text.
         pairs: All annotated pairs, including negative ones.
-        mentions: Further entities.
-        words: The source's own tokens; joined by single spaces they make up the text.
-        format: Format whose labels the record uses, if it is not the one being read.
+        mentions: Other entities.
+        words: Tokens in the source; joined by single spaces, they make up the text.
+        format: Format that defines the labels of the record, if it is not the one being read.
     """
 
     id: str
@@ -61,12 +61,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Something that could not be converted.
+    """A record or pair that cannot be converted.
 
     Attributes:
         line: Line or row number in the source.
         id: Identifier in the source.
-        reason: One of a few short phrases, for counting.
+        reason: One of a few short phrases, by which rejects are counted.
         detail: What was found.
     """
 
@@ -81,7 +81,7 @@ class Reject:
 
 
 class Malformed(ValueError):
-    """A record lacks a field or has a value of the wrong form, so it is rejected."""
+    """A record has a missing or invalid field and is rejected."""
 
 
 def parse_rows(
@@ -92,7 +92,7 @@ def parse_rows(
     Args:
         rows: Line numbers and rows.
         parse: Yields the content of a row: `parse(row, line=…, id=…, **settings)`.
-        split: Used in the identifiers of records that have none in the source.
+        split: Used in the identifiers of records without one in the source.
         settings: Passed to `parse`.
     """
     for number, (line, row) in enumerate(rows):
@@ -106,7 +106,7 @@ def parse_rows(
 
 
 class Words:
-    """The tokens of a source, joined by spaces.
+    """Tokens from a source, joined by spaces.
 
     Raises:
         Malformed: There are no tokens, or one is empty.
@@ -119,11 +119,7 @@ class Words:
         if "" in self.words:
             raise Malformed("a token is empty")
         self.text = " ".join(self.words)
-        self.starts: list[int] = []
-        position = 0
-        for word in self.words:
-            self.starts.append(position)
-            position += len(word) + 1
+        self.starts = [0, *accumulate(len(word) + 1 for word in self.words)]
 
     def mention(self, start: int, end: int, entity_type: str = UNTYPED) -> Mention:
         """Return the mention of the tokens from `start` to `end` (exclusive).
@@ -137,44 +133,38 @@ class Words:
 
 
 def find_occurrences(text: str, string: str, *, ignore_case: bool = False) -> list[tuple[int, int]]:
-    """Return where a string occurs in a text: first whole words, then parts of words.
+    """Return the offsets of a string in a text: first whole words, then parts of words.
 
-    Args:
-        text: The text.
-        string: The string.
-        ignore_case: If there is no exact match, ignore case and the kind of whitespace.
+    With `ignore_case`, differences in case and whitespace are ignored if there is no exact match.
     """
     string = string.strip()
     if not string:
         return []
-    found = []
-    position = text.find(string)
-    while position >= 0:
-        found.append((position, position + len(string)))
-        position = text.find(string, position + 1)
-    if not found and ignore_case:
+    # The lookahead also finds overlapping occurrences.
+    spans = [match.span(1) for match in re.finditer(f"(?=({re.escape(string)}))", text)]
+    if not spans and ignore_case:
         pattern = r"\s+".join(map(re.escape, string.split()))
-        found = [match.span() for match in re.finditer(pattern, text, re.IGNORECASE)]
-    return sorted(found, key=lambda span: not _is_whole_word(text, *span))
+        spans = [match.span() for match in re.finditer(pattern, text, re.IGNORECASE)]
+    return sorted(spans, key=lambda span: not _is_whole_word(text, *span))
 
 
 def place_pair(
     text: str, head: str, tail: str, types: tuple[str, str] = (UNTYPED, UNTYPED), *, ignore_case: bool = False
 ) -> tuple[Mention, Mention]:
-    """Find head and tail in a text that gives them as strings, by the rules of this module.
+    """Find head and tail, given as strings, in a text, by the rules of this module.
 
     Raises:
         Malformed: One of them is empty or does not occur in the text.
     """
-    found = []
+    occurrences = []
     for string in (head, tail):
         if not str(string or "").strip():
             raise Malformed("an argument is empty")
         if not (spans := find_occurrences(text, str(string), ignore_case=ignore_case)):
             raise Malformed(f"the argument {string!r} does not occur in the text")
-        found.append(spans)
-    heads, tails = found
-    # Place the longer argument first, so that a shorter one inside it is looked for elsewhere.
+        occurrences.append(spans)
+    heads, tails = occurrences
+    # Place the longer argument first, so that a shorter one is not placed inside it.
     if len(tail) > len(head):
         last = tails[0]
         first = _first_clear(heads, last)
@@ -195,14 +185,7 @@ def _is_whole_word(text: str, start: int, end: int) -> bool:
 
 
 def sample_negatives(pairs: Sequence[T], positives: int, ratio: float, rng: random.Random) -> list[T]:
-    """Sample unannotated pairs, in their order.
-
-    Args:
-        pairs: The unannotated pairs.
-        positives: Number of annotated pairs.
-        ratio: Number of negatives per positive; below 0 takes all pairs.
-        rng: Random number generator.
-    """
+    """Sample `ratio` negatives per positive from unannotated pairs, in order; a ratio below 0 returns all pairs."""
     wanted = len(pairs) if ratio < 0 else min(len(pairs), round(ratio * positives))
     return [pairs[position] for position in sorted(rng.sample(range(len(pairs)), wanted))]
 
@@ -210,7 +193,7 @@ def sample_negatives(pairs: Sequence[T], positives: int, ratio: float, rng: rand
 def negative_pairs(
     mentions: Iterable[Mention], annotated: Sequence[Pair], label: str, ratio: float, rng: random.Random
 ) -> list[Pair]:
-    """Sample ordered pairs of mentions that have no annotation, as pairs with the negative label."""
+    """Sample ordered pairs of mentions without annotation, and return them with the negative label."""
     known = {(pair.head, pair.tail) for pair in annotated}
     rest = [pair for pair in permutations(mentions, 2) if pair not in known]
     return [Pair(head, tail, label) for head, tail in sample_negatives(rest, len(annotated), ratio, rng)]

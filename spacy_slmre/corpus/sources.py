@@ -1,6 +1,6 @@
-"""Streaming readers of source files: lines, JSON and tables. No file is held in memory as a whole.
+"""Streaming readers of source files: lines, JSON and tables.
 
-Each item comes with its line number, for error messages. Byte order marks and Windows line ends are accepted.
+Each item is yielded with its line number, for error messages. Byte order marks and Windows line endings are accepted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 class CorpusError(ValueError):
-    """A source file or corpus cannot be read; the message says where and what to do."""
+    """A source file or corpus cannot be read."""
 
 
 @contextmanager
@@ -28,11 +28,11 @@ def open_text(path: str | Path) -> Iterator[TextIO]:
     """Open a text file for reading.
 
     Raises:
-        CorpusError: The file cannot be opened or, while it is read, turns out not to be UTF-8.
+        CorpusError: The file cannot be opened, or (while reading) is not valid UTF-8.
     """
     path = Path(path)
     if path.is_dir():
-        raise CorpusError(f"{path} is a folder. Give one of the files in it, one split at a time.")
+        raise CorpusError(f"{path} is a folder. Specify a file; splits are converted one at a time.")
     try:
         file = path.open(encoding="utf-8-sig")
     except OSError as error:
@@ -45,17 +45,17 @@ def open_text(path: str | Path) -> Iterator[TextIO]:
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a file without their line ends, numbered from 1."""
+    """Yield the lines of a file without line endings, numbered from 1."""
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             yield number, line.rstrip("\n")
 
 
 def read_json(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects of a JSON list or of JSON lines, with the line each begins on.
+    """Yield the objects of a JSON list or JSON lines, with the line that each begins on.
 
     Raises:
-        CorpusError: The file cannot be read, ends too early, or has another form.
+        CorpusError: The file cannot be read, is truncated, or has another format.
     """
     with open_text(path) as file:
         first = file.read(1)
@@ -63,17 +63,17 @@ def read_json(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             first = file.read(1)
         file.seek(0)
         if first not in ("[", "{"):
-            raise CorpusError(f"{path}:1: this is neither a JSON list nor JSON lines. Is it the right file?")
+            raise CorpusError(f"{path}:1: neither a JSON list nor JSON lines. Is this the right file?")
         yield from (_read_json_list if first == "[" else _read_json_lines)(file, path)
 
 
 def read_table(
     path: str | Path, columns: Collection[str], *, delimiter: str = ","
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the rows of a CSV file with a header, with the line each ends on.
+    """Yield the rows of a CSV file with a header, with the line that each ends on.
 
     Raises:
-        CorpusError: The file cannot be read, lacks columns, or a row has too many fields.
+        CorpusError: The file cannot be read, a column is missing, or a row has too many fields.
     """
     with open_text(path) as file:
         rows = csv.DictReader(file, delimiter=delimiter)
@@ -90,7 +90,7 @@ def read_table(
 def read_rows(
     source: str | Path, columns: Collection[str], hub_split: str = "train"
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows of a table in any form, with their lines (Parquet and hub: numbered from 1).
+    """Yield the rows of a table, with their lines (for Parquet and the hub, row numbers from 1).
 
     Args:
         source: A .csv, .tsv, .json, .jsonl or .parquet file, or a hub id `owner/name`, followed by `:config` if the
@@ -99,7 +99,7 @@ def read_rows(
         hub_split: Name of the split on the hub.
 
     Raises:
-        CorpusError: The source cannot be read as a table, or lacks columns.
+        CorpusError: The source cannot be read as a table, or a column is missing.
     """
     kind = Path(source).suffix.lower()
     if kind in _DELIMITERS:
@@ -114,7 +114,7 @@ def read_rows(
     else:
         with open_text(source):
             raise CorpusError(
-                f"{source} is not a table. Give a .csv, .tsv, .json, .jsonl or .parquet file, or a hub id."
+                f"{source} is not a table. Use a .csv, .tsv, .json, .jsonl or .parquet file, or a hub id."
             )
     for line, row in rows:
         check_columns(row, columns, f"{source}:{line}")
@@ -122,7 +122,7 @@ def read_rows(
 
 
 def first_columns(source: str | Path) -> list[str]:
-    """Return the columns of a table, or the keys of the first JSON object; empty for other files."""
+    """Return the columns of a table, or the keys of the first JSON object; none for other files."""
     kind = Path(source).suffix.lower()
     if kind not in (*_DELIMITERS, ".json", ".jsonl", ".parquet"):
         with open_text(source):
@@ -131,11 +131,11 @@ def first_columns(source: str | Path) -> list[str]:
     return list(row)
 
 
-def check_columns(found: Collection[str], wanted: Collection[str], where: str) -> None:
-    """Raise a CorpusError that names missing and available columns."""
-    if missing := [column for column in wanted if column not in found]:
-        known = ", ".join(map(str, found)) or "none"
-        raise CorpusError(f"{where}: there is no column {', '.join(missing)}; the columns are: {known}.")
+def check_columns(available: Collection[str], required: Collection[str], where: str) -> None:
+    """Raise a CorpusError if required columns are missing."""
+    if missing := [column for column in required if column not in available]:
+        known = ", ".join(map(str, available)) or "none"
+        raise CorpusError(f"{where}: missing columns: {', '.join(missing)}. Available columns: {known}.")
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -171,7 +171,7 @@ def _read_json_lines(file: TextIO, path: str | Path) -> Iterator[tuple[int, dict
                 yield number, _as_object(json.loads(line), path, number)
             except json.JSONDecodeError as error:
                 raise CorpusError(
-                    f"{path}:{number}: this line is not a JSON object ({error.msg}). Is the file complete?"
+                    f"{path}:{number}: the line is not a JSON object ({error.msg}). Is the file complete?"
                 ) from error
 
 
@@ -192,7 +192,7 @@ def _read_json_list(file: TextIO, path: str | Path) -> Iterator[tuple[int, dict[
         line += buffer.count("\n", start, position)
         if buffer[position : position + 1] == "]":
             if (buffer[position + 1 :] + file.read(_CHUNK)).strip():
-                raise CorpusError(f"{path}:{line}: there is more text after the end of the JSON list.")
+                raise CorpusError(f"{path}:{line}: unexpected text after the end of the JSON list.")
             return
         try:
             value, end = decoder.raw_decode(buffer, position)
@@ -200,7 +200,7 @@ def _read_json_list(file: TextIO, path: str | Path) -> Iterator[tuple[int, dict[
             more = file.read(_CHUNK) if len(buffer) < _LONGEST_RECORD else ""
             if not more:
                 raise CorpusError(
-                    f"{path}:{line}: no complete JSON object begins on this line ({error.msg}). Is the file complete?"
+                    f"{path}:{line}: incomplete or invalid JSON object ({error.msg}). Is the file complete?"
                 ) from error
             buffer, position = buffer[position:] + more, 0
             continue
@@ -211,7 +211,7 @@ def _read_json_list(file: TextIO, path: str | Path) -> Iterator[tuple[int, dict[
 
 def _as_object(value: Any, path: str | Path, line: int) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise CorpusError(f"{path}:{line}: expected a JSON object, found a {type(value).__name__}.")
+        raise CorpusError(f"{path}:{line}: expected a JSON object, found {type(value).__name__}.")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Counts of a corpus: documents, pairs by label, ceilings, the longest document, rejects."""
+"""Corpus statistics: documents, pairs by label, the highest possible score, the longest document, rejects."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from spacy_slmre.relations import RELATIONS, Relation, annotates_pairs, relation
 
 
 def annotated_pairs(doc: Doc) -> list[tuple[Relation, bool]]:
-    """Return each annotated pair of a gold document and whether it is negative.
+    """Return the annotated pairs of a gold document, each with whether it is negative.
 
-    A pair is negative if its label is negative for the document's format. Without a format, it is negative if it is
-    not one of the relations in `doc._.relations`.
+    The document's format decides which label is negative. Without a format, a pair is negative if it is not in
+    `doc._.relations`.
     """
     pairs = gold_relations(doc)
     if (format := format_of(doc)) is not None:
@@ -35,18 +35,18 @@ def _offsets(relation: Relation) -> tuple[int, ...]:
 
 @dataclass
 class Summary:
-    """Counts of a corpus; documents are added one at a time.
+    """Statistics of a corpus; documents are added one at a time.
 
-    An instance is an annotated pair with one label, so a pair with several labels is several instances.
+    An instance is an annotated pair with one label, so a pair with several labels counts as several instances.
 
     Attributes:
         documents: Number of documents.
-        labels: Instances by label, including the negative one.
-        negatives: Instances with the negative label.
-        pairs: Distinct pairs with a relation.
-        multi_label_pairs: Those with several different labels.
+        labels: Number of instances by label, including the negative one.
+        negatives: Number of instances with the negative label.
+        pairs: Number of distinct pairs with a relation.
+        multi_label_pairs: Number of those with several different labels.
         longest: Tokens, characters and id of the longest document.
-        rejects: Rejects of the conversion by reason.
+        rejects: Number of rejects by reason.
     """
 
     documents: int = 0
@@ -84,10 +84,9 @@ class Summary:
 
     @property
     def ceiling(self) -> float | None:
-        """Highest possible micro-F1 with one answer per pair: distinct pairs / instances, None without any.
+        """Highest possible micro-F1 with one label per pair: distinct pairs / instances, or None without instances.
 
-        Evaluation counts instances: each instance of a pair gets the pair's only answer, which is correct for one of
-        its labels.
+        Evaluation counts instances, so the only predicted label of a pair is correct for one of its gold labels.
         """
         return self.pairs / self.positives if self.positives else None
 
@@ -109,7 +108,7 @@ class Summary:
 
 
 def summary_rows(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Return the counts of a summary by name, formatted for a table."""
+    """Return the counts in a summary, formatted for a table, by description."""
     longest, ceiling = summary["longest"], summary["ceiling"]
     return {
         "documents": f"{summary['documents']:,}",
@@ -118,6 +117,6 @@ def summary_rows(summary: Mapping[str, Any]) -> dict[str, str]:
         "negatives": f"{summary['negatives']:,}",
         "distinct pairs with a relation": f"{summary['pairs']:,}",
         "of these with several labels": f"{summary['multi_label_pairs']:,}",
-        "highest micro-F1 with one answer per pair": "" if ceiling is None else f"{ceiling:.3f}",
+        "highest micro-F1 with one label per pair": "" if ceiling is None else f"{ceiling:.3f}",
         "longest document": f"{longest['tokens']:,} tokens ({longest['id']})",
     }

@@ -1,4 +1,4 @@
-"""The format "table": rows with a text, two entities as strings, and their relation."""
+"""The format "table": rows with a text, two entities (as strings) and their relation."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ COLUMNS = ("text", "entity1", "entity2", "relation")
 def read_table_rows(
     source: str | Path, split: str, *, labels_of: str = "", hub_split: str = ""
 ) -> Iterator[Record | Reject]:
-    """Read a table with the columns text, entity1, entity2, relation and maybe entity1Type, entity2Type.
+    """Read a table with the columns text, entity1, entity2, relation and, optionally, entity1Type and entity2Type.
 
     Consecutive rows with the same text become one record. Other columns are ignored. Any label is accepted; "none",
     "other", "no_relation", "na", "nan" and "null" are negative.
 
     Args:
         source: A .csv, .tsv, .json, .jsonl or .parquet file, or a hub id.
-        split: The split, part of each record's identifier.
-        labels_of: Format whose labels the rows have; the documents then belong to that format.
-        hub_split: Name of the split on the hub; the default is "validation" for dev, otherwise the split.
+        split: The split, used in the identifiers of records.
+        labels_of: Format whose labels the rows use; the documents then belong to that format.
+        hub_split: Name of the split on the hub; by default, "validation" for dev, otherwise the split.
     """
     if labels_of:
         get_format(labels_of)
@@ -40,8 +40,8 @@ def group_rows(
     """Merge consecutive rows with the same text and format into records.
 
     Args:
-        rows: Line, format (or None) and values of each row, or why it is malformed.
-        split: The split, part of each record's identifier.
+        rows: Line, format (or None), and the values of each row or the reason why it is malformed.
+        split: The split, used in the identifiers of records.
     """
 
     def text_and_format(row: tuple[int, str | None, dict[str, Any] | Malformed]) -> tuple[str, str | None]:

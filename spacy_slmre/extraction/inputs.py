@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("txt", "lines", "jsonl", "parquet", "spacy")
 _SUFFIXES = {".txt": "txt", ".jsonl": "jsonl", ".parquet": "parquet", ".spacy": "spacy"}
-# Rows of a table in memory at a time.
+# Number of table rows in memory at a time.
 _ROWS = 256
 
 
@@ -29,7 +29,7 @@ class ExtractionError(ValueError):
 
 @dataclass(frozen=True)
 class InputDocument:
-    """A document to process: its id, and its content or the reason why it cannot be read."""
+    """A document to process: its id, and its content or an error."""
 
     id: str
     content: str | Doc | None = None
@@ -38,12 +38,12 @@ class InputDocument:
 
 @dataclass(frozen=True)
 class Position:
-    """A position in the inputs from which documents can be read.
+    """A position in the inputs at which reading can start.
 
     Attributes:
         input: Index of the input.
         items: Number of lines, rows or documents of this input to skip.
-        offset: For files of lines, the byte offset of the next line.
+        offset: Byte offset of the next line, for line-based formats.
     """
 
     input: int = 0
@@ -58,13 +58,13 @@ def find_inputs(
 
     Args:
         paths: Files, folders, or "-" for standard input.
-        format: "txt" (one document per file), "lines" (one per line), "jsonl", "parquet" (one per row) or
-            "spacy". None infers it from the suffix and assumes JSONL for standard input.
-        output: Output of the run, which is skipped if it is in one of the folders. So are hidden files.
-        text_field: Column of the text that all tables must have.
+        format: "txt" (one document per file), "lines" (one per line), "jsonl", "parquet" (one per row) or "spacy".
+            By default, it is inferred from the suffix; standard input is JSONL.
+        output: Output of the run, which is skipped if it is in one of the folders, as are hidden files.
+        text_field: Text column that every table must have.
 
     Raises:
-        ExtractionError: A path does not exist, a folder contains no input, a format is unknown, or a table is
+        ExtractionError: A path does not exist, a folder contains no inputs, a format is unknown, or a table is
             damaged or has no such column.
     """
     if format is not None and format not in FORMATS:
@@ -73,21 +73,21 @@ def find_inputs(
     for path in paths:
         if path == "-":
             if format == "parquet":
-                raise ExtractionError("Parquet cannot be read from standard input. Give a file.")
+                raise ExtractionError("Parquet cannot be read from standard input. Use a file.")
             inputs.append(("-", format or "jsonl"))
         elif Path(path).is_dir():
             files = [file for file in sorted(Path(path).rglob("*")) if _is_input(file, Path(path), output)]
             if not files:
-                raise ExtractionError(f"The folder {path} contains no {', '.join(_SUFFIXES)} file.")
+                raise ExtractionError(f"The folder {path} contains no {', '.join(_SUFFIXES)} files.")
             inputs += [(str(file), format or _SUFFIXES[file.suffix]) for file in files]
         elif not Path(path).is_file():
             raise ExtractionError(f"The input {path} does not exist.")
-        elif found := format or _SUFFIXES.get(Path(path).suffix):
-            inputs.append((path, found))
+        elif file_format := format or _SUFFIXES.get(Path(path).suffix):
+            inputs.append((path, file_format))
         else:
             raise ExtractionError(f"{path}: unknown suffix. Set the format to one of {', '.join(FORMATS)}.")
-    for path, found in inputs:
-        if found == "parquet":
+    for path, file_format in inputs:
+        if file_format == "parquet":
             open_table(path, text_field).close()
     return inputs
 
@@ -109,18 +109,18 @@ def read_inputs(
     id_field: str = "id",
     start: Position = Position(),
 ) -> Iterator[InputDocument]:
-    """Read the documents of all inputs in order; an unreadable document is returned with its error.
+    """Read the documents of all inputs in order; unreadable documents are yielded with an error.
 
     Args:
         inputs: Files with their formats, from `find_inputs`.
         vocab: Vocabulary for the documents of `.spacy` files.
-        stdin: Stream to read where a path is "-".
+        stdin: Stream for the path "-".
         text_field: Field or column of the text.
         id_field: Field or column of the id; documents without one are named after their position.
         start: Position of the first document.
 
     Raises:
-        ExtractionError: A file cannot be read at all, or a `.spacy` or `.parquet` file is damaged.
+        ExtractionError: A file cannot be opened, or a `.spacy` or `.parquet` file is damaged.
     """
     for path, format in inputs[start.input :]:
         if format == "spacy":
@@ -199,13 +199,13 @@ def open_docbin(path: str) -> DocBin:
     """
     try:
         return DocBin().from_disk(path)
-    except Exception as error:  # zlib, msgpack or key errors, depending on where the bytes are damaged
+    except Exception as error:  # zlib, msgpack or key errors, depending on where the file is damaged
         raise ExtractionError(f"{path} is not a readable .spacy file ({error}).") from error
 
 
 def _read_docs(path: str, vocab: Vocab, skipped: int) -> Iterator[InputDocument]:
     docs = open_docbin(path)
-    # Creating documents is expensive, so those before the start are removed from the packed form.
+    # Creating documents is expensive, so skipped ones are removed from the packed data.
     for column in (docs.tokens, docs.spaces, docs.cats, docs.span_groups, docs.flags, docs.user_data):
         del column[:skipped]
     for number, doc in enumerate(docs.get_docs(vocab), skipped + 1):
@@ -216,7 +216,7 @@ def open_table(path: str, text_field: str) -> ParquetFile:
     """Open a Parquet file.
 
     Raises:
-        ExtractionError: The file is damaged, or has no such text column.
+        ExtractionError: The file is damaged, or has no text column with this name.
     """
     import pyarrow as pa
     from pyarrow import parquet

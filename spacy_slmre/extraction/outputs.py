@@ -1,4 +1,4 @@
-"""Results of an extraction: one JSON line per document, or `.spacy` files."""
+"""Extraction results: one JSON line per document, or `.spacy` files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spacy_slmre.relations import RELATIONS
 
 @dataclass(frozen=True)
 class ExtractionResult:
-    """A processed document with its relations, or the error that prevented it."""
+    """A processed document, or the error that occurred."""
 
     id: str
     doc: Doc | None = None
@@ -25,25 +25,16 @@ class ExtractionResult:
 
 
 def check_suffix(output: Path) -> None:
-    """Check that the suffix of an output is known.
-
-    Raises:
-        ExtractionError: It is not `.jsonl` or `.spacy`.
-    """
+    """Raise an ExtractionError if an output does not end with `.jsonl` or `.spacy`."""
     if output.suffix not in (".jsonl", ".spacy"):
         raise ExtractionError(f"The output {output} must end with .jsonl or .spacy.")
 
 
 def write_results(results: Iterable[ExtractionResult], file: Path, attr: str = RELATIONS) -> None:
-    """Write results to a `.jsonl` file, one at a time, or to a `.spacy` file.
+    """Write results in order, as a stream to a `.jsonl` file or all at once to a `.spacy` file.
 
-    A `.spacy` file cannot contain failed documents. A `.json` file beside it lists the ids of all documents
-    in order, with the errors of those that failed.
-
-    Args:
-        results: Results in input order.
-        file: File to write.
-        attr: Relations are read from `doc._.<attr>`.
+    A `.spacy` file cannot contain failed documents. A `.json` file next to it lists the ids of all documents in order,
+    with the errors of those that failed. Relations are read from `doc._.<attr>`.
     """
     if file.suffix == ".jsonl":
         with file.open("wb") as stream:
@@ -69,8 +60,8 @@ def _json_line(result: ExtractionResult, attr: str) -> bytes:
         document = RelationDocument(result.id, "", error=result.error)
     else:
         document = RelationDocument.from_doc(result.doc, result.id, attr)
-    data = {**document.to_dict(), "id": result.id}  # not the id in `doc.user_data`, which may be another
+    data = {**document.to_dict(), "id": result.id}  # the id in `doc.user_data` may differ
     try:
         return json.dumps(data, ensure_ascii=False).encode("utf-8") + b"\n"
-    except UnicodeEncodeError:  # an unpaired surrogate, which only JSON's escapes can represent
+    except UnicodeEncodeError:  # an unpaired surrogate, which must be escaped
         return json.dumps(data).encode("ascii") + b"\n"

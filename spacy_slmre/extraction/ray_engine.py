@@ -1,7 +1,7 @@
-"""Computing shards with many workers on Ray Data, on this machine or on a cluster.
+"""Compute shards with many workers on Ray Data, on this machine or on a cluster.
 
-Ray only receives the numbers of the shards. Each worker is an actor that has loaded the pipeline, reads its
-documents and stores its results itself, and returns one line about each shard.
+Ray only transfers shard numbers. Each worker is an actor that loads the pipeline, reads its documents, stores its
+results itself, and returns one line of JSON per shard.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from spacy_slmre.extraction.worker import ExtractionJob, ShardWorker
 if TYPE_CHECKING:
     import numpy as np
 
-# Default number of cores per worker: more hardly make a small model faster.
+# Default number of cores per worker; small models hardly benefit from more.
 _CPUS = 4
-# Ray keeps metadata of each block in memory, so many shards share blocks.
+# Ray keeps metadata for each block in memory, so with many shards, a block has several.
 _MAX_BLOCKS = 10_000
 
 
@@ -36,9 +36,9 @@ class WorkerPool:
     """Number of workers and the resources of each.
 
     Attributes:
-        minimum: Minimum number of workers; None means as many as fit.
+        minimum: Minimum number of workers; None starts as many as fit.
         maximum: Maximum number of workers. Above `minimum`, Ray adds and removes workers as needed.
-        cpus: Cores per worker; None divides the available cores.
+        cpus: Cores per worker; None divides the available cores evenly.
         gpus: GPUs per worker, possibly a fraction; None means one if there are any.
     """
 
@@ -82,7 +82,7 @@ class WorkerPool:
         return cls(first, last, cpus, gpus)
 
     def resolve(self, nodes: Sequence[dict[str, float]]) -> WorkerPool:
-        """Return a copy with numbers for everything that is None.
+        """Return a copy in which nothing is None.
 
         Args:
             nodes: Resources of each machine: "CPU" and, if any, "GPU".
@@ -108,13 +108,9 @@ class WorkerPool:
 
 
 def check_ray() -> None:
-    """Check that Ray is installed, without importing it.
-
-    Raises:
-        ExtractionError: It is not.
-    """
+    """Raise an ExtractionError if Ray is not installed, without importing it."""
     if find_spec("ray") is None:
-        raise ExtractionError("The engine ray needs Ray: pip install 'spacy-slmre[ray]'")
+        raise ExtractionError("The engine ray requires Ray. Install it with: pip install 'spacy-slmre[ray]'")
 
 
 def compute_on_ray(
@@ -127,15 +123,15 @@ def compute_on_ray(
 ) -> Iterator[ShardResult]:
     """Compute shards on Ray and yield their results as they finish.
 
-    A worker that dies is restarted and its shard computed again. Shards that kill their worker too often are
+    If a worker dies, it is restarted and its shard is computed again. Shards that crash their worker too often are
     skipped.
 
     Args:
-        job: What to do. Its pipeline is loaded by each worker.
-        shards: Numbers of the shards.
+        job: The job; each worker loads its pipeline.
+        shards: Shard numbers.
         pool: Number of workers and their resources.
-        address: Address of a cluster; None uses RAY_ADDRESS or else starts Ray on this machine.
-        log: Receives messages for the user.
+        address: Address of a cluster; None uses RAY_ADDRESS, or starts Ray on this machine.
+        log: Reports progress.
 
     Raises:
         ExtractionError: No cluster answers at the address, a worker cannot start, or Ray fails.
@@ -143,13 +139,13 @@ def compute_on_ray(
     with _running_ray(pool, address) as resolved:
         log(f"{len(shards)} shards for {resolved}.")
         if len(shards) < (resolved.maximum or 1):
-            log("Some workers have no shard and stay idle: a smaller shard size makes more shards.")
+            log("There are fewer shards than workers, so some stay idle. Set a smaller shard size.")
         yield from _compute(job, shards, resolved)
 
 
 @contextmanager
 def _running_ray(pool: WorkerPool, address: str | None) -> Iterator[WorkerPool]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # send no usage statistics
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     _check_address(address)
     import ray
@@ -171,7 +167,7 @@ def _running_ray(pool: WorkerPool, address: str | None) -> Iterator[WorkerPool]:
 
 
 def _check_address(address: str) -> None:
-    """Fail at once if nothing listens at an address, because Ray would retry for minutes."""
+    """Fail immediately if nothing listens at an address; Ray would retry for minutes."""
     host, colon, port = address.rpartition(":")
     if not colon:
         return
@@ -179,8 +175,8 @@ def _check_address(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
         raise ExtractionError(
-            f'No Ray cluster answers at "{address}" ({error}). Give HOST:PORT as printed by `ray start '
-            "--head`, and run the command on a machine of the cluster."
+            f'No Ray cluster answers at "{address}" ({error}). Use the HOST:PORT that `ray start --head` prints, and '
+            "run the command on a machine of the cluster."
         ) from error
 
 
@@ -188,16 +184,16 @@ def _compute(job: ExtractionJob, shards: Sequence[int], pool: WorkerPool) -> Ite
     import ray.data
 
     assert pool.cpus is not None
-    # The progress bar of the command replaces Ray's.
+    # The command has its own progress bar.
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # A shard may take long, and a cluster may take long to provide resources.
     context.execution_no_progress_timeout_s = -1
-    # A worker that dies while it loads the model, for example for lack of memory, may succeed elsewhere.
+    # If a worker dies while loading the model, for example because memory runs out, it may succeed elsewhere.
     context.max_consecutive_actor_init_deaths = 3
-    # As without Ray, a smaller OMP_NUM_THREADS is respected.
+    # Respect a smaller OMP_NUM_THREADS.
     limit = os.environ.get("OMP_NUM_THREADS", "")
     threads = min(pool.cpus, int(limit)) if limit.isdigit() and int(limit) else pool.cpus
     arguments = {"job": job, "folder": os.getcwd(), "threads": threads, "use_gpu": bool(pool.gpus)}
@@ -208,8 +204,8 @@ def _compute(job: ExtractionJob, shards: Sequence[int], pool: WorkerPool) -> Ite
         fn_constructor_kwargs=arguments,
         batch_size=1,
         batch_format="numpy",
-        # Ray Data restarts actors and repeats their tasks without limit; `ShardWorker` counts attempts. With
-        # two tasks per actor, the next shard is already there when one is finished.
+        # Ray Data restarts actors and repeats their tasks without limit, so `ShardWorker` counts attempts. With two
+        # tasks per actor, the next shard is already queued when one is finished.
         compute=ray.data.ActorPoolStrategy(
             min_size=pool.minimum, max_size=pool.maximum, max_tasks_in_flight_per_actor=2
         ),
@@ -230,12 +226,12 @@ def _compute(job: ExtractionJob, shards: Sequence[int], pool: WorkerPool) -> Ite
 
 
 class ShardActor:
-    """A worker as a Ray actor: receives numbers of shards and returns what became of them.
+    """A `ShardWorker` as a Ray actor.
 
     Args:
-        job: What to do.
+        job: The job.
         folder: Working directory of the command, for relative paths.
-        threads: Threads of PyTorch.
+        threads: Number of PyTorch threads.
         use_gpu: Whether the worker may use GPUs.
     """
 
@@ -254,17 +250,14 @@ class ShardActor:
                 "pipeline, inputs and output must have the same path on all machines."
             )
         except ValueError as error:
-            # Reported with the first shard: Ray would restart an actor that fails here without end.
+            # Reported with the first shard, because Ray would endlessly restart an actor that fails here.
             self.load_error = str(error)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        """Compute shards.
-
-        Args:
-            batch: Numbers of the shards as "shard", with shape `(n,)`.
+        """Compute the shards with the numbers in `batch["shard"]`, of shape `(n,)`.
 
         Returns:
-            For each, a JSON object as "outcome": counts, an error, or nothing if the shard is given up.
+            For each shard, a JSON object as "outcome": counts, an error, or empty if it crashed workers too often.
         """
         return {"outcome": [json.dumps(self._compute(int(number))) for number in batch["shard"]]}
 

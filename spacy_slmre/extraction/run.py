@@ -1,4 +1,4 @@
-"""One run of an extraction: resume it, compute the missing shards, publish the output."""
+"""An extraction run: resume it, compute the missing shards, publish the output."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from spacy_slmre.extraction.worker import ExtractionJob, ShardWorker
 from spacy_slmre.util.run_folder import RunFolder
 
 Engine = Callable[[ExtractionJob, Sequence[int]], Iterable[ShardResult]]
-"""Computes shards of a job and yields the results of those that succeeded, in any order."""
+"""Computes shards of a job by number and yields the results of those that succeeded, in any order."""
 
 
 @dataclass
 class ExtractionCounts:
-    """Counts of all finished shards: documents, how many of them failed, and relations found."""
+    """Counts of all finished shards: documents, failed documents and relations."""
 
     documents: int = 0
     failed: int = 0
@@ -42,16 +42,16 @@ def extract_corpus(
     progress: Callable[[ExtractionCounts, int | None], None] = lambda counts, total: None,
     log: Callable[[str], None] = print,
 ) -> ExtractionCounts:
-    """Extract the relations of a corpus to one output.
+    """Extract relations from all inputs of a job into one output.
 
     Args:
-        job: What to do.
+        job: The job.
         run_key: Everything that determines the output. An interrupted run with the same key is resumed.
         engine: Computes the shards, for example `compute_in_process`.
         overwrite: Discard partial results and replace an existing output.
-        progress: Called at the start and after each shard with the counts so far and the total number of
-            documents, which is None for a stream.
-        log: Receives messages for the user.
+        progress: Called at the start and after each shard with the counts so far and the total number of documents,
+            which is None for a stream.
+        log: Reports progress.
 
     Raises:
         OutputError: The output exists or cannot be written, or an interrupted run has another key.
@@ -64,24 +64,21 @@ def extract_corpus(
             return ExtractionCounts(**record["counts"])
         if run.begin(run_key):
             if job.reads_stdin:
-                log("Standard input cannot be read again, so the interrupted run is started over.")
+                log("Standard input cannot be read again, so the interrupted run starts over.")
                 run.discard()
                 run.begin(run_key)
             else:
                 log("Resuming an interrupted run.")
         with run.explain_disk_errors():
             folder = ShardFolder(job.output)
-            shards = _finish_shards(job, folder, engine, progress)
-            counts = ExtractionCounts()
-            for shard in shards:
-                counts.add(shard)
-            run.publish(folder.join(len(shards), {"key": run_key, "counts": asdict(counts)}))
+            counts, n_shards = _finish_shards(job, folder, engine, progress)
+            run.publish(folder.join(n_shards, {"key": run_key, "counts": asdict(counts)}))
     return counts
 
 
 def _finish_shards(
     job: ExtractionJob, folder: ShardFolder, engine: Engine, progress: Callable[[ExtractionCounts, int | None], None]
-) -> list[ShardResult]:
+) -> tuple[ExtractionCounts, int]:
     folder.prepare()
     if not job.reads_stdin:
         folder.plan(job.inputs, job.shard_size, job.text_field)
@@ -98,7 +95,7 @@ def _finish_shards(
         progress(counts, total)
     if lost := [shard for shard in folder.shards if shard.number not in finished]:
         raise _lost_shards(job, lost, len(folder.shards))
-    return list(finished.values())
+    return counts, len(finished)
 
 
 def compute_in_process(
@@ -112,8 +109,8 @@ def compute_in_process(
     """Compute shards in this process, one after the other.
 
     Args:
-        job: What to do.
-        shards: Numbers of the shards. Ignored if the job reads standard input, which is split as it is read.
+        job: The job.
+        shards: Shard numbers. Ignored if the job reads standard input, which is split while it is read.
         nlp: The pipeline.
         stdin: Stream for standard input.
         on_result: Called with the result of each document.
@@ -132,7 +129,7 @@ def _lost_shards(job: ExtractionJob, lost: Sequence[Shard], total: int) -> Extra
         f"{shard.documents} from item {shard.start.items + 1} of {job.inputs[shard.start.input][0]}" for shard in lost
     )
     return ExtractionError(
-        f"{len(lost)} of {total} shards killed their worker each time they were tried, for example because "
-        f"memory ran out. Their documents: {'; '.join(places)}. All other results are kept. Repeat the "
-        "command to try these again; a smaller batch size or more memory per worker may help."
+        f"{len(lost)} of {total} shards crashed their worker at every attempt, for example because memory ran out. "
+        f"Their documents: {'; '.join(places)}. All other results are kept. Repeat the command to retry these shards; "
+        "a smaller batch size or more memory per worker may help."
     )

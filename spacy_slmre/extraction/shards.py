@@ -1,12 +1,12 @@
-"""A corpus in shards of n documents: where each starts, and which are finished.
+"""Shards of n documents: where each one starts, and which are finished.
 
 The run folder of an unfinished output `relations.jsonl`, `relations.jsonl.part/`, contains:
 
     run_key.json      identifies the run (see util/run_folder.py)
-    shards.json       position and number of documents of each shard; never changes
+    shards.json       start and number of documents of each shard; never changes
     finished.jsonl    one line for each finished shard
     results/          their results: 00000.jsonl, or 00000.spacy with 00000.json
-    attempts/         one folder for each shard that is being computed
+    attempts/         one folder for each shard in progress, and for each crashed attempt
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from spacy_slmre.util.io import atomic_write, remove
 from spacy_slmre.util.run_folder import RUN_FILE, partial_dir
 
 MAX_SHARDS = 100_000
-"""File names have five digits, so that alphabetical order is the order of the shards."""
+"""File names have five digits, so that their alphabetical order is the order of the shards."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Consecutive documents that are computed together: its index, first position and number of documents."""
+    """Consecutive documents that are computed together."""
 
     number: int
     start: Position
@@ -51,14 +51,14 @@ class ShardResult:
 
 
 def find_shards(inputs: Sequence[tuple[str, str]], size: int, text_field: str = "text") -> Iterator[Shard]:
-    """Split inputs into shards of `size` documents; the same inputs give the same shards.
+    """Split inputs into shards of `size` documents; the same inputs always give the same shards.
 
-    Reads line files to count their lines and opens tables and `.spacy` files, but parses no text.
+    Line-based files are read to count their lines, tables and `.spacy` files are opened, but no documents are parsed.
 
     Args:
         inputs: Files with their formats, without standard input.
         size: Documents per shard; the last one may have fewer.
-        text_field: Column of the text in tables.
+        text_field: Text column of tables.
 
     Raises:
         ExtractionError: A file is damaged.
@@ -90,11 +90,7 @@ def _find_documents(inputs: Sequence[tuple[str, str]], text_field: str) -> Itera
 
 
 class ShardFolder:
-    """The shards of an unfinished output, in its run folder.
-
-    Args:
-        output: Output with the suffix `.jsonl` or `.spacy`.
-    """
+    """The shards of an unfinished `.jsonl` or `.spacy` output, in its run folder."""
 
     def __init__(self, output: Path) -> None:
         self.suffix = output.suffix
@@ -105,37 +101,36 @@ class ShardFolder:
         self._finished = self.path / "finished.jsonl"
 
     def prepare(self) -> None:
-        """Create the folders and forget earlier attempts to compute a shard."""
+        """Create the folders, and delete earlier attempts."""
         self.results.mkdir(exist_ok=True)
         remove(self.attempts)
         self.attempts.mkdir()
 
     def plan(self, inputs: Sequence[tuple[str, str]], size: int, text_field: str = "text") -> None:
-        """Split the inputs, unless an earlier run has done so; the arguments are those of `find_shards`.
+        """Split the inputs, unless an interrupted run has already done so; arguments as in `find_shards`.
 
         Raises:
             ExtractionError: An input is damaged, or there are too many shards.
         """
         if self._plan.exists():
             return
-        found = find_shards(inputs, size, text_field)
-        shards = [[*astuple(shard.start), shard.documents] for shard in found]
+        shards = [[*astuple(shard.start), shard.documents] for shard in find_shards(inputs, size, text_field)]
         if len(shards) > MAX_SHARDS:
             documents = sum(shard[-1] for shard in shards)
             raise ExtractionError(
-                f"{documents} documents in shards of {size} are more than {MAX_SHARDS} shards. Set the shard "
-                f"size to at least {-(-documents // MAX_SHARDS)}."
+                f"{documents} documents in shards of {size} make more than {MAX_SHARDS} shards. Set the shard size to "
+                f"at least {-(-documents // MAX_SHARDS)}."
             )
         atomic_write(self._plan, json.dumps(shards))
 
     @cached_property
     def shards(self) -> list[Shard]:
-        """All shards in order; empty if the input is a stream."""
+        """All shards in order; empty if standard input is read."""
         plan = json.loads(self._plan.read_bytes()) if self._plan.exists() else []
         return [Shard(number, Position(*start), documents) for number, (*start, documents) in enumerate(plan)]
 
     def finished(self) -> dict[int, ShardResult]:
-        """Return all recorded results whose files exist with the recorded size."""
+        """Return the recorded results by shard number, if their file exists and has the recorded size."""
         results = {}
         for line in self._finished.read_bytes().splitlines() if self._finished.exists() else ():
             try:
@@ -150,13 +145,13 @@ class ShardFolder:
     def record(self, result: ShardResult) -> None:
         """Record a finished shard."""
         with self._finished.open("ab") as stream:
-            # Starts with a newline, because the last line of an interrupted run may have none.
+            # Start with a newline, because an interrupted run may have left an incomplete last line.
             stream.write(b"\n" + json.dumps(asdict(result)).encode())
             stream.flush()
             os.fsync(stream.fileno())
 
     def store(self, number: int, file: Path) -> int:
-        """Move a complete result into `results` and return its size in bytes."""
+        """Move a complete result file into `results` and return its size in bytes."""
         target = self._result_file(number)
         if self.suffix == ".spacy":
             os.replace(file.with_suffix(".json"), target.with_suffix(".json"))
@@ -167,11 +162,9 @@ class ShardFolder:
         return self.results / f"{number:05}{self.suffix}"
 
     def join(self, shards: int, record: Mapping[str, Any]) -> Path:
-        """Concatenate all results and return the file or folder to publish.
+        """Concatenate the results of all shards and return the file or folder to publish.
 
-        Args:
-            shards: Number of shards.
-            record: Content of `run.json` in a `.spacy` output.
+        In a `.spacy` output, `record` is written to `run.json`.
         """
         if self.suffix == ".spacy":
             if not shards:
@@ -179,10 +172,10 @@ class ShardFolder:
             atomic_write(self.results / RUN_FILE, json.dumps(record, indent=2))
             return self.results
         joined = self.path / "joined.jsonl"
-        with joined.open("wb") as whole:
+        with joined.open("wb") as output:
             for number in range(shards):
-                with self._result_file(number).open("rb") as part:
-                    shutil.copyfileobj(part, whole)
-            whole.flush()
-            os.fsync(whole.fileno())
+                with self._result_file(number).open("rb") as result:
+                    shutil.copyfileobj(result, output)
+            output.flush()
+            os.fsync(output.fileno())
         return joined

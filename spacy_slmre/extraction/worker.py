@@ -1,4 +1,4 @@
-"""A worker: runs documents through a pipeline and computes the shards of a corpus."""
+"""Workers, which run documents through a pipeline and compute shards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from spacy_slmre.extraction.shards import ShardFolder, ShardResult
 from spacy_slmre.util.errors import ServiceError
 
 MAX_ATTEMPTS = 3
-"""A shard is given up if its worker died this often."""
+"""A shard is skipped after it has crashed its worker this many times."""
 
 
 def extract_documents(
@@ -36,17 +36,17 @@ def extract_documents(
     n_process: int = 1,
     model_name: str | None = None,
 ) -> Iterator[ExtractionResult]:
-    """Run documents through a pipeline and yield one result for each, in order; failures are isolated.
+    """Run documents through a pipeline and yield one result for each, in order; a failure affects only its document.
 
     Args:
         nlp: The pipeline. Its error handler is replaced.
         documents: Documents to process.
         batch_size: Documents per batch.
         n_process: Number of processes.
-        model_name: Name of the model to record with each document.
+        model_name: Name of the model to record in each document.
 
     Raises:
-        ServiceError: A remote service cannot be used at all.
+        ServiceError: A remote service is unavailable.
     """
     handler = _ErrorHandler()
     waiting: dict[int, InputDocument] = {}
@@ -69,7 +69,7 @@ def extract_documents(
 
     _set_error_handler(nlp, handler)
     for doc, number in nlp.pipe(readable(), as_tuples=True, batch_size=batch_size, n_process=n_process):
-        # Documents are returned in order, so those that were skipped before this one have failed.
+        # Documents are returned in order, so earlier ones that are still waiting have failed.
         yield from failures(number)
         id = waiting.pop(number).id
         if model_name is not None:
@@ -79,7 +79,7 @@ def extract_documents(
 
 
 class _ErrorHandler:
-    """Collects errors by document number. Those of worker processes stay there, see `_find_error`."""
+    """Collects errors by document number, except for those in other processes; see `_find_error`."""
 
     def __init__(self) -> None:
         self.errors: dict[int, str] = {}
@@ -88,20 +88,20 @@ class _ErrorHandler:
         if isinstance(error, ServiceError):
             raise error  # every other document would fail too
         for doc in docs or ():
-            # spaCy has no public access to the context of `as_tuples`.
+            # There is no public access to the context of `as_tuples`.
             self.errors[doc._context] = f"{name}: {type(error).__name__}: {error}"
 
 
 def _set_error_handler(nlp: Language, handler: Callable) -> None:
     nlp.default_error_handler = handler
     for _, component in nlp.pipeline:
-        # Not with nlp.set_error_handler, which fails for spaCy's parser.
+        # `nlp.set_error_handler` fails for spaCy's parser.
         with suppress(AttributeError):
             component.set_error_handler(handler)  # type: ignore[attr-defined]
 
 
 def _find_error(nlp: Language, document: InputDocument) -> str:
-    """Process a document that failed in another process again to learn its error."""
+    """Reprocess a document that failed in another process to find its error."""
     handler = nlp.default_error_handler
     try:
         _set_error_handler(nlp, raise_error)
@@ -111,18 +111,18 @@ def _find_error(nlp: Language, document: InputDocument) -> str:
         return f"{type(error).__name__}: {error}"
     finally:
         _set_error_handler(nlp, handler)
-    return "failed in a worker process, but succeeded when repeated alone"
+    return "failed in a worker process, but succeeded when processed again"
 
 
 @dataclass(frozen=True)
 class ExtractionJob:
-    """Everything that workers need to know, also on other machines.
+    """What workers need to know, possibly on other machines.
 
     Attributes:
         output: Output of the run.
         inputs: Files with their formats.
-        load: Function that loads the pipeline in another process.
-        model_name: Name of the model to record with each document.
+        load: Loads the pipeline in another process.
+        model_name: Name of the model to record in each document.
         attr: Relations are read from `doc._.<attr>`.
         text_field: Field or column of the text.
         id_field: Field or column of the id.
@@ -144,18 +144,18 @@ class ExtractionJob:
 
     @property
     def reads_stdin(self) -> bool:
-        """Return whether documents are read from a stream, which cannot be split beforehand or read again."""
+        """Whether standard input is read, which cannot be split beforehand or read again."""
         return any(path == "-" for path, _ in self.inputs)
 
 
 class ShardWorker:
     """Computes shards with one pipeline.
 
-    No batch spans two shards: batches determine how numbers are rounded, so results are the same to the last
-    bit whichever worker computes a shard.
+    Batches do not span shards: batching affects rounding, so this makes results identical to the last bit, whichever
+    worker computes a shard.
 
     Args:
-        job: What to do.
+        job: The job.
         nlp: The pipeline.
         on_result: Called with each result.
     """
@@ -168,17 +168,17 @@ class ShardWorker:
         self.folder = ShardFolder(job.output)
         self._on_result = on_result
         self._documents: Iterator[InputDocument] = iter(())
-        # The shard at whose start `_documents` is; consecutive shards are read without seeking.
+        # Number of the shard that `_documents` continues with; consecutive shards are read without seeking.
         self._next_shard: int | None = None
 
     def compute(self, number: int) -> ShardResult | None:
-        """Compute a shard and store its result; return None if workers have died from it too often.
+        """Compute a shard and store its result; return None if it has crashed workers too often.
 
         Raises:
             ExtractionError: The inputs have changed.
-            ServiceError: A remote service cannot be used at all.
+            ServiceError: A remote service is unavailable.
         """
-        # A worker that is killed leaves the folder of its attempt behind.
+        # A worker that dies leaves the folder of its attempt behind.
         if len(list(self.folder.attempts.glob(f"{number:05}.*"))) >= MAX_ATTEMPTS:
             return None
         shard = self.folder.shards[number]
@@ -190,7 +190,7 @@ class ShardWorker:
         return result
 
     def compute_stream(self, stdin: BinaryIO) -> Iterator[ShardResult]:
-        """Read documents from the inputs, which include standard input, and compute them shard by shard."""
+        """Read documents from inputs that include standard input, and compute them shard by shard."""
         documents = self._read(stdin)
         for number in count():
             if (first := next(documents, None)) is None:
@@ -224,8 +224,8 @@ class ShardWorker:
             write_results(counted(), file, job.attr)
             if expected is not None and counts["documents"] != expected:
                 raise ExtractionError(
-                    f"Shard {number} had {expected} documents when the run began and now has "
-                    f"{counts['documents']}: the inputs have changed. Start over with overwrite."
+                    f"Shard {number} had {expected} documents when the run started and now has {counts['documents']}: "
+                    "the inputs have changed. Start over with overwrite."
                 )
             size = self.folder.store(number, file)
         finally:

@@ -1,1 +1,1 @@
-"""Everything behind `slmre tune`: config, training data, trainer, output."""
+"""The implementation of `slmre tune`: config, training data, trainer and output."""

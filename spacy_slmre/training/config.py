@@ -1,4 +1,4 @@
-"""The tuning config: its sections, configs that extend others, and the objects that they describe."""
+"""Tuning configs: sections and settings, inheritance with `extends`, and the objects that a config describes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from spacy_slmre.util.settings import check_choice, check_minimum
 SECTIONS = ("paths", "tune", "model", "lora", "training", "corpora")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MIN_TEXT_TOKENS = 64
-"""Least number of tokens that a sequence must have for texts, after instruction and labels."""
+"""Minimum number of tokens that instruction and labels must leave for texts in a sequence."""
 T = TypeVar("T")
 
 
 class TuningError(ValueError):
-    """Training cannot start or continue; the message says why and what to do."""
+    """Training cannot start or continue."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +39,12 @@ class TuningSettings:
 
     Attributes:
         regime: Name of the training data, for use in the config's paths: "gentune", "littune", ….
-        shots: Few-shot examples in every prompt, drawn with `training.seed` from the training instances of
+        shots: Number of few-shot examples in every prompt, drawn with `training.seed` from the training instances of
             each label set: half of them with a relation, half without.
         holdout: Fraction of the training documents used as dev set if a corpus has no dev documents.
         lang: Language of the resulting pipeline.
-        schema: One label set for all data: a list of names, a dict, the path of a schema file, or a
-            registered function. Without it, each benchmark has its own labels, and any other corpus has the
-            labels that occur in it.
-
-    Raises:
-        TuningError: A value is out of range.
+        schema: One label set for all data: a list of names, a dict, the path of a schema file, or a registered
+            function. By default, each benchmark has its own labels, and any other corpus the labels that occur in it.
     """
 
     regime: str = ""
@@ -67,27 +63,24 @@ class TrainingSettings:
     """The section [training] of a config; most names are those of `TrainingArguments`.
 
     Attributes:
-        objective: "trie" (negative log-probability of the gold label among all labels) or "lm" (the study's
-            language modeling loss on the tokens of the answer).
-        max_tokens: Tokens of a packed sequence, including the instruction.
+        objective: "trie" (negative log-probability of the gold label among all labels) or "lm" (the study's language
+            modeling loss on the answer tokens).
+        max_tokens: Maximum number of tokens in a packed sequence, including the instruction.
         gradient_accumulation_steps: Packed sequences per optimizer step and device.
         num_train_epochs: Passes through the training data.
         max_steps: Stop after this many optimizer steps; -1 sets no limit.
         learning_rate: Peak learning rate.
         lr_scheduler_type: "linear", "cosine" or "constant_with_warmup".
-        warmup_ratio: Fraction of the steps in which the learning rate rises.
+        warmup_ratio: Fraction of the steps used for learning rate warmup.
         weight_decay: Weight decay of AdamW.
         max_grad_norm: Gradients are clipped to this norm.
-        optim: An optimizer that transformers knows; "auto" is paged 8-bit AdamW on a GPU, otherwise AdamW.
-        gradient_checkpointing: Recompute activations in the backward pass: less memory, more time.
+        optim: An optimizer supported by transformers; "auto" is paged 8-bit AdamW on a GPU, otherwise AdamW.
+        gradient_checkpointing: Recompute activations in the backward pass, which saves memory but takes longer.
         eval_steps: Steps between evaluations, each with a checkpoint; 0 evaluates after every epoch.
-        early_stopping_patience: Stop after this many evaluations without a better score; 0 never does.
+        early_stopping_patience: Stop after this many evaluations without improvement; 0 disables early stopping.
         adapter_dtype: Data type of the saved adapter, "bfloat16" or "float32".
-        seed: Seed of initial weights, order and dropout.
-        report_to: Trackers that transformers knows ("tensorboard", "wandb", …), if they are installed.
-
-    Raises:
-        TuningError: A value is out of range, or a tracker is not installed.
+        seed: Random seed for weight initialization, data order and dropout.
+        report_to: Installed trackers supported by transformers ("tensorboard", "wandb", …).
     """
 
     objective: str = "trie"
@@ -128,8 +121,8 @@ class TrainingSettings:
         available = get_available_reporting_integrations()
         if self.report_to not in (["all"], ["none"]) and (unknown := {*self.report_to} - {*available}):
             raise TuningError(
-                f"training.report_to: {', '.join(sorted(unknown))} is not a tracker of transformers, or its "
-                f"package is not installed. Available: {', '.join(available) or 'none'}."
+                f"training.report_to: {', '.join(sorted(unknown))} is not supported by transformers, or its package "
+                f"is not installed. Available trackers: {', '.join(available) or 'none'}."
             )
 
 
@@ -143,7 +136,7 @@ class TuningConfig:
     """A resolved config. No weights or documents have been loaded yet.
 
     Attributes:
-        text: The whole config, which is written to the output.
+        text: The complete config, which is written to the output.
         model_block: The section [model] that `model` was created from.
         schema: The label set in `tune.schema`.
     """
@@ -160,10 +153,10 @@ class TuningConfig:
 
 
 def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read a config, merged with the configs that it extends and with overrides from the command line.
+    """Read a config, including the configs that it extends and overrides from the command line.
 
-    A config with `extends = "other.cfg"` in its section [tune] inherits the settings of that file, whose path
-    is relative to it.
+    A config with `extends = "other.cfg"` in its section [tune] inherits the settings of that file; the path is
+    relative to the config.
 
     Raises:
         TuningError: A file cannot be read or parsed, or an overridden setting does not exist.
@@ -197,12 +190,12 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
         TuningError: A section is missing or unknown, or a setting is unknown or has a wrong value.
     """
     if unknown := sorted(set(config) - set(SECTIONS)):
-        raise TuningError(f"{name}: unknown sections: {', '.join(unknown)}. Known are {', '.join(SECTIONS)}.")
+        raise TuningError(f"{name}: unknown sections: {', '.join(unknown)}. Expected: {', '.join(SECTIONS)}.")
     sections = {section: config.get(section, {}) for section in SECTIONS}
     sections["model"] = sections["model"] or {"@architectures": "spacy-slmre.SmallLM.v1"}
     if missing := [split for split in ("train", "dev") if split not in sections["corpora"]]:
         raise TuningError(
-            f"{name} has no section [corpora.{missing[0]}]. Add it with a reader, for instance "
+            f"{name} has no section [corpora.{missing[0]}]. Add one with a reader, for example "
             '@readers = "spacy-slmre.RelationCorpus.v1" and a path.'
         )
     lora = validate_section(LoraSettings, sections, "lora", name)
@@ -240,12 +233,12 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
 
 
 def validate_section(kind: type[T], sections: Mapping[str, Any], section: str, name: str) -> T:
-    """Return a section of a config as settings; `name` is the config's name for error messages."""
+    """Return a section of a config as an instance of a settings class; `name` is used in error messages."""
     values = dict(sections[section])
     known = [setting.name for setting in fields(kind)]  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):
         names = ", ".join(f"{section}.{setting}" for setting in unknown)
-        raise TuningError(f"{name}: unknown settings: {names}. [{section}] has {', '.join(known)}.")
+        raise TuningError(f"{name}: unknown settings: {names}. Settings of [{section}]: {', '.join(known)}.")
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
@@ -253,7 +246,7 @@ def validate_section(kind: type[T], sections: Mapping[str, Any], section: str, n
         for problem in error.errors():
             setting = ".".join([section, *map(str, problem["loc"])])
             message = problem["msg"].removeprefix("Value error, ").rstrip(".")
-            # Settings that check themselves name the setting in their message.
+            # Checks across settings have no location; their messages name the settings.
             problems.append(f"{setting} = {problem['input']!r}: {message}." if problem["loc"] else f"{message}.")
         raise TuningError(f"{name}: {' '.join(problems)}") from error
 
@@ -261,5 +254,5 @@ def validate_section(kind: type[T], sections: Mapping[str, Any], section: str, n
 def _describe(error: ConfigValidationError | RegistryError) -> str:
     if isinstance(error, RegistryError):
         return str(error)
-    problems = [f"{' -> '.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors or ()]
+    problems = [f"{' -> '.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors or ()]
     return "; ".join(problems) or str(error.desc or error.title or error).strip()

@@ -1,4 +1,4 @@
-"""Training data: documents become instances grouped by label set, and these become packed sequences."""
+"""Training data: documents are turned into instances, grouped by label set, and packed into sequences."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 from spacy_slmre.training.config import MIN_TEXT_TOKENS, TrainingSettings, TuningConfig, TuningError
 
 CORPUS = "corpus"
-"""Name of the set of documents that come from no benchmark or share one given schema."""
+"""Name of the label set of documents that are not from a benchmark, or that share `tune.schema`."""
 # Few-shot examples are part of every prompt, so short ones are preferred.
 _MAX_EXAMPLE_CHARS = 200
 
@@ -37,10 +37,10 @@ class TuningSet:
 
     Attributes:
         name: Name of the benchmark, or "corpus".
-        schema: Its labels.
-        train: Training instances; a pair with several labels has one instance for each.
+        schema: The labels.
+        train: Training instances; a pair with several labels has one instance for each label.
         dev: Dev instances, likewise.
-        train_ids: The document of each training instance.
+        train_ids: Document id of each training instance.
         sources: Number of training instances by benchmark, before any are removed.
     """
 
@@ -73,7 +73,7 @@ def read_sets(
         progress: Called with the number of documents read.
 
     Raises:
-        TuningError: A label is not in its label set, or `tune.holdout` selects no document or all.
+        TuningError: A label is not in its label set, or `tune.holdout` selects no documents or all of them.
     """
     nlp = spacy.blank(config.tune.lang)
     docs: dict[str, dict[str, list[Doc]]] = {}
@@ -96,19 +96,17 @@ def read_sets(
             train, dev = _hold_out(name, train, config.tune.holdout, config.training.seed)
             log(f"  {name}: no dev documents; {len(dev):,} of {total:,} training documents held out")
         instances, ids = _make_instances(train, schema)
-        sources: Counter[str] = Counter()
-        for doc in train:
-            sources[_benchmark(doc)] += len(gold_relations(doc))
+        sources = Counter(_benchmark(doc) for doc in train for _ in gold_relations(doc))
         dev_instances, _ = _make_instances(dev, schema)
         sets.append(TuningSet(name, schema, instances, dev_instances, ids, dict(sources)))
     return sets
 
 
 def draw_examples(data: TuningSet, shots: int, seed: int) -> list[dict[str, Any]]:
-    """Draw few-shot examples from the training instances and remove their sentences from these.
+    """Draw few-shot examples, in the form that `PromptStyle` takes, and remove their sentences from the training data.
 
-    Half of them have a relation, with different labels if possible, and half have none; without negative
-    instances, all have a relation. They are returned as `PromptStyle` takes them.
+    Half of the examples have a relation, with different labels if possible, and half have none. If there are no
+    negative instances, all have a relation.
 
     Raises:
         TuningError: There are too few sentences to draw from.
@@ -137,8 +135,8 @@ def draw_examples(data: TuningSet, shots: int, seed: int) -> list[dict[str, Any]
                 contexts.add(instance.context)
     if len(chosen) < shots:
         raise TuningError(
-            f"{data.name}: tune.shots = {shots}, but the training data have only {len(chosen)} suitable "
-            "sentences. Lower tune.shots or add training data."
+            f"{data.name}: tune.shots = {shots}, but the training data have only {len(chosen)} suitable sentences. "
+            "Lower tune.shots or add training data."
         )
     rng.shuffle(chosen)
     kept = [row for row, instance in enumerate(data.train) if instance.context not in contexts]
@@ -152,14 +150,14 @@ def _make_instances(docs: Sequence[Doc], schema: LabelSchema) -> tuple[list[Rela
     ids: list[str] = []
     for number, doc in enumerate(docs):
         doc_id = str(doc.user_data.get(ID, number))
-        found = make_gold_instances(doc, schema)
-        if unknown := [instance.label for instance in found if instance.label not in schema.index]:
+        doc_instances = make_gold_instances(doc, schema)
+        if unknown := [instance.label for instance in doc_instances if instance.label not in schema.index]:
             raise TuningError(
-                f'The document {doc_id} ({doc.text[:60]!r}) has the label "{unknown[0]}", but the labels '
-                f"are: {', '.join(schema.names)}. Add it to tune.schema, or convert the corpus again."
+                f'The document {doc_id} ({doc.text[:60]!r}) has the unknown label "{unknown[0]}". Expected: '
+                f"{', '.join(schema.names)}. Add the label to tune.schema, or convert the corpus again."
             )
-        instances += found
-        ids += [doc_id] * len(found)
+        instances += doc_instances
+        ids += [doc_id] * len(doc_instances)
     return instances, ids
 
 
@@ -177,26 +175,25 @@ def _benchmark(doc: Doc) -> str:
 
 
 def _hold_out(name: str, docs: Sequence[Doc], holdout: float, seed: int) -> tuple[list[Doc], list[Doc]]:
-    """Split documents into training and dev documents."""
     train: list[Doc] = []
     dev: list[Doc] = []
     for doc in docs:
         (dev if in_holdout(doc, holdout, seed) else train).append(doc)
     if not train or not dev:
         raise TuningError(
-            f"{name} has no dev documents, and tune.holdout = {holdout} holds out {len(dev)} of its "
-            f"{len(docs)} training documents. Add a dev corpus, or change tune.holdout or training.seed."
+            f"{name} has no dev documents, and tune.holdout = {holdout} holds out {len(dev)} of its {len(docs)} "
+            "training documents. Add a dev corpus, or change tune.holdout or training.seed."
         )
     return train, dev
 
 
 class PackedDataset(Dataset):
-    """The packed training sequences of all label sets; contexts that are too long are truncated.
+    """Packed training sequences of all label sets; long contexts are truncated.
 
     Attributes:
         sets: The instances that fit into a sequence.
-        n_truncated: Number of instances with a truncated context, in training and dev data.
-        n_skipped: Number of instances whose mentions are too far apart to fit.
+        n_truncated: Number of training and dev instances with a truncated context.
+        n_skipped: Number of instances whose mentions are too far apart to fit into a sequence.
 
     Raises:
         TuningError: `max_tokens` leaves too little room for texts.
@@ -211,21 +208,16 @@ class PackedDataset(Dataset):
             room = settings.max_tokens - prefix
             if room < MIN_TEXT_TOKENS:
                 raise TuningError(
-                    f"{data.name}: instruction, labels and few-shot examples take {prefix} of the "
-                    f"{settings.max_tokens} tokens of a sequence, which leaves {max(room, 0)} for texts. Set "
-                    f"training.max_tokens to at least {prefix + 8 * MIN_TEXT_TOKENS}, tune.shots = 0, or "
-                    "model.definitions = false."
+                    f"{data.name}: instruction, labels and few-shot examples take {prefix} of the {settings.max_tokens} "
+                    f"tokens of a sequence, which leaves {max(room, 0)} for texts. Set training.max_tokens to at least "
+                    f"{prefix + 8 * MIN_TEXT_TOKENS}, tune.shots = 0, or model.definitions = false."
                 )
             fitting = self._truncate(lm, data, room - MIN_TEXT_TOKENS // 2)
             if not fitting.train or not fitting.dev:
                 raise TuningError(f"{data.name}: no instance fits into {settings.max_tokens} tokens.")
+            objective, seed = settings.objective, settings.seed
             sequences = TrainingSequences(
-                lm.prompts,
-                fitting.train,
-                fitting.schema,
-                max_tokens=room,
-                objective=settings.objective,
-                seed=settings.seed,
+                lm.prompts, fitting.train, fitting.schema, max_tokens=room, objective=objective, seed=seed
             )
             self.sets.append(fitting)
             self._items += [(fitting, sequences, index) for index in range(len(sequences))]
@@ -250,24 +242,24 @@ class PackedDataset(Dataset):
         return len(self._items)
 
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
-        """Return one sequence with what `Trainer` needs."""
+        """Return a sequence with the additional keys that `Trainer` expects."""
         sequence = self._sequence(position)
-        # `Trainer` derives the divisor of a step's loss from these two.
-        counted = torch.ones(sequence.count, dtype=torch.long)
-        extra = {"labels": counted, "shift_labels": counted, "position": torch.tensor(position)}
+        # `Trainer` counts the items of a step, by which the loss is divided, from these labels.
+        ones = torch.ones(sequence.count, dtype=torch.long)
+        extra = {"labels": ones, "shift_labels": ones, "position": torch.tensor(position)}
         return {**as_batch(sequence), **extra}
 
     def batch(self, position: int) -> Batch:
-        """Return one sequence as `packed_loss` reads it."""
+        """Return a sequence in the form that `packed_loss` takes."""
         return as_batch(self._sequence(position))
 
     def size(self, position: int) -> int:
-        """Return the number of tokens of a sequence, with padding, without creating it."""
+        """Return the number of tokens of a sequence, including padding, without creating it."""
         _, sequences, index = self._items[position]
         return sequences.size(index)
 
     def doc_ids(self, position: int) -> list[str]:
-        """Return the documents of a sequence's instances, each once."""
+        """Return the distinct document ids of a sequence's instances."""
         data, _, _ = self._items[position]
         rows = self._sequence(position).instances
         return list(dict.fromkeys(f"{data.name}:{data.train_ids[row]}" for row in rows))

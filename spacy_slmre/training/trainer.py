@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -28,14 +29,14 @@ _REMEDY = "Start over with a lower training.learning_rate or, if model.dtype is 
 
 
 class ResumableTrainer(Trainer):
-    """A `Trainer` that resumes from its output folder's last checkpoint, even if the folder was moved."""
+    """A `Trainer` that resumes from the last checkpoint in its output folder, even if the folder was moved."""
 
     _is_complete = False
     _seconds_before = 0.0
     _start = 0.0
 
     def run(self) -> None:
-        """Train, from the last complete checkpoint if there is one."""
+        """Train, starting from the last complete checkpoint if there is one."""
         checkpoint = last_checkpoint(Path(str(self.args.output_dir)))
         if checkpoint:
             state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
@@ -47,24 +48,24 @@ class ResumableTrainer(Trainer):
         self.train(resume_from_checkpoint=checkpoint)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # `Trainer` would make one more step before it checks whether to stop.
+        # `Trainer` would take one more step before checking whether to stop.
         if not self._is_complete:
             super()._run_epoch(*args, **kwargs)
 
     @property
     def seconds(self) -> float:
-        """Training time in seconds, including that of an interrupted run up to its last checkpoint."""
+        """Training time in seconds, including an interrupted run up to its last checkpoint."""
         return self._seconds_before + time.perf_counter() - self._start
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log metrics together with the training time, which checkpoints keep."""
+        """Log metrics with the training time, which checkpoints store in their log history."""
         super().log({**logs, "seconds": round(self.seconds, 1)}, *args, **kwargs)
 
 
 class PackedTrainer(ResumableTrainer):
     """A `Trainer` for packed sequences that keeps the weights with the best positive-class micro-F1.
 
-    Training of the model must have begun. Checkpoints are written to `folder`.
+    Call `lm.begin_training` first. Checkpoints are written to `folder`.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class PackedTrainer(ResumableTrainer):
             self.add_callback(EarlyStoppingCallback(settings.early_stopping_patience))
 
     def run(self) -> None:
-        """Train; on a GPU, first compute the longest sequence, so that too little memory shows at once."""
+        """Train; on a GPU, run the longest sequence first, so that a lack of memory is noticed at once."""
         if self.args.device.type == "cuda":
             longest = max(range(len(self.data)), key=self.data.size)
             batch = self._prepare_inputs(_single([self.data[longest]]))
@@ -142,7 +143,7 @@ class PackedTrainer(ResumableTrainer):
         if not torch.isfinite(loss):
             doc_ids = self.data.doc_ids(int(inputs["position"]))
             raise TuningError(
-                f"The loss at step {self.state.global_step} is {loss.item()}. Documents of the batch: "
+                f"The loss at step {self.state.global_step} is {loss.item()}. Documents in the batch: "
                 f"{', '.join(doc_ids)}. {_REMEDY}"
             )
         return loss * self.accelerator.num_processes
@@ -159,7 +160,7 @@ class PackedTrainer(ResumableTrainer):
         scores = self.scores()
         metrics = {f"eval_{SCORE}": scores[SCORE], "eval_runtime": time.perf_counter() - start}
         if len(scores["sets"]) > 1:
-            metrics |= {f"eval_{name}": own["f"] for name, own in scores["sets"].items()}
+            metrics |= {f"eval_{name}": score["f"] for name, score in scores["sets"].items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -171,18 +172,14 @@ class PackedTrainer(ResumableTrainer):
             TuningError: The device is out of memory.
         """
         limit = self.lm.settings.max_batch_tokens
-        remedy = f"Set a model.max_batch_tokens below {limit}, or a smaller base model."
+        remedy = f"Set model.max_batch_tokens below {limit}, or use a smaller base model."
         with explain_out_of_memory("while the dev set was scored", remedy), self.accelerator.autocast():
             return score_sets(self.lm, self.data.sets)
 
 
 @contextmanager
 def explain_out_of_memory(when: str, remedy: str) -> Iterator[None]:
-    """Replace errors of a device without free memory by one that says what to do.
-
-    Raises:
-        TuningError: The device is out of memory.
-    """
+    """Turn out-of-memory errors into a TuningError that suggests a remedy."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -193,26 +190,27 @@ def score_sets(lm: SmallLM, sets: Sequence[TuningSet]) -> dict[str, Any]:
     """Score a model on the dev instances of label sets.
 
     Returns:
-        "sets": name → positive-class precision "p", recall "r", F1 "f" and number of "instances"; and
+        "sets": positive-class precision "p", recall "r", F1 "f" and number of "instances" by name of the set;
         "micro_f1": the unweighted mean of F1 over the sets.
     """
     scores: dict[str, Any] = {}
     for data in sets:
         # A pair with several labels is predicted once.
-        pairs = {(id(one.context), one.head, one.tail): one for one in data.dev}
+        keys = [(id(instance.context), instance.head, instance.tail) for instance in data.dev]
+        pairs = dict(zip(keys, data.dev, strict=True))
         columns, _ = lm.top_k(list(pairs.values()), data.schema)
-        gold = (((id(one.context), one.head, one.tail), str(one.label)) for one in data.dev)
+        gold = zip(keys, (str(instance.label) for instance in data.dev), strict=True)
         predicted = zip(pairs, (data.schema.names[column] for column in columns[:, 0]), strict=True)
         positives = set(data.schema.positive_names)
         counts = count(*([item for item in items if item[1] in positives] for items in (gold, predicted)))
         scores[data.name] = {**counts.to_dict(), "instances": len(data.dev)}
-    return {SCORE: sum(own["f"] for own in scores.values()) / len(scores), "sets": scores}
+    return {SCORE: fmean(score["f"] for score in scores.values()), "sets": scores}
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """Return the last complete checkpoint in a folder, and remove incomplete ones.
+    """Return the last complete checkpoint in a folder, and remove incomplete later ones.
 
-    The path of the best checkpoint is updated in it, since the folder may have been moved.
+    Its path of the best checkpoint is updated, since the folder may have been moved.
     """
     while folder.is_dir() and (checkpoint := get_last_checkpoint(str(folder))):
         file = Path(checkpoint, TRAINER_STATE_NAME)  # written last, so a checkpoint with it is complete

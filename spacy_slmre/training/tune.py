@@ -1,4 +1,4 @@
-"""A tuning run: from a config and corpora to a pipeline with a tuned adapter."""
+"""A tuning run: train an adapter as a config describes, and write a pipeline with its model card."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import spacy
 import torch
+from jinja2 import Environment
 
-from spacy_slmre.models.causal_lm.loading import check_architecture
+from spacy_slmre.corpus.formats import all_formats
+from spacy_slmre.models.causal_lm.loading import check_architecture, resolve_quantization
 from spacy_slmre.models.causal_lm.lora import LoraSettings, round_lora
 from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.training.card import model_card
 from spacy_slmre.training.config import DTYPES, TrainingSettings, TuningConfig, TuningError
 from spacy_slmre.training.data import PackedDataset, TuningSet, draw_examples, read_sets
 from spacy_slmre.training.trainer import PackedTrainer, explain_out_of_memory, last_checkpoint
@@ -26,7 +28,7 @@ from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, check
 from spacy_slmre.util.system import hardware, peak_memory, versions
 
 CONFIG_FILE = "tune.cfg"
-# So many sequences show how large the inputs of all layers are.
+# Number of sequences from which QERA estimates the inputs of each layer.
 _QERA_SEQUENCES = 24
 _NO_PROGRESS = nullcontext(lambda _: None)
 
@@ -39,17 +41,17 @@ def tune(
     log: Callable[[str], None] = print,
     progress: AbstractContextManager[Callable[[int], None]] = _NO_PROGRESS,
 ) -> dict[str, Any]:
-    """Tune an adapter as a config describes and write a pipeline with it.
+    """Tune an adapter and write a pipeline with it.
 
-    Repeating an interrupted run resumes it from its last checkpoint in `<output>.part`; repeating a complete
-    run does nothing.
+    Repeating an interrupted run resumes it from its last checkpoint in `<output>.part`; repeating a complete run does
+    nothing.
 
     Args:
         config: The config.
-        output: Folder to write: the pipeline, `metrics.json`, `tune.cfg`, `run.json` and a model card.
+        output: Output folder, for the pipeline, `metrics.json`, `tune.cfg`, `run.json` and a model card.
         overwrite: Discard an interrupted run and replace an existing output.
         log: Reports progress.
-        progress: Yields a function that shows the number of documents read.
+        progress: Context manager that yields a function to show the number of documents read.
 
     Returns:
         The content of `metrics.json`.
@@ -61,7 +63,7 @@ def tune(
     is_main = int(os.environ.get("RANK", "0")) == 0
     with RunFolder(output, overwrite=overwrite, is_main=is_main) as run:
         lm = _on_own_device(config.model)
-        # Problems of the model are reported before the corpora are read.
+        # Check the model before reading the corpora, which may take long.
         base = lm.identity()
         check_architecture(lm.locate())
         check_not_input(output, [str(lm.locate())])
@@ -77,7 +79,7 @@ def tune(
             return read_json(output / METRICS_FILE)
         checkpoints = run.partial / "checkpoints"
         if last_checkpoint(checkpoints) is None:
-            run.discard()  # without results, another run key is no reason to refuse
+            run.discard()  # there are no results to lose, so the run may also have another key
         run.begin(key)
         shots, seed = config.tune.shots, config.training.seed
         if examples := [example for data in sets for example in draw_examples(data, shots, seed)]:
@@ -98,15 +100,15 @@ def tune(
 def train_adapter(
     lm: SmallLM, sets: Sequence[TuningSet], settings: TrainingSettings, lora: LoraSettings, folder: Path
 ) -> dict[str, Any]:
-    """Train a new adapter, or the model's own further; `lm.save` then writes it.
+    """Train a new adapter, or continue training the model's adapter; `lm.save` then saves it.
 
-    Checkpoints are written to `folder`, and training resumes from the last of them.
+    Checkpoints are written to `folder`, and training resumes from the last one.
 
     Returns:
-        "scores" on the dev sets after the adapter was rounded to its data type, "best_step" (whose weights
-        were kept), "steps", "seconds" (including those of an interrupted run up to its checkpoint),
-        "tokens_per_epoch", "pairs_per_epoch", "truncated" (pairs with a truncated context), "skipped" (pairs
-        that do not fit into a sequence) and "history" (logged metrics).
+        "scores" on the dev sets after the adapter was rounded to its data type, "best_step" (whose weights were
+        kept), "steps", "seconds" (including an interrupted run up to its last checkpoint), "tokens_per_epoch",
+        "pairs_per_epoch", "truncated" (pairs with a truncated context), "skipped" (pairs that do not fit into a
+        sequence) and "history" (logged metrics).
 
     Raises:
         TuningError: There are no training or dev instances, a loss is not finite, or memory is insufficient.
@@ -123,12 +125,12 @@ def train_adapter(
     dataset = PackedDataset(lm, sets, settings)
     if lora.init_lora == "qera" and is_new and not last_checkpoint(folder):
         order = np.random.default_rng(settings.seed).permutation(len(dataset))[:_QERA_SEQUENCES]
-        remedy = 'Set lora.init_lora = "default", which does not need the base model at full precision.'
+        remedy = 'Set lora.init_lora = "default", which does not need the base model in full precision.'
         with explain_out_of_memory("while LoRA weights were initialized", remedy):
             lm.init_lora_with_qera(dataset.batch(int(position)) for position in order)
     trainer = PackedTrainer(lm, dataset, settings, folder, model=peft_model)
-    checkpointing = "" if settings.gradient_checkpointing else "training.gradient_checkpointing = true, "
-    remedy = f"Set {checkpointing}a lower training.max_tokens, or a smaller base model."
+    checkpointing = "" if settings.gradient_checkpointing else "set training.gradient_checkpointing = true, "
+    remedy = f"To save memory, {checkpointing}lower training.max_tokens, or use a smaller base model."
     with explain_out_of_memory(f"during training with sequences of {settings.max_tokens} tokens", remedy):
         trainer.run()
     seconds = trainer.seconds
@@ -157,7 +159,7 @@ def _write_output(
     metrics: Mapping[str, Any],
     record: Mapping[str, Any],
 ) -> Path:
-    remove(folder)  # an interrupted run may have left a part of it
+    remove(folder)  # an interrupted run may have left an incomplete one
     nlp = spacy.blank(config.tune.lang)
     component: Any = nlp.add_pipe("slm_relations", config={"model": config.model_block})
     component.model = lm
@@ -175,8 +177,40 @@ def _write_output(
     (folder / CONFIG_FILE).write_text(config.text, encoding="utf-8")
     (folder / RUN_FILE).write_text(json.dumps(record, indent=2), encoding="utf-8")
     (folder / METRICS_FILE).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
-    (folder / "README.md").write_text(model_card(config, lm, sets, metrics, record), encoding="utf-8")
+    (folder / "README.md").write_text(_model_card(config, lm, sets, metrics, record), encoding="utf-8")
     return folder
+
+
+def _model_card(
+    config: TuningConfig, lm: SmallLM, sets: Sequence[TuningSet], metrics: Mapping[str, Any], record: Mapping[str, Any]
+) -> str:
+    formats = all_formats()
+    sources = [(name, len(data.schema.labels), n) for data in sets for name, n in data.sources.items()]
+    rows = [
+        {"name": name, "format": formats.get(name), "labels": n_labels, "pairs": n_pairs}
+        for name, n_labels, n_pairs in sources
+    ]
+    restricted = [formats[name].title for name, *_ in sources if name in formats and not formats[name].redistributable]
+    settings = {f"lora.{name}": value for name, value in vars(config.lora).items()}
+    settings |= {f"training.{name}": value for name, value in vars(config.training).items()}
+    settings.pop("training.report_to")  # does not affect the result
+    template = (files("spacy_slmre.training") / "card.md.jinja").read_text("utf-8")
+    return (
+        Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+        .from_string(template)
+        .render(
+            base=record["key"]["base"],
+            quantization=resolve_quantization(lm.locate(), lm.quantization),
+            tune=config.tune,
+            adapter_dtype=config.training.adapter_dtype,
+            data=rows,
+            restricted=restricted,
+            settings=settings,
+            metrics=metrics,
+            scores=metrics["scores"]["sets"],
+            versions=record["versions"],
+        )
+    )
 
 
 def _on_own_device(lm: SmallLM) -> SmallLM:

@@ -76,7 +76,7 @@ def test_settings_are_passed_to_the_format(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'[\n{"tokens": ["a"], ', "c.json:2: no complete JSON object begins on this line"),
+        (b'[\n{"tokens": ["a"], ', "c.json:2: incomplete or invalid JSON object"),
         (b'[{"tokens": ["\xe9"]}]', "c.json:1: byte 0xe9 is not UTF-8"),
         (b"id,text\n1,a\n", "neither a JSON list nor JSON lines"),
         (b'[{"text": "a"}]', "c.json:1: malformed record: KeyError: 'tokens'"),

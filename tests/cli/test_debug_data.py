@@ -35,7 +35,7 @@ def test_one_corpus_shows_counts_labels_and_sampled_pairs(splits):
 def test_splits_are_compared(splits):
     shown = debug(*splits)
     assert "documents 102 24 29" in shown and "No problems found." in shown
-    assert "train and dev share 102 texts." in debug(splits[0], splits[0])
+    assert "train and dev have 102 texts in common." in debug(splits[0], splits[0])
 
 
 def test_json_has_counts_and_findings(splits):

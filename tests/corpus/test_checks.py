@@ -32,13 +32,13 @@ def test_duplicates_leaks_and_conflicts_are_warnings(corpus):
     summaries, findings = check_corpora({"train": train, "dev": dev})
     assert summaries["train"].documents == 3 and summaries["dev"].instances == 2
     warnings = messages(findings, "warning")
-    assert "train: 1 documents repeat the text of another one." in warnings
-    several = "train: 1 pairs have several labels, so micro-F1 with one answer per pair is at most 1.000."
+    assert "train: 1 document with the same text as another one." in warnings
+    several = "train: 1 pair with several labels, so micro-F1 with one answer per pair is at most 1.000."
     assert several in warnings
-    assert "train and dev share 1 texts." in warnings
+    assert "train and dev have 1 text in common." in warnings
     assert "train and dev label 2 pairs of the same text differently." in warnings
-    assert "dev: 1 labels of the other corpora do not occur." in warnings
-    assert "dev: 1 documents have no annotated pairs." in messages(findings, "info")
+    assert "dev: 1 label of the other corpora missing." in warnings
+    assert "dev: 1 document without annotated pairs." in messages(findings, "info")
     assert not messages(findings, "error")
 
 
@@ -50,7 +50,7 @@ def test_arguments_out_of_bounds_are_an_error(corpus, nlp, tmp_path):
     with DocBinWriter(tmp_path / "bad.spacy") as writer:
         writer.add(doc)
     _, findings = check_corpora({"train": tmp_path / "bad.spacy"})
-    assert findings[0].level == "error" and "1 documents have arguments that do not match" in findings[0].message
+    assert findings[0].level == "error" and "1 document with arguments that do not match" in findings[0].message
     assert findings[0].examples[0].startswith("train-1: ")
 
 

@@ -93,7 +93,7 @@ def test_a_file_in_another_format_is_an_error_and_leaves_no_output(source, tmp_p
 
 def test_a_truncated_source_leaves_only_the_rejects(write, tmp_path):
     source = write("test.json", json.dumps(ROWS)[:-20])
-    with pytest.raises(CorpusError, match=r"test\.json:1: no complete JSON object"):
+    with pytest.raises(CorpusError, match=r"test\.json:1: incomplete or invalid JSON object"):
         convert(get_benchmark("nyt"), source, tmp_path / "t.spacy", split="test", rejects=tmp_path / "r.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.jsonl", "test.json"]
 

@@ -173,7 +173,7 @@ def test_standard_input_is_split_as_it_is_read_and_not_resumed(
         output, stdin=stdin, seen=seen, progress=lambda counts, total: totals.append(total), log=log.append
     )
     assert counts.documents == len(seen) == 13 and set(totals) == {None} and len(totals) == 4
-    assert log == ["Standard input cannot be read again, so the interrupted run is started over."]
+    assert log == ["Standard input cannot be read again, so the interrupted run starts over."]
     ids = [json.loads(line)["id"] for line in output.read_bytes().splitlines()]
     assert ids == seen and ids[7:] == [f"-:{number}" for number in range(1, 7)]
 

@@ -56,7 +56,7 @@ def test_convert_all_continues_after_an_invalid_file(tmp_path):
     (tmp_path / "raw" / "conll04").mkdir(parents=True)
     (tmp_path / "raw" / "conll04" / "test.CoNLL04.json").write_text("[{")
     shown = run("convert-all", tmp_path / "raw", ROOT / "assets", "-o", tmp_path / "out", code=1)
-    assert "test.CoNLL04.json:1: no complete JSON object" in shown and "demo train 102 documents" in shown
+    assert "test.CoNLL04.json:1: incomplete or invalid JSON object" in shown and "demo train 102 documents" in shown
     assert "2 of 5 files could not be converted." in shown
     only = ("-o", tmp_path / "out", "--benchmark", "gids")
     assert "There is no file of gids in" in run("convert-all", tmp_path / "raw", *only, code=1)

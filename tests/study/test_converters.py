@@ -304,7 +304,7 @@ def test_biographical_is_read(read, write):
     }
     (doc,), rejects = read("biographical", write("b.jsonl", json.dumps(row)))
     assert triples(doc) == [("Ann Lee", "occupation", "nurse")] and doc.ents[1].label_ == "OCC"
-    with pytest.raises(CorpusError, match="no column sentence; the columns are: relation, words"):
+    with pytest.raises(CorpusError, match=r"missing columns: sentence\. Available columns: relation, words"):
         read("biographical", write("c.jsonl", '{"relation": "x", "words": 1}'))
 
 

@@ -96,9 +96,9 @@ def test_prompts_in_another_form_need_a_pattern(write):
 
 
 def test_errors_name_the_place(write):
-    with pytest.raises(CorpusError, match=r"r\.jsonl:1: there is no column relation"):
+    with pytest.raises(CorpusError, match=r"r\.jsonl:1: missing columns: relation"):
         list(CARD.read(write("r.jsonl", '{"text": "a"}'), "train"))
-    with pytest.raises(CorpusError, match=r"r\.jsonl:1: there is no column entity1, entity2"):
+    with pytest.raises(CorpusError, match=r"r\.jsonl:1: missing columns: entity1, entity2"):
         list(CARD.read(write("r.jsonl", '{"text": "a", "relation": "b"}'), "train"))
     with pytest.raises(CorpusError, match='Unknown format "mine"'):
         list(CARD.read(write("r.jsonl", json.dumps(ROWS[0])), "train", labels_of="mine"))

@@ -81,7 +81,7 @@ def test_a_config_inherits_settings_from_the_config_that_it_extends(tmp_path: Pa
         ({"training.lr_scheduler_type": "steep"}, r'training\.lr_scheduler_type = "steep"'),
         ({"training.adapter_dtype": "int8"}, r'training\.adapter_dtype = "int8"'),
         ({"training.optim": "adam"}, r'training\.optim = "adam".*adamw_torch'),
-        ({"training.report_to": ["nothing"]}, r"training\.report_to.*nothing is not a tracker"),
+        ({"training.report_to": ["nothing"]}, r"training\.report_to.*nothing is not supported"),
         ({"lora.rank": 0}, r"lora\.rank = 0"),
         ({"lora.init_lora": "random"}, r'lora\.init_lora = "random"'),
         ({"tune.schema": "none.json"}, r"tune\.schema: .*none\.json"),
