@@ -198,6 +198,11 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
             f"{name} has no section [corpora.{missing[0]}]. Add one with a reader, for example "
             '@readers = "spacy-slmre.RelationCorpus.v1" and a path.'
         )
+    if unset := [split for split in ("train", "dev") if sections["corpora"][split].get("path", "") is None]:
+        raise TuningError(
+            f"{name}: corpora.{unset[0]}.path is null. Set it, or the setting in [paths] that it refers to, to a .spacy "
+            "file or a folder of them."
+        )
     lora = validate_section(LoraSettings, sections, "lora", name)
     training = validate_section(TrainingSettings, sections, "training", name)
     try:

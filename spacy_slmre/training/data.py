@@ -208,8 +208,8 @@ class PackedDataset(Dataset):
             room = settings.max_tokens - prefix
             if room < MIN_TEXT_TOKENS:
                 raise TuningError(
-                    f"{data.name}: instruction, labels and few-shot examples take {prefix} of the {settings.max_tokens} "
-                    f"tokens of a sequence, which leaves {max(room, 0)} for texts. Set training.max_tokens to at least "
+                    f"{data.name}: instruction, labels and few-shot examples take {prefix} of {settings.max_tokens} "
+                    f"tokens per sequence, which leaves {max(room, 0)} for texts. Set training.max_tokens to at least "
                     f"{prefix + 8 * MIN_TEXT_TOKENS}, tune.shots = 0, or model.definitions = false."
                 )
             fitting = self._truncate(lm, data, room - MIN_TEXT_TOKENS // 2)
