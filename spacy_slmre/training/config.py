@@ -200,8 +200,8 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
         )
     if unset := [split for split in ("train", "dev") if sections["corpora"][split].get("path", "") is None]:
         raise TuningError(
-            f"{name}: corpora.{unset[0]}.path is null. Set it, or the setting in [paths] that it refers to, to a .spacy "
-            "file or a folder of them."
+            f"{name}: corpora.{unset[0]}.path is null. Set it, or the setting in [paths] that it refers to, to a "
+            ".spacy file or a folder of them."
         )
     lora = validate_section(LoraSettings, sections, "lora", name)
     training = validate_section(TrainingSettings, sections, "training", name)

@@ -43,9 +43,9 @@ def test_every_label_list_leaves_room_for_texts(real_base: str) -> None:
     # Other models have larger vocabularies than SmolLM2 and need fewer tokens.
     tokenizer = AutoTokenizer.from_pretrained(packaged_folder())
     for path in CONFIGS:
-        config = resolve_config(read_config(path), path.name)
-        if config.tune.regime in ("general", "demo"):
+        if path.stem in ("demo", "general", "own"):
             continue
+        config = resolve_config(read_config(path), path.name)
         prompts = PromptBuilder(tokenizer, config.model.style)
         for card in all_benchmarks().values():
             if card.schema is not None:
