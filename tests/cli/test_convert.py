@@ -92,7 +92,7 @@ def test_an_invalid_source_is_an_error_and_leaves_no_output(tmp_path, content, m
 @pytest.mark.parametrize(
     ("source", "output", "message"),
     [
-        (DEMO, "a.spacy", "is a folder. Give one of the files"),
+        (DEMO, "a.spacy", "is a folder. Specify a file"),
         ("gone.txt", "a.spacy", "gone.txt cannot be read"),
         (DEMO / "dev.txt", "a.json", "must end in .spacy"),
         (DEMO / "dev.txt", "file/a.spacy", ""),
