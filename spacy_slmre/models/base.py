@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, Self, TypeGuard
+from typing import Protocol, Self, TypeGuard, runtime_checkable
 
 import numpy as np
 from thinc.api import Optimizer
@@ -17,6 +17,7 @@ class ModelError(ValueError):
     """A model cannot be used; the message names the setting and the remedy."""
 
 
+@runtime_checkable  # spaCy checks the types of config values
 class RelationModel(Protocol):
     """Labels relation instances. The schema is passed to each call, so a model can serve several label sets."""
 
