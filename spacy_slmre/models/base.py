@@ -1,10 +1,11 @@
-"""The protocol of relation models, and their common error."""
+"""The base classes of relation models, and their common error."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, Self, TypeGuard, runtime_checkable
+from typing import Self
 
 import numpy as np
 from thinc.api import Optimizer
@@ -17,28 +18,33 @@ class ModelError(ValueError):
     """A model cannot be used; the message names the setting and the remedy."""
 
 
-@runtime_checkable  # spaCy checks the types of config values
-class RelationModel(Protocol):
+class RelationModel(ABC):
     """Labels relation instances. The schema is passed to each call, so a model can serve several label sets."""
 
     @property
+    @abstractmethod
     def schema(self) -> LabelSchema | None:
         """The label set that the model was tuned on; None unless it was tuned on exactly one."""
 
+    @abstractmethod
     def load(self) -> Self:
         """Load the weights. Raises ModelError if they are unavailable."""
 
+    @abstractmethod
     def set_labels(self, schema: LabelSchema) -> None:
         """Prepare for the labels of a schema. Raises ModelError if the model does not support them."""
 
+    @abstractmethod
     def truncate(
         self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
     ) -> list[RelationInstance | None]:
         """Truncate long contexts around their pairs; return None for pairs whose arguments are too far apart."""
 
+    @abstractmethod
     def log_probs(self, instances: Sequence[RelationInstance], schema: LabelSchema) -> np.ndarray:
         """Return the log-probabilities of all labels, float64 (n_instances, n_labels)."""
 
+    @abstractmethod
     def top_k(
         self, instances: Sequence[RelationInstance], schema: LabelSchema, k: int = 1, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -56,9 +62,11 @@ class RelationModel(Protocol):
             fewer than k labels are allowed.
         """
 
+    @abstractmethod
     def save(self, folder: Path, *, embed: bool) -> None:
         """Save the model; `embed` includes weights that are available elsewhere."""
 
+    @abstractmethod
     def restore(self, folder: Path, *, temporary: bool = False) -> RelationModel:
         """Return the model that `save` wrote, with this model's run-time settings (device, dtype, …).
 
@@ -66,15 +74,18 @@ class RelationModel(Protocol):
         """
 
 
-class TrainableModel(RelationModel, Protocol):
+class TrainableModel(RelationModel):
     """A model that learns from labeled instances."""
 
+    @abstractmethod
     def initialize(self, schema: LabelSchema, instances: Sequence[RelationInstance]) -> None:
         """Prepare for training on these labels; the instances are a sample of the training data."""
 
+    @abstractmethod
     def add_labels(self, schema: LabelSchema) -> None:
         """Extend a trained model to new labels of the schema."""
 
+    @abstractmethod
     def update(
         self,
         instances: Sequence[RelationInstance],
@@ -94,13 +105,6 @@ class TrainableModel(RelationModel, Protocol):
             weights: Weight of each instance, (n_instances,); the weighted losses are divided by n_instances.
         """
 
+    @abstractmethod
     def finish_update(self, optimizer: Optimizer) -> None:
         """Update the parameters with the accumulated gradients, and clear these."""
-
-
-def is_trainable(model: RelationModel) -> TypeGuard[TrainableModel]:
-    """Return whether a model can be trained.
-
-    On Python 3.11, an isinstance check of the protocol would evaluate the property `schema` and read the adapter.
-    """
-    return hasattr(type(model), "update")

@@ -34,7 +34,7 @@ from spacy_slmre.decoding import (
     top_k,
 )
 from spacy_slmre.instances import DocInstances, describe_training_truncation, describe_truncation, make_doc_instances
-from spacy_slmre.models.base import RelationModel, is_trainable
+from spacy_slmre.models.base import RelationModel, TrainableModel
 from spacy_slmre.pipeline.examples import balanced_weights, gold_relations, make_training_instances, resolve_labels
 from spacy_slmre.pipeline.settings import CHANGEABLE, ExtractorSettings, configured_schema
 from spacy_slmre.relations import install_extensions, make_record, report_name, write_records, write_report
@@ -110,7 +110,7 @@ class RelationExtractor(TrainablePipe):
         if label in self.schema.index:
             return 0
         self.set_schema(self.schema.with_name(label))
-        if is_trainable(self.model):
+        if isinstance(self.model, TrainableModel):
             self.model.add_labels(self.schema)
         return 1
 
@@ -216,7 +216,7 @@ class RelationExtractor(TrainablePipe):
     @property
     def is_trainable(self) -> bool:
         """Whether the model can be trained."""
-        return is_trainable(self.model)
+        return isinstance(self.model, TrainableModel)
 
     @property
     def is_resizable(self) -> bool:
@@ -241,7 +241,7 @@ class RelationExtractor(TrainablePipe):
         negative = own.negative_label if own else self.settings.negative_label
         if resolved := resolve_labels(labels, own, get_examples, negative, self.attr):
             self.set_schema(resolved)
-        if is_trainable(self.model):
+        if isinstance(self.model, TrainableModel):
             training = make_training_instances(get_examples(), self.candidates, self.schema, self.attr)
             if warning := training.describe_proposed():
                 self._warn_once("proposed", warning)
@@ -268,7 +268,7 @@ class RelationExtractor(TrainablePipe):
         losses.setdefault(self.name, 0.0)
         examples = list(examples)
         validate_examples(examples, "RelationExtractor.update")
-        if not is_trainable(self.model):
+        if not isinstance(self.model, TrainableModel):
             return losses
         self._n_updates += 1
         training = make_training_instances(examples, self.candidates, self.schema, self.attr)
@@ -295,7 +295,7 @@ class RelationExtractor(TrainablePipe):
 
     def finish_update(self, sgd: Optimizer) -> None:
         """Update the model's parameters with the accumulated gradients."""
-        if is_trainable(self.model):
+        if isinstance(self.model, TrainableModel):
             self.model.finish_update(sgd)
 
     @contextmanager

@@ -24,13 +24,7 @@ from spacy_slmre.schema import LabelSchema
 NUMBERED = Path(__file__).parents[2] / "configs" / "templates" / "numbered"
 
 SCHEMA = LabelSchema.from_dict(
-    {
-        "labels": [
-            {"name": "born in", "definition": "the head was born in the tail"},
-            "works for",
-            "no_relation",
-        ]
-    }
+    {"labels": [{"name": "born in", "definition": "the head was born in the tail"}, "works for", "no_relation"]}
 )
 INSTANCE = RelationInstance.from_offsets("Ann was born in Rome.", (0, 3, "PER"), (16, 20, "LOC"))
 SHOWN = RelationInstance.from_offsets("Bo works for Acme", (0, 2, "PER"), (13, 17, ""), "works for").to_dict()
@@ -72,11 +66,7 @@ def test_the_generic_style_lists_no_labels(tokenizer) -> None:
 
 def test_the_parts_concatenate_to_the_whole_prompt(tokenizer) -> None:
     builder = PromptBuilder(tokenizer, PromptStyle(examples=(SHOWN,)))
-    tokens = [
-        *builder.prefix(SCHEMA),
-        *builder.contexts([INSTANCE.context])[0],
-        *builder.queries([INSTANCE])[0],
-    ]
+    tokens = [*builder.prefix(SCHEMA), *builder.contexts([INSTANCE.context])[0], *builder.queries([INSTANCE])[0]]
     assert tokenizer.decode(tokens) == builder.text(INSTANCE, SCHEMA)
 
 
@@ -136,18 +126,11 @@ def test_brackets_of_nested_mentions_are_balanced() -> None:
 
 
 def test_templates_and_examples_are_read_from_files(tmp_path: Path, tiny_base: Path) -> None:
-    for part, text in {
-        "system": "Say it.",
-        "context": "T: {{ text }}",
-        "query": "{{ head.text }}?",
-    }.items():
+    for part, text in {"system": "Say it.", "context": "T: {{ text }}", "query": "{{ head.text }}?"}.items():
         (tmp_path / f"{part}.jinja").write_text(text + "\n", encoding="utf-8")
     (tmp_path / "shown.jsonl").write_text(json.dumps(SHOWN) + "\n\n", encoding="utf-8")
     lm = make_small_lm(
-        base=str(tiny_base),
-        quantization=None,
-        templates=str(tmp_path),
-        examples=str(tmp_path / "shown.jsonl"),
+        base=str(tiny_base), quantization=None, templates=str(tmp_path), examples=str(tmp_path / "shown.jsonl")
     )
     prompt = lm.prompts.text(INSTANCE, SCHEMA)
     assert (
@@ -173,11 +156,7 @@ def test_missing_templates_are_the_default_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [
-        ("{", "shown.jsonl:1"),
-        ('{"text": "a"}', '"head" and "tail"'),
-        (json.dumps({**SHOWN, "label": None}), '"label"'),
-    ],
+    [("{", "shown.jsonl:1"), ('{"text": "a"}', '"head" and "tail"'), (json.dumps({**SHOWN, "label": None}), '"label"')],
 )
 def test_invalid_examples_are_refused(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "shown.jsonl").write_text(line, encoding="utf-8")

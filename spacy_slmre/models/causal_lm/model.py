@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spacy_slmre.decoding import top_k
 from spacy_slmre.instances import RelationInstance, truncate_instances
-from spacy_slmre.models.base import ModelError
+from spacy_slmre.models.base import ModelError, TrainableModel
 from spacy_slmre.models.causal_lm import storage
 from spacy_slmre.models.causal_lm.adapter import Adapter, AdapterRecord
 from spacy_slmre.models.causal_lm.attention import use_grouped_attention
@@ -40,7 +40,7 @@ MAX_PREPARED = 4
 """Number of label sets whose trie and prefix are cached."""
 
 
-class SmallLM:
+class SmallLM(TrainableModel):
     """A decoder with its prompts and an optional adapter, loaded at first use.
 
     Args:

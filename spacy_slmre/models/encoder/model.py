@@ -17,7 +17,7 @@ from thinc.api import Optimizer
 
 from spacy_slmre.decoding import top_k
 from spacy_slmre.instances import RelationInstance, contexts_of, truncate_instances
-from spacy_slmre.models.base import ModelError
+from spacy_slmre.models.base import ModelError, TrainableModel
 from spacy_slmre.models.encoder import storage
 from spacy_slmre.models.encoder.markers import MarkedText, Markers
 from spacy_slmre.models.encoder.network import RelationNetwork
@@ -34,7 +34,7 @@ Predict = Callable[..., torch.Tensor]
 """Takes the network's inputs and returns logits (n, n_labels) in float32."""
 
 
-class EncoderClassifier:
+class EncoderClassifier(TrainableModel):
     """An encoder with a label head, which is created by training.
 
     Probabilities are a softmax over the labels of the schema; the head must have been trained on all of them.

@@ -41,10 +41,7 @@ def test_packed_scores_equal_those_of_separate_prompts(
     expected = separate_log_probs(lm, instances[:2], schema, columns)
     for training in (False, True):
         lm.network.train(training)
-        with (
-            patch.object(attention, "GROUP_SIZE", group_size),
-            patch.object(attention, "KEYS_ROUND_TO", keys_round_to),
-        ):
+        with patch.object(attention, "GROUP_SIZE", group_size), patch.object(attention, "KEYS_ROUND_TO", keys_round_to):
             log_probs = lm.log_probs(instances, schema)
         assert log_probs.shape == (len(instances), len(schema.labels))
         np.testing.assert_allclose(log_probs[:2, columns], expected, atol=TOLERANCE)

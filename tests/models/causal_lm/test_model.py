@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.models.base import ModelError, is_trainable
+from spacy_slmre.models.base import ModelError, TrainableModel
 from spacy_slmre.models.causal_lm import model
 from spacy_slmre.models.causal_lm.lora import LoraSettings
 from spacy_slmre.models.causal_lm.model import make_small_lm
@@ -44,7 +44,7 @@ def test_settings_are_checked_at_construction(setting: dict, message: str) -> No
 
 def test_nothing_is_read_at_construction(tmp_path: Path) -> None:
     lm = make_small_lm(base=str(tmp_path / "no-base"), adapter=str(tmp_path / "no-adapter"))
-    assert is_trainable(lm) and not lm.is_loaded
+    assert isinstance(lm, TrainableModel) and not lm.is_loaded
     with pytest.raises(ModelError, match="no such folder"):
         lm.load()
     assert make_small_lm(adapter=None).resolved.base == PACKAGED_BASE

@@ -10,10 +10,7 @@ from spacy_slmre.models.causal_lm.trie import LabelTrie, TrieSearch
 
 END = 0
 ANSWERS = st.lists(
-    st.lists(st.integers(1, 3), max_size=5).map(lambda tokens: (*tokens, END)),
-    min_size=1,
-    max_size=30,
-    unique=True,
+    st.lists(st.integers(1, 3), max_size=5).map(lambda tokens: (*tokens, END)), min_size=1, max_size=30, unique=True
 )
 
 

@@ -77,11 +77,7 @@ def test_nested_and_empty_arguments_are_marked_in_order(tokenizer) -> None:
 def test_markers_only_add_tokens(tokenizer, data: st.DataObject, style: str) -> None:
     def argument() -> tuple[int, int, str]:
         start = data.draw(st.integers(0, len(TEXT) - 1))
-        return (
-            start,
-            data.draw(st.integers(start + 1, len(TEXT))),
-            data.draw(st.sampled_from(["PER", "DATE"])),
-        )
+        return (start, data.draw(st.integers(start + 1, len(TEXT))), data.draw(st.sampled_from(["PER", "DATE"])))
 
     markers = make(tokenizer, style)
     instance = RelationInstance.from_offsets(TEXT, argument(), argument())
