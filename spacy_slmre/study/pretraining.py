@@ -116,7 +116,7 @@ def read_config(
     """
     config = tuning_config.read_config(path, overrides)
     if unknown := sorted(set(config) - {"model", "training"}):
-        raise TuningError(f"{path}: unknown section [{unknown[0]}]. Known are [model] and [training].")
+        raise TuningError(f"{path}: unknown section [{unknown[0]}]. The sections are [model] and [training].")
     sections = {"model": {}, "training": {}, **config}
     return (
         validate_section(BaseModelSettings, sections, "model", str(path)),

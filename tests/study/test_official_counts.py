@@ -59,7 +59,7 @@ def test_counts(nlp, data, name, split, file, documents, positives, negatives, r
         if item.pairs and len(lost) == len(item.pairs):
             continue
         summary.add(doc)
-        # Every pair that was read stands in the document with the words that the source gives it.
+        # Every pair is in the document with the words that the source gives it.
         texts = [
             (item.text[p.head.start : p.head.end].strip(), item.text[p.tail.start : p.tail.end].strip())
             for p in item.pairs

@@ -146,7 +146,7 @@ def get_benchmark(name: str) -> Benchmark:
     """
     card = all_formats().get(name)
     if not isinstance(card, Benchmark):
-        raise CorpusError(f'There is no benchmark "{name}". Known are: {", ".join(all_benchmarks())}.')
+        raise CorpusError(f'There is no benchmark "{name}". Available benchmarks: {", ".join(all_benchmarks())}.')
     return card
 
 
