@@ -112,7 +112,7 @@ def test_evaluate_writes_a_run(trained: Path, corpora: Path, tmp_path: Path) -> 
 def test_calibrate_writes_another_pipeline(trained: Path, corpora: Path, tmp_path: Path) -> None:
     dev = corpora / "demo" / "dev.spacy"
     shown = run("calibrate", trained / "demo", dev, "--output", tmp_path / "calibrated", "--thresholds")
-    assert "Expected calibration error" in shown and "Micro-F1 on these pairs" in shown
+    assert "Expected calibration error" in shown and "Micro-F1 on the same pairs" in shown
     summary = json.loads((tmp_path / "calibrated" / "calibration.json").read_text())
     pipe = spacy.load(tmp_path / "calibrated").get_pipe("rel_classifier")
     assert pipe.temperature == pytest.approx(summary["temperature"]) and set(pipe.label_thresholds) <= set(pipe.labels)
