@@ -131,7 +131,7 @@ class RelationExtractor(TrainablePipe):
         """Write the relations of one document to `doc._.<attr>`."""
         self.load()
         try:
-            self.set_annotations([doc], self.predict([doc]))
+            self.set_annotations([doc], self._predict([self._make_instances(doc)]))
         except Exception as error:
             self.get_error_handler()(self.name, self, [doc], error)
         return doc
