@@ -18,6 +18,7 @@ from spacy.tokens import Doc
 from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.corpus.gold_docs import ID
 from spacy_slmre.corpus.summary import Summary, annotated_pairs
+from spacy_slmre.pipeline.examples import pair_key
 from spacy_slmre.relations import Relation, install_extensions
 
 _MAX_EXAMPLES = 5
@@ -101,23 +102,24 @@ def _read(path: Path) -> CorpusStatistics:
         key = _hash(doc.text)
         corpus.texts[key] += 1
         corpus.names.setdefault(key, name)
-        if problem := _invalid_arguments(doc):
+        pairs, problem = _read_pairs(doc)
+        if problem:
             corpus.invalid.append(f"{name}: {problem}")
             continue
         corpus.summary.add(doc)
-        pairs = [pair for pair, _ in annotated_pairs(doc)]
         corpus.unannotated += not pairs
         for pair in pairs:
-            offsets = (pair.head.start_char, pair.head.end_char, pair.tail.start_char, pair.tail.end_char)
+            offsets = pair_key(pair.head, pair.tail)
             corpus.pairs[_hash(f"{doc.text}\0{offsets}")].add(pair.label)
     return corpus
 
 
-def _invalid_arguments(doc: Doc) -> str:
+def _read_pairs(doc: Doc) -> tuple[list[Relation], str]:
+    """Return the annotated pairs, and the first warning about invalid arguments or ""."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        annotated_pairs(doc)
-    return str(caught[0].message) if caught else ""
+        pairs = [pair for pair, _ in annotated_pairs(doc)]
+    return pairs, str(caught[0].message) if caught else ""
 
 
 def _check(name: str, corpus: CorpusStatistics) -> Iterator[Finding]:
