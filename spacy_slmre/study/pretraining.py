@@ -26,7 +26,7 @@ from spacy_slmre.models.causal_lm.lora import LoraSettings, add_lora
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1
 from spacy_slmre.training import config as tuning_config
 from spacy_slmre.training.config import TuningError, validate_section
-from spacy_slmre.training.trainer import ResumableTrainer
+from spacy_slmre.training.trainer import ResumableTrainer, explain_out_of_memory
 from spacy_slmre.util.io import remove
 from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, read_json
 from spacy_slmre.util.settings import check_minimum
@@ -318,14 +318,12 @@ def pretrain(
         seed=settings.seed,
     )
     trainer = BlockTrainer(model=trained, args=args, train_dataset=BlockDataset(blocks.train))
-    try:
+    remedy = (
+        "Set training.gradient_checkpointing = true, training.lora_rank = 16, a smaller training.block_size or a "
+        "smaller model.base."
+    )
+    with explain_out_of_memory(f"during training with blocks of {settings.block_size} tokens", remedy):
         trainer.run()
-    except torch.OutOfMemoryError as error:
-        raise TuningError(
-            f"The device's memory is not enough for a block of {settings.block_size} tokens. Set "
-            "training.gradient_checkpointing = true, training.lora_rank = 16, a smaller training.block_size "
-            "or a smaller model.base."
-        ) from error
     plain: PreTrainedModel = trained.merge_and_unload() if settings.lora_rank else model
     with torch.no_grad():
         for parameter in plain.parameters():
