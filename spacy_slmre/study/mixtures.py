@@ -86,7 +86,7 @@ def converted_benchmarks(mixture: str | Path, corpora: Path) -> tuple[list[str],
     """Return the benchmarks of a mixture that are converted, and those that are not.
 
     Raises:
-        CorpusError: The mixture cannot be read, or none of its benchmarks is converted.
+        CorpusError: The mixture is unreadable, or none of its benchmarks has been converted.
     """
     wanted = Mixture.from_file(mixture).benchmarks
     found = [name for name in wanted if (corpora / name).is_dir()]
