@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Repeated here because `--help` must not import the formats; a test compares them.
 FORMATS = (
     "jsonl, csv, parquet (tables); ntriples, turtle, jsonld (RDF); graphml; neo4j (a folder of tables), "
-    "cypher; spacy-llm, rel (formats of other spaCy projects)"
+    "cypher; spacy-llm, rel (formats of other spaCy projects); label-studio, prodigy, doccano (pre-annotations)"
 )
 
 InputArgument = Annotated[
@@ -67,10 +67,10 @@ def export_command(
         str, typer.Option(help="Name of the model that predicted the relations, for inputs that do not record it.")
     ] = "",
     attr: AttrOption = "relations",
-    lang: Annotated[str, typer.Option(help="For rel: language of the tokenizer.")] = "xx",
+    lang: Annotated[str, typer.Option(help="For rel and prodigy: language of the tokenizer.")] = "xx",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Export relations to tables, RDF or graphs.
+    """Export relations to tables, RDF, graphs or annotation tools.
 
     Documents are streamed, except with --format rel or --merge, which keep all relations in memory.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,9 +14,9 @@ import spacy
 
 from spacy_slmre.corpus.docbin import SHARD_SIZE, DocBinWriter, corpus_files
 from spacy_slmre.corpus.formats import CorpusFormat, get_format
-from spacy_slmre.corpus.gold_docs import make_doc
+from spacy_slmre.corpus.gold_docs import NEGATIVE, make_doc
 from spacy_slmre.corpus.records import Reject
-from spacy_slmre.corpus.sources import CorpusError
+from spacy_slmre.corpus.sources import CorpusError, source_files
 from spacy_slmre.corpus.summary import Summary
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.util.errors import OutputError
@@ -66,7 +67,7 @@ def convert(
     key = {
         "format": format.name,
         "split": split,
-        "source": {"name": Path(source).name, "sha256": file_hash(source) if Path(source).is_file() else None},
+        "source": {"name": Path(source).name, "sha256": _source_hash(Path(source))},
         "settings": {name: str(value) for name, value in (settings or {}).items()},
         "shard_size": shard_size,
         "lang": lang,
@@ -98,7 +99,8 @@ def convert(
             doc, rejected = make_doc(nlp, item, get_format(item.format) if item.format else format, split)
             for reject in rejected:
                 add_reject(reject)
-            if item.pairs and len(rejected) == len(item.pairs):
+            lost = [reject for reject in rejected if reject.reason != NEGATIVE]
+            if item.pairs and len(lost) == len(item.pairs):
                 continue
             summary.add(doc)
             if writer.add(doc) and len(nlp.vocab) > _MAX_VOCABULARY:
@@ -131,10 +133,20 @@ def _hashes(output: Path) -> list[dict[str, str]]:
     return [{"name": file.name, "sha256": file_hash(file)} for file in corpus_files(output)]
 
 
+def _source_hash(source: Path) -> str | None:
+    """Return the hash of a file or of all files in a folder; None for a dataset on the hub."""
+    if not source.exists():
+        return None
+    # An annotation file of brat stands for its text as well.
+    files = [*source_files(source), *([source.with_suffix(".txt")] if source.suffix == ".ann" else [])]
+    hashes = [(str(file.relative_to(source.parent)), file_hash(file)) for file in files if file.is_file()]
+    return hashes[0][1] if len(hashes) == 1 else hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
 def _nothing_converted(source: str | Path, format: CorpusFormat, examples: Mapping[str, Reject]) -> str:
     text = f"{source}: nothing could be converted from the format {format.name}. Is it the right format?"
     for reject in examples.values():
-        text += f"\n{source}:{reject.line}: {reject.reason}: {reject.detail}"
+        text += f"\n{reject.file or source}:{reject.line}: {reject.reason}: {reject.detail}"
     return text
 
 

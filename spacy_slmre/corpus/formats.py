@@ -17,7 +17,7 @@ from typing import Any
 import catalogue
 
 from spacy_slmre.corpus.records import Record, Reject
-from spacy_slmre.corpus.sources import CorpusError, first_columns
+from spacy_slmre.corpus.sources import CorpusError, Sample
 from spacy_slmre.schema import LabelSchema, wording_of
 
 formats = catalogue.create("slmre", "formats", entry_points=True)
@@ -37,7 +37,8 @@ class CorpusFormat:
         read: Yields the records of a file: `read(source, split, **settings)`.
         schema: The labels; None accepts any.
         aliases: Other spellings of labels → their name in the schema.
-        columns: Columns or JSON keys of the first record by which a file of this format is recognized.
+        recognize: Tells from the beginning of a source whether it certainly has this format.
+        columns: Columns or JSON keys of the first record by which a file of this format is otherwise recognized.
         files: Names of the published files by split.
         citation: The publication to cite.
         license: The license as stated by the publishers.
@@ -53,6 +54,7 @@ class CorpusFormat:
     read: Callable[..., Iterator[Record | Reject]] = field(repr=False)
     schema: LabelSchema | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    recognize: Callable[[Sample], bool] | None = field(default=None, repr=False)
     columns: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     citation: str = ""
@@ -131,18 +133,24 @@ def all_formats() -> dict[str, CorpusFormat]:
 
 
 def guess_format(source: str | Path) -> CorpusFormat:
-    """Return the only format whose columns, or otherwise file names, match a source.
+    """Return the only format that recognizes a source, or otherwise whose columns or file names match.
 
     Raises:
-        CorpusError: No format matches, or several do.
+        CorpusError: No format matches, several do, or the source cannot be read.
     """
     if not Path(source).exists():
         raise CorpusError(f"There is no file {source}. For a dataset on the hub, set the format.")
-    known, columns = all_formats(), set(first_columns(source))
-    matching = [format for format in known.values() if format.columns and columns.issuperset(format.columns)]
+    known, sample = all_formats(), Sample(source)
+    matching = [format for format in known.values() if format.recognize and format.recognize(sample)]
+    columns = set(sample.columns)
+    matching = matching or [
+        format for format in known.values() if format.columns and columns.issuperset(format.columns)
+    ]
     matching = matching or [format for format in known.values() if Path(source).name in format.files.values()]
     if len(matching) == 1:
         return matching[0]
+    if sample.error is not None:
+        raise sample.error
     names = [format.name for format in matching]
     result = f"could be {' or '.join(names)}" if names else "matches no known format"
     raise CorpusError(f"{source} {result}. Set the format to one of: {', '.join(names or known)}.")

@@ -3,7 +3,8 @@
 The same rules apply to the arguments of every format:
 
 * An argument given only as a string is placed at its first occurrence as a whole word, otherwise at its first
-  occurrence; if possible, it does not overlap the other argument.
+  occurrence; if possible, it does not overlap the other argument. The format "table" rejects strings that occur more
+  than once, unless it is told otherwise.
 * Nested and overlapping arguments are kept. `doc.ents` then has the longest of the overlapping mentions,
   `doc.spans["relation_mentions"]` all of them.
 * Leading and trailing whitespace is not part of an argument.
@@ -21,7 +22,7 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate, permutations
 from typing import Any, TypeVar
 
-from spacy_slmre.documents import UNTYPED
+from spacy_slmre.documents import UNTYPED, EntityMention
 from spacy_slmre.instances import Mention
 
 T = TypeVar("T")
@@ -48,15 +49,22 @@ class Record:
         mentions: Other entities.
         words: Tokens in the source; joined by single spaces, they make up the text.
         format: Format that defines the labels of the record, if it is not the one being read.
+        complete: Whether the pairs are all relations of the text, so that every other pair is negative; otherwise,
+            other pairs are unknown.
+        sentences: Start and end of each sentence, if the source contains them.
+        clusters: Mentions of the same entity.
     """
 
     id: str
     line: int
     text: str
     pairs: tuple[Pair, ...]
-    mentions: tuple[Mention, ...] = ()
+    mentions: tuple[Mention | EntityMention, ...] = ()
     words: tuple[str, ...] | None = None
     format: str | None = None
+    complete: bool = False
+    sentences: tuple[tuple[int, int], ...] | None = None
+    clusters: tuple[tuple[Mention, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +76,26 @@ class Reject:
         id: Identifier in the source.
         reason: One of a few short phrases, by which rejects are counted.
         detail: What was found.
+        file: The file, if the source is a folder.
     """
 
     line: int
     id: str
     reason: str
     detail: str
+    file: str = ""
 
-    def to_dict(self, file: str) -> dict[str, Any]:
+    def to_dict(self, source: str) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {"file": file, **asdict(self)}
+        return {"file": self.file or source, **{key: value for key, value in asdict(self).items() if key != "file"}}
 
 
 class Malformed(ValueError):
     """A record has a missing or invalid field and is rejected."""
+
+
+class Ambiguous(Malformed):
+    """An argument is given as a string that occurs several times."""
 
 
 def parse_rows(
@@ -149,12 +163,19 @@ def find_occurrences(text: str, string: str, *, ignore_case: bool = False) -> li
 
 
 def place_pair(
-    text: str, head: str, tail: str, types: tuple[str, str] = (UNTYPED, UNTYPED), *, ignore_case: bool = False
+    text: str,
+    head: str,
+    tail: str,
+    types: tuple[str, str] = (UNTYPED, UNTYPED),
+    *,
+    ignore_case: bool = False,
+    unique: bool = False,
 ) -> tuple[Mention, Mention]:
     """Find head and tail, given as strings, in a text, by the rules of this module.
 
     Raises:
         Malformed: One of them is empty or does not occur in the text.
+        Ambiguous: With `unique`: one of them could be placed at several positions.
     """
     occurrences = []
     for string in (head, tail):
@@ -164,6 +185,8 @@ def place_pair(
             raise Malformed(f"the argument {string!r} does not occur in the text")
         occurrences.append(spans)
     heads, tails = occurrences
+    if unique:
+        heads, tails = _unique(text, head, heads, tails), _unique(text, tail, tails, heads)
     # Place the longer argument first, so that a shorter one is not placed inside it.
     if len(tail) > len(head):
         last = tails[0]
@@ -172,6 +195,18 @@ def place_pair(
         first = heads[0]
         last = _first_clear(tails, first)
     return Mention(*first, types[0]), Mention(*last, types[1])
+
+
+def _unique(
+    text: str, string: str, spans: list[tuple[int, int]], others: list[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Return the only possible position of a string: a whole word if there is one, outside of the other argument."""
+    spans, others = ([span for span in found if _is_whole_word(text, *span)] or found for found in (spans, others))
+    if len(spans) > 1 and len(others) == 1:
+        spans = [span for span in spans if span[1] <= others[0][0] or others[0][1] <= span[0]] or spans
+    if len(spans) > 1:
+        raise Ambiguous(f"the argument {string!r} occurs {len(spans)} times")
+    return spans
 
 
 def _first_clear(spans: list[tuple[int, int]], other: tuple[int, int]) -> tuple[int, int]:

@@ -10,11 +10,16 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 _CHUNK = 1 << 20
 _LONGEST_RECORD = 64 * _CHUNK
+# What a format is recognized by: the first bytes of a file and the first rows of a table.
+_SAMPLE_BYTES = 4096
+_SAMPLE_ROWS = 50
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:\w+)?")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -121,14 +126,52 @@ def read_rows(
         yield line, row
 
 
-def first_columns(source: str | Path) -> list[str]:
-    """Return the columns of a table, or the keys of the first JSON object; none for other files."""
-    kind = Path(source).suffix.lower()
-    if kind not in (*_DELIMITERS, ".json", ".jsonl", ".parquet"):
-        with open_text(source):
-            return []
-    _, row = next(read_rows(source, ()), (0, {}))
-    return list(row)
+class Sample:
+    """The beginning of a source, by which formats recognize it.
+
+    Attributes:
+        path: The file or folder.
+        error: Why the rows of the source cannot be read, if that is so.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.error: CorpusError | None = None
+
+    def file(self, suffix: str) -> Path | None:
+        """Return the source if it has this suffix, or the first such file in it if it is a folder."""
+        return next(iter(source_files(self.path, suffix)), None)
+
+    def starts_with(self, suffix: str, pattern: str) -> bool:
+        """Return whether the first file with this suffix begins with a pattern."""
+        if (file := self.file(suffix)) is None:
+            return False
+        with file.open("rb") as stream:
+            return re.match(pattern, stream.read(_SAMPLE_BYTES).decode("utf-8-sig", errors="replace")) is not None
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The first rows of a table or JSON objects of a file; none for other sources."""
+        rows: list[dict[str, Any]] = []
+        if self.path.is_file() and self.path.suffix.lower() in (*_DELIMITERS, ".json", ".jsonl", ".parquet"):
+            try:
+                rows.extend(row for _, row in islice(read_rows(self.path, ()), _SAMPLE_ROWS))
+            except CorpusError as error:
+                self.error = error
+        return rows
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of a table, or the keys of the first JSON object."""
+        return list(self.rows[0]) if self.rows else []
+
+
+def source_files(path: str | Path, suffix: str = "") -> list[Path]:
+    """Return the file itself, or all files in a folder that are not hidden, in order; only those with a suffix."""
+    path = Path(path)
+    files = sorted(file for file in path.rglob(f"*{suffix}") if file.is_file()) if path.is_dir() else [path]
+    hidden = (any(part.startswith(".") for part in file.relative_to(path).parts) for file in files)
+    return [file for file, skip in zip(files, hidden, strict=True) if not skip and file.name.endswith(suffix)]
 
 
 def check_columns(available: Collection[str], required: Collection[str], where: str) -> None:

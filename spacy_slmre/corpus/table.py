@@ -1,47 +1,104 @@
-"""The format "table": rows with a text, two entities (as strings) and their relation."""
+"""The format "table": rows with a text, two entities and their relation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from spacy_slmre.corpus.formats import CorpusFormat, get_format
-from spacy_slmre.corpus.records import UNTYPED, Malformed, Pair, Record, Reject, place_pair
-from spacy_slmre.corpus.sources import read_rows
+from spacy_slmre.corpus.records import UNTYPED, Ambiguous, Malformed, Pair, Record, Reject, place_pair
+from spacy_slmre.corpus.sources import CorpusError, Sample, check_columns, read_rows
+from spacy_slmre.instances import Mention
 
 COLUMNS = ("text", "entity1", "entity2", "relation")
+# Other names of our columns: those of `slmre export`, and common ones.
+_NAMES = {
+    "text": ("sentence",),
+    "relation": ("label",),
+    "entity1": ("head",),
+    "entity1Type": ("head_type",),
+    "entity1Start": ("head_start",),
+    "entity1End": ("head_end",),
+    "entity2": ("tail",),
+    "entity2Type": ("tail_type",),
+    "entity2Start": ("tail_start",),
+    "entity2End": ("tail_end",),
+}
+_OFFSETS = tuple((f"entity{number}Start", f"entity{number}End") for number in (1, 2))
+# Only tables written by `slmre export` have this column. Their offsets refer to the document, their text is a sentence.
+_EXPORTED = "sentence_start"
+# `slmre export` puts an apostrophe before text that a spreadsheet would take for a formula.
+_ESCAPED = re.compile("'+[=+\\-@\t\r\n＝＋－＠]")
+_AMBIGUOUS, _ANNOTATES = ("reject", "first"), ("pairs", "relations")
 
 
 def read_table_rows(
-    source: str | Path, split: str, *, labels_of: str = "", hub_split: str = ""
+    source: str | Path,
+    split: str,
+    *,
+    labels_of: str = "",
+    hub_split: str = "",
+    ambiguous: str = "reject",
+    annotates: str = "pairs",
 ) -> Iterator[Record | Reject]:
-    """Read a table with the columns text, entity1, entity2, relation and, optionally, entity1Type and entity2Type.
+    """Read a table with the columns text, relation and, for head and tail, entity1 and entity2.
 
-    Consecutive rows with the same text become one record. Other columns are ignored. Any label is accepted; "none",
-    "other", "no_relation", "na", "nan" and "null" are negative.
+    The columns entity1Start, entity1End, entity2Start and entity2End contain character offsets; with them, the strings
+    are only compared. entity1Type and entity2Type contain entity types. The columns that `slmre export` writes
+    (sentence, head, head_start, …) are read as well. Other columns are ignored.
+
+    Consecutive rows with the same text become one record. Any label is accepted; "none", "other", "no_relation", "na",
+    "nan" and "null" are negative.
 
     Args:
         source: A .csv, .tsv, .json, .jsonl or .parquet file, or a hub id.
         split: The split, used in the identifiers of records.
         labels_of: Format whose labels the rows use; the documents then belong to that format.
         hub_split: Name of the split on the hub; by default, "validation" for dev, otherwise the split.
+        ambiguous: What to do with an argument without offsets that occurs several times: "reject" it, or place it at
+            its "first" occurrence.
+        annotates: "pairs" if pairs that are not listed are unknown, "relations" if they have no relation.
     """
+    for name, value, allowed in (("ambiguous", ambiguous, _AMBIGUOUS), ("annotates", annotates, _ANNOTATES)):
+        if value not in allowed:
+            raise CorpusError(f'{name}="{value}" must be one of: {", ".join(allowed)}.')
     if labels_of:
         get_format(labels_of)
-    rows = read_rows(source, COLUMNS, hub_split or {"dev": "validation"}.get(split, split))
-    return group_rows(((line, labels_of or None, row) for line, row in rows), split)
+    rows = read_rows(source, (), hub_split or {"dev": "validation"}.get(split, split))
+    restore = _unescape if Path(source).suffix.lower() == ".csv" else str
+
+    def named_rows() -> Iterator[tuple[int, str | None, dict[str, Any]]]:
+        for line, row in rows:
+            if _EXPORTED in row:
+                row = {name: restore(value) if isinstance(value, str) else value for name, value in row.items()}
+            named = _rename(row)
+            needed = [name for name in COLUMNS if name not in named]
+            for side, offsets in zip(("entity1", "entity2"), _OFFSETS, strict=True):
+                if side in needed and named.keys() >= set(offsets):
+                    needed.remove(side)
+            check_columns(row, needed, f"{source}:{line}")
+            yield line, labels_of or None, named
+
+    return group_rows(named_rows(), split, unique=ambiguous == "reject", complete=annotates == "relations")
 
 
 def group_rows(
-    rows: Iterable[tuple[int, str | None, dict[str, Any] | Malformed]], split: str
+    rows: Iterable[tuple[int, str | None, dict[str, Any] | Malformed]],
+    split: str,
+    *,
+    unique: bool = False,
+    complete: bool = False,
 ) -> Iterator[Record | Reject]:
     """Merge consecutive rows with the same text and format into records.
 
     Args:
         rows: Line, format (or None), and the values of each row or the reason why it is malformed.
         split: The split, used in the identifiers of records.
+        unique: Reject arguments without offsets that could be placed at several positions.
+        complete: Whether the rows of a text are all of its relations.
     """
 
     def text_and_format(row: tuple[int, str | None, dict[str, Any] | Malformed]) -> tuple[str, str | None]:
@@ -56,15 +113,66 @@ def group_rows(
             if isinstance(row, Malformed):
                 yield Reject(line, f"{split}-{number}", "malformed record", str(row))
                 continue
-            types = (str(row.get("entity1Type") or UNTYPED), str(row.get("entity2Type") or UNTYPED))
             try:
-                head, tail = place_pair(text, row["entity1"], row["entity2"], types, ignore_case=True)
+                head, tail = _place(text, row, unique=unique)
             except Malformed as error:
-                yield Reject(line, f"{split}-{number}", "argument not in the text", str(error))
+                reason = "ambiguous argument" if isinstance(error, Ambiguous) else "argument not in the text"
+                yield Reject(line, f"{split}-{number}", reason, str(error))
                 continue
             pairs.append(Pair(head, tail, str(row["relation"])))
         if pairs:
-            yield Record(f"{split}-{number}", first, text, tuple(pairs), format=format)
+            yield Record(f"{split}-{number}", first, text, tuple(pairs), format=format, complete=complete)
 
 
-TABLE = CorpusFormat(name="table", title="Table", read=read_table_rows, columns=COLUMNS)
+def _rename(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with our names of columns."""
+    named = dict(row)
+    for name, others in _NAMES.items():
+        for other in others:
+            if name not in row and other in row:
+                named[name] = row[other]
+    return named
+
+
+def _place(text: str, row: Mapping[str, Any], *, unique: bool) -> tuple[Mention, Mention]:
+    types = (str(row.get("entity1Type") or UNTYPED), str(row.get("entity2Type") or UNTYPED))
+    given = [_offsets(text, row, number) for number in (1, 2)]
+    if given[0] and given[1]:
+        return Mention(*given[0], types[0]), Mention(*given[1], types[1])
+    return place_pair(text, row["entity1"], row["entity2"], types, ignore_case=True, unique=unique)
+
+
+def _offsets(text: str, row: Mapping[str, Any], number: int) -> tuple[int, int] | None:
+    """Return the offsets of an argument in a row, if it has any.
+
+    Raises:
+        Malformed: They are no offsets in the text, or the text there is not the argument.
+    """
+    start, end = (row.get(column) for column in _OFFSETS[number - 1])
+    if start in (None, "") or end in (None, ""):
+        return None
+    try:
+        before = int(row.get(_EXPORTED) or 0)
+        first, last = int(start) - before, int(end) - before
+    except (TypeError, ValueError) as error:
+        raise Malformed(f"the offsets {start!r} and {end!r} are not whole numbers") from error
+    if not 0 <= first < last <= len(text):
+        raise Malformed(f"[{first}:{last}] is outside of the text, which has {len(text)} characters")
+    string = str(row.get(f"entity{number}") or "")
+    if string and text[first:last].split() != string.split():
+        raise Malformed(f"[{first}:{last}] of the text is {text[first:last]!r}, not {string!r}")
+    return first, last
+
+
+def _unescape(cell: str) -> str:
+    return cell[1:] if _ESCAPED.match(cell) else cell
+
+
+def _recognize(sample: Sample) -> bool:
+    # Tables with our column names but without offsets could be of other formats, which `columns` decides.
+    columns = _rename(dict.fromkeys(sample.columns)).keys()
+    has_offsets = all(columns >= set(offsets) for offsets in _OFFSETS)
+    return columns >= {"text", "relation"} and (has_offsets or {"head", "tail"} <= set(sample.columns))
+
+
+TABLE = CorpusFormat(name="table", title="Table", read=read_table_rows, columns=COLUMNS, recognize=_recognize)

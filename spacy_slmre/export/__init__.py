@@ -1,10 +1,11 @@
-"""Relations for other tools: tables, graphs, RDF, Neo4j, and the formats of other spaCy projects."""
+"""Relations for other tools: tables, graphs, RDF, Neo4j, other spaCy projects, and annotation tools."""
 
+from spacy_slmre.corpus.annotations.spacy_docs import from_rel
 from spacy_slmre.export.edges import Edge, EdgeSource, ExportError, Node, make_edges, merge_edges
 from spacy_slmre.export.formats import FORMATS, ExportCounts, ExportSettings, export
 from spacy_slmre.export.graphs import to_networkx
 from spacy_slmre.export.reading import as_documents, read_documents
-from spacy_slmre.export.spacy_projects import from_rel, from_relation_items, read_items, to_rel, to_relation_items
+from spacy_slmre.export.spacy_projects import from_relation_items, read_items, to_rel, to_relation_items
 
 __all__ = [
     "FORMATS",

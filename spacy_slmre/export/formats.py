@@ -10,6 +10,7 @@ from typing import Any
 from spacy.tokens import Doc, Span
 
 from spacy_slmre.documents import RelationDocument
+from spacy_slmre.export.annotation_tools import write_doccano, write_label_studio, write_prodigy
 from spacy_slmre.export.edges import MERGE_BY, Edge, ExportError, make_edges, merge_edges
 from spacy_slmre.export.graphs import write_cypher, write_graphml, write_neo4j
 from spacy_slmre.export.rdf import DEFAULT_BASE, Namespace, describe, write_jsonld, write_ntriples, write_turtle
@@ -34,7 +35,7 @@ class ExportSettings:
         base: For RDF: prefix of all IRIs.
         properties: For RDF: properties by label, see `Namespace`.
         model: Name of the model that found the relations, if a document does not contain it.
-        lang: For "rel": language of the tokenizer.
+        lang: For "rel" and "prodigy": language of the tokenizer.
 
     Raises:
         ExportError: Unknown `merge`, or `labels` is a string.
@@ -190,6 +191,25 @@ FORMATS = {
         ".spacy",
         "The doc._.rel of spaCy's tutorial",
         lambda path, documents, settings: write_rel(path, documents, settings.lang),
+        of_documents=True,
+    ),
+    # Without a suffix of its own: .json would be taken for our own form.
+    "label-studio": ExportFormat(
+        "",
+        "Pre-annotations for Label Studio",
+        lambda path, documents, _: write_label_studio(path, documents),
+        of_documents=True,
+    ),
+    "prodigy": ExportFormat(
+        ".jsonl",
+        "Pre-annotations for Prodigy",
+        lambda path, documents, settings: write_prodigy(path, documents, settings.lang),
+        of_documents=True,
+    ),
+    "doccano": ExportFormat(
+        ".jsonl",
+        "Pre-annotations for doccano",
+        lambda path, documents, _: write_doccano(path, documents),
         of_documents=True,
     ),
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,23 +74,6 @@ def to_rel(doc: Doc, labels: Sequence[str] = (), attr: str = RELATIONS) -> Rel:
     return rel
 
 
-def from_rel(doc: Doc, rel: Mapping[tuple[int, int], Mapping[str, float]], threshold: float = 0.5) -> list[Relation]:
-    """Convert relations of spaCy's tutorial to ours, which can be assigned to `doc._.relations`.
-
-    Labels with a score below `threshold` are skipped. Raises DocumentError if no entity begins at a token.
-    """
-    starts = {ent.start: ent for ent in doc.ents}
-    relations = []
-    for pair, scores in rel.items():
-        for label, score in scores.items():
-            if score < threshold:
-                continue
-            if not all(start in starts for start in pair):
-                raise DocumentError(f"doc._.rel has the pair {pair}, but no entity begins at one of these tokens.")
-            relations.append(Relation(starts[pair[0]], starts[pair[1]], label, float(score)))
-    return relations
-
-
 def write_items(path: Path, documents: Iterable[RelationDocument]) -> None:
     """Write one JSON line per document with `text`, `ents` and `relations`, like spacy-llm's examples."""
     with path.open("w", encoding="utf-8", newline="\n") as stream:
@@ -147,7 +130,7 @@ def write_rel(path: Path, documents: Iterable[RelationDocument], lang: str = "xx
     skipped = 0
     for document in documents:
         doc = document.to_doc(nlp)
-        kept = _split_relations(doc, RELATIONS)[0]
+        kept = relations_between_entities(doc)[0]
         skipped += len(document.relations) - len(kept)
         doc._.relations = kept
         doc._.rel = to_rel(doc)
@@ -166,7 +149,7 @@ def install_rel() -> None:
 
 
 def _between_entities(doc: Doc, attr: str) -> list[Relation]:
-    kept, skipped = _split_relations(doc, attr)
+    kept, skipped = relations_between_entities(doc, attr)
     if skipped:
         warnings.warn(
             f"{len(skipped)} of {len(kept) + len(skipped)} relations were skipped: this format only "
@@ -176,7 +159,7 @@ def _between_entities(doc: Doc, attr: str) -> list[Relation]:
     return kept
 
 
-def _split_relations(doc: Doc, attr: str) -> tuple[list[Relation], list[Relation]]:
+def relations_between_entities(doc: Doc, attr: str = RELATIONS) -> tuple[list[Relation], list[Relation]]:
     """Return the relations between entities in `doc.ents`, and all others."""
     ents = {(ent.start, ent.end) for ent in doc.ents}
     kept: list[Relation] = []

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from spacy_slmre.corpus import sources
-from spacy_slmre.corpus.sources import CorpusError, first_columns, read_json, read_lines, read_rows, read_table
+from spacy_slmre.corpus.sources import CorpusError, Sample, read_json, read_lines, read_rows, read_table
 
 
 def test_a_list_and_lines_give_objects_with_their_lines(write):
@@ -92,7 +92,7 @@ def test_rows_of_every_file_type(write, tmp_path):
     assert [row for _, row in read_rows(tmp_path / "r.parquet", ("relation",))] == rows
     csv = write("r.csv", 'text,relation\na\tb,x\n"c, d",y\n')
     assert [row for _, row in read_rows(csv, ("relation",))] == rows
-    assert first_columns(csv) == first_columns(tmp_path / "r.parquet") == ["text", "relation"]
+    assert Sample(csv).columns == Sample(tmp_path / "r.parquet").columns == ["text", "relation"]
     tsv = write("r.tsv", 'text\trelation\n"a\tb"\tx\nc, d\ty\n')
     assert [row for _, row in read_rows(tsv, ("relation",))] == rows
 

@@ -1,0 +1,69 @@
+"""The format "json": our own JSON form, as `slmre extract` writes it; see `spacy_slmre.documents`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from spacy_slmre.corpus.formats import CorpusFormat
+from spacy_slmre.corpus.records import Pair, Record, Reject, parse_rows
+from spacy_slmre.corpus.sources import Sample, read_json
+from spacy_slmre.documents import EntityMention, RelationDocument
+from spacy_slmre.instances import Mention
+
+
+def read_json_form(source: str | Path, split: str) -> Iterator[Record | Reject]:
+    """Read documents; those with `pairs` annotate pairs, all others relations.
+
+    Args:
+        source: A .jsonl file, or a .json file with a list.
+        split: The split, used in the identifiers of documents without one.
+    """
+    return parse_rows(read_json(source), _parse, split)
+
+
+def _parse(row: dict[str, Any], *, line: int, id: str) -> Iterator[Record | Reject]:
+    document = RelationDocument.from_dict({"id": id, **row}, f"document {row.get('id', id)}")
+    if document.error is not None:
+        yield Reject(line, document.id, "failed in extraction", document.error)
+        return
+    yield record_of(document, line)
+
+
+def record_of(document: RelationDocument, line: int) -> Record:
+    """Convert a document that did not fail."""
+    pairs = document.relations if document.pairs is None else document.pairs
+    return Record(
+        document.id,
+        line,
+        document.text,
+        tuple(dict.fromkeys(Pair(_mention(pair.head), _mention(pair.tail), pair.label) for pair in pairs)),
+        document.entities,
+        complete=document.pairs is None,
+        sentences=document.sentences,
+    )
+
+
+def _mention(mention: EntityMention) -> Mention:
+    return Mention(mention.start, mention.end, mention.type)
+
+
+def _recognize(sample: Sample) -> bool:
+    rows = [row for row in sample.rows if not isinstance(row.get("error"), str)]
+    return bool(rows) and all(map(_is_document, rows))
+
+
+def _is_document(row: dict[str, Any]) -> bool:
+    entities, relations = row.get("entities", []), row.get("relations")
+    return (
+        isinstance(row.get("text"), str)
+        and isinstance(relations, list)
+        and isinstance(entities, list)
+        and ("entities" in row or bool(relations))
+        and all(isinstance(one, dict) and {"start", "end"} <= one.keys() for one in entities)
+        and all(isinstance(one, dict) and isinstance(one.get("head"), dict) for one in relations)
+    )
+
+
+JSON_FORM = CorpusFormat(name="json", title="spacy-slmre's JSON form", read=read_json_form, recognize=_recognize)

@@ -1,0 +1,99 @@
+"""The format "label_studio": Label Studio's JSON export of tasks with text regions and relations.
+
+[{"id": 1, "data": {"text": "Ann of Oslo"}, "annotations": [{"result": [
+    {"id": "a", "type": "labels", "value": {"start": 0, "end": 3, "text": "Ann", "labels": ["PER"]}, …},
+    {"type": "relation", "from_id": "a", "to_id": "b", "direction": "right", "labels": ["lives in"]}]}]}]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from spacy_slmre.corpus.annotations.builder import RecordBuilder
+from spacy_slmre.corpus.formats import CorpusFormat
+from spacy_slmre.corpus.records import Malformed, Record, Reject, parse_rows
+from spacy_slmre.corpus.sources import Sample, read_json
+
+# Pairs of (reversed?) that each arrow direction stands for. Label Studio draws "right" by default.
+_DIRECTIONS = {"right": (False,), "left": (True,), "bi": (False, True)}
+
+
+def read_label_studio(
+    source: str | Path, split: str, *, text: str = "", unlabeled: str = ""
+) -> Iterator[Record | Reject]:
+    """Read a JSON export.
+
+    If a task has several annotations, the one marked as ground truth is read, otherwise the first one.
+
+    Args:
+        source: The .json file.
+        split: The split, used in the identifiers of tasks without one.
+        text: Key in `data` of the text; the default is "text", or the only string in `data`.
+        unlabeled: Label of arrows without a label; by default, they are rejected.
+    """
+    return parse_rows(read_json(source), _parse, split, text=text, unlabeled=unlabeled)
+
+
+def _parse(row: dict[str, Any], *, line: int, id: str, text: str, unlabeled: str) -> Iterator[Record | Reject]:
+    data = row["data"]
+    id = str(data.get("id") or row.get("id", id))
+    annotations = [one for one in row.get("annotations") or () if not one.get("was_cancelled")]
+    if not annotations:
+        yield Reject(line, id, "task without annotation", "nobody annotated the task, or it was skipped")
+        return
+    chosen = next((one for one in annotations if one.get("ground_truth")), annotations[0])
+    builder = RecordBuilder(_text_of(data, text), line=line, id=id)
+    for other in annotations:
+        if other is not chosen:
+            builder.reject("another annotation of the task", f"annotation {other.get('id')}")
+    regions = [one for one in chosen["result"] if one.get("type") != "relation"]
+    for region in regions:
+        _add_region(builder, region)
+    for relation in chosen["result"]:
+        if relation.get("type") == "relation":
+            _add_relation(builder, relation, unlabeled)
+    yield from builder.build()
+
+
+def _text_of(data: Mapping[str, Any], key: str) -> Any:
+    if key:
+        return data.get(key)
+    strings = [value for name, value in data.items() if isinstance(value, str) and name != "id"]
+    if "text" not in data and len(strings) > 1:
+        raise Malformed(f"several data could be the text ({', '.join(data)}); name one with the setting text")
+    return data.get("text", strings[0] if strings else None)
+
+
+def _add_region(builder: RecordBuilder, region: Mapping[str, Any]) -> None:
+    value, kind = region.get("value") or {}, region.get("type")
+    if kind != "labels" or "start" not in value:
+        builder.reject("neither entity nor relation", f"a result of the type {kind!r}")
+        return
+    first, *others = value.get("labels") or [None]
+    builder.add_entity(region["id"], value["start"], value["end"], first, covered=value.get("text"))
+    for other in others:
+        builder.reject("further type of an entity", f"{region['id']!r}: {other!r} besides {first!r}")
+
+
+def _add_relation(builder: RecordBuilder, relation: Mapping[str, Any], unlabeled: str) -> None:
+    direction = relation.get("direction") or "right"
+    if direction not in _DIRECTIONS:
+        builder.reject("unknown direction", f"{direction!r} is none of {', '.join(_DIRECTIONS)}")
+        return
+    ends = relation["from_id"], relation["to_id"]
+    for label in relation.get("labels") or [unlabeled]:
+        for is_reversed in _DIRECTIONS[direction]:
+            builder.add_relation(*(ends[::-1] if is_reversed else ends), label)
+
+
+def _recognize(sample: Sample) -> bool:
+    return bool(sample.rows) and all(
+        isinstance(row.get("data"), dict)
+        and any(isinstance(row.get(key), list) for key in ("annotations", "predictions"))
+        for row in sample.rows
+    )
+
+
+LABEL_STUDIO = CorpusFormat(name="label_studio", title="Label Studio", read=read_label_studio, recognize=_recognize)

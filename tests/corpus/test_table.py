@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from spacy_slmre.corpus.conversion import convert
+from spacy_slmre.corpus.docbin import read_docs
+from spacy_slmre.corpus.formats import get_format, guess_format
+from spacy_slmre.corpus.records import Record, Reject
+from spacy_slmre.corpus.sources import CorpusError
+from spacy_slmre.gold import annotates_pairs
+
+TABLE = get_format("table")
+TEXT = "Ann met Bo. Then Ann left Oslo."
+BY_STRING = {"text": TEXT, "entity1": "Bo", "entity2": "Oslo", "relation": "left"}
+BY_OFFSET = BY_STRING | {
+    "entity1": "Ann",
+    "entity1Start": 17,
+    "entity1End": 20,
+    "entity1Type": "PER",
+    "entity2Start": 26,
+    "entity2End": 30,
+}
+
+
+@pytest.fixture
+def read(write):
+    def run(*rows, **settings):
+        source = write("rows.jsonl", "\n".join(map(json.dumps, rows)))
+        assert guess_format(source) is TABLE
+        items = list(TABLE.read(source, "train", **settings))
+        return [one for one in items if isinstance(one, Record)], [one for one in items if isinstance(one, Reject)]
+
+    return run
+
+
+def test_offsets_say_which_occurrence_is_meant(read):
+    (record,), rejects = read(BY_OFFSET)
+    (pair,) = record.pairs
+    assert (pair.head.start, pair.head.end, pair.head.type) == (17, 20, "PER") and pair.tail.start == 26
+    assert not rejects
+
+
+def test_without_offsets_a_repeated_string_is_rejected(read):
+    (record,), (reject,) = read(BY_STRING, BY_STRING | {"entity1": "Ann"})
+    assert len(record.pairs) == 1
+    assert (reject.line, reject.reason, reject.detail) == (2, "ambiguous argument", "the argument 'Ann' occurs 2 times")
+    (record,), rejects = read(BY_STRING | {"entity1": "Ann"}, ambiguous="first")
+    assert record.pairs[0].head.start == 0 and not rejects
+
+
+@pytest.mark.parametrize(
+    ("text", "head", "tail", "expected"),
+    [
+        # A part of another word or of the other argument is not meant.
+        ("Annie saw Ann in Rome", "Ann", "Rome", (10, 17)),
+        ("York University is in York", "York University", "York", (0, 22)),
+        ("York is where York University is", "York", "York University", (0, 14)),
+        ("Ann saw Ann", "Ann", "Ann", None),
+        ("York and York University of York", "York University", "York", None),
+    ],
+)
+def test_a_string_with_one_possible_place_is_not_ambiguous(read, text, head, tail, expected):
+    records, rejects = read({"text": text, "entity1": head, "entity2": tail, "relation": "x"})
+    if expected is None:
+        assert not records and rejects[0].reason == "ambiguous argument"
+    else:
+        assert (records[0].pairs[0].head.start, records[0].pairs[0].tail.start) == expected and not rejects
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"entity1Start": 16, "entity1End": 19}, "[16:19] of the text is ' An', not 'Ann'"),
+        ({"entity1End": 99}, "[17:99] is outside of the text, which has 31 characters"),
+        ({"entity1Start": "x"}, "the offsets 'x' and 20 are not whole numbers"),
+    ],
+)
+def test_wrong_offsets_are_rejected(read, change, detail):
+    _, (reject,) = read(BY_OFFSET | change)
+    assert reject.detail == detail
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_common_names_of_columns_are_understood_in_every_kind_of_file(tmp_path, kind):
+    row = {"text": TEXT, "head_start": 17, "head_end": 20, "tail_start": 26, "tail_end": 30, "label": "left"}
+    path = tmp_path / f"rows.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, row, delimiter="," if kind == "csv" else "\t")
+            writer.writeheader()
+            writer.writerow(row)
+    assert guess_format(path) is TABLE
+    (record,) = TABLE.read(path, "train")
+    assert (record.pairs[0].head.start, record.pairs[0].label, record.pairs[0].tail.end) == (17, "left", 30)
+
+
+def test_rows_annotate_pairs_or_relations(nlp, write, tmp_path):
+    source = write("rows.jsonl", json.dumps(BY_OFFSET))
+    for annotates in ("pairs", "relations"):
+        output = tmp_path / f"{annotates}.spacy"
+        convert(TABLE, source, output, split="train", settings={"annotates": annotates})
+        (doc,) = read_docs(output, nlp.vocab)
+        assert annotates_pairs(doc.user_data) is (annotates == "pairs") and len(doc._.relations) == 1
+
+
+def test_missing_columns_and_unknown_settings_are_errors(write):
+    source = write("rows.jsonl", json.dumps({"text": TEXT, "entity1": "Ann", "entity2Start": 1, "relation": "x"}))
+    with pytest.raises(CorpusError, match=r"rows\.jsonl:1: missing columns: entity2"):
+        list(TABLE.read(source, "train"))
+    with pytest.raises(CorpusError, match='ambiguous="last" must be one of: reject, first'):
+        list(TABLE.read(source, "train", ambiguous="last"))
