@@ -27,6 +27,7 @@ from spacy.pipeline import EntityLinker
 from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
+from spacy_slmre.gold import annotates_pairs
 from spacy_slmre.instances import Mention
 from spacy_slmre.relations import PAIRS, RELATIONS, Relation, install_extensions, relations_of, report_of, write_report
 
@@ -36,6 +37,8 @@ MODEL = "slmre.model"
 """Key in `doc.user_data` of the name of the pipeline that found the relations."""
 MENTIONS = "relation_mentions"
 """`doc.spans["relation_mentions"]`: all mentions, set if some overlap, which `doc.ents` cannot represent."""
+CLUSTERS = "coref_clusters"
+"""`doc.spans["coref_clusters_1"]` and so on: the mentions of the same entity, named as by spaCy's own component."""
 UNTYPED = "ENTITY"
 """Label of entities without a type in their source: spaCy requires one."""
 
@@ -53,7 +56,8 @@ class EntityMention:
 
     Attributes:
         type: Entity type, or "".
-        kb_id: Id in a knowledge base, or "". Wikidata IRIs are shortened to the id (Q220).
+        kb_id: Id in a knowledge base, or else the id that an entity ruler gave (`ent_id_`), or "". Wikidata IRIs are
+            shortened to the id (Q220).
     """
 
     start: int
@@ -115,20 +119,24 @@ class RelationDocument:
     @classmethod
     def from_doc(cls, doc: Doc, id: str | None = None, attr: str = RELATIONS) -> RelationDocument:
         """Convert a Doc with relations in `doc._.<attr>`; `id` is used if `doc.user_data` has none."""
+
+        def convert(relation: Relation) -> DocumentRelation:
+            return DocumentRelation(
+                _mention_of(relation.head), _mention_of(relation.tail), relation.label, relation.score
+            )
+
         sentences = None
         if doc.has_annotation("SENT_START"):
             sentences = tuple((sent.start_char, sent.end_char) for sent in doc.sents)
         return cls(
             id=str(doc.user_data.get(ID) or id or "doc"),
             text=doc.text,
-            entities=tuple(_mention_of(ent) for ent in doc.ents),
-            relations=tuple(
-                DocumentRelation(_mention_of(rel.head), _mention_of(rel.tail), rel.label, rel.score)
-                for rel in relations_of(doc, attr)
-            ),
+            entities=tuple(_mention_of(ent) for ent in doc.spans.get(MENTIONS) or doc.ents),
+            relations=tuple(map(convert, relations_of(doc, attr))),
             sentences=sentences,
             report=report_of(doc, attr),
             model=str(doc.user_data.get(MODEL) or ""),
+            pairs=tuple(map(convert, relations_of(doc, PAIRS))) if annotates_pairs(doc.user_data) else None,
         )
 
     def to_doc(self, nlp: Language) -> Doc:
@@ -141,11 +149,7 @@ class RelationDocument:
             raise DocumentError(f'The document "{self.id}" failed in extraction: {self.error}')
         install_extensions()
         sides = [side for rel in (*self.relations, *(self.pairs or ())) for side in (rel.head, rel.tail)]
-        doc, spans = doc_with_mentions(nlp, self.text, [*self.entities, *sides])
-        if self.sentences is not None:
-            starts = {start for start, _ in self.sentences}
-            for token in doc:
-                token.is_sent_start = token.idx in starts
+        doc, spans = doc_with_mentions(nlp, self.text, [*self.entities, *sides], sentences=self.sentences)
         set_provenance(doc, self.id, self.model)
         for attr, relations in ((RELATIONS, self.relations), (PAIRS, self.pairs)):
             if relations is not None:
@@ -241,7 +245,11 @@ def set_provenance(doc: Doc, id: str, model: str) -> None:
 
 
 def doc_with_mentions(
-    nlp: Language, text: str, mentions: Iterable[EntityMention | Mention], words: Sequence[str] | None = None
+    nlp: Language,
+    text: str,
+    mentions: Iterable[EntityMention | Mention],
+    words: Sequence[str] | None = None,
+    sentences: Iterable[tuple[int, int]] | None = None,
 ) -> tuple[Doc, dict[tuple[int, int, str], Span]]:
     """Make a Doc with entities, and return it with the spans of all mentions by (start, end, type).
 
@@ -252,9 +260,14 @@ def doc_with_mentions(
         text: The text.
         mentions: Non-empty mentions.
         words: The source's own tokens, if it has any; joined by single spaces, they must equal the text.
+        sentences: Start and end of each sentence, if they are known.
     """
     by_key = {(mention.start, mention.end, mention.type): mention for mention in mentions}
     doc = tokenize(nlp, text, by_key.values(), words)
+    if sentences is not None:
+        starts = {start for start, _ in sentences}
+        for token in doc:
+            token.is_sent_start = token.idx in starts
     spans: dict[tuple[int, int, str], Span] = {}
     for key in sorted(by_key):
         start, end, type = key
@@ -295,7 +308,7 @@ def tokenize(
 
 
 def _mention_of(span: Span) -> EntityMention:
-    return EntityMention(span.start_char, span.end_char, span.text, span.label_, _normalize_id(span.kb_id_))
+    return EntityMention(span.start_char, span.end_char, span.text, span.label_, _normalize_id(span.kb_id_) or span.id_)
 
 
 def _read_mention(data: Mapping[str, Any], text: str) -> EntityMention:

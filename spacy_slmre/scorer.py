@@ -8,24 +8,32 @@ from typing import Any
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
+from spacy_slmre.gold import gold_pairs, pair_key
 from spacy_slmre.metrics import Item, count, count_per_label, macro_f1
 from spacy_slmre.relations import RELATIONS, relations_of
+from spacy_slmre.schema import NEGATIVE_LABEL
 
 Propose = Callable[[Doc], Iterable[tuple[Span, Span]]]
 SCORES = ("rel_micro_p", "rel_micro_r", "rel_micro_f", "rel_macro_f", "rel_per_type", "rel_candidate_recall")
 
 
 def score_relations(
-    examples: Iterable[Example], *, attr: str = RELATIONS, propose: Propose | None = None, **_: Any
+    examples: Iterable[Example],
+    *,
+    attr: str = RELATIONS,
+    negative_label: str | None = NEGATIVE_LABEL,
+    propose: Propose | None = None,
+    **_: Any,
 ) -> dict[str, Any]:
     """Return positive-class scores over (head, tail, label), matched by character offsets.
 
-    A gold pair that was not proposed as a candidate counts as a false negative.
+    A gold pair that was not proposed as a candidate counts as a false negative. Predictions for pairs whose labels are
+    unknown (see `spacy_slmre.gold`) are not counted.
 
     Args:
         examples: Gold relations on the reference side, predicted ones on the predicted side.
-        attr: Attribute with the predicted relations. Gold relations are read from `doc._.relations`, or from
-            this attribute if there are none.
+        attr: Attribute with the predicted relations. Gold relations are read by `gold_pairs`, with this attribute.
+        negative_label: The gold label that means "no relation".
         propose: Returns the candidate pairs of a document, to compute candidate recall.
 
     Returns:
@@ -37,12 +45,14 @@ def score_relations(
     predicted: set[Item] = set()
     proposed = 0
     for number, example in enumerate(examples):
-        items = _items(number, example.reference, RELATIONS) or _items(number, example.reference, attr)
-        gold |= items
-        predicted |= _items(number, example.predicted, attr)
+        annotated = gold_pairs(example.reference, attr)
+        positives = annotated.positives(negative_label)
+        gold |= {((number, *key), label) for key, label in positives}
+        found = {(pair_key(rel.head, rel.tail), rel.label) for rel in relations_of(example.predicted, attr)}
+        predicted |= {((number, *key), label) for key, label in found if annotated.is_known(key)}
         if propose is not None:
-            pairs = {_pair(number, head, tail) for head, tail in propose(example.predicted)}
-            proposed += sum(pair in pairs for pair, _ in items)
+            pairs = {pair_key(*pair) for pair in propose(example.predicted)}
+            proposed += sum(key in pairs for key, _ in positives)
     if not gold:
         return dict.fromkeys(SCORES)
     micro, per_label = count(gold, predicted), count_per_label(gold, predicted)
@@ -58,11 +68,3 @@ def score_relations(
 def make_relation_scorer() -> Callable[..., dict[str, Any]]:
     """Return the scorer; registered as `@scorers = "spacy-slmre.RelationScorer.v1"`."""
     return score_relations
-
-
-def _items(number: int, doc: Doc, attr: str) -> set[Item]:
-    return {(_pair(number, rel.head, rel.tail), rel.label) for rel in relations_of(doc, attr)}
-
-
-def _pair(number: int, head: Span, tail: Span) -> tuple[int, ...]:
-    return number, head.start_char, head.end_char, tail.start_char, tail.end_char

@@ -17,8 +17,8 @@ from spacy.tokens import Doc
 
 from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.corpus.gold_docs import ID
-from spacy_slmre.corpus.summary import Summary, annotated_pairs
-from spacy_slmre.pipeline.examples import pair_key
+from spacy_slmre.corpus.summary import Summary, known_pairs
+from spacy_slmre.gold import pair_key
 from spacy_slmre.relations import Relation, install_extensions
 
 _MAX_EXAMPLES = 5
@@ -79,12 +79,12 @@ def check_corpora(corpora: Mapping[str, Path]) -> tuple[dict[str, Summary], list
 
 
 def sample_pairs(path: Path, number: int, label: str | None = None, seed: int = 0) -> list[Relation]:
-    """Draw a uniform random sample of the annotated pairs of a corpus, optionally with one label only."""
+    """Draw a uniform random sample of the pairs of a corpus whose labels are known, optionally with one label only."""
     rng = random.Random(seed)
     sample: list[Relation] = []
     seen = 0
     for doc in read_docs(path, spacy.blank("en").vocab):
-        for pair, _ in annotated_pairs(doc):
+        for pair, _ in known_pairs(doc):
             if label is None or pair.label == label:
                 # Reservoir sampling: only the sample is kept in memory.
                 seen += 1
@@ -115,10 +115,10 @@ def _read(path: Path) -> CorpusStatistics:
 
 
 def _read_pairs(doc: Doc) -> tuple[list[Relation], str]:
-    """Return the annotated pairs, and the first warning about invalid arguments or ""."""
+    """Return the pairs whose labels are known, and the first warning about invalid arguments or ""."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        pairs = [pair for pair, _ in annotated_pairs(doc)]
+        pairs = [pair for pair, _ in known_pairs(doc)]
     return pairs, str(caught[0].message) if caught else ""
 
 
@@ -129,6 +129,12 @@ def _check(name: str, corpus: CorpusStatistics) -> Iterator[Finding]:
         yield Finding("error", message, corpus.invalid[:_MAX_EXAMPLES])
     if not summary.instances:
         yield Finding("error", f"{name}: there are no annotated pairs.")
+    elif not summary.negatives:
+        yield Finding(
+            "warning",
+            f"{name}: there is no negative pair, so a model trained on it will predict a relation for every pair. Set "
+            "`negatives = RATIO` in the corpus reader of the training config to sample some.",
+        )
     if duplicates := [key for key, count in corpus.texts.items() if count > 1]:
         surplus = sum(corpus.texts[key] - 1 for key in duplicates)
         examples = [corpus.names[key] for key in duplicates[:_MAX_EXAMPLES]]

@@ -19,7 +19,7 @@ SHARD_SIZE = 20_000
 """Maximum number of documents in one `.spacy` file."""
 
 # The annotation of gold documents; lemmas, tags and parses would only take space.
-_ATTRS = ("ORTH", "SPACY", "SENT_START", "ENT_IOB", "ENT_TYPE")
+_ATTRS = ("ORTH", "SPACY", "SENT_START", "ENT_IOB", "ENT_TYPE", "ENT_KB_ID")
 
 
 class DocBinWriter:

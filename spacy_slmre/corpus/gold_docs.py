@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
+from typing import TypeVar
 
 from spacy.language import Language
 from spacy.tokens import Doc
 
 from spacy_slmre.corpus.formats import CorpusFormat, get_format
 from spacy_slmre.corpus.records import Pair, Record, Reject
-from spacy_slmre.documents import ID, doc_with_mentions
+from spacy_slmre.documents import CLUSTERS, ID, EntityMention, doc_with_mentions
 from spacy_slmre.instances import Mention
 from spacy_slmre.relations import PAIRS, RELATIONS
+from spacy_slmre.schema import NEGATIVE_LABEL
+
+T = TypeVar("T", bound=Mention | EntityMention)
 
 # Keys in `doc.user_data` for the provenance of a document. The format determines the schema of its pairs.
 FORMAT = "slmre.format"
 SPLIT = "slmre.split"
 PROVENANCE = (FORMAT, SPLIT, ID)
+NEGATIVE = "label that means no relation"
+"""Reason of rejects that lose nothing, since their pairs are negative anyway."""
 # If a reader splits documents into sentences, sentence 3 of document train-12 has the id "train-12-3".
 _SENTENCE_ID = re.compile(r"(.+-\d+)-\d+")
 
@@ -32,8 +39,9 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
         split: The split that the record belongs to.
 
     Returns:
-        The document with entities, `doc._.relation_pairs` (all pairs), `doc._.relations` (distinct positive pairs),
-        all mentions in `doc.spans` if some overlap, and its provenance in `doc.user_data`; and the rejects.
+        The document with entities, `doc._.relation_pairs` (all pairs, unless the record is complete),
+        `doc._.relations` (distinct positive pairs), all mentions and clusters in `doc.spans`, and its provenance in
+        `doc.user_data`; and the rejects.
     """
     text = record.text
     pairs: list[Pair] = []
@@ -44,6 +52,9 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
         if label is None:
             detail = f"{pair.label!r} is not a label of {format.name}"
             rejects.append(Reject(record.line, record.id, "unknown label", detail))
+        elif record.complete and format.is_negative(label):
+            detail = f"{pair.label!r}: in this source, every pair without another label has no relation"
+            rejects.append(Reject(record.line, record.id, NEGATIVE, detail))
         elif head is None or tail is None:
             invalid = pair.head if head is None else pair.tail
             inside = 0 <= invalid.start <= invalid.end <= len(text)
@@ -53,11 +64,16 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
         else:
             pairs.append(Pair(head, tail, label))
 
-    mentions = {mention for pair in pairs for mention in (pair.head, pair.tail)}
-    mentions |= {stripped for mention in record.mentions if (stripped := _strip(text, mention))}
-    doc, spans = doc_with_mentions(nlp, text, mentions, record.words)
+    # Entities come last, since they have a knowledge base id, which the arguments of pairs lack.
+    mentions: list[Mention | EntityMention] = [mention for pair in pairs for mention in (pair.head, pair.tail)]
+    mentions += [stripped for mention in record.mentions if (stripped := _strip(text, mention))]
+    doc, spans = doc_with_mentions(nlp, text, mentions, record.words, record.sentences)
+    for number, cluster in enumerate(record.clusters, 1):
+        members = (doc.char_span(one.start, one.end, one.type, alignment_mode="expand") for one in cluster)
+        doc.spans[f"{CLUSTERS}_{number}"] = [span for span in members if span is not None]
     annotated = [(spans[_key(pair.head)], spans[_key(pair.tail)], pair.label) for pair in pairs]
-    setattr(doc._, PAIRS, annotated)
+    if not record.complete:
+        setattr(doc._, PAIRS, annotated)
     positives = dict.fromkeys(item for item in annotated if not format.is_negative(item[2]))
     setattr(doc._, RELATIONS, list(positives))
     doc.user_data |= {FORMAT: format.name, SPLIT: split, ID: record.id}
@@ -92,13 +108,20 @@ def format_of(doc: Doc) -> CorpusFormat | None:
     return get_format(name) if name else None
 
 
-def _strip(text: str, mention: Mention) -> Mention | None:
+def negative_label_of(doc: Doc) -> str:
+    """Return the label that means "no relation" in a gold document: that of its format, or else "no_relation"."""
+    format = format_of(doc)
+    schema = format.schema if format is not None else None
+    return (schema.negative_label if schema is not None else None) or NEGATIVE_LABEL
+
+
+def _strip(text: str, mention: T) -> T | None:
     if not 0 <= mention.start < mention.end <= len(text):
         return None
     string = text[mention.start : mention.end]
     start = mention.start + len(string) - len(string.lstrip())
     end = mention.start + len(string.rstrip())
-    return Mention(start, end, mention.type) if start < end else None
+    return replace(mention, start=start, end=end) if start < end else None
 
 
 def _key(mention: Mention) -> tuple[int, int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spacy.language import Language
@@ -12,40 +13,67 @@ from spacy.training import Example
 from spacy.training.corpus import walk_corpus
 
 from spacy_slmre.corpus.docbin import read_docs
-from spacy_slmre.corpus.gold_docs import PROVENANCE, in_holdout
-from spacy_slmre.relations import CANDIDATES, PAIRS, RELATIONS, install_extensions
+from spacy_slmre.corpus.gold_docs import PROVENANCE, in_holdout, negative_label_of
+from spacy_slmre.corpus.summary import known_pairs
+from spacy_slmre.gold import gold_pairs
+from spacy_slmre.relations import CANDIDATES, PAIRS, install_extensions
+from spacy_slmre.util.settings import takes_settings
 
 ExampleReader = Callable[[Language], Iterator[Example]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReaderSettings:
+    """Settings of all corpus readers.
+
+    Attributes:
+        entities: "gold" copies entities and span groups of the reference to the predicted doc, "predicted" leaves
+            them to the pipeline.
+        pairs: Copy the known pairs, without labels, to the predicted doc.
+        limit: Maximum number of documents; 0 reads all.
+        max_pairs: Stop after this many known pairs; 0 reads all.
+        negatives: Number of negative pairs for each relation, if the annotated ones are fewer: others are sampled from
+            the candidate pairs without annotation, and all remaining pairs are unknown. -1 takes all candidate pairs.
+            By default, pairs are negative as `spacy_slmre.gold` says.
+        shuffle: Read in random order, different in each epoch; keeps all documents in memory.
+        seed: Random seed for shuffling and for the sample of negative pairs.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+
+    entities: str = "gold"
+    pairs: bool = True
+    limit: int = 0
+    max_pairs: int = 0
+    negatives: float | None = None
+    shuffle: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.entities not in ("gold", "predicted"):
+            raise ValueError(f'entities = "{self.entities}", but it must be "gold" or "predicted".')
+        for name, value in (("limit", self.limit), ("max_pairs", self.max_pairs)):
+            if value < 0:
+                raise ValueError(f"{name} = {value}, but it must be 0 (no limit) or more.")
+        if self.negatives is not None and self.negatives < 0 and self.negatives != -1:
+            raise ValueError(f"negatives = {self.negatives}, but it must be 0 or more, or -1 (all candidate pairs).")
+
+
+@takes_settings(ReaderSettings)
 def relation_corpus(
-    path: Path,
-    *,
-    entities: str = "gold",
-    pairs: bool = True,
-    limit: int = 0,
-    max_pairs: int = 0,
-    holdout: float = 0.0,
-    held_out: bool = False,
-    shuffle: bool = False,
-    seed: int = 0,
+    path: Path, *, holdout: float = 0.0, held_out: bool = False, settings: ReaderSettings
 ) -> ExampleReader:
     """Read a corpus; registered as `@readers = "spacy-slmre.RelationCorpus.v1"`.
 
-    The predicted doc of each example has the tokens, sentences and provenance of the reference, and its annotated
-    pairs as `doc._.relation_candidates` (used by `spacy-slmre.GivenPairs.v1`), but no gold labels.
+    The predicted doc of each example has the tokens, sentences and provenance of the reference, and the pairs whose
+    labels are known (see `spacy_slmre.gold`) as `doc._.relation_candidates`, but no gold labels.
 
     Args:
         path: A `.spacy` file, or a folder of them.
-        entities: "gold" copies entities and span groups of the reference to the predicted doc, "predicted" leaves
-            them to the pipeline.
-        pairs: Copy the annotated pairs, without labels, to the predicted doc.
-        limit: Maximum number of documents; 0 reads all.
-        max_pairs: Stop after this many annotated pairs; 0 reads all.
         holdout: Fraction of documents to skip, for a corpus without a dev split; see `in_holdout`.
         held_out: Read only the documents that `holdout` skips.
-        shuffle: Read in random order, different in each epoch; keeps all documents in memory.
-        seed: Random seed for shuffling.
+        settings: Settings of all readers, as keyword arguments.
 
     Raises:
         ValueError: A setting is out of range, or the path does not exist.
@@ -65,36 +93,24 @@ def relation_corpus(
                 if not holdout or in_holdout(doc, holdout) == held_out:
                     yield doc
 
-    return make_reader(
-        read, entities=entities, pairs=pairs, limit=limit, max_pairs=max_pairs, shuffle=shuffle, seed=seed
-    )
+    return make_reader(read, settings)
 
 
-def make_reader(
-    read: Callable[[Language], Iterator[Doc]],
-    *,
-    entities: str,
-    pairs: bool,
-    limit: int,
-    max_pairs: int,
-    shuffle: bool,
-    seed: int,
-) -> ExampleReader:
-    """Create a corpus reader from a function that reads gold documents; settings as in `relation_corpus`."""
-    if entities not in ("gold", "predicted"):
-        raise ValueError(f'entities = "{entities}", but it must be "gold" or "predicted".')
-    for name, value in (("limit", limit), ("max_pairs", max_pairs)):
-        if value < 0:
-            raise ValueError(f"{name} = {value}, but it must be 0 (no limit) or more.")
-    rng = random.Random(seed)
+def make_reader(read: Callable[[Language], Iterator[Doc]], settings: ReaderSettings) -> ExampleReader:
+    """Create a corpus reader from a function that reads gold documents."""
+    rng = random.Random(settings.seed)
 
     def examples(nlp: Language) -> Iterator[Example]:
-        docs: Iterable[Doc] = _limited(read(nlp), limit, max_pairs)
-        if shuffle:
+        found = read(nlp)
+        if (ratio := settings.negatives) is not None:
+            found = (add_negatives(doc, ratio, settings.seed) for doc in found)
+        docs: Iterable[Doc] = _limited(found, settings.limit, settings.max_pairs)
+        if settings.shuffle:
             docs = list(docs)
             rng.shuffle(docs)
         for reference in docs:
-            yield Example(make_predicted(reference, gold_entities=entities == "gold", pairs=pairs), reference)
+            predicted = make_predicted(reference, gold_entities=settings.entities == "gold", pairs=settings.pairs)
+            yield Example(predicted, reference)
 
     return examples
 
@@ -105,7 +121,7 @@ def make_predicted(reference: Doc, *, gold_entities: bool = True, pairs: bool = 
     Args:
         reference: An annotated document.
         gold_entities: Copy the entities and span groups.
-        pairs: Copy the annotated pairs, in an order that does not depend on their labels.
+        pairs: Copy the pairs whose labels are known, in an order that does not depend on their labels.
     """
     predicted = Doc(
         reference.vocab,
@@ -119,16 +135,29 @@ def make_predicted(reference: Doc, *, gold_entities: bool = True, pairs: bool = 
         for key, group in reference.spans.items():
             predicted.spans[key] = [_copy_span(span, predicted) for span in group]
     if pairs:
-        annotated = getattr(reference._, PAIRS) or getattr(reference._, RELATIONS)
-        unique = {
-            (rel.head.start, rel.head.end, rel.tail.start, rel.tail.end): (
-                _copy_span(rel.head, predicted),
-                _copy_span(rel.tail, predicted),
-            )
-            for rel in annotated
-        }
-        setattr(predicted._, CANDIDATES, [unique[key] for key in sorted(unique)])
+        known = sorted(gold_pairs(reference).known_pairs().items())
+        copied = [(_copy_span(head, predicted), _copy_span(tail, predicted)) for _, (head, tail) in known]
+        setattr(predicted._, CANDIDATES, copied)
     return predicted
+
+
+def add_negatives(doc: Doc, ratio: float, seed: int = 0) -> Doc:
+    """Annotate a sample of the candidate pairs without a relation as negative; see `relation_corpus`.
+
+    All other pairs become unknown. The sample of a document depends on its text and the seed.
+    """
+    annotated = gold_pairs(doc)
+    rows = known_pairs(doc)[: len(annotated.rows)]
+    negative = [row.label for row, is_negative in rows if is_negative]
+    others = [
+        pair for key, pair in replace(annotated, is_complete=True).known_pairs().items() if key not in annotated.labels
+    ]
+    wanted = len(others) if ratio < 0 else max(0, round(ratio * (len(rows) - len(negative))) - len(negative))
+    rng = random.Random(f"{seed}/{doc.text}")
+    sample = [others[place] for place in sorted(rng.sample(range(len(others)), min(wanted, len(others))))]
+    label = negative[0] if negative else negative_label_of(doc)
+    setattr(doc._, PAIRS, [*annotated.rows, *((*pair, label) for pair in sample)])
+    return doc
 
 
 def batch_by_pairs(size: int) -> Callable[[Iterable[Example]], Iterator[list[Example]]]:
@@ -160,17 +189,17 @@ def batch_by_pairs(size: int) -> Callable[[Iterable[Example]], Iterator[list[Exa
 
 def _copy_span(span: Span, doc: Doc) -> Span:
     # Both documents have the same tokens.
-    return Span(doc, span.start, span.end, label=span.label, kb_id=span.kb_id)
+    return Span(doc, span.start, span.end, label=span.label, kb_id=span.kb_id, span_id=span.id)
 
 
 def _limited(docs: Iterator[Doc], limit: int, max_pairs: int) -> Iterator[Doc]:
-    number = annotated = 0
+    number = known = 0
     for doc in docs:
         if not len(doc):
             continue
         yield doc
         number += 1
         if max_pairs:
-            annotated += len(getattr(doc._, PAIRS) or getattr(doc._, RELATIONS))
-        if number == limit or annotated >= max_pairs > 0:
+            known += len(gold_pairs(doc).known_pairs())
+        if number == limit or known >= max_pairs > 0:
             return

@@ -9,41 +9,50 @@ from typing import Any
 
 from spacy.tokens import Doc
 
-from spacy_slmre.corpus.gold_docs import ID, format_of
-from spacy_slmre.pipeline.examples import gold_relations
-from spacy_slmre.relations import RELATIONS, Relation, annotates_pairs, relations_of
+from spacy_slmre.corpus.gold_docs import ID, format_of, negative_label_of
+from spacy_slmre.gold import PairKey, gold_pairs, pair_key
+from spacy_slmre.metrics import NEGATIVES, normalize_answer
+from spacy_slmre.relations import RELATIONS, Relation, relations_of, user_data_key
 
 
-def annotated_pairs(doc: Doc) -> list[tuple[Relation, bool]]:
-    """Return the annotated pairs of a gold document, each with whether it is negative.
+def known_pairs(doc: Doc) -> list[tuple[Relation, bool]]:
+    """Return the pairs of a gold document whose labels are known, each with whether it is negative.
 
-    The document's format decides which label is negative. Without a format, a pair is negative if it is not in
-    `doc._.relations`.
+    The document's format decides which label is negative. Without a format, these are the labels that usually mean "no
+    relation", and if the document has both pairs and relations, those of the pairs that are not relations.
     """
-    pairs = gold_relations(doc)
-    if (format := format_of(doc)) is not None:
-        return [(pair, format.is_negative(pair.label)) for pair in pairs]
-    if not annotates_pairs(doc):
-        return [(pair, False) for pair in pairs]
-    positive = {(*_offsets(relation), relation.label) for relation in relations_of(doc, RELATIONS)}
-    return [(pair, (*_offsets(pair), pair.label) not in positive) for pair in pairs]
+    annotated = gold_pairs(doc)
+    format = format_of(doc)
+    relations = None
+    if user_data_key(RELATIONS) in doc.user_data:
+        relations = {(pair_key(relation.head, relation.tail), relation.label) for relation in relations_of(doc)}
 
+    def is_negative(row: Relation) -> bool:
+        if format is not None:
+            return format.is_negative(row.label)
+        unrelated = relations is not None and (pair_key(row.head, row.tail), row.label) not in relations
+        return unrelated or normalize_answer(row.label) in NEGATIVES
 
-def _offsets(relation: Relation) -> tuple[int, ...]:
-    return relation.head.start, relation.head.end, relation.tail.start, relation.tail.end
+    negative = negative_label_of(doc)
+    implied = [
+        Relation(*pair, negative) for key, pair in annotated.known_pairs().items() if key not in annotated.labels
+    ]
+    return [(row, is_negative(row)) for row in annotated.rows] + [(row, True) for row in implied]
 
 
 @dataclass
 class Summary:
     """Statistics of a corpus; documents are added one at a time.
 
-    An instance is an annotated pair with one label, so a pair with several labels counts as several instances.
+    An instance is a pair with one label, so a pair with several labels counts as several instances. Pairs with unknown
+    labels do not count.
 
     Attributes:
         documents: Number of documents.
         labels: Number of instances by label, including the negative one.
         negatives: Number of instances with the negative label.
         pairs: Number of distinct pairs with a relation.
+        pair_labels: Number of distinct labels of these pairs.
         multi_label_pairs: Number of those with several different labels.
         longest: Tokens, characters and id of the longest document.
         rejects: Number of rejects by reason.
@@ -53,6 +62,7 @@ class Summary:
     labels: Counter[str] = field(default_factory=Counter)
     negatives: int = 0
     pairs: int = 0
+    pair_labels: int = 0
     multi_label_pairs: int = 0
     longest: tuple[int, int, str] = (0, 0, "")
     rejects: Counter[str] = field(default_factory=Counter)
@@ -60,14 +70,15 @@ class Summary:
     def add(self, doc: Doc) -> None:
         """Count a document."""
         self.documents += 1
-        by_pair: dict[tuple[int, ...], set[str]] = {}
-        for pair, is_negative in annotated_pairs(doc):
+        by_pair: dict[PairKey, set[str]] = {}
+        for pair, is_negative in known_pairs(doc):
             self.labels[pair.label] += 1
             if is_negative:
                 self.negatives += 1
             else:
-                by_pair.setdefault(_offsets(pair), set()).add(pair.label)
+                by_pair.setdefault(pair_key(pair.head, pair.tail), set()).add(pair.label)
         self.pairs += len(by_pair)
+        self.pair_labels += sum(map(len, by_pair.values()))
         self.multi_label_pairs += sum(len(labels) > 1 for labels in by_pair.values())
         characters = doc[-1].idx + len(doc[-1]) if len(doc) else 0
         self.longest = max(self.longest, (len(doc), characters, str(doc.user_data.get(ID, ""))))
@@ -84,11 +95,11 @@ class Summary:
 
     @property
     def ceiling(self) -> float | None:
-        """Highest possible micro-F1 with one label per pair: distinct pairs / instances, or None without instances.
+        """Highest possible micro-F1 with one label per pair: pairs / their labels, or None without relations.
 
-        Evaluation counts instances, so the only predicted label of a pair is correct for one of its gold labels.
+        Evaluation counts a pair once for each of its labels, and its only prediction is correct for one of them.
         """
-        return self.pairs / self.positives if self.positives else None
+        return self.pairs / self.pair_labels if self.pair_labels else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -112,7 +123,7 @@ def summary_rows(summary: Mapping[str, Any]) -> dict[str, str]:
     longest, ceiling = summary["longest"], summary["ceiling"]
     return {
         "documents": f"{summary['documents']:,}",
-        "annotated instances": f"{summary['instances']:,}",
+        "instances": f"{summary['instances']:,}",
         "with a relation": f"{summary['positives']:,}",
         "negatives": f"{summary['negatives']:,}",
         "distinct pairs with a relation": f"{summary['pairs']:,}",

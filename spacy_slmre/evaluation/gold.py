@@ -19,8 +19,9 @@ from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.corpus.gold_docs import ID, SPLIT, format_of, source_of
 from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.evaluation.runs import EvaluationError
+from spacy_slmre.gold import PairKey, gold_pairs, pair_key
 from spacy_slmre.instances import RelationInstance, make_instances
-from spacy_slmre.pipeline.examples import PairKey, collect_labels, gold_labels, pair_key
+from spacy_slmre.pipeline.examples import collect_labels
 from spacy_slmre.relations import RELATIONS
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 from spacy_slmre.util.io import file_hash
@@ -76,10 +77,11 @@ class GoldCorpus:
         """The labels of the format, or else those that occur."""
         if self.format is not None and self.format.schema is not None:
             return self.format.schema
-        return LabelSchema.from_labels(*collect_labels(self.examples, NEGATIVE_LABEL))
+        docs = (example.reference for example in self.examples)
+        return LabelSchema.from_labels(*collect_labels(docs, NEGATIVE_LABEL))
 
     def pairs(self, schema: LabelSchema) -> Iterator[GoldPair]:
-        """Yield the annotated pairs of all documents."""
+        """Yield the pairs of all documents whose labels are known."""
         for number, example in enumerate(self.examples):
             yield from make_gold_pairs(example, number, schema)
 
@@ -99,7 +101,7 @@ def read_gold(path: Path, nlp: Language | None = None, limit: int = 0) -> GoldCo
     hashes = "".join(file_hash(file) for file in corpus_files(path))
     examples = list(relation_corpus(path, max_pairs=limit)(nlp or spacy.blank("en")))
     docs = [example.reference for example in examples]
-    if not any(gold_labels(doc)[0] for doc in docs):
+    if not any(gold_pairs(doc).rows for doc in docs):
         raise EvaluationError(
             f"{path} has no annotated relations. Convert your annotations with: python -m spacy slmre convert"
         )
@@ -130,7 +132,7 @@ def make_gold_pairs(
     proposed: Sequence[tuple[Span, Span]] = (),
     attr: str = RELATIONS,
 ) -> list[GoldPair]:
-    """Return the annotated pairs of a document in order, followed by additional proposed pairs.
+    """Return the pairs of a document that its reader copied, followed by additional proposed ones with known labels.
 
     Args:
         example: The document.
@@ -139,9 +141,9 @@ def make_gold_pairs(
         proposed: Pairs that the system proposes.
         attr: Read gold relations from this attribute if `doc._.relations` is empty.
     """
-    labels, _ = gold_labels(example.reference, attr)
-    annotated = GivenPairs()(example.predicted, schema).pairs
-    pairs = {pair_key(*pair): pair for pair in [*annotated, *proposed]}
+    annotated = gold_pairs(example.reference, attr)
+    given = GivenPairs()(example.predicted, schema).pairs
+    pairs = {key: pair for pair in [*given, *proposed] if annotated.is_known(key := pair_key(*pair))}
     instances = make_instances(example.predicted, list(pairs.values()), schema)
     corpus_format = format_of(example.reference)
 
@@ -151,13 +153,7 @@ def make_gold_pairs(
     name = _doc_id(example, number)
     source = source_of(example.reference) if example.reference.user_data.get(ID) else name
     return [
-        GoldPair(
-            f"{name}/{place}",
-            source,
-            key,
-            instance,
-            tuple(label for label in labels.get(key, ()) if is_positive(label)),
-        )
+        GoldPair(f"{name}/{place}", source, key, instance, tuple(filter(is_positive, annotated.labels_of(key, None))))
         for place, (key, instance) in enumerate(zip(pairs, instances, strict=True))
     ]
 

@@ -16,6 +16,7 @@ from spacy.tokens import Doc
 from spacy_slmre.candidates import CandidateGenerator, GivenPairs
 from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.evaluation.runs import EvaluationError
+from spacy_slmre.gold import PairKey, pair_key
 from spacy_slmre.instances import RelationInstance, contexts_of, make_instances
 from spacy_slmre.label_parser import LabelParser
 from spacy_slmre.llm.component import get_llm_component, get_llm_components, load_llm_component
@@ -23,8 +24,8 @@ from spacy_slmre.llm.cost import cost_of, estimate
 from spacy_slmre.models.causal_lm.generation import generate_answers
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.encoder.model import EncoderClassifier
-from spacy_slmre.pipeline.examples import PairKey, pair_key
-from spacy_slmre.pipeline.relation_extractor import RelationExtractor, get_relation_extractor
+from spacy_slmre.pipeline.components import get_relation_extractor
+from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.relations import ANSWERS
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.io import file_hash
@@ -48,7 +49,8 @@ class EvaluationSettings:
     Attributes:
         name: Name of the system in reports; by default the name of its model.
         component: The relation component, if there are several.
-        pairs: "annotated" evaluates the annotated pairs of the corpus, "proposed" also the component's candidates.
+        pairs: "annotated" evaluates the pairs of the corpus with known labels, by `spacy_slmre.gold`; "proposed" also
+            the component's candidates, unless their labels are unknown.
         labels: Label set of the "pipeline" or of the "corpus"; "auto" is that of the corpus for language models
             without configured labels, and otherwise that of the pipeline.
         prompt: Prompt of a language model: "own" as configured, or with ("schema") or without ("generic") a list of
@@ -138,6 +140,8 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
                 raise EvaluationError(f'evaluation.{setting} = "{value}", but "{name}" is not a language model.')
     if settings.pairs == "annotated":
         pipe.candidates = GivenPairs()
+    else:
+        pipe.use_gold_pairs = False
     has_own_labels = not isinstance(model, SmallLM) or pipe.has_own_labels
     if (schema := _corpus_labels(settings, corpus, has_own_labels)) is not None:
         pipe.set_schema(schema)
@@ -231,11 +235,12 @@ def _scored(pipe: RelationExtractor, k: int) -> Predictor:
 
     def predict(docs: Sequence[Doc]) -> list[dict[PairKey, Answer]]:
         answers = []
-        for pairs in pipe.predict_proba(docs, k):
+        for prediction in pipe.predict(docs, k):
+            # As in the study, a pair has one label: its best.
+            best = {pair_key(head, tail): label for head, tail, label, _ in reversed(prediction.relations)}
             doc_answers = {}
-            for pair in pairs:
-                best = pair.labels[0] if pair.labels else None
-                label = best[0] if best is not None and pipe.passes_threshold(*best) else None
+            for pair in prediction.pairs:
+                label = best.get(pair_key(pair.head, pair.tail))
                 doc_answers[pair_key(pair.head, pair.tail)] = Answer(label, pair.labels, None, pair.truncated)
             answers.append(doc_answers)
         return answers

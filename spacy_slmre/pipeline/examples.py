@@ -1,13 +1,12 @@
-"""Reading gold annotation: which pairs are positive, negative or unknown.
+"""Labeled instances of gold documents, for training, calibration and evaluation.
 
-If a document annotates *pairs* (`doc._.relation_pairs`), all other pairs are unknown. If it only annotates *relations*
-(`doc._.relations`), all other candidate pairs are negative.
+`spacy_slmre.gold` says which pairs are positive, negative or unknown.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,13 +14,11 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from spacy_slmre.candidates import CandidateGenerator
+from spacy_slmre.gold import gold_pairs, pair_key
 from spacy_slmre.instances import RelationInstance, make_instances
 from spacy_slmre.metrics import NEGATIVES, normalize_answer
-from spacy_slmre.relations import PAIRS, RELATIONS, Relation, annotates_pairs, relations_of
+from spacy_slmre.relations import RELATIONS
 from spacy_slmre.schema import LabelSchema
-
-PairKey = tuple[int, int, int, int]
-"""Head start, head end, tail start and tail end in characters."""
 
 
 @dataclass
@@ -44,9 +41,9 @@ class TrainingInstances:
             return None
         return (
             f"the training data has {self.n_gold} relations, but the candidate generator proposes none of their pairs, "
-            "so nothing can be learned. The predicted docs of the examples need entities: read the corpus with "
-            '@readers = "spacy-slmre.RelationCorpus.v1" and entities = "gold", or add the component that predicts '
-            "entities to training.annotating_components."
+            "so nothing can be learned. The predicted docs of the examples need entities: set use_gold_pairs = true, "
+            'read the corpus with @readers = "spacy-slmre.RelationCorpus.v1" and entities = "gold", or add the '
+            "component that predicts entities to training.annotating_components."
         )
 
     def sample(self, negative: str | None, negative_rate: float, rng: np.random.Generator) -> list[RelationInstance]:
@@ -71,80 +68,92 @@ def balanced_weights(
     return {label: total / (len(counts) * count) for label, count in counts.items() if count}
 
 
-def gold_relations(doc: Doc, attr: str = RELATIONS) -> Sequence[Relation]:
-    """Return all annotated pairs of a gold document with their labels, including negative ones.
-
-    Relations are read from `doc._.<attr>` if there are none in `doc._.relations`.
-    """
-    if annotates_pairs(doc):
-        return relations_of(doc, PAIRS)
-    return relations_of(doc, RELATIONS) or relations_of(doc, attr)
-
-
-def gold_labels(doc: Doc, attr: str = RELATIONS) -> tuple[dict[PairKey, list[str]], bool]:
-    """Return the labels of each annotated pair, and whether all other pairs are negative (otherwise unknown)."""
-    labels: dict[PairKey, list[str]] = {}
-    for relation in gold_relations(doc, attr):
-        of_pair = labels.setdefault(pair_key(relation.head, relation.tail), [])
-        if relation.label not in of_pair:
-            of_pair.append(relation.label)
-    return labels, not annotates_pairs(doc)
-
-
 def make_training_instances(
-    examples: Iterable[Example], candidates: CandidateGenerator, schema: LabelSchema, attr: str
+    examples: Iterable[Example],
+    candidates: CandidateGenerator,
+    schema: LabelSchema,
+    attr: str,
+    *,
+    use_gold_pairs: bool = False,
 ) -> TrainingInstances:
     """Label the candidate pairs of the predicted docs by the reference docs, skipping unknown pairs.
 
-    Raises ValueError if a gold label is not in the schema. For `attr`, see `gold_relations`.
+    With `use_gold_pairs`, the pairs are those of the reference docs whose labels are known. For `attr`, see
+    `gold_pairs`. Raises ValueError if a gold label is not in the schema.
     """
     result = TrainingInstances()
     for example in examples:
-        labels, complete = gold_labels(example.reference, attr)
-        if unknown := {label for of_pair in labels.values() for label in of_pair} - set(schema.names):
+        annotated = gold_pairs(example.reference, attr)
+        if unknown := {row.label for row in annotated.rows} - set(schema.names):
             raise ValueError(
                 f"The training data has labels that the component does not have: {', '.join(sorted(unknown))}. Add "
                 "them (`add_label`, `labels` or `schema`), or remove them from the data."
             )
-        positive = {pair for pair, of_pair in labels.items() if set(of_pair) - {schema.negative_label}}
+        positive = {key for key, _ in annotated.positives(schema.negative_label)}
         result.n_gold += len(positive)
-        default = [schema.negative_label] if complete and schema.negative_label else []
         pairs: list[tuple[Span, Span]] = []
         gold: list[str] = []
-        for pair in candidates(example.predicted, schema).pairs:
+        if use_gold_pairs:
+            proposed = _aligned(example.predicted, annotated.known_pairs(candidates, schema).values())
+        else:
+            proposed = candidates(example.predicted, schema).pairs
+        for pair in proposed:
             key = pair_key(*pair)
             result.n_proposed += key in positive
-            for label in labels.get(key, default):
+            for label in annotated.labels_of(key, schema.negative_label):
                 pairs.append(pair)
                 gold.append(label)
         result.instances += make_instances(example.predicted, pairs, schema, gold)
     return result
 
 
+def _aligned(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> list[tuple[Span, Span]]:
+    """Return pairs of another document with the same text as pairs of this one, if they have token boundaries here."""
+    aligned = []
+    for pair in pairs:
+        head, tail = (doc.char_span(span.start_char, span.end_char, span.label, kb_id=span.kb_id) for span in pair)
+        if head is not None and tail is not None:
+            aligned.append((head, tail))
+    return aligned
+
+
+def describe_missing_negatives(instances: Collection[RelationInstance], negative: str | None) -> str | None:
+    """Return a warning if there are instances, but none with the negative label, else None."""
+    if not instances or any(instance.label == negative for instance in instances):
+        return None
+    return (
+        "the training data has no negative pair, so the model will predict a relation for every pair. Annotate all "
+        "relations of a text (doc._.relations), annotate pairs without a relation, too (doc._.relation_pairs), or set "
+        "`negatives = RATIO` in the corpus reader. If every pair does have a relation, set `negative_label = null`."
+    )
+
+
 def make_gold_instances(doc: Doc, schema: LabelSchema) -> list[RelationInstance]:
-    """Return the labeled instances of all annotated pairs of a gold document, whether or not they are candidates.
+    """Return the labeled instances of all pairs of a gold document whose labels are known.
 
     A pair with several labels has several instances, which share their context.
     """
-    annotated = gold_relations(doc)
-    pairs = [(relation.head, relation.tail) for relation in annotated]
-    return make_instances(doc, pairs, schema, [relation.label for relation in annotated])
+    annotated = gold_pairs(doc)
+    labeled = [
+        (pair, label)
+        for key, pair in annotated.known_pairs().items()
+        for label in annotated.labels_of(key, schema.negative_label)
+    ]
+    return make_instances(doc, [pair for pair, _ in labeled], schema, [label for _, label in labeled])
 
 
-def collect_labels(
-    examples: Iterable[Example], negative: str | None, attr: str = RELATIONS
-) -> tuple[list[str], str | None]:
+def collect_labels(docs: Iterable[Doc], negative: str | None, attr: str = RELATIONS) -> tuple[list[str], str | None]:
     """Return the labels of a corpus in alphabetical order, and the negative label if there are negative pairs.
 
     If the expected `negative` label does not occur, but exactly one label that usually means "no relation"
-    (`spacy_slmre.metrics.NEGATIVES`: "NA", "Other", …), that is the negative label. For `attr`, see `gold_relations`.
+    (`spacy_slmre.metrics.NEGATIVES`: "NA", "Other", …), that is the negative label. For `attr`, see `gold_pairs`.
     """
     names: set[str] = set()
     has_negatives = False
-    for example in examples:
-        labels, complete = gold_labels(example.reference, attr)
-        names.update(label for of_pair in labels.values() for label in of_pair)
-        has_negatives |= complete
+    for doc in docs:
+        annotated = gold_pairs(doc, attr)
+        names.update(row.label for row in annotated.rows)
+        has_negatives |= annotated.is_complete
     others = [label for label in names if normalize_answer(label) in NEGATIVES]
     if negative is not None and negative not in names and len(others) == 1:
         negative = others[0]
@@ -167,10 +176,5 @@ def resolve_labels(
         return LabelSchema.from_any(labels, negative)
     if configured is not None:
         return configured
-    found, negative = collect_labels(get_examples(), negative, attr)
+    found, negative = collect_labels((example.reference for example in get_examples()), negative, attr)
     return LabelSchema.from_labels(found, negative) if found else None
-
-
-def pair_key(head: Span, tail: Span) -> PairKey:
-    """Return the key of a pair: its character offsets."""
-    return head.start_char, head.end_char, tail.start_char, tail.end_char

@@ -19,9 +19,9 @@ from spacy.util import registry
 from spacy_slmre.corpus.docbin import corpus_files
 from spacy_slmre.corpus.readers import ExampleReader
 from spacy_slmre.corpus.sources import CorpusError
+from spacy_slmre.gold import gold_pairs
 from spacy_slmre.pipeline.calibrate import calibrate
-from spacy_slmre.pipeline.relation_extractor import get_relation_extractor
-from spacy_slmre.relations import PAIRS
+from spacy_slmre.pipeline.components import get_relation_extractor
 from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.util.io import file_hash, remove
 from spacy_slmre.util.run_folder import RUN_FILE, RunFolder
@@ -163,12 +163,12 @@ def _readers(config: Config) -> tuple[ExampleReader, ExampleReader]:
 
 
 def _count(config: Config, corpus: ExampleReader) -> tuple[int, int]:
-    """Count the annotated pairs for training, and the batches of an epoch."""
+    """Count the pairs with known labels for training, and the batches of an epoch."""
     batcher = registry.resolve({"batcher": config["training"]["batcher"]})["batcher"]
     pairs = batches = 0
     for batch in batcher(corpus(spacy.blank(config["nlp"]["lang"]))):
         batches += 1
-        pairs += sum(len(getattr(example.reference._, PAIRS)) for example in batch)
+        pairs += sum(len(gold_pairs(example.reference).known_pairs()) for example in batch)
     if not pairs:
         raise CorpusError("There are no annotated pairs to train on.")
     return pairs, batches

@@ -26,14 +26,16 @@ from spacy.vocab import Vocab
 
 from spacy_slmre.corpus.docbin import corpus_files, read_docs, read_user_data
 from spacy_slmre.corpus.gold_docs import FORMAT
-from spacy_slmre.corpus.readers import ExampleReader, make_reader
+from spacy_slmre.corpus.readers import ExampleReader, ReaderSettings, make_reader
 from spacy_slmre.corpus.sources import CorpusError
-from spacy_slmre.relations import PAIRS, RELATIONS, Relation, install_extensions
+from spacy_slmre.corpus.summary import known_pairs
+from spacy_slmre.gold import count_rows
+from spacy_slmre.relations import PAIRS, RELATIONS, install_extensions
 from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.util.io import file_hash
+from spacy_slmre.util.settings import takes_settings
 
 BALANCES = ("none", "domain", "benchmark")
-_PAIRS_KEY = f"spacy_slmre.{PAIRS}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class Mixture:
     Attributes:
         name: Its name.
         benchmarks: Names of the benchmarks.
-        caps: Maximum number of annotated pairs of each split; 0 takes all.
+        caps: Maximum number of pairs with known labels of each split; 0 takes all.
         balance: "none" pools all benchmarks, "domain" takes equally many pairs of each domain, "benchmark" of each
             benchmark.
         seed: Seed of the sample.
@@ -232,18 +234,9 @@ def verify_manifest(manifest: Mapping[str, Any], split: str, corpora: str | Path
             )
 
 
+@takes_settings(ReaderSettings)
 def mixture_corpus(
-    manifest: Path,
-    split: str,
-    corpora: Path,
-    *,
-    verify: bool = True,
-    entities: str = "gold",
-    pairs: bool = True,
-    limit: int = 0,
-    max_pairs: int = 0,
-    shuffle: bool = False,
-    seed: int = 0,
+    manifest: Path, split: str, corpora: Path, *, verify: bool = True, settings: ReaderSettings
 ) -> ExampleReader:
     """Read the sample of a mixture; registered as `@readers = "spacy-slmre.MixtureCorpus.v1"`.
 
@@ -265,9 +258,7 @@ def mixture_corpus(
             verified = True
         return read_mixture(content, split, corpora, nlp.vocab)
 
-    return make_reader(
-        read, entities=entities, pairs=pairs, limit=limit, max_pairs=max_pairs, shuffle=shuffle, seed=seed
-    )
+    return make_reader(read, settings)
 
 
 def read_mixture(manifest: Mapping[str, Any], split: str, corpora: str | Path, vocab: Vocab) -> Iterator[Doc]:
@@ -300,19 +291,18 @@ def _read_sample(source: Mapping[str, Any], seed: int, split: str, corpora: Path
     excluded = set(source.get("excluded", {}).get("positions", ()))
     for position, doc in enumerate(read_docs(corpora / source["path"], vocab)):
         rank = _rank(seed, source["benchmark"], split, position)
-        pairs = getattr(doc._, PAIRS)
-        if rank > threshold or not pairs or position in excluded:
+        if rank > threshold or position in excluded or not known_pairs(doc):
             continue
-        if rank == threshold and len(pairs) > source["last_pairs"]:
-            _keep(doc, pairs[: source["last_pairs"]])
+        if rank == threshold:
+            _keep(doc, source["last_pairs"])
         yield doc
 
 
-def _keep(doc: Doc, pairs: tuple[Relation, ...]) -> None:
-    kept = {(pair.head, pair.tail, pair.label) for pair in pairs}
-    positives = [pair for pair in getattr(doc._, RELATIONS) if (pair.head, pair.tail, pair.label) in kept]
-    setattr(doc._, PAIRS, pairs)
-    setattr(doc._, RELATIONS, positives)
+def _keep(doc: Doc, number: int) -> None:
+    """Make all but the first pairs of a document unknown."""
+    pairs = known_pairs(doc)[:number]
+    setattr(doc._, PAIRS, [pair for pair, _ in pairs])
+    setattr(doc._, RELATIONS, [pair for pair, is_negative in pairs if not is_negative])
 
 
 def _has(corpora: Path, name: str, split: str) -> bool:
@@ -334,12 +324,14 @@ def _check_domains(mixture: Mixture, absent: list[str], corpora: Path) -> None:
 
 def _scan(corpora: Path, name: str, split: str) -> SplitSample:
     relative = f"{name}/{split}.spacy"
-    sizes = []
+    sizes: list[int | None] = []
     for data in read_user_data(corpora / relative):
         if data.get(FORMAT) != name:
             raise CorpusError(f"{corpora / relative} has documents of {data.get(FORMAT)!r}, not of {name}.")
-        sizes.append(len(data.get(_PAIRS_KEY, ())))
-    return SplitSample(name, relative, _file_hashes(corpora / relative), sizes)
+        sizes.append(count_rows(data))
+    if None in sizes:  # the other pairs of documents that annotate relations follow from their entities
+        sizes = [len(known_pairs(doc)) for doc in read_docs(corpora / relative, Vocab())]
+    return SplitSample(name, relative, _file_hashes(corpora / relative), [size or 0 for size in sizes])
 
 
 def _scan_dev_for_training(corpora: Path, name: str) -> SplitSample:

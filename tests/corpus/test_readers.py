@@ -3,18 +3,22 @@ from __future__ import annotations
 import gc
 import json
 import pickle
+from collections import Counter
 
 import pytest
 import spacy
-from spacy.tokens import Doc
+from spacy.tokens import Doc, DocBin, Span
 from spacy.util import registry
 
 from spacy_slmre.candidates import GivenPairs
 from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.corpus.readers import make_predicted, relation_corpus
+from spacy_slmre.pipeline.examples import make_gold_instances
+from spacy_slmre.schema import LabelSchema
 from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.study.mixtures import Mixture, make_manifest, mixture_corpus
 
+SCHEMA = LabelSchema.from_labels(["knows"])
 LABELS = get_benchmark("demo").schema.names
 
 
@@ -157,6 +161,48 @@ def test_holdout_and_the_rest_are_disjoint_and_complete(demo, nlp):
 def test_a_holdout_out_of_range_is_an_error(demo, settings):
     with pytest.raises(ValueError, match="holdout must be"):
         relation_corpus(demo / "demo" / "train.spacy", **settings)
+
+
+@pytest.fixture
+def annotated(tmp_path):
+    """Two documents with four entities: one annotates relations, the other pairs."""
+    nlp = spacy.blank("en")
+    docs = []
+    for attr in ("relations", "relation_pairs"):
+        doc = Doc(nlp.vocab, words=["A", "B", "C", "D", attr])
+        doc.set_ents([Span(doc, n, n + 1, "PERSON") for n in range(4)])
+        rows = [(doc.ents[0], doc.ents[1], "knows"), (doc.ents[1], doc.ents[0], "knows")]
+        negative = [(doc.ents[2], doc.ents[0], "no_relation")]
+        setattr(doc._, attr, rows + negative * (attr == "relation_pairs"))
+        docs.append(doc)
+    DocBin(docs=docs, store_user_data=True).to_disk(tmp_path / "corpus.spacy")
+    return tmp_path / "corpus.spacy"
+
+
+@pytest.mark.parametrize(
+    ("negatives", "numbers"), [(None, [10, 1]), (0, [0, 1]), (1, [2, 2]), (1.5, [3, 3]), (9, [10, 10]), (-1, [10, 10])]
+)
+def test_negatives_are_sampled_from_the_pairs_without_annotation(annotated, nlp, negatives, numbers):
+    def read(seed=0):
+        examples = relation_corpus(annotated, negatives=negatives, seed=seed)(nlp)
+        return [make_gold_instances(example.reference, SCHEMA) for example in examples]
+
+    labels = [Counter(instance.label for instance in instances) for instances in read()]
+    assert [count["no_relation"] for count in labels] == numbers
+    assert [count["knows"] for count in labels] == [2, 2]
+    examples = relation_corpus(annotated, negatives=negatives)(nlp)
+    assert [len(pairs(example.predicted)) for example in examples] == [2 + number for number in numbers]
+
+    def chosen(seed):
+        return [[(i.head, i.tail) for i in instances] for instances in read(seed)]
+
+    assert chosen(1) == chosen(1)
+    assert (len({str(chosen(seed)) for seed in range(5)}) > 1) == (negatives in (1, 1.5))
+
+
+def test_negatives_out_of_range_are_an_error(annotated):
+    with pytest.raises(ValueError, match="negatives = -2, but it must be 0 or more, or -1"):
+        relation_corpus(annotated, negatives=-2)
 
 
 def test_batches_have_about_the_wanted_number_of_pairs(demo, nlp):

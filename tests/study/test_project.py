@@ -19,7 +19,7 @@ from spacy_slmre.study.benchmarks.card import all_benchmarks
 ROOT = Path(__file__).parents[2]
 PROJECT = srsly.read_yaml(ROOT / "project.yml")
 DEMO = {"bases", "dapt-demo", "tune-demo", "tune-dapt-demo", "classifier-demo", "evaluate-demo", "report-demo"}
-TUNING = {"tune-gentune", "tune-littune", "tune-mixtune", "tune-general", "tune-dapt", "tune-grid", "dapt"}
+TUNING = {"tune-gentune", "tune-littune", "tune-mixtune", "tune-universal", "tune-dapt", "tune-grid", "dapt"}
 EVALUATION = {"evaluate-tuned", "evaluate-grid", "frontier-gpt", "frontier-claude", "report"}
 MIXTURES = ROOT / "configs" / "mixtures"
 REGIMES = ("gentune", "littune", "mixtune")
@@ -54,7 +54,7 @@ def test_every_benchmark_and_mixture_has_a_command():
     wanted = {f"convert-{name.replace('_', '-')}" for name in cards if name != "conll04_pairs"}
     # The others have a suffix, which is set by the variable sets.
     wanted |= {f"mix-{path.stem}" for path in MIXTURES.glob("*.cfg") if "-" not in path.stem}
-    others = {"convert", "demo-corpus", "general-corpus", "package-demo"} | DEMO | TUNING | CLASSIFIER
+    others = {"convert", "demo-corpus", "universal-corpora", "package-demo"} | DEMO | TUNING | CLASSIFIER
     assert names == wanted | others | EVALUATION
     # A run of a project stops at a command whose files are missing.
     wanted.remove("mix-demo")

@@ -1,0 +1,103 @@
+"""Gold annotation: which pairs of a document are positive, negative or unknown.
+
+A document that annotates *pairs* (`doc._.relation_pairs`) says nothing about any other pair: these are unknown, and
+neither learned nor counted. A document that annotates *relations* (`doc._.relations`, possibly none) makes every other
+candidate pair negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from spacy.tokens import Doc, Span
+
+from spacy_slmre.candidates import CandidateGenerator, EntityPairs
+from spacy_slmre.relations import PAIRS, RELATIONS, Relation, relations_of, user_data_key
+from spacy_slmre.schema import LabelSchema
+
+PairKey = tuple[int, int, int, int]
+"""Head start, head end, tail start and tail end in characters."""
+
+
+@dataclass(frozen=True)
+class GoldPairs:
+    """What a gold document says about its pairs.
+
+    Attributes:
+        doc: The document.
+        rows: The annotated pairs with their labels, negative ones included, as annotated: a row may occur twice.
+        is_complete: Whether all other pairs are negative; otherwise they are unknown.
+    """
+
+    doc: Doc
+    rows: Sequence[Relation]
+    is_complete: bool
+
+    @cached_property
+    def labels(self) -> dict[PairKey, list[str]]:
+        """The distinct labels of each annotated pair."""
+        labels: dict[PairKey, list[str]] = {}
+        for row in self.rows:
+            of_pair = labels.setdefault(pair_key(row.head, row.tail), [])
+            if row.label not in of_pair:
+                of_pair.append(row.label)
+        return labels
+
+    def is_known(self, key: PairKey) -> bool:
+        """Return whether a pair is positive or negative, not unknown."""
+        return self.is_complete or key in self.labels
+
+    def labels_of(self, key: PairKey, negative_label: str | None) -> list[str]:
+        """Return the labels of a pair: the negative one if nothing else is annotated, none if they are unknown."""
+        implied = [negative_label] if self.is_complete and negative_label is not None else []
+        return self.labels.get(key, implied)
+
+    def positives(self, negative_label: str | None) -> set[tuple[PairKey, str]]:
+        """Return the annotated relations: pairs with a label other than the negative one."""
+        return {(key, label) for key, of_pair in self.labels.items() for label in of_pair if label != negative_label}
+
+    def known_pairs(
+        self, candidates: CandidateGenerator | None = None, schema: LabelSchema | None = None
+    ) -> dict[PairKey, tuple[Span, Span]]:
+        """Return the annotated pairs and, where these are negative, all other candidate pairs, in this order.
+
+        By default, candidates are those of `EntityPairs` for any entity types.
+        """
+        pairs = {pair_key(row.head, row.tail): (row.head, row.tail) for row in self.rows}
+        if self.is_complete:
+            for pair in (candidates or EntityPairs())(self.doc, schema).pairs:
+                pairs.setdefault(pair_key(*pair), pair)
+        return pairs
+
+
+def gold_pairs(doc: Doc, attr: str = RELATIONS) -> GoldPairs:
+    """Read the gold annotation of a document.
+
+    Relations are read from `doc._.<attr>` if there are none in `doc._.relations`.
+    """
+    if annotates_pairs(doc.user_data):
+        return GoldPairs(doc, relations_of(doc, PAIRS), False)
+    return GoldPairs(doc, relations_of(doc, RELATIONS) or relations_of(doc, attr), True)
+
+
+def annotates_pairs(user_data: Mapping[Any, Any]) -> bool:
+    """Return whether a gold document with this `doc.user_data` annotates pairs, so that all others are unknown."""
+    return user_data_key(PAIRS) in user_data
+
+
+def annotates_relations(user_data: Mapping[Any, Any], attr: str = RELATIONS) -> bool:
+    """Return whether `doc._.<attr>` of a document with this `doc.user_data` was assigned, even without relations."""
+    return user_data_key(attr) in user_data
+
+
+def count_rows(user_data: Mapping[Any, Any]) -> int | None:
+    """Return the number of annotated pairs, or None if the document annotates relations: other pairs are known, too."""
+    return len(user_data[user_data_key(PAIRS)]) if annotates_pairs(user_data) else None
+
+
+def pair_key(head: Span, tail: Span) -> PairKey:
+    """Return the key of a pair: its character offsets."""
+    return head.start_char, head.end_char, tail.start_char, tail.end_char

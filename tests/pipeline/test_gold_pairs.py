@@ -1,0 +1,252 @@
+"""Every command counts the same pairs of a gold corpus, and never the unknown ones."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import spacy
+from spacy.language import Language
+from spacy.tokens import Doc, DocBin, Span
+from spacy.training import Example
+from typer.testing import CliRunner
+
+from spacy_slmre.cli import slmre_cli
+from spacy_slmre.corpus.readers import relation_corpus
+from spacy_slmre.corpus.summary import Summary
+from spacy_slmre.evaluation.gold import read_gold
+from spacy_slmre.gold import gold_pairs
+from spacy_slmre.pipeline.calibrate import calibrate
+from spacy_slmre.pipeline.examples import make_training_instances
+from spacy_slmre.relations import install_extensions
+from spacy_slmre.study.mixtures import Mixture, make_manifest, mixture_corpus
+from spacy_slmre.training.config import read_config, resolve_config
+from spacy_slmre.training.data import read_sets
+from tests.conftest import PATTERNS, TEXTS
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("Ann", "Bo", "Cy", "Dee", "Eva")
+
+
+def people(nlp: Language) -> Doc:
+    """Make a sentence with five entities, and so 20 pairs."""
+    doc = Doc(nlp.vocab, words=[*NAMES, "met", "."], sent_starts=[True, *[False] * 6])
+    doc.set_ents([Span(doc, n, n + 1, "PERSON") for n in range(len(NAMES))])
+    return doc
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A corpus with 11 relations and 389 unrelated pairs of entities, in 20 documents."""
+    install_extensions()
+    nlp = spacy.blank("en")
+    docs = [people(nlp) for _ in range(20)]
+    for number, doc in enumerate(docs):
+        doc._.relations = [(doc.ents[0], doc.ents[1], "sibling")] if number < 11 else []
+        doc.user_data["slmre.id"] = f"train-{number}"
+    DocBin(docs=docs, store_user_data=True).to_disk(tmp_path / "corpus.spacy")
+    return tmp_path / "corpus.spacy"
+
+
+LABELS = Counter({"sibling": 11, "no_relation": 389})
+
+
+def test_debug_data_counts_all_pairs(corpus: Path) -> None:
+    result = CliRunner().invoke(slmre_cli, ["debug-data", str(corpus), "--json"])
+    counts = json.loads(result.output)["corpora"]["corpus"]
+    assert (counts["instances"], counts["positives"], counts["negatives"]) == (400, 11, 389)
+    assert counts["labels"] == LABELS and counts["ceiling"] == 1.0
+
+
+@pytest.mark.parametrize("candidates", ["EntityPairs", "GivenPairs"])
+def test_spacy_train_learns_all_pairs(corpus: Path, candidates: str, tiny_model: dict) -> None:
+    block = {"@misc": f"spacy-slmre.{candidates}.v1"}
+    config = {"model": tiny_model, "labels": ["sibling"], "candidates": block}
+    pipe = spacy.blank("en").add_pipe("slm_relations", config=config)
+    examples = relation_corpus(corpus)(spacy.blank("en"))
+    training = make_training_instances(examples, pipe.candidates, pipe.schema, pipe.attr)
+    assert Counter(instance.label for instance in training.instances) == LABELS
+
+
+def test_tune_learns_all_pairs(corpus: Path, tmp_path: Path) -> None:
+    overrides = {"corpora.train.path": str(corpus), "corpora.dev.path": str(corpus)}
+    config = resolve_config(read_config(ROOT / "configs" / "tune" / "own.cfg", overrides), "own.cfg")
+    (found,) = read_sets(config)
+    assert Counter(instance.label for instance in found.train) == LABELS
+    assert found.schema.negative_label == "no_relation"
+
+
+def test_evaluate_counts_all_pairs(corpus: Path) -> None:
+    gold = read_gold(corpus)
+    pairs = list(gold.pairs(gold.schema))
+    assert Counter(pair.gold for pair in pairs) == {("sibling",): 11, (): 389}
+    assert gold.schema.names == ("sibling", "no_relation")
+
+
+def test_calibrate_counts_all_pairs(corpus: Path, tiny_model: dict) -> None:
+    nlp = spacy.blank("en")
+    pipe = nlp.add_pipe("slm_relations", config={"model": tiny_model, "labels": ["sibling"]})
+    assert calibrate(pipe, relation_corpus(corpus)(nlp))["pairs"] == 400
+
+
+def test_a_mixture_counts_all_pairs(tmp_path: Path) -> None:
+    install_extensions()
+    nlp = spacy.blank("en")
+    docs = [people(nlp) for _ in range(3)]
+    for doc in docs:
+        doc._.relations = [(doc.ents[0], doc.ents[1], "sibling_of")]
+        doc.user_data["slmre.format"] = "demo"
+    (tmp_path / "demo").mkdir()
+    DocBin(docs=docs, store_user_data=True).to_disk(tmp_path / "demo" / "train.spacy")
+    manifest = make_manifest(Mixture(name="m", benchmarks=("demo",), caps={"train": 50}), tmp_path)
+    (tmp_path / "m.json").write_text(json.dumps(manifest))
+    assert manifest["splits"]["train"]["pairs"] == 50
+    examples = list(mixture_corpus(tmp_path / "m.json", "train", tmp_path)(nlp))
+    assert sorted(len(example.predicted._.relation_candidates) for example in examples) == [10, 20, 20]
+    assert sorted(len(gold_pairs(example.reference).known_pairs()) for example in examples) == [10, 20, 20]
+
+
+def test_predictions_on_unknown_pairs_are_not_counted(blank: Callable[[], Language], tiny_model: dict) -> None:
+    nlp = blank()
+    nlp.add_pipe("slm_relations", config={"model": tiny_model, "labels": ["sibling"]})
+    reference, predicted = people(nlp), people(nlp)
+    ann, bo, cy, *_ = reference.ents
+    reference._.relation_pairs = [(ann, bo, "sibling"), (bo, ann, "no_relation")]
+    ann, bo, cy, *_ = predicted.ents
+    predicted._.relations = [(ann, bo, "sibling"), (ann, cy, "sibling")]
+    scores = nlp.get_pipe("slm_relations").score([Example(predicted, reference)])
+    assert scores["rel_micro_p"] == scores["rel_micro_r"] == 1.0
+    predicted._.relations = [(ann, bo, "sibling"), (bo, ann, "sibling")]
+    assert nlp.get_pipe("slm_relations").score([Example(predicted, reference)])["rel_micro_p"] == 0.5
+
+
+def test_evaluate_leaves_unknown_pairs_out(tmp_path: Path) -> None:
+    from spacy_slmre.candidates import EntityPairs
+    from spacy_slmre.evaluation.gold import make_gold_pairs
+
+    install_extensions()
+    nlp = spacy.blank("en")
+    doc = people(nlp)
+    doc._.relation_pairs = [(doc.ents[0], doc.ents[1], "sibling")]
+    DocBin(docs=[doc], store_user_data=True).to_disk(tmp_path / "corpus.spacy")
+    gold = read_gold(tmp_path / "corpus.spacy")
+    proposed = EntityPairs()(gold.examples[0].predicted, None).pairs
+    assert len(proposed) == 20
+    assert [pair.gold for pair in make_gold_pairs(gold.examples[0], 0, gold.schema, proposed)] == [("sibling",)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "ceiling"),
+    [
+        ([(0, 1, "a"), (0, 1, "a"), (1, 2, "b"), (2, 3, "b"), (3, 4, "b"), (1, 0, "a"), (2, 0, "a")], 1.0),
+        ([(0, n % 4 + 1, "a") for n in range(4)] + [(0, 1, "a")], 1.0),
+        ([(0, 1, "a"), (0, 1, "b"), (0, 1, "a"), (1, 2, "a"), (2, 3, "a"), (2, 3, "a")], 0.75),
+    ],
+)
+def test_duplicate_rows_do_not_lower_the_ceiling(rows: list[tuple[int, int, str]], ceiling: float) -> None:
+    install_extensions()
+    doc = people(spacy.blank("en"))
+    doc._.relation_pairs = doc._.relations = [(doc.ents[head], doc.ents[tail], label) for head, tail, label in rows]
+    summary = Summary()
+    summary.add(doc)
+    assert summary.positives == len(rows) and summary.ceiling == ceiling
+
+
+# -- use_gold_pairs --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make(tiny_model: dict) -> Callable[..., Language]:
+    def make(nlp: Language, **config: object) -> Language:
+        nlp.add_pipe("slm_relations", config={"model": {**tiny_model, "lora_rank": 2}, **config})
+        return nlp
+
+    return make
+
+
+def without_entities(nlp: Language, text: str, relations: list[tuple[int, int, str]]) -> Example:
+    """Make an example whose predicted side is only the text, as spaCy's own corpus reader does."""
+    with nlp.select_pipes(enable=["sentencizer", "entity_ruler"]):
+        reference = nlp(text)
+    reference._.relations = [(reference.ents[head], reference.ents[tail], label) for head, tail, label in relations]
+    return Example(nlp.make_doc(text), reference)
+
+
+def test_gold_pairs_are_learned_without_entities_and_raw_text_is_read_afterwards(
+    blank: Callable[[], Language], make: Callable[..., Language]
+) -> None:
+    nlp = make(blank(), use_gold_pairs=True)
+    example = without_entities(nlp, TEXTS[1], [(0, 1, "spouse")])
+    component = nlp.get_pipe("slm_relations")
+    optimizer = component.initialize(lambda: [example], nlp=nlp) or nlp.create_optimizer()
+    assert component.labels == ("spouse", "no_relation")
+    training = component.make_training_instances([example])
+    assert [instance.label for instance in training.instances] == ["spouse", "no_relation"]
+    losses: dict[str, float] = {}
+    component.update([example], sgd=optimizer, losses=losses)
+    assert losses["slm_relations"] > 0
+    # A reader's pairs are scored, and in raw text those of its entities.
+    given = nlp.make_doc(TEXTS[0])
+    given._.relation_candidates = [(given[0:2], given[5:6])]
+    assert nlp(given)._.relations_report["considered"] == 1
+    assert nlp(TEXTS[0])._.relations_report["scored"] == 8
+
+
+@pytest.mark.parametrize("factory", ["slm_relations", "rel_classifier"])
+def test_training_without_candidates_is_a_warning_of_both_components(
+    blank: Callable[[], Language], tiny_model: dict, tiny_classifier: dict, factory: str
+) -> None:
+    nlp = blank()
+    model = tiny_model if factory == "slm_relations" else tiny_classifier
+    component = nlp.add_pipe(factory, config={"model": model, "labels": ["spouse"]})
+    example = without_entities(nlp, TEXTS[1], [(0, 1, "spouse")])
+    with pytest.warns(
+        UserWarning, match=f"{factory}: the training data has 1 relations, but .* proposes none"
+    ) as caught:
+        component.make_training_instances([example])
+        component.make_training_instances([example])
+    assert len(caught) == 1
+
+
+def test_evaluation_without_candidates_names_the_command_for_gold_pairs(make: Callable[..., Language]) -> None:
+    nlp = make(spacy.blank("en"), labels=["spouse"])
+    ruler = spacy.blank("en")
+    ruler.add_pipe("sentencizer")
+    ruler.add_pipe("entity_ruler").add_patterns(PATTERNS)
+    example = without_entities(ruler, TEXTS[1], [(0, 1, "spouse")])
+    with (
+        pytest.warns(UserWarning, match="proposes none of the annotated pairs.*spacy slmre evaluate"),
+        pytest.warns(UserWarning, match="no component before this one finds entities"),
+    ):
+        assert nlp.evaluate([Example(nlp.make_doc(TEXTS[1]), example.reference)])["rel_micro_f"] == 0.0
+
+
+def test_a_corpus_without_negatives_is_a_warning_everywhere(
+    corpus: Path, tmp_path: Path, make: Callable[..., Language]
+) -> None:
+    nlp = spacy.blank("en")
+    docs = list(DocBin().from_disk(corpus).get_docs(nlp.vocab))
+    for doc in docs:
+        doc._.relation_pairs = doc._.relations
+    DocBin(docs=docs, store_user_data=True).to_disk(tmp_path / "positive.spacy")
+    path = tmp_path / "positive.spacy"
+    shown = " ".join(CliRunner().invoke(slmre_cli, ["debug-data", str(path)], env={"COLUMNS": "300"}).output.split())
+    assert "there is no negative pair, so a model trained on it will predict a relation for every pair" in shown
+    overrides = {"corpora.train.path": str(path), "corpora.dev.path": str(path)}
+    config = resolve_config(read_config(ROOT / "configs" / "tune" / "own.cfg", overrides), "own.cfg")
+    logged: list[str] = []
+    read_sets(config, logged.append)
+    assert len(logged) == 1 and "the model will predict a relation for every pair" in logged[0]
+    component = make(nlp).get_pipe("slm_relations")
+    with pytest.warns(UserWarning, match="slm_relations: the training data has no negative pair"):
+        component.initialize(lambda: relation_corpus(path)(nlp), nlp=nlp)
+    # With a sample of negatives, or if every pair is said to have a relation, there is nothing to warn of.
+    component = make(spacy.blank("en")).get_pipe("slm_relations")
+    component.initialize(lambda: relation_corpus(path, negatives=2)(nlp), nlp=nlp)
+    assert component.labels == ("sibling", "no_relation")
+    component = make(spacy.blank("en"), negative_label=None).get_pipe("slm_relations")
+    component.initialize(lambda: relation_corpus(path)(nlp), nlp=nlp)
+    assert component.labels == ("sibling",)
