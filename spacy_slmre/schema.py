@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -17,21 +17,26 @@ import srsly
 
 NEGATIVE_LABEL = "no_relation"
 ANY_TYPE = "*"
+RULES = ("symmetric", "inverse", "max_per_head", "max_per_tail")
+"""Keys of a label that say how its relations depend on each other."""
+LABEL_KEYS = {"name", "wording", "definition", "types", *RULES}
 
-# Annotation schemes name the same kinds of entities differently. Constraints use the names on the right; types that are
-# not listed are not mapped.
-DEFAULT_TYPE_MAP: Mapping[str, str] = {
-    "PERSON": "PER",
-    "Peop": "PER",
-    "GPE": "LOC",
-    "LOCATION": "LOC",
-    "FAC": "LOC",
-    "Loc": "LOC",
-    "ORGANIZATION": "ORG",
-    "Org": "ORG",
-    "TIME": "DATE",
-    "WORK_OF_ART": "WORK",
+# Annotation schemes, also those of spaCy's pipelines, name the same kinds of entities differently. Constraints use the
+# names on the left. Case does not matter, and types that are not listed are not mapped.
+_TYPE_NAMES = {
+    "PER": "PERSON PEOP PERSNAME PRS PS",
+    "LOC": "GPE LOCATION FAC FACILITY PLACE PLACENAME GEOGNAME GPE_LOC LC",
+    "ORG": "ORGANIZATION ORGANISATION ORGNAME GPE_ORG OG",
+    "DATE": "TIME DATETIME PERIOD TME DT TI",
+    "WORK": "WORK_OF_ART WRK",
+    "EVENT": "EVT EVN",
+    "PRODUCT": "PROD",
+    "NORP": "NAT_REL_POL",
 }
+DEFAULT_TYPE_MAP: Mapping[str, str] = {
+    name: type for type, names in _TYPE_NAMES.items() for name in (type, *names.split())
+}
+"""Maps entity types in upper case to those in type constraints."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,22 @@ class RelationLabel:
         name: Name in records and scores, for instance "per:city_of_birth".
         wording: Text that the model reads and answers with, for instance "city of birth".
         definition: One line for the instruction, or "".
-        types: Allowed (head type, tail type) pairs, as annotated or mapped types; "*" is any type. Empty allows all.
+        types: Allowed (head type, tail type) pairs, as annotated or mapped types in any case; "*" is any type. Empty
+            allows all.
+        symmetric: Whether the relation holds in both directions ("spouse") or only in one ("author"); None if unknown.
+        inverse: Name of the label that then holds from tail to head ("child" for "parent"), if there is one.
+        max_per_head: Maximum number of tails of a mention, if limited: 1 for "place of birth".
+        max_per_tail: Maximum number of heads of a mention, if limited.
     """
 
     name: str
     wording: str
     definition: str = ""
     types: tuple[tuple[str, str], ...] = ()
+    symmetric: bool | None = None
+    inverse: str | None = None
+    max_per_head: int | None = None
+    max_per_tail: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,15 +72,15 @@ class LabelSchema:
     Attributes:
         labels: All labels, including the negative one.
         negative_label: Name of the label that means "no relation"; None if every pair has a relation.
-        type_map: Maps annotated entity types to those in type constraints.
+        type_map: Maps annotated entity types to those in type constraints, in addition to `DEFAULT_TYPE_MAP`.
 
     Raises:
-        ValueError: No labels, duplicate names or wordings, or an unknown negative label.
+        ValueError: No labels, duplicate names or wordings, an unknown negative label, or a wrong inverse.
     """
 
     labels: tuple[RelationLabel, ...]
     negative_label: str | None = NEGATIVE_LABEL
-    type_map: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_TYPE_MAP))
+    type_map: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not [label for label in self.labels if label.name != self.negative_label]:
@@ -83,6 +97,12 @@ class LabelSchema:
             raise ValueError(
                 f'The negative label "{self.negative_label}" is not one of the labels: {", ".join(self.names)}.'
             )
+        for label in self.labels:
+            if label.inverse is not None and (label.symmetric or label.inverse == label.name):
+                raise ValueError(
+                    f'The label "{label.name}" is its own inverse, or symmetric with an inverse: set either '
+                    '"symmetric", or "inverse" to another label.'
+                )
 
     @classmethod
     def from_labels(cls, labels: Iterable[str], negative_label: str | None = NEGATIVE_LABEL) -> LabelSchema:
@@ -126,7 +146,7 @@ class LabelSchema:
             entry = {"name": entry} if isinstance(entry, str) else entry
             if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
                 raise ValueError(f'A label is a name or an object with a "name", not {entry!r}.')
-            if unknown := set(entry) - {"name", "wording", "definition", "types"}:
+            if unknown := set(entry) - LABEL_KEYS:
                 raise ValueError(f'Unknown keys in the label "{entry["name"]}": {", ".join(sorted(unknown))}.')
             texts = {key: entry.get(key) or "" for key in ("wording", "definition")}
             if bad := [key for key, value in texts.items() if not isinstance(value, str)]:
@@ -136,14 +156,24 @@ class LabelSchema:
                 raise ValueError(f'"types" of the label "{entry["name"]}" must list [head type, tail type] pairs.')
             wording = texts["wording"] or wording_of(entry["name"])
             pairs = tuple((head, tail) for head, tail in types)
-            labels.append(RelationLabel(entry["name"], wording, texts["definition"], pairs))
+            symmetric, inverse = entry.get("symmetric"), entry.get("inverse")
+            if not isinstance(symmetric, bool | None) or not isinstance(inverse, str | None):
+                raise ValueError(
+                    f'"symmetric" of the label "{entry["name"]}" must be true or false, and "inverse" a name or null.'
+                )
+            limits = {key: entry.get(key) for key in ("max_per_head", "max_per_tail")}
+            if bad := [key for key, value in limits.items() if not (value is None or (_is_int(value) and value > 0))]:
+                raise ValueError(f'"{bad[0]}" of the label "{entry["name"]}" must be a positive number or null.')
+            label = RelationLabel(entry["name"], wording, texts["definition"], pairs, symmetric, inverse, **limits)
+            labels.append(label)
         negative_label = data.get("negative_label", NEGATIVE_LABEL)
-        type_map = data.get("type_map", DEFAULT_TYPE_MAP)
+        type_map = data.get("type_map", {})
         if not isinstance(negative_label, str | None) or not isinstance(type_map, Mapping):
             raise ValueError('"negative_label" is a name or null, and "type_map" an object of names.')
         if labels and negative_label is not None and negative_label not in [label.name for label in labels]:
             labels.append(RelationLabel(negative_label, wording_of(negative_label)))
-        return cls(tuple(labels), negative_label, dict(type_map))
+        own = {name: type for name, type in type_map.items() if DEFAULT_TYPE_MAP.get(name.upper()) != type}
+        return cls(tuple(labels), negative_label, own)
 
     @classmethod
     def from_file(cls, path: str | Path) -> LabelSchema:
@@ -200,6 +230,7 @@ class LabelSchema:
                     "wording": label.wording,
                     "definition": label.definition,
                     "types": [list(pair) for pair in label.types],
+                    **{key: value for key in RULES if (value := getattr(label, key)) is not None},
                 }
                 for label in self.labels
             ],
@@ -216,6 +247,10 @@ class LabelSchema:
         position = len(self.labels) - 1 if last else len(self.labels)
         labels = (*self.labels[:position], RelationLabel(name, wording, definition), *self.labels[position:])
         return LabelSchema(labels, self.negative_label, self.type_map)
+
+    def extend_types(self, type_map: Mapping[str, str]) -> LabelSchema:
+        """Return a copy that also maps these entity types."""
+        return replace(self, type_map={**self.type_map, **type_map}) if type_map else self
 
     def check_wordings(self, tuned: LabelSchema) -> None:
         """Raise ValueError if a label has another wording than in the schema that a model was tuned with."""
@@ -255,12 +290,27 @@ class LabelSchema:
         return hashlib.sha256(json.dumps(answers).encode()).hexdigest()[:16]
 
     def map_type(self, entity_type: str) -> str:
-        """Map an annotated entity type to the one used in type constraints."""
-        return self.type_map.get(entity_type, entity_type)
+        """Map an annotated entity type to the one used in type constraints, whatever its case."""
+        return self._types.get(entity_type.upper(), entity_type)
+
+    @cached_property
+    def _types(self) -> dict[str, str]:
+        types = dict(DEFAULT_TYPE_MAP)
+        for name, type in self.type_map.items():
+            # A type that is mapped to itself is not mapped any further.
+            types[name.upper()] = type if type.upper() == name.upper() else DEFAULT_TYPE_MAP.get(type.upper(), type)
+        return types
+
+    @cached_property
+    def allowed_types(self) -> frozenset[str] | None:
+        """The mapped types, in upper case, that at least one label allows for its head or tail; None if all."""
+        constraints = [label.types for label in self.labels if label.name != self.negative_label]
+        types = {self.map_type(type).upper() for pairs in constraints for pair in pairs for type in pair}
+        return frozenset(types) if all(constraints) and ANY_TYPE not in types else None
 
     def allowed(self, head_type: str, tail_type: str) -> np.ndarray:
         """Return which labels two mapped types allow: bool (n_labels,); the negative label is always allowed."""
-        key = (head_type, tail_type)
+        key = (head_type.upper(), tail_type.upper())
         if key not in self._allowed:
             self._allowed[key] = np.array([self._allows(label, *key) for label in self.labels])
         return self._allowed[key]
@@ -269,7 +319,8 @@ class LabelSchema:
         if label.name == self.negative_label or not label.types:
             return True
         return any(
-            self.map_type(head) in (ANY_TYPE, head_type) and self.map_type(tail) in (ANY_TYPE, tail_type)
+            self.map_type(head).upper() in (ANY_TYPE, head_type)
+            and self.map_type(tail).upper() in (ANY_TYPE, tail_type)
             for head, tail in label.types
         )
 
@@ -299,6 +350,10 @@ def wording_of(name: str, *, keep_prefix: bool = False) -> str:
 def general_schema() -> LabelSchema:
     """Return the default schema; registered as `@misc = "spacy-slmre.GeneralSchema.v1"`."""
     return LabelSchema.general()
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_pair(value: Any) -> bool:

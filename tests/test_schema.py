@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from spacy_slmre.schema import LabelSchema, RelationLabel, wording_of
 
+ROOT = Path(__file__).parent.parent
+
 
 @pytest.mark.parametrize(
     ("name", "wording"),
@@ -92,6 +94,36 @@ def test_types_constrain_labels() -> None:
     assert anything.allows_any("XY", "LOC") and not anything.allows_any("LOC", "XY")
 
 
+@pytest.mark.parametrize(
+    ("name", "type"),
+    [
+        *[("persName", "PER"), ("placeName", "LOC"), ("geogName", "LOC"), ("orgName", "ORG")],  # Polish
+        *[("PRS", "PER"), ("TME", "DATE"), ("WRK", "WORK"), ("EVN", "EVENT")],  # Swedish
+        *[("GPE_LOC", "LOC"), ("GPE_ORG", "ORG"), ("PROD", "PRODUCT"), ("EVT", "EVENT")],  # Norwegian
+        *[("PS", "PER"), ("LC", "LOC"), ("OG", "ORG"), ("DT", "DATE"), ("TI", "DATE")],  # Korean
+        *[("FACILITY", "LOC"), ("ORGANIZATION", "ORG"), ("DATETIME", "DATE"), ("NAT_REL_POL", "NORP")],  # Romanian
+        *[("PERSON", "PER"), ("person", "PER"), ("Organisation", "ORG"), ("Gene", "Gene")],
+    ],
+)
+def test_types_of_spacy_pipelines_are_mapped_whatever_their_case(name: str, type: str) -> None:
+    assert LabelSchema.general().map_type(name) == type
+
+
+def test_types_are_compared_whatever_their_case() -> None:
+    schema = LabelSchema.from_dict({"labels": [{"name": "encodes", "types": [["Gene", "protein"]]}]})
+    assert schema.allows_any("GENE", "Protein") and not schema.allows_any("Protein", "GENE")
+    assert schema.allowed_types == {"GENE", "PROTEIN"}
+    assert LabelSchema.from_labels(["knows"]).allowed_types is None
+
+
+def test_a_type_map_extends_the_default() -> None:
+    schema = LabelSchema.from_dict({"labels": ["a"], "type_map": {"Firm": "organization", "PERSON": "PERSON"}})
+    assert [schema.map_type(name) for name in ("FIRM", "PERSON", "GPE")] == ["ORG", "PERSON", "LOC"]
+    more = schema.extend_types({"Town": "GPE"})
+    assert [more.map_type(name) for name in ("firm", "town")] == ["ORG", "LOC"]
+    assert LabelSchema.from_dict(more.to_dict()) == more
+
+
 def test_with_name_keeps_the_negative_label_last() -> None:
     schema = LabelSchema.from_labels(["a"]).with_name("b")
     assert schema.names == ("a", "b", "no_relation")
@@ -105,3 +137,38 @@ def test_schema_survives_json(names: list[str]) -> None:
         return  # names whose wordings coincide
     again = LabelSchema.from_dict(json.loads(json.dumps(schema.to_dict())))
     assert again == schema and again.fingerprint == schema.fingerprint
+
+
+def test_the_general_schema_is_documented() -> None:
+    page = (ROOT / "docs" / "guides" / "labels.md").read_text(encoding="utf-8")
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    schema = LabelSchema.general()
+    for label in schema.labels[:-1]:
+        assert f"\n| {label.name} | {label.definition}" in page and label.name in readme, label.name
+    assert f"{len(schema.positive_names)} everyday relations" in page
+    assert f"{len(schema.positive_names)} everyday relations" in readme
+
+
+@pytest.mark.parametrize("label", [{"name": "kin", "symmetric": "yes"}, {"name": "kin", "inverse": 1}])
+def test_symmetry_and_inverse_are_checked(label: dict) -> None:
+    with pytest.raises(ValueError, match='"symmetric" of the label "kin" must be true or false'):
+        LabelSchema.from_dict({"labels": [label]})
+
+
+def test_a_label_is_not_its_own_inverse() -> None:
+    for label in ({"name": "kin", "inverse": "kin"}, {"name": "kin", "symmetric": True, "inverse": "other"}):
+        with pytest.raises(ValueError, match=r'"kin" is its own inverse, or symmetric with an inverse'):
+            LabelSchema.from_dict({"labels": [label, "other"]})
+
+
+def test_symmetry_and_inverse_are_saved() -> None:
+    schema = LabelSchema.general()
+    by_name = {label.name: label for label in LabelSchema.from_dict(schema.to_dict()).labels}
+    assert by_name["spouse"].symmetric and by_name["parent"].inverse == "child"
+    assert not by_name["author"].symmetric and by_name["author"].inverse is None
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True, "1"])
+def test_limits_are_checked(limit: object) -> None:
+    with pytest.raises(ValueError, match='"max_per_head" of the label "born" must be a positive number or null'):
+        LabelSchema.from_dict({"labels": [{"name": "born", "max_per_head": limit}]})
