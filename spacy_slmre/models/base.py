@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 from thinc.api import Optimizer
 
+from spacy_slmre.decoding import top_k
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.schema import LabelSchema
 
@@ -26,6 +27,11 @@ class RelationModel(ABC):
     def schema(self) -> LabelSchema | None:
         """The label set that the model was tuned on; None unless it was tuned on exactly one."""
 
+    @property
+    def default_threshold(self) -> float | None:
+        """The minimum probability of a relation that is best for the model; None for the most probable label."""
+        return None
+
     @abstractmethod
     def load(self) -> Self:
         """Load the weights. Raises ModelError if they are unavailable."""
@@ -41,26 +47,30 @@ class RelationModel(ABC):
         """Truncate long contexts around their pairs; return None for pairs whose arguments are too far apart."""
 
     @abstractmethod
-    def log_probs(self, instances: Sequence[RelationInstance], schema: LabelSchema) -> np.ndarray:
-        """Return the log-probabilities of all labels, float64 (n_instances, n_labels)."""
-
-    @abstractmethod
-    def top_k(
-        self, instances: Sequence[RelationInstance], schema: LabelSchema, k: int = 1, allowed: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the k most probable labels, best first.
+    def log_probs(
+        self,
+        instances: Sequence[RelationInstance],
+        schema: LabelSchema,
+        allowed: np.ndarray | None = None,
+        *,
+        k: int | None = None,
+        min_prob: float = 0.0,
+    ) -> np.ndarray:
+        """Return log-probabilities of labels, float64 (n_instances, n_labels), normalized over the allowed labels.
 
         Args:
             instances: Instances whose contexts fit the model (see `truncate`).
             schema: The labels.
-            k: How many labels to return.
-            allowed: Labels that may be returned, bool (n_instances, n_labels). Probabilities remain normalized over
-                all labels.
-
-        Returns:
-            Columns of `schema.labels` and log-probabilities, (n_instances, min(k, n_labels)) each; -inf where
-            fewer than k labels are allowed.
+            allowed: Labels to choose from, bool (n_instances, n_labels); others are -inf.
+            k: Only the k most probable labels of each instance are needed; others may be -inf.
+            min_prob: With k, beyond the most probable label, only those with at least this probability are needed.
         """
+
+    def top_k(
+        self, instances: Sequence[RelationInstance], schema: LabelSchema, k: int = 1, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k most probable labels; see `log_probs` and `spacy_slmre.decoding.top_k`."""
+        return top_k(self.log_probs(instances, schema, allowed, k=max(k, 1)), k)
 
     @abstractmethod
     def save(self, folder: Path, *, embed: bool) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from spacy.training import Example
 
 from spacy_slmre.calibration import apply_temperature, calibration_error, fit_temperature, fit_thresholds
+from spacy_slmre.candidates import GivenPairs
+from spacy_slmre.instances import RelationInstance
 from spacy_slmre.metrics import count
-from spacy_slmre.pipeline.examples import make_training_instances
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor
+from spacy_slmre.schema import LabelSchema
 
 
 def calibrate(pipe: RelationExtractor, examples: Iterable[Example], *, thresholds: bool = False) -> dict[str, Any]:
@@ -32,16 +34,18 @@ def calibrate(pipe: RelationExtractor, examples: Iterable[Example], *, threshold
     """
     pipe.load()
     schema = pipe.schema
-    labeled = make_training_instances(examples, pipe.candidates, schema, pipe.attr).instances
+    labeled = pipe.make_training_instances(examples).instances
     fitting = pipe.model.truncate(labeled, schema, pipe.max_context_tokens)
     instances = [instance for instance in fitting if instance is not None]
     gold = [instance.label or "" for instance in instances]
     columns = np.array([schema.index[label] for label in gold], dtype=int)
+    allowed = _allowed(instances, columns, schema) if not isinstance(pipe.candidates, GivenPairs) else None
+    batches = [slice(start, start + pipe.batch_size) for start in range(0, len(instances), pipe.batch_size)]
     log_probs = np.concatenate(
         [np.zeros((0, len(schema.labels)))]
         + [
-            pipe.model.log_probs(instances[start : start + pipe.batch_size], schema)
-            for start in range(0, len(instances), pipe.batch_size)
+            pipe.model.log_probs(instances[rows], schema, None if allowed is None else allowed[rows])
+            for rows in batches
         ]
     )
     temperature = fit_temperature(log_probs, columns)
@@ -52,11 +56,20 @@ def calibrate(pipe: RelationExtractor, examples: Iterable[Example], *, threshold
     if thresholds:
         predicted = [schema.names[column] for column in scaled.argmax(axis=1)]
         confidences = np.exp(scaled.max(axis=1))
-        pipe.threshold = 0.0
+        pipe.threshold = None
         pipe.label_thresholds = fit_thresholds(predicted, confidences, gold, schema.negative_label)
         summary["label_thresholds"] = pipe.label_thresholds
     summary["after"] = _quality(scaled, columns, pipe)
     return summary
+
+
+def _allowed(instances: Sequence[RelationInstance], gold: np.ndarray, schema: LabelSchema) -> np.ndarray | None:
+    """Return the labels that prediction would choose from; the gold label of a pair is always among them."""
+    if not instances or not any(label.types for label in schema.labels):
+        return None
+    allowed = np.stack([schema.allowed(one.head_mention.type, one.tail_mention.type) for one in instances])
+    allowed[np.arange(len(instances)), gold] = True
+    return allowed
 
 
 def _quality(log_probs: np.ndarray, gold: np.ndarray, pipe: RelationExtractor) -> dict[str, float]:
@@ -64,11 +77,11 @@ def _quality(log_probs: np.ndarray, gold: np.ndarray, pipe: RelationExtractor) -
     rows = np.arange(len(gold))
     best = log_probs.argmax(axis=1)
     confidences = np.exp(log_probs[rows, best])
-    predicted = {
-        (row, label)
-        for row, label, score in zip(rows.tolist(), (schema.names[c] for c in best), confidences, strict=True)
-        if pipe.passes_threshold(label, score)
-    }
+    decoding, predicted = pipe.decoding, set()
+    for row, columns in enumerate(np.argsort(-log_probs, axis=1)[:, : decoding.n_needed]):
+        labels = [(schema.names[column], float(np.exp(log_probs[row, column]))) for column in columns]
+        if label := decoding.best_label(labels, schema.negative_label):
+            predicted.add((row, label))
     true = {(row, schema.names[column]) for row, column in enumerate(gold)}
     positive = {item for item in true if item[1] != schema.negative_label}
     return {

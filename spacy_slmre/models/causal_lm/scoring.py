@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -60,6 +61,7 @@ def score_labels(
     *,
     k: int | None = None,
     allowed: np.ndarray | None = None,
+    min_prob: float = 0.0,
     max_tokens: int = 1024,
     use_prefix_cache: bool = True,
 ) -> np.ndarray:
@@ -71,7 +73,8 @@ def score_labels(
         labels: The label set.
         instances: Instances whose contexts fit the model.
         k: Compute only as much as needed for the k most probable labels; None computes all labels.
-        allowed: Labels that may be returned, bool (n_instances, n_labels).
+        allowed: Labels to choose from, bool (n_instances, n_labels).
+        min_prob: With k, beyond the most probable label, do not compute labels less probable than this.
         max_tokens: Tokens of a packed sequence.
         use_prefix_cache: Compute the prefix only once, and cache its keys and values.
 
@@ -100,7 +103,8 @@ def score_labels(
     with _evaluating(network):
         for groups in sequences:
             rows = np.array([query for group in groups for query in group.queries])
-            search = TrieSearch(trie, len(rows), k, None if allowed is None else allowed[rows])
+            of_rows = None if allowed is None else allowed[rows]
+            search = TrieSearch(trie, len(rows), k, of_rows, math.log(min_prob) if min_prob else -math.inf)
             tree = TokenTree()
             prefix = tree.add(labels.prefix)
             cache = DynamicCache(config=network.config)
@@ -151,6 +155,8 @@ def _search(
         for index, members in frontier:
             positions = [tree.last_token(ends[row, index]) - start for row in members]
             logits = _logits(network, hidden[positions], nodes[index].tokens)
+            if (choices := search.choices(index, members)) is not None:
+                logits = logits.masked_fill(~torch.from_numpy(choices).to(logits.device), -torch.inf)
             search.expand(index, members, F.log_softmax(logits, dim=-1).double().cpu().numpy())
 
 

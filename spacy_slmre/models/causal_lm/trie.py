@@ -2,7 +2,8 @@
 
 A label is a path of tokens. At each node where several tokens can follow, a softmax over these tokens gives their
 probabilities; where only one can follow, its probability is 1 and nothing is computed. A label's probability is the
-product along its path, so the probabilities of all labels sum to 1.
+product along its path, so the probabilities of all labels sum to 1. Where only some labels are allowed, the softmax is
+over the tokens that lead to these, so their probabilities sum to 1.
 
 The probability of a partial path is an upper bound for all labels below it. The search extends the most probable path
 of each instance, and stops when no open path can beat the labels that were found.
@@ -109,43 +110,63 @@ class TrieSearch:
         trie: The trie.
         n_instances: Number of instances.
         k: Find the k most probable labels of each; None computes all labels.
-        allowed: Labels that may be returned, bool (n_instances, n_labels); None allows all. Probabilities remain
-            normalized over all labels.
+        allowed: Labels to choose from, bool (n_instances, n_labels); None allows all.
+        min_log_prob: Beyond the most probable label, do not search for labels less probable than this.
     """
 
     def __init__(
-        self, trie: LabelTrie, n_instances: int, k: int | None = None, allowed: np.ndarray | None = None
+        self,
+        trie: LabelTrie,
+        n_instances: int,
+        k: int | None = None,
+        allowed: np.ndarray | None = None,
+        min_log_prob: float = NEG_INF,
     ) -> None:
         self.trie = trie
         self.k = k
-        self.allowed = allowed
+        self.min_log_prob = min_log_prob
         self.log_probs = np.full((n_instances, trie.n_labels), NEG_INF)
         """Log-probabilities of the labels found so far, -inf for all others."""
         self._open = np.full((n_instances, len(trie.nodes)), NEG_INF)
-        if trie.nodes:
-            self._open[:, 0] = 0.0
-        else:
-            self.log_probs[:, 0] = 0.0  # a single label is certain
-        # Paths that lead to no allowed label are not extended.
+        # Paths that lead to no allowed label are impossible.
+        self._allowed = allowed
         self._reachable = None if allowed is None else allowed @ trie.descendants.T
+        if trie.nodes:
+            self._open[:, 0] = 0.0 if self._reachable is None else np.where(self._reachable[:, 0], 0.0, NEG_INF)
+        else:
+            # A single label is certain.
+            self.log_probs[:, 0] = 0.0 if allowed is None else np.where(allowed[:, 0], 0.0, NEG_INF)
 
     def frontier(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the nodes to expand next, in the trie's order, with their instances."""
-        open_ = self._open if self._reachable is None else np.where(self._reachable, self._open, NEG_INF)
-        if not open_.size:
+        if not self._open.size:
             return
         if self.k is None:
-            wanted = open_ > NEG_INF
+            wanted = self._open > NEG_INF
         else:
-            best = open_.argmax(axis=1)
-            rows = np.arange(len(open_))
-            wanted = np.zeros_like(open_, dtype=bool)
-            wanted[rows, best] = open_[rows, best] > self._kth_best()
+            best = self._open.argmax(axis=1)
+            rows = np.arange(len(self._open))
+            wanted = np.zeros_like(self._open, dtype=bool)
+            bound = self._open[rows, best]
+            is_open = (bound >= self.min_log_prob) | (bound > self.log_probs.max(axis=1))
+            wanted[rows, best] = is_open & (bound > self._kth_best())
         for node in np.flatnonzero(wanted.any(axis=0)):
             yield int(node), np.flatnonzero(wanted[:, node])
 
+    def choices(self, node: int, instances: np.ndarray) -> np.ndarray | None:
+        """Return which tokens of a node lead to labels that are allowed, bool (n_instances, n_tokens); None for all."""
+        if self._allowed is None or self._reachable is None:
+            return None
+        columns = [
+            self._allowed[instances, ~child] if child < 0 else self._reachable[instances, child]
+            for child in self.trie.nodes[node].children
+        ]
+        return np.stack(columns, axis=1)
+
     def expand(self, node: int, instances: np.ndarray, log_probs: np.ndarray) -> None:
         """Extend the paths of instances at a node, given log-probabilities of its tokens, (n_instances, n_tokens).
+
+        The log-probabilities are normalized over the `choices` of each instance, and -inf for other tokens.
 
         Raises:
             ValueError: A value is NaN.
@@ -163,6 +184,5 @@ class TrieSearch:
 
     def _kth_best(self) -> np.ndarray:
         assert self.k is not None
-        found = self.log_probs if self.allowed is None else np.where(self.allowed, self.log_probs, NEG_INF)
         k = min(self.k, self.trie.n_labels)
-        return -np.partition(-found, k - 1, axis=1)[:, k - 1]
+        return -np.partition(-self.log_probs, k - 1, axis=1)[:, k - 1]

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from thinc.api import Optimizer
 
-from spacy_slmre.decoding import top_k
 from spacy_slmre.instances import RelationInstance, contexts_of, truncate_instances
 from spacy_slmre.models.base import ModelError, TrainableModel
 from spacy_slmre.models.encoder import storage
@@ -186,16 +185,28 @@ class EncoderClassifier(TrainableModel):
                 offsets_of=lambda context: self.markers.tokenize([context])[0][1],
             )
 
-    def log_probs(self, instances: Sequence[RelationInstance], schema: LabelSchema) -> np.ndarray:
-        """Return the log-probabilities of all labels, float64 (n_instances, n_labels)."""
+    def log_probs(
+        self,
+        instances: Sequence[RelationInstance],
+        schema: LabelSchema,
+        allowed: np.ndarray | None = None,
+        *,
+        k: int | None = None,
+        min_prob: float = 0.0,
+    ) -> np.ndarray:
+        """Return log-probabilities of all allowed labels; see `RelationModel.log_probs`."""
         self.set_labels(schema)
         columns = [self.labels.index(name) for name in schema.names]
         result = np.zeros((len(instances), len(columns)))
         with self._lock:
             predict = self._predictor()
             for rows, inputs in self._batches(instances):
-                logits = predict(*inputs)
-                log_probs = F.log_softmax(logits[:, columns].double(), dim=-1).cpu().numpy()
+                logits = predict(*inputs)[:, columns].double()
+                if allowed is not None:
+                    logits = logits.masked_fill(~torch.from_numpy(allowed[rows]).to(logits.device), -torch.inf)
+                log_probs = F.log_softmax(logits, dim=-1).cpu().numpy()
+                if allowed is not None:
+                    log_probs[~allowed[rows].any(axis=1)] = -np.inf
                 if np.isnan(log_probs).any():
                     raise ValueError(
                         "The encoder computed NaN values. Set model.dtype to float32; if that does not help, the "
@@ -203,12 +214,6 @@ class EncoderClassifier(TrainableModel):
                     )
                 result[rows] = log_probs
         return result
-
-    def top_k(
-        self, instances: Sequence[RelationInstance], schema: LabelSchema, k: int = 1, allowed: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the k most probable labels; see `RelationModel.top_k`."""
-        return top_k(self.log_probs(instances, schema), k, allowed)
 
     def _batches(self, instances: Sequence[RelationInstance]) -> Iterator[tuple[list[int], tuple[torch.Tensor, ...]]]:
         """Yield rows and inputs of batches of similar length, with at most `max_batch_tokens` tokens."""

@@ -75,18 +75,29 @@ def separate_logits(lm: SmallLM, instance: RelationInstance, schema: LabelSchema
 
 
 def separate_log_probs(
-    lm: SmallLM, instances: Sequence[RelationInstance], schema: LabelSchema, columns: Sequence[int] | None = None
+    lm: SmallLM,
+    instances: Sequence[RelationInstance],
+    schema: LabelSchema,
+    columns: Sequence[int] | None = None,
+    allowed: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return the log-probabilities of labels (all by default), each computed in a forward pass of its own."""
+    """Return the log-probabilities of labels (all by default), each computed in a forward pass of its own.
+
+    With `allowed`, bool (n_instances, n_labels), others are impossible.
+    """
     answers = lm.prompts.answers(schema)
     chosen = [answers[column] for column in range(len(answers)) if columns is None or column in columns]
     result = np.zeros((len(instances), len(chosen)))
     for row, instance in enumerate(instances):
+        possible = [answer for n, answer in enumerate(answers) if allowed is None or allowed[row, n]]
         for column, answer in enumerate(chosen):
+            if answer not in possible:
+                result[row, column] = -np.inf
+                continue
             with torch.no_grad():
                 logits = separate_logits(lm, instance, schema, answer).double()
             for depth, token in enumerate(answer):
-                siblings = sorted({a[depth] for a in answers if a[:depth] == answer[:depth] and len(a) > depth})
+                siblings = sorted({a[depth] for a in possible if a[:depth] == answer[:depth] and len(a) > depth})
                 result[row, column] += float(logits[depth, siblings].log_softmax(-1)[siblings.index(token)])
     return result
 

@@ -58,8 +58,10 @@ def test_top_k_is_exact(make_lm, architecture, instances, schema, k, data) -> No
     if data.draw(st.booleans()):
         flags = st.lists(st.booleans(), min_size=n_labels, max_size=n_labels)
         allowed = np.array([data.draw(flags) for _ in instances], dtype=bool).reshape(len(instances), n_labels)
-    log_probs = lm.log_probs(instances, schema)
-    masked = log_probs if allowed is None else np.where(allowed, log_probs, -np.inf)
+    masked = lm.log_probs(instances, schema, allowed)
+    if allowed is not None:
+        expected = separate_log_probs(lm, instances[:2], schema, allowed=allowed)
+        np.testing.assert_allclose(masked[:2], expected, atol=TOLERANCE)
     columns, best = lm.top_k(instances, schema, k, allowed)
     assert columns.shape == best.shape == (len(instances), min(k, n_labels))
     np.testing.assert_allclose(best, -np.sort(-masked, axis=1)[:, :k], atol=TOLERANCE)

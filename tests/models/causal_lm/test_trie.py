@@ -48,30 +48,48 @@ def test_search_is_exact_and_expands_no_more_than_necessary(
     trie, n_instances, random = LabelTrie(answers), 4, np.random.default_rng(seed)
     tables = [random.normal(scale=3, size=(n_instances, len(node.tokens))) for node in trie.nodes]
     tables = [table - np.log(np.exp(table).sum(axis=1, keepdims=True)) for table in tables]
-    expected = np.array(
-        [[sum(tables[node][row, choice] for node, choice in path) for path in trie.paths] for row in range(n_instances)]
-    )
     allowed = random.random((n_instances, len(answers))) < 0.5 if masked else None
+
+    def log_prob(row: int, column: int) -> float:
+        """Return the log-probability of a label, with a softmax over the tokens that lead to allowed labels."""
+        if allowed is not None and not allowed[row, column]:
+            return -np.inf
+        total = 0.0
+        for node, choice in trie.paths[column]:
+            others = {c for n, path in enumerate(trie.paths) if allowed is None or allowed[row, n] for c in path}
+            values = [tables[node][row, c] for at, c in others if at == node]
+            total += tables[node][row, choice] - np.log(np.exp(values).sum())
+        return total
+
+    expected = np.array([[log_prob(row, column) for column in range(len(answers))] for row in range(n_instances)])
 
     def run(search: TrieSearch) -> int:
         n_expanded = 0
         while frontier := list(search.frontier()):
             for node, members in frontier:
                 n_expanded += len(members)
-                search.expand(node, members, tables[node][members])
+                values = tables[node][members]
+                if (choices := search.choices(node, members)) is not None:
+                    values = np.where(choices, values, -np.inf)
+                search.expand(node, members, values - np.log(np.exp(values).sum(axis=1, keepdims=True)))
         return n_expanded
 
-    every_label = TrieSearch(trie, n_instances)
+    every_label = TrieSearch(trie, n_instances, None, allowed)
     n_nodes = run(every_label)
-    assert n_nodes == n_instances * len(trie.nodes)
+    assert masked or n_nodes == n_instances * len(trie.nodes)
     np.testing.assert_allclose(every_label.log_probs, expected, atol=1e-12)
-    np.testing.assert_allclose(np.exp(every_label.log_probs).sum(axis=1), 1.0)
+    possible = np.ones(n_instances) if allowed is None else allowed.any(axis=1)
+    np.testing.assert_allclose(np.exp(every_label.log_probs).sum(axis=1), possible)
 
     best = TrieSearch(trie, n_instances, k, allowed)
     assert run(best) <= n_nodes
-    _, log_probs = top_k(best.log_probs, k, allowed)
-    wanted = expected if allowed is None else np.where(allowed, expected, -np.inf)
-    np.testing.assert_allclose(log_probs, -np.sort(-wanted, axis=1)[:, :k], atol=1e-12)
+    _, log_probs = top_k(best.log_probs, k)
+    np.testing.assert_allclose(log_probs, -np.sort(-expected, axis=1)[:, :k], atol=1e-12)
+
+    likely = TrieSearch(trie, n_instances, len(answers), allowed, min_log_prob=np.log(0.3))
+    assert run(likely) <= n_nodes
+    found = expected >= np.log(0.3)
+    np.testing.assert_allclose(likely.log_probs[found], expected[found], atol=1e-12)
 
 
 def test_search_stops_when_no_open_path_can_win() -> None:

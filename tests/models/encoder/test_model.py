@@ -84,6 +84,7 @@ def test_probabilities_are_independent_of_the_batch(make: Callable, settings: di
     assert model.top_k(INSTANCES, SCHEMA, allowed=allowed)[0][0, 0] == columns[0, 1]
     few = model.top_k(INSTANCES, SCHEMA, k=3, allowed=allowed)[1]
     assert few[0, 2] == -np.inf
+    assert np.exp(few).sum(axis=1) == pytest.approx(np.ones(3)), "normalized over the allowed labels"
 
 
 def test_a_subset_of_the_labels_is_renormalized(make: Callable) -> None:
