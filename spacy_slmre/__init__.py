@@ -5,6 +5,10 @@ from typing import Any
 from spacy_slmre.relations import Relation, install_extensions
 from spacy_slmre.schema import LabelSchema, RelationLabel
 
+# So that doc._.relations can be read wherever this package is imported. If another package owns a name, only a
+# component that would use it raises an error.
+install_extensions(strict=False)
+
 __version__ = "0.1.0"
 __all__ = ["LabelSchema", "Relation", "RelationLabel", "__version__", "install_extensions", "render"]
 

@@ -33,9 +33,9 @@ class Candidates:
 
 
 class CandidateGenerator(Protocol):
-    """Proposes pairs of a document, given a schema with type constraints."""
+    """Proposes pairs of a document, given a schema with type constraints, or None for no constraints."""
 
-    def __call__(self, doc: Doc, schema: LabelSchema) -> Candidates:
+    def __call__(self, doc: Doc, schema: LabelSchema | None) -> Candidates:
         """Return the candidate pairs of a document."""
 
 
@@ -65,11 +65,11 @@ class EntityPairs:
     def __post_init__(self) -> None:
         check_minimum(self, "candidates", max_sentences=1, max_distance=0, max_pairs=1)
 
-    def __call__(self, doc: Doc, schema: LabelSchema) -> Candidates:
+    def __call__(self, doc: Doc, schema: LabelSchema | None) -> Candidates:
         """Return the candidate pairs of a document."""
         spans = sorted(self._spans(doc), key=lambda span: (span.start_char, span.end_char, span.label_))
         candidates = Candidates([], len(spans) * (len(spans) - 1))
-        types = [schema.map_type(span.label_) for span in spans]
+        types = [schema.map_type(span.label_) if schema else "" for span in spans]
         n_close = 0
         for i, j in self._close(doc, spans):
             n_close += 2
@@ -80,7 +80,7 @@ class EntityPairs:
                 candidates.skipped["distance"] += 2
             else:
                 for head, tail in ((i, j), (j, i)):
-                    if schema.allows_any(types[head], types[tail]):
+                    if schema is None or schema.allows_any(types[head], types[tail]):
                         candidates.pairs.append((spans[head], spans[tail]))
                     else:
                         candidates.skipped["type"] += 1
@@ -118,7 +118,7 @@ class GivenPairs:
     Use it to label known pairs, such as those of a gold corpus: there are no limits and no type constraints.
     """
 
-    def __call__(self, doc: Doc, schema: LabelSchema) -> Candidates:
+    def __call__(self, doc: Doc, schema: LabelSchema | None) -> Candidates:
         """Return the candidate pairs of a document."""
         pairs: Sequence[tuple[Span, Span]] = getattr(doc._, CANDIDATES)
         return Candidates(list(pairs), len(pairs), typed=False)

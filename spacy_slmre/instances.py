@@ -176,6 +176,7 @@ class DocInstances:
     """A document with the instances of its candidate pairs.
 
     Attributes:
+        schema: The labels of the document.
         pairs: The candidate pairs that fit the model.
         instances: The instance of each pair.
         truncated: Whether the context of each instance was truncated.
@@ -184,6 +185,7 @@ class DocInstances:
     """
 
     doc: Doc
+    schema: LabelSchema
     pairs: list[tuple[Span, Span]]
     instances: list[RelationInstance]
     truncated: list[bool]
@@ -213,6 +215,7 @@ def make_doc_instances(
     }
     return DocInstances(
         doc,
+        schema,
         [pair for pair, _, _ in kept],
         [instance for _, instance, _ in kept],
         [truncated for _, _, truncated in kept],

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,15 +21,20 @@ PAIRS = "relation_pairs"
 """`doc._.relation_pairs`: all annotated pairs of a gold document, including those with the negative label."""
 CANDIDATES = "relation_candidates"
 """`doc._.relation_candidates`: unlabeled pairs for the candidate generator `GivenPairs`."""
+LABELS = "relation_labels"
+"""`doc._.relation_labels`: the labels to predict in this document, if they differ from the component's."""
 ANSWERS = "relation_answers"
 """`doc._.relation_answers`: the text that a generative model returned for each pair."""
 
 Record = dict[str, Any]
+_SIDES = ("head", "tail")
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
+class Relation(dict[str, Any]):
     """A relation between two spans of a document.
+
+    It is also its own record, a dict of plain data, so that `doc.to_json(underscore=["relations"])` works. Assign new
+    relations instead of changing one.
 
     Attributes:
         head: The first argument; `head.label_` is its entity type.
@@ -39,10 +43,14 @@ class Relation:
         score: The label's probability; 1.0 in gold annotation.
     """
 
-    head: Span
-    tail: Span
-    label: str
-    score: float = 1.0
+    __slots__ = ("head", "label", "score", "tail")
+
+    def __init__(self, head: Span, tail: Span, label: str, score: float = 1.0) -> None:
+        super().__init__(head=_to_dict(head), tail=_to_dict(tail), label=label, score=score)
+        self.head, self.tail, self.label, self.score = head, tail, label, score
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash((self.head.start_char, self.tail.start_char, self.label, self.score))
 
     def __str__(self) -> str:
         return f"{self.head.text} – {self.label} – {self.tail.text} ({self.score:.2f})"
@@ -51,18 +59,19 @@ class Relation:
 # -- extension attributes ------------------------------------------------------------------------------
 
 
-def install_extensions(attr: str = RELATIONS) -> None:
+def install_extensions(attr: str = RELATIONS, *, strict: bool = True) -> None:
     """Register the extension attributes; calling it again has no effect.
 
     Args:
         attr: Attribute of `Doc` and `Span` for relations. The report of skipped pairs is in `doc._.<attr>_report`.
+        strict: Raise an error if a name is taken; otherwise it is skipped.
 
     Raises:
         ValueError: Another package has registered one of these names.
     """
     if not attr.isidentifier():
         raise ValueError(f'attr="{attr}" cannot be an attribute name: use letters, digits and underscores.')
-    if attr in (PAIRS, CANDIDATES, ANSWERS):
+    if attr in (PAIRS, CANDIDATES, LABELS, ANSWERS):
         raise ValueError(f'attr="{attr}" is reserved for gold annotation or answers: choose another name.')
     extensions: list[tuple[type[Doc] | type[Span], str, Callable, Callable | None]] = [
         (Doc, attr, partial(relations_of, attr=attr), partial(_set_relations, attr=attr)),
@@ -70,12 +79,13 @@ def install_extensions(attr: str = RELATIONS) -> None:
         (Doc, report_name(attr), partial(report_of, attr=attr), None),
         (Doc, PAIRS, partial(relations_of, attr=PAIRS), partial(_set_relations, attr=PAIRS)),
         (Doc, CANDIDATES, _get_candidates, _set_candidates),
+        (Doc, LABELS, own_labels, _set_labels),
         (Doc, ANSWERS, _get_answers, None),
     ]
     for cls, name, getter, setter in extensions:
         if not cls.has_extension(name):
             cls.set_extension(name, getter=getter, setter=setter)
-        elif not _is_same(cls.get_extension(name)[2], getter):
+        elif strict and not _is_same(cls.get_extension(name)[2], getter):
             raise ValueError(
                 f"The extension attribute {cls.__name__}._.{name} belongs to another package. "
                 f'Choose another name for our relations with the setting attr="…".'
@@ -87,6 +97,12 @@ def report_name(attr: str) -> str:
     return f"{attr}_report"
 
 
+def owns_attribute(attr: str) -> bool:
+    """Return whether `doc._.<attr>` is the attribute that `install_extensions` registered."""
+    getter = partial(relations_of, attr=attr)
+    return Doc.has_extension(attr) and _is_same(Doc.get_extension(attr)[2], getter)
+
+
 def _is_same(getter: Any, ours: Callable) -> bool:
     # Compared by content, because worker processes receive unpickled copies of the getters.
     if isinstance(getter, partial) and isinstance(ours, partial):
@@ -96,13 +112,30 @@ def _is_same(getter: Any, ours: Callable) -> bool:
 
 def relations_of(doc: Doc, attr: str = RELATIONS) -> tuple[Relation, ...]:
     """Return `doc._.<attr>`, whether or not that attribute is registered."""
-    relations = read_records(doc, doc.user_data.get(_key(attr), ()))
+    relations = read_records(doc, doc.user_data.get(user_data_key(attr), ()))
     return tuple(sorted(relations, key=lambda relation: -relation.score))
 
 
 def report_of(doc: Doc, attr: str = RELATIONS) -> dict[str, Any] | None:
     """Return `doc._.<attr>_report`, whether or not that attribute is registered."""
-    return doc.user_data.get(_key(report_name(attr)))
+    return doc.user_data.get(user_data_key(report_name(attr)))
+
+
+def own_labels(doc: Doc) -> Any:
+    """Return the labels to predict in a document, in any form that a schema is given in; None for the component's.
+
+    These are `doc._.relation_labels` or, in `nlp.pipe(…, as_tuples=True)`, "labels" of the document's context.
+    """
+    labels = doc.user_data.get(user_data_key(LABELS))
+    context = getattr(doc, "_context", None)  # set by `nlp.pipe`
+    return context.get("labels") if labels is None and isinstance(context, Mapping) else labels
+
+
+def _set_labels(doc: Doc, labels: Any) -> None:
+    if labels is None:
+        doc.user_data.pop(user_data_key(LABELS), None)
+    else:
+        doc.user_data[user_data_key(LABELS)] = labels
 
 
 def _set_relations(doc: Doc, relations: Iterable, *, attr: str) -> None:
@@ -118,7 +151,7 @@ def _get_overlapping(span: Span, *, attr: str) -> tuple[Relation, ...]:
 
 
 def _get_candidates(doc: Doc) -> tuple[tuple[Span, Span], ...]:
-    views = read_records(doc, doc.user_data.get(_key(CANDIDATES), ()))
+    views = read_records(doc, doc.user_data.get(user_data_key(CANDIDATES), ()))
     return tuple((view.head, view.tail) for view in views)
 
 
@@ -131,26 +164,23 @@ def _get_answers(doc: Doc) -> list[Record]:
     # A DocBin turns lists into tuples.
     return [
         {**answer, "head": list(answer["head"]), "tail": list(answer["tail"])}
-        for answer in doc.user_data.get(_key(ANSWERS), ())
+        for answer in doc.user_data.get(user_data_key(ANSWERS), ())
     ]
-
-
-def annotates_pairs(doc: Doc) -> bool:
-    """Return whether a gold document annotates pairs, so that the labels of all other pairs are unknown."""
-    return _key(PAIRS) in doc.user_data
 
 
 # -- records -------------------------------------------------------------------------------------------
 
 
 def make_record(doc: Doc, relation: Any) -> Record:
-    """Return the record of a `Relation` or a tuple (head, tail, label[, score]).
+    """Return the record of a `Relation`, a tuple (head, tail, label[, score]) or a record, as read from JSON.
 
     Raises:
         ValueError: The relation is malformed, or an argument is empty or not a span of this document.
     """
     if isinstance(relation, Relation):
         relation = (relation.head, relation.tail, relation.label, relation.score)
+    elif isinstance(relation, Mapping):
+        relation = _from_record(doc, relation)
     if not isinstance(relation, Sequence) or len(relation) not in (3, 4):
         raise ValueError(f"A relation must be a Relation or a tuple (head, tail, label[, score]), not {relation!r}.")
     head, tail, label, *rest = relation
@@ -164,12 +194,12 @@ def make_record(doc: Doc, relation: Any) -> Record:
 
 def write_records(doc: Doc, records: list[Record], attr: str = RELATIONS) -> None:
     """Store records under `doc._.<attr>`, replacing existing ones."""
-    doc.user_data[_key(attr)] = records
+    doc.user_data[user_data_key(attr)] = records
 
 
 def write_report(doc: Doc, report: Mapping[str, Any], attr: str = RELATIONS) -> None:
     """Store the report of considered and skipped pairs under `doc._.<attr>_report`."""
-    doc.user_data[_key(report_name(attr))] = dict(report)
+    doc.user_data[user_data_key(report_name(attr))] = dict(report)
 
 
 def write_answers(doc: Doc, answers: list[Record]) -> None:
@@ -180,7 +210,7 @@ def write_answers(doc: Doc, answers: list[Record]) -> None:
         answers: Each has "head" and "tail" as [start, end] in characters, "answer" (the generated text, or None if
             there was none) and "label" (None if the answer names no label of the schema).
     """
-    doc.user_data[_key(ANSWERS)] = answers
+    doc.user_data[user_data_key(ANSWERS)] = answers
 
 
 def read_records(doc: Doc, records: Iterable[Record]) -> list[Relation]:
@@ -195,7 +225,7 @@ def read_records(doc: Doc, records: Iterable[Record]) -> list[Relation]:
     entities = {(ent.start_char, ent.end_char, ent.label_): ent for ent in doc.ents}
     relations = []
     for record in records:
-        head, tail = (_resolve(doc, record[side], entities) for side in ("head", "tail"))
+        head, tail = (_resolve(doc, record[side], entities) for side in _SIDES)
         if head is not None and tail is not None:
             relations.append(Relation(head, tail, record.get("label", ""), record.get("score", 1.0)))
     if skipped := len(records) - len(relations):
@@ -207,11 +237,26 @@ def read_records(doc: Doc, records: Iterable[Record]) -> list[Relation]:
     return relations
 
 
+def _from_record(doc: Doc, record: Mapping[str, Any]) -> tuple[Any, ...]:
+    try:
+        ends = [(record[side]["start"], record[side]["end"], record[side].get("type", "")) for side in _SIDES]
+        return (*(doc.char_span(*end) for end in ends), record["label"], record.get("score", 1.0))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            'A relation must be a Relation, a tuple (head, tail, label[, score]), or a dict with "head" and "tail" '
+            f'(each with "start", "end" and "type") and "label", not {record!r}.'
+        ) from error
+
+
 def _argument(doc: Doc, span: Any) -> dict[str, Any]:
     if not isinstance(span, Span) or span.doc is not doc:
         raise ValueError(f"The arguments of a relation must be spans of its own document, not {span!r}.")
     if not len(span):
         raise ValueError("An argument of a relation must not be an empty span.")
+    return _to_dict(span)
+
+
+def _to_dict(span: Span) -> dict[str, Any]:
     return {"start": span.start_char, "end": span.end_char, "text": span.text, "type": span.label_}
 
 
@@ -221,7 +266,8 @@ def _resolve(doc: Doc, argument: Mapping[str, Any], entities: Mapping[tuple, Spa
     return span if span is not None and span.text == argument["text"] else None
 
 
-def _key(attr: str) -> str:
+def user_data_key(attr: str) -> str:
+    """Return the key in `doc.user_data` of the records of `doc._.<attr>`."""
     return f"spacy_slmre.{attr}"
 
 
@@ -239,10 +285,16 @@ def join_docs(docs: Sequence[Doc]) -> Doc:
     """Return `Doc.from_docs(docs)` with the relations, pairs, candidates and answers of all documents.
 
     Raises:
-        ValueError: There are no documents.
+        ValueError: There are no documents, or some annotate pairs and others relations, so that what is known about
+            other pairs differs.
     """
     if not docs:
         raise ValueError("There are no documents to join.")
+    annotate_pairs = {
+        user_data_key(PAIRS) in doc.user_data for doc in docs if user_data_key(RELATIONS) in doc.user_data
+    }
+    if len(annotate_pairs) > 1:
+        raise ValueError(f"Some documents have doc._.{PAIRS} and others only doc._.{RELATIONS}: join them separately.")
     with warnings.catch_warnings():
         # spaCy warns that it does not copy our records, which are copied below.
         warnings.filterwarnings("ignore", message=r"\[W10[12]\].*spacy_slmre")
@@ -258,11 +310,12 @@ def join_docs(docs: Sequence[Doc]) -> Doc:
 
 def _copy_records(source: Doc, target: Doc, *, offset: int) -> None:
     for key, records in source.user_data.items():
-        if not isinstance(key, str) or not key.startswith(_key("")) or key.endswith(report_name("")):
+        ours = isinstance(key, str) and key.startswith(user_data_key(""))
+        if not ours or key == user_data_key(LABELS) or key.endswith(report_name("")):
             continue
         copied = list(target.user_data.get(key, ()))
         for record in records:
-            sides = {side: _shift(record[side], offset, len(target.text)) for side in ("head", "tail")}
+            sides = {side: _shift(record[side], offset, len(target.text)) for side in _SIDES}
             if all(sides.values()):
                 copied.append({**record, **sides})
         target.user_data[key] = copied

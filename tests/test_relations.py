@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
 import pickle
+import subprocess
+import sys
 from functools import partial
 
 import pytest
 import spacy
+import srsly
 from spacy.tokens import Doc, DocBin, Span
 
 from spacy_slmre.relations import Relation, install_extensions, join_docs, read_records, span_as_doc
@@ -112,6 +116,7 @@ def test_relations_are_kept_when_docs_are_split_and_joined(doc: Doc) -> None:
     [
         (lambda doc: [(doc[0:1], doc[1:2])], "tuple"),
         (lambda doc: ["relation"], "tuple"),
+        (lambda doc: [{"head": {"start": 0, "end": 3}}], 'dict with "head" and "tail"'),
         (lambda doc: [(doc[0:1], doc[1:1], "x")], "empty span"),
         (lambda doc: [(doc[0:1], doc[1:2], "")], "label"),
         (lambda doc: [(doc[0:1], doc[1:2], "x", float("nan"))], "not a number"),
@@ -133,6 +138,24 @@ def test_attribute_of_another_package_is_not_overwritten() -> None:
         Doc.remove_extension("taken")
     with pytest.raises(ValueError, match="attribute name"):
         install_extensions("not a name")
+
+
+def test_relations_are_written_and_read_as_json(doc: Doc) -> None:
+    data = json.loads(json.dumps(doc.to_json(underscore=["relations", "relation_pairs"])))
+    assert data["_"]["relations"][0]["label"] == "employer" and data["_"]["relations"][0]["head"]["text"] == "Ann Lee"
+    again = Doc(doc.vocab).from_json(data)
+    assert as_text(again) == EXPECTED and len(again._.relation_pairs) == 2
+    assert srsly.json_loads(srsly.json_dumps(doc.to_json(underscore=["relations"])))["_"]["relations"]
+
+
+@pytest.mark.slow
+def test_extensions_are_registered_on_import() -> None:
+    code = (
+        "from spacy.tokens import Doc, Span; Doc.set_extension('relation_pairs', default=1); import spacy_slmre; "
+        "assert Doc.has_extension('relations') and Span.has_extension('relations'); "
+        "assert Doc.get_extension('relation_pairs')[0] == 1"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_extensions_are_installed_once() -> None:

@@ -18,18 +18,12 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_get_examples
 
 from spacy_slmre.candidates import EntityPairs
-from spacy_slmre.instances import (
-    Context,
-    DocInstances,
-    RelationInstance,
-    describe_truncation,
-    make_doc_instances,
-    truncate_instances,
-)
+from spacy_slmre.instances import Context, DocInstances, RelationInstance, make_doc_instances, truncate_instances
 from spacy_slmre.label_parser import LabelParser
 from spacy_slmre.llm.chat import Unanswered, chat_prompts
 from spacy_slmre.models.prompts import PromptStyle, PromptTexts, read_examples, read_templates
 from spacy_slmre.pipeline.examples import make_gold_instances, resolve_labels
+from spacy_slmre.pipeline.problems import find_problems
 from spacy_slmre.relations import (
     RELATIONS,
     Record,
@@ -329,8 +323,8 @@ class RelationTask:
         write_records(doc, relations, self.attr)
         write_answers(doc, answers)
         write_report(doc, {**instances.report, **counts}, self.attr)
-        if truncation := describe_truncation(instances.report, report_name(self.attr)):
-            self._warn_once("truncated", truncation)
+        for topic, message in find_problems(doc, self.candidates, self.schema, instances.report, self.attr):
+            self._warn_once(topic, message)
 
     def _warn_once(self, kind: str, message: str) -> None:
         if kind not in self._warned:
@@ -341,7 +335,12 @@ class RelationTask:
 
     def scorer(self, examples: Iterable[Example]) -> dict[str, Any]:
         """Score predicted relations; see `spacy_slmre.scorer.score_relations`."""
-        return self._scorer(examples, attr=self.attr, labels=self.labels, propose=self.propose)
+        options: dict[str, Any] = {
+            "labels": self.labels,
+            "negative_label": self.schema.negative_label,
+            "propose": self.propose,
+        }
+        return self._scorer(examples, attr=self.attr, **options)
 
     def propose(self, doc: Doc) -> list[tuple[Span, Span]]:
         """Return the candidate pairs of a document."""

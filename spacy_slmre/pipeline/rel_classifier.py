@@ -5,6 +5,7 @@ from __future__ import annotations
 from spacy.language import Language
 
 from spacy_slmre.models.base import RelationModel
+from spacy_slmre.pipeline.components import make_extractor
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.pipeline.settings import DEFAULT_SCORE_WEIGHTS, ExtractorSettings, default_config
 from spacy_slmre.util.settings import takes_settings
@@ -25,4 +26,4 @@ def make_rel_classifier(
 
     It has the same settings as `slm_relations` and can replace it.
     """
-    return RelationExtractor(nlp.vocab, model, name, settings)
+    return make_extractor(nlp, name, model, settings)

@@ -6,47 +6,50 @@ are written to the documents. The model only sees instances.
 
 from __future__ import annotations
 
-import tempfile
+import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import srsly
-from spacy import util
 from spacy.language import Language
-from spacy.pipeline import TrainablePipe
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
 from thinc.api import Optimizer
 
-from spacy_slmre.calibration import apply_temperature
-from spacy_slmre.decoding import (
-    DocPrediction,
-    PairPrediction,
-    allowed_labels,
-    check_thresholds,
-    make_predictions,
-    passes_threshold,
-    top_k,
-)
-from spacy_slmre.instances import DocInstances, describe_training_truncation, describe_truncation, make_doc_instances
+from spacy_slmre.candidates import Candidates, GivenPairs
+from spacy_slmre.decoding import Decoding, DocPrediction, PairPrediction, check_thresholds
+from spacy_slmre.gold import gold_pairs
+from spacy_slmre.instances import DocInstances, describe_training_truncation, make_doc_instances
 from spacy_slmre.models.base import RelationModel, TrainableModel
-from spacy_slmre.pipeline.examples import balanced_weights, gold_relations, make_training_instances, resolve_labels
-from spacy_slmre.pipeline.settings import CHANGEABLE, ExtractorSettings, configured_schema
-from spacy_slmre.relations import install_extensions, make_record, report_name, write_records, write_report
+from spacy_slmre.pipeline.examples import (
+    TrainingInstances,
+    balanced_weights,
+    describe_missing_negatives,
+    make_training_instances,
+    resolve_labels,
+)
+from spacy_slmre.pipeline.prediction import predict_docs
+from spacy_slmre.pipeline.problems import find_problems
+from spacy_slmre.pipeline.saving import SavedExtractor
+from spacy_slmre.pipeline.settings import ExtractorSettings, configured_schema, with_known_wordings
+from spacy_slmre.relations import (
+    CANDIDATES,
+    install_extensions,
+    make_record,
+    own_labels,
+    user_data_key,
+    write_records,
+    write_report,
+)
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.util.io import read_files, write_files
 
 
-class RelationExtractor(TrainablePipe):
+class RelationExtractor(SavedExtractor):
     """Labels pairs of entities and writes the relations to `doc._.<attr>`; see `ExtractorSettings`."""
-
-    name: str
-    model: RelationModel
 
     def __init__(self, vocab: Vocab, model: RelationModel, name: str, settings: ExtractorSettings) -> None:
         settings.check(name)
@@ -56,15 +59,19 @@ class RelationExtractor(TrainablePipe):
         self.name = name
         self.settings = settings
         self.candidates, self.attr, self.scorer = settings.candidates, settings.attr, settings.scorer
+        self.use_gold_pairs = settings.use_gold_pairs
         self.batch_size, self.max_context_tokens = settings.batch_size, settings.max_context_tokens
-        self.threshold, self.label_thresholds = settings.threshold, dict(settings.label_thresholds)
+        self.threshold: float | str | None = settings.threshold
+        self.label_thresholds = dict(settings.label_thresholds)
         self.temperature, self.weights = settings.temperature, settings.weights
         self._schema: LabelSchema | None = None
         self._schema_was_set = False
+        self._doc_schemas: dict[str, LabelSchema] = {}
         self._label_weights: dict[str, float] = {}
         self._sampler = np.random.default_rng(0)
         self._n_updates = 0
         self._warned: set[str] = set()
+        self._has_scored = False
         if settings.labels is not None or not isinstance(settings.schema, str | Path | None):
             self._check_thresholds()
 
@@ -74,9 +81,8 @@ class RelationExtractor(TrainablePipe):
     def schema(self) -> LabelSchema:
         """The labels. Raises ValueError if they are configured by a file that is unreadable."""
         if self._schema is None:
-            self._schema = (
-                configured_schema(self.settings, self.model.schema) or self.model.schema or LabelSchema.general()
-            )
+            schema = configured_schema(self.settings, self.model.schema) or self.model.schema or LabelSchema.general()
+            self._schema = schema.extend_types(self.settings.type_map)
         return self._schema
 
     @property
@@ -87,8 +93,10 @@ class RelationExtractor(TrainablePipe):
 
     def set_schema(self, schema: Any) -> None:
         """Replace the labels, given a schema, a list of names, a dict or a path. Raises ValueError if it is invalid."""
-        self._schema = LabelSchema.from_any(schema, self.settings.negative_label)
+        schema = LabelSchema.from_any(schema, self.settings.negative_label)
+        self._schema = schema.extend_types(self.settings.type_map)
         self._schema_was_set = True
+        self._doc_schemas.clear()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -180,36 +188,51 @@ class RelationExtractor(TrainablePipe):
         return [prediction.pairs for prediction in self.predict(docs, k)]
 
     def set_annotations(self, docs: Sequence[Doc], predictions: Sequence[DocPrediction]) -> None:
-        """Write the predicted relations that pass their threshold."""
+        """Write the predicted relations."""
         for doc, prediction in zip(docs, predictions, strict=True):
-            best = [(pair.head, pair.tail, *pair.labels[0]) for pair in prediction.pairs if pair.labels]
-            records = [make_record(doc, relation) for relation in best if self.passes_threshold(*relation[2:])]
-            write_records(doc, records, self.attr)
+            write_records(doc, [make_record(doc, relation) for relation in prediction.relations], self.attr)
             write_report(doc, prediction.report, self.attr)
-            if warning := describe_truncation(prediction.report, report_name(self.attr)):
-                self._warn_once("truncation", warning)
+            for topic, message in find_problems(doc, self.candidates, prediction.schema, prediction.report, self.attr):
+                # Where other documents have pairs, one with entities of other types only is nothing unusual.
+                if topic != "types" or not self._has_scored:
+                    self._warn_once(topic, message)
+            self._has_scored |= prediction.report["scored"] > 0
 
-    def passes_threshold(self, label: str, score: float) -> bool:
-        """Return whether a pair's most probable label is written as a relation."""
-        return passes_threshold(label, score, self.schema.negative_label, self.threshold, self.label_thresholds)
+    @property
+    def decoding(self) -> Decoding:
+        """The rules by which labels are written as relations."""
+        threshold = self.model.default_threshold if isinstance(self.threshold, str) else self.threshold
+        return Decoding(threshold, self.label_thresholds, self.settings.max_labels_per_pair)
 
     def _make_instances(self, doc: Doc) -> DocInstances:
+        schema = self._schema_of(doc)
         return make_doc_instances(
-            doc,
-            self.candidates,
-            self.schema,
-            lambda instances: self.model.truncate(instances, self.schema, self.max_context_tokens),
+            doc, self.propose, schema, lambda instances: self.model.truncate(instances, schema, self.max_context_tokens)
         )
 
+    def propose(self, doc: Doc, schema: LabelSchema | None = None) -> Candidates:
+        """Return the candidate pairs of a document."""
+        if self.use_gold_pairs and user_data_key(CANDIDATES) in doc.user_data:
+            return GivenPairs()(doc, schema)
+        return self.candidates(doc, schema or self.schema)
+
+    def _schema_of(self, doc: Doc) -> LabelSchema:
+        """Return the labels of a document, which replace the component's if it has any."""
+        labels = own_labels(doc)
+        if labels is None:
+            return self.schema
+        key = labels.fingerprint if isinstance(labels, LabelSchema) else json.dumps(labels, default=str)
+        if key not in self._doc_schemas:
+            negative = self.schema.negative_label if self.has_own_labels else self.settings.negative_label
+            schema = LabelSchema.from_any(labels, negative)
+            if self.has_own_labels:
+                schema = with_known_wordings(schema, self.schema, types=True)
+            self._doc_schemas[key] = schema.extend_types(self.settings.type_map)
+            self.model.set_labels(self._doc_schemas[key])
+        return self._doc_schemas[key]
+
     def _predict(self, docs: list[DocInstances], k: int = 1) -> list[DocPrediction]:
-        instances = [instance for one in docs for instance in one.instances]
-        allowed = allowed_labels(docs, self.schema)
-        if self.temperature == 1.0:
-            columns, log_probs = self.model.top_k(instances, self.schema, k, allowed)
-        else:
-            scaled = apply_temperature(self.model.log_probs(instances, self.schema), self.temperature)
-            columns, log_probs = top_k(scaled, k, allowed)
-        return make_predictions(docs, self.schema, columns, log_probs)
+        return predict_docs(self.model, docs, self.decoding, temperature=self.temperature, k=k)
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -242,14 +265,24 @@ class RelationExtractor(TrainablePipe):
         if resolved := resolve_labels(labels, own, get_examples, negative, self.attr):
             self.set_schema(resolved)
         if isinstance(self.model, TrainableModel):
-            training = make_training_instances(get_examples(), self.candidates, self.schema, self.attr)
-            if warning := training.describe_proposed():
-                self._warn_once("proposed", warning)
+            training = self.make_training_instances(get_examples())
+            # `negative` is the expected one: the schema has none if none occurs.
+            if negative and (warning := describe_missing_negatives(training.instances, self.schema.negative_label)):
+                self._warn_once("negatives", warning)
             if self.settings.class_weights == "balanced":
                 negative = self.schema.negative_label
                 self._label_weights = balanced_weights(training.instances, negative, self.settings.negative_rate)
             self.model.initialize(self.schema, training.instances)
         self.load()
+
+    def make_training_instances(self, examples: Iterable[Example]) -> TrainingInstances:
+        """Label the pairs of the predicted docs by the reference docs. Raises ValueError if a gold label is unknown."""
+        training = make_training_instances(
+            examples, self.candidates, self.schema, self.attr, use_gold_pairs=self.use_gold_pairs
+        )
+        if warning := training.describe_proposed():
+            self._warn_once("proposed", warning)
+        return training
 
     def update(
         self,
@@ -271,7 +304,7 @@ class RelationExtractor(TrainablePipe):
         if not isinstance(self.model, TrainableModel):
             return losses
         self._n_updates += 1
-        training = make_training_instances(examples, self.candidates, self.schema, self.attr)
+        training = self.make_training_instances(examples)
         kept = training.sample(self.schema.negative_label, self.settings.negative_rate, self._sampler)
         fitting = self.model.truncate(kept, self.schema, self.max_context_tokens)
         if warning := describe_training_truncation(kept, fitting):
@@ -311,88 +344,25 @@ class RelationExtractor(TrainablePipe):
             return {}
         examples = list(examples)
         validate_examples(examples, "RelationExtractor.score")
-        gold = {relation.label for example in examples for relation in gold_relations(example.reference, self.attr)}
+        gold = {row.label for example in examples for row in gold_pairs(example.reference, self.attr).rows}
         if unknown := sorted(gold - set(self.schema.names)):
             self._warn_once(
                 "unknown labels",
                 f"the gold data has labels that the component can never predict: {', '.join(unknown)}.",
             )
-        options = {"propose": lambda doc: self.candidates(doc, self.schema).pairs, **kwargs}
-        return self.scorer(examples, attr=self.attr, labels=self.labels, **options)
+        options = {"propose": lambda doc: self.propose(doc).pairs, **kwargs}
+        options |= {"labels": self.labels, "negative_label": self.schema.negative_label}
+        scores = self.scorer(examples, attr=self.attr, **options)
+        if scores.get("rel_candidate_recall") == 0.0:
+            self._warn_once(
+                "recall",
+                "the component proposes none of the annotated pairs, so all scores are 0. `spacy evaluate` starts from "
+                "the text: the pipeline must find the entities itself. To score the annotated pairs, use `python -m "
+                "spacy slmre evaluate`.",
+            )
+        return scores
 
     def _warn_once(self, topic: str, message: str) -> None:
         if topic not in self._warned:
             self._warned.add(topic)
             warnings.warn(f"{self.name}: {message}", stacklevel=5)
-
-    # -- serialization -------------------------------------------------------------------------------------
-
-    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
-        """Write labels, changed settings and the model to a folder."""
-        writers = {
-            "cfg.json": lambda file: srsly.write_json(file, self._get_config()),
-            "model": lambda folder: self.model.save(folder, embed=self.weights == "embed"),
-        }
-        util.to_disk(path, writers, exclude)
-
-    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> RelationExtractor:
-        """Read the result of `to_disk`."""
-        return self._read(path, exclude)
-
-    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
-        """Return labels, changed settings and the model as bytes."""
-        with tempfile.TemporaryDirectory() as folder:
-            self.to_disk(folder, exclude=exclude)
-            return srsly.msgpack_dumps(read_files(Path(folder)))
-
-    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> RelationExtractor:
-        """Read the result of `to_bytes`."""
-        with tempfile.TemporaryDirectory() as folder:
-            write_files(Path(folder), srsly.msgpack_loads(bytes_data))
-            return self._read(folder, exclude, temporary=True)
-
-    def _read(self, path: str | Path, exclude: Iterable[str], *, temporary: bool = False) -> RelationExtractor:
-        readers = {
-            "cfg.json": lambda file: self._set_config(srsly.read_json(file), from_bytes=temporary),
-            "model": lambda folder: setattr(self, "model", self.model.restore(folder, temporary=temporary)),
-        }
-        util.from_disk(path, readers, exclude)
-        return self
-
-    def _get_config(self) -> dict[str, Any]:
-        return {
-            "schema": self.schema.to_dict(),
-            "has_own_labels": self.has_own_labels,
-            "label_weights": self._label_weights,
-            **{name: getattr(self, name) for name in CHANGEABLE},
-            "configured": self.settings.to_dict(),
-        }
-
-    def _set_config(self, config: Mapping[str, Any], *, from_bytes: bool) -> None:
-        # A config that was changed or overridden after saving takes precedence.
-        before, now = config["configured"], self.settings.to_dict()
-        same = {name for name in now if now[name] == before[name] or from_bytes}
-        if {"labels", "schema"} <= same:
-            self._schema = LabelSchema.from_dict(config["schema"])
-            self._schema_was_set = config["has_own_labels"]
-            self._label_weights = config["label_weights"]
-        for name in same & set(CHANGEABLE):
-            setattr(self, name, config[name])
-        self._check_thresholds()
-
-
-def get_relation_extractor(nlp: Language, name: str | None = None) -> tuple[str, RelationExtractor]:
-    """Return the name and the relation component of a pipeline; `name` is required if there are several.
-
-    Raises ValueError if there is no such component, or if `name` is missing.
-    """
-    components = {key: pipe for key, pipe in nlp.pipeline if isinstance(pipe, RelationExtractor)}
-    if not components:
-        names = ", ".join(nlp.pipe_names) or "nothing"
-        raise ValueError(f'The pipeline has no relation component, only: {names}. Add "slm_relations".')
-    if name is None and len(components) > 1:
-        raise ValueError(f"The pipeline has several relation components. Choose one of {', '.join(components)}.")
-    name = next(iter(components)) if name is None else name
-    if name not in components:
-        raise ValueError(f'"{name}" is not a relation component. Use one of {", ".join(components)}.')
-    return name, components[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from spacy.language import Language
 
 from spacy_slmre.models.base import RelationModel
+from spacy_slmre.pipeline.components import make_extractor
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.pipeline.settings import DEFAULT_SCORE_WEIGHTS, ExtractorSettings, default_config
 from spacy_slmre.util.settings import takes_settings
@@ -22,4 +23,4 @@ def make_slm_relations(
     nlp: Language, name: str, model: RelationModel, settings: ExtractorSettings
 ) -> RelationExtractor:
     """Make a component that labels pairs with a small language model, `@architectures = "spacy-slmre.SmallLM.v1"`."""
-    return RelationExtractor(nlp.vocab, model, name, settings)
+    return make_extractor(nlp, name, model, settings)

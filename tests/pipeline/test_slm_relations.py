@@ -75,13 +75,28 @@ def test_relations_below_the_threshold_are_not_written(blank: Callable[[], Langu
 
     everything = run(negative_label=None)
     assert all(relation.label != "employer" for relation in run(negative_label="employer"))
-    median = everything[len(everything) // 2].score
-    assert len(run(negative_label=None, threshold=median)) == sum(r.score >= median for r in everything)
+    high = max(0.51, everything[len(everything) // 2].score)
+    likely = {(r.head.start, r.tail.start, r.label) for r in everything if r.score >= high}
+    assert {(r.head.start, r.tail.start, r.label) for r in run(negative_label=None, threshold=high)} == likely
     assert run(negative_label=None, threshold=1.0) == ()
     label = everything[0].label
     only = run(negative_label=None, threshold=1.0, label_thresholds={label: 0.0})
-    assert {r.label for r in only} == {label}
-    assert len(only) == sum(r.label == label for r in everything)
+    assert {r.label for r in only} == {label} and len(only) == len(everything), (
+        "any pair has at least the probability 0"
+    )
+
+
+def test_a_threshold_writes_several_labels_of_a_pair(blank: Callable[[], Language], tiny_model: dict) -> None:
+    nlp = blank()
+    config = {"model": tiny_model, "labels": LABELS, "threshold": 0.1, "max_labels_per_pair": 2}
+    component = nlp.add_pipe("slm_relations", config=config)
+    doc = nlp(TEXTS[4])
+    expected = set()
+    for pair in component.predict_proba([doc], k=5)[0]:
+        best = [label for label, score in pair.labels if label != "no_relation" and score >= 0.1][:2]
+        expected |= {(pair.head.start_char, pair.tail.start_char, label) for label in best}
+    assert set(found(doc)) == expected
+    assert len(expected) > len({pair[:2] for pair in expected}), "no pair has two labels"
 
 
 def test_types_constrain_the_predicted_labels(blank: Callable[[], Language], tiny_model: dict, tmp_path: Path) -> None:
@@ -186,14 +201,14 @@ def test_failing_document_goes_to_the_error_handler_alone(
             component, "candidates", lambda doc, schema: 1 / 0 if "Nobody" in doc.text else generate(doc, schema)
         )
     else:
-        top_k = component.model.top_k
+        log_probs = component.model.log_probs
 
-        def fail(instances, *args):
+        def fail(instances, *args, **kwargs):
             if any("married" in instance.context.text for instance in instances):
                 raise RuntimeError("broken")
-            return top_k(instances, *args)
+            return log_probs(instances, *args, **kwargs)
 
-        monkeypatch.setattr(component.model, "top_k", fail)
+        monkeypatch.setattr(component.model, "log_probs", fail)
     failed: list[str] = []
     nlp.set_error_handler(lambda name, pipe, docs, error: failed.extend(doc.text for doc in docs))
     docs = list(nlp.pipe(TEXTS))
@@ -306,10 +321,41 @@ def test_gold_relations_that_are_not_candidates_lower_recall(nlp: Language) -> N
     assert results["rel_per_type"][relation.label]["r"] > 0
 
 
-def test_plain_labels_get_the_wordings_of_the_model() -> None:
-    tuned = LabelSchema.from_dict({"labels": [{"name": "P19", "wording": "place of birth"}]})
-    chosen = configured_schema(ExtractorSettings(labels=["P19", "P26"]), tuned)
-    assert [label.wording for label in chosen.labels] == ["place of birth", "p26", "no relation"]
+def test_plain_labels_get_the_wordings_of_the_model_and_on_request_its_types() -> None:
+    tuned = {"labels": [{"name": "P19", "wording": "place of birth", "types": [["PER", "LOC"]]}]}
+    for label_types in (False, True):
+        settings = ExtractorSettings(labels=["P19", "P26"], label_types=label_types)
+        chosen = configured_schema(settings, LabelSchema.from_dict(tuned))
+        assert [label.wording for label in chosen.labels] == ["place of birth", "p26", "no relation"]
+        assert chosen.labels[0].types == ((("PER", "LOC"),) if label_types else ())
+
+
+@pytest.mark.parametrize("form", ["dict", "list", "file"])
+def test_schema_in_a_config_is_used(blank: Callable[[], Language], tiny_model: dict, tmp_path: Path, form: str) -> None:
+    names = [{"name": "rival", "definition": "the two compete"}, {"name": "friend"}]
+    schema: object = {"labels": names, "negative_label": "nothing"}
+    if form == "list":
+        schema = ["rival", "friend", "nothing"]
+    elif form == "file":
+        (tmp_path / "schema.json").write_text(json.dumps(schema))
+        schema = str(tmp_path / "schema.json")
+    nlp = blank()
+    nlp.add_pipe("slm_relations", config={"model": tiny_model, "schema": schema, "negative_label": "nothing"})
+    nlp.to_disk(tmp_path / "saved")
+    for one in (nlp, spacy.util.load_model_from_config(nlp.config), spacy.load(tmp_path / "saved")):
+        assert one.get_pipe("slm_relations").labels == ("rival", "friend", "nothing")
+    assert (form == "list") == (nlp.get_pipe("slm_relations").schema.labels[0].definition == "")
+
+
+def test_a_type_map_applies_next_to_labels(blank: Callable[[], Language], tiny_model: dict, tmp_path: Path) -> None:
+    nlp = blank()
+    component = nlp.add_pipe(
+        "slm_relations", config={"model": tiny_model, "labels": ["owns"], "type_map": {"Firm": "ORG"}}
+    )
+    assert component.schema.map_type("FIRM") == "ORG" and component.schema.allowed_types is None
+    nlp.to_disk(tmp_path)
+    loaded = spacy.load(tmp_path, config={"components.slm_relations.type_map": {"Shop": "ORG"}})
+    assert loaded.get_pipe("slm_relations").schema.map_type("shop") == "ORG"
 
 
 def test_nan_values_are_an_error(nlp: Language) -> None:

@@ -1,0 +1,56 @@
+"""Labels of single documents, and the default threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from spacy.language import Language
+
+from tests.conftest import TEXTS
+from tests.pipeline.test_slm_relations import LABELS, found
+
+
+@pytest.fixture
+def nlp(blank: Callable[[], Language], tiny_model: dict) -> Language:
+    nlp = blank()
+    nlp.add_pipe("slm_relations", config={"model": tiny_model, "labels": LABELS, "negative_label": None})
+    return nlp
+
+
+def test_labels_of_a_document_replace_those_of_the_component(nlp: Language) -> None:
+    own = [["rival"], ["friend", "employer"], None]
+    texts = [TEXTS[0], TEXTS[1], TEXTS[4]]
+    stream = [(text, {"labels": one, "number": n}) for n, (text, one) in enumerate(zip(texts, own, strict=True))]
+    seen = []
+    for doc, context in nlp.pipe(stream, as_tuples=True):
+        seen.append(context["number"])
+        allowed = context["labels"] or LABELS
+        assert doc._.relations and {relation.label for relation in doc._.relations} <= set(allowed)
+    assert seen == [0, 1, 2]
+    # The attribute has the same effect, and precedence.
+    doc = nlp.make_doc(TEXTS[1])
+    doc._.relation_labels = {"labels": [{"name": "friend"}, {"name": "employer"}], "negative_label": None}
+    (other, _), *_ = nlp.pipe([(TEXTS[1], {"labels": own[1]})], as_tuples=True)
+    assert found(nlp(doc)) == found(other)
+    assert nlp.get_pipe("slm_relations").labels == tuple(LABELS)
+
+
+def test_a_document_with_wrong_labels_fails_alone(nlp: Language) -> None:
+    failed = []
+    nlp.set_error_handler(lambda name, pipe, docs, error: failed.extend((doc.text, str(error)) for doc in docs))
+    stream = [(TEXTS[0], {"labels": "rival"}), (TEXTS[1], {"labels": ["rival"]})]
+    docs = [doc for doc, _ in nlp.pipe(stream, as_tuples=True)]
+    assert [doc.text for doc in docs] == [TEXTS[1]]
+    assert failed == [(TEXTS[0], failed[0][1])] and "rival" in failed[0][1]
+
+
+def test_the_threshold_of_the_model_is_the_default(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    component = nlp.get_pipe("slm_relations")
+    assert component.threshold == "auto" and component.model.default_threshold is None
+    everything = nlp(TEXTS[4])._.relations
+    high = max(0.51, everything[len(everything) // 2].score)
+    monkeypatch.setattr(type(component.model), "default_threshold", high)
+    assert len(nlp(TEXTS[4])._.relations) == sum(relation.score >= high for relation in everything)
+    component.threshold = None
+    assert len(nlp(TEXTS[4])._.relations) == len(everything)
