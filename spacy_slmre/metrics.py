@@ -39,8 +39,12 @@ class PRF:
     @property
     def f1(self) -> float:
         """2 TP / (2 TP + FP + FN); 0 if all three are 0."""
-        total = 2 * self.tp + self.fp + self.fn
-        return 2 * self.tp / total if total else 0.0
+        return self.f_beta(1.0)
+
+    def f_beta(self, beta: float) -> float:
+        """The F-measure in which recall is `beta` times as important as precision; 0 if all counts are 0."""
+        total = (1 + beta**2) * self.tp + self.fp + beta**2 * self.fn
+        return (1 + beta**2) * self.tp / total if total else 0.0
 
     def to_dict(self) -> dict[str, float]:
         """Return "p", "r" and "f", as in spaCy's scorers."""

@@ -26,6 +26,7 @@ from weakref import WeakKeyDictionary
 from jinja2 import TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from spacy_slmre.documents import RelationDocument
 from spacy_slmre.instances import Context, RelationInstance
 from spacy_slmre.schema import LabelSchema
 
@@ -69,10 +70,12 @@ def read_templates(folder: str | Path) -> dict[str, str]:
 
 
 def read_examples(path: str | Path) -> tuple[dict[str, Any], ...]:
-    """Read few-shot examples, labeled instances, from a JSONL file.
+    """Read few-shot examples from a JSONL file: documents with relations, or labeled instances.
+
+    A document in the form of `RelationDocument` gives an example for each of its relations and annotated pairs.
 
     Raises:
-        ValueError: The file cannot be read, or a line is not a labeled instance.
+        ValueError: The file cannot be read, or a line is neither.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -83,13 +86,30 @@ def read_examples(path: str | Path) -> tuple[dict[str, Any], ...]:
         if not line.strip():
             continue
         try:
-            instance = RelationInstance.from_dict(json.loads(line))
+            data = json.loads(line)
+            if isinstance(data, dict) and "relations" in data:
+                examples += _document_examples(RelationDocument.from_dict(data))
+                continue
+            instance = RelationInstance.from_dict(data)
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from error
         if not instance.label:
             raise ValueError(f'{path}:{number}: an example needs a "label".')
         examples.append(instance.to_dict())
     return tuple(examples)
+
+
+def _map_types(instance: RelationInstance, schema: LabelSchema) -> RelationInstance:
+    """Return a few-shot example with entity types as in the instances of a pipeline."""
+    head, tail = ((m.start, m.end, schema.map_type(m.type)) for m in (instance.head_mention, instance.tail_mention))
+    return RelationInstance.from_offsets(instance.context.text, head, tail, instance.label)
+
+
+def _document_examples(document: RelationDocument) -> list[dict[str, Any]]:
+    pairs = {(pair.head.key, pair.tail.key, pair.label) for pair in (*document.relations, *(document.pairs or ()))}
+    return [
+        RelationInstance.from_offsets(document.text, head, tail, label).to_dict() for head, tail, label in sorted(pairs)
+    ]
 
 
 @dataclass(frozen=True)
@@ -182,7 +202,10 @@ class PromptTexts:
                     f'A few-shot example has the label "{instance.label}", which is not in the schema. Its '
                     f"labels are: {', '.join(schema.names)}."
                 )
-        return [(instance, schema.labels[schema.index[instance.label or ""]].wording) for instance in shown]
+        return [
+            (_map_types(instance, schema), schema.labels[schema.index[instance.label or ""]].wording)
+            for instance in shown
+        ]
 
 
 class PromptBuilder:

@@ -15,14 +15,16 @@ from spacy import registry
 from transformers.integrations import get_available_reporting_integrations
 from transformers.training_args import OptimizerNames
 
+from spacy_slmre.corpus.label_sets import LabelSetReader
 from spacy_slmre.corpus.readers import ExampleReader
 from spacy_slmre.models.causal_lm.lora import LoraSettings
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.sequences import OBJECTIVES
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.training.label_sampling import SamplingSettings
 from spacy_slmre.util.settings import check_choice, check_minimum
 
-SECTIONS = ("paths", "tune", "model", "lora", "training", "corpora")
+SECTIONS = ("paths", "tune", "model", "lora", "training", "sampling", "corpora")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MIN_TEXT_TOKENS = 64
 """Minimum number of tokens that instruction and labels must leave for texts in a sequence."""
@@ -139,6 +141,9 @@ class TuningConfig:
         text: The complete config, which is written to the output.
         model_block: The section [model] that `model` was created from.
         schema: The label set in `tune.schema`.
+        train: Reads the training data: examples, or label sets for training with random labels.
+        dev: Reads the dev data, of the same kind.
+        sampling: How labels are drawn, for label sets.
     """
 
     text: str
@@ -148,8 +153,9 @@ class TuningConfig:
     model: SmallLM
     model_block: dict[str, Any]
     schema: LabelSchema | None
-    train: ExampleReader
-    dev: ExampleReader
+    train: ExampleReader | LabelSetReader
+    dev: ExampleReader | LabelSetReader
+    sampling: SamplingSettings | None = None
 
 
 def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -205,6 +211,7 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
         )
     lora = validate_section(LoraSettings, sections, "lora", name)
     training = validate_section(TrainingSettings, sections, "training", name)
+    sampling = validate_section(SamplingSettings, sections, "sampling", name)
     try:
         resolved = registry.resolve({section: sections[section] for section in ("tune", "model", "corpora")})
     except (ConfigValidationError, RegistryError) as error:
@@ -216,10 +223,24 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
             f'{name}: [model] must have @architectures = "spacy-slmre.SmallLM.v1", and [corpora.train] and '
             '[corpora.dev] need @readers = "spacy-slmre.RelationCorpus.v1" or another reader.'
         )
-    has_adapter = model.adapter is not None and model.adapter.record is not None
-    if tune.shots and (has_adapter or model.style.examples):
-        source = "its adapter" if has_adapter else "model.examples"
+    record = model.adapter.record if model.adapter is not None else None
+    is_fixed = record is not None and not record.is_for_any_labels
+    if tune.shots and (is_fixed or model.style.examples):
+        source = "its adapter" if is_fixed else "model.examples"
         raise TuningError(f"{name}: the model already has few-shot examples, from {source}. Set tune.shots = 0.")
+    n_sampled = sum(isinstance(readers[split], LabelSetReader) for split in ("train", "dev"))
+    if n_sampled == 1:
+        raise TuningError(f'{name}: use "spacy-slmre.LabelSets.v1" for both [corpora.train] and [corpora.dev].')
+    if n_sampled and (tune.shots or tune.schema is not None):
+        raise TuningError(
+            f"{name}: labels and few-shot examples are drawn at random: leave out tune.schema and tune.shots."
+        )
+    if n_sampled and training.max_steps < 1:
+        raise TuningError(
+            f"{name}: labels are drawn anew in every step, so training has no epochs: set training.max_steps."
+        )
+    if "sampling" in config and not n_sampled:
+        raise TuningError(f'{name}: [sampling] requires [corpora.train] with @readers = "spacy-slmre.LabelSets.v1".')
     try:
         schema = None if tune.schema is None else LabelSchema.from_any(tune.schema)
     except (TypeError, ValueError) as error:
@@ -234,6 +255,7 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
         schema=schema,
         train=readers["train"],
         dev=readers["dev"],
+        sampling=sampling if n_sampled else None,
     )
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
-from typing import Any
+from typing import Any, cast
 
 import spacy
 import torch
@@ -17,11 +17,13 @@ from spacy.tokens import Doc
 from torch.utils.data import Dataset
 
 from spacy_slmre.corpus.gold_docs import FORMAT, ID, format_of, in_holdout
+from spacy_slmre.corpus.readers import ExampleReader
+from spacy_slmre.gold import gold_pairs
 from spacy_slmre.instances import Context, RelationInstance
-from spacy_slmre.models.causal_lm.loss import Batch, as_batch
+from spacy_slmre.models.causal_lm.loss import as_batch
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.sequences import TrainingSequence, TrainingSequences
-from spacy_slmre.pipeline.examples import gold_relations, make_gold_instances
+from spacy_slmre.pipeline.examples import collect_labels, describe_missing_negatives, make_gold_instances
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 from spacy_slmre.training.config import MIN_TEXT_TOKENS, TrainingSettings, TuningConfig, TuningError
 
@@ -77,11 +79,12 @@ def read_sets(
     """
     nlp = spacy.blank(config.tune.lang)
     docs: dict[str, dict[str, list[Doc]]] = {}
-    examples = chain(zip(repeat("train"), config.train(nlp)), zip(repeat("dev"), config.dev(nlp)))
+    readers = {"train": cast(ExampleReader, config.train), "dev": cast(ExampleReader, config.dev)}
+    examples = chain.from_iterable(zip(repeat(split), read(nlp)) for split, read in readers.items())
     for number, (split, example) in enumerate(examples, 1):
         progress(number)
         doc = example.reference
-        if gold_relations(doc):
+        if gold_pairs(doc).known_pairs():
             name = CORPUS if config.schema is not None else _benchmark(doc)
             docs.setdefault(name, {"train": [], "dev": []})[split].append(doc)
     sets = []
@@ -95,8 +98,12 @@ def read_sets(
             total = len(train)
             train, dev = _hold_out(name, train, config.tune.holdout, config.training.seed)
             log(f"  {name}: no dev documents; {len(dev):,} of {total:,} training documents held out")
-        instances, ids = _make_instances(train, schema)
-        sources = Counter(_benchmark(doc) for doc in train for _ in gold_relations(doc))
+        instances, instance_docs = _make_instances(train, schema)
+        ids = [str(doc.user_data.get(ID, number)) for number, doc in instance_docs]
+        sources = Counter(_benchmark(doc) for _, doc in instance_docs)
+        expected = schema.negative_label is not None or (name == CORPUS and config.schema is None)
+        if expected and (warning := describe_missing_negatives(instances, schema.negative_label)):
+            log(f"  Warning: {name}: {warning}")
         dev_instances, _ = _make_instances(dev, schema)
         sets.append(TuningSet(name, schema, instances, dev_instances, ids, dict(sources)))
     return sets
@@ -145,29 +152,29 @@ def draw_examples(data: TuningSet, shots: int, seed: int) -> list[dict[str, Any]
     return [{**instance.to_dict(), "schema": data.schema.answers_key} for instance in chosen]
 
 
-def _make_instances(docs: Sequence[Doc], schema: LabelSchema) -> tuple[list[RelationInstance], list[str]]:
+def _make_instances(docs: Sequence[Doc], schema: LabelSchema) -> tuple[list[RelationInstance], list[tuple[int, Doc]]]:
+    """Return the instances of documents, and for each the position of its document and the document."""
     instances: list[RelationInstance] = []
-    ids: list[str] = []
+    instance_docs: list[tuple[int, Doc]] = []
     for number, doc in enumerate(docs):
-        doc_id = str(doc.user_data.get(ID, number))
         doc_instances = make_gold_instances(doc, schema)
         if unknown := [instance.label for instance in doc_instances if instance.label not in schema.index]:
             raise TuningError(
-                f'The document {doc_id} ({doc.text[:60]!r}) has the unknown label "{unknown[0]}". Expected: '
-                f"{', '.join(schema.names)}. Add the label to tune.schema, or convert the corpus again."
+                f"The document {doc.user_data.get(ID, number)} ({doc.text[:60]!r}) has the unknown label "
+                f'"{unknown[0]}". Expected: {", ".join(schema.names)}. Add the label to tune.schema, or convert the '
+                "corpus again."
             )
         instances += doc_instances
-        ids += [doc_id] * len(doc_instances)
-    return instances, ids
+        instance_docs += [(number, doc)] * len(doc_instances)
+    return instances, instance_docs
 
 
 def _collect_schema(docs: Sequence[Doc]) -> LabelSchema:
     corpus_format = format_of(docs[0])
     if corpus_format is not None and corpus_format.schema is not None:
         return corpus_format.schema
-    labels = sorted({relation.label for doc in docs for relation in gold_relations(doc)})
-    is_negative = corpus_format.is_negative if corpus_format is not None else NEGATIVE_LABEL.__eq__
-    return LabelSchema.from_labels(labels, next(filter(is_negative, labels), None))
+    labels, negative = collect_labels(docs, NEGATIVE_LABEL)
+    return LabelSchema.from_labels(labels if negative is None else sorted({*labels, negative}), negative)
 
 
 def _benchmark(doc: Doc) -> str:
@@ -187,7 +194,41 @@ def _hold_out(name: str, docs: Sequence[Doc], holdout: float, seed: int) -> tupl
     return train, dev
 
 
-class PackedDataset(Dataset):
+class TrainingData(Dataset):
+    """Packed training sequences, and the dev instances of label sets.
+
+    Attributes:
+        sets: The label sets that are scored.
+    """
+
+    sets: list[TuningSet]
+
+    def sequence(self, position: int) -> TrainingSequence:
+        """Return a sequence."""
+        raise NotImplementedError
+
+    def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
+        """Return the tensors of a sequence with the additional keys that `Trainer` expects."""
+        sequence = self.sequence(position)
+        # `Trainer` counts the items of a step, by which the loss is divided, from these labels.
+        ones = torch.ones(sequence.count, dtype=torch.long)
+        extra = {"labels": ones, "shift_labels": ones, "position": torch.tensor(position)}
+        return {**as_batch(sequence), **extra}
+
+    def longest(self) -> int:
+        """Return the position of the longest sequence."""
+        raise NotImplementedError
+
+    def counts(self) -> dict[str, int]:
+        """Return numbers for the metrics: "tokens_per_epoch", "pairs_per_epoch", "truncated" and "skipped" pairs."""
+        raise NotImplementedError
+
+    def doc_ids(self, position: int) -> list[str]:
+        """Return the distinct document ids of a sequence's instances, for error messages."""
+        raise NotImplementedError
+
+
+class PackedDataset(TrainingData):
     """Packed training sequences of all label sets; long contexts are truncated.
 
     Attributes:
@@ -241,29 +282,31 @@ class PackedDataset(Dataset):
         """Return the number of sequences."""
         return len(self._items)
 
-    def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
-        """Return a sequence with the additional keys that `Trainer` expects."""
-        sequence = self._sequence(position)
-        # `Trainer` counts the items of a step, by which the loss is divided, from these labels.
-        ones = torch.ones(sequence.count, dtype=torch.long)
-        extra = {"labels": ones, "shift_labels": ones, "position": torch.tensor(position)}
-        return {**as_batch(sequence), **extra}
+    def sequence(self, position: int) -> TrainingSequence:
+        """Return a sequence."""
+        _, sequences, index = self._items[position]
+        return sequences[index]
 
-    def batch(self, position: int) -> Batch:
-        """Return a sequence in the form that `packed_loss` takes."""
-        return as_batch(self._sequence(position))
+    def counts(self) -> dict[str, int]:
+        """Return numbers for the metrics."""
+        return {
+            "tokens_per_epoch": sum(map(self.size, range(len(self)))),
+            "pairs_per_epoch": sum(len(data.train) for data in self.sets),
+            "truncated": self.n_truncated,
+            "skipped": self.n_skipped,
+        }
 
     def size(self, position: int) -> int:
         """Return the number of tokens of a sequence, including padding, without creating it."""
         _, sequences, index = self._items[position]
         return sequences.size(index)
 
+    def longest(self) -> int:
+        """Return the position of the longest sequence."""
+        return max(range(len(self)), key=self.size)
+
     def doc_ids(self, position: int) -> list[str]:
         """Return the distinct document ids of a sequence's instances."""
         data, _, _ = self._items[position]
-        rows = self._sequence(position).instances
+        rows = self.sequence(position).instances
         return list(dict.fromkeys(f"{data.name}:{data.train_ids[row]}" for row in rows))
-
-    def _sequence(self, position: int) -> TrainingSequence:
-        _, sequences, index = self._items[position]
-        return sequences[index]

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
-from spacy_slmre.metrics import count
+from spacy_slmre.decoding import Decoding, top_k
+from spacy_slmre.metrics import PRF, count
 from spacy_slmre.models.causal_lm.loss import packed_loss
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.training.config import TrainingSettings, TuningError
-from spacy_slmre.training.data import PackedDataset, TuningSet
+from spacy_slmre.training.data import TrainingData, TuningSet
 from spacy_slmre.util.io import atomic_write
 
 SCORE = "micro_f1"
+THRESHOLDS = [None, *(round(0.05 * step, 2) for step in range(2, 20))]
+# Of labels with at least 0.1, these include the best positive one.
+_N_LABELS = 2
 _REMEDY = "Start over with a lower training.learning_rate or, if model.dtype is float16, with another data type."
 
 
@@ -69,7 +74,7 @@ class PackedTrainer(ResumableTrainer):
     """
 
     def __init__(
-        self, lm: SmallLM, data: PackedDataset, settings: TrainingSettings, folder: Path, **kwargs: Any
+        self, lm: SmallLM, data: TrainingData, settings: TrainingSettings, folder: Path, **kwargs: Any
     ) -> None:
         self.lm = lm
         self.data = data
@@ -122,8 +127,7 @@ class PackedTrainer(ResumableTrainer):
     def run(self) -> None:
         """Train; on a GPU, run the longest sequence first, so that a lack of memory is noticed at once."""
         if self.args.device.type == "cuda":
-            longest = max(range(len(self.data)), key=self.data.size)
-            batch = self._prepare_inputs(_single([self.data[longest]]))
+            batch = self._prepare_inputs(_single([self.data[self.data.longest()]]))
             assert self.model is not None
             self.model.train()
             with torch.random.fork_rng(), self.compute_loss_context_manager():
@@ -191,20 +195,39 @@ def score_sets(lm: SmallLM, sets: Sequence[TuningSet]) -> dict[str, Any]:
 
     Returns:
         "sets": positive-class precision "p", recall "r", F1 "f" and number of "instances" by name of the set;
-        "micro_f1": the unweighted mean of F1 over the sets.
+        "micro_f1": the unweighted mean of F1 over the sets; "threshold": the one with the best mean of F0.5, in which
+        precision is twice as important as recall (None for the most probable label); "micro_f1_at_threshold": the mean
+        of F1 with it. Each pair has one label.
     """
-    scores: dict[str, Any] = {}
-    for data in sets:
-        # A pair with several labels is predicted once.
-        keys = [(id(instance.context), instance.head, instance.tail) for instance in data.dev]
-        pairs = dict(zip(keys, data.dev, strict=True))
-        columns, _ = lm.top_k(list(pairs.values()), data.schema)
-        gold = zip(keys, (str(instance.label) for instance in data.dev), strict=True)
-        predicted = zip(pairs, (data.schema.names[column] for column in columns[:, 0]), strict=True)
-        positives = set(data.schema.positive_names)
-        counts = count(*([item for item in items if item[1] in positives] for items in (gold, predicted)))
-        scores[data.name] = {**counts.to_dict(), "instances": len(data.dev)}
-    return {SCORE: fmean(score["f"] for score in scores.values()), "sets": scores}
+    counts = {data.name: _counts_by_threshold(lm, data) for data in sets}
+    means = np.mean([[one.f1 for one in of_set] for of_set in counts.values()], axis=0)
+    best = int(np.mean([[one.f_beta(0.5) for one in of_set] for of_set in counts.values()], axis=0).argmax())
+    return {
+        SCORE: float(means[0]),
+        "sets": {data.name: {**counts[data.name][0].to_dict(), "instances": len(data.dev)} for data in sets},
+        "threshold": THRESHOLDS[best],
+        f"{SCORE}_at_threshold": float(means[best]),
+    }
+
+
+def _counts_by_threshold(lm: SmallLM, data: TuningSet) -> list[PRF]:
+    # A pair with several labels is predicted once.
+    keys = [(id(instance.context), instance.head, instance.tail) for instance in data.dev]
+    pairs = dict(zip(keys, data.dev, strict=True))
+    log_probs = lm.log_probs(list(pairs.values()), data.schema, k=_N_LABELS, min_prob=0.1)
+    negative = data.schema.negative_label
+    labels = [
+        [(data.schema.names[column], math.exp(log_prob)) for column, log_prob in zip(*row, strict=True)]
+        for row in zip(*(part.tolist() for part in top_k(log_probs, _N_LABELS)), strict=True)
+    ]
+    gold = [(key, str(instance.label)) for key, instance in zip(keys, data.dev, strict=True)]
+    gold = [item for item in gold if item[1] != negative]
+    counts = []
+    for threshold in THRESHOLDS:
+        decoding = Decoding(threshold)
+        found = zip(pairs, (decoding.best_label(one, negative) for one in labels), strict=True)
+        counts.append(count(gold, [(key, label) for key, label in found if label is not None]))
+    return counts
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -17,11 +17,15 @@ import torch
 from jinja2 import Environment
 
 from spacy_slmre.corpus.formats import all_formats
+from spacy_slmre.corpus.label_sets import LabelSetReader
 from spacy_slmre.models.causal_lm.loading import check_architecture, resolve_quantization
 from spacy_slmre.models.causal_lm.lora import LoraSettings, round_lora
+from spacy_slmre.models.causal_lm.loss import as_batch
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.training.config import DTYPES, TrainingSettings, TuningConfig, TuningError
-from spacy_slmre.training.data import PackedDataset, TuningSet, draw_examples, read_sets
+from spacy_slmre.training.data import PackedDataset, TrainingData, TuningSet, draw_examples, read_sets
+from spacy_slmre.training.label_sampling import LabelSampler
+from spacy_slmre.training.sampled_data import SampledDataset, describe_corpora, dev_sets
 from spacy_slmre.training.trainer import PackedTrainer, explain_out_of_memory, last_checkpoint
 from spacy_slmre.util.io import remove
 from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, check_not_input, read_json
@@ -69,10 +73,7 @@ def tune(
         check_not_input(output, [str(lm.locate())])
         log(f"Reading the corpora for {base.name} …")
         with progress as show:
-            sets = read_sets(config, log, show)
-        for data in sets:
-            log(f"  {data.name}: {len(data.train):,} training and {len(data.dev):,} dev instances")
-        described = {data.name: data.describe() for data in sets}
+            sets, sampler, described = _read_data(config, log, show)
         key = {"config": config.text, "data": described, "base": base.to_dict()}
         if run.completed(key) is not None:
             log(f"{output} is complete, with the same config, data and base model: nothing to do.")
@@ -86,7 +87,7 @@ def tune(
             lm.set_prompt_style(replace(lm.style, examples=tuple(examples)))
         with run.explain_disk_errors():
             metrics = {
-                **train_adapter(lm, sets, config.training, config.lora, checkpoints),
+                **train_adapter(lm, sets, config.training, config.lora, checkpoints, sampler),
                 "hardware": f"{hardware(lm.network.device)}, {lm.network.dtype}",
                 "peak_memory_gb": peak_memory(lm.network.device),
             }
@@ -97,12 +98,38 @@ def tune(
         return metrics
 
 
+def _read_data(
+    config: TuningConfig, log: Callable[[str], None], progress: Callable[[int], None]
+) -> tuple[list[TuningSet], LabelSampler | None, dict[str, Any]]:
+    """Return the label sets to score, what draws labels if they are random, and a description of all data."""
+    if isinstance(config.train, LabelSetReader) and isinstance(config.dev, LabelSetReader):
+        corpora, dev = config.train(), config.dev()
+        for corpus in corpora:
+            log(f"  {corpus.name}: {len(corpus.passages):,} training passages, {len(corpus.labels):,} labels")
+        sets = dev_sets(dev, config.dev.max_pairs)
+        for data in sets:
+            log(f"  {data.name}: {len(data.dev):,} dev instances, {len(data.schema.positive_names):,} labels")
+        assert config.sampling is not None
+        described = {"train": describe_corpora(corpora), "dev": describe_corpora(dev)}
+        return sets, LabelSampler(corpora, config.sampling), described
+    sets = read_sets(config, log, progress)
+    for data in sets:
+        log(f"  {data.name}: {len(data.train):,} training and {len(data.dev):,} dev instances")
+    return sets, None, {data.name: data.describe() for data in sets}
+
+
 def train_adapter(
-    lm: SmallLM, sets: Sequence[TuningSet], settings: TrainingSettings, lora: LoraSettings, folder: Path
+    lm: SmallLM,
+    sets: Sequence[TuningSet],
+    settings: TrainingSettings,
+    lora: LoraSettings,
+    folder: Path,
+    sampler: LabelSampler | None = None,
 ) -> dict[str, Any]:
     """Train a new adapter, or continue training the model's adapter; `lm.save` then saves it.
 
-    Checkpoints are written to `folder`, and training resumes from the last one.
+    Checkpoints are written to `folder`, and training resumes from the last one. With a `sampler`, training tasks have
+    random labels, and only the dev instances of `sets` are used.
 
     Returns:
         "scores" on the dev sets after the adapter was rounded to its data type, "best_step" (whose weights were
@@ -117,17 +144,22 @@ def train_adapter(
         raise TuningError("The training corpus has no annotated pairs.")
     for data in sets:
         for split, instances in (("training", data.train), ("dev", data.dev)):
-            if not instances:
+            if not instances and (split == "dev" or sampler is None):
                 raise TuningError(f"{data.name} has no {split} instances. Check the split in [corpora].")
     folder.mkdir(parents=True, exist_ok=True)
     is_new = lm.adapter is None
-    peft_model = lm.begin_training({data.name: data.schema for data in sets}, lora, seed=settings.seed)
-    dataset = PackedDataset(lm, sets, settings)
+    schemas = {data.name: data.schema for data in sets} if sampler is None else {}
+    peft_model = lm.begin_training(schemas, lora, seed=settings.seed)
+    dataset: TrainingData
+    if sampler is None:
+        dataset = PackedDataset(lm, sets, settings)
+    else:
+        dataset = SampledDataset(lm, sampler, sets, settings, settings.max_steps * settings.gradient_accumulation_steps)
     if lora.init_lora == "qera" and is_new and not last_checkpoint(folder):
         order = np.random.default_rng(settings.seed).permutation(len(dataset))[:_QERA_SEQUENCES]
         remedy = 'Set lora.init_lora = "default", which does not need the base model in full precision.'
         with explain_out_of_memory("while LoRA weights were initialized", remedy):
-            lm.init_lora_with_qera(dataset.batch(int(position)) for position in order)
+            lm.init_lora_with_qera(as_batch(dataset.sequence(int(position))) for position in order)
     trainer = PackedTrainer(lm, dataset, settings, folder, model=peft_model)
     checkpointing = "" if settings.gradient_checkpointing else "set training.gradient_checkpointing = true, "
     remedy = f"To save memory, {checkpointing}lower training.max_tokens, or use a smaller base model."
@@ -137,16 +169,14 @@ def train_adapter(
     dtype = DTYPES[settings.adapter_dtype]
     round_lora(lm.network, dtype)
     scores = trainer.scores()
-    lm.export_adapter(dtype)
+    # An adapter for any labels meets pairs of all kinds; other label sets may have fewer negative pairs than real text.
+    lm.export_adapter(dtype, threshold=None if sampler is None else scores["threshold"])
     return {
         "scores": scores,
         "best_step": trainer.state.best_global_step or trainer.state.global_step,
         "steps": trainer.state.global_step,
         "seconds": seconds,
-        "tokens_per_epoch": sum(map(dataset.size, range(len(dataset)))),
-        "pairs_per_epoch": sum(len(data.train) for data in dataset.sets),
-        "truncated": dataset.n_truncated,
-        "skipped": dataset.n_skipped,
+        **dataset.counts(),
         "history": trainer.state.log_history,
     }
 
@@ -194,6 +224,8 @@ def _model_card(
     settings = {f"lora.{name}": value for name, value in vars(config.lora).items()}
     settings |= {f"training.{name}": value for name, value in vars(config.training).items()}
     settings.pop("training.report_to")  # does not affect the result
+    if config.sampling is not None:
+        settings |= {f"sampling.{name}": value for name, value in vars(config.sampling).items()}
     template = (files("spacy_slmre.training") / "card.md.jinja").read_text("utf-8")
     return (
         Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
@@ -204,6 +236,7 @@ def _model_card(
             tune=config.tune,
             adapter_dtype=config.training.adapter_dtype,
             data=rows,
+            label_sets=record["key"]["data"].get("train") if config.sampling else None,
             restricted=restricted,
             settings=settings,
             metrics=metrics,

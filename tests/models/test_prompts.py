@@ -17,6 +17,7 @@ from spacy_slmre.models.prompts import (
     PromptTexts,
     default_templates,
     number_mentions,
+    read_examples,
     read_templates,
 )
 from spacy_slmre.schema import LabelSchema
@@ -170,3 +171,23 @@ def test_templates_can_only_fill_in_text(tokenizer) -> None:
         PromptBuilder(tokenizer, style).prefix(SCHEMA)
     with pytest.raises(ValueError, match="template has an error"):
         PromptBuilder(tokenizer, PromptStyle(templates={"system": "{{", "context": "", "query": ""}))
+
+
+def test_a_document_with_relations_gives_an_example_of_each(tmp_path: Path) -> None:
+    ann, rome, bo = ({"start": s, "end": e, "type": t} for s, e, t in ((0, 3, "PERSON"), (13, 17, "GPE"), (22, 24, "")))
+    document = {
+        "text": "Ann lives in Rome and Bo does not.",
+        "entities": [ann, rome, bo],
+        "relations": [{"head": ann, "tail": rome, "label": "residence"}],
+        "pairs": [{"head": bo, "tail": rome, "label": "no_relation"}],
+    }
+    (tmp_path / "shown.jsonl").write_text(json.dumps(document))
+    examples = read_examples(tmp_path / "shown.jsonl")
+    assert [(one["head"], one["tail"], one["label"]) for one in examples] == [
+        ([0, 3, "PERSON"], [13, 17, "GPE"], "residence"),
+        ([22, 24, ""], [13, 17, "GPE"], "no_relation"),
+    ]
+    # Types are mapped, as those of a pipeline's entities are.
+    schema = LabelSchema.from_labels(["residence"])
+    ((first, wording), _) = PromptTexts(PromptStyle(examples=examples)).examples(schema)
+    assert (first.head_mention.type, first.tail_mention.type, wording) == ("PER", "LOC", "residence")

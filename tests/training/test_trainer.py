@@ -211,13 +211,13 @@ def test_a_pair_with_several_labels_is_predicted_once(lm, monkeypatch) -> None:
     first = one.dev[0]
     labels = [name for name in SCHEMA.positive_names]
     one.dev = [RelationInstance(first.context, 0, 1, label) for label in labels]
-    predicted, top_k = [], lm.top_k
+    predicted, log_probs = [], lm.log_probs
 
-    def counted(instances, schema):
+    def counted(instances, schema, **kwargs):
         predicted.extend(instances)
-        return top_k(instances, schema)
+        return log_probs(instances, schema, **kwargs)
 
-    monkeypatch.setattr(lm, "top_k", counted)
+    monkeypatch.setattr(lm, "log_probs", counted)
     scores = score_sets(lm, [one])["sets"]["one"]
     assert scores["instances"] == 2 and len(predicted) == 1
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 RECORD_FILE = "slmre_adapter.json"
-PACKAGED_ADAPTER = Path(__file__).parents[2] / "adapters" / "general"
-"""The shipped adapter for everyday relations on the packaged base model."""
+PACKAGED_ADAPTER = Path(__file__).parents[2] / "adapters" / "universal"
+"""The shipped adapter for any labels on the packaged base model."""
 LAYOUT = "causal-tree.v1"
 """Attention in the packed prompt: tokens attend to ancestors and to earlier tokens of their block."""
 
@@ -38,8 +38,11 @@ class AdapterRecord:
 
     Attributes:
         schema: The labels; None if it was tuned on several label sets.
-        schemas: The label sets by name, if it was tuned on several.
+        schemas: The label sets by name, if it was tuned on several; empty if labels were random, so that the adapter is
+            for any labels, with or without definitions and few-shot examples.
         quantization: The quantization setting of the base model.
+        threshold: The minimum probability of a relation that was best on development data; None for the most probable
+            label of each pair.
     """
 
     base: BaseModelInfo
@@ -47,6 +50,12 @@ class AdapterRecord:
     schema: LabelSchema | None = None
     schemas: Mapping[str, LabelSchema] = field(default_factory=dict)
     quantization: str | None = "auto"
+    threshold: float | None = None
+
+    @property
+    def is_for_any_labels(self) -> bool:
+        """Whether the adapter was tuned with random labels."""
+        return self.schema is None and not self.schemas
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -56,6 +65,7 @@ class AdapterRecord:
             "style": self.style.to_dict(),
             "schema": self.schema.to_dict() if self.schema else None,
             "layout": LAYOUT,
+            "threshold": self.threshold,
             "schemas": {name: schema.to_dict() for name, schema in self.schemas.items()},
         }
 
@@ -69,6 +79,7 @@ class AdapterRecord:
             LabelSchema.from_dict(schema) if schema else None,
             {name: LabelSchema.from_dict(one) for name, one in data.get("schemas", {}).items()},
             data.get("quantization", NF4),
+            data.get("threshold"),
         )
 
 

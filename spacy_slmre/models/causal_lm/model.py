@@ -14,7 +14,6 @@ import torch
 from thinc.api import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from spacy_slmre.decoding import top_k
 from spacy_slmre.instances import RelationInstance, truncate_instances
 from spacy_slmre.models.base import ModelError, TrainableModel
 from spacy_slmre.models.causal_lm import storage
@@ -36,8 +35,7 @@ from spacy_slmre.util.settings import takes_settings
 if TYPE_CHECKING:
     from peft import PeftModel
 
-MAX_PREPARED = 4
-"""Number of label sets whose trie and prefix are cached."""
+MAX_PREPARED = 8  # label sets whose trie and prefix are cached
 
 
 class SmallLM(TrainableModel):
@@ -103,12 +101,17 @@ class SmallLM(TrainableModel):
         return self.adapter.record.schema if self.adapter and self.adapter.record else None
 
     @property
+    def default_threshold(self) -> float | None:
+        """The threshold that was best for the adapter on development data; None if it has none or was trained on."""
+        record = self.adapter.record if self.adapter is not None else None
+        return None if record is None or self._has_unsaved_weights else record.threshold
+
+    @property
     def quantization(self) -> str | None:
         """The quantization setting; "auto" is resolved to that of the adapter's record, if there is one."""
-        setting = self.settings.quantization
-        if setting == "auto" and self.adapter is not None and self.adapter.record is not None:
+        if self.settings.quantization == "auto" and self.adapter is not None and self.adapter.record is not None:
             return self.adapter.record.quantization
-        return setting
+        return self.settings.quantization
 
     def locate(self) -> Path:
         """Return the folder of the base model. Raises ModelError if it is not found."""
@@ -230,19 +233,16 @@ class SmallLM(TrainableModel):
                 offsets_of=lambda context: self.prompts.token_offsets(context.text),
             )
 
-    def log_probs(self, instances: Sequence[RelationInstance], schema: LabelSchema) -> np.ndarray:
-        """Return the log-probabilities of all labels, float64 (n_instances, n_labels)."""
-        return self._score(instances, schema, None, None)
-
-    def top_k(
-        self, instances: Sequence[RelationInstance], schema: LabelSchema, k: int = 1, allowed: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the exact k most probable labels; see `RelationModel.top_k`."""
-        return top_k(self._score(instances, schema, max(k, 1), allowed), k, allowed)
-
-    def _score(
-        self, instances: Sequence[RelationInstance], schema: LabelSchema, k: int | None, allowed: np.ndarray | None
+    def log_probs(
+        self,
+        instances: Sequence[RelationInstance],
+        schema: LabelSchema,
+        allowed: np.ndarray | None = None,
+        *,
+        k: int | None = None,
+        min_prob: float = 0.0,
     ) -> np.ndarray:
+        """Return log-probabilities of labels, computing only what `k` requires; see `RelationModel.log_probs`."""
         with self._lock:
             return score_labels(
                 self.network,
@@ -251,6 +251,7 @@ class SmallLM(TrainableModel):
                 instances,
                 k=k,
                 allowed=allowed,
+                min_prob=min_prob,
                 max_tokens=self.settings.max_batch_tokens,
                 use_prefix_cache=self.settings.prefix_cache,
             )
@@ -269,7 +270,8 @@ class SmallLM(TrainableModel):
         """Load the weights, make the adapter trainable, and return the model wrapped by peft.
 
         The base model remains frozen; the wrapper shares its layers with `network`. `schema` may be several label sets
-        by name; `lora` describes the adapter that is created if there is none.
+        by name, or an empty mapping for training with random labels, which makes an adapter for any labels; `lora`
+        describes the adapter that is created if there is none.
         """
         with self._lock, torch.inference_mode(False):
             network = self.load(merge=False).network
@@ -337,8 +339,11 @@ class SmallLM(TrainableModel):
         """Return the adapter's weights, for an optimizer."""
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
-    def export_adapter(self, dtype: torch.dtype = torch.float32) -> Adapter:
-        """Return the trained weights as an adapter, which `save` will write. Raises ValueError before training."""
+    def export_adapter(self, dtype: torch.dtype = torch.float32, threshold: float | None = None) -> Adapter:
+        """Return the trained weights as an adapter with a default threshold; `save` will write it.
+
+        Raises ValueError before training.
+        """
         if self._peft is None or self._tuned_on is None:
             raise ValueError("There is no adapter to export: call `begin_training` first.")
         with self._lock:
@@ -346,7 +351,7 @@ class SmallLM(TrainableModel):
             schemas = dict(self._tuned_on)
             only = next(iter(schemas.values())) if len(schemas) == 1 else None
             schemas = {} if only is not None else schemas
-            record = AdapterRecord(self.identity(), self.style, only, schemas, self.quantization)
+            record = AdapterRecord(self.identity(), self.style, only, schemas, self.quantization, threshold)
             adapter = Adapter(config, weights, record)
             self._resolved = replace(self.resolved, adapter=adapter)
             self._has_unsaved_weights = False

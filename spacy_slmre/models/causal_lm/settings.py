@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from spacy_slmre.models.base import ModelError
@@ -18,7 +18,8 @@ class SmallLMSettings:
     """Settings of a small language model: the arguments of `spacy-slmre.SmallLM.v1`.
 
     By default, base model, prompt style and quantization are those that the adapter was tuned with; conflicting
-    settings raise an error, except `quantization`. Files are read when the model is first used.
+    settings raise an error, except `quantization` and, with the shipped adapter or another one for any labels,
+    `definitions` and `examples`. Files are read when the model is first used.
 
     Attributes:
         base: "smollm2-135m-instruct" (the packaged model, the default), a folder, or a hub id.
@@ -34,8 +35,9 @@ class SmallLMSettings:
         prefix_cache: Compute the instruction only once, and cache its keys and values.
         label_list: List the labels in the instruction (default: yes).
         definitions: Include their definitions (default: yes).
-        examples: JSONL file of few-shot examples, each with "text", "head" and "tail" as [start, end, type], and
-            "label".
+        examples: JSONL file of few-shot examples: documents with entities and relations, as `slmre extract` writes
+            them, or pairs with "text", "head" and "tail" as [start, end, type], and "label". They are computed only
+            once, so they take no time per pair.
         templates: Folder with system.jinja, context.jinja and query.jinja; built-in templates replace missing ones.
         lora_rank: Rank of the adapter that `nlp.update` creates if there is none; alpha is twice the rank.
 
@@ -97,14 +99,17 @@ def resolve_settings(settings: SmallLMSettings, adapter: Adapter | None = None) 
     if record is None:
         base, revision = settings.base or PACKAGED_BASE, settings.revision
         return ResolvedSettings(base, revision, PromptStyle(**style), adapter)
+    # An adapter for any labels was tuned with and without these.
+    flexible = ("definitions", "examples") if record.is_for_any_labels else ()
     for name, value in style.items():
-        if getattr(record.style, name) != value:
+        if getattr(record.style, name) != value and name not in flexible:
             raise ModelError(
                 f"model.{name} conflicts with the adapter, which was tuned with {getattr(record.style, name)!r}. "
                 f"Remove model.{name}, tune an adapter with it, or set model.adapter = null."
             )
     base, revision = settings.base or record.base.name, settings.revision or record.base.revision
-    return ResolvedSettings(base, revision, record.style, adapter)
+    chosen = {name: style[name] for name in flexible if name in style}
+    return ResolvedSettings(base, revision, replace(record.style, **chosen), adapter)
 
 
 def _read_adapter(settings: SmallLMSettings) -> Adapter | None:

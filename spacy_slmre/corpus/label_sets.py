@@ -1,0 +1,251 @@
+"""Corpora of relations under many label sets: the universal and the written corpus.
+
+A folder has, for each label set, `<set>.jsonl` (or `.jsonl.xz`) with one passage a line and `labels/<set>.json` with
+the wording, definition, symmetry and inverse of each label. `assets/universal_corpus/README.md` describes the form.
+Alternative wordings may be in `paraphrases/<set>.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from spacy_slmre.corpus.sources import CorpusError
+from spacy_slmre.instances import Context, Mention, RelationInstance
+from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, RelationLabel
+
+NEGATIVE = RelationLabel(NEGATIVE_LABEL, "no relation", "none of these holds, or the text does not say")
+Pair = tuple[int, int]
+"""Indices of head and tail in the mentions of a context."""
+
+
+@dataclass(frozen=True, eq=False)
+class Passage:
+    """A text and what is known about the pairs of its mentions.
+
+    Attributes:
+        id: Id in the corpus.
+        context: The text with all annotated mentions.
+        labels: Labels of the pairs that have any, including those that follow by symmetry or from an inverse label.
+        negatives: Pairs that have none of the set's labels.
+        excluded: Labels that a pair is known not to have, where its other labels are unknown.
+        checked: Labels for which the whole passage was searched: any pair without such a label does not have it.
+    """
+
+    id: str
+    context: Context
+    labels: Mapping[Pair, frozenset[str]]
+    negatives: tuple[Pair, ...] = ()
+    excluded: Mapping[Pair, frozenset[str]] = field(default_factory=dict)
+    checked: frozenset[str] = frozenset()
+
+    def is_negative(self, pair: Pair, labels: frozenset[str]) -> bool:
+        """Return whether a pair outside of `negatives` is known to have none of some labels."""
+        return labels <= self.checked | self.excluded.get(pair, frozenset()) and not self.labels.get(pair)
+
+    def instances(self, negative_label: str | None) -> Iterator[RelationInstance]:
+        """Yield all pairs whose labels are known; a pair with several labels has an instance for each."""
+        known = {pair: sorted(names) for pair, names in self.labels.items()}
+        if negative_label is not None:
+            known |= {pair: [negative_label] for pair in self.negatives}
+        for pair in sorted(known):
+            for name in known[pair]:
+                yield RelationInstance(self.context, *pair, name)
+
+
+@dataclass(frozen=True)
+class Paraphrases:
+    """Other ways to express a label.
+
+    Attributes:
+        wordings: Wordings from head to tail.
+        definitions: Definitions.
+        inverse_wordings: Wordings from tail to head.
+        inverse_definition: Definition for these, with the roles exchanged.
+    """
+
+    wordings: tuple[str, ...] = ()
+    definitions: tuple[str, ...] = ()
+    inverse_wordings: tuple[str, ...] = ()
+    inverse_definition: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSetCorpus:
+    """The passages of one label set.
+
+    Attributes:
+        name: Name of the set.
+        schema: Its labels; with a negative label if some pairs are known to have none of them.
+        passages: The passages.
+        paraphrases: Paraphrases of labels, by name.
+    """
+
+    name: str
+    schema: LabelSchema
+    passages: Sequence[Passage]
+    paraphrases: Mapping[str, Paraphrases] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> dict[str, RelationLabel]:
+        """The labels by name, without the negative one."""
+        return {label.name: label for label in self.schema.labels if label.name != self.schema.negative_label}
+
+    def instances(self, max_pairs: int = 0) -> list[RelationInstance]:
+        """Return the pairs with known labels, skipping passages with which there would be more than `max_pairs`."""
+        instances: list[RelationInstance] = []
+        for passage in self.passages:
+            new = list(passage.instances(self.schema.negative_label))
+            if not max_pairs or len(instances) + len(new) <= max_pairs:
+                instances += new
+        return instances
+
+
+def read_label_sets(folder: str | Path, names: Sequence[str] = ()) -> list[LabelSetCorpus]:
+    """Read the label sets of a folder, in alphabetical order; all of them, or those with these names.
+
+    Raises:
+        CorpusError: A file is missing or malformed.
+    """
+    folder = Path(folder)
+    files = {file.name.split(".")[0]: file for file in sorted(folder.glob("*.jsonl*"))}
+    if missing := [name for name in names if name not in files] or ([] if files else ["SET"]):
+        raise CorpusError(f"{folder} has no file {missing[0]}.jsonl or {missing[0]}.jsonl.xz.")
+    return [_read_set(folder, name, file) for name, file in files.items() if not names or name in names]
+
+
+def _read_set(folder: Path, name: str, file: Path) -> LabelSetCorpus:
+    labels = _read_labels(folder / "labels" / f"{name}.json")
+    open_text: Callable[..., TextIO] = lzma.open if file.suffix == ".xz" else open
+    passages = []
+    with open_text(file, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                passages.append(_read_passage(json.loads(line), labels))
+            except (ValueError, KeyError, IndexError, TypeError) as error:
+                raise CorpusError(f"{file}:{number}: the passage is malformed ({error!r}).") from error
+    has_negatives = any(passage.negatives for passage in passages)
+    negative = [NEGATIVE] if has_negatives else []
+    try:
+        schema = LabelSchema((*labels.values(), *negative), NEGATIVE_LABEL if has_negatives else None)
+    except ValueError as error:
+        raise CorpusError(f"{folder / 'labels' / name}.json: {error}") from error
+    return LabelSetCorpus(name, schema, passages, _read_paraphrases(folder / "paraphrases" / f"{name}.json"))
+
+
+def _read_labels(file: Path) -> dict[str, RelationLabel]:
+    try:
+        data = json.loads(file.read_text("utf-8"))
+        return {
+            name: RelationLabel(
+                name, label["wording"], label["definition"], symmetric=label["symmetric"], inverse=label["inverse"]
+            )
+            for name, label in data.items()
+        }
+    except OSError as error:
+        raise CorpusError(f"{file} cannot be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorpusError(f"{file}: the labels are malformed ({error!r}).") from error
+
+
+def _read_paraphrases(file: Path) -> dict[str, Paraphrases]:
+    if not file.exists():
+        return {}
+    try:
+        return {
+            name: Paraphrases(
+                tuple(entry["wordings"]),
+                tuple(entry["definitions"]),
+                tuple(entry["inverse_wordings"]),
+                entry["inverse_definition"],
+            )
+            for name, entry in json.loads(file.read_text("utf-8")).items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorpusError(f"{file}: the paraphrases are malformed ({error!r}).") from error
+
+
+def _read_passage(row: dict[str, Any], labels: Mapping[str, RelationLabel]) -> Passage:
+    entities = [Mention(entity["start"], entity["end"], entity["type"]) for entity in row["entities"]]
+    mentions = sorted(set(entities))
+    # An entity may be listed twice, with the same offsets.
+    position = [mentions.index(entity) for entity in entities]
+    found: dict[Pair, set[str]] = defaultdict(set)
+    for relation in row["relations"]:
+        label = labels[relation["label"]]
+        head, tail = position[relation["head"]], position[relation["tail"]]
+        found[head, tail].add(label.name)
+        if label.symmetric:
+            found[tail, head].add(label.name)
+        if label.inverse is not None:
+            found[tail, head].add(label.inverse)
+    negatives = [(position[head], position[tail]) for head, tail in row.get("negatives", ())]
+    if row.get("exhaustive"):
+        negatives = [(head, tail) for head in range(len(mentions)) for tail in range(len(mentions))]
+    excluded: dict[Pair, set[str]] = defaultdict(set)
+    for head, tail, name in row.get("label_negatives", ()):
+        excluded[position[head], position[tail]].add(name)
+    return Passage(
+        row["id"],
+        Context(row["text"], tuple(mentions)),
+        {pair: frozenset(names) for pair, names in found.items() if pair[0] != pair[1]},
+        tuple(dict.fromkeys(pair for pair in negatives if pair[0] != pair[1] and pair not in found)),
+        {pair: frozenset(names) for pair, names in excluded.items()},
+        frozenset(row.get("checked", ())),
+    )
+
+
+@dataclass(frozen=True)
+class LabelSetReader:
+    """Reads the label sets of several folders; `@readers = "spacy-slmre.LabelSets.v1"`.
+
+    Attributes:
+        paths: The folders.
+        names: Names of the label sets to read; empty reads all. Those that no folder has are ignored.
+        max_pairs: Maximum number of pairs of a set when it is used as a dev set; 0 uses all.
+        seed: Random seed for the order of the passages.
+    """
+
+    paths: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    max_pairs: int = 0
+    seed: int = 0
+
+    def __call__(self) -> list[LabelSetCorpus]:
+        """Return the corpora, each with its passages in random order.
+
+        Raises:
+            CorpusError: A file is missing or malformed, no set is left, or two folders have sets of one name.
+        """
+        if not self.paths:
+            raise CorpusError("No folder with label sets: set at least one of corpora.*.paths.")
+        corpora = [corpus for path in self.paths for corpus in read_label_sets(path)]
+        found = [corpus.name for corpus in corpora]
+        if repeated := sorted({name for name in found if found.count(name) > 1}):
+            raise CorpusError(f"The label set {repeated[0]} is in more than one of: {', '.join(self.paths)}.")
+        if self.names and not set(self.names) & set(found):
+            places = ", ".join(self.paths)
+            raise CorpusError(f"None of {', '.join(self.names)} is in {places}, which have only {', '.join(found)}.")
+        return [
+            replace(corpus, passages=random.Random(self.seed).sample(corpus.passages, len(corpus.passages)))
+            for corpus in corpora
+            if not self.names or corpus.name in self.names
+        ]
+
+
+def label_sets(
+    paths: dict[str, str | None], *, names: list[str] | None = None, max_pairs: int = 0, seed: int = 0
+) -> LabelSetReader:
+    """Make a `LabelSetReader` from a config.
+
+    The keys of `paths` only make them easy to override; null omits a folder.
+    """
+    return LabelSetReader(
+        tuple(path for path in paths.values() if path is not None), tuple(names or ()), max_pairs, seed
+    )
