@@ -1,0 +1,224 @@
+"""Measure an adapter on label sets that it was not tuned on: all pairs of a passage with gold entities.
+
+    python benchmarks/unseen_labels.py FOLDER [--sets conll04 …] [--adapter ADAPTER] [--pairs 2000] [--shots 0 1 3 8]
+        [--thresholds] [-o OUTPUT.json]
+
+FOLDER has label sets as in `assets/universal_corpus`. For each set, whole passages with at most `--pairs` pairs are
+scored. With `--shots`, as many few-shot examples of each label are drawn from other passages, and of pairs without a
+relation, up to --example-tokens tokens. Prints for each set and number of examples:
+
+* precision, recall and micro-F1 of the positive labels; a set's mean is over sets;
+* reversed: the share of predicted relations whose label holds only in the other direction;
+* co-occurring: the share of pairs without a relation in either direction that are given one;
+* ECE: the expected calibration error of the most probable label.
+
+With `--thresholds`, the table shows the mean F1 at several thresholds instead, to choose the default.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from common import make_parser
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from spacy_slmre.calibration import calibration_error
+from spacy_slmre.corpus.label_sets import LabelSetCorpus, LabelSetReader, Pair, Passage
+from spacy_slmre.instances import RelationInstance
+from spacy_slmre.metrics import PRF, count
+from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
+
+MAX_CONTEXT_TOKENS = 512
+THRESHOLDS = np.round(np.arange(0.0, 1.0, 0.05), 2).tolist()
+
+
+@dataclass
+class Scored:
+    """The pairs of a label set, with the most probable label of each."""
+
+    corpus: LabelSetCorpus
+    passages: list[Passage]
+    pairs: list[tuple[int, Pair]]
+    predicted: list[str]
+    scores: np.ndarray
+    pairs_per_second: float
+    n_prefix: int
+
+    @property
+    def negative(self) -> str | None:
+        """The negative label."""
+        return self.corpus.schema.negative_label
+
+    def relations(self, threshold: float) -> set[tuple[tuple[int, Pair], str]]:
+        """Return the predicted relations."""
+        return {
+            (pair, label)
+            for pair, label, score in zip(self.pairs, self.predicted, self.scores, strict=True)
+            if label != self.negative and score >= threshold
+        }
+
+    def gold(self) -> set[tuple[tuple[int, Pair], str]]:
+        """Return the annotated relations, including those of pairs that do not fit the model."""
+        return {
+            ((number, pair), name)
+            for number, passage in enumerate(self.passages)
+            for pair, names in passage.labels.items()
+            for name in names
+        }
+
+    def counts(self, threshold: float = 0.0) -> PRF:
+        """Return the counts of positive labels."""
+        return count(self.gold(), self.relations(threshold))
+
+    def summary(self, threshold: float) -> dict[str, float]:
+        """Return the numbers of a row."""
+        gold, relations, labels = self.gold(), self.relations(threshold), defaultdict(set)
+        for pair, label in gold:
+            labels[pair].add(label)
+
+        def other(pair: tuple[int, Pair]) -> tuple[int, Pair]:
+            return pair[0], (pair[1][1], pair[1][0])
+
+        found = {pair for pair, _ in relations}
+        unrelated = [pair for pair in self.pairs if not labels[pair] and not labels[other(pair)]]
+        turned = [1 for pair, label in relations if label not in labels[pair] and label in labels[other(pair)]]
+        truth = [labels[pair] or {self.negative} for pair in self.pairs]
+        correct = np.array([label in names for label, names in zip(self.predicted, truth, strict=True)])
+        return {
+            "pairs": len(self.pairs),
+            "relations": len(gold),
+            **self.counts(threshold).to_dict(),
+            "reversed": len(turned) / len(relations) if relations else 0.0,
+            "co-occurring": sum(pair in found for pair in unrelated) / len(unrelated) if unrelated else 0.0,
+            "ece": calibration_error(self.scores, correct),
+            "pairs/s": self.pairs_per_second,
+            "prefix": self.n_prefix,
+        }
+
+
+def take_passages(corpus: LabelSetCorpus, max_pairs: int) -> list[Passage]:
+    """Return passages from the start of a shuffled corpus that have at most `max_pairs` known pairs."""
+    taken, number = [], 0
+    for passage in corpus.passages:
+        size = len(passage.labels) + (len(passage.negatives) if corpus.schema.negative_label else 0)
+        if number + size <= max_pairs:
+            taken.append(passage)
+            number += size
+    return taken
+
+
+def draw_examples(
+    lm: SmallLM, corpus: LabelSetCorpus, passages: Sequence[Passage], shots: int, max_tokens: int
+) -> list[RelationInstance]:
+    """Draw `shots` short examples of each label from other passages; fewer if they take too many tokens."""
+    used = {passage.context.text for passage in passages}
+    pool = [passage for passage in corpus.passages if passage.context.text not in used]
+    rng = random.Random(0)
+    rng.shuffle(pool)
+    pool.sort(key=lambda passage: len(passage.context.text) > 200)
+    by_label: dict[str, list[RelationInstance]] = defaultdict(list)
+    negative = corpus.schema.negative_label
+    for passage in pool:
+        known = [(pair, name) for pair, names in passage.labels.items() for name in sorted(names)]
+        if negative is not None:
+            known += [(pair, negative) for pair in rng.sample(passage.negatives, min(1, len(passage.negatives)))]
+        for (head, tail), name in known:
+            if len(by_label[name]) < shots:
+                sides = [passage.context.mentions[index] for index in (head, tail)]
+                offsets = [(side.start, side.end, side.type) for side in sides]
+                by_label[name].append(RelationInstance.from_offsets(passage.context.text, *offsets, name))
+    rounds = [found[number] for number in range(shots) for found in by_label.values() if number < len(found)]
+    sizes = np.cumsum([len(tokens) + 30 for tokens in lm.prompts.contexts([one.context for one in rounds])])
+    chosen = rounds[: int(np.searchsorted(sizes, max_tokens))]
+    rng.shuffle(chosen)
+    return chosen
+
+
+def score(lm: SmallLM, corpus: LabelSetCorpus, max_pairs: int, shots: int, max_tokens: int) -> Scored:
+    """Score the pairs of a label set."""
+    passages = take_passages(corpus, max_pairs)
+    schema = corpus.schema
+    examples = draw_examples(lm, corpus, passages, shots, max_tokens) if shots else []
+    lm.set_prompt_style(replace(lm.style, examples=tuple(example.to_dict() for example in examples)))
+    pairs, instances = [], []
+    for number, passage in enumerate(passages):
+        known = {(instance.head, instance.tail): instance for instance in passage.instances(schema.negative_label)}
+        for pair, instance in known.items():
+            pairs.append((number, pair))
+            instances.append(instance)
+    fitting = lm.truncate(instances, schema, MAX_CONTEXT_TOKENS)
+    kept = [row for row, instance in enumerate(fitting) if instance is not None]
+    start = time.perf_counter()
+    columns, log_probs = lm.top_k([instance for instance in fitting if instance is not None], schema)
+    seconds = time.perf_counter() - start
+    return Scored(
+        corpus,
+        passages,
+        [pairs[row] for row in kept],
+        [schema.names[column] for column in columns[:, 0]],
+        np.exp(log_probs[:, 0]),
+        len(kept) / seconds,
+        len(lm.prompts.prefix(schema)),
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = make_parser(__doc__)
+    parser.add_argument("folder")
+    parser.add_argument("--sets", nargs="*", default=[], help="names of label sets (default: all)")
+    parser.add_argument("--adapter", default="auto", help="adapter folder, or auto for the shipped one")
+    parser.add_argument("--pairs", type=int, default=2000, help="maximum number of pairs of a set")
+    parser.add_argument("--shots", type=int, nargs="+", default=[0], help="numbers of examples per label")
+    parser.add_argument("--example-tokens", type=int, default=5000, help="maximum number of tokens of examples")
+    parser.add_argument("--threshold", type=float, help="default: that of the adapter")
+    parser.add_argument("--thresholds", action="store_true", help="compare thresholds")
+    parser.add_argument("--output", "-o", type=Path, help="JSON file for the numbers")
+    arguments = parser.parse_args()
+    lm = make_small_lm(adapter=arguments.adapter).load()
+    threshold = lm.default_threshold if arguments.threshold is None else arguments.threshold
+    corpora = LabelSetReader((arguments.folder,), tuple(arguments.sets))()
+    jobs = [(corpus, shots) for corpus in corpora for shots in arguments.shots]
+    scored = [
+        (corpus.name, shots, score(lm, corpus, arguments.pairs, shots, arguments.example_tokens))
+        for corpus, shots in track(jobs, "Scoring …", console=Console(stderr=True))
+    ]
+    rows = [{"set": name, "shots": shots, **one.summary(threshold)} for name, shots, one in scored]
+    console = Console(width=110)
+    if arguments.thresholds:
+        table = Table("threshold", *(str(shots) for shots in arguments.shots), title="Mean F1 by examples per label")
+        for value in THRESHOLDS:
+            means = [fmean(o.counts(value).f1 for _, s, o in scored if s == shots) for shots in arguments.shots]
+            table.add_row(f"{value:.2f}", *(f"{mean:.3f}" for mean in means))
+        console.print(table)
+    names = [name for name in rows[0] if name not in ("set", "shots")]
+    table = Table("set", "examples", *names, title=f"Threshold {threshold}")
+    for row in rows:
+        table.add_row(row["set"], str(row["shots"]), *(_format(name, row[name]) for name in names))
+    for shots in arguments.shots:
+        means: dict[str, Any] = {
+            name: fmean(row[name] for row in rows if row["shots"] == shots) for name in names if name != "prefix"
+        }
+        table.add_row("mean", str(shots), *(_format(name, means[name]) if name in means else "" for name in names))
+    console.print(table)
+    if arguments.output:
+        arguments.output.write_text(json.dumps({"threshold": threshold, "rows": rows}, indent=2), encoding="utf-8")
+
+
+def _format(name: str, value: float) -> str:
+    return f"{value:,.0f}" if name in ("pairs", "relations", "pairs/s", "prefix") else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    main()
