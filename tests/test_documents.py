@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import spacy
 from hypothesis import given, settings
 from spacy.language import Language
 from spacy.tokens import Doc, Span
@@ -17,6 +18,7 @@ from spacy_slmre.documents import (
     RelationDocument,
     set_provenance,
 )
+from spacy_slmre.export.edges import make_edges, merge_edges
 from spacy_slmre.relations import install_extensions, write_report
 from tests.relation_documents import documents
 
@@ -84,6 +86,21 @@ def test_tokens_are_split_at_mention_boundaries_and_overlapping_mentions_are_kep
     assert [ent.text for ent in made.ents] == ["post-war"]
     assert [(span.text, span.label_) for span in made.spans[MENTIONS]] == [("post-war", "DATE"), ("war", "ENTITY")]
     assert [(one.head.text, one.tail.text) for one in made._.relations] == [("war", "post-war")]
+
+
+def test_the_id_of_an_entity_ruler_identifies_an_entity_without_kb_id() -> None:
+    nlp = spacy.blank("en")
+    patterns = [("Ann Lee", "ann"), ("Ms Lee", "ann"), ("Rome", "rome")]
+    ruler = nlp.add_pipe("entity_ruler")
+    ruler.add_patterns([{"label": "PER", "pattern": pattern, "id": id} for pattern, id in patterns])
+    doc = nlp("Ann Lee knows Rome, and Ms Lee likes Rome.")
+    ann, rome, again, town = doc.ents
+    doc.ents = [ann, rome, again, Span(doc, town.start, town.end, "PER", kb_id="Q220", span_id="rome")]
+    doc._.relations = [(ann, rome, "knows"), (again, rome, "knows")]
+    document = RelationDocument.from_doc(doc)
+    assert [entity.kb_id for entity in document.entities] == ["ann", "rome", "ann", "Q220"]
+    (edge,) = merge_edges(make_edges([document]))
+    assert edge.count == 2 and edge.head.kb_id == "ann"
 
 
 def test_annotated_pairs_are_read(blank: Callable[[], Language]) -> None:

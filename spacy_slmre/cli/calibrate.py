@@ -42,7 +42,7 @@ def calibrate_command(
     from spacy_slmre.cli.pipelines import load_pipeline
     from spacy_slmre.corpus.readers import relation_corpus
     from spacy_slmre.pipeline.calibrate import calibrate
-    from spacy_slmre.pipeline.relation_extractor import get_relation_extractor
+    from spacy_slmre.pipeline.components import get_relation_extractor
     from spacy_slmre.util.io import temporary_output
 
     if output is not None and output.exists():

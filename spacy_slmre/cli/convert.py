@@ -16,12 +16,16 @@ from spacy_slmre.cli.output import document_progress, show_errors
 @show_errors()
 def convert_command(
     source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="File to convert, or the id of a dataset on the Hugging Face hub.")
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="File to convert, folder of files (brat, INCEpTION, .spacy), or the id of a dataset on the Hugging "
+            "Face hub.",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .spacy file to write.")],
     format: Annotated[
-        str | None,
-        typer.Option("--format", "-f", help="Format of the input. Default: guessed from the file, if unambiguous."),
+        str | None, typer.Option("--format", "-f", help="Format of the input. Default: recognized by its content.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Name of the split. Default: the output's name.")] = None,
     settings: Annotated[
@@ -36,7 +40,7 @@ def convert_command(
     lang: Annotated[str, typer.Option(help="Language of the tokenizer, for untokenized inputs.")] = "en",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Convert annotations to a .spacy corpus.
+    """Convert annotations, of annotation tools or as tables, to a .spacy corpus.
 
     The documents have gold entities and relations. A summary is printed and written next to the output, as
     NAME.summary.json. If the conversion fails, no partial output is left behind.

@@ -26,7 +26,7 @@ def convert(*args: object, code: int = 0) -> str:
 
 def test_a_summary_is_printed_and_written(tmp_path):
     shown = convert(DEMO / "dev.txt", "-o", tmp_path / "a.spacy", "--format", "demo", "--split", "dev")
-    assert "documents 24" in shown and "annotated instances 64" in shown and "no_relation 36" in shown
+    assert "documents 24" in shown and "instances 64" in shown and "no_relation 36" in shown
     assert f"Corpus: {tmp_path / 'a.spacy'}" in shown
     summary = json.loads((tmp_path / "a.summary.json").read_text())
     assert summary["split"] == "dev" and summary["instances"] == 64
@@ -60,6 +60,35 @@ def test_rejects_are_listed_and_large_outputs_are_folders(tmp_path):
     assert "unknown label 1" in shown and "malformed relation 5" in shown
     assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 6
     assert len(list((tmp_path / "a.spacy").iterdir())) == 3
+
+
+def test_exports_of_annotation_tools_are_recognized_and_what_is_dropped_is_listed(tmp_path):
+    source, rejects = tmp_path / "admin.jsonl", tmp_path / "r.jsonl"
+    entities = [
+        {"id": number, "label": label, "start_offset": start, "end_offset": end}
+        for number, (label, start, end) in enumerate([("PER", 0, 3), ("LOC", 13, 17), ("LOC", 13, 99)])
+    ]
+    relations = [{"id": n, "from_id": 0, "to_id": n, "type": "lives in"} for n in (1, 2)]
+    row = {"id": 8, "text": "Ann lives in Oslo.", "entities": entities, "relations": relations, "Comments": []}
+    source.write_text(json.dumps(row) + "\n")
+    shown = convert(source, "-o", tmp_path / "a.spacy", "--rejects", rejects)
+    assert "format doccano" in shown and "documents 1" in shown and "lives in 1" in shown
+    assert "rejected 2 invalid entity 1 relation of a rejected entity 1" in shown
+    listed = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert [(one["file"], one["line"], one["id"]) for one in listed] == [(str(source), 1, "8")] * 2
+    assert "[13:99] is outside of the text, which has 18 characters" in listed[0]["detail"]
+
+
+def test_folders_of_annotations_are_converted(tmp_path):
+    folder = tmp_path / "brat"
+    folder.mkdir()
+    (folder / "a.txt").write_text("Ann met Bo.")
+    (folder / "a.ann").write_text("T1\tPER 0 3\tAnn\nT2\tPER 8 10\tBo\nR1\tmet Arg1:T1 Arg2:T2\n")
+    args = (folder, "-o", tmp_path / "a.spacy")
+    assert "format brat" in convert(*args)
+    assert "format brat" in convert(*args)  # up to date
+    (folder / "a.ann").write_text("T1\tPER 0 3\tAnn\n")
+    assert "already exists and was not converted from" in convert(*args, code=1)
 
 
 def test_settings_are_passed_to_the_format(tmp_path):
