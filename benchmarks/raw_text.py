@@ -181,8 +181,7 @@ def main() -> None:
                         "in reach": (near, found - (items(gold.relations) - near)),
                     }
                     for kind, (right, predicted) in compared.items():
-                        new, old = count(right, predicted), totals[kind]
-                        totals[kind] = PRF(old.tp + new.tp, old.fp + new.fp, old.fn + new.fn)
+                        totals[kind] += count(right, predicted)
                 for kind, counts in totals.items():
                     row = {
                         "set": name,

@@ -144,7 +144,7 @@ def _read_passage(
     if header[2] is not None and header[2] not in label_sets:
         raise ValueError(f"there is no file labels/{header[2]}.json")
     if len(block) < 2:
-        raise ValueError("there is no text")
+        raise ValueError("the text is missing")
     text, mentions = parse_markup(block[1][1])
     types: dict[int, set[str]] = defaultdict(set)
     for mention in mentions:
@@ -339,8 +339,7 @@ def compare_annotations(folder: Path, other: Path) -> None:
         shared = set.intersection(*({(m.start, m.end) for m in one.mentions} for one in pair))
         items = [_items(one, {**general_labels(), **label_sets.get(one.label_set or "", {})}, shared) for one in pair]
         for kind in kinds:
-            new, old = count(items[0][kind], items[1][kind]), totals[kind]
-            totals[kind] = PRF(old.tp + new.tp, old.fp + new.fp, old.fn + new.fn)
+            totals[kind] += count(items[0][kind], items[1][kind])
     table = Table("annotation", "first", "second", "F1", title=f"Agreement on {len(both):,} passages")
     for kind, counts in totals.items():
         table.add_row(kind, f"{counts.tp + counts.fn:,}", f"{counts.tp + counts.fp:,}", f"{counts.f1:.3f}")

@@ -116,6 +116,15 @@ def top_k(log_probs: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return columns, np.take_along_axis(log_probs, columns, axis=1)
 
 
+def top_labels(log_probs: np.ndarray, schema: LabelSchema, k: int) -> list[tuple[tuple[str, float], ...]]:
+    """Return the k most probable labels of each row with their probabilities, best first, without impossible ones."""
+    columns, best = top_k(log_probs, k)
+    return [
+        tuple((schema.names[column], score) for column, score in zip(*row, strict=True) if score > 0)
+        for row in zip(columns.tolist(), np.exp(best).tolist(), strict=True)
+    ]
+
+
 def allowed_labels(docs: list[DocInstances], schema: LabelSchema) -> np.ndarray | None:
     """Return which labels the entity types of each instance allow: bool (n_instances, n_labels).
 
@@ -292,7 +301,7 @@ def make_predictions(
         relations: Result of `decode`.
         k: Number of most probable labels of each pair.
     """
-    columns, best = top_k(log_probs, k)
+    probable = top_labels(log_probs, schema, k)
     found: dict[int, list[tuple[int, float]]] = {}
     for row, column, score in relations:
         found.setdefault(row, []).append((column, score))
@@ -300,9 +309,7 @@ def make_predictions(
     for doc in docs:
         pairs, doc_relations = [], []
         for (head, tail), truncated in zip(doc.pairs, doc.truncated, strict=True):
-            scored = zip(columns[row].tolist(), np.exp(best[row]).tolist(), strict=True)
-            labels = tuple((schema.names[column], score) for column, score in scored if score > 0)
-            pairs.append(PairPrediction(head, tail, labels, truncated))
+            pairs.append(PairPrediction(head, tail, probable[row], truncated))
             doc_relations += [(head, tail, schema.names[column], score) for column, score in found.get(row, ())]
             row += 1
         doc_relations.sort(key=lambda relation: -relation[3])

@@ -26,6 +26,9 @@ class PRF:
     fp: int = 0
     fn: int = 0
 
+    def __add__(self, other: PRF) -> PRF:
+        return PRF(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
+
     @property
     def precision(self) -> float:
         """TP / (TP + FP); 0 if nothing was predicted."""

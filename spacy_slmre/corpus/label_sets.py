@@ -107,17 +107,17 @@ class LabelSetCorpus:
         return instances
 
 
-def read_label_sets(folder: str | Path, names: Sequence[str] = ()) -> list[LabelSetCorpus]:
-    """Read the label sets of a folder, in alphabetical order; all of them, or those with these names.
+def read_label_sets(folder: str | Path) -> list[LabelSetCorpus]:
+    """Read the label sets of a folder, in alphabetical order.
 
     Raises:
-        CorpusError: A file is missing or malformed.
+        CorpusError: The folder holds no label set, or a file is malformed.
     """
     folder = Path(folder)
     files = {file.name.split(".")[0]: file for file in sorted(folder.glob("*.jsonl*"))}
-    if missing := [name for name in names if name not in files] or ([] if files else ["SET"]):
-        raise CorpusError(f"{folder} has no file {missing[0]}.jsonl or {missing[0]}.jsonl.xz.")
-    return [_read_set(folder, name, file) for name, file in files.items() if not names or name in names]
+    if not files:
+        raise CorpusError(f"{folder} has no file SET.jsonl or SET.jsonl.xz.")
+    return [_read_set(folder, name, file) for name, file in files.items()]
 
 
 def _read_set(folder: Path, name: str, file: Path) -> LabelSetCorpus:

@@ -4,7 +4,7 @@ The same rules apply to the arguments of every format:
 
 * An argument given only as a string is placed at its first occurrence as a whole word, otherwise at its first
   occurrence; if possible, it does not overlap the other argument. The format "table" rejects strings that occur more
-  than once, unless it is told otherwise.
+  than once, unless `ambiguous=first` is set.
 * Nested and overlapping arguments are kept. `doc.ents` then has the longest of the overlapping mentions,
   `doc.spans["relation_mentions"]` all of them.
 * Leading and trailing whitespace is not part of an argument.

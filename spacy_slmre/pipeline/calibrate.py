@@ -10,6 +10,7 @@ from spacy.training import Example
 
 from spacy_slmre.calibration import apply_temperature, calibration_error, fit_temperature, fit_thresholds
 from spacy_slmre.candidates import GivenPairs
+from spacy_slmre.decoding import top_labels
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.metrics import count
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor
@@ -78,8 +79,7 @@ def _quality(log_probs: np.ndarray, gold: np.ndarray, pipe: RelationExtractor) -
     best = log_probs.argmax(axis=1)
     confidences = np.exp(log_probs[rows, best])
     decoding, predicted = pipe.decoding, set()
-    for row, columns in enumerate(np.argsort(-log_probs, axis=1)[:, : decoding.n_needed]):
-        labels = [(schema.names[column], float(np.exp(log_probs[row, column]))) for column in columns]
+    for row, labels in enumerate(top_labels(log_probs, schema, decoding.n_needed)):
         if label := decoding.best_label(labels, schema.negative_label):
             predicted.add((row, label))
     true = {(row, schema.names[column]) for row, column in enumerate(gold)}

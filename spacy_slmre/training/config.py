@@ -236,9 +236,7 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
             f"{name}: labels and few-shot examples are drawn at random: leave out tune.schema and tune.shots."
         )
     if n_sampled and training.max_steps < 1:
-        raise TuningError(
-            f"{name}: labels are drawn anew in every step, so training has no epochs: set training.max_steps."
-        )
+        raise TuningError(f"{name}: every step draws new labels, so training has no epochs: set training.max_steps.")
     if "sampling" in config and not n_sampled:
         raise TuningError(f'{name}: [sampling] requires [corpora.train] with @readers = "spacy-slmre.LabelSets.v1".')
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import sys
 import time
@@ -18,7 +17,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerState, TrainingA
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
-from spacy_slmre.decoding import Decoding, top_k
+from spacy_slmre.decoding import Decoding, top_labels
 from spacy_slmre.metrics import PRF, count
 from spacy_slmre.models.causal_lm.loss import packed_loss
 from spacy_slmre.models.causal_lm.model import SmallLM
@@ -216,10 +215,7 @@ def _counts_by_threshold(lm: SmallLM, data: TuningSet) -> list[PRF]:
     pairs = dict(zip(keys, data.dev, strict=True))
     log_probs = lm.log_probs(list(pairs.values()), data.schema, k=_N_LABELS, min_prob=0.1)
     negative = data.schema.negative_label
-    labels = [
-        [(data.schema.names[column], math.exp(log_prob)) for column, log_prob in zip(*row, strict=True)]
-        for row in zip(*(part.tolist() for part in top_k(log_probs, _N_LABELS)), strict=True)
-    ]
+    labels = top_labels(log_probs, data.schema, _N_LABELS)
     gold = [(key, str(instance.label)) for key, instance in zip(keys, data.dev, strict=True)]
     gold = [item for item in gold if item[1] != negative]
     counts = []

@@ -114,7 +114,7 @@ class RecordBuilder:
             self._clusters.append(cluster)
 
     def build(self) -> Iterator[Record | Reject]:
-        """Yield all rejects, and the record unless none of its relations is left.
+        """Yield all rejects, and the record unless all of its relations were rejected.
 
         Without its relations, all pairs of the text would wrongly be negative.
         """
