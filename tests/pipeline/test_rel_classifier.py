@@ -57,15 +57,20 @@ def initialize(nlp: Language, examples: list[Example]) -> Optimizer:
     return optimizer
 
 
-def fit(nlp: Language, steps: int = 40) -> dict[str, float]:
+def learn(nlp: Language, examples: list[Example], optimizer: Optimizer) -> None:
+    """Train until the examples are predicted: how many steps that takes depends on the processor's arithmetic."""
+    optimizer.learn_rate = 0.005
+    for _ in range(20):
+        for _ in range(15):
+            nlp.update(examples, sgd=optimizer)
+        if nlp.evaluate(examples)["rel_micro_f"] == 1.0:
+            return
+    pytest.fail("The examples were not learned in 300 steps.")
+
+
+def fit(nlp: Language) -> None:
     examples = make_examples(nlp)
-    optimizer = initialize(nlp, examples)
-    optimizer.learn_rate = 0.01
-    losses: dict[str, float] = {}
-    for _ in range(steps):
-        losses = {}
-        nlp.update(examples, sgd=optimizer, losses=losses, drop=0.0)
-    return losses
+    learn(nlp, examples, initialize(nlp, examples))
 
 
 @pytest.fixture
@@ -140,10 +145,7 @@ def test_added_label_is_learned(trained: Language) -> None:
     examples = make_examples(trained)
     last = examples[-1].reference
     last._.relations = [(last.ents[0], last.ents[1], "knows")]
-    optimizer = trained.resume_training()
-    optimizer.learn_rate = 0.01
-    for _ in range(30):
-        trained.update(examples, sgd=optimizer)
+    learn(trained, examples, trained.resume_training())
     assert [item[:3] for item in found(trained(GOLD[-1][0]))] == [("Ada Byron", "knows", "Marie Curie")]
 
 

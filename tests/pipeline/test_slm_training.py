@@ -13,7 +13,7 @@ from spacy.language import Language
 from spacy_slmre.corpus.conversion import convert
 from spacy_slmre.study.benchmarks.card import get_benchmark
 from tests.conftest import PATTERNS, TEXTS
-from tests.pipeline.test_rel_classifier import GOLD, expected_from, found, initialize, make_examples
+from tests.pipeline.test_rel_classifier import GOLD, expected_from, fit, found, initialize, make_examples
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,11 +31,7 @@ def make(blank: Callable[[], Language], tiny_model: dict) -> Callable[[], Langua
 @pytest.fixture
 def trained(make: Callable[[], Language]) -> Language:
     nlp = make()
-    examples = make_examples(nlp)
-    optimizer = initialize(nlp, examples)
-    optimizer.learn_rate = 0.01
-    for _ in range(30):
-        nlp.update(examples, sgd=optimizer)
+    fit(nlp)
     return nlp
 
 
