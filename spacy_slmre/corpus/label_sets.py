@@ -13,6 +13,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -174,28 +175,35 @@ def _read_paraphrases(file: Path) -> dict[str, Paraphrases]:
 def _read_passage(row: dict[str, Any], labels: Mapping[str, RelationLabel]) -> Passage:
     entities = [Mention(entity["start"], entity["end"], entity["type"]) for entity in row["entities"]]
     mentions = sorted(set(entities))
-    # An entity may be listed twice, with the same offsets.
+    # An entity may be listed twice, with the same offsets; its relations to itself are left out. A relation of one
+    # listed entity to itself is meant: the label is a type.
     position = [mentions.index(entity) for entity in entities]
     found: dict[Pair, set[str]] = defaultdict(set)
     for relation in row["relations"]:
         label = labels[relation["label"]]
         head, tail = position[relation["head"]], position[relation["tail"]]
+        if head == tail and relation["head"] != relation["tail"]:
+            continue
         found[head, tail].add(label.name)
         if label.symmetric:
             found[tail, head].add(label.name)
         if label.inverse is not None:
             found[tail, head].add(label.inverse)
-    negatives = [(position[head], position[tail]) for head, tail in row.get("negatives", ())]
+    negatives = [
+        (position[head], position[tail])
+        for head, tail in row.get("negatives", ())
+        if head == tail or position[head] != position[tail]
+    ]
     if row.get("exhaustive"):
-        negatives = [(head, tail) for head in range(len(mentions)) for tail in range(len(mentions))]
+        negatives = list(permutations(range(len(mentions)), 2))
     excluded: dict[Pair, set[str]] = defaultdict(set)
     for head, tail, name in row.get("label_negatives", ()):
         excluded[position[head], position[tail]].add(name)
     return Passage(
         row["id"],
         Context(row["text"], tuple(mentions)),
-        {pair: frozenset(names) for pair, names in found.items() if pair[0] != pair[1]},
-        tuple(dict.fromkeys(pair for pair in negatives if pair[0] != pair[1] and pair not in found)),
+        {pair: frozenset(names) for pair, names in found.items()},
+        tuple(dict.fromkeys(pair for pair in negatives if pair not in found)),
         {pair: frozenset(names) for pair, names in excluded.items()},
         frozenset(row.get("checked", ())),
     )

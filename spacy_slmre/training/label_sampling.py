@@ -356,7 +356,9 @@ def _join(passages: Sequence[Passage]) -> Passage:
     def move(pairs: Mapping[Pair, frozenset[str]]) -> dict[Pair, frozenset[str]]:
         return {(head + n, tail + n): names for (head, tail), names in pairs.items()}
 
-    across = [(head, n + tail) for head in range(n) for tail in range(len(moved))]
+    # A label of a mention with itself is a type, which pairs of other mentions do not have.
+    has_types = any(head == tail for head, tail in first.labels)
+    across = [] if has_types else [(head, n + tail) for head in range(n) for tail in range(len(moved))]
     # A few, so that they do not outnumber the pairs of one passage.
     across = across[:: max(1, len(across) // 4)]
     negatives = [*first.negatives, *((head + n, tail + n) for head, tail in second.negatives)]
