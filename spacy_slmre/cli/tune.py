@@ -1,34 +1,58 @@
-"""`python -m spacy slmre tune`."""
+"""`python -m spacy slmre tune` and `init-config`."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, slmre_cli
 from spacy_slmre.cli.output import document_progress, log, show_errors
 
+DataOption = Annotated[
+    Path | None, typer.Option(help="Annotations in any form that `slmre convert` recognizes, instead of a config.")
+]
+DevOption = Annotated[
+    Path | None,
+    typer.Option(help="Annotations to choose the best checkpoint with. Default: a fifth of the documents of --data."),
+]
+SchemaOption = Annotated[
+    str | None, typer.Option(help="File with names, definitions and types of the labels. Default: those in --data.")
+]
+NerOption = Annotated[
+    str | None,
+    typer.Option(help="Pipeline that finds the entities, such as en_core_web_sm, so that the result reads raw text."),
+]
+LangOption = Annotated[str, typer.Option(help="Language, if there is no --ner.")]
+
 
 @slmre_cli.command("tune", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 @show_errors()
 def tune_command(
     ctx: typer.Context,
-    config: Annotated[Path, typer.Argument(help="Tuning config; see configs/tune for examples.")],
+    config: Annotated[
+        Path | None, typer.Argument(help="Tuning config. `slmre init-config` makes one; see also configs/tune.")
+    ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the tuned pipeline, which spacy.load can load.")
-    ],
+        Path | None, typer.Option("--output", "-o", help="Folder for the tuned pipeline, which spacy.load can load.")
+    ] = None,
+    data: DataOption = None,
+    dev: DevOption = None,
+    schema: SchemaOption = None,
+    ner: NerOption = None,
+    lang: LangOption = "en",
     code: CodeOption = None,
     gpu_id: GpuOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Tune an adapter on annotated relations.
 
-    Settings of the config can be overridden: --training.max_steps 100 --lora.rank 32. Checkpoints are kept in
-    OUTPUT.part until the run is complete; repeat the command to resume an interrupted run. To use several GPUs:
-    accelerate launch -m spacy slmre tune CONFIG --output DIR
+    Either pass a config, or --data: then length and number of the training steps are chosen by the amount of data, and
+    training starts from the shipped adapter. Settings can be overridden: --training.max_steps 100 --lora.rank 32.
+    Checkpoints are kept in OUTPUT.part until the run is complete; repeat the command to resume an interrupted run. To
+    use several GPUs: accelerate launch -m spacy slmre tune CONFIG --output DIR
     """
     from spacy.cli._util import import_code, parse_config_overrides
 
@@ -36,16 +60,33 @@ def tune_command(
     report = log if is_main else lambda _: None
     shown = {"progress": document_progress()} if is_main else {}
     import_code(code)
-    overrides = parse_config_overrides(ctx.args)
+    arguments = list(ctx.args)
+    if config is not None and str(config).startswith("--"):  # without a config, the first override is taken for one
+        arguments.insert(0, str(config))
+        config = None
+    overrides = parse_config_overrides(arguments)
+    if output is None:
+        raise ValueError("Set the folder for the tuned pipeline: --output DIR.")
+    if (config is None) == (data is None):
+        raise ValueError("Pass either a config or annotations: `slmre tune CONFIG` or `slmre tune --data FILE`.")
+    options: dict[str, Any] = {"dev": dev, "schema": schema, "ner": ner}
+    for name, value in options.items():
+        if config is not None and value is not None:
+            raise ValueError(f"--{name} is only for --data. In the config, it is a setting of [tune] or [corpora].")
 
-    from spacy_slmre.training.config import read_config, resolve_config
+    from spacy_slmre.training.config import parse_config, read_config, resolve_config
+    from spacy_slmre.training.own_data import make_config
     from spacy_slmre.training.tune import tune
 
-    settings = read_config(config, overrides)
+    if data is not None:
+        settings = parse_config(make_config(data, **options, lang=lang, overrides=overrides, log=report), overrides)
+    else:
+        assert config is not None
+        settings = read_config(config, overrides)
     if gpu_id is not None:
         settings.setdefault("model", {})["device"] = f"cuda:{gpu_id}" if gpu_id >= 0 else "cpu"
     try:
-        resolved = resolve_config(settings, str(config))
+        resolved = resolve_config(settings, str(config or data))
         metrics = tune(resolved, output, overwrite=overwrite, log=report, **shown)
     except KeyboardInterrupt:
         report("Interrupted. Repeat the command to resume from the last checkpoint.")
@@ -53,3 +94,25 @@ def tune_command(
     for name, scores in metrics["scores"]["sets"].items():
         report(f"{name}: micro-F1 {scores['f']:.3f} (P {scores['p']:.3f}, R {scores['r']:.3f}) on dev")
     report(f"Tuned in {metrics['seconds']:.0f} s, {metrics['steps']} steps → {output}")
+
+
+@slmre_cli.command("init-config")
+@show_errors()
+def init_config_command(
+    data: Annotated[Path, typer.Argument(help="Annotations in any form that `slmre convert` recognizes.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The config to write.")],
+    dev: DevOption = None,
+    schema: SchemaOption = None,
+    ner: NerOption = None,
+    lang: LangOption = "en",
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write the config with which `slmre tune --data` would tune, to edit it."""
+    from spacy_slmre.training.own_data import make_config
+    from spacy_slmre.util.io import atomic_write
+    from spacy_slmre.util.run_folder import check_not_input, check_output
+
+    check_not_input(output, [str(path) for path in (data, dev, schema) if path is not None])
+    check_output(output, overwrite=overwrite)
+    atomic_write(output, make_config(data, dev=dev, schema=schema, ner=ner, lang=lang, log=log))
+    log(f"Config: {output}. Next: python -m spacy slmre tune {output} -o OUTPUT")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
@@ -11,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import spacy
+from spacy.language import Language
+from spacy.tokens import Doc
 
 from spacy_slmre.corpus.docbin import SHARD_SIZE, DocBinWriter, corpus_files
-from spacy_slmre.corpus.formats import CorpusFormat, get_format
+from spacy_slmre.corpus.formats import CorpusFormat, get_format, guess_format
 from spacy_slmre.corpus.gold_docs import NEGATIVE, make_doc
-from spacy_slmre.corpus.records import Reject
+from spacy_slmre.corpus.records import Record, Reject
 from spacy_slmre.corpus.sources import CorpusError, source_files
 from spacy_slmre.corpus.summary import Summary
 from spacy_slmre.relations import install_extensions
@@ -93,14 +97,10 @@ def convert(
 
         nlp = spacy.blank(lang)
         for item in format.read(source, split, **(settings or {})):
-            if isinstance(item, Reject):
-                add_reject(item)
-                continue
-            doc, rejected = make_doc(nlp, item, get_format(item.format) if item.format else format, split)
+            doc, rejected = _convert(nlp, item, format, split)
             for reject in rejected:
                 add_reject(reject)
-            lost = [reject for reject in rejected if reject.reason != NEGATIVE]
-            if item.pairs and len(lost) == len(item.pairs):
+            if doc is None:
                 continue
             summary.add(doc)
             if writer.add(doc) and len(nlp.vocab) > _MAX_VOCABULARY:
@@ -112,6 +112,45 @@ def convert(
     result = {**key, **summary.to_dict(), "official_instances": format.splits.get(split), "files": _hashes(output)}
     atomic_write(summary_path(output), json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     return result
+
+
+def read_annotations(source: str | Path, nlp: Language, split: str) -> Iterator[Doc]:
+    """Yield the gold documents of annotations in any form that `convert` recognizes.
+
+    A warning counts what could not be converted, by reason.
+
+    Raises:
+        CorpusError: The format is not recognized, the source cannot be read, or nothing in it could be converted.
+    """
+    format = guess_format(source)
+    rejects: Counter[str] = Counter()
+    examples: dict[str, Reject] = {}
+    number = 0
+    for item in format.read(source, split):
+        doc, rejected = _convert(nlp, item, format, split)
+        for reject in rejected:
+            rejects[reject.reason] += reject.reason != NEGATIVE
+            examples.setdefault(reject.reason, reject)
+        if doc is not None:
+            number += 1
+            yield doc
+    if not number:
+        raise CorpusError(_nothing_converted(source, format, examples))
+    if counts := ", ".join(f"{reason}: {count:,}" for reason, count in rejects.items() if count):
+        warnings.warn(
+            f"{source}: records and pairs that could not be converted were skipped ({counts}). `python -m spacy slmre "
+            "convert` lists them with --rejects.",
+            stacklevel=2,
+        )
+
+
+def _convert(nlp: Language, item: Record | Reject, format: CorpusFormat, split: str) -> tuple[Doc | None, list[Reject]]:
+    """Return the document of a record, unless all of its pairs are invalid, and what was rejected."""
+    if isinstance(item, Reject):
+        return None, [item]
+    doc, rejected = make_doc(nlp, item, get_format(item.format) if item.format else format, split)
+    lost = sum(reject.reason != NEGATIVE for reject in rejected)
+    return (None if item.pairs and lost == len(item.pairs) else doc), rejected
 
 
 def summary_path(output: str | Path) -> Path:

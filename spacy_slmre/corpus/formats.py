@@ -32,7 +32,7 @@ class CorpusFormat:
     """A format that `slmre convert` reads.
 
     Attributes:
-        name: Name in commands and in `doc.user_data["slmre.format"]`.
+        name: Name in commands and, if it has a schema, in `doc.user_data["slmre.format"]`.
         title: Display name.
         read: Yields the records of a file: `read(source, split, **settings)`.
         schema: The labels; None accepts any.

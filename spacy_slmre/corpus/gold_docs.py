@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -19,7 +20,8 @@ from spacy_slmre.schema import NEGATIVE_LABEL
 
 T = TypeVar("T", bound=Mention | EntityMention)
 
-# Keys in `doc.user_data` for the provenance of a document. The format determines the schema of its pairs.
+# Keys in `doc.user_data` for the provenance of a document. The format determines the schema of its pairs; it is not
+# recorded if it has none, as those of annotation tools.
 FORMAT = "slmre.format"
 SPLIT = "slmre.split"
 PROVENANCE = (FORMAT, SPLIT, ID)
@@ -76,7 +78,9 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
         setattr(doc._, PAIRS, annotated)
     positives = dict.fromkeys(item for item in annotated if not format.is_negative(item[2]))
     setattr(doc._, RELATIONS, list(positives))
-    doc.user_data |= {FORMAT: format.name, SPLIT: split, ID: record.id}
+    doc.user_data |= {SPLIT: split, ID: record.id}
+    if format.schema is not None:
+        doc.user_data[FORMAT] = format.name
     return doc, rejects
 
 
@@ -91,8 +95,26 @@ def in_holdout(doc: Doc, share: float, seed: int = 0) -> bool:
         share: Fraction of documents to hold out; a larger one holds out the same documents and more.
         seed: Random seed.
     """
-    digest = hashlib.blake2b(f"{seed}/{source_of(doc)}".encode(), digest_size=6).digest()
-    return int.from_bytes(digest) < share * 2**48
+    return _position(source_of(doc), seed) < share
+
+
+def holdout_share(docs: Iterable[Doc], share: float, seed: int = 0) -> float:
+    """Return a share close to the given one with which `in_holdout` holds out at least one source document.
+
+    The number of source documents that `in_holdout` holds out varies, which matters if there are only a few. With the
+    returned share, it is the given share of them, rounded. There must be at least two.
+    """
+    positions = sorted(_position(source, seed) for source in {source_of(doc) for doc in docs})
+    number = min(max(round(share * len(positions)), 1), len(positions) - 1)
+    least, most = positions[number - 1], positions[number]
+    # As few decimals as possible, since it is written to configs.
+    rounded = (round((least + most) / 2, digits) for digits in range(2, 17))
+    return next(value for value in rounded if least < value <= most)
+
+
+def _position(source: str, seed: int) -> float:
+    digest = hashlib.blake2b(f"{seed}/{source}".encode(), digest_size=6).digest()
+    return int.from_bytes(digest) / 2**48
 
 
 def source_of(doc: Doc) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from spacy.language import Language
@@ -12,6 +13,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.training.corpus import walk_corpus
 
+from spacy_slmre.corpus.conversion import read_annotations
 from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.corpus.gold_docs import PROVENANCE, in_holdout, negative_label_of
 from spacy_slmre.corpus.summary import known_pairs
@@ -70,7 +72,7 @@ def relation_corpus(
     labels are known (see `spacy_slmre.gold`) as `doc._.relation_candidates`, but no gold labels.
 
     Args:
-        path: A `.spacy` file, or a folder of them.
+        path: A `.spacy` file, a folder of them, or annotations in any other form that `slmre convert` recognizes.
         holdout: Fraction of documents to skip, for a corpus without a dev split; see `in_holdout`.
         held_out: Read only the documents that `holdout` skips.
         settings: Settings of all readers, as keyword arguments.
@@ -86,12 +88,17 @@ def relation_corpus(
         )
 
     def read(nlp: Language) -> Iterator[Doc]:
-        if not Path(path).exists():
-            raise ValueError(f"The corpus {path} does not exist.")
-        for file in walk_corpus(path, ".spacy"):
-            for doc in read_docs(file, nlp.vocab):
-                if not holdout or in_holdout(doc, holdout) == held_out:
-                    yield doc
+        source = Path(path)
+        if not source.exists():
+            raise ValueError(f"The corpus {source} does not exist.")
+        docs: Iterable[Doc]
+        if source.suffix == ".spacy" or any(source.rglob("*.spacy")):
+            docs = chain.from_iterable(read_docs(file, nlp.vocab) for file in walk_corpus(source, ".spacy"))
+        else:
+            docs = read_annotations(source, nlp, source.stem)
+        for doc in docs:
+            if not holdout or in_holdout(doc, holdout) == held_out:
+                yield doc
 
     return make_reader(read, settings)
 

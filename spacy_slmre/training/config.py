@@ -47,6 +47,8 @@ class TuningSettings:
         lang: Language of the resulting pipeline.
         schema: One label set for all data: a list of names, a dict, the path of a schema file, or a registered
             function. By default, each benchmark has its own labels, and any other corpus the labels that occur in it.
+        ner: Name or path of a pipeline that finds the entities; its components come first in the resulting pipeline,
+            which then reads raw text.
     """
 
     regime: str = ""
@@ -54,6 +56,7 @@ class TuningSettings:
     holdout: float = 0.15
     lang: str = "en"
     schema: Any = None
+    ner: str | None = None
 
     def __post_init__(self) -> None:
         check_minimum(self, "tune", TuningError, shots=0)
@@ -168,12 +171,23 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
         TuningError: A file cannot be read or parsed, or an overridden setting does not exist.
     """
     try:
-        merged = _merge(path, ())
-        return Config().from_str(merged.to_str(), overrides=dict(overrides or {}))
+        return Config().from_str(_merge(path, ()).to_str(), overrides=dict(overrides or {}))
     except OSError as error:
         raise TuningError(f"The config {error.filename} cannot be read: {error.strerror}.") from error
     except ConfigValidationError as error:
         raise TuningError(f"{path}: {_describe(error)}") from error
+
+
+def parse_config(text: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Return a complete config with overrides from the command line.
+
+    Raises:
+        TuningError: An overridden setting does not exist.
+    """
+    try:
+        return Config().from_str(text, overrides=dict(overrides or {}))
+    except ConfigValidationError as error:
+        raise TuningError(_describe(error)) from error
 
 
 def _merge(path: Path, children: tuple[Path, ...]) -> Config:

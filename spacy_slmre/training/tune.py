@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 import spacy
 import torch
+from confection import Config
 from jinja2 import Environment
+from spacy.language import Language
 
 from spacy_slmre.corpus.formats import all_formats
 from spacy_slmre.corpus.label_sets import LabelSetReader
@@ -67,7 +70,9 @@ def tune(
     is_main = int(os.environ.get("RANK", "0")) == 0
     with RunFolder(output, overwrite=overwrite, is_main=is_main) as run:
         lm = _on_own_device(config.model)
-        # Check the model before reading the corpora, which may take long.
+        # Check models before reading the corpora, which may take long.
+        if config.tune.ner is not None:
+            load_ner(config.tune.ner)
         base = lm.identity()
         check_architecture(lm.locate())
         check_not_input(output, [str(lm.locate())])
@@ -181,6 +186,23 @@ def train_adapter(
     }
 
 
+def load_ner(name: str) -> Language:
+    """Load the pipeline of `tune.ner`.
+
+    Raises:
+        TuningError: It is not installed, finds no entities, or has a component for relations already.
+    """
+    try:
+        nlp = spacy.load(name)
+    except (OSError, ValueError) as error:
+        raise TuningError(f'tune.ner = "{name}" cannot be loaded: {error}') from error
+    if not any("doc.ents" in nlp.get_pipe_meta(pipe).assigns for pipe in nlp.pipe_names):
+        raise TuningError(f'tune.ner = "{name}" has no component that sets doc.ents. Its components: {nlp.pipe_names}.')
+    if "slm_relations" in nlp.component_names:
+        raise TuningError(f'tune.ner = "{name}" already has a component slm_relations. Use a pipeline without one.')
+    return nlp
+
+
 def _write_output(
     folder: Path,
     config: TuningConfig,
@@ -190,7 +212,7 @@ def _write_output(
     record: Mapping[str, Any],
 ) -> Path:
     remove(folder)  # an interrupted run may have left an incomplete one
-    nlp = spacy.blank(config.tune.lang)
+    nlp = spacy.blank(config.tune.lang) if config.tune.ner is None else load_ner(config.tune.ner)
     component: Any = nlp.add_pipe("slm_relations", config={"model": config.model_block})
     component.model = lm
     if lm.schema is not None:
@@ -216,10 +238,20 @@ def _model_card(
 ) -> str:
     formats = all_formats()
     sources = [(name, len(data.schema.labels), n) for data in sets for name, n in data.sources.items()]
+    path = Config().from_str(config.text)["corpora"]["train"].get("path")
     rows = [
-        {"name": name, "format": formats.get(name), "labels": n_labels, "pairs": n_pairs}
+        {
+            "title": formats[name].title if name in formats else Path(path or name).name,
+            "format": formats.get(name),
+            "labels": n_labels,
+            "pairs": n_pairs,
+        }
         for name, n_labels, n_pairs in sources
     ]
+    counts = {}
+    if len(sets) == 1 and config.sampling is None:
+        train, dev = (Counter(one.label for one in split) for split in (sets[0].train, sets[0].dev))
+        counts = {name: (train[name], dev[name]) for name in sets[0].schema.names}
     restricted = [formats[name].title for name, *_ in sources if name in formats and not formats[name].redistributable]
     settings = {f"lora.{name}": value for name, value in vars(config.lora).items()}
     settings |= {f"training.{name}": value for name, value in vars(config.training).items()}
@@ -236,6 +268,7 @@ def _model_card(
             tune=config.tune,
             adapter_dtype=config.training.adapter_dtype,
             data=rows,
+            label_counts=counts,
             label_sets=record["key"]["data"].get("train") if config.sampling else None,
             restricted=restricted,
             settings=settings,

@@ -36,7 +36,7 @@ def render(
         docs: spaCy documents, or those returned by `spacy_slmre.export.read_documents`.
         style: "arcs" draws labeled arcs above the text of each document; "graph" draws a graph of the entities of all
             documents.
-        page: Return a complete, self-contained HTML page.
+        page: Return a complete, self-contained HTML page, in a notebook too.
         jupyter: Display the picture in a notebook; None detects notebooks.
         options: See `ViewOptions`.
         attr: Relations are read from `doc._.<attr>`.
@@ -51,14 +51,12 @@ def render(
         raise ValueError(f'Unknown style "{style}". Use one of {", ".join(STYLES)}.')
     chosen = ViewOptions.from_dict(options)
     documents = list(as_documents(docs, attr))
-    in_notebook = jupyter or (jupyter is None and is_in_jupyter())
-    whole_page = page and not in_notebook
     if style == "graph":
-        html = _graph(documents, chosen, whole_page)
+        html = _graph(documents, chosen, page)
     else:
-        html = arcs_figure(documents, chosen, title=chosen.title if whole_page else "")
-        html = as_page(html, chosen) if whole_page else html
-    if not in_notebook:
+        html = arcs_figure(documents, chosen, title=chosen.title if page else "")
+        html = as_page(html, chosen) if page else html
+    if page or not (is_in_jupyter() if jupyter is None else jupyter):
         return html
     from IPython.display import HTML, display
 

@@ -23,11 +23,21 @@ from spacy_slmre.pipeline.calibrate import calibrate
 from spacy_slmre.pipeline.examples import make_training_instances
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.study.mixtures import Mixture, make_manifest, mixture_corpus
-from spacy_slmre.training.config import read_config, resolve_config
+from spacy_slmre.training.config import parse_config, resolve_config
 from spacy_slmre.training.data import read_sets
 from tests.conftest import PATTERNS, TEXTS
 
-ROOT = Path(__file__).parents[2]
+CONFIG = """
+[corpora]
+
+[corpora.train]
+@readers = "spacy-slmre.RelationCorpus.v1"
+path = null
+
+[corpora.dev]
+@readers = "spacy-slmre.RelationCorpus.v1"
+path = null
+"""
 NAMES = ("Ann", "Bo", "Cy", "Dee", "Eva")
 
 
@@ -73,7 +83,7 @@ def test_spacy_train_learns_all_pairs(corpus: Path, candidates: str, tiny_model:
 
 def test_tune_learns_all_pairs(corpus: Path, tmp_path: Path) -> None:
     overrides = {"corpora.train.path": str(corpus), "corpora.dev.path": str(corpus)}
-    config = resolve_config(read_config(ROOT / "configs" / "tune" / "own.cfg", overrides), "own.cfg")
+    config = resolve_config(parse_config(CONFIG, overrides), "own.cfg")
     (found,) = read_sets(config)
     assert Counter(instance.label for instance in found.train) == LABELS
     assert found.schema.negative_label == "no_relation"
@@ -236,7 +246,7 @@ def test_a_corpus_without_negatives_is_a_warning_everywhere(
     shown = " ".join(CliRunner().invoke(slmre_cli, ["debug-data", str(path)], env={"COLUMNS": "300"}).output.split())
     assert "there is no negative pair, so a model trained on it will predict a relation for every pair" in shown
     overrides = {"corpora.train.path": str(path), "corpora.dev.path": str(path)}
-    config = resolve_config(read_config(ROOT / "configs" / "tune" / "own.cfg", overrides), "own.cfg")
+    config = resolve_config(parse_config(CONFIG, overrides), "own.cfg")
     logged: list[str] = []
     read_sets(config, logged.append)
     assert len(logged) == 1 and "the model will predict a relation for every pair" in logged[0]

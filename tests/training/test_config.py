@@ -20,10 +20,9 @@ SHIPPED = PACKAGED_ADAPTER / "tune.cfg"
 
 @pytest.mark.parametrize("path", [*CONFIGS, SHIPPED], ids=lambda path: path.stem)
 def test_shipped_configs_resolve(path: Path) -> None:
-    overrides = {"paths.train": "train.spacy", "paths.dev": "dev.spacy"} if path.stem == "own" else {}
-    config = resolve_config(read_config(path, overrides), path.name)
+    config = resolve_config(read_config(path), path.name)
     # The config that is written to the output is complete.
-    assert "extends" not in config.text and "${" not in read_config(path, overrides).interpolate().to_str()
+    assert "extends" not in config.text and "${" not in read_config(path).interpolate().to_str()
 
 
 def test_configs_have_the_settings_of_the_study() -> None:
@@ -43,7 +42,7 @@ def test_every_label_list_leaves_room_for_texts(real_base: str) -> None:
     # Other models have larger vocabularies than SmolLM2 and need fewer tokens.
     tokenizer = AutoTokenizer.from_pretrained(packaged_folder())
     for path in CONFIGS:
-        if path.stem in ("demo", "own", "universal"):
+        if path.stem in ("demo", "universal"):
             continue
         config = resolve_config(read_config(path), path.name)
         prompts = PromptBuilder(tokenizer, config.model.style)

@@ -46,7 +46,7 @@ def test_the_output_is_a_pipeline_with_card_metrics_config_and_hashes(config_fil
     assert record["key"]["data"]["corpus"]["train"]["instances"] == 30 and record["versions"]["peft"]
     assert "shots = 2" in (output / "tune.cfg").read_text()
     card = (output / "README.md").read_text()
-    assert "| corpus | see its source | 3 | 30 |" in card and "28 of these 30 pairs were trained on" in card
+    assert "| train.spacy | see its source | 3 | 30 |" in card and "28 of these 30 pairs were trained on" in card
     assert "max_steps | 20" in card
     assert not list(tmp_path.glob("*.part"))
     assert not [path for path in output.rglob("*") if path.suffix in (".pt", ".pth", ".pkl")]

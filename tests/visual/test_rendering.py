@@ -133,6 +133,10 @@ def test_notebook_displays_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     assert spacy_slmre.render(DOCUMENT, jupyter=True) is None
+    with monkeypatch.context() as patched:
+        patched.setattr("spacy_slmre.visual.rendering.is_in_jupyter", lambda: True)
+        assert spacy_slmre.render(DOCUMENT) is None
+        assert "<html" in (spacy_slmre.render(DOCUMENT, page=True) or "")
     assert "born in" in shown[0] and "<html" not in shown[0]
 
 

@@ -7,7 +7,6 @@ base model, quantization, prompt style, layout of the prompt tree, and labels.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,9 +153,11 @@ class Adapter:
 
         Raises ModelError if the weights are damaged or do not fit the model.
         """
-        from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+        from peft import PeftConfig, set_peft_model_state_dict
         from safetensors import SafetensorError
         from safetensors.torch import load
+
+        from spacy_slmre.models.causal_lm.lora import wrap_with_peft
 
         try:
             tensors = load(self.weights)
@@ -165,13 +166,10 @@ class Adapter:
                 f"The weights of the adapter are damaged ({error}). Copy it again, or tune a new one."
             ) from error
         try:
-            # The base model is identified by its fingerprint; peft would warn if its folder has moved.
+            # peft would warn if the base model's folder has moved.
             overrides = {"inference_mode": True, "base_model_name_or_path": None}
             config = PeftConfig.from_peft_type(**{**self.config, **overrides})
-            with warnings.catch_warnings():
-                # peft uses a deprecated attribute of transformers.
-                warnings.simplefilter("ignore", FutureWarning)
-                peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
+            peft_model = wrap_with_peft(model, config, autocast_adapter_dtype=False)
             result: Any = set_peft_model_state_dict(peft_model, tensors)
         except (RuntimeError, ValueError, TypeError, KeyError) as error:
             raise ModelError(f"The adapter does not fit the base model: {error}") from error

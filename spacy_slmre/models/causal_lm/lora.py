@@ -16,7 +16,7 @@ from spacy_slmre.models.base import ModelError
 from spacy_slmre.util.settings import check_choice, check_minimum
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def add_lora(network: PreTrainedModel, settings: LoraSettings, seed: int = 0) ->
 
     Raises ModelError if the model has fewer layers than `top_layers`.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
     n_layers = network.config.get_text_config().num_hidden_layers
     if settings.top_layers > n_layers:
@@ -71,12 +71,23 @@ def add_lora(network: PreTrainedModel, settings: LoraSettings, seed: int = 0) ->
         layers_to_transform=chosen,
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # peft uses a deprecated attribute of transformers.
-        warnings.simplefilter("ignore", FutureWarning)
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         training = network.training
-        return get_peft_model(network, config).train(training)  # new layers start in training mode
+        return wrap_with_peft(network, config).train(training)  # new layers start in training mode
+
+
+def wrap_with_peft(network: PreTrainedModel, config: PeftConfig, **settings: Any) -> PeftModel:
+    """Return `get_peft_model` without the name of the base model, which peft would look up on the hub when saving."""
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        # peft uses a deprecated attribute of transformers.
+        warnings.simplefilter("ignore", FutureWarning)
+        peft_model = get_peft_model(network, config, **settings)
+    # The base model is identified by its fingerprint.
+    config.base_model_name_or_path = ""
+    return peft_model
 
 
 def unfreeze_lora(network: nn.Module) -> None:

@@ -1,0 +1,150 @@
+"""Make a tuning config for annotations: settings that suit the amount of data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import spacy
+from jinja2 import Environment
+from spacy.tokens import Doc
+
+from spacy_slmre.corpus.gold_docs import holdout_share
+from spacy_slmre.corpus.readers import relation_corpus
+from spacy_slmre.gold import gold_pairs
+from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.models.causal_lm.sequences import LENGTH_ROUND_TO
+from spacy_slmre.training.config import TrainingSettings, TuningError, parse_config, resolve_config
+from spacy_slmre.training.data import PackedDataset, TuningSet, read_sets
+from spacy_slmre.training.tune import load_ner
+
+HOLDOUT = 0.2
+"""Share of the documents that is held out if there are no dev data."""
+MIN_STEPS, N_EPOCHS = 100, 3
+"""Training takes this many steps and passes through the data at least."""
+MIN_SEQUENCES = 12
+"""Number of sequences that a pass is divided into, if they do not get too short."""
+MIN_ROOM, MAX_ROOM = 256, 1024
+"""Tokens of a sequence after the instruction."""
+MAX_NEGATIVES = 10.0
+"""Maximum number of pairs without a relation for each with one."""
+N_EVALUATIONS = 4
+
+
+def make_config(
+    data: Path,
+    *,
+    dev: Path | None = None,
+    schema: str | None = None,
+    ner: str | None = None,
+    lang: str = "en",
+    overrides: Mapping[str, Any] | None = None,
+    log: Callable[[str], None] = lambda _: None,
+) -> str:
+    """Return a complete tuning config, with comments.
+
+    Args:
+        data: Annotations in any form that `slmre convert` recognizes.
+        dev: Annotations to choose the best checkpoint with; by default, documents of `data` are held out.
+        schema: File with the labels; by default, those that occur.
+        ner: Pipeline that finds the entities in raw text.
+        lang: Language, if there is no such pipeline.
+        overrides: Settings that will be overridden, such as "model.base", whose tokens count.
+        log: Reports what was read and chosen.
+
+    Raises:
+        TuningError: There are too few documents, or no relations.
+        ValueError: The data cannot be read.
+    """
+    values: dict[str, Any] = {
+        "data": str(data),
+        "dev": None if dev is None else str(dev),
+        "schema": schema,
+        "ner": ner,
+        "lang": lang if ner is None else load_ner(ner).lang,
+    }
+    docs = _read(data, values["lang"])
+    if not any(doc._.relations for doc in docs):
+        raise TuningError(f"None of the {len(docs)} annotated documents of {data} has a relation.")
+    if dev is None:
+        if len(docs) < 2:
+            raise TuningError(f"{data} has only {len(docs)} annotated document. Annotate more, or pass dev data.")
+        values["holdout"] = holdout_share(docs, HOLDOUT)
+    # Provisional values, to count tokens with.
+    values |= {"max_tokens": 100_000, "max_steps": MIN_STEPS, "eval_steps": MIN_STEPS, "negatives": None}
+    provisional = {name: value for name, value in (overrides or {}).items() if not name.startswith("training.")}
+    config = resolve_config(parse_config(_render(values), provisional), str(data))
+    sets = read_sets(config)
+    if len(sets) != 1:
+        names = ", ".join(one.name for one in sets)
+        raise TuningError(f"{data} has several label sets ({names}): pass a schema with the labels that you want.")
+    values |= choose_settings(config.model, sets[0])
+    counts = _count(sets[0])
+    values |= counts
+    values |= {"n_train": len(set(sets[0].train_ids)), "n_dev": _count_dev(docs, sets[0], dev, values["lang"])}
+    log(
+        f"{values['n_train']:,} documents to train on, {values['n_dev']:,} to choose the best checkpoint with; "
+        f"{counts['n_pairs']:,} pairs, {counts['n_positives']:,} of them with a relation; labels: "
+        f"{', '.join(sets[0].schema.positive_names)}"
+    )
+    log(f"{values['max_steps']} steps with sequences of up to {values['max_tokens']} tokens")
+    return _render(values)
+
+
+def choose_settings(lm: SmallLM, data: TuningSet) -> dict[str, Any]:
+    """Return length and number of training steps, and the number of negative pairs for each positive one.
+
+    Small data need many updates: with sequences as long as those for large data, thirty sentences would be seen in two
+    steps.
+
+    Raises:
+        TuningError: No training or dev pair has a relation.
+    """
+    negative = data.schema.negative_label
+    n_positives = {}
+    for split, rows in (("training", data.train), ("dev", data.dev)):
+        n_positives[split] = sum(one.label != negative for one in rows)
+        if not n_positives[split]:
+            raise TuningError(f"None of the {len(rows)} {split} pairs has a relation. Annotate more documents.")
+    ratio = len(data.train) / n_positives["training"] - 1
+    negatives = MAX_NEGATIVES if ratio > MAX_NEGATIVES else None
+    share = (MAX_NEGATIVES + 1) / (ratio + 1) if negatives else 1.0
+    prefix = len(lm.prompts.prefix(data.schema))
+    dataset = PackedDataset(lm, [data], TrainingSettings(max_tokens=prefix + MAX_ROOM))
+    n_tokens = (dataset.counts()["tokens_per_epoch"] - prefix * len(dataset)) * share
+    contexts = lm.prompts.contexts(list({one.context for one in data.train}))
+    longest = max(map(len, contexts)) + LENGTH_ROUND_TO
+    room = min(max(ceil(n_tokens / MIN_SEQUENCES), MIN_ROOM, longest), MAX_ROOM)
+    room += -(room + prefix) % LENGTH_ROUND_TO
+    steps = max(MIN_STEPS, N_EPOCHS * ceil(n_tokens / room))
+    return {
+        "max_tokens": room + prefix,
+        "max_steps": steps,
+        "eval_steps": ceil(steps / N_EVALUATIONS),
+        "negatives": negatives,
+    }
+
+
+def _count(data: TuningSet) -> dict[str, int]:
+    rows = [*data.train, *data.dev]
+    positives = sum(one.label != data.schema.negative_label for one in rows)
+    return {"n_pairs": len(rows), "n_positives": positives, "n_labels": len(data.schema.positive_names)}
+
+
+def _read(path: Path, lang: str) -> list[Doc]:
+    docs = [example.reference for example in relation_corpus(path)(spacy.blank(lang))]
+    return [doc for doc in docs if gold_pairs(doc).known_pairs()]
+
+
+def _count_dev(docs: list[Doc], data: TuningSet, dev: Path | None, lang: str) -> int:
+    return len(docs) - len(set(data.train_ids)) if dev is None else len(_read(dev, lang))
+
+
+def _render(values: dict[str, Any]) -> str:
+    template = (files("spacy_slmre.training") / "own.cfg.jinja").read_text("utf-8")
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    defaults = dict.fromkeys(("n_train", "n_dev", "n_pairs", "n_positives", "n_labels", "holdout"), 0)
+    return environment.from_string(template).render({**defaults, **values})

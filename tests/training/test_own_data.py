@@ -1,0 +1,139 @@
+"""`slmre tune --data` and `slmre init-config`: settings that suit the amount of data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import spacy
+from click.testing import Result
+from typer.testing import CliRunner
+
+from spacy_slmre.cli import slmre_cli
+from spacy_slmre.corpus.gold_docs import holdout_share, in_holdout
+from spacy_slmre.corpus.readers import relation_corpus
+from spacy_slmre.training.config import read_config, resolve_config
+from spacy_slmre.training.data import read_sets
+
+NAMES = ("Ann Lee", "Bo Lind", "Cy Ray", "Di Fox", "Eva Holm", "Finn Moe")
+PLACES = ("Rome", "Oslo", "Lima")
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(slmre_cli, [str(arg) for arg in args], catch_exceptions=False)
+
+
+def write_annotations(path: Path, number: int, relations: bool = True) -> Path:
+    """Write documents in the neutral form: a person is born in a place and teaches another person."""
+    lines = []
+    for n in range(number):
+        person, other, place = NAMES[n % 6], NAMES[(n + 1 + n // 6 % 4) % 6], PLACES[n % 3]
+        text = f"No. {n}: {person} was born in {place} and taught {other}."
+        ents = [
+            {"start": text.index(name), "end": text.index(name) + len(name), "type": kind}
+            for name, kind in ((person, "PER"), (place, "LOC"), (other, "PER"))
+        ]
+        found = [(0, 1, "born_in"), (2, 0, "teacher")] if relations else []
+        labeled = [{"head": ents[head], "tail": ents[tail], "label": label} for head, tail, label in found]
+        lines.append(json.dumps({"text": text, "entities": ents, "relations": labeled}))
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture
+def annotations(tmp_path: Path) -> Path:
+    return write_annotations(tmp_path / "annotations.jsonl", 30)
+
+
+@pytest.fixture
+def tiny(tiny_base: Path) -> list[str]:
+    """Return overrides for the tiny model, which has no adapter to start from."""
+    return [
+        *("--model.base", str(tiny_base), "--model.adapter", "null", "--model.quantization", "null"),
+        *("--model.dtype", "float32", "--model.device", "cpu", "--training.max_tokens", "300"),
+    ]
+
+
+@pytest.mark.slow
+def test_thirty_sentences_get_a_hundred_short_steps(annotations: Path, tmp_path: Path, real_base: str) -> None:
+    output = tmp_path / "own.cfg"
+    done = run("init-config", annotations, "--output", output)
+    assert done.exit_code == 0
+    assert "24 documents to train on, 6 to choose" in done.output and "labels: born_in, teacher" in done.output
+    config = resolve_config(read_config(output), "own.cfg")
+    assert (config.training.max_steps, config.training.eval_steps) == (100, 25)
+    assert config.training.max_tokens < 512 and config.model.adapter is not None
+    (data,) = read_sets(config)
+    assert len({*data.train_ids}) == 24 and len(data.train) == 24 * 6 and len(data.dev) == 6 * 6
+
+
+def test_a_config_is_not_replaced_without_being_asked(annotations: Path, tmp_path: Path) -> None:
+    done = run("init-config", annotations, "--output", annotations)
+    assert done.exit_code == 1 and "would replace the input" in done.output
+    output = tmp_path / "own.cfg"
+    output.write_text("mine")
+    done = run("init-config", annotations, "--output", output)
+    assert done.exit_code == 1 and "already exists" in done.output and output.read_text() == "mine"
+
+
+def test_annotations_are_tuned_on_without_a_config(annotations: Path, tmp_path: Path, tiny) -> None:
+    output = tmp_path / "model"
+    arguments = ["tune", "--data", annotations, "--output", output, *tiny, "--training.max_steps", 4]
+    done = run(*arguments)
+    assert done.exit_code == 0 and "micro-F1" in done.output
+    assert spacy.load(output).get_pipe("slm_relations").labels == ("born_in", "no_relation", "teacher")
+    card = (output / "README.md").read_text()
+    assert "annotations.jsonl" in card and "| born_in | 24 | 6 |" in card
+    assert "nothing to do" in run(*arguments).output
+
+
+def test_a_pipeline_with_entities_makes_the_result_read_raw_text(annotations: Path, tmp_path: Path, tiny) -> None:
+    ner = spacy.blank("en")
+    ner.add_pipe("entity_ruler").add_patterns(
+        [{"label": "PER", "pattern": "Ann Lee"}, {"label": "LOC", "pattern": "Rome"}]
+    )
+    ner.to_disk(tmp_path / "ner")
+    output = tmp_path / "model"
+    ending = ["--output", output, *tiny, "--training.max_steps", 2]
+    assert run("tune", "--data", annotations, "--ner", tmp_path / "ner", *ending).exit_code == 0
+    nlp = spacy.load(output)
+    assert nlp.pipe_names == ["entity_ruler", "slm_relations"]
+    assert nlp("Ann Lee was born in Rome.")._.relations_report["scored"] == 2
+
+
+def test_mistakes_end_with_a_message(annotations: Path, tmp_path: Path, tiny) -> None:
+    few = write_annotations(tmp_path / "few.jsonl", 1)
+    none = write_annotations(tmp_path / "none.jsonl", 30, relations=False)
+    blank = tmp_path / "blank"
+    spacy.blank("en").to_disk(blank)
+    for arguments, message in [
+        ([], "either a config or annotations"),
+        (["--data", annotations, tmp_path / "own.cfg"], "either a config or annotations"),
+        ([tmp_path / "own.cfg", "--ner", "en"], "--ner is only for --data"),
+        (["--data", tmp_path / "missing.jsonl"], "does not exist"),
+        (["--data", few], "only 1 annotated document"),
+        (["--data", none], "has a relation"),
+        (["--data", annotations, "--ner", "no_such_pipeline"], 'tune.ner = "no_such_pipeline" cannot be loaded'),
+        (["--data", annotations, "--ner", blank], "has no component that sets doc.ents"),
+        (["--data", annotations, "--schema", tmp_path / "missing.json"], "missing.json"),
+    ]:
+        done = run("tune", *arguments, "--output", tmp_path / "out", *tiny)
+        assert done.exit_code == 1 and message in done.output, (arguments, done.output)
+        assert not (tmp_path / "out").exists()
+    done = run("tune", "--data", annotations)
+    assert done.exit_code == 1 and "--output" in done.output
+
+
+def test_as_many_documents_are_held_out_as_asked_for(annotations: Path) -> None:
+    docs = [example.reference for example in relation_corpus(annotations)(spacy.blank("en"))]
+    for number, share, expected in ((30, 0.2, 6), (5, 0.2, 1), (2, 0.2, 1), (3, 0.9, 2)):
+        chosen = holdout_share(docs[:number], share)
+        assert sum(in_holdout(doc, chosen) for doc in docs[:number]) == expected
+
+
+def test_what_cannot_be_converted_is_counted(tmp_path: Path) -> None:
+    path = write_annotations(tmp_path / "annotations.jsonl", 3)
+    path.write_text(path.read_text() + '\n{"id": "x", "error": "failed"}')
+    with pytest.warns(UserWarning, match="failed in extraction: 1"):
+        assert len(list(relation_corpus(path)(spacy.blank("en")))) == 3
