@@ -2,15 +2,27 @@
 
 from typing import Any
 
+from spacy_slmre.facts import Entity, Fact, facts_of, install_facts
 from spacy_slmre.relations import Relation, install_extensions
 from spacy_slmre.schema import LabelSchema, RelationLabel
 
-# So that doc._.relations can be read wherever this package is imported. If another package owns a name, only a
-# component that would use it raises an error.
+# So that doc._.relations and doc._.facts can be read wherever this package is imported. If another package owns a
+# name, only a component that would use it raises an error.
 install_extensions(strict=False)
+install_facts()
 
 __version__ = "0.1.0"
-__all__ = ["LabelSchema", "Relation", "RelationLabel", "__version__", "install_extensions", "render"]
+__all__ = [
+    "Entity",
+    "Fact",
+    "LabelSchema",
+    "Relation",
+    "RelationLabel",
+    "__version__",
+    "facts_of",
+    "install_extensions",
+    "render",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -167,10 +167,8 @@ class Directions:
     @classmethod
     def from_rows(cls, opposite: np.ndarray, schema: LabelSchema, allowed: np.ndarray | None = None) -> Directions:
         """Return the directions for the rows of pairs in the other direction."""
-        columns = [
-            column if label.symmetric else schema.index.get(label.inverse or "", -1)
-            for column, label in enumerate(schema.labels)
-        ]
+        inverses = schema.inverse_of | {first: second for second, first in schema.inverse_of.items()}
+        columns = [schema.index[inverses[name]] if name in inverses else -1 for name in schema.names]
         mirror = np.where(opposite[:, None] >= 0, np.array(columns)[None], -1)
         if allowed is not None and len(opposite):
             mirror = np.where(allowed[opposite[:, None], mirror], mirror, -1)

@@ -7,6 +7,11 @@
 
 Offsets are in characters. An entity linked to a knowledge base also has "kb_id". A document that failed in extraction
 is {"id": …, "error": …}. In gold data, "pairs" may list annotated pairs with their labels, including the negative one.
+
+Optional fields tell which relations are the same fact: coreference clusters, and symmetric or inverse labels:
+
+     "clusters": [{"name": "Ann", "mentions": [[0, 3], [20, 23]]}],
+     "inverse_of": {"spouse": "spouse", "child": "parent"}
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from itertools import pairwise
 from operator import attrgetter
@@ -27,9 +32,20 @@ from spacy.pipeline import EntityLinker
 from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
+from spacy_slmre.coreference import MentionCluster, find_clusters, write_clusters
 from spacy_slmre.gold import annotates_pairs
 from spacy_slmre.instances import Mention
-from spacy_slmre.relations import PAIRS, RELATIONS, Relation, install_extensions, relations_of, report_of, write_report
+from spacy_slmre.relations import (
+    PAIRS,
+    RELATIONS,
+    Relation,
+    install_extensions,
+    inverses_of,
+    relations_of,
+    report_of,
+    write_inverses,
+    write_report,
+)
 
 ID = "slmre.id"
 """Key in `doc.user_data` of the document's id."""
@@ -37,8 +53,6 @@ MODEL = "slmre.model"
 """Key in `doc.user_data` of the name of the pipeline that found the relations."""
 MENTIONS = "relation_mentions"
 """`doc.spans["relation_mentions"]`: all mentions, set if some overlap, which `doc.ents` cannot represent."""
-CLUSTERS = "coref_clusters"
-"""`doc.spans["coref_clusters_1"]` and so on: the mentions of the same entity, named as by spaCy's own component."""
 UNTYPED = "ENTITY"
 """Label of entities without a type in their source: spaCy requires one."""
 
@@ -104,6 +118,8 @@ class RelationDocument:
         model: The pipeline that found the relations, or "".
         error: Why extraction failed, or None; a failed document has no text.
         pairs: All annotated pairs of a gold document with their labels, or None.
+        clusters: Coreference clusters; their mentions need not be entities.
+        inverse_of: The symmetric and inverse labels of the relations, see `LabelSchema.inverse_of`.
     """
 
     id: str
@@ -115,6 +131,8 @@ class RelationDocument:
     model: str = ""
     error: str | None = None
     pairs: tuple[DocumentRelation, ...] | None = None
+    clusters: tuple[MentionCluster, ...] = ()
+    inverse_of: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_doc(cls, doc: Doc, id: str | None = None, attr: str = RELATIONS) -> RelationDocument:
@@ -128,15 +146,19 @@ class RelationDocument:
         sentences = None
         if doc.has_annotation("SENT_START"):
             sentences = tuple((sent.start_char, sent.end_char) for sent in doc.sents)
+        mentions, relations = mentions_of(doc), tuple(map(convert, relations_of(doc, attr)))
+        labels = {relation.label for relation in relations}
         return cls(
             id=str(doc.user_data.get(ID) or id or "doc"),
             text=doc.text,
-            entities=tuple(_mention_of(ent) for ent in doc.spans.get(MENTIONS) or doc.ents),
-            relations=tuple(map(convert, relations_of(doc, attr))),
+            entities=tuple(map(_mention_of, mentions)),
+            relations=relations,
             sentences=sentences,
             report=report_of(doc, attr),
             model=str(doc.user_data.get(MODEL) or ""),
             pairs=tuple(map(convert, relations_of(doc, PAIRS))) if annotates_pairs(doc.user_data) else None,
+            clusters=find_clusters(doc, mentions),
+            inverse_of={one: other for one, other in inverses_of(doc).items() if labels & {one, other}},
         )
 
     def to_doc(self, nlp: Language) -> Doc:
@@ -157,6 +179,8 @@ class RelationDocument:
                 setattr(doc._, attr, views)
         if self.report is not None:
             write_report(doc, self.report)
+        write_clusters(doc, self.clusters)
+        write_inverses(doc, self.inverse_of)
         return doc
 
     @classmethod
@@ -194,6 +218,8 @@ class RelationDocument:
                 report=data.get("report"),
                 model=replace_surrogates(str(data.get("model") or "")),
                 pairs=None if pairs is None else tuple(_read_relation(entry, text, kb_ids) for entry in pairs),
+                clusters=tuple(_read_cluster(entry, text) for entry in data.get("clusters") or ()),
+                inverse_of=_read_inverses(data.get("inverse_of") or {}),
             )
         except KeyError as error:
             raise DocumentError(f"{source}: the field {error} is missing.") from error
@@ -213,7 +239,11 @@ class RelationDocument:
             "report": self.report,
             "model": self.model or None,
         }
-        return data if self.pairs is None else {**data, "pairs": [pair.to_dict() for pair in self.pairs]}
+        if self.pairs is not None:
+            data["pairs"] = [pair.to_dict() for pair in self.pairs]
+        clusters = [cluster.to_dict() for cluster in self.clusters]
+        optional = {"clusters": clusters, "inverse_of": dict(self.inverse_of)}
+        return data | {name: value for name, value in optional.items() if value}
 
     @cached_property
     def sentence_bounds(self) -> tuple[tuple[int, int], ...]:
@@ -307,6 +337,11 @@ def tokenize(
     return Doc(nlp.vocab, pieces, spaces)
 
 
+def mentions_of(doc: Doc) -> Sequence[Span]:
+    """Return the entity mentions of a document, overlapping ones included."""
+    return list(doc.spans.get(MENTIONS) or doc.ents)
+
+
 def _mention_of(span: Span) -> EntityMention:
     return EntityMention(span.start_char, span.end_char, span.text, span.label_, _normalize_id(span.kb_id_) or span.id_)
 
@@ -331,6 +366,17 @@ def _read_relation(data: Mapping[str, Any], text: str, kb_ids: Mapping[tuple[int
     sides = (_read_mention(data[side], text) for side in ("head", "tail"))
     head, tail = (side if side.kb_id else replace(side, kb_id=kb_ids.get(side.key, "")) for side in sides)
     return DocumentRelation(head, tail, replace_surrogates(label), float(score))
+
+
+def _read_cluster(data: Mapping[str, Any], text: str) -> MentionCluster:
+    mentions = sorted(_read_offsets("mention", *bounds, text=text) for bounds in data["mentions"])
+    return MentionCluster(tuple(mentions), replace_surrogates(str(data.get("name") or "")))
+
+
+def _read_inverses(data: Mapping[str, str]) -> dict[str, str]:
+    if not all(isinstance(label, str) for pair in data.items() for label in pair):
+        raise ValueError(f'"inverse_of" must map labels to labels, not {data!r}.')
+    return dict(data)
 
 
 def _read_offsets(what: str, start: Any, end: Any, *, text: str) -> tuple[int, int]:

@@ -26,7 +26,12 @@ LABELS = "relation_labels"
 ANSWERS = "relation_answers"
 """`doc._.relation_answers`: the text that a generative model returned for each pair."""
 
+INVERSES = "relation_inverses"
+"""Name of the symmetric and inverse labels of a document's relations, see `write_inverses`."""
+
 Record = dict[str, Any]
+Extension = tuple[type[Doc] | type[Span], str, Callable, Callable | None]
+"""Class, name, getter and setter of an extension attribute."""
 _SIDES = ("head", "tail")
 
 
@@ -71,9 +76,9 @@ def install_extensions(attr: str = RELATIONS, *, strict: bool = True) -> None:
     """
     if not attr.isidentifier():
         raise ValueError(f'attr="{attr}" cannot be an attribute name: use letters, digits and underscores.')
-    if attr in (PAIRS, CANDIDATES, LABELS, ANSWERS):
+    if attr in (PAIRS, CANDIDATES, LABELS, ANSWERS, INVERSES):
         raise ValueError(f'attr="{attr}" is reserved for gold annotation or answers: choose another name.')
-    extensions: list[tuple[type[Doc] | type[Span], str, Callable, Callable | None]] = [
+    extensions: list[Extension] = [
         (Doc, attr, partial(relations_of, attr=attr), partial(_set_relations, attr=attr)),
         (Span, attr, partial(_get_overlapping, attr=attr), None),
         (Doc, report_name(attr), partial(report_of, attr=attr), None),
@@ -82,6 +87,11 @@ def install_extensions(attr: str = RELATIONS, *, strict: bool = True) -> None:
         (Doc, LABELS, own_labels, _set_labels),
         (Doc, ANSWERS, _get_answers, None),
     ]
+    register(extensions, strict=strict)
+
+
+def register(extensions: Iterable[Extension], *, strict: bool) -> None:
+    """Register extension attributes; see `install_extensions`."""
     for cls, name, getter, setter in extensions:
         if not cls.has_extension(name):
             cls.set_extension(name, getter=getter, setter=setter)
@@ -202,6 +212,19 @@ def write_report(doc: Doc, report: Mapping[str, Any], attr: str = RELATIONS) -> 
     doc.user_data[user_data_key(report_name(attr))] = dict(report)
 
 
+def write_inverses(doc: Doc, inverse_of: Mapping[str, str]) -> None:
+    """Store the symmetric and inverse labels (`LabelSchema.inverse_of`), so that facts can be made of relations."""
+    if inverse_of:
+        doc.user_data[user_data_key(INVERSES)] = dict(inverse_of)
+    else:
+        doc.user_data.pop(user_data_key(INVERSES), None)
+
+
+def inverses_of(doc: Doc) -> dict[str, str]:
+    """Return the symmetric and inverse labels that `write_inverses` stored; none by default."""
+    return doc.user_data.get(user_data_key(INVERSES), {})
+
+
 def write_answers(doc: Doc, answers: list[Record]) -> None:
     """Store the answers of a generative model under `doc._.relation_answers`, replacing existing ones.
 
@@ -309,9 +332,11 @@ def join_docs(docs: Sequence[Doc]) -> Doc:
 
 
 def _copy_records(source: Doc, target: Doc, *, offset: int) -> None:
+    if inverses := inverses_of(source):
+        write_inverses(target, inverses_of(target) | inverses)
     for key, records in source.user_data.items():
         ours = isinstance(key, str) and key.startswith(user_data_key(""))
-        if not ours or key == user_data_key(LABELS) or key.endswith(report_name("")):
+        if not ours or key in (user_data_key(LABELS), user_data_key(INVERSES)) or key.endswith(report_name("")):
             continue
         copied = list(target.user_data.get(key, ()))
         for record in records:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import srsly
+
+EndT = TypeVar("EndT", str, tuple[int, int], tuple[int, int, str])
 
 NEGATIVE_LABEL = "no_relation"
 ANY_TYPE = "*"
@@ -279,6 +281,20 @@ class LabelSchema:
         return {name: column for column, name in enumerate(self.names)}
 
     @cached_property
+    def inverse_of(self) -> dict[str, str]:
+        """Labels that state another label's relation from its tail to its head, and that label.
+
+        A symmetric label is its own inverse. Of two inverse labels, the later one is the key: `{"spouse": "spouse",
+        "child": "parent"}` if the schema lists "parent" first. See `turn_relation`.
+        """
+        inverses = {label.name: label.name for label in self.labels if label.symmetric}
+        for label in self.labels:
+            if label.inverse in self.index and not {label.name, label.inverse} & {*inverses, *inverses.values()}:
+                first, second = sorted((label.name, label.inverse), key=self.index.__getitem__)
+                inverses[second] = first
+        return inverses
+
+    @cached_property
     def fingerprint(self) -> str:
         """A string that is equal for equal schemas."""
         return json.dumps(self.to_dict(), sort_keys=True)
@@ -345,6 +361,29 @@ def wording_of(name: str, *, keep_prefix: bool = False) -> str:
     stem = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", stem)
     words = re.sub(r"[_/:\s-]+", " ", stem).strip().lower()
     return words or name
+
+
+def turn_relation(head: EndT, label: str, tail: EndT, inverse_of: Mapping[str, str]) -> tuple[EndT, str, EndT]:
+    """Return a relation as it is counted: the same for both directions of a symmetric label, and for inverse labels.
+
+    With `{"spouse": "spouse", "child": "parent"}`, (Bo, spouse, Ann) becomes (Ann, spouse, Bo), and (Ann, child, Bo)
+    becomes (Bo, parent, Ann).
+
+    Args:
+        head: A key of the head that can be compared with that of the tail.
+        label: The label.
+        tail: A key of the tail.
+        inverse_of: See `LabelSchema.inverse_of`.
+    """
+    turned = inverse_of.get(label)
+    if turned is None or (turned == label and not tail < head):
+        return head, label, tail
+    return tail, turned, head
+
+
+def is_symmetric(label: str, inverse_of: Mapping[str, str]) -> bool:
+    """Return whether a label holds in both directions, by `LabelSchema.inverse_of`."""
+    return inverse_of.get(label) == label
 
 
 def general_schema() -> LabelSchema:

@@ -18,7 +18,7 @@ from spacy_slmre.documents import (
     RelationDocument,
     set_provenance,
 )
-from spacy_slmre.export.edges import make_edges, merge_edges
+from spacy_slmre.export.edges import merge_edges
 from spacy_slmre.relations import install_extensions, write_report
 from tests.relation_documents import documents
 
@@ -99,7 +99,7 @@ def test_the_id_of_an_entity_ruler_identifies_an_entity_without_kb_id() -> None:
     doc._.relations = [(ann, rome, "knows"), (again, rome, "knows")]
     document = RelationDocument.from_doc(doc)
     assert [entity.kb_id for entity in document.entities] == ["ann", "rome", "ann", "Q220"]
-    (edge,) = merge_edges(make_edges([document]))
+    (edge,) = merge_edges([document])
     assert edge.count == 2 and edge.head.kb_id == "ann"
 
 

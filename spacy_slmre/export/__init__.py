@@ -1,7 +1,7 @@
 """Relations for other tools: tables, graphs, RDF, Neo4j, other spaCy projects, and annotation tools."""
 
 from spacy_slmre.corpus.annotations.spacy_docs import from_rel
-from spacy_slmre.export.edges import Edge, EdgeSource, ExportError, Node, make_edges, merge_edges
+from spacy_slmre.export.edges import Edge, EdgeSource, ExportError, Node, fact_edges, make_edges, merge_edges
 from spacy_slmre.export.formats import FORMATS, ExportCounts, ExportSettings, export
 from spacy_slmre.export.graphs import to_networkx
 from spacy_slmre.export.reading import as_documents, read_documents
@@ -17,6 +17,7 @@ __all__ = [
     "Node",
     "as_documents",
     "export",
+    "fact_edges",
     "from_rel",
     "from_relation_items",
     "make_edges",

@@ -1,21 +1,15 @@
-"""Relations as edges of a graph: one edge per annotation, or merged over all documents."""
+"""Relations as edges of a graph: between mentions, between entities (facts), or merged over all documents."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
-from spacy_slmre.documents import EntityMention, RelationDocument
-
-MERGE_BY = ("text", "type")
-
-# Characters that separate the parts of a key, and the escape character.
-_SEPARATORS = re.compile("[%|:#&]")
+from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
+from spacy_slmre.facts import MERGE_BY, Entity, combine_scores, distinct_relations, escape_key, make_facts
+from spacy_slmre.schema import is_symmetric
 
 
 class ExportError(ValueError):
@@ -24,9 +18,9 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An entity in a graph; merged mentions have their most frequent text and entity type."""
+    """A mention or entity in a graph; an entity has its most frequent name and type."""
 
-    key: str  # document and position of a mention, or the key of merged mentions (see `entity_key`)
+    key: str  # document and position of a mention, or the key of an entity (see `spacy_slmre.facts`)
     text: str
     type: str = ""
     kb_id: str = ""
@@ -56,7 +50,7 @@ class EdgeSource:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A relation between two nodes, with all its sources, best first, and their highest score."""
+    """A relation between two nodes, with all its sources, best first, and their combined score."""
 
     key: str  # unique in an export
     head: Node
@@ -64,6 +58,7 @@ class Edge:
     label: str
     score: float
     sources: tuple[EdgeSource, ...]
+    symmetric: bool = False  # whether it also holds from tail to head; then there is no second edge
 
     @property
     def count(self) -> int:
@@ -72,7 +67,7 @@ class Edge:
 
     @property
     def source(self) -> EdgeSource:
-        """The source with the highest score; the only one of an edge that is not merged."""
+        """The source with the highest score; the only one of an edge between mentions."""
         return self.sources[0]
 
     @property
@@ -82,32 +77,62 @@ class Edge:
 
 
 def make_edges(documents: Iterable[RelationDocument]) -> Iterator[Edge]:
-    """Yield an edge between two mentions for each relation, in order."""
+    """Yield an edge between two mentions for each relation, in order; see `distinct_relations`."""
     for document in documents:
-        for number, relation in enumerate(document.relations, 1):
-            head, tail, score = relation.head, relation.tail, relation.score
-            start, end = document.sentence_of(relation)
-            sentence = document.text[start:end]
-            source = EdgeSource(document.id, start, end, sentence, head, tail, score, document.model)
-            nodes = mention_node(document.id, head), mention_node(document.id, tail)
-            yield Edge(f"{document.id}#{number}", *nodes, relation.label, score, (source,))
+        for number, relation in enumerate(distinct_relations(document), 1):
+            source = _make_source(document, relation)
+            nodes = mention_node(document.id, relation.head), mention_node(document.id, relation.tail)
+            symmetric = is_symmetric(relation.label, document.inverse_of)
+            key = f"{document.id}#{number}"
+            yield Edge(key, *nodes, relation.label, relation.score, (source,), symmetric)
+
+
+def fact_edges(documents: Iterable[RelationDocument]) -> Iterator[Edge]:
+    """Yield an edge between two entities for each fact of each document, best first; documents share no nodes."""
+    for document in documents:
+        for fact in make_facts(document):
+            prefix = escape_key(document.id)
+            head, tail = (Node(f"{prefix}#{one.key}", one.name, one.type, one.kb_id) for one in (fact.head, fact.tail))
+            sources = tuple(_make_source(document, relation) for relation in fact.relations)
+            key = f"{prefix}#{merged_key(fact.head.key, fact.label, fact.tail.key)}"
+            yield Edge(key, head, tail, fact.label, fact.score, sources, fact.symmetric)
+
+
+def _make_source(document: RelationDocument, relation: DocumentRelation) -> EdgeSource:
+    start, end = document.sentence_of(relation)
+    sides = relation.head, relation.tail
+    return EdgeSource(document.id, start, end, document.text[start:end], *sides, relation.score, document.model)
 
 
 def mention_node(document: str, mention: EntityMention) -> Node:
     """Return the node of a mention that is not merged with others."""
-    key = f"{_escape(document)}#char={mention.start},{mention.end}&type={_escape(mention.type)}"
+    key = f"{escape_key(document)}#char={mention.start},{mention.end}&type={escape_key(mention.type)}"
     return Node(key, mention.text, mention.type, mention.kb_id)
 
 
-def merge_edges(edges: Iterable[Edge], by: str = "text") -> list[Edge]:
-    """Merge edges with the same label between the same entities.
+@dataclass
+class _MergedEntity:
+    kb_id: str = ""
+    names: Counter[str] = field(default_factory=Counter)
+    types: Counter[str] = field(default_factory=Counter)
 
-    Mentions are merged if they share a `kb_id`; those without one, if their texts are equal, ignoring case and spaces.
-    All edges are held in memory.
+    def add(self, entity: Entity[EntityMention], count: int) -> None:
+        self.kb_id = entity.kb_id
+        self.names[entity.name] += count
+        self.types[entity.type] += count
+
+    def node(self, key: str) -> Node:
+        return Node(key, self.names.most_common(1)[0][0], self.types.most_common(1)[0][0], self.kb_id)
+
+
+def merge_edges(documents: Iterable[RelationDocument], by: str = "text") -> list[Edge]:
+    """Return the facts of all documents as edges: one for the same label between the same entities.
+
+    `spacy_slmre.facts` defines which mentions are the same entity. All relations are held in memory.
 
     Args:
-        edges: The edges, with any number of sources.
-        by: "text", or "type" to merge only mentions with equal entity types.
+        documents: The documents, with unique ids.
+        by: "text", or "type" to merge mentions without an id only if their entity types are equal.
 
     Returns:
         The merged edges, most frequent first, then by score.
@@ -117,27 +142,32 @@ def merge_edges(edges: Iterable[Edge], by: str = "text") -> list[Edge]:
     """
     if by not in MERGE_BY:
         raise ExportError(f'Relations cannot be merged by "{by}". Use one of {", ".join(MERGE_BY)}.')
-    texts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    types: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    kb_ids: dict[str, str] = {}
-    sources: dict[tuple[str, str, str], list[EdgeSource]] = {}
-    for edge in edges:
-        for source in edge.sources:
-            head, tail = entity_key(source.head, by), entity_key(source.tail, by)
-            for key, mention in ((head, source.head), (tail, source.tail)):
-                texts[key][mention.text] += 1
-                types[key][mention.type] += 1
-                kb_ids[key] = mention.kb_id
-            sources.setdefault((head, edge.label, tail), []).append(source)
-    nodes = {
-        key: Node(key, texts[key].most_common(1)[0][0], types[key].most_common(1)[0][0], kb_id)
-        for key, kb_id in kb_ids.items()
-    }
+    entities: defaultdict[str, _MergedEntity] = defaultdict(_MergedEntity)
+    sources: defaultdict[tuple[str, str, str], list[EdgeSource]] = defaultdict(list)
+    symmetric: dict[tuple[str, str, str], bool] = {}
+    for document in documents:
+        for fact in make_facts(document, by):
+            for entity in (fact.head, fact.tail):
+                entities[entity.key].add(entity, len(fact.relations))
+            key = fact.head.key, fact.label, fact.tail.key
+            sources[key] += (_make_source(document, relation) for relation in fact.relations)
+            symmetric[key] = fact.symmetric
+    nodes = {key: entity.node(key) for key, entity in entities.items()}
     result = []
     for (head, label, tail), merged in sources.items():
-        best = sorted(merged, key=lambda source: -source.score)
-        key = merged_key(head, label, tail)
-        result.append(Edge(key, nodes[head], nodes[tail], label, best[0].score, tuple(best)))
+        best = tuple(sorted(merged, key=lambda source: -source.score))
+        score = combine_scores(source.score for source in best)
+        result.append(
+            Edge(
+                merged_key(head, label, tail),
+                nodes[head],
+                nodes[tail],
+                label,
+                score,
+                best,
+                symmetric[head, label, tail],
+            )
+        )
     return sorted(result, key=lambda edge: (-edge.count, -edge.score))
 
 
@@ -155,23 +185,6 @@ def new_nodes(edges: Iterable[Edge], *, merged: bool) -> Iterator[tuple[Edge, li
         yield edge, list(nodes.values())
 
 
-def entity_key(mention: EntityMention, by: str = "text") -> str:
-    """Return the key by which mentions are merged: the `kb_id`, otherwise the normalized text (and type)."""
-    if mention.kb_id:
-        return f"id:{_escape(mention.kb_id)}"
-    text = _escape(normalize(mention.text))
-    return f"typed:{_escape(mention.type)}:{text}" if by == "type" else f"text:{text}"
-
-
 def merged_key(head: str, label: str, tail: str) -> str:
     """Return the key of a merged edge between two entity keys, which is the same in every export."""
-    return f"{head} | {_escape(label)} | {tail}"
-
-
-def normalize(text: str) -> str:
-    """Normalize case, character width and white space."""
-    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).strip().casefold()
-
-
-def _escape(text: str) -> str:
-    return _SEPARATORS.sub(lambda found: quote(found[0], safe=""), text)
+    return f"{head} | {escape_key(label)} | {tail}"

@@ -11,12 +11,13 @@ from spacy.tokens import Doc, Span
 
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.export.annotation_tools import write_doccano, write_label_studio, write_prodigy
-from spacy_slmre.export.edges import MERGE_BY, Edge, ExportError, make_edges, merge_edges
+from spacy_slmre.export.edges import Edge, ExportError, fact_edges, make_edges, merge_edges
 from spacy_slmre.export.graphs import write_cypher, write_graphml, write_neo4j
 from spacy_slmre.export.rdf import DEFAULT_BASE, Namespace, describe, write_jsonld, write_ntriples, write_turtle
 from spacy_slmre.export.reading import as_documents
 from spacy_slmre.export.spacy_projects import write_items, write_rel
 from spacy_slmre.export.tables import write_csv, write_jsonl, write_parquet
+from spacy_slmre.facts import LEVELS, MERGE_BY
 from spacy_slmre.util.io import temporary_output
 from spacy_slmre.util.run_folder import check_output
 
@@ -29,7 +30,8 @@ class ExportSettings:
     """What to export, and how.
 
     Attributes:
-        merge: Merge the relations of all documents by "text" or "type", see `merge_edges`; or None.
+        level: "mentions" exports relations between mentions, "facts" those between the entities of each document.
+        merge: Merge the facts of all documents by "text" or "type", see `merge_edges`; or None.
         min_score: Skip relations with a lower score.
         labels: Skip relations with other labels; empty means all labels.
         base: For RDF: prefix of all IRIs.
@@ -38,9 +40,10 @@ class ExportSettings:
         lang: For "rel" and "prodigy": language of the tokenizer.
 
     Raises:
-        ExportError: Unknown `merge`, or `labels` is a string.
+        ExportError: Unknown `level` or `merge`, or `labels` is a string.
     """
 
+    level: str = LEVELS[0]
     merge: str | None = None
     min_score: float = 0.0
     labels: Collection[str] = ()
@@ -50,10 +53,17 @@ class ExportSettings:
     lang: str = "xx"
 
     def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ExportError(f'level="{self.level}" is unknown. Use one of {", ".join(LEVELS)}.')
         if self.merge is not None and self.merge not in MERGE_BY:
             raise ExportError(f'merge="{self.merge}" is unknown. Use one of {", ".join(MERGE_BY)}.')
         if isinstance(self.labels, str):
             raise ExportError(f'labels="{self.labels}" must be a list of labels.')
+
+    @property
+    def of_facts(self) -> bool:
+        """Whether edges join entities, of each document or of all."""
+        return self.merge is not None or self.level == "facts"
 
 
 @dataclass
@@ -74,7 +84,7 @@ class ExportFormat:
     suffix: str
     description: str
     write: Callable[[Path, Iterator[Any], ExportSettings], int | None]
-    # Whether `write` takes documents instead of edges; then relations cannot be merged.
+    # Whether `write` takes documents instead of edges; then relations are those between mentions.
     of_documents: bool = False
 
 
@@ -101,18 +111,15 @@ def export(
     """
     output, settings = Path(output), settings or ExportSettings()
     chosen = find_format(output, format)
-    if settings.merge and chosen.of_documents:
-        raise ExportError(f"{chosen.description} does not support merged relations.")
+    if settings.of_facts and chosen.of_documents:
+        kind = "merged relations" if settings.merge else "facts"
+        raise ExportError(f"{chosen.description} does not support {kind}: it contains relations between mentions.")
     check_output(output, overwrite=overwrite, is_replaceable=_is_export)
     counts = ExportCounts()
     try:
         with temporary_output(output) as path:
             selected = _select(as_documents(docs), settings, counts)
-            items: Iterator[Any] = selected if chosen.of_documents else make_edges(selected)
-            if settings.merge:
-                merged = merge_edges(items, settings.merge)
-                counts.written = len(merged)
-                items = iter(merged)
+            items = _counted(selected if chosen.of_documents else _edges(selected, settings), counts)
             counts.skipped = chosen.write(path, items, settings) or 0
             counts.written -= counts.skipped
     except ModuleNotFoundError as error:
@@ -152,13 +159,24 @@ def _select(
             for rel in document.relations
             if rel.score >= settings.min_score and (not settings.labels or rel.label in settings.labels)
         )
-        counts.written += len(relations)
         yield replace(document, relations=relations, model=document.model or settings.model)
+
+
+def _edges(documents: Iterable[RelationDocument], settings: ExportSettings) -> Iterable[Edge]:
+    if settings.merge is not None:
+        return merge_edges(documents, settings.merge)
+    return fact_edges(documents) if settings.of_facts else make_edges(documents)
+
+
+def _counted(items: Iterable[Any], counts: ExportCounts) -> Iterator[Any]:
+    for item in items:
+        counts.written += len(item.relations) if isinstance(item, RelationDocument) else 1
+        yield item
 
 
 def _edge_format(suffix: str, description: str, write: Callable[..., None]) -> ExportFormat:
     def run(path: Path, edges: Iterator[Edge], settings: ExportSettings) -> None:
-        write(path, edges, merged=settings.merge is not None)
+        write(path, edges, merged=settings.of_facts)
 
     return ExportFormat(suffix, description, run)
 
@@ -166,7 +184,7 @@ def _edge_format(suffix: str, description: str, write: Callable[..., None]) -> E
 def _rdf_format(suffix: str, description: str, write: Callable[..., None]) -> ExportFormat:
     def run(path: Path, edges: Iterator[Edge], settings: ExportSettings) -> None:
         namespace = Namespace(settings.base, settings.properties)
-        write(path, describe(edges, namespace, merged=settings.merge is not None), namespace)
+        write(path, describe(edges, namespace, merged=settings.of_facts), namespace)
 
     return ExportFormat(suffix, description, run)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _GRAPHML_KEYS = {
     "node": {"text": "string", "type": "string", "kb_id": "string"},
-    "edge": {"label": "string", "score": "double", "count": "long", "sources": "string"},
+    "edge": {"label": "string", "score": "double", "count": "long", "symmetric": "boolean", "sources": "string"},
 }
 # Relations per statement of a Cypher script, which limits the memory that the server needs.
 _BATCH_SIZE = 500
@@ -72,14 +72,16 @@ def write_neo4j(path: Path, edges: Iterable[Edge], *, merged: bool) -> None:
         node_rows, edge_rows = csv.writer(node_file), csv.writer(edge_file)
         node_rows.writerow(("id:ID", "text", "type", "kb_id", ":LABEL"))
         places = ("document", "sentence", "sources")
-        edge_rows.writerow((":START_ID", ":END_ID", ":TYPE", "key", "label", "score:double", "count:int", *places))
+        edge_rows.writerow(
+            (":START_ID", ":END_ID", ":TYPE", "key", "label", "score:double", "count:int", "symmetric:boolean", *places)
+        )
         for edge, nodes in new_nodes(edges, merged=merged):
             for node in nodes:
                 # A semicolon separates labels; the property `type` has the original.
                 labels = ";".join(filter(None, ["Entity", node.type.replace(";", "_")]))
                 node_rows.writerow((node.key, node.text, node.type, node.kb_id, labels))
             ends = edge.head.key, edge.tail.key
-            edge_rows.writerow((*ends, edge.label, *_relationship(edge).values()))
+            edge_rows.writerow((*ends, edge.label, *map(_text, _relationship(edge).values())))
 
 
 def write_cypher(path: Path, edges: Iterable[Edge]) -> None:
@@ -107,9 +109,9 @@ def write_cypher(path: Path, edges: Iterable[Edge]) -> None:
 
 
 def cypher_literal(value: str | float) -> str:
-    """Return a number or a string as a Cypher literal."""
+    """Return a number, a truth value or a string as a Cypher literal."""
     if not isinstance(value, str):
-        return repr(value)
+        return json.dumps(value)
     # Some versions of Neo4j resolve \\uXXXX before they look for the end of a string. The "u" after a backslash is
     # therefore escaped itself, so that no text can be interpreted as such an escape.
     text = re.sub(r"\\u", r"\\\\u0075", value.replace("\\", "\\\\"))
@@ -123,7 +125,9 @@ def _node_attributes(node: Node) -> dict[str, Any]:
 
 def _edge_attributes(edge: Edge) -> dict[str, Any]:
     sources = json.dumps(edge.source_dicts, ensure_ascii=False)
-    return {"label": edge.label, "score": edge.score, "count": edge.count, "sources": sources}
+    # An attribute, because NetworkX and Neo4j have no graphs with directed and undirected edges.
+    values = {"score": edge.score, "count": edge.count, "symmetric": edge.symmetric}
+    return {"label": edge.label, **values, "sources": sources}
 
 
 def _relationship(edge: Edge) -> dict[str, Any]:
@@ -134,13 +138,17 @@ def _relationship(edge: Edge) -> dict[str, Any]:
     return {"key": edge.key, **attributes, **place}
 
 
+def _text(value: str | float) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _xml_id(key: str) -> str:
     return quoteattr(_NOT_XML.sub("\ufffd", key))
 
 
 def _xml_data(attributes: dict[str, Any]) -> str:
     # Parsers convert unescaped carriage returns to line feeds.
-    texts = {name: escape(_NOT_XML.sub("\ufffd", str(value)), {"\r": "&#13;"}) for name, value in attributes.items()}
+    texts = {name: escape(_NOT_XML.sub("\ufffd", _text(value)), {"\r": "&#13;"}) for name, value in attributes.items()}
     return "".join(f'<data key="{name}">{text}</data>' for name, text in texts.items())
 
 

@@ -31,6 +31,7 @@ from spacy_slmre.relations import (
     make_record,
     report_name,
     write_answers,
+    write_inverses,
     write_records,
     write_report,
 )
@@ -321,6 +322,7 @@ class RelationTask:
                 else:
                     counts["ill_typed"] += 1
         write_records(doc, relations, self.attr)
+        write_inverses(doc, self.schema.inverse_of)
         write_answers(doc, answers)
         write_report(doc, {**instances.report, **counts}, self.attr)
         for topic, message in find_problems(doc, self.candidates, self.schema, instances.report, self.attr):

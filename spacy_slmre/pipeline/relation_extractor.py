@@ -42,6 +42,7 @@ from spacy_slmre.relations import (
     make_record,
     own_labels,
     user_data_key,
+    write_inverses,
     write_records,
     write_report,
 )
@@ -191,6 +192,7 @@ class RelationExtractor(SavedExtractor):
         """Write the predicted relations."""
         for doc, prediction in zip(docs, predictions, strict=True):
             write_records(doc, [make_record(doc, relation) for relation in prediction.relations], self.attr)
+            write_inverses(doc, prediction.schema.inverse_of)
             write_report(doc, prediction.report, self.attr)
             for topic, message in find_problems(doc, self.candidates, prediction.schema, prediction.report, self.attr):
                 # Where other documents have pairs, one with entities of other types only is nothing unusual.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
+from spacy_slmre.schema import is_symmetric
 from spacy_slmre.visual import arc_layout
 from spacy_slmre.visual.arc_layout import ArcLayout, ArcSegment, EntityBox, TextPiece, lay_out
 from spacy_slmre.visual.colors import color_of
@@ -48,7 +49,10 @@ class EntityFrame:
 
 @dataclass(frozen=True)
 class DrawnArc:
-    """A relation: SVG paths of its lines and arrowheads, its labels, and the frames of head and tail."""
+    """A relation: SVG paths of its lines and arrowheads, its labels, and the frames of head and tail.
+
+    A symmetric relation has no arrowheads.
+    """
 
     style: str
     description: str
@@ -139,7 +143,8 @@ def _arc_block(
         score = f"{relation.score:.2f}"
         description = f"{relation.head.text} – {relation.label} – {relation.tail.text}, score {score}"
         line = " ".join(_line(layout, segment) for segment in segments)
-        tips = " ".join(_tip(layout, segment) for segment in segments)
+        directed = not is_symmetric(relation.label, document.inverse_of)
+        tips = " ".join(_tip(layout, segment) for segment in segments) if directed else ""
         label = relation.label, score if style.scores else ""
         placed = [(segment.label, layout.lane_y(segment), segment.label_width - 4, *label) for segment in segments]
         both = [*frames_of[head], *frames_of[tail]]

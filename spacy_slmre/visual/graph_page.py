@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import networkx as nx
 import numpy as np
 from markupsafe import Markup
 
 from spacy_slmre.documents import RelationDocument
-from spacy_slmre.export.edges import Edge, EdgeSource, Node, make_edges, merge_edges
+from spacy_slmre.export.edges import Edge, EdgeSource, Node, merge_edges
 from spacy_slmre.visual.colors import color_of, entity_colors, relation_styles
 from spacy_slmre.visual.measure import text_width
 from spacy_slmre.visual.options import ViewOptions
@@ -45,7 +45,10 @@ class DrawnNode:
 
 @dataclass(frozen=True)
 class DrawnEdge:
-    """A relation between two numbered nodes: a curve, its arrowhead, and the center of its label."""
+    """A relation between two numbered nodes: a curve, its arrowhead, and the center of its label.
+
+    A symmetric relation has no arrowhead.
+    """
 
     style: str
     path: str
@@ -62,7 +65,7 @@ class DrawnEdge:
 def graph_page(documents: Sequence[RelationDocument], options: ViewOptions) -> str:
     """Return a page with the graph, the sentences of each relation, and a table of all relations."""
     edges = merge_edges(
-        (edge for edge in make_edges(documents) if options.shows(edge.label, edge.score)), options.merge
+        (replace(document, relations=tuple(options.shown_relations(document))) for document in documents), options.merge
     )
     shown = edges[: options.max_relations]
     counts = Counter(edge.label for edge in shown)
@@ -214,7 +217,7 @@ def _edge(
     if edge.count > 1:
         description += f", found {edge.count} times"
     width = text_width(edge.label, _LABEL_SIZE, bold=True) + 8
-    return DrawnEdge(style, path, tip, *label, edge.label, width, description, head, tail)
+    return DrawnEdge(style, path, "" if edge.symmetric else tip, *label, edge.label, width, description, head, tail)
 
 
 def _border(node: DrawnNode, x: float, y: float, gap: float) -> tuple[float, float]:
@@ -244,6 +247,7 @@ def _details(edge: Edge, style: str) -> dict[str, object]:
         "tail": edge.tail.text,
         "score": round(edge.score, 4),
         "count": edge.count,
+        "symmetric": edge.symmetric,
         "style": style,
         "sources": [_sentence(source) for source in edge.sources[:_MAX_SOURCES]],
     }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from spacy_slmre.documents import DocumentRelation, RelationDocument
-from spacy_slmre.export.edges import MERGE_BY
+from spacy_slmre.facts import MERGE_BY, distinct_relations
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]+|(?:rgb|hsl|oklch|oklab|lab|lch|hwb)a?\([\w\s.,%/+-]*\)")
 _CHOICES = {"sentences": ("all", "related"), "merge": MERGE_BY, "theme": ("auto", "light", "dark")}
@@ -26,8 +26,8 @@ class ViewOptions:
         scores: Show scores next to labels; None shows them unless all are 1, as in gold data.
         sentences: For arcs: show "all" sentences, or only "related" ones, which have a relation.
         width: For arcs: width of a line in pixels.
-        merge: For the graph: "text" merges mentions with the same text, "type" those with the same text and type.
-            Mentions with the same `kb_id` are always merged.
+        merge: For the graph, whose nodes are entities (see `spacy_slmre.facts`): "text", or "type" to merge mentions
+            without an id only if their entity types are equal.
         max_relations: For the graph: maximum number of relations; the most frequent ones are shown.
         theme: "auto" (the reader's system setting), "light" or "dark".
         title: Title of a page.
@@ -78,8 +78,9 @@ class ViewOptions:
         return score >= self.min_score and (not self.labels or label in self.labels)
 
     def shown_relations(self, document: RelationDocument) -> list[DocumentRelation]:
-        """Return the relations of a document that are shown."""
-        return [relation for relation in document.relations if self.shows(relation.label, relation.score)]
+        """Return the relations of a document that are shown, with one for both directions of a symmetric label."""
+        shown = tuple(one for one in document.relations if self.shows(one.label, one.score))
+        return distinct_relations(replace(document, relations=shown))
 
     def shows_scores(self, documents: Collection[RelationDocument]) -> bool:
         """Return whether scores are shown next to labels."""

@@ -4,12 +4,13 @@ import pytest
 
 from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
 from spacy_slmre.export import ExportError, make_edges, merge_edges
-from spacy_slmre.export.edges import entity_key, mention_node, merged_key, new_nodes
+from spacy_slmre.export.edges import mention_node, merged_key, new_nodes
+from spacy_slmre.facts import entity_key
 from tests.relation_documents import make_document
 
 
 def merge(docs: list[RelationDocument], by: str = "text") -> dict[tuple[str, str, str], tuple[int, float]]:
-    edges = merge_edges(make_edges(docs), by)
+    edges = merge_edges(docs, by)
     return {(edge.head.text, edge.label, edge.tail.text): (edge.count, edge.score) for edge in edges}
 
 
@@ -23,7 +24,7 @@ def test_mentions_with_equal_text_are_merged_across_documents() -> None:
         ("Marie  Curie", "lived in", "Paris"): (2, 0.9),
         ("Marie  Curie", "died in", "Paris"): (1, 0.4),
     }
-    first = merge_edges(make_edges(docs))[0]
+    first = merge_edges(docs)[0]
     assert [(source.document, source.score) for source in first.sources] == [("b", 0.9), ("a", 0.5)]
 
 
@@ -33,7 +34,7 @@ def test_merging_by_type_keeps_namesakes_apart() -> None:
         make_document("b", ["Washington", "x"], ["LOC", "LOC"], [(0, 1, "in", 1.0)]),
     ]
     assert [count for count, _ in merge(docs).values()] == [2]
-    assert len(merge_edges(make_edges(docs), "type")) == 2
+    assert len(merge_edges(docs, "type")) == 2
 
 
 def test_knowledge_base_ids_take_precedence_over_texts() -> None:
@@ -43,12 +44,12 @@ def test_knowledge_base_ids_take_precedence_over_texts() -> None:
         return RelationDocument(id, f"{name} x", (head, tail), (DocumentRelation(head, tail, "in"),))
 
     docs = [document("a", "Mme Curie", "Q7186"), document("b", "Marie Curie", "Q7186"), document("c", "Mme Curie", "")]
-    assert sorted(edge.count for edge in merge_edges(make_edges(docs))) == [1, 2]
+    assert sorted(edge.count for edge in merge_edges(docs)) == [1, 2]
 
 
 def test_separators_in_texts_do_not_make_keys_equal() -> None:
     def key(word: str, type: str = "", by: str = "text", kb_id: str = "") -> str:
-        return entity_key(EntityMention(0, len(word), word, type, kb_id), by)
+        return entity_key(kb_id, word, type if by == "type" else None)
 
     assert key("b:c", "a", "type") != key("c", "a:b", "type")
     assert len({key("x", "text", "type"), key("x"), key("x", "id", "type"), key("", kb_id="x")}) == 4

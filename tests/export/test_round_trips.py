@@ -54,7 +54,7 @@ def write(docs: list[RelationDocument], name: str, suffix: str, merge: str | Non
 def test_exports_of_arbitrary_documents_are_read_back(name: str, docs: list[RelationDocument]) -> None:
     suffix, read = READERS[name]
     for merge in (None, "text"):
-        expected = list(make_edges(docs)) if merge is None else merge_edges(make_edges(docs))
+        expected = list(make_edges(docs)) if merge is None else merge_edges(docs)
         with tempfile.TemporaryDirectory() as folder:
             found = list(read(write(docs, name, suffix, merge, folder)))
         assert comparable(found, xml=name == "graphml") == comparable(expected, xml=name == "graphml")
@@ -64,7 +64,7 @@ def test_exports_of_arbitrary_documents_are_read_back(name: str, docs: list[Rela
 def test_hostile_texts_are_read_back(name: str, tmp_path: Path) -> None:
     suffix, read = READERS[name]
     docs = [hostile_document("=1+1"), hostile_document('<b>"\n')]
-    for merge, expected in ((None, list(make_edges(docs))), ("type", merge_edges(make_edges(docs), "type"))):
+    for merge, expected in ((None, list(make_edges(docs))), ("type", merge_edges(docs, "type"))):
         found = list(read(write(docs, name, suffix, merge, str(tmp_path))))
         assert comparable(found) == comparable(expected)
 
@@ -93,7 +93,7 @@ def test_networkx_reads_graphml(tmp_path: Path) -> None:
     assert dict(graph.nodes(data="text")) == {"text:ann": "Ann", "text:rome": "Rome"}
     found = [(data["label"], data["score"]) for *_, data in graph.edges(data=True)]
     assert found == [("in", 0.5), ("of", 0.25)]
-    ours = to_networkx(merge_edges(make_edges(docs)))
+    ours = to_networkx(merge_edges(docs))
     assert dict(ours.nodes(data=True)) == dict(graph.nodes(data=True))
     assert list(ours.edges(data="sources")) == list(graph.edges(data="sources"))
 

@@ -85,7 +85,7 @@
     const parts = [];
     for (const number of numbers) {
       const edge = edges[number];
-      parts.push(element("h2", `${edge.head} – ${edge.label} → ${edge.tail}`));
+      parts.push(element("h2", `${edge.head} – ${edge.label} ${edge.symmetric ? "–" : "→"} ${edge.tail}`));
       const times = edge.count > 1 ? `found ${edge.count} times, best score` : "score";
       parts.push(element("div", `${times} ${edge.score.toFixed(2)}`));
       for (const source of edge.sources) {

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from spacy_slmre.coreference import CLUSTERS
 from spacy_slmre.corpus.sources import CorpusError
-from spacy_slmre.documents import CLUSTERS
 from tests.corpus.annotations.conftest import entities
 
 TEXT = "Ann met Bo in Oslo.\nShe likes New and Old York.\n"

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from spacy_slmre.coreference import CLUSTERS
 from spacy_slmre.corpus.sources import CorpusError
-from spacy_slmre.documents import CLUSTERS
 from tests.corpus.annotations.conftest import entities
 
 SENTENCE = "de.tudarmstadt.ukp.dkpro.core.api.segmentation.type.Sentence"

@@ -1,0 +1,150 @@
+"""Coreference clusters: which mentions of a document refer to the same entity, as other components found them.
+
+Clusters are read from spacy-experimental (`doc.spans["coref_clusters_1"]`, …), coreferee (`doc._.coref_chains`) and
+fastcoref (`doc._.coref_clusters`); if several of them are there, from the first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from spacy.tokens import Doc, Span, SpanGroup
+
+CLUSTERS = "coref_clusters"
+"""`doc.spans["coref_clusters_1"]` and so on: the mentions of the same entity, named as by spaCy's own component."""
+
+_KEY = re.compile(rf"{CLUSTERS}_\d+")
+_NAME = "name"
+_Found = tuple[list[Span], str | None]  # the members, and their name if it is known
+
+
+@dataclass(frozen=True, slots=True)
+class MentionCluster:
+    """Mentions of the same entity.
+
+    Attributes:
+        mentions: Start and end of each mention in characters, in text order. Where an entity of the document is
+            contained in a longer mention ("Ann Lee, the mayor,"), it is the mention.
+        name: The longest name of the entity in the document, the first of equally long ones, or "" if there are only
+            pronouns and descriptions.
+    """
+
+    mentions: tuple[tuple[int, int], ...]
+    name: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the cluster as plain data."""
+        return {"name": self.name, "mentions": [list(bounds) for bounds in self.mentions]}
+
+
+def find_clusters(doc: Doc, entities: Sequence[Span]) -> tuple[MentionCluster, ...]:
+    """Return the coreference clusters of a document, in text order; a mention is in the first of its clusters only.
+
+    Args:
+        doc: The document, with the annotation of a coreference component.
+        entities: Its entity mentions.
+    """
+    found = next(filter(None, map(list, (_read_spans(doc), _read_chains(doc), _read_offsets(doc)))), [])
+    if not found:
+        return ()
+    heads = list(map(_head, entities)) if doc.has_annotation("DEP") else []
+    taken: set[tuple[int, int]] = set()
+    clusters = []
+    for members, name in found:
+        resolved = [_find_entity(member, entities, heads) or member for member in members]
+        spans = {(span.start_char, span.end_char): span for span in resolved}
+        spans = {bounds: spans[bounds] for bounds in sorted(spans) if bounds not in taken}
+        taken |= spans.keys()
+        if spans:
+            name = _choose_name(spans.values(), entities) if name is None else name
+            clusters.append(MentionCluster(tuple(spans), name))
+    return tuple(sorted(clusters, key=lambda cluster: cluster.mentions))
+
+
+def write_clusters(doc: Doc, clusters: Sequence[MentionCluster]) -> None:
+    """Store clusters in `doc.spans["coref_clusters_1"]` and so on."""
+    for number, cluster in enumerate(clusters, 1):
+        spans = [span for bounds in cluster.mentions if (span := _char_span(doc, *bounds)) is not None]
+        key = f"{CLUSTERS}_{number}"
+        doc.spans[key] = SpanGroup(doc, name=key, attrs={_NAME: cluster.name}, spans=spans)
+
+
+def _read_spans(doc: Doc) -> Iterator[_Found]:
+    for key, group in doc.spans.items():
+        if _KEY.fullmatch(key):
+            name = group.attrs.get(_NAME)
+            yield list(group), name if isinstance(name, str) else None
+
+
+def _read_chains(doc: Doc) -> Iterator[_Found]:
+    """Read coreferee's chains, whose mentions are head tokens; several tokens ("Ann and Bo") are no single entity."""
+    chains = doc._.coref_chains if Doc.has_extension("coref_chains") else None
+    for chain in chains or ():
+        heads = [mention.token_indexes[0] for mention in chain if len(mention.token_indexes) == 1]
+        yield [doc[head : head + 1] for head in heads], None
+
+
+def _read_offsets(doc: Doc) -> Iterator[_Found]:
+    """Read fastcoref's clusters, which are character offsets."""
+    clusters = doc._.coref_clusters if Doc.has_extension(CLUSTERS) else None
+    for cluster in clusters or ():
+        yield [span for bounds in cluster if (span := _char_span(doc, *bounds)) is not None], None
+
+
+def _char_span(doc: Doc, start: int, end: int) -> Span | None:
+    return doc.char_span(start, end, alignment_mode="expand")
+
+
+def _find_entity(member: Span, entities: Sequence[Span], heads: Sequence[int | None]) -> Span | None:
+    """Return the entity that a member of a cluster is: the same span, or the longest one with its head or its words.
+
+    "Ann Lee, the mayor," is the entity "Ann Lee" by its head, and "the Red Mill's" is "Red Mill" by its words, but "Ann
+    and Bo" and "Ann's sister" are not "Ann".
+    """
+    words = {token.i for token in member if not (token.is_stop or token.is_punct or token.is_space)}
+    head = _head(member) if heads else None
+    found = None
+    for entity, entity_head in zip_longest(entities, heads):
+        if _bounds(entity) == _bounds(member):
+            return entity
+        has_words = member.start <= entity.start and entity.end <= member.end and words <= {*range(*_bounds(entity))}
+        if (has_words or (head is not None and head == entity_head)) and (found is None or len(entity) > len(found)):
+            found = entity
+    return found
+
+
+def _head(span: Span) -> int | None:
+    """Return the number of a span's head, or None if the span joins several heads."""
+    root = span.root
+    return None if any(token in span for token in root.conjuncts) else root.i
+
+
+def _bounds(span: Span) -> tuple[int, int]:
+    return span.start, span.end
+
+
+def _choose_name(members: Iterable[Span], entities: Sequence[Span]) -> str:
+    names = [span for span in members if _is_name(span)]
+    bounds = set(map(_bounds, entities))
+    # A member that is no entity may be a long phrase.
+    names = [span for span in names if _bounds(span) in bounds] or names[:1]
+    return max((span.text for span in names), key=len, default="")
+
+
+def _is_name(span: Span) -> bool:
+    """Return whether a span contains a proper noun; in an untagged document, a word that is capitalized or has no case.
+
+    Capitalized stop words, such as a pronoun at the start of a sentence, are no names.
+    """
+    if span.doc.has_annotation("POS"):
+        return any(token.pos_ in ("PROPN", "NUM") for token in span)
+    return any(
+        any(map(str.isalnum, token.text))
+        and not token.is_lower
+        and (not token.is_stop or (token.is_upper and len(token) > 1))
+        for token in span
+    )
