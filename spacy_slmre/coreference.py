@@ -1,4 +1,4 @@
-"""Coreference clusters: which mentions of a document refer to the same entity, as other components found them.
+"""Entity mentions, and coreference clusters of them as other components found them.
 
 Clusters are read from spacy-experimental (`doc.spans["coref_clusters_1"]`, …), coreferee (`doc._.coref_chains`) and
 fastcoref (`doc._.coref_clusters`); if several of them are there, from the first.
@@ -14,6 +14,8 @@ from typing import Any
 
 from spacy.tokens import Doc, Span, SpanGroup
 
+MENTIONS = "relation_mentions"
+"""`doc.spans["relation_mentions"]`: all mentions, set if some overlap, which `doc.ents` cannot represent."""
 CLUSTERS = "coref_clusters"
 """`doc.spans["coref_clusters_1"]` and so on: the mentions of the same entity, named as by spaCy's own component."""
 
@@ -41,16 +43,17 @@ class MentionCluster:
         return {"name": self.name, "mentions": [list(bounds) for bounds in self.mentions]}
 
 
-def find_clusters(doc: Doc, entities: Sequence[Span]) -> tuple[MentionCluster, ...]:
-    """Return the coreference clusters of a document, in text order; a mention is in the first of its clusters only.
+def mentions_of(doc: Doc) -> list[Span]:
+    """Return the entity mentions of a document, overlapping ones included."""
+    return list(doc.spans.get(MENTIONS) or doc.ents)
 
-    Args:
-        doc: The document, with the annotation of a coreference component.
-        entities: Its entity mentions.
-    """
+
+def find_clusters(doc: Doc) -> tuple[MentionCluster, ...]:
+    """Return the coreference clusters of a document, in text order; a mention is in the first of its clusters only."""
     found = next(filter(None, map(list, (_read_spans(doc), _read_chains(doc), _read_offsets(doc)))), [])
     if not found:
         return ()
+    entities = mentions_of(doc)
     heads = list(map(_head, entities)) if doc.has_annotation("DEP") else []
     taken: set[tuple[int, int]] = set()
     clusters = []
@@ -66,11 +69,23 @@ def find_clusters(doc: Doc, entities: Sequence[Span]) -> tuple[MentionCluster, .
 
 
 def write_clusters(doc: Doc, clusters: Sequence[MentionCluster]) -> None:
-    """Store clusters in `doc.spans["coref_clusters_1"]` and so on."""
+    """Store clusters in `doc.spans["coref_clusters_1"]` and so on, replacing existing ones."""
+    for key in filter(_KEY.fullmatch, list(doc.spans)):
+        del doc.spans[key]
     for number, cluster in enumerate(clusters, 1):
         spans = [span for bounds in cluster.mentions if (span := _char_span(doc, *bounds)) is not None]
         key = f"{CLUSTERS}_{number}"
         doc.spans[key] = SpanGroup(doc, name=key, attrs={_NAME: cluster.name}, spans=spans)
+
+
+def shift_clusters(doc: Doc, offset: int, length: int) -> list[MentionCluster]:
+    """Return the clusters of a document with shifted mentions, without those outside of a text of this length."""
+    shifted = []
+    for cluster in find_clusters(doc):
+        mentions = tuple((start + offset, end + offset) for start, end in cluster.mentions)
+        if inside := tuple((start, end) for start, end in mentions if start >= 0 and end <= length):
+            shifted.append(MentionCluster(inside, cluster.name))
+    return shifted
 
 
 def _read_spans(doc: Doc) -> Iterator[_Found]:

@@ -32,7 +32,7 @@ from spacy.pipeline import EntityLinker
 from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
-from spacy_slmre.coreference import MentionCluster, find_clusters, write_clusters
+from spacy_slmre.coreference import MENTIONS, MentionCluster, find_clusters, mentions_of, write_clusters
 from spacy_slmre.gold import annotates_pairs
 from spacy_slmre.instances import Mention
 from spacy_slmre.relations import (
@@ -51,8 +51,6 @@ ID = "slmre.id"
 """Key in `doc.user_data` of the document's id."""
 MODEL = "slmre.model"
 """Key in `doc.user_data` of the name of the pipeline that found the relations."""
-MENTIONS = "relation_mentions"
-"""`doc.spans["relation_mentions"]`: all mentions, set if some overlap, which `doc.ents` cannot represent."""
 UNTYPED = "ENTITY"
 """Label of entities without a type in their source: spaCy requires one."""
 
@@ -140,24 +138,24 @@ class RelationDocument:
 
         def convert(relation: Relation) -> DocumentRelation:
             return DocumentRelation(
-                _mention_of(relation.head), _mention_of(relation.tail), relation.label, relation.score
+                mention_of(relation.head), mention_of(relation.tail), relation.label, relation.score
             )
 
         sentences = None
         if doc.has_annotation("SENT_START"):
             sentences = tuple((sent.start_char, sent.end_char) for sent in doc.sents)
-        mentions, relations = mentions_of(doc), tuple(map(convert, relations_of(doc, attr)))
+        relations = tuple(map(convert, relations_of(doc, attr)))
         labels = {relation.label for relation in relations}
         return cls(
             id=str(doc.user_data.get(ID) or id or "doc"),
             text=doc.text,
-            entities=tuple(map(_mention_of, mentions)),
+            entities=tuple(map(mention_of, mentions_of(doc))),
             relations=relations,
             sentences=sentences,
             report=report_of(doc, attr),
             model=str(doc.user_data.get(MODEL) or ""),
             pairs=tuple(map(convert, relations_of(doc, PAIRS))) if annotates_pairs(doc.user_data) else None,
-            clusters=find_clusters(doc, mentions),
+            clusters=find_clusters(doc),
             inverse_of={one: other for one, other in inverses_of(doc).items() if labels & {one, other}},
         )
 
@@ -337,12 +335,8 @@ def tokenize(
     return Doc(nlp.vocab, pieces, spaces)
 
 
-def mentions_of(doc: Doc) -> Sequence[Span]:
-    """Return the entity mentions of a document, overlapping ones included."""
-    return list(doc.spans.get(MENTIONS) or doc.ents)
-
-
-def _mention_of(span: Span) -> EntityMention:
+def mention_of(span: Span) -> EntityMention:
+    """Return a span of a document as plain data."""
     return EntityMention(span.start_char, span.end_char, span.text, span.label_, _normalize_id(span.kb_id_) or span.id_)
 
 

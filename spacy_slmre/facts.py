@@ -19,15 +19,15 @@ import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from spacy.tokens import Doc, Span
 
-from spacy_slmre.coreference import MentionCluster
-from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument, mentions_of
+from spacy_slmre.coreference import MentionCluster, mentions_of
+from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument, mention_of
 from spacy_slmre.relations import RELATIONS, Relation, register, relations_of
-from spacy_slmre.schema import is_symmetric, turn_relation
+from spacy_slmre.schema import inverse_label, turn_relation
 
 FACTS = "facts"
 """`doc._.facts`: the facts that follow from `doc._.relations`, best first."""
@@ -60,6 +60,11 @@ class Entity(Generic[MentionT]):
     kb_id: str
     mentions: tuple[MentionT, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entity as plain data; `kb_id` is omitted if it is empty."""
+        data = {"key": self.key, "name": self.name, "type": self.type, "mentions": [*map(_to_dict, self.mentions)]}
+        return {**data, "kb_id": self.kb_id} if self.kb_id else data
+
     def __str__(self) -> str:
         return self.name
 
@@ -79,7 +84,7 @@ class Fact(Generic[MentionT, RelationT]):
         relations: The relations between mentions that state the fact, best first, in the fact's direction; one for each
             pair of mentions.
         sentences: For each relation, the sentence that states it, or the text from its first to its last sentence.
-        symmetric: Whether the fact also holds from tail to head.
+        inverse: The label that holds from tail to head: the same if it is symmetric, "" if there is none.
     """
 
     head: Entity[MentionT]
@@ -88,7 +93,24 @@ class Fact(Generic[MentionT, RelationT]):
     score: float
     relations: tuple[RelationT, ...]
     sentences: tuple[str, ...]
-    symmetric: bool = False
+    inverse: str = ""
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the label also holds from tail to head."""
+        return self.inverse == self.label
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fact as plain data, with the score rounded to six digits."""
+        return {
+            "head": self.head.to_dict(),
+            "tail": self.tail.to_dict(),
+            "label": self.label,
+            "inverse": self.inverse,
+            "score": round(self.score, 6),
+            "relations": [*map(_to_dict, self.relations)],
+            "sentences": list(self.sentences),
+        }
 
     def __str__(self) -> str:
         return f"{self.head} – {self.label} – {self.tail} ({self.score:.2f})"
@@ -132,7 +154,7 @@ def make_facts(document: RelationDocument, by: str = "text") -> list[Fact[Entity
                 combine_scores(relation.score for relation in relations),
                 tuple(relations),
                 tuple(document.text[start:end] for start, end in bounds),
-                is_symmetric(label, document.inverse_of),
+                inverse_label(label, document.inverse_of),
             )
         )
     return sorted(facts, key=lambda fact: -fact.score)
@@ -158,7 +180,7 @@ def facts_of(doc: Doc, attr: str = RELATIONS) -> tuple[Fact[Span, Relation], ...
             fact.score,
             tuple(Relation(spans[one.head.key], spans[one.tail.key], one.label, one.score) for one in fact.relations),
             fact.sentences,
-            fact.symmetric,
+            fact.inverse,
         )
         for fact in make_facts(RelationDocument.from_doc(doc, attr=attr))
     )
@@ -201,7 +223,7 @@ def find_entities(document: RelationDocument, by: str = "text") -> dict[tuple[in
     for (key, kb_id), pairs in grouped.items():
         pairs.sort(key=lambda pair: pair[0].key)
         of_entity = tuple(mention for mention, _ in pairs)
-        name = max((name for _, name in pairs), key=len) or of_entity[0].text
+        name = max((name for _, name in pairs), key=lambda name: len(normalize(name))) or of_entity[0].text
         entity = Entity(key, name, _most_frequent(mention.type for mention in of_entity), kb_id, of_entity)
         entities |= {mention.key: entity for mention in of_entity}
     return entities
@@ -241,6 +263,12 @@ def escape_key(text: str) -> str:
 
 def _turn(relation: DocumentRelation, label: str) -> DocumentRelation:
     return replace(relation, head=relation.tail, tail=relation.head, label=label)
+
+
+def _to_dict(value: Any) -> dict[str, Any]:
+    if isinstance(value, Relation):
+        return dict(value)
+    return (mention_of(value) if isinstance(value, Span) else value).to_dict()
 
 
 def _most_frequent(values: Iterable[str]) -> str:

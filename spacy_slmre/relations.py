@@ -15,6 +15,8 @@ from typing import Any
 
 from spacy.tokens import Doc, Span
 
+from spacy_slmre.coreference import shift_clusters, write_clusters
+
 RELATIONS = "relations"
 """`doc._.relations`: the predicted (or annotated) relations without the negative label, best first."""
 PAIRS = "relation_pairs"
@@ -298,14 +300,15 @@ def user_data_key(attr: str) -> str:
 
 
 def span_as_doc(span: Span) -> Doc:
-    """Return `span.as_doc()` with the relations, pairs, candidates and answers within the span."""
+    """Return `span.as_doc()` with the relations, pairs, candidates, answers and clusters within the span."""
     doc = span.as_doc()
     _copy_records(span.doc, doc, offset=-span.start_char)
+    write_clusters(doc, shift_clusters(span.doc, -span.start_char, len(doc.text)))
     return doc
 
 
 def join_docs(docs: Sequence[Doc]) -> Doc:
-    """Return `Doc.from_docs(docs)` with the relations, pairs, candidates and answers of all documents.
+    """Return `Doc.from_docs(docs)` with the relations, pairs, candidates, answers and clusters of all documents.
 
     Raises:
         ValueError: There are no documents, or some annotate pairs and others relations, so that what is known about
@@ -320,14 +323,18 @@ def join_docs(docs: Sequence[Doc]) -> Doc:
         raise ValueError(f"Some documents have doc._.{PAIRS} and others only doc._.{RELATIONS}: join them separately.")
     with warnings.catch_warnings():
         # spaCy warns that it does not copy our records, which are copied below.
-        warnings.filterwarnings("ignore", message=r"\[W10[12]\].*spacy_slmre")
+        warnings.filterwarnings("ignore", message=r"\[W10[12]\].*slmre\.")
         joined = Doc.from_docs(list(docs))
     assert joined is not None
-    position = 0
+    position, clusters = 0, []
     for doc in docs:
         if len(doc):
-            _copy_records(doc, joined, offset=joined[position].idx)
+            offset = joined[position].idx
+            _copy_records(doc, joined, offset=offset)
+            clusters += shift_clusters(doc, offset, len(joined.text))
             position += len(doc)
+    # spaCy has joined the first clusters of all documents to one, and so on.
+    write_clusters(joined, clusters)
     return joined
 
 

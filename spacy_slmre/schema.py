@@ -381,9 +381,9 @@ def turn_relation(head: EndT, label: str, tail: EndT, inverse_of: Mapping[str, s
     return tail, turned, head
 
 
-def is_symmetric(label: str, inverse_of: Mapping[str, str]) -> bool:
-    """Return whether a label holds in both directions, by `LabelSchema.inverse_of`."""
-    return inverse_of.get(label) == label
+def inverse_label(label: str, inverse_of: Mapping[str, str]) -> str:
+    """Return the label that holds from tail to head for a label returned by `turn_relation`; "" if there is none."""
+    return next((other for other, turned in inverse_of.items() if turned == label), "")
 
 
 def general_schema() -> LabelSchema:

@@ -10,14 +10,8 @@ from hypothesis import given, settings
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 
-from spacy_slmre.documents import (
-    MENTIONS,
-    DocumentError,
-    DocumentRelation,
-    EntityMention,
-    RelationDocument,
-    set_provenance,
-)
+from spacy_slmre.coreference import MENTIONS
+from spacy_slmre.documents import DocumentError, DocumentRelation, EntityMention, RelationDocument, set_provenance
 from spacy_slmre.export.edges import merge_edges
 from spacy_slmre.relations import install_extensions, write_report
 from tests.relation_documents import documents

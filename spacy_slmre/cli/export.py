@@ -46,11 +46,14 @@ def export_command(
     format: Annotated[
         str | None, typer.Option("--format", "-f", help=f"{FORMATS}. Default: by the output's suffix.")
     ] = None,
+    level: Annotated[
+        str, typer.Option(help="What relations join: mentions, or the entities of each document (facts).")
+    ] = "mentions",
     merge: Annotated[
         str | None,
         typer.Option(
-            help="Merge relations of all documents whose entities share a kb_id or have the same text (text), or "
-            "the same text and type (type)."
+            help="Merge the facts of all documents. Entities are the same if they share a kb_id or have the same name "
+            "(text), or the same name and type (type)."
         ),
     ] = None,
     min_score: MinScoreOption = 0.0,
@@ -79,6 +82,7 @@ def export_command(
     from spacy_slmre.util.run_folder import check_not_input
 
     settings = ExportSettings(
+        level=level,
         merge=merge,
         min_score=min_score,
         labels=frozenset(label or ()),
@@ -90,7 +94,7 @@ def export_command(
     check_not_input(output, [*inputs, *input_files(inputs)])
     documents = _with_progress(read_documents(inputs, sys.stdin.buffer, attr=attr))
     counts = export(documents, output, format, settings, overwrite=overwrite)
-    written = f"{counts.written} relations" + (" after merging" if merge else "")
+    written = f"{counts.written} " + ("facts" if settings.of_facts else "relations")
     log(f"{counts.documents} documents with {counts.found} relations → {written} in {output}")
     if counts.failed:
         log(f"Documents without relations because their extraction failed: {counts.failed}")

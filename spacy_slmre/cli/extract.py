@@ -53,7 +53,14 @@ def extract_command(
             "--n-process", "-n", min=1, help="Number of processes, each with its own model; restarted for each shard."
         ),
     ] = 1,
-    table: Annotated[bool, typer.Option("--table", help="Print the relations of each document.")] = False,
+    level: Annotated[
+        str,
+        typer.Option(
+            help="mentions (relations between mentions), or facts: .jsonl files and --table also contain the relations "
+            "between entities."
+        ),
+    ] = "mentions",
+    table: Annotated[bool, typer.Option("--table", help="Print the relations or facts of each document.")] = False,
     code: CodeOption = None,
     gpu_id: GpuOption = None,
     engine: Annotated[
@@ -93,8 +100,11 @@ def extract_command(
     from spacy_slmre.extraction.ray_engine import WorkerPool, check_ray, compute_on_ray
     from spacy_slmre.extraction.run import ExtractionCounts, compute_in_process, extract_corpus
     from spacy_slmre.extraction.worker import ExtractionJob
+    from spacy_slmre.facts import LEVELS
     from spacy_slmre.util.run_folder import check_not_input
 
+    if level not in LEVELS:
+        raise ValueError(f'Unknown level "{level}". Use one of {", ".join(LEVELS)}.')
     check_suffix(output)
     check_not_input(output, inputs)
     for_ray = {"workers": workers, "worker-cpus": worker_cpus, "worker-gpus": worker_gpus}
@@ -120,6 +130,7 @@ def extract_command(
         shard_size=shard_size,
         batch_size=batch_size,
         n_process=n_process,
+        level=level,
     )
     run_key = {
         "pipeline": [pipeline, nlp.meta["version"], _state(pipeline), _state(code or "")],
@@ -127,6 +138,7 @@ def extract_command(
         "inputs": [[path, format, _state(path)] for path, format in files],
         "fields": [text_field, id_field],
         "shard size": shard_size,
+        "level": level,
     }
     with document_progress(relations=True) as progress:
 
@@ -136,7 +148,7 @@ def extract_command(
         def show_result(result: ExtractionResult) -> None:
             progress(advance=1)
             if table:
-                _print_table(result, loaded.attr)
+                _print_table(result, loaded.attr, level)
 
         if engine == "ray":
             compute = partial(compute_on_ray, pool=pool, address=ray_address, log=log)
@@ -186,22 +198,27 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _print_table(result: ExtractionResult, attr: str) -> None:
+def _print_table(result: ExtractionResult, attr: str, level: str) -> None:
     from rich.markup import escape
     from rich.table import Table
+
+    from spacy_slmre.facts import facts_of
 
     title = f"[bold]{escape(result.id)}[/bold]"
     if result.doc is None:
         console.print(f"{title}: [red]{escape(result.error or '')}[/red]", soft_wrap=True)
         return
-    relations = getattr(result.doc._, attr)
-    if not relations:
+    if level == "facts":
+        rows = [(one.head.name, one.label, one.tail.name, one.score) for one in facts_of(result.doc, attr)]
+    else:
+        relations = getattr(result.doc._, attr)
+        rows = [(one.head.text, one.label, one.tail.text, one.score) for one in relations]
+    if not rows:
         console.print(f"{title}: no relations found", soft_wrap=True)
         return
     console.print(title, soft_wrap=True)
     table = Table("head", "relation", "tail")
     table.add_column("score", justify="right")
-    for relation in relations:
-        row = (relation.head.text, relation.label, relation.tail.text)
-        table.add_row(*map(escape, row), f"{relation.score:.2f}")
+    for *texts, score in rows:
+        table.add_row(*map(escape, texts), f"{score:.2f}")
     console.print(table)

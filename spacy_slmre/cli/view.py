@@ -24,7 +24,7 @@ def view_command(
     inputs: InputArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file.")],
     style: Annotated[
-        str, typer.Option(help="arcs (drawn above the text) or graph (one graph of all documents).")
+        str, typer.Option(help="arcs (between mentions, above the text) or graph (of the facts of all documents).")
     ] = "arcs",
     min_score: MinScoreOption = 0.0,
     label: LabelOption = None,
@@ -34,7 +34,7 @@ def view_command(
         bool, typer.Option("--only-related", help="For arcs: omit sentences without relations.")
     ] = False,
     merge: Annotated[
-        str, typer.Option(help="For graph: merge mentions with the same text (text), or the same text and type (type).")
+        str, typer.Option(help="For graph: merge entities with the same name (text), or the same name and type (type).")
     ] = "text",
     attr: AttrOption = "relations",
     open_browser: OpenOption = False,
@@ -61,7 +61,7 @@ def view_command(
     check_output(output, overwrite=overwrite)
     documents = list(read_documents(inputs, sys.stdin.buffer, attr=attr))
     atomic_write(output, render(documents, style, page=True, jupyter=False, options=options) or "")
-    relations = sum(options.shows(rel.label, rel.score) for doc in documents for rel in doc.relations)
+    relations = sum(len(options.shown_relations(document)) for document in documents)
     log(f"{len(documents)} documents, {relations} relations → {output}")
     if not relations:
         log("There are no relations to show" + (" with these settings." if min_score or label else "."))

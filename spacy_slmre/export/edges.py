@@ -9,7 +9,7 @@ from typing import Any
 
 from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
 from spacy_slmre.facts import MERGE_BY, Entity, combine_scores, distinct_relations, escape_key, make_facts
-from spacy_slmre.schema import is_symmetric
+from spacy_slmre.schema import inverse_label
 
 
 class ExportError(ValueError):
@@ -58,7 +58,12 @@ class Edge:
     label: str
     score: float
     sources: tuple[EdgeSource, ...]
-    symmetric: bool = False  # whether it also holds from tail to head; then there is no second edge
+    inverse: str = ""  # label that holds from tail to head, for which there is no second edge
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the label also holds from tail to head."""
+        return self.inverse == self.label
 
     @property
     def count(self) -> int:
@@ -82,9 +87,9 @@ def make_edges(documents: Iterable[RelationDocument]) -> Iterator[Edge]:
         for number, relation in enumerate(distinct_relations(document), 1):
             source = _make_source(document, relation)
             nodes = mention_node(document.id, relation.head), mention_node(document.id, relation.tail)
-            symmetric = is_symmetric(relation.label, document.inverse_of)
+            inverse = inverse_label(relation.label, document.inverse_of)
             key = f"{document.id}#{number}"
-            yield Edge(key, *nodes, relation.label, relation.score, (source,), symmetric)
+            yield Edge(key, *nodes, relation.label, relation.score, (source,), inverse)
 
 
 def fact_edges(documents: Iterable[RelationDocument]) -> Iterator[Edge]:
@@ -95,7 +100,7 @@ def fact_edges(documents: Iterable[RelationDocument]) -> Iterator[Edge]:
             head, tail = (Node(f"{prefix}#{one.key}", one.name, one.type, one.kb_id) for one in (fact.head, fact.tail))
             sources = tuple(_make_source(document, relation) for relation in fact.relations)
             key = f"{prefix}#{merged_key(fact.head.key, fact.label, fact.tail.key)}"
-            yield Edge(key, head, tail, fact.label, fact.score, sources, fact.symmetric)
+            yield Edge(key, head, tail, fact.label, fact.score, sources, fact.inverse)
 
 
 def _make_source(document: RelationDocument, relation: DocumentRelation) -> EdgeSource:
@@ -144,14 +149,14 @@ def merge_edges(documents: Iterable[RelationDocument], by: str = "text") -> list
         raise ExportError(f'Relations cannot be merged by "{by}". Use one of {", ".join(MERGE_BY)}.')
     entities: defaultdict[str, _MergedEntity] = defaultdict(_MergedEntity)
     sources: defaultdict[tuple[str, str, str], list[EdgeSource]] = defaultdict(list)
-    symmetric: dict[tuple[str, str, str], bool] = {}
+    inverses: dict[tuple[str, str, str], str] = {}
     for document in documents:
         for fact in make_facts(document, by):
             for entity in (fact.head, fact.tail):
                 entities[entity.key].add(entity, len(fact.relations))
             key = fact.head.key, fact.label, fact.tail.key
             sources[key] += (_make_source(document, relation) for relation in fact.relations)
-            symmetric[key] = fact.symmetric
+            inverses[key] = fact.inverse
     nodes = {key: entity.node(key) for key, entity in entities.items()}
     result = []
     for (head, label, tail), merged in sources.items():
@@ -159,13 +164,7 @@ def merge_edges(documents: Iterable[RelationDocument], by: str = "text") -> list
         score = combine_scores(source.score for source in best)
         result.append(
             Edge(
-                merged_key(head, label, tail),
-                nodes[head],
-                nodes[tail],
-                label,
-                score,
-                best,
-                symmetric[head, label, tail],
+                merged_key(head, label, tail), nodes[head], nodes[tail], label, score, best, inverses[head, label, tail]
             )
         )
     return sorted(result, key=lambda edge: (-edge.count, -edge.score))

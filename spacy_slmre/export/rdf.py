@@ -1,8 +1,9 @@
 """Relations as RDF: N-Triples, Turtle and JSON-LD, written as a stream.
 
-Each relation is a triple between its entities. An `rdf:Statement` about this triple describes its source: mentions and
-sentence as strings of their document (NIF), score and count, and the model (PROV-O). The statement of a merged relation
-has a node with this information for each source.
+Each relation is a triple between its entities, with a second one from tail to head if its label is symmetric or has an
+inverse, so that queries need no reasoner. One `rdf:Statement` describes its source: mentions and sentence as strings of
+their document (NIF), score and count, and the model (PROV-O). The statement of a fact has a node with this information
+for each source.
 """
 
 from __future__ import annotations
@@ -146,16 +147,23 @@ def describe(edges: Iterable[Edge], namespace: Namespace, *, merged: bool) -> It
         else:
             head, tail = (namespace.mention(edge.source, side) for side in (edge.source.head, edge.source.tail))
         relation = namespace.property(edge.label)
+        inverse = namespace.property(edge.inverse) if edge.inverse else ""
         if edge.label not in labels:
             labels.add(edge.label)
-            yield relation, [(TYPE, f"{RDF}Property"), (LABEL, Literal(edge.label))]
+            facts: Facts = [(TYPE, f"{OWL}SymmetricProperty")] if edge.symmetric else []
+            yield relation, [(TYPE, f"{RDF}Property"), (LABEL, Literal(edge.label)), *facts]
+            if inverse and not edge.symmetric:
+                facts = [(LABEL, Literal(edge.inverse)), (f"{OWL}inverseOf", relation)]
+                yield inverse, [(TYPE, f"{RDF}Property"), *facts]
         for node, iri in ((edge.head, head), (edge.tail, tail)):
             if iri not in seen:
                 seen.add(iri)
                 yield iri, _entity_facts(node, namespace, merged=merged)
         yield head, [(relation, tail)]
+        if inverse:
+            yield tail, [(inverse, head)]
         statement = namespace.resource("statement", edge.key)
-        facts: Facts = [(TYPE, f"{RDF}Statement"), (LABEL, Literal(edge.label))]
+        facts = [(TYPE, f"{RDF}Statement"), (LABEL, Literal(edge.label))]
         facts += [(f"{RDF}subject", head), (f"{RDF}predicate", relation), (f"{RDF}object", tail)]
         facts.append((term("score"), _double(edge.score)))
         if merged:

@@ -12,6 +12,7 @@ from spacy.tokens import Doc, DocBin
 
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.extraction.inputs import ExtractionError
+from spacy_slmre.facts import LEVELS, make_facts
 from spacy_slmre.relations import RELATIONS
 
 
@@ -30,16 +31,19 @@ def check_suffix(output: Path) -> None:
         raise ExtractionError(f"The output {output} must end with .jsonl or .spacy.")
 
 
-def write_results(results: Iterable[ExtractionResult], file: Path, attr: str = RELATIONS) -> None:
+def write_results(
+    results: Iterable[ExtractionResult], file: Path, attr: str = RELATIONS, level: str = LEVELS[0]
+) -> None:
     """Write results in order, as a stream to a `.jsonl` file or all at once to a `.spacy` file.
 
     A `.spacy` file cannot contain failed documents. A `.json` file next to it lists the ids of all documents in order,
-    with the errors of those that failed. Relations are read from `doc._.<attr>`.
+    with the errors of those that failed. Relations are read from `doc._.<attr>`. With the level "facts", JSON lines
+    also contain the facts; those of a `.spacy` file follow from its relations.
     """
     if file.suffix == ".jsonl":
         with file.open("wb") as stream:
             for result in results:
-                stream.write(_json_line(result, attr))
+                stream.write(_json_line(result, attr, level))
             stream.flush()
             os.fsync(stream.fileno())
         return
@@ -55,12 +59,14 @@ def write_results(results: Iterable[ExtractionResult], file: Path, attr: str = R
     file.with_suffix(".json").write_text(json.dumps(entries), encoding="utf-8")
 
 
-def _json_line(result: ExtractionResult, attr: str) -> bytes:
+def _json_line(result: ExtractionResult, attr: str, level: str) -> bytes:
     if result.doc is None:
         document = RelationDocument(result.id, "", error=result.error)
     else:
         document = RelationDocument.from_doc(result.doc, result.id, attr)
     data = {**document.to_dict(), "id": result.id}  # the id in `doc.user_data` may differ
+    if level == "facts" and result.doc is not None:
+        data["facts"] = [fact.to_dict() for fact in make_facts(document)]
     try:
         return json.dumps(data, ensure_ascii=False).encode("utf-8") + b"\n"
     except UnicodeEncodeError:  # an unpaired surrogate, which must be escaped

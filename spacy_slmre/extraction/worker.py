@@ -22,6 +22,7 @@ from spacy_slmre.documents import set_provenance
 from spacy_slmre.extraction.inputs import ExtractionError, InputDocument, read_inputs
 from spacy_slmre.extraction.outputs import ExtractionResult, write_results
 from spacy_slmre.extraction.shards import ShardFolder, ShardResult
+from spacy_slmre.facts import LEVELS
 from spacy_slmre.util.errors import ServiceError
 
 MAX_ATTEMPTS = 3
@@ -129,6 +130,7 @@ class ExtractionJob:
         shard_size: Documents per shard.
         batch_size: Documents per batch.
         n_process: Processes per worker.
+        level: What outputs contain, see `write_results`.
     """
 
     output: Path
@@ -141,6 +143,7 @@ class ExtractionJob:
     shard_size: int = 256
     batch_size: int = 64
     n_process: int = 1
+    level: str = LEVELS[0]
 
     @property
     def reads_stdin(self) -> bool:
@@ -221,7 +224,7 @@ class ShardWorker:
         attempt = Path(tempfile.mkdtemp(prefix=prefix, dir=self.folder.attempts))
         try:
             file = attempt / f"shard{job.output.suffix}"
-            write_results(counted(), file, job.attr)
+            write_results(counted(), file, job.attr, job.level)
             if expected is not None and counts["documents"] != expected:
                 raise ExtractionError(
                     f"Shard {number} had {expected} documents when the run started and now has {counts['documents']}: "

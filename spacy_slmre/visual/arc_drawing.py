@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
-from spacy_slmre.schema import is_symmetric
+from spacy_slmre.schema import inverse_label
 from spacy_slmre.visual import arc_layout
 from spacy_slmre.visual.arc_layout import ArcLayout, ArcSegment, EntityBox, TextPiece, lay_out
 from spacy_slmre.visual.colors import color_of
@@ -143,7 +143,7 @@ def _arc_block(
         score = f"{relation.score:.2f}"
         description = f"{relation.head.text} – {relation.label} – {relation.tail.text}, score {score}"
         line = " ".join(_line(layout, segment) for segment in segments)
-        directed = not is_symmetric(relation.label, document.inverse_of)
+        directed = inverse_label(relation.label, document.inverse_of) != relation.label
         tips = " ".join(_tip(layout, segment) for segment in segments) if directed else ""
         label = relation.label, score if style.scores else ""
         placed = [(segment.label, layout.lane_y(segment), segment.label_width - 4, *label) for segment in segments]

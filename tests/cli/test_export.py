@@ -56,7 +56,7 @@ def test_relations_are_merged_selected_and_mapped_to_properties(source: Path, tm
     (tmp_path / "map.json").write_text('{"place of birth": "P19"}', encoding="utf-8")
     output = tmp_path / "out.ttl"
     result = run(source, "-o", output, "--merge", "text", "--properties", tmp_path / "map.json", "--model", "m 1")
-    assert "1 relations after merging" in result.output
+    assert "1 facts in" in result.output
     text = output.read_text(encoding="utf-8")
     assert "<http://www.wikidata.org/prop/direct/P19>" in text and 'rdfs:label "m 1"' in text
     result = run(source, "-o", output, "--overwrite", "--min-score", "0.99")

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spacy_slmre.coreference import MENTIONS
 from spacy_slmre.corpus.gold_docs import FORMAT, SPLIT, format_of, make_doc
 from spacy_slmre.corpus.records import Pair, Record
-from spacy_slmre.documents import ID, MENTIONS, tokenize
+from spacy_slmre.documents import ID, tokenize
 from spacy_slmre.instances import Mention, make_instances
 from spacy_slmre.study.benchmarks.card import get_benchmark
 

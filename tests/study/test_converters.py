@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from spacy_slmre.coreference import MENTIONS
 from spacy_slmre.corpus.gold_docs import make_doc
 from spacy_slmre.corpus.records import Record, Reject
 from spacy_slmre.corpus.sources import CorpusError
-from spacy_slmre.documents import MENTIONS
 from spacy_slmre.study.benchmarks.card import get_benchmark
 
 

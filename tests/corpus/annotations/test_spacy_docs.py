@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from spacy.tokens import Doc, DocBin, Span
 
+from spacy_slmre.coreference import MENTIONS
 from spacy_slmre.corpus.sources import CorpusError
-from spacy_slmre.documents import MENTIONS
 from spacy_slmre.gold import annotates_pairs
 from tests.corpus.annotations.conftest import entities
 
