@@ -9,8 +9,10 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import DocBin
 
+from spacy_slmre.documents import RelationDocument
 from spacy_slmre.extraction.shards import ShardFolder
 from spacy_slmre.extraction.worker import ShardWorker
+from spacy_slmre.facts import make_facts
 from spacy_slmre.util.io import read_files
 from tests.cli.extracting import lines, run, started, visible_files, wait_until
 from tests.conftest import TEXTS
@@ -39,6 +41,18 @@ def test_texts_in_a_folder_are_extracted(pipeline: str, texts: Path, tmp_path: P
     assert sum(len(one["relations"]) for one in found) == sum(one["report"]["scored"] for one in found) > 50
     assert "score" in result.output and "no relations found" in result.output
     assert visible_files(tmp_path) == ["out.jsonl", "texts"]
+
+
+def test_facts_are_added_to_the_lines(pipeline: str, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("Ann Lee was born in Rome. Ann Lee was born in Rome.", encoding="utf-8")
+    output = tmp_path / "out.jsonl"
+    result = run(pipeline, tmp_path / "in.txt", "-o", output, "--level", "facts", "--table")
+    assert result.exit_code == 0, result.output
+    (line,) = lines(output)
+    read = RelationDocument.from_dict(line)
+    assert line["facts"] and line["facts"] == [fact.to_dict() for fact in make_facts(read)]
+    assert sum(len(fact["relations"]) for fact in line["facts"]) == len(line["relations"]) > len(line["facts"])
+    assert run(pipeline, tmp_path / "in.txt", "-o", output, "--level", "x").exit_code == 1
 
 
 def test_jsonl_lines_and_standard_input_are_read(pipeline: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import types
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -111,6 +112,23 @@ def test_docs_and_spans_are_drawn() -> None:
     assert "met" in (spacy_slmre.render(doc) or "")
     part = spacy_slmre.render(doc[4:8]) or ""
     assert "Cy – knows – Di, score 0.50" in part and "Ann" not in part
+
+
+@pytest.mark.parametrize("style", ["arcs", "graph"])
+def test_symmetric_relations_are_drawn_once_without_an_arrowhead(style: str) -> None:
+    pairs = [(0, 1, "spouse", 0.9), (1, 0, "spouse", 0.9), (0, 1, "boss", 0.5)]
+    document = replace(make_document("a", ["Ann", "Bo"], ["PER", "PER"], pairs), inverse_of={"spouse": "spouse"})
+    page = lxml_html.document_fromstring(spacy_slmre.render(document, style=style, page=True) or "")
+    tips = {
+        arc.xpath(".//text[@class='label']")[0].text.strip(): arc.xpath(".//path[@class='tip']/@d")
+        for arc in _arcs(page)
+    }
+    assert len(_arcs(page)) == 2 and tips.keys() == {"spouse", "boss"}
+    assert tips["spouse"] in ([], [""]) and tips["boss"][0].startswith("M")
+
+
+def _arcs(page: lxml_html.HtmlElement) -> list[lxml_html.HtmlElement]:
+    return page.xpath("//*[name()='g' and contains(concat(' ', @class, ' '), ' arc ')]")
 
 
 def test_graph_page_has_sentences_and_scores() -> None:
