@@ -16,7 +16,7 @@ from spacy.tokens import Doc, Span
 
 from spacy_slmre.candidates import CandidateGenerator, EntityPairs
 from spacy_slmre.relations import PAIRS, RELATIONS, Relation, relations_of, user_data_key
-from spacy_slmre.schema import LabelSchema
+from spacy_slmre.schema import LabelSchema, turn_relation
 
 PairKey = tuple[int, int, int, int]
 """Head start, head end, tail start and tail end in characters."""
@@ -96,6 +96,18 @@ def annotates_relations(user_data: Mapping[Any, Any], attr: str = RELATIONS) -> 
 def count_rows(user_data: Mapping[Any, Any]) -> int | None:
     """Return the number of annotated pairs, or None if the document annotates relations: other pairs are known, too."""
     return len(user_data[user_data_key(PAIRS)]) if annotates_pairs(user_data) else None
+
+
+def turn_pair(key: PairKey, label: str, inverse_of: Mapping[str, str]) -> tuple[PairKey, str]:
+    """Return a labeled pair as it is counted, see `turn_relation`."""
+    head, turned, tail = turn_relation(key[:2], label, key[2:], inverse_of)
+    return (*head, *tail), turned
+
+
+def directions_of(key: PairKey, label: str, inverse_of: Mapping[str, str]) -> tuple[PairKey, ...]:
+    """Return the pairs that can have the label or, in the other direction, its inverse."""
+    has_inverse = label in inverse_of or label in inverse_of.values()
+    return (key, (*key[2:], *key[:2])) if has_inverse else (key,)
 
 
 def pair_key(head: Span, tail: Span) -> PairKey:

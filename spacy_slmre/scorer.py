@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from spacy_slmre.gold import gold_pairs, pair_key
+from spacy_slmre.gold import directions_of, gold_pairs, pair_key, turn_pair
 from spacy_slmre.metrics import Item, count, count_per_label, macro_f1
 from spacy_slmre.relations import RELATIONS, relations_of
 from spacy_slmre.schema import NEGATIVE_LABEL
@@ -22,37 +22,43 @@ def score_relations(
     *,
     attr: str = RELATIONS,
     negative_label: str | None = NEGATIVE_LABEL,
+    inverse_of: Mapping[str, str] | None = None,
     propose: Propose | None = None,
     **_: Any,
 ) -> dict[str, Any]:
     """Return positive-class scores over (head, tail, label), matched by character offsets.
 
     A gold pair that was not proposed as a candidate counts as a false negative. Predictions for pairs whose labels are
-    unknown (see `spacy_slmre.gold`) are not counted.
+    unknown (see `spacy_slmre.gold`) are not counted. A symmetric relation counts once, whichever direction is annotated
+    and predicted, and so do a relation and its inverse.
 
     Args:
         examples: Gold relations on the reference side, predicted ones on the predicted side.
         attr: Attribute with the predicted relations. Gold relations are read by `gold_pairs`, with this attribute.
         negative_label: The gold label that means "no relation".
+        inverse_of: The symmetric and inverse labels, see `LabelSchema.inverse_of`.
         propose: Returns the candidate pairs of a document, to compute candidate recall.
 
     Returns:
-        `rel_micro_p`, `rel_micro_r`, `rel_micro_f`, `rel_macro_f`, `rel_per_type` (label → p, r, f) and
-        `rel_candidate_recall`, the share of gold relations whose pair was proposed. All are None without gold
-        relations, as in spaCy's own scorers.
+        `rel_micro_p`, `rel_micro_r`, `rel_micro_f`, `rel_macro_f`, `rel_per_type` (label → p, r, f; a label that is
+        inverse to an earlier one counts as that one) and `rel_candidate_recall`, the share of gold relations whose pair
+        was proposed. All are None without gold relations, as in spaCy's own scorers.
     """
+    inverse_of = inverse_of or {}
     gold: set[Item] = set()
     predicted: set[Item] = set()
     proposed = 0
     for number, example in enumerate(examples):
         annotated = gold_pairs(example.reference, attr)
-        positives = annotated.positives(negative_label)
+        positives = {turn_pair(*item, inverse_of) for item in annotated.positives(negative_label)}
         gold |= {((number, *key), label) for key, label in positives}
-        found = {(pair_key(rel.head, rel.tail), rel.label) for rel in relations_of(example.predicted, attr)}
-        predicted |= {((number, *key), label) for key, label in found if annotated.is_known(key)}
+        for relation in relations_of(example.predicted, attr):
+            key, label = turn_pair(pair_key(relation.head, relation.tail), relation.label, inverse_of)
+            if any(map(annotated.is_known, directions_of(key, label, inverse_of))):
+                predicted.add(((number, *key), label))
         if propose is not None:
             pairs = {pair_key(*pair) for pair in propose(example.predicted)}
-            proposed += sum(key in pairs for key, _ in positives)
+            proposed += sum(not pairs.isdisjoint(directions_of(*item, inverse_of)) for item in positives)
     if not gold:
         return dict.fromkeys(SCORES)
     micro, per_label = count(gold, predicted), count_per_label(gold, predicted)

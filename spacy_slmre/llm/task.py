@@ -340,6 +340,7 @@ class RelationTask:
         options: dict[str, Any] = {
             "labels": self.labels,
             "negative_label": self.schema.negative_label,
+            "inverse_of": self.schema.inverse_of,
             "propose": self.propose,
         }
         return self._scorer(examples, attr=self.attr, **options)
