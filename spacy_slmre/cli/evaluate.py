@@ -54,6 +54,12 @@ def evaluate_command(
         str, typer.Option(help="Language models: scored (label probabilities) or generated (free text).")
     ] = "scored",
     top: Annotated[int, typer.Option(min=1, help="Number of labels to store per pair.")] = 3,
+    max_labels_per_pair: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Labels that a pair may have; 1 is the benchmark protocol, and more need a threshold."
+        ),
+    ] = 1,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of a generated answer.")] = 16,
     limit: LimitOption = 0,
     write_pairs: Annotated[
@@ -101,6 +107,7 @@ def evaluate_command(
         prompt=prompt,
         decoding=decoding,
         top=top,
+        max_labels_per_pair=max_labels_per_pair,
         max_new_tokens=max_new_tokens,
         limit=limit,
     )

@@ -186,13 +186,17 @@ def _prediction(pair: GoldPair, answer: Answer | None) -> Prediction:
         top=tuple((label, round(score, 6)) for label, score in given.top),
         answer=given.text,
         answered=answer is not None,
+        labels=given.labels,
+        opposite=pair.opposite,
     )
 
 
 def _finish(writer: RunWriter, corpus: GoldCorpus, schema: LabelSchema, info: Mapping[str, Any]) -> EvaluationRun:
     """Score the predictions and publish the run."""
     predictions, totals = writer.predictions(), writer.totals
-    metrics = score_predictions(predictions, schema.names, schema.negative_label, truncated=totals.truncated)
+    metrics = score_predictions(
+        predictions, schema.names, schema.negative_label, inverse_of=schema.inverse_of, truncated=totals.truncated
+    )
     data = {
         "corpus": corpus.name,
         "split": corpus.split,
@@ -201,6 +205,7 @@ def _finish(writer: RunWriter, corpus: GoldCorpus, schema: LabelSchema, info: Ma
         "data_sha256": corpus.sha256,
         "labels": list(schema.names),
         "negative_label": schema.negative_label,
+        "inverse_of": schema.inverse_of,
         "pairs": len(predictions),
         # Cached answers would distort the speed.
         "seconds": 0.0 if totals.usage["cached"] else totals.seconds,

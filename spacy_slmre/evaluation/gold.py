@@ -31,13 +31,18 @@ SPLITS = ("train", "dev", "test")
 
 @dataclass(frozen=True)
 class GoldPair:
-    """A pair to label and its gold labels, without the negative label."""
+    """A pair to label and its gold labels, without the negative label.
+
+    A label that is symmetric, or has an inverse, is gold in both directions. `opposite` is then the id of the pair in
+    the other direction, or "" if there is none.
+    """
 
     id: str
     doc: str
     key: PairKey
     instance: RelationInstance
     gold: tuple[str, ...]
+    opposite: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,12 +155,24 @@ def make_gold_pairs(
     def is_positive(label: str) -> bool:
         return label != schema.negative_label and not (corpus_format and corpus_format.is_negative(label))
 
+    inverses = schema.inverse_of | {first: second for second, first in schema.inverse_of.items()}
+
+    def gold_labels(key: PairKey) -> tuple[str, ...]:
+        other_direction = annotated.labels_of(_reverse(key), None) if inverses else []
+        implied = [inverses[label] for label in other_direction if label in inverses]
+        return tuple(dict.fromkeys(filter(is_positive, [*annotated.labels_of(key, None), *implied])))
+
     name = _doc_id(example, number)
     source = source_of(example.reference) if example.reference.user_data.get(ID) else name
+    ids = {key: f"{name}/{place}" for place, key in enumerate(pairs)}
     return [
-        GoldPair(f"{name}/{place}", source, key, instance, tuple(filter(is_positive, annotated.labels_of(key, None))))
-        for place, (key, instance) in enumerate(zip(pairs, instances, strict=True))
+        GoldPair(ids[key], source, key, instance, gold_labels(key), ids.get(_reverse(key), "") if inverses else "")
+        for key, instance in zip(pairs, instances, strict=True)
     ]
+
+
+def _reverse(key: PairKey) -> PairKey:
+    return (*key[2:], *key[:2])
 
 
 def _doc_id(example: Example, number: int) -> str:

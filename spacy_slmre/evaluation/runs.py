@@ -40,6 +40,8 @@ class Prediction:
         top: The most probable labels, including the negative one, and their probabilities.
         answer: Text that a generative model wrote.
         answered: False if there was no answer.
+        labels: All predicted labels, best first, if a pair may have several; None in runs with one label per pair.
+        opposite: Id of the pair in the other direction, if it is in the run and there are symmetric or inverse labels.
     """
 
     id: str
@@ -55,10 +57,14 @@ class Prediction:
     top: tuple[tuple[str, float], ...] = ()
     answer: str | None = None
     answered: bool = True
+    labels: tuple[str, ...] | None = None
+    opposite: str = ""
 
     @property
     def is_correct(self) -> bool:
-        """Whether a gold label was predicted, or no relation if there is none."""
+        """Whether a gold label (or all, if several may be predicted) was predicted, or no relation if there is none."""
+        if self.labels is not None:
+            return self.answered and set(self.labels) == set(self.gold)
         if not self.gold:
             return self.predicted is None and self.answered
         return self.predicted in self.gold
@@ -78,6 +84,8 @@ class Prediction:
             data = json.loads(line)
             for name in ("head", "tail", "gold"):
                 data[name] = tuple(data[name])
+            if data.get("labels") is not None:
+                data["labels"] = tuple(data["labels"])
             data["top"] = tuple((label, score) for label, score in data["top"])
             return cls(**data)
         except (KeyError, TypeError) as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,12 @@ OUT_OF_SCHEMA = "(out of schema)"
 
 
 def score_predictions(
-    predictions: Sequence[Prediction], labels: Sequence[str], negative: str | None, *, truncated: int = 0
+    predictions: Sequence[Prediction],
+    labels: Sequence[str],
+    negative: str | None,
+    *,
+    inverse_of: Mapping[str, str] | None = None,
+    truncated: int = 0,
 ) -> dict[str, Any]:
     """Return the content of `metrics.json`.
 
@@ -29,25 +34,27 @@ def score_predictions(
         predictions: All pairs of a run.
         labels: The label set; other answers are out of schema.
         negative: Its negative label.
+        inverse_of: Its symmetric and inverse labels, see `LabelSchema.inverse_of`.
         truncated: Number of pairs whose context was truncated.
 
     Returns:
         - "micro": positive-class p, r, f and counts over instances (see `instance_items`)
         - "interval": its 95 % interval by bootstrap over documents
         - "micro_any": micro scores if any of a pair's gold labels counts as correct
-        - "ceiling": the micro-F1 of predicting one correct label per pair
+        - "ceiling": the micro-F1 of predicting one correct label per pair; None if pairs may have several
         - "macro_f" and "per_label": over the labels that occur; out-of-schema answers are one row
         - "official_macro_f": SemEval-2010 Task 8's score, if all labels are directed ("Name(e1,e2)")
         - "accuracy", "out_of_schema", "unanswered", "truncated": of pairs
         - "calibration" and "coverage": None without probabilities
         - "confusion": "labels" and "rows"
     """
-    gold, predicted = instance_items(predictions)
+    gold, predicted = instance_items(predictions, inverse_of)
     known = {*labels, *(label for _, label in gold)}
     renamed = [(key, label if label in known else OUT_OF_SCHEMA) for key, label in predicted]
     micro, per_label = count(gold, predicted), count_per_label(gold, renamed)
-    positives = sum(bool(pair.gold) for pair in predictions)
-    answers = [pair.predicted for pair in predictions if pair.predicted is not None]
+    best = [replace(pair, predicted=pair.gold[0] if pair.gold else None) for pair in predictions]
+    has_ceiling = gold and all(pair.labels is None for pair in predictions)
+    answers = [label for pair in predictions for label in pair.labels or filter(None, [pair.predicted])]
     names, rows = confusion(
         [
             (_closest_gold(pair) or negative or NEGATIVE, _table_label(pair, known) or negative or NEGATIVE)
@@ -56,12 +63,12 @@ def score_predictions(
     )
     return {
         "micro": {**micro.to_dict(), "tp": micro.tp, "fp": micro.fp, "fn": micro.fn},
-        "interval": asdict(bootstrap_interval(list(document_counts(predictions).values()))),
+        "interval": asdict(bootstrap_interval(list(document_counts(predictions, inverse_of).values()))),
         "micro_any": count(
             [(pair.id, _closest_gold(pair)) for pair in predictions if pair.gold],
             [(pair.id, pair.predicted) for pair in predictions if pair.predicted is not None],
         ).to_dict(),
-        "ceiling": positives / len(gold) if gold else None,
+        "ceiling": count(*instance_items(best, inverse_of)).f1 if has_ceiling else None,
         "macro_f": macro_f1({label: prf for label, prf in per_label.items() if label != OUT_OF_SCHEMA}),
         "per_label": {label: {**prf.to_dict(), "gold": prf.tp + prf.fn} for label, prf in per_label.items()},
         "official_macro_f": official_macro_f1(gold, predicted) if _are_directed(labels, negative) else None,
@@ -69,7 +76,7 @@ def score_predictions(
         "out_of_schema": sum(label not in labels for label in answers),
         "unanswered": sum(not pair.answered for pair in predictions),
         "truncated": truncated,
-        **_calibration(predictions, negative),
+        **_calibration(predictions, negative, inverse_of),
         "confusion": {"labels": names, "rows": rows},
     }
 
@@ -92,7 +99,9 @@ def _closest_gold(prediction: Prediction) -> str:
     return prediction.gold[0] if prediction.gold else ""
 
 
-def _calibration(predictions: Sequence[Prediction], negative: str | None) -> dict[str, Any]:
+def _calibration(
+    predictions: Sequence[Prediction], negative: str | None, inverse_of: Mapping[str, str] | None
+) -> dict[str, Any]:
     """Return "calibration" (how well scores match accuracy) and "coverage" (pairs by minimum score)."""
     scored = [pair for pair in predictions if pair.score is not None and pair.top]
     if not scored:
@@ -108,7 +117,7 @@ def _calibration(predictions: Sequence[Prediction], negative: str | None) -> dic
                 "score": minimum,
                 "coverage": len(kept) / len(predictions),
                 "accuracy": sum(pair.is_correct for pair in kept) / len(kept) if kept else None,
-                "f": count(*instance_items(kept)).f1 if kept else None,
+                "f": count(*instance_items(kept, inverse_of)).f1 if kept else None,
             }
         )
     bins = [asdict(one) for one in reliability(scores, correct)]

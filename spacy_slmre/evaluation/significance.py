@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from spacy_slmre.evaluation.runs import EvaluationRun, Prediction
 from spacy_slmre.metrics import Item, count
+from spacy_slmre.schema import turn_relation
 
 SAMPLES = 1000
 # The smallest p-value is about 2 / samples, small enough for significance among two hundred comparisons.
@@ -65,7 +66,7 @@ def compare_runs(runs: Sequence[EvaluationRun], names: Sequence[str]) -> list[Co
         ids = hashlib.sha256("\n".join(pair.id for pair in predictions).encode()).hexdigest()
         correct = [pair.is_correct for pair in predictions]
         data = (run.info["corpus"], run.info["split"], run.info["data_sha256"], ids)
-        groups[data].append((name, document_counts(predictions), correct))
+        groups[data].append((name, document_counts(predictions, run.info.get("inverse_of")), correct))
     comparisons = []
     for (corpus, split, *_), systems in groups.items():
         differences = paired_bootstrap([counts for _, counts, _ in systems])
@@ -77,28 +78,52 @@ def compare_runs(runs: Sequence[EvaluationRun], names: Sequence[str]) -> list[Co
     return comparisons
 
 
-def instance_items(predictions: Iterable[Prediction]) -> tuple[list[Item], list[Item]]:
+def instance_items(
+    predictions: Iterable[Prediction], inverse_of: Mapping[str, str] | None = None
+) -> tuple[list[Item], list[Item]]:
     """Return gold and predicted labels by instance, as `spacy_slmre.metrics` expects them.
 
     As in the benchmarks and the study, a pair with several gold labels is one instance per label. All of them have
-    the pair's prediction, which is correct for at most one of them.
+    the pair's prediction, which is correct for at most one of them. If a run has several labels per pair, each label is
+    compared with the gold labels instead. A symmetric relation is one instance for both directions, and so are a
+    relation and its inverse.
+
+    Args:
+        predictions: The pairs.
+        inverse_of: The symmetric and inverse labels, see `LabelSchema.inverse_of`.
     """
-    gold: list[Item] = []
-    predicted: list[Item] = []
+    inverse_of = inverse_of or {}
+    mirrored = {*inverse_of, *inverse_of.values()}
+
+    def item(pair: Prediction, label: str, number: int) -> Item:
+        if label in mirrored:
+            first, label, _ = turn_relation(pair.id, label, pair.opposite or f"{pair.id}~", inverse_of)
+            return (first, "both directions"), label
+        return (pair.id, number if pair.labels is None else "all labels"), label
+
+    gold: dict[Item, None] = {}
+    predicted: dict[Item, None] = {}
     for pair in predictions:
-        gold += [((pair.id, number), label) for number, label in enumerate(pair.gold)]
-        if pair.predicted is not None:
-            predicted += [((pair.id, number), pair.predicted) for number in range(max(1, len(pair.gold)))]
-    return gold, predicted
+        gold |= dict.fromkeys(item(pair, label, number) for number, label in enumerate(pair.gold))
+        if pair.labels is not None:
+            predicted |= dict.fromkeys(item(pair, label, 0) for label in pair.labels)
+        elif pair.predicted is not None:
+            numbers = range(max(1, len(pair.gold)))
+            predicted |= dict.fromkeys(item(pair, pair.predicted, number) for number in numbers)
+    return list(gold), list(predicted)
 
 
-def document_counts(predictions: Iterable[Prediction]) -> dict[str, np.ndarray]:
-    """Return TP, FP and FN of each document: (3,)."""
-    counts: dict[str, np.ndarray] = {}
+def document_counts(
+    predictions: Iterable[Prediction], inverse_of: Mapping[str, str] | None = None
+) -> dict[str, np.ndarray]:
+    """Return TP, FP and FN of each document: (3,); see `instance_items` for the arguments."""
+    by_document: dict[str, list[Prediction]] = {}
     for pair in predictions:
-        prf = count(*instance_items([pair]))
-        counts.setdefault(pair.doc, np.zeros(3))
-        counts[pair.doc] += (prf.tp, prf.fp, prf.fn)
+        by_document.setdefault(pair.doc, []).append(pair)
+    counts = {}
+    for document, pairs in by_document.items():
+        prf = count(*instance_items(pairs, inverse_of))
+        counts[document] = np.array([prf.tp, prf.fp, prf.fn], dtype=float)
     return counts
 
 

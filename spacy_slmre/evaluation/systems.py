@@ -57,6 +57,9 @@ class EvaluationSettings:
             the labels.
         decoding: "scored" for label probabilities, "generated" for free text, as in the study.
         top: Number of labels to store per pair.
+        max_labels_per_pair: Number of labels that a pair may have. With 1, the benchmark protocol, a pair has its best
+            label, so that recall is limited if pairs have several gold labels; with more, which needs a threshold, all
+            labels of the component are counted.
         max_new_tokens: Maximum length of a generated answer.
         limit: Read documents until they have this many pairs; 0 reads all.
 
@@ -71,12 +74,13 @@ class EvaluationSettings:
     prompt: str = "own"
     decoding: str = "scored"
     top: int = 3
+    max_labels_per_pair: int = 1
     max_new_tokens: int = 16
     limit: int = 0
 
     def __post_init__(self) -> None:
         check_choice(self, "evaluation", EvaluationError, **_CHOICES)
-        check_minimum(self, "evaluation", EvaluationError, top=1, max_new_tokens=1, limit=0)
+        check_minimum(self, "evaluation", EvaluationError, top=1, max_labels_per_pair=1, max_new_tokens=1, limit=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class Answer:
     top: tuple[tuple[str, float], ...] = ()  # the most probable labels and their probabilities, if known
     text: str | None = None  # written by a generative model
     truncated: bool = False  # the context was truncated
+    labels: tuple[str, ...] | None = None  # all predicted labels, if pairs may have several
 
 
 Predictor = Callable[[Sequence[Doc]], list[dict[PairKey, Answer]]]
@@ -129,7 +134,10 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
         EvaluationError: A setting does not fit the component.
         ValueError: The component does not exist, or its weights are not available.
     """
+    several = settings.max_labels_per_pair > 1
     llms = get_llm_components(nlp)
+    if several and (llms or settings.decoding == "generated"):
+        raise EvaluationError("evaluation.max_labels_per_pair > 1, but a generated answer is one label.")
     if llms and (settings.component is None or settings.component in llms):
         return _llm_system(get_llm_component(nlp, settings.component)[1], settings, corpus)
     name, pipe = get_relation_extractor(nlp, settings.component)
@@ -149,9 +157,16 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
         model.load()
         model.set_prompt_style(replace(model.style, label_list=settings.prompt == "schema"))
     pipe.load()
+    if several:
+        if pipe.decoding.threshold is None and not pipe.label_thresholds:
+            raise EvaluationError(
+                f'evaluation.max_labels_per_pair = {settings.max_labels_per_pair}, but "{name}" has no threshold, so '
+                "that each pair gets its most probable label only. Set its threshold, or run slmre calibrate."
+            )
+        pipe.settings = replace(pipe.settings, max_labels_per_pair=settings.max_labels_per_pair)
     info: dict[str, Any] = {"kind": "encoder", "system": name, "params": None}
     info |= {"style": "", "prompt": "", "decoding": ""}
-    predict, device = _scored(pipe, settings.top), None
+    predict, device = _scored(pipe, settings.top, several=several), None
     count_tokens: Callable[[Sequence[RelationInstance]], int] = len
     if isinstance(model, SmallLM):
         style, device = model.style, model.network.device
@@ -230,18 +245,21 @@ def pipeline_fingerprint(nlp: Language, source: str) -> str:
 # -- predictors ------------------------------------------------------------------------------------
 
 
-def _scored(pipe: RelationExtractor, k: int) -> Predictor:
-    """Predict labels from the component's probabilities."""
+def _scored(pipe: RelationExtractor, k: int, *, several: bool) -> Predictor:
+    """Predict labels from the component's probabilities, several for each pair or its best."""
 
     def predict(docs: Sequence[Doc]) -> list[dict[PairKey, Answer]]:
         answers = []
         for prediction in pipe.predict(docs, k):
-            # As in the study, a pair has one label: its best.
-            best = {pair_key(head, tail): label for head, tail, label, _ in reversed(prediction.relations)}
+            labels: dict[PairKey, list[str]] = {}
+            for head, tail, label, _ in prediction.relations:
+                labels.setdefault(pair_key(head, tail), []).append(label)
             doc_answers = {}
             for pair in prediction.pairs:
-                label = best.get(pair_key(pair.head, pair.tail))
-                doc_answers[pair_key(pair.head, pair.tail)] = Answer(label, pair.labels, None, pair.truncated)
+                of_pair = labels.get(key := pair_key(pair.head, pair.tail), [])
+                best = of_pair[0] if of_pair else None
+                every = tuple(of_pair) if several else None
+                doc_answers[key] = Answer(best, pair.labels, None, pair.truncated, every)
             answers.append(doc_answers)
         return answers
 

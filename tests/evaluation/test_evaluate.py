@@ -11,6 +11,7 @@ import pytest
 import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
+from spacy.training import Example
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
@@ -20,11 +21,12 @@ from spacy_slmre.corpus.gold_docs import FORMAT, ID, SPLIT
 from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.evaluation import evaluate as evaluating
 from spacy_slmre.evaluation.evaluate import evaluate_corpus
-from spacy_slmre.evaluation.gold import read_gold
+from spacy_slmre.evaluation.gold import make_gold_pairs, read_gold
 from spacy_slmre.evaluation.results import find_runs
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, Prediction, read_run
 from spacy_slmre.evaluation.systems import EvaluationSettings
 from spacy_slmre.relations import install_extensions
+from spacy_slmre.schema import LabelSchema
 from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.util.errors import OutputError
 
@@ -95,6 +97,41 @@ def evaluate(pipeline: Path, corpus: Path, folder: Path, **settings: object) -> 
     options = {name: settings.pop(name) for name in ("progress", "log", "overwrite_changed") if name in settings}
     gold = read_gold(corpus, nlp)
     return evaluate_corpus(nlp, str(pipeline), gold, folder, EvaluationSettings(**settings), **options)
+
+
+def test_several_labels_of_a_pair_are_counted_on_request(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="has no threshold"):
+        evaluate(pipeline, corpus, tmp_path / "none", max_labels_per_pair=2)
+    nlp = spacy.load(pipeline)
+    nlp.get_pipe("slm_relations").threshold = 0.0
+    nlp.to_disk(tmp_path / "pipeline")
+    one = evaluate(tmp_path / "pipeline", corpus, tmp_path / "one")
+    two = evaluate(tmp_path / "pipeline", corpus, tmp_path / "two", max_labels_per_pair=2)
+    assert all(found.labels is None for found in one.predictions())
+    for first, second in zip(one.predictions(), two.predictions(), strict=True):
+        assert second.labels is not None and len(second.labels) == 2 and first.id == second.id
+        assert second.predicted == second.labels[0]
+    assert two.metrics["micro"]["tp"] + two.metrics["micro"]["fp"] == 2 * two.info["pairs"]
+    assert two.metrics["micro"]["r"] >= one.metrics["micro"]["r"] and two.metrics["ceiling"] is None
+
+
+def test_gold_labels_hold_in_both_directions_if_the_schema_says_so(blank: Callable[[], Language]) -> None:
+    reference = blank()("Ann Lee was born in Rome. Her brother Bo Lee works for Red Mill in Warsaw.")
+    ann, rome, bo, mill, _ = reference.ents
+    reference._.relations = [(ann, bo, "sibling"), (mill, bo, "staff"), (ann, rome, "born in")]
+    predicted = reference.copy()
+    predicted.user_data.clear()
+    pairs = [(ann, bo), (bo, ann), (bo, mill), (mill, bo), (rome, ann)]
+    predicted._.relation_candidates = [(predicted[a.start : a.end], predicted[b.start : b.end]) for a, b in pairs]
+    labels = [{"name": "sibling", "symmetric": True}, {"name": "boss", "inverse": "staff"}]
+    schema = LabelSchema.from_dict({"labels": [*labels, {"name": "staff"}, {"name": "born in"}]})
+    found = make_gold_pairs(Example(predicted, reference), 7, schema)
+    assert [one.gold for one in found] == [("sibling",), ("sibling",), ("boss",), ("staff",), ()]
+    assert [one.opposite for one in found] == ["7/1", "7/0", "7/3", "7/2", ""]
+    plain = LabelSchema.from_labels(["sibling", "boss", "staff", "born in"])
+    found = make_gold_pairs(Example(predicted, reference), 7, plain)
+    assert [one.gold for one in found] == [("sibling",), (), (), ("staff",), ()]
+    assert {one.opposite for one in found} == {""}
 
 
 def interrupt(docs: int) -> None:

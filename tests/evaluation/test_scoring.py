@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from sklearn.metrics import f1_score
 
 from spacy_slmre.evaluation.runs import Prediction
 from spacy_slmre.evaluation.scoring import score_predictions
+from spacy_slmre.evaluation.significance import document_counts
 from spacy_slmre.label_parser import LabelParser
 from spacy_slmre.metrics import confusion, normalize_answer, official_macro_f1
 from spacy_slmre.schema import LabelSchema
@@ -54,6 +56,44 @@ def test_pairs_with_several_gold_labels_are_several_instances() -> None:
     assert scores["micro_any"]["f"] == 1.0
     assert scores["ceiling"] == pytest.approx(2 / 3)
     assert scores["accuracy"] == 1.0
+
+
+def test_all_labels_of_a_pair_are_compared_if_it_may_have_several() -> None:
+    predictions = [
+        pair(0, ("A", "B"), "B", labels=("B", "A")),
+        pair(1, ("C",), "C", labels=("C", "A")),
+        pair(2, (), None, labels=()),
+        pair(3, ("A",), None, labels=()),
+    ]
+    scores = score_predictions(predictions, LABELS, "no_relation")
+    assert (scores["micro"]["tp"], scores["micro"]["fp"], scores["micro"]["fn"]) == (3, 1, 1)
+    assert scores["ceiling"] is None and scores["accuracy"] == 0.5
+    assert score_predictions(predictions[:1], LABELS, "no_relation")["micro"]["f"] == 1.0
+    assert Prediction.from_json(predictions[0].to_json()) == predictions[0]
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_symmetric_relations_and_inverses_count_once_in_either_direction(several: bool) -> None:
+    inverses = {"A": "A", "C": "B"}
+
+    def score(*pairs: tuple[str, str, str | None, str]) -> tuple[int, int, int]:
+        """Score (id, gold label, predicted label, id of the opposite direction)."""
+        predictions = [
+            replace(pair(0, (gold,) if gold else (), predicted), id=id, opposite=opposite)
+            for id, gold, predicted, opposite in pairs
+        ]
+        if several:
+            predictions = [replace(one, labels=(one.predicted,) if one.predicted else ()) for one in predictions]
+        micro = score_predictions(predictions, LABELS, "no_relation", inverse_of=inverses)["micro"]
+        assert sum(micro[key] for key in ("tp", "fp", "fn")) == sum(document_counts(predictions, inverses)["d0"])
+        return micro["tp"], micro["fp"], micro["fn"]
+
+    assert score(("x", "A", None, "y"), ("y", "A", "A", "x")) == (1, 0, 0)
+    assert score(("x", "A", "A", "y"), ("y", "A", "A", "x")) == (1, 0, 0)
+    assert score(("x", "", "A", "y"), ("y", "", "A", "x")) == (0, 1, 0)
+    assert score(("x", "B", None, "y"), ("y", "C", "C", "x")) == (1, 0, 0)
+    assert score(("x", "C", "C", ""), ("z", "A", None, "")) == (1, 0, 1)
+    assert score(("x", "B", None, "y"), ("y", "C", "B", "x")) == (0, 1, 1)
 
 
 def test_out_of_schema_answers_are_one_row_and_not_in_the_macro_mean() -> None:
