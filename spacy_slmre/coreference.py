@@ -1,6 +1,7 @@
 """Entity mentions, and coreference clusters of them as other components found them.
 
-Clusters are read from spacy-experimental (`doc.spans["coref_clusters_1"]`, …), coreferee (`doc._.coref_chains`) and
+Clusters are read from spacy-experimental (`doc.spans["coref_clusters_1"]`, … or, where spans are not resolved,
+`doc.spans["coref_head_clusters_1"]`, …), coreferee (`doc._.coref_chains`) and
 fastcoref (`doc._.coref_clusters`); if several of them are there, from the first.
 """
 
@@ -20,6 +21,7 @@ CLUSTERS = "coref_clusters"
 """`doc.spans["coref_clusters_1"]` and so on: the mentions of the same entity, named as by spaCy's own component."""
 
 _KEY = re.compile(rf"{CLUSTERS}_\d+")
+_HEAD_KEY = re.compile(r"coref_head_clusters_\d+")
 _NAME = "name"
 _Found = tuple[list[Span], str | None]  # the members, and their name if it is known
 
@@ -50,7 +52,8 @@ def mentions_of(doc: Doc) -> list[Span]:
 
 def find_clusters(doc: Doc) -> tuple[MentionCluster, ...]:
     """Return the coreference clusters of a document, in text order; a mention is in the first of its clusters only."""
-    found = next(filter(None, map(list, (_read_spans(doc), _read_chains(doc), _read_offsets(doc)))), [])
+    sources = (_read_spans(doc, _KEY), _read_spans(doc, _HEAD_KEY), _read_chains(doc), _read_offsets(doc))
+    found = next(filter(None, map(list, sources)), [])
     if not found:
         return ()
     entities = mentions_of(doc)
@@ -88,9 +91,9 @@ def shift_clusters(doc: Doc, offset: int, length: int) -> list[MentionCluster]:
     return shifted
 
 
-def _read_spans(doc: Doc) -> Iterator[_Found]:
+def _read_spans(doc: Doc, pattern: re.Pattern[str]) -> Iterator[_Found]:
     for key, group in doc.spans.items():
-        if _KEY.fullmatch(key):
+        if pattern.fullmatch(key):
             name = group.attrs.get(_NAME)
             yield list(group), name if isinstance(name, str) else None
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
+from spacy_slmre.coreference import MentionCluster
 from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
 
 HOSTILE = [
@@ -67,6 +70,13 @@ TEXTS = st.one_of(
 
 
 @st.composite
+def _clusters(draw: st.DrawFn, document: RelationDocument) -> tuple[MentionCluster, ...]:
+    mentions = st.sampled_from([(entity.start, entity.end) for entity in document.entities])
+    members = draw(st.lists(st.lists(mentions, min_size=1, unique=True), max_size=2))
+    return tuple(MentionCluster(tuple(sorted(cluster)), draw(st.one_of(st.just(""), TEXTS))) for cluster in members)
+
+
+@st.composite
 def documents(draw: st.DrawFn) -> list[RelationDocument]:
     """Draw documents with arbitrary texts, types, labels and scores, and unique ids."""
     made = []
@@ -82,5 +92,9 @@ def documents(draw: st.DrawFn) -> list[RelationDocument]:
             )
         )
         id, model = f"{draw(TEXTS)} {number}", draw(st.sampled_from(["", "m 1"]))
-        made.append(make_document(id, words, types, pairs, model))
+        document = make_document(id, words, types, pairs, model)
+        labels = sorted({label for _, _, label, _ in pairs})
+        # The first label is symmetric, or inverse to another one.
+        inverses = draw(st.dictionaries(st.sampled_from(labels[:1]), st.sampled_from(labels))) if labels else {}
+        made.append(replace(document, inverse_of=inverses, clusters=draw(_clusters(document))))
     return made

@@ -104,10 +104,13 @@ def test_clusters_of_coreferee_and_fastcoref_are_read(parsed: Doc, plain: Doc) -
     assert clusters_of(plain) == [("Bo", ["Bo", "he"])]
 
 
-def test_heads_of_clusters_are_no_clusters(plain: Doc) -> None:
-    plain.spans["coref_head_clusters_1"] = [plain[1:2], plain[9:10]]
-    plain.spans["coref_clusters_mine"] = [plain[1:2], plain[9:10]]
-    assert find_clusters(plain) == ()
+def test_heads_are_used_where_there_are_no_spans(parsed: Doc) -> None:
+    parsed.spans["coref_clusters_mine"] = [parsed[7:8], parsed[9:10]]
+    assert find_clusters(parsed) == ()
+    parsed.spans["coref_head_clusters_1"] = [parsed[1:2], parsed[9:10]]
+    assert clusters_of(parsed) == [("Ann Lee", ["Ann Lee", "She"])]
+    set_clusters(parsed, [(7, 8), (11, 12)])
+    assert clusters_of(parsed) == [("Bo", ["Bo", "he"])]
 
 
 def test_written_clusters_are_read_back_with_their_names(plain: Doc) -> None:

@@ -20,7 +20,7 @@ from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocum
 from spacy_slmre.export import fact_edges, make_edges, merge_edges
 from spacy_slmre.facts import combine_scores, find_entities, make_facts
 from spacy_slmre.relations import join_docs, span_as_doc, write_inverses
-from tests.relation_documents import make_document
+from tests.relation_documents import documents, make_document
 
 INVERSES = {"spouse": "spouse", "child": "parent"}
 Pairs = list[tuple[int, int, str, float]]
@@ -151,6 +151,20 @@ def test_without_a_schema_every_direction_is_a_fact() -> None:
 def test_the_combined_score_is_a_probability_that_no_repetition_raises(scores: list[float]) -> None:
     assert min(scores) <= combine_scores(scores) <= max(scores)
     assert combine_scores(scores * 2) == combine_scores(scores)
+
+
+@given(documents())
+def test_every_relation_supports_one_fact(docs: list[RelationDocument]) -> None:
+    for made in docs:
+        facts = make_facts(made)
+        relations = [relation for fact in facts for relation in fact.relations]
+        assert len(relations) == len(set(relations)) == len(list(make_edges([made])))
+        assert {one.head.key for one in relations} | {one.tail.key for one in relations} <= find_entities(made).keys()
+        assert len({(fact.head.key, fact.label, fact.tail.key) for fact in facts}) == len(facts)
+        assert [fact.score for fact in facts] == sorted((fact.score for fact in facts), reverse=True)
+    assert sum(edge.count for edge in merge_edges(docs)) == sum(
+        len(fact_edge.sources) for fact_edge in fact_edges(docs)
+    )
 
 
 # -- documents of spaCy ------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ def test_symmetric_and_inverse_relations_are_written_once(tmp_path: Path, level:
     assert [(row["head"], row["relation"], row["tail"]) for row in rows if row["relation"] != "spouse"] == [
         ("Ann", "parent", "Cy")
     ]
+    assert {(row["relation"], row["inverse"]) for row in rows} == {("spouse", "spouse"), ("parent", "child")}
     assert [row.get("count") for row in rows if row["relation"] == "spouse"] == (
         [None, None] if level == "mentions" else ["2"]
     )
