@@ -36,6 +36,13 @@ def evaluate_command(
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the system in reports.")] = "",
     component: Annotated[str | None, typer.Option(help="The relation component, if there are several.")] = None,
+    level: Annotated[
+        str,
+        typer.Option(
+            help="mentions (pairs of mentions), or document: the facts that the component finds between its candidates "
+            "are compared with the gold facts."
+        ),
+    ] = "mentions",
     pairs: Annotated[
         str, typer.Option(help="annotated: the corpus's annotated pairs; proposed: the component's candidates.")
     ] = "annotated",
@@ -102,6 +109,7 @@ def evaluate_command(
     settings = EvaluationSettings(
         name=name,
         component=component,
+        level=level,
         pairs=pairs,
         labels=labels,
         prompt=prompt,
@@ -112,6 +120,8 @@ def evaluate_command(
         limit=limit,
     )
     answers = Path(pipeline) if Path(pipeline).suffix in SUFFIXES else None
+    if answers is not None and level != "mentions":
+        raise ValueError("--level document needs a pipeline, because answers of another program are those of mentions.")
     if answers is not None and not answers.is_file():
         raise ValueError(f"The file {answers} does not exist.")
     if output is not None and output.is_file():
@@ -156,13 +166,14 @@ def evaluate_on(
     the other arguments, see `load_pipeline` and `evaluate_corpus`.
     """
     from spacy_slmre.cli.pipelines import load_pipeline
-    from spacy_slmre.evaluation.evaluate import evaluate_corpus
+    from spacy_slmre.evaluation.evaluate import FACTS_SUFFIX, evaluate_corpus
     from spacy_slmre.evaluation.gold import read_gold
 
     # Loaded once per corpus, because the evaluation changes its labels and prompt to those of the corpus.
     nlp = load_pipeline(pipeline, code=code, gpu_id=gpu_id)
     gold = read_gold(corpus, nlp, settings.limit)
-    target = _run_folder(folder, gold.run_name, corpus, runs or [])
+    name = gold.run_name + (FACTS_SUFFIX if settings.level == "document" else "")
+    target = _run_folder(folder, name, corpus, runs or [])
     with document_progress(len(gold.examples)) as update:
         return evaluate_corpus(
             nlp,

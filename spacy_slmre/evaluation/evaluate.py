@@ -12,6 +12,7 @@ from typing import Any
 from spacy.language import Language
 from spacy.training import Example
 
+from spacy_slmre.evaluation.document_level import join_pairs
 from spacy_slmre.evaluation.external import check_answers, read_answers
 from spacy_slmre.evaluation.gold import GoldCorpus, GoldPair, make_gold_pairs
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, Prediction, RunWriter, read_run
@@ -23,6 +24,8 @@ from spacy_slmre.util.io import file_hash
 from spacy_slmre.util.run_folder import RunFolder
 from spacy_slmre.util.system import hardware, peak_memory, reset_peak_memory, versions
 
+FACTS_SUFFIX = "-facts"
+"""Added to the name of a corpus, and to that of the run folder, if facts are evaluated."""
 BATCH_PAIRS = 256
 """Number of pairs after which results are written."""
 
@@ -91,12 +94,16 @@ def evaluate_corpus(
                 proposed = system.candidates(example.predicted, system.schema).pairs
                 pairs = make_gold_pairs(example, number, system.schema, proposed, system.attr)
                 tokens += system.count_tokens([pair.instance for pair in pairs])
-                predictions += [_prediction(pair, doc_answers.get(pair.key)) for pair in pairs]
+                if settings.level == "document":
+                    predictions += join_pairs(example.reference, pairs, doc_answers, _prediction)
+                else:
+                    predictions += [_prediction(pair, doc_answers.get(pair.key)) for pair in pairs]
             truncated = sum(answer.truncated for doc_answers in answers for answer in doc_answers.values())
             writer.add(predictions, len(docs), seconds, truncated, tokens, usage)
             progress(len(docs))
         info = {
             **system.info,
+            "level": settings.level,
             "system": settings.name or system.info["system"],
             "pipeline": source,
             "load_seconds": load_seconds,
@@ -198,7 +205,8 @@ def _finish(writer: RunWriter, corpus: GoldCorpus, schema: LabelSchema, info: Ma
         predictions, schema.names, schema.negative_label, inverse_of=schema.inverse_of, truncated=totals.truncated
     )
     data = {
-        "corpus": corpus.name,
+        # Scores of facts cannot be compared with those of relations.
+        "corpus": corpus.name + (FACTS_SUFFIX if info.get("level") == "document" else ""),
         "split": corpus.split,
         "limit": corpus.limit or None,
         "corpus_path": str(corpus.path),

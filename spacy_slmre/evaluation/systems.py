@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from spacy_llm.pipeline import LLMWrapper
 
 _CHOICES: dict[str, tuple[str, ...]] = {
+    "level": ("mentions", "document"),
     "pairs": ("annotated", "proposed"),
     "labels": ("auto", "pipeline", "corpus"),
     "prompt": ("own", "schema", "generic"),
@@ -49,6 +50,9 @@ class EvaluationSettings:
     Attributes:
         name: Name of the system in reports; by default the name of its model.
         component: The relation component, if there are several.
+        level: "mentions" evaluates pairs of mentions, "document" pairs of entities: the facts that the component finds
+            with its own candidates and limits are compared with the gold facts, which may be stated anywhere in the
+            document. Then `pairs` has no effect.
         pairs: "annotated" evaluates the pairs of the corpus with known labels, by `spacy_slmre.gold`; "proposed" also
             the component's candidates, unless their labels are unknown.
         labels: Label set of the "pipeline" or of the "corpus"; "auto" is that of the corpus for language models
@@ -69,6 +73,7 @@ class EvaluationSettings:
 
     name: str = ""
     component: str | None = None
+    level: str = "mentions"
     pairs: str = "annotated"
     labels: str = "auto"
     prompt: str = "own"
@@ -81,6 +86,11 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         check_choice(self, "evaluation", EvaluationError, **_CHOICES)
         check_minimum(self, "evaluation", EvaluationError, top=1, max_labels_per_pair=1, max_new_tokens=1, limit=0)
+
+    @property
+    def uses_given_pairs(self) -> bool:
+        """Whether the component labels the pairs of the corpus instead of its own candidates."""
+        return self.level == "mentions" and self.pairs == "annotated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +156,7 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
         for setting, default in (("prompt", "own"), ("decoding", "scored")):
             if (value := getattr(settings, setting)) != default:
                 raise EvaluationError(f'evaluation.{setting} = "{value}", but "{name}" is not a language model.')
-    if settings.pairs == "annotated":
+    if settings.uses_given_pairs:
         pipe.candidates = GivenPairs()
     else:
         pipe.use_gold_pairs = False
@@ -166,7 +176,7 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
         pipe.settings = replace(pipe.settings, max_labels_per_pair=settings.max_labels_per_pair)
     info: dict[str, Any] = {"kind": "encoder", "system": name, "params": None}
     info |= {"style": "", "prompt": "", "decoding": ""}
-    predict, device = _scored(pipe, settings.top, several=several), None
+    predict, device = _scored(pipe, settings.top, several=several or settings.level == "document"), None
     count_tokens: Callable[[Sequence[RelationInstance]], int] = len
     if isinstance(model, SmallLM):
         style, device = model.style, model.network.device
@@ -188,7 +198,7 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
 
 def _llm_system(component: LLMWrapper, settings: EvaluationSettings, corpus: CorpusFormat | None) -> EvaluatedSystem:
     task = component.task
-    if settings.pairs == "annotated":
+    if settings.uses_given_pairs:
         task.candidates = GivenPairs()
     task.schema = _corpus_labels(settings, corpus, False) or task.schema
     if settings.prompt != "own":

@@ -134,6 +134,34 @@ def test_gold_labels_hold_in_both_directions_if_the_schema_says_so(blank: Callab
     assert {one.opposite for one in found} == {""}
 
 
+def test_facts_are_evaluated_by_document(blank: Callable[[], Language], tiny_model: dict, tmp_path: Path) -> None:
+    nlp = blank()
+    schema = {"labels": [{"name": "sibling", "symmetric": True}, {"name": "employer"}], "negative_label": None}
+    settings = {"model": tiny_model, "schema": schema, "threshold": 0.0, "max_labels_per_pair": 1}
+    nlp.add_pipe("slm_relations", config=settings)
+    nlp.to_disk(tmp_path / "pipeline")
+    reference = blank()("Ann Lee and Bo Lee live in Rome. Ann Lee likes Bo Lee. Red Mill is in Warsaw.")
+    ann, bo, _, _, _, mill, _ = reference.ents
+    # The second relation joins mentions in different sentences, which the component does not propose.
+    reference._.relations = [(bo, ann, "sibling"), (ann, mill, "employer")]
+    with DocBinWriter(tmp_path / "dev.spacy") as writer:
+        writer.add(reference)
+    shown = run("evaluate", tmp_path / "pipeline", tmp_path / "dev.spacy", "-o", tmp_path, "--level", "document")
+    assert "all (micro)" in shown
+    (found,), _ = find_runs([tmp_path])
+    assert found.info["corpus"].endswith("-facts") and found.folder.name.endswith("-facts")
+    predictions = {(one.text[slice(*one.head)], one.text[slice(*one.tail)]): one for one in found.predictions()}
+    # Ann, Bo and Rome; Red Mill and Warsaw; Ann and Red Mill.
+    assert len(predictions) == 6 + 2 + 1 and not predictions["Ann Lee", "Red Mill"].answered
+    assert predictions["Ann Lee", "Bo Lee"].gold == predictions["Bo Lee", "Ann Lee"].gold == ("sibling",)
+    micro = found.metrics["micro"]
+    assert micro["tp"] + micro["fn"] == 2
+    doc = nlp(reference.text)
+    facts = {(str(fact.head), fact.label, str(fact.tail)) for fact in doc._.facts}
+    assert micro["tp"] + micro["fp"] == len(facts)
+    assert micro["tp"] == len(facts & {("Ann Lee", "sibling", "Bo Lee")})
+
+
 def interrupt(docs: int) -> None:
     raise KeyboardInterrupt
 

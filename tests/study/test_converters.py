@@ -225,6 +225,22 @@ def test_re_docred_negatives_are_sampled_with_a_seed(read, write):
     assert one == [triples(doc) for doc in read("re_docred", path, negatives=0.4, seed=5)[0]]
 
 
+def test_re_docred_is_read_as_whole_documents(read, write):
+    (doc,), rejects = read("re_docred", write("r.json", json.dumps([DOCRED])), unit="document")
+    assert not rejects and doc.text == " ".join(word for sentence in DOCRED["sents"] for word in sentence)
+    assert [sent.text for sent in doc.sents] == [" ".join(sentence) for sentence in DOCRED["sents"]]
+    assert {ent.kb_id_ for ent in doc.ents} == {f"{doc.user_data['slmre.id']}#{number}" for number in range(3)}
+    # Every label is a fact, also between entities that share no sentence, with the closest mentions.
+    expected = {("Ann Lee", "P551", "Oslo"), ("Ann Lee", "P19", "Oslo"), ("Oslo", "P17", "Norway")}
+    assert {(str(one.head), one.label, str(one.tail)) for one in doc._.facts} == {
+        *expected,
+        ("Ann Lee", "P27", "Norway"),
+    }
+    assert {(one.head.start, one.tail.start) for one in doc._.relations if one.label != "P17"} == {(5, 7), (5, 14)}
+    with pytest.raises(CorpusError, match="Use one of sentence, document"):
+        read("re_docred", write("r.json", json.dumps([DOCRED])), unit="page")
+
+
 def test_rebel_is_read(read, write):
     text = "Oslo is a city. It was founded in 1048 and Oslo is in Norway."
     entity = {"uri": "Q1", "annotator": "Me"}

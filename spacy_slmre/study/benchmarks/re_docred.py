@@ -1,15 +1,17 @@
-"""Re-DocRED by sentence: the relations whose two entities are mentioned in the same sentence."""
+"""Re-DocRED by sentence (the relations whose two entities are mentioned in the same sentence) or by document."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise, product
 from pathlib import Path
 from typing import Any
 
 from spacy_slmre.corpus.records import Pair, Record, Reject, Words, parse_rows, sample_negatives
-from spacy_slmre.corpus.sources import read_json
+from spacy_slmre.corpus.sources import CorpusError, read_json
+from spacy_slmre.documents import EntityMention
 from spacy_slmre.instances import Mention
 from spacy_slmre.schema import NEGATIVE_LABEL
 from spacy_slmre.study.benchmarks.card import load_card
@@ -19,22 +21,59 @@ Place = tuple[int, int, int]
 
 
 def read_re_docred(
-    source: str | Path, split: str, *, negatives: float = 1.0, seed: int = 0
+    source: str | Path, split: str, *, unit: str = "sentence", negatives: float = 1.0, seed: int = 0
 ) -> Iterator[Record | Reject]:
-    """Read documents in the format of DocRED, as one record per sentence that has pairs.
+    """Read documents in the format of DocRED, as one record per sentence that has pairs, or whole.
 
     Relations hold between entities, which have several mentions. A pair of entities is placed in one sentence that
     mentions both: the first one given as evidence, otherwise the first one at all. In that sentence the two closest
     mentions are taken, and among equals the earlier ones. A relation whose entities share no sentence is rejected.
 
+    A whole document has all relations, each between the closest mentions, in the same sentence if possible. Its
+    mentions have the id of their entity, so that its facts are the annotated relations.
+
     Args:
         source: The JSON file of a split.
         split: The split, part of each record's identifier.
+        unit: "sentence", or "document" for whole documents, in which all other pairs are negative.
         negatives: Negatives per annotated pair of a document, sampled from the unannotated pairs that share a
             sentence; below 0 takes all.
         seed: Seed of the sample.
     """
-    return parse_rows(read_json(source), _parse, split, negatives=negatives, rng=random.Random(seed))
+    if unit not in ("sentence", "document"):
+        raise CorpusError(f'unit="{unit}" is unknown. Use one of sentence, document.')
+    rows = read_json(source)
+    if unit == "document":
+        return parse_rows(rows, _parse_document, split)
+    return parse_rows(rows, _parse, split, negatives=negatives, rng=random.Random(seed))
+
+
+def _parse_document(row: dict[str, Any], *, line: int, id: str) -> Iterator[Record]:
+    words = Words([word for sentence in row["sents"] for word in sentence])
+    starts = [0, *accumulate(map(len, row["sents"]))]
+    entities = []
+    for number, vertex in enumerate(row["vertexSet"]):
+        places = {
+            (one["sent_id"], *(starts[one["sent_id"]] + end for end in one["pos"])): one["type"] for one in vertex
+        }
+        spans = [words.mention(start, end, type_) for (_, start, end), type_ in places.items()]
+        texts = [words.text[span.start : span.end] for span in spans]
+        entities.append(
+            {
+                place: EntityMention(span.start, span.end, text, span.type, f"{id}#{number}")
+                for place, span, text in zip(places, spans, texts, strict=True)
+            }
+        )
+    pairs = []
+    for label in row["labels"]:
+        heads, tails = entities[label["h"]], entities[label["t"]]
+        shared = _closest(heads, tails, set(label.get("evidence", ())))
+        head, tail = shared or min(product(heads, tails), key=lambda pair: (_distance(*pair), pair))
+        first, last = (Mention(one.start, one.end, one.type) for one in (heads[head], tails[tail]))
+        pairs.append(Pair(first, last, label["r"]))
+    bounds = [(words.starts[first], words.starts[end] - 1) for first, end in pairwise(starts) if end > first]
+    mentions = tuple(mention for entity in entities for mention in entity.values())
+    yield Record(id, line, words.text, tuple(pairs), mentions, words.words, None, True, tuple(bounds))
 
 
 def _parse(
@@ -88,7 +127,7 @@ def _parse(
         yield Record(f"{id}-{sentence}", line, words.text, annotated, mentions, words.words)
 
 
-def _closest(heads: Mapping[Place, str], tails: Mapping[Place, str], evidence: set[int]) -> tuple[Place, Place] | None:
+def _closest(heads: Mapping[Place, Any], tails: Mapping[Place, Any], evidence: set[int]) -> tuple[Place, Place] | None:
     shared = _sentences(heads) & _sentences(tails)
     if not shared:
         return None
@@ -103,7 +142,7 @@ def _distance(head: Place, tail: Place) -> int:
     return max(head[1], tail[1]) - min(head[2], tail[2])
 
 
-def _sentences(places: Mapping[Place, str]) -> set[int]:
+def _sentences(places: Mapping[Place, Any]) -> set[int]:
     return {place[0] for place in places}
 
 
