@@ -54,7 +54,7 @@ class HuggingFaceChat:
     _loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.base:
+        if not self.base.strip():
             raise ValueError("model.base is empty: set the packaged model, a folder or a hub id.")
         check_choice(self, "model", quantization=("auto", "nf4", None))  # QUANTIZATIONS would import torch
         check_minimum(self, "model", max_new_tokens=1, batch_size=1, context_length=self.max_new_tokens + 1)

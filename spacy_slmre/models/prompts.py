@@ -13,7 +13,6 @@ The tokens of the parts are concatenated in training and inference alike, so tha
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.instances import Context, RelationInstance
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.util.json_files import check_fields, parse_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -81,22 +81,34 @@ def read_examples(path: str | Path) -> tuple[dict[str, Any], ...]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ValueError(f'examples = "{path}" cannot be read: {error.strerror}.') from error
+    except UnicodeError as error:
+        raise ValueError(f'examples = "{path}" is not a text in UTF-8: {error}.') from error
     examples = []
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
         try:
-            data = json.loads(line)
-            if isinstance(data, dict) and "relations" in data:
-                examples += _document_examples(RelationDocument.from_dict(data))
-                continue
-            instance = RelationInstance.from_dict(data)
-        except ValueError as error:
+            examples += [_check_example(instance).to_dict() for instance in _read_line(line)]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}:{number}: {error}") from error
-        if not instance.label:
-            raise ValueError(f'{path}:{number}: an example needs a "label".')
-        examples.append(instance.to_dict())
     return tuple(examples)
+
+
+def _read_line(line: str) -> list[RelationInstance]:
+    if not line.strip():
+        return []
+    data = parse_json(line)
+    if isinstance(data, dict) and "relations" in data:
+        return _document_examples(RelationDocument.from_dict(data))
+    return [RelationInstance.from_dict(data)]
+
+
+def _check_example(instance: RelationInstance) -> RelationInstance:
+    """Return a few-shot example. Raises ValueError if it has no label, or is a pair of a mention with itself."""
+    if not isinstance(instance.label, str) or not instance.label:
+        raise ValueError('an example needs a "label"')
+    head, tail = instance.head_mention, instance.tail_mention
+    if (head.start, head.end) == (tail.start, tail.end):
+        raise ValueError(f'the head and the tail of an example are the same mention, "{instance.text_of(head)}"')
+    return instance
 
 
 def _map_types(instance: RelationInstance, schema: LabelSchema) -> RelationInstance:
@@ -105,11 +117,9 @@ def _map_types(instance: RelationInstance, schema: LabelSchema) -> RelationInsta
     return RelationInstance.from_offsets(instance.context.text, head, tail, instance.label)
 
 
-def _document_examples(document: RelationDocument) -> list[dict[str, Any]]:
+def _document_examples(document: RelationDocument) -> list[RelationInstance]:
     pairs = {(pair.head.key, pair.tail.key, pair.label) for pair in (*document.relations, *(document.pairs or ()))}
-    return [
-        RelationInstance.from_offsets(document.text, head, tail, label).to_dict() for head, tail, label in sorted(pairs)
-    ]
+    return [RelationInstance.from_offsets(document.text, head, tail, label) for head, tail, label in sorted(pairs)]
 
 
 @dataclass(frozen=True)
@@ -146,13 +156,17 @@ class PromptStyle:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PromptStyle:
-        """Read the result of `to_dict`."""
-        return cls(
-            label_list=bool(data["label_list"]),
-            definitions=bool(data["definitions"]),
-            examples=tuple(data["examples"]),
-            templates=dict(data["templates"]),
-        )
+        """Read the result of `to_dict`.
+
+        Raises:
+            KeyError: A key is missing.
+            TypeError, ValueError: A value is invalid.
+        """
+        check_fields(data, label_list=bool, definitions=bool, examples=(list, tuple), templates=dict)
+        for example in data["examples"]:
+            RelationInstance.from_dict(example)
+        check_fields(data["templates"], **dict.fromkeys(PARTS, str))
+        return cls(data["label_list"], data["definitions"], tuple(data["examples"]), dict(data["templates"]))
 
 
 class PromptTexts:

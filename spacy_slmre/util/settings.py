@@ -64,8 +64,15 @@ def check_minimum(settings: Any, where: str, error: type[ValueError] = ValueErro
     """
     for name, smallest in minimum.items():
         value = getattr(settings, name)
-        if value is not None and value < smallest:
+        if value is not None and not value >= smallest:  # also NaN
             raise error(f"{where}.{name} = {value}, but it must be at least {smallest}.")
+
+
+def check_maximum(settings: Any, where: str, error: type[ValueError] = ValueError, **maximum: float) -> None:
+    """Raise an error if a setting is above its maximum; see `check_minimum` for the arguments."""
+    for name, largest in maximum.items():
+        if not getattr(settings, name) <= largest:
+            raise error(f"{where}.{name} = {getattr(settings, name)}, but it must be at most {largest}.")
 
 
 def check_choice(settings: Any, where: str, error: type[ValueError] = ValueError, **choices: tuple[Any, ...]) -> None:

@@ -13,7 +13,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from spacy_slmre.models.base import ModelError
-from spacy_slmre.util.settings import check_choice, check_minimum
+from spacy_slmre.models.causal_lm.adapter import MAX_RANK
+from spacy_slmre.util.settings import check_choice, check_maximum, check_minimum
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -43,6 +44,7 @@ class LoraSettings:
     def __post_init__(self) -> None:
         check_choice(self, "lora", ModelError, init_lora=("default", "qera"))
         check_minimum(self, "lora", ModelError, rank=1, alpha=1, top_layers=0)
+        check_maximum(self, "lora", ModelError, rank=MAX_RANK)
         if not 0.0 <= self.dropout < 1.0:
             raise ModelError(f"lora.dropout = {self.dropout}, but it must be at least 0 and less than 1.")
 

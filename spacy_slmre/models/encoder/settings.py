@@ -52,13 +52,13 @@ class EncoderSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.base:
+        if not self.base.strip():
             raise ModelError(f'model.base is empty: use "{PACKAGED_ENCODER}", a folder or a hub id.')
         check_choice(self, "model", ModelError, markers=STYLES, runtime=RUNTIMES)
         check_minimum(self, "model", ModelError, frozen_layers=0, max_batch_tokens=1)
         if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
             raise ModelError(f"model.dropout = {self.dropout}, but it must be at least 0 and below 1.")
-        if self.head_learn_rate <= 0:
+        if not self.head_learn_rate > 0:
             raise ModelError(f"model.head_learn_rate = {self.head_learn_rate}, but it must be above 0.")
         resolve_dtype(self.dtype, resolve_device(self.device))
         if self.runtime == "openvino" and self.device not in ("auto", "cpu"):
