@@ -7,6 +7,7 @@ retokenization. Spans are created when the records are read.
 
 from __future__ import annotations
 
+import keyword
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from spacy.tokens import Doc, Span
+from spacy.tokens.underscore import Underscore
 
 RELATIONS = "relations"
 """`doc._.relations`: the predicted (or annotated) relations without the negative label, best first."""
@@ -71,8 +73,10 @@ def install_extensions(attr: str = RELATIONS, *, strict: bool = True) -> None:
     """
     if not attr.isidentifier():
         raise ValueError(f'attr="{attr}" cannot be an attribute name: use letters, digits and underscores.')
-    if attr in (PAIRS, CANDIDATES, LABELS, ANSWERS):
-        raise ValueError(f'attr="{attr}" is reserved for gold annotation or answers: choose another name.')
+    if attr.startswith("_") or keyword.iskeyword(attr) or hasattr(Underscore, attr):
+        raise ValueError(f"attr=\"{attr}\" is a name of Python's or spaCy's own: choose another name.")
+    if attr in (PAIRS, CANDIDATES, LABELS, ANSWERS) or attr.endswith(report_name("")):
+        raise ValueError(f'attr="{attr}" is reserved for gold annotation, answers or reports: choose another name.')
     extensions: list[tuple[type[Doc] | type[Span], str, Callable, Callable | None]] = [
         (Doc, attr, partial(relations_of, attr=attr), partial(_set_relations, attr=attr)),
         (Span, attr, partial(_get_overlapping, attr=attr), None),

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import srsly
 
+from spacy_slmre.util.json_files import parse_json
+
 NEGATIVE_LABEL = "no_relation"
 ANY_TYPE = "*"
 RULES = ("symmetric", "inverse", "max_per_head", "max_per_tail")
@@ -168,7 +170,7 @@ class LabelSchema:
             labels.append(label)
         negative_label = data.get("negative_label", NEGATIVE_LABEL)
         type_map = data.get("type_map", {})
-        if not isinstance(negative_label, str | None) or not isinstance(type_map, Mapping):
+        if not isinstance(negative_label, str | None) or not _is_map(type_map):
             raise ValueError('"negative_label" is a name or null, and "type_map" an object of names.')
         if labels and negative_label is not None and negative_label not in [label.name for label in labels]:
             labels.append(RelationLabel(negative_label, wording_of(negative_label)))
@@ -186,7 +188,7 @@ class LabelSchema:
         try:
             text = path.read_text(encoding="utf-8")
             is_yaml = path.suffix.lower() in (".yml", ".yaml")
-            return cls.from_dict(srsly.yaml_loads(text) if is_yaml else json.loads(text))
+            return cls.from_dict(srsly.yaml_loads(text) if is_yaml else parse_json(text))
         except OSError as error:
             raise ValueError(f"The schema file {path} cannot be read: {error.strerror}.") from error
         except json.JSONDecodeError as error:
@@ -354,6 +356,10 @@ def general_schema() -> LabelSchema:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(part, str) for item in value.items() for part in item)
 
 
 def _is_pair(value: Any) -> bool:

@@ -25,7 +25,7 @@ from spacy_slmre.documents import replace_surrogates
 from spacy_slmre.llm.cache import AnswerCache
 from spacy_slmre.llm.chat import ChatPrompt, Unanswered, estimate_prompt_tokens
 from spacy_slmre.util.errors import ServiceError
-from spacy_slmre.util.settings import check_minimum
+from spacy_slmre.util.settings import check_minimum, check_types
 
 _CONNECT_TIMEOUT = 10.0
 _MAX_BACKOFF = 60.0
@@ -126,8 +126,7 @@ class ChatService(ABC):
     _failures_in_a_row: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise ValueError("model.name is empty: set the name of the model at the service.")
+        check_types(self, "model")
         address = urlsplit(self.base_url)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError(f'model.base_url = "{self.base_url}" is not a URL such as https://host/v1.')

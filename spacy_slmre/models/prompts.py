@@ -38,6 +38,9 @@ PARTS = ("system", "context", "query")
 _NUMBERED = {"text": False, "typed_text": True}
 # Placeholder for the user's turn in the rendered chat template.
 _PLACEHOLDER = "\u2402GAP\u2403"
+# Private characters that replace special tokens in the texts of the user, one for each.
+_FIRST_MASK = 0xF0000
+_MASKED = re.compile("([\U000f0000-\U000ffffd])")
 # Some chat templates insert the current date, which would change results from day to day.
 _FIXED_DATE = "{%- macro strftime_now(format) -%}01 January 2025{%- endmacro -%}"
 # An empty or unfinished thought.
@@ -239,7 +242,7 @@ class PromptBuilder:
     def prefix(self, schema: LabelSchema) -> list[int]:
         """Return the tokens before the context."""
         # A chat template adds the begin-of-text token itself if the model needs one.
-        return self._encode_frame(self._frame(schema)[0], bare=not self.tokenizer.chat_template)
+        return self._encode_frame(self._frame(schema)[0], add_special_tokens=not self.tokenizer.chat_template)
 
     def contexts(self, contexts: Sequence[Context]) -> list[list[int]]:
         """Return the tokens of contexts, each followed by the start of the model's turn."""
@@ -255,13 +258,13 @@ class PromptBuilder:
 
     def answers(self, schema: LabelSchema) -> list[list[int]]:
         """Return the tokens of each label's wording, followed by the end token."""
-        wordings = self._encode([self._answer_text(label.wording) for label in schema.labels])
+        wordings = self._encode([_answer_text(label.wording) for label in schema.labels])
         return [[*tokens, self.end_token] for tokens in wordings]
 
     def text(self, instance: RelationInstance, schema: LabelSchema) -> str:
         """Return the complete prompt of an instance as text."""
         before, after = self._frame(schema)
-        return before + self.texts.context(instance.context) + after + self.texts.query(instance)
+        return self._unmask(before) + self.texts.context(instance.context) + after + self.texts.query(instance)
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
         """Return the character offsets (start, end) of the tokens of a text."""
@@ -281,12 +284,12 @@ class PromptBuilder:
         return self._encode_frame(self._wrap("", [])[1])
 
     def _frame(self, schema: LabelSchema) -> tuple[str, str]:
-        """Return the text before and after the context."""
+        """Return the text before and after the context, with masked special tokens in the texts of the user."""
         turns = [
-            (self.texts.context(shown.context), self.texts.query(shown) + self._answer_text(wording))
+            (self._mask(self.texts.context(shown.context)), self._mask(self.texts.query(shown) + _answer_text(wording)))
             for shown, wording in self.texts.examples(schema)
         ]
-        return self._wrap(self.texts.system(schema), turns)
+        return self._wrap(self._mask(self.texts.system(schema)), turns)
 
     def _wrap(self, system: str, turns: Sequence[tuple[str, str]]) -> tuple[str, str]:
         if not self.tokenizer.chat_template:
@@ -301,17 +304,42 @@ class PromptBuilder:
         before, _, after = rendered.rpartition(_PLACEHOLDER)
         return before, after
 
-    def _answer_text(self, wording: str) -> str:
-        return f" {wording}"
-
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Tokenize user text, in which special tokens such as "<|im_end|>" are ordinary strings."""
         if not texts:
             return []
         return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
-    def _encode_frame(self, text: str, *, bare: bool = False) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=bare)["input_ids"]
+    def _encode_frame(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Tokenize a frame, in which special tokens are meant unless they are masked."""
+        first, *others = _MASKED.split(text)
+        tokens = list(self.tokenizer(first, add_special_tokens=add_special_tokens)["input_ids"])
+        for position, piece in enumerate(others):
+            if position % 2 == 0:
+                tokens += self._encode([self._unmask(piece)])[0]
+            elif piece:
+                tokens += self.tokenizer(piece, add_special_tokens=False)["input_ids"]
+        return tokens
+
+    @cached_property
+    def _special_tokens(self) -> tuple[str, ...]:
+        return tuple(token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special)
+
+    def _mask(self, text: str) -> str:
+        """Replace special tokens such as "<|im_end|>" by private characters, which chat templates do not change."""
+        # Longer tokens first, because one may contain another.
+        for number, token in sorted(enumerate(self._special_tokens), key=lambda item: -len(item[1])):
+            text = text.replace(token, chr(_FIRST_MASK + number))
+        return text
+
+    def _unmask(self, text: str) -> str:
+        for number, token in enumerate(self._special_tokens):
+            text = text.replace(chr(_FIRST_MASK + number), token)
+        return text
+
+
+def _answer_text(wording: str) -> str:
+    return f" {wording}"
 
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:

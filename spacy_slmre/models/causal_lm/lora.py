@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.adapter import MAX_RANK
-from spacy_slmre.util.settings import check_choice, check_maximum, check_minimum
+from spacy_slmre.util.settings import check_choice, check_maximum, check_minimum, check_types
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -42,6 +42,7 @@ class LoraSettings:
     init_lora: str = "default"
 
     def __post_init__(self) -> None:
+        check_types(self, "lora", ModelError)
         check_choice(self, "lora", ModelError, init_lora=("default", "qera"))
         check_minimum(self, "lora", ModelError, rank=1, alpha=1, top_layers=0)
         check_maximum(self, "lora", ModelError, rank=MAX_RANK)
