@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from jinja2 import TemplateError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError
 
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.instances import Context, RelationInstance
+from spacy_slmre.models.sandbox import SafeTemplate
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.json_files import check_fields, parse_json
 
@@ -181,30 +181,25 @@ class PromptTexts:
 
     def __init__(self, style: PromptStyle) -> None:
         self.style = style
-        # Sandboxed, because templates may come with a downloaded adapter.
-        environment = ImmutableSandboxedEnvironment(autoescape=False)
-        try:
-            self._templates = {part: environment.from_string(style.templates[part]) for part in PARTS}
-            variables = meta.find_undeclared_variables(environment.parse(style.templates["context"]))
-        except TemplateError as error:
-            raise ValueError(f"A prompt template has an error: {error}") from error
-        self._numbered = {name: types for name, types in _NUMBERED.items() if name in variables}
+        self._system, self._context, self._query = (SafeTemplate(style.templates[part], part) for part in PARTS)
+        self._numbered = {name: types for name, types in _NUMBERED.items() if name in self._context.variables}
+        if not self._numbered:
+            raise ValueError(f"The prompt template context must show the text: use one of {', '.join(_NUMBERED)}.")
 
     def system(self, schema: LabelSchema) -> str:
         """Return the instruction, with the labels if the style lists them."""
         labels = schema.labels if self.style.label_list else ()
-        return self._templates["system"].render(labels=labels, definitions=self.style.definitions)
+        return self._system.render(labels=labels, definitions=self.style.definitions)
 
     def context(self, context: Context) -> str:
         """Return the text with numbered mentions."""
-        texts = {name: number_mentions(context, types=types) for name, types in self._numbered.items()}
-        return self._templates["context"].render(texts)
+        return self._context.render(
+            **{name: number_mentions(context, types=types) for name, types in self._numbered.items()}
+        )
 
     def query(self, instance: RelationInstance) -> str:
         """Return the text that asks about the pair."""
-        return self._templates["query"].render(
-            head=_describe(instance, instance.head), tail=_describe(instance, instance.tail)
-        )
+        return self._query.render(head=_describe(instance, instance.head), tail=_describe(instance, instance.tail))
 
     def examples(self, schema: LabelSchema) -> list[tuple[RelationInstance, str]]:
         """Return the few-shot examples for a label set, each with the wording of its label.
@@ -301,7 +296,9 @@ class PromptBuilder:
         messages.append({"role": "user", "content": _PLACEHOLDER})
         # Remove the thought that templates of reasoning models insert: the answer is only a label.
         rendered = _THINKING.sub("", render_chat(self.tokenizer, messages))
-        before, _, after = rendered.rpartition(_PLACEHOLDER)
+        before, found, after = rendered.rpartition(_PLACEHOLDER)
+        if not found:
+            raise ValueError("The chat template of the model does not show the user's message. Use another model.")
         return before, after
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
@@ -343,7 +340,11 @@ def _answer_text(wording: str) -> str:
 
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
-    """Render messages with "role" and "content" by a model's chat template, up to its answer and without thinking."""
+    """Render messages with "role" and "content" by a model's chat template, up to its answer and without thinking.
+
+    Raises:
+        ValueError: The chat template has an error.
+    """
 
     def render(messages: Sequence[Mapping[str, str]]) -> str:
         return tokenizer.apply_chat_template(  # type: ignore[return-value]
@@ -355,13 +356,16 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[s
         )
 
     try:
-        return render(messages)
-    except TemplateError:
-        if len(messages) < 2 or messages[0]["role"] != "system":
-            raise
-        # Some models have no system turn: prepend the instruction to the first user turn.
-        system, first, *rest = messages
-        return render([{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest])
+        try:
+            return render(messages)
+        except TemplateError:
+            if len(messages) < 2 or messages[0]["role"] != "system":
+                raise
+            # Some models have no system turn: prepend the instruction to the first user turn.
+            system, first, *rest = messages
+            return render([{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest])
+    except Exception as error:  # whatever an expression of the template raises
+        raise ValueError(f"The chat template of the model has an error: {type(error).__name__}: {error}") from error
 
 
 def number_mentions(context: Context, *, types: bool = False) -> str:
