@@ -74,6 +74,7 @@ class SavedExtractor(TrainablePipe):
     def _set_config(self, config: Mapping[str, Any], *, from_bytes: bool) -> None:
         # A config that was changed or overridden after saving takes precedence.
         check_fields(config, configured=dict, schema=dict, has_own_labels=bool, label_weights=dict)
+        check_fields(config["label_weights"], **dict.fromkeys(config["label_weights"], (float, int)))
         before, now = config["configured"], self.settings.to_dict()
         same = {name for name in now if now[name] == before[name] or from_bytes}
         if set(LABEL_SETTINGS) <= same:
