@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -91,7 +92,7 @@ class LabelSchema:
             values = [getattr(label, attribute) for label in self.labels]
             if not all(map(str.strip, values)):
                 raise ValueError(f"A label has an empty {attribute}; all labels: {', '.join(map(repr, self.names))}.")
-            if repeated := sorted({value for value in values if values.count(value) > 1}):
+            if repeated := sorted(value for value, number in Counter(values).items() if number > 1):
                 raise ValueError(
                     f"Labels must be unique, but a {attribute} occurs more than once: {', '.join(repeated)}."
                 )
@@ -121,10 +122,11 @@ class LabelSchema:
         if negative_label is not None and names and negative_label not in names:
             names.append(negative_label)
         wordings = [wording_of(name) for name in names]
+        counts = Counter(wordings)
         # If shortening makes two labels equal (per:parents, org:parents), both keep their prefix.
         return cls(
             tuple(
-                RelationLabel(name, wording if wordings.count(wording) == 1 else wording_of(name, keep_prefix=True))
+                RelationLabel(name, wording if counts[wording] == 1 else wording_of(name, keep_prefix=True))
                 for name, wording in zip(names, wordings, strict=True)
             ),
             negative_label,

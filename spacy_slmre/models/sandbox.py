@@ -16,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 MAX_TEMPLATE = 20_000
 """Maximum number of characters of a template."""
-MAX_STEPS = 200_000
+MAX_STEPS = 100_000
 """Maximum number of loop items and calls when a template is rendered."""
 MAX_TEXT = 10_000_000
 """Maximum number of characters of a rendered text; documents are rendered before they are truncated."""

@@ -40,7 +40,10 @@ def pickle_weights(folder: Path) -> None:
         (pickle_weights, r"only pickled weights \(pytorch_model.bin\)"),
         (lambda folder: (folder / "model.safetensors").unlink(), "contains no weights"),
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
-        (lambda folder: (folder / "config.json").write_text("{"), r"config\.json:1: the file is damaged: it is not JSON"),
+        (
+            lambda folder: (folder / "config.json").write_text("{"),
+            r"config\.json:1: the file is damaged: it is not JSON",
+        ),
         (lambda folder: (folder / "config.json").write_text("[]"), "expected an object, found a list"),
         (edit_config(auto_map={"AutoModel": "x.Y"}), "requires custom code"),
         (edit_config(sliding_window=8, layer_types=["sliding_attention"] * 4), "DynamicSlidingWindowLayer"),

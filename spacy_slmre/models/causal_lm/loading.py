@@ -18,14 +18,7 @@ from transformers.cache_utils import DynamicLayer
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1, read_q4_1
-from spacy_slmre.models.checkpoint import (
-    CONFIG_FILE,
-    explain_errors,
-    load_config,
-    load_network,
-    load_tokenizer,
-    read_model_config,
-)
+from spacy_slmre.models.checkpoint import explain_errors, load_config, load_network, load_tokenizer, read_model_config
 from spacy_slmre.models.hub import quiet_loading, use_one_thread_in_forks
 
 if TYPE_CHECKING:
@@ -124,8 +117,6 @@ def check_architecture(folder: Path, *, any_layers: bool = False) -> None:
 def quant_method(folder: Path) -> str | None:
     """Return the quantization method of stored weights, or None for full weights."""
     stored = read_model_config(folder, folder.name).get("quantization_config")
-    if stored is not None and not isinstance(stored, dict):
-        raise ModelError(f'{folder / CONFIG_FILE} is damaged: "quantization_config" is not an object.')
     return str(stored.get("quant_method", "bitsandbytes")) if stored else None
 
 
