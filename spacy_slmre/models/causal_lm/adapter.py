@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.loading import NF4, QUANTIZATIONS
+from spacy_slmre.models.causal_lm.lora import MAX_RANK, wrap_with_peft
 from spacy_slmre.models.hub import BaseModelInfo
 from spacy_slmre.models.prompts import PromptStyle
 from spacy_slmre.schema import LabelSchema
@@ -30,8 +31,6 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 RECORD_FILE = "slmre_adapter.json"
 PACKAGED_ADAPTER = Path(__file__).parents[2] / "adapters" / "universal"
 """The shipped adapter for any labels on the packaged base model."""
-MAX_RANK = 1024
-"""Maximum rank of LoRA weights; a higher one takes more memory than the layers that it adapts."""
 LAYOUT = "causal-tree.v1"
 """Attention in the packed prompt: tokens attend to ancestors and to earlier tokens of their block."""
 
@@ -179,8 +178,6 @@ class Adapter:
         from peft import PeftConfig, set_peft_model_state_dict
         from safetensors import SafetensorError
         from safetensors.torch import load
-
-        from spacy_slmre.models.causal_lm.lora import wrap_with_peft
 
         try:
             tensors = load(self.weights)

@@ -13,11 +13,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from spacy_slmre.models.base import ModelError
-from spacy_slmre.models.causal_lm.adapter import MAX_RANK
 from spacy_slmre.util.settings import check_choice, check_maximum, check_minimum, check_types
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
+
+MAX_RANK = 1024
+"""Maximum rank of LoRA weights; a higher one takes more memory than the layers that it adapts."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -298,7 +298,7 @@ def test_unusable_encoders_are_refused(tiny_encoder: Path, tiny_base: Path, tmp_
         (halved / file.name).write_bytes(file.read_bytes())
     config = json.loads((halved / "config.json").read_text())
     (halved / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
-    with pytest.raises(ModelError, match="do not belong to the BertModel in its config.json: 16 are missing"):
+    with pytest.raises(ModelError, match=r"do not belong to the BertModel in its config\.json: 16 are missing"):
         start(halved)
 
 
