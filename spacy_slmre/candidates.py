@@ -12,7 +12,7 @@ from spacy.tokens import Doc, Span
 
 from spacy_slmre.relations import CANDIDATES
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.util.settings import check_minimum
+from spacy_slmre.util.settings import check_minimum, check_types
 
 
 @dataclass
@@ -63,6 +63,7 @@ class EntityPairs:
     max_pairs: int | None = 10_000
 
     def __post_init__(self) -> None:
+        check_types(self, "candidates")
         check_minimum(self, "candidates", max_sentences=1, max_distance=0, max_pairs=1)
 
     def __call__(self, doc: Doc, schema: LabelSchema | None) -> Candidates:

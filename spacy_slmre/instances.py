@@ -124,6 +124,12 @@ def contexts_of(instances: Iterable[RelationInstance]) -> list[Context]:
     return list(dict.fromkeys(instance.context for instance in instances))
 
 
+def invented_instance() -> RelationInstance:
+    """Return a pair for trying a model before the first document; another mention has the same text as the tail."""
+    mentions = (Mention(0, 7, "PER"), Mention(20, 24, "LOC"), Mention(29, 33, "LOC"))
+    return RelationInstance(Context("Ann Lee was born in Rome and Rome is her home.", mentions), 0, 1)
+
+
 # -- from documents ----------------------------------------------------------------------------------------
 
 

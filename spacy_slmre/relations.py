@@ -7,6 +7,8 @@ retokenization. Spans are created when the records are read.
 
 from __future__ import annotations
 
+import hashlib
+import keyword
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from spacy.tokens import Doc, Span
+from spacy.tokens.underscore import Underscore
 
 from spacy_slmre.coreference import shift_clusters, write_clusters
 
@@ -30,6 +33,8 @@ ANSWERS = "relation_answers"
 
 INVERSES = "relation_inverses"
 """Name of the symmetric and inverse labels of a document's relations, see `write_inverses`."""
+TEXT_ID = "text_id"
+"""Key of a record with a hash of its document's text: spaCy copies `doc.user_data` to documents with other texts."""
 
 Record = dict[str, Any]
 Extension = tuple[type[Doc] | type[Span], str, Callable, Callable | None]
@@ -78,8 +83,10 @@ def install_extensions(attr: str = RELATIONS, *, strict: bool = True) -> None:
     """
     if not attr.isidentifier():
         raise ValueError(f'attr="{attr}" cannot be an attribute name: use letters, digits and underscores.')
-    if attr in (PAIRS, CANDIDATES, LABELS, ANSWERS, INVERSES):
-        raise ValueError(f'attr="{attr}" is reserved for gold annotation or answers: choose another name.')
+    if attr.startswith("_") or keyword.iskeyword(attr) or hasattr(Underscore, attr):
+        raise ValueError(f"attr=\"{attr}\" is a name of Python's or spaCy's own: choose another name.")
+    if attr in (PAIRS, CANDIDATES, LABELS, ANSWERS, INVERSES) or attr.endswith(report_name("")):
+        raise ValueError(f'attr="{attr}" is reserved for gold annotation, answers or reports: choose another name.')
     extensions: list[Extension] = [
         (Doc, attr, partial(relations_of, attr=attr), partial(_set_relations, attr=attr)),
         (Span, attr, partial(_get_overlapping, attr=attr), None),
@@ -130,7 +137,8 @@ def relations_of(doc: Doc, attr: str = RELATIONS) -> tuple[Relation, ...]:
 
 def report_of(doc: Doc, attr: str = RELATIONS) -> dict[str, Any] | None:
     """Return `doc._.<attr>_report`, whether or not that attribute is registered."""
-    return doc.user_data.get(user_data_key(report_name(attr)))
+    report = doc.user_data.get(user_data_key(report_name(attr)))
+    return None if report is None or not _is_of(report, _text_id(doc)) else _without_id(report)
 
 
 def own_labels(doc: Doc) -> Any:
@@ -174,9 +182,11 @@ def _set_candidates(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
 
 def _get_answers(doc: Doc) -> list[Record]:
     # A DocBin turns lists into tuples.
+    text_id = _text_id(doc)
     return [
-        {**answer, "head": list(answer["head"]), "tail": list(answer["tail"])}
+        {**_without_id(answer), "head": list(answer["head"]), "tail": list(answer["tail"])}
         for answer in doc.user_data.get(user_data_key(ANSWERS), ())
+        if _is_of(answer, text_id)
     ]
 
 
@@ -206,12 +216,13 @@ def make_record(doc: Doc, relation: Any) -> Record:
 
 def write_records(doc: Doc, records: list[Record], attr: str = RELATIONS) -> None:
     """Store records under `doc._.<attr>`, replacing existing ones."""
-    doc.user_data[user_data_key(attr)] = records
+    text_id = _text_id(doc)
+    doc.user_data[user_data_key(attr)] = [{**record, TEXT_ID: text_id} for record in records]
 
 
 def write_report(doc: Doc, report: Mapping[str, Any], attr: str = RELATIONS) -> None:
     """Store the report of considered and skipped pairs under `doc._.<attr>_report`."""
-    doc.user_data[user_data_key(report_name(attr))] = dict(report)
+    doc.user_data[user_data_key(report_name(attr))] = {**report, TEXT_ID: _text_id(doc)}
 
 
 def write_inverses(doc: Doc, inverse_of: Mapping[str, str]) -> None:
@@ -235,28 +246,30 @@ def write_answers(doc: Doc, answers: list[Record]) -> None:
         answers: Each has "head" and "tail" as [start, end] in characters, "answer" (the generated text, or None if
             there was none) and "label" (None if the answer names no label of the schema).
     """
-    doc.user_data[user_data_key(ANSWERS)] = answers
+    write_records(doc, answers, ANSWERS)
 
 
 def read_records(doc: Doc, records: Iterable[Record]) -> list[Relation]:
     """Return records as relations, in order.
 
-    Records are skipped with a warning if their offsets are no longer token boundaries or their text has changed.
+    Records are skipped with a warning if their offsets are no longer token boundaries or their text has changed, also
+    if they were copied from another document, for instance by `span.as_doc(copy_user_data=True)`.
     """
     records = list(records)
     if not records:
         return []
+    text_id = _text_id(doc)
     # The document's own entity spans have a knowledge base id, which new spans would lack.
     entities = {(ent.start_char, ent.end_char, ent.label_): ent for ent in doc.ents}
     relations = []
     for record in records:
         head, tail = (_resolve(doc, record[side], entities) for side in _SIDES)
-        if head is not None and tail is not None:
+        if head is not None and tail is not None and _is_of(record, text_id):
             relations.append(Relation(head, tail, record.get("label", ""), record.get("score", 1.0)))
     if skipped := len(records) - len(relations):
         warnings.warn(
-            f"{skipped} of {len(records)} relation records were skipped: they no longer match the text or the tokens "
-            "of their document.",
+            f"{skipped} of {len(records)} relation records were skipped: they do not match the text or the tokens of "
+            "their document. To copy a part of a document with its relations, use `spacy_slmre.relations.span_as_doc`.",
             stacklevel=3,
         )
     return relations
@@ -289,6 +302,19 @@ def _resolve(doc: Doc, argument: Mapping[str, Any], entities: Mapping[tuple, Spa
     start, end, label = argument["start"], argument["end"], argument["type"]
     span = entities.get((start, end, label)) or doc.char_span(start, end, label=label)
     return span if span is not None and span.text == argument["text"] else None
+
+
+def _text_id(doc: Doc) -> str:
+    """Return a hash of the text, by which records are known to belong to a document."""
+    return hashlib.blake2b(doc.text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def _is_of(record: Mapping[str, Any], text_id: str) -> bool:
+    return record.get(TEXT_ID, text_id) == text_id
+
+
+def _without_id(record: Mapping[str, Any]) -> Record:
+    return {name: value for name, value in record.items() if name != TEXT_ID}
 
 
 def user_data_key(attr: str) -> str:
@@ -341,15 +367,18 @@ def join_docs(docs: Sequence[Doc]) -> Doc:
 def _copy_records(source: Doc, target: Doc, *, offset: int) -> None:
     if inverses := inverses_of(source):
         write_inverses(target, inverses_of(target) | inverses)
+    source_id, target_id = _text_id(source), _text_id(target)
     for key, records in source.user_data.items():
         ours = isinstance(key, str) and key.startswith(user_data_key(""))
         if not ours or key in (user_data_key(LABELS), user_data_key(INVERSES)) or key.endswith(report_name("")):
             continue
         copied = list(target.user_data.get(key, ()))
         for record in records:
+            if not _is_of(record, source_id):
+                continue
             sides = {side: _shift(record[side], offset, len(target.text)) for side in _SIDES}
             if all(sides.values()):
-                copied.append({**record, **sides})
+                copied.append({**record, **sides, TEXT_ID: target_id})
         target.user_data[key] = copied
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,6 +15,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import srsly
+
+from spacy_slmre.util.json_files import parse_json
 
 EndT = TypeVar("EndT", str, tuple[int, int], tuple[int, int, str])
 
@@ -91,7 +94,7 @@ class LabelSchema:
             values = [getattr(label, attribute) for label in self.labels]
             if not all(map(str.strip, values)):
                 raise ValueError(f"A label has an empty {attribute}; all labels: {', '.join(map(repr, self.names))}.")
-            if repeated := sorted({value for value in values if values.count(value) > 1}):
+            if repeated := sorted(value for value, number in Counter(values).items() if number > 1):
                 raise ValueError(
                     f"Labels must be unique, but a {attribute} occurs more than once: {', '.join(repeated)}."
                 )
@@ -121,10 +124,11 @@ class LabelSchema:
         if negative_label is not None and names and negative_label not in names:
             names.append(negative_label)
         wordings = [wording_of(name) for name in names]
+        counts = Counter(wordings)
         # If shortening makes two labels equal (per:parents, org:parents), both keep their prefix.
         return cls(
             tuple(
-                RelationLabel(name, wording if wordings.count(wording) == 1 else wording_of(name, keep_prefix=True))
+                RelationLabel(name, wording if counts[wording] == 1 else wording_of(name, keep_prefix=True))
                 for name, wording in zip(names, wordings, strict=True)
             ),
             negative_label,
@@ -170,7 +174,7 @@ class LabelSchema:
             labels.append(label)
         negative_label = data.get("negative_label", NEGATIVE_LABEL)
         type_map = data.get("type_map", {})
-        if not isinstance(negative_label, str | None) or not isinstance(type_map, Mapping):
+        if not isinstance(negative_label, str | None) or not _is_map(type_map):
             raise ValueError('"negative_label" is a name or null, and "type_map" an object of names.')
         if labels and negative_label is not None and negative_label not in [label.name for label in labels]:
             labels.append(RelationLabel(negative_label, wording_of(negative_label)))
@@ -188,7 +192,7 @@ class LabelSchema:
         try:
             text = path.read_text(encoding="utf-8")
             is_yaml = path.suffix.lower() in (".yml", ".yaml")
-            return cls.from_dict(srsly.yaml_loads(text) if is_yaml else json.loads(text))
+            return cls.from_dict(srsly.yaml_loads(text) if is_yaml else parse_json(text))
         except OSError as error:
             raise ValueError(f"The schema file {path} cannot be read: {error.strerror}.") from error
         except json.JSONDecodeError as error:
@@ -393,6 +397,10 @@ def general_schema() -> LabelSchema:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(part, str) for item in value.items() for part in item)
 
 
 def _is_pair(value: Any) -> bool:

@@ -35,13 +35,12 @@ def load_pipeline(name: str, *, code: Path | None = None, gpu_id: int | None = N
         if not code.is_file():
             raise ValueError(f"The code file {code} does not exist.")
         util.import_file("python_code", code)
-    if name.endswith(".cfg") and Path(name).is_file():
-        try:
-            return util.load_model_from_config(util.load_config(name), auto_fill=True)
-        except ConfigValidationError as error:
-            raise ValueError(f"The config {name} does not describe a valid pipeline: {error}") from error
     try:
+        if name.endswith(".cfg") and Path(name).is_file():
+            return util.load_model_from_config(util.load_config(name), auto_fill=True)
         return spacy.load(name)
+    except ConfigValidationError as error:
+        raise ValueError(f"The config of {name} does not describe a valid pipeline: {error}") from error
     except OSError as error:
         if Path(name).exists():
             raise ValueError(f'The pipeline in "{name}" is incomplete or damaged: {error}') from error
@@ -49,6 +48,9 @@ def load_pipeline(name: str, *, code: Path | None = None, gpu_id: int | None = N
             f'The pipeline "{name}" is neither an installed package nor a folder. Install a package, for '
             "example with `python -m spacy download en_core_web_sm`, or use the folder of a saved pipeline."
         ) from error
+    except Exception as error:  # spaCy, and the components of other packages, raise many kinds for damaged files
+        cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f'The pipeline "{name}" cannot be loaded: {cause}') from error
 
 
 def _select_gpu(gpu_id: int) -> None:

@@ -9,7 +9,7 @@ from spacy_slmre.llm.chat import ChatPrompt
 from spacy_slmre.llm.service import ChatService, Reply
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class AnthropicChat(ChatService):
     """The model `@llm_models = "spacy-slmre.Anthropic.v1"`; see `ChatService` for its settings.
 

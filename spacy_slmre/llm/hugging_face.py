@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spacy_slmre.llm.chat import ChatPrompt, Unanswered
-from spacy_slmre.util.settings import check_choice, check_minimum
+from spacy_slmre.util.settings import check_choice, check_minimum, check_types
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -51,11 +51,10 @@ class HuggingFaceChat:
     max_new_tokens: int = 32
     batch_size: int = 8
     context_length: int = 8_192
-    _loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = field(default=None, init=False, repr=False)
+    _loaded: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.base:
-            raise ValueError("model.base is empty: set the packaged model, a folder or a hub id.")
+        check_types(self, "model")
         check_choice(self, "model", quantization=("auto", "nf4", None))  # QUANTIZATIONS would import torch
         check_minimum(self, "model", max_new_tokens=1, batch_size=1, context_length=self.max_new_tokens + 1)
 

@@ -24,13 +24,12 @@ from urllib.parse import urlsplit
 from spacy_slmre.documents import replace_surrogates
 from spacy_slmre.llm.cache import AnswerCache
 from spacy_slmre.llm.chat import ChatPrompt, Unanswered, estimate_prompt_tokens
+from spacy_slmre.llm.secrets import redact, secrets_in_fields, secrets_in_headers, secrets_in_url, show_url
 from spacy_slmre.util.errors import ServiceError
-from spacy_slmre.util.settings import check_minimum
+from spacy_slmre.util.settings import check_minimum, check_types
 
 _CONNECT_TIMEOUT = 10.0
 _MAX_BACKOFF = 60.0
-# Shorter keys and header values are not redacted, because they may occur in messages by chance.
-_MIN_SECRET_LENGTH = 6
 _TRANSIENT = (408, 409, 425, 429)
 _NO_CREDIT = ("insufficient_quota", "billing_error", "billing_hard_limit_reached", "credit balance is too low")
 
@@ -72,7 +71,7 @@ class Usage:
     unreachable: int = 0  # requests that failed for a transient reason: network, rate limit, server error
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class ChatService(ABC):
     """A spacy-llm model behind a web API. Nothing is sent before the first prompt.
 
@@ -126,11 +125,10 @@ class ChatService(ABC):
     _failures_in_a_row: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise ValueError("model.name is empty: set the name of the model at the service.")
+        check_types(self, "model")
         address = urlsplit(self.base_url)
         if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError(f'model.base_url = "{self.base_url}" is not a URL such as https://host/v1.')
+            raise ValueError(f'model.base_url = "{self.address}" is not a URL such as https://host/v1.')
         check_minimum(self, "model", concurrency=1, max_tokens=1, max_failures=1, context_length=1, max_retries=0)
         for setting in ("timeout", "backoff", "max_wait"):
             if (value := getattr(self, setting)) <= 0:
@@ -258,19 +256,20 @@ class ChatService(ABC):
         except sdk.APIStatusError as error:
             raise self._status_error(error) from error
         except sdk.APIConnectionError as error:
-            message = f"{self.base_url} is unreachable: {error.__cause__ or error!r}"
+            message = f"{self.address} is unreachable: {error.__cause__ or error!r}"
             raise RequestError(message, transient=True) from error
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            shown = error if response is None else repr(response)[:100]
-            message = f"{self.base_url} sent an invalid response: {shown}"
+            shown = error if response is None else self._redact(repr(response))[:100]
+            message = f"{self.address} sent an invalid response: {shown}"
             raise RequestError(message, transient=True) from error
 
     def _status_error(self, error: Any) -> Exception:
         """Classify an HTTP error by its status and message."""
         status = error.status_code
         details = error.body if isinstance(error.body, dict) else {"message": error.body}
-        message = str(details.get("message") or "")[:500]
-        problem = f"{self.base_url} answered {status}" + (f": {message}" if message else "")
+        # Before it is shortened, or the beginning of a key might remain.
+        message = self._redact(str(details.get("message") or ""))[:500]
+        problem = f"{self.address} answered {status}" + (f": {message}" if message else "")
         described = f"{details.get('type')} {details.get('code')} {message}".lower()
         if status == 402 or any(sign in described for sign in _NO_CREDIT):
             return ServiceError(
@@ -335,7 +334,7 @@ class ChatService(ABC):
         key = os.environ.get(self.api_key_env, "").strip()
         if not key:
             raise ServiceError(
-                f"{self.name} at {self.base_url} needs an API key: set the environment variable "
+                f"{self.name} at {self.address} needs an API key: set the environment variable "
                 f"{self.api_key_env}, or set model.api_key_env to null if the server needs no key."
             )
         if not (key.isascii() and key.isprintable()):
@@ -346,12 +345,16 @@ class ChatService(ABC):
         return key
 
     def _redact(self, message: str) -> str:
-        """Hide the key and the extra headers, which some error messages quote."""
-        secrets = [*(self.extra_headers or {}).values(), os.environ.get(self.api_key_env or "", "").strip()]
-        for secret in secrets:
-            if len(secret) >= _MIN_SECRET_LENGTH:
-                message = message.replace(secret, "***")
-        return message
+        """Hide all secrets, which some error messages quote."""
+        key = os.environ.get(self.api_key_env or "", "").strip()
+        fields = {"extra_body": self.extra_body}
+        secrets = [key, *secrets_in_url(self.base_url), *secrets_in_headers(self.extra_headers)]
+        return redact(message, [*secrets, *secrets_in_fields(fields)])
+
+    @property
+    def address(self) -> str:
+        """The base URL without secrets."""
+        return show_url(self.base_url)
 
     def _open_cache(self) -> AnswerCache | None:
         if self.cache == "auto":
@@ -360,8 +363,11 @@ class ChatService(ABC):
             return AnswerCache(cache_folder() / "answers.sqlite")
         return AnswerCache(self.cache) if self.cache is not None else None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self})"
+
     def __str__(self) -> str:
-        return f"{self.name} at {self.base_url}"
+        return f"{self.name} at {self.address}"
 
 
 def _answer(reply: Reply) -> str:

@@ -18,7 +18,14 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example, validate_get_examples
 
 from spacy_slmre.candidates import EntityPairs
-from spacy_slmre.instances import Context, DocInstances, RelationInstance, make_doc_instances, truncate_instances
+from spacy_slmre.instances import (
+    Context,
+    DocInstances,
+    RelationInstance,
+    invented_instance,
+    make_doc_instances,
+    truncate_instances,
+)
 from spacy_slmre.label_parser import LabelParser
 from spacy_slmre.llm.chat import Unanswered, chat_prompts
 from spacy_slmre.models.prompts import PromptStyle, PromptTexts, read_examples, read_templates
@@ -217,14 +224,12 @@ class RelationTask:
             self.style = replace(self.style, examples=tuple(shown))
 
     def load(self) -> None:
-        """Read files and check that the few-shot examples match the labels.
+        """Read files, and make the prompt of an invented pair to check templates and few-shot examples.
 
         Raises:
-            ValueError: A file cannot be read, or a few-shot example has an unknown label.
+            ValueError: A file cannot be read, a template has an error, or a few-shot example has an unknown label.
         """
-        texts = PromptTexts(self.style)
-        texts.system(self.schema)
-        texts.examples(self.schema)
+        chat_prompts(PromptTexts(self.style), [invented_instance()], self.schema)
 
     # -- prompts and answers ---------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import numpy as np
 from thinc.api import Optimizer
 
 from spacy_slmre.decoding import top_k
-from spacy_slmre.instances import RelationInstance
+from spacy_slmre.instances import RelationInstance, invented_instance
 from spacy_slmre.schema import LabelSchema
 
 
@@ -71,6 +71,25 @@ class RelationModel(ABC):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the k most probable labels; see `log_probs` and `spacy_slmre.decoding.top_k`."""
         return top_k(self.log_probs(instances, schema, allowed, k=max(k, 1)), k)
+
+    def check(self, schema: LabelSchema) -> None:
+        """Score an invented pair, so that a fault of the model or of its prompts shows before the first document.
+
+        Raises:
+            ModelError: The pair cannot be scored, or a probability is not a number.
+        """
+        try:
+            scores = self.log_probs([invented_instance()], schema)
+        except ModelError:
+            raise
+        except Exception as error:  # whatever a library raises for weights or tokens that do not fit
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise ModelError(f"The model cannot score a pair: {kind}{error}") from error
+        if np.isnan(scores).any() or not np.isclose(np.exp(scores).sum(), 1.0, atol=1e-2):
+            raise ModelError(
+                "The model computes probabilities that are not numbers: its weights are damaged, or too large for "
+                "model.dtype. Copy the model or the adapter again, or set model.dtype to float32."
+            )
 
     @abstractmethod
     def save(self, folder: Path, *, embed: bool) -> None:

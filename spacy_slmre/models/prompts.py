@@ -13,7 +13,6 @@ The tokens of the parts are concatenated in training and inference alike, so tha
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from jinja2 import TemplateError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError
 
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.instances import Context, RelationInstance
+from spacy_slmre.models.sandbox import SafeTemplate
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.util.json_files import check_fields, parse_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,6 +38,9 @@ PARTS = ("system", "context", "query")
 _NUMBERED = {"text": False, "typed_text": True}
 # Placeholder for the user's turn in the rendered chat template.
 _PLACEHOLDER = "\u2402GAP\u2403"
+# Private characters that replace special tokens in the texts of the user, one for each.
+_FIRST_MASK = 0xF0000
+_MASKED = re.compile("([\U000f0000-\U000ffffd])")
 # Some chat templates insert the current date, which would change results from day to day.
 _FIXED_DATE = "{%- macro strftime_now(format) -%}01 January 2025{%- endmacro -%}"
 # An empty or unfinished thought.
@@ -81,22 +84,34 @@ def read_examples(path: str | Path) -> tuple[dict[str, Any], ...]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ValueError(f'examples = "{path}" cannot be read: {error.strerror}.') from error
+    except UnicodeError as error:
+        raise ValueError(f'examples = "{path}" is not a text in UTF-8: {error}.') from error
     examples = []
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
         try:
-            data = json.loads(line)
-            if isinstance(data, dict) and "relations" in data:
-                examples += _document_examples(RelationDocument.from_dict(data))
-                continue
-            instance = RelationInstance.from_dict(data)
-        except ValueError as error:
+            examples += [_check_example(instance).to_dict() for instance in _read_line(line)]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}:{number}: {error}") from error
-        if not instance.label:
-            raise ValueError(f'{path}:{number}: an example needs a "label".')
-        examples.append(instance.to_dict())
     return tuple(examples)
+
+
+def _read_line(line: str) -> list[RelationInstance]:
+    if not line.strip():
+        return []
+    data = parse_json(line)
+    if isinstance(data, dict) and "relations" in data:
+        return _document_examples(RelationDocument.from_dict(data))
+    return [RelationInstance.from_dict(data)]
+
+
+def _check_example(instance: RelationInstance) -> RelationInstance:
+    """Return a few-shot example. Raises ValueError if it has no label, or is a pair of a mention with itself."""
+    if not isinstance(instance.label, str) or not instance.label:
+        raise ValueError('an example needs a "label"')
+    head, tail = instance.head_mention, instance.tail_mention
+    if (head.start, head.end) == (tail.start, tail.end):
+        raise ValueError(f'the head and the tail of an example are the same mention, "{instance.text_of(head)}"')
+    return instance
 
 
 def _map_types(instance: RelationInstance, schema: LabelSchema) -> RelationInstance:
@@ -105,11 +120,9 @@ def _map_types(instance: RelationInstance, schema: LabelSchema) -> RelationInsta
     return RelationInstance.from_offsets(instance.context.text, head, tail, instance.label)
 
 
-def _document_examples(document: RelationDocument) -> list[dict[str, Any]]:
+def _document_examples(document: RelationDocument) -> list[RelationInstance]:
     pairs = {(pair.head.key, pair.tail.key, pair.label) for pair in (*document.relations, *(document.pairs or ()))}
-    return [
-        RelationInstance.from_offsets(document.text, head, tail, label).to_dict() for head, tail, label in sorted(pairs)
-    ]
+    return [RelationInstance.from_offsets(document.text, head, tail, label) for head, tail, label in sorted(pairs)]
 
 
 @dataclass(frozen=True)
@@ -146,13 +159,17 @@ class PromptStyle:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PromptStyle:
-        """Read the result of `to_dict`."""
-        return cls(
-            label_list=bool(data["label_list"]),
-            definitions=bool(data["definitions"]),
-            examples=tuple(data["examples"]),
-            templates=dict(data["templates"]),
-        )
+        """Read the result of `to_dict`.
+
+        Raises:
+            KeyError: A key is missing.
+            TypeError, ValueError: A value is invalid.
+        """
+        check_fields(data, label_list=bool, definitions=bool, examples=(list, tuple), templates=dict)
+        for example in data["examples"]:
+            RelationInstance.from_dict(example)
+        check_fields(data["templates"], **dict.fromkeys(PARTS, str))
+        return cls(data["label_list"], data["definitions"], tuple(data["examples"]), dict(data["templates"]))
 
 
 class PromptTexts:
@@ -164,30 +181,25 @@ class PromptTexts:
 
     def __init__(self, style: PromptStyle) -> None:
         self.style = style
-        # Sandboxed, because templates may come with a downloaded adapter.
-        environment = ImmutableSandboxedEnvironment(autoescape=False)
-        try:
-            self._templates = {part: environment.from_string(style.templates[part]) for part in PARTS}
-            variables = meta.find_undeclared_variables(environment.parse(style.templates["context"]))
-        except TemplateError as error:
-            raise ValueError(f"A prompt template has an error: {error}") from error
-        self._numbered = {name: types for name, types in _NUMBERED.items() if name in variables}
+        self._system, self._context, self._query = (SafeTemplate(style.templates[part], part) for part in PARTS)
+        self._numbered = {name: types for name, types in _NUMBERED.items() if name in self._context.variables}
+        if not self._numbered:
+            raise ValueError(f"The prompt template context must show the text: use one of {', '.join(_NUMBERED)}.")
 
     def system(self, schema: LabelSchema) -> str:
         """Return the instruction, with the labels if the style lists them."""
         labels = schema.labels if self.style.label_list else ()
-        return self._templates["system"].render(labels=labels, definitions=self.style.definitions)
+        return self._system.render(labels=labels, definitions=self.style.definitions)
 
     def context(self, context: Context) -> str:
         """Return the text with numbered mentions."""
-        texts = {name: number_mentions(context, types=types) for name, types in self._numbered.items()}
-        return self._templates["context"].render(texts)
+        return self._context.render(
+            **{name: number_mentions(context, types=types) for name, types in self._numbered.items()}
+        )
 
     def query(self, instance: RelationInstance) -> str:
         """Return the text that asks about the pair."""
-        return self._templates["query"].render(
-            head=_describe(instance, instance.head), tail=_describe(instance, instance.tail)
-        )
+        return self._query.render(head=_describe(instance, instance.head), tail=_describe(instance, instance.tail))
 
     def examples(self, schema: LabelSchema) -> list[tuple[RelationInstance, str]]:
         """Return the few-shot examples for a label set, each with the wording of its label.
@@ -225,7 +237,7 @@ class PromptBuilder:
     def prefix(self, schema: LabelSchema) -> list[int]:
         """Return the tokens before the context."""
         # A chat template adds the begin-of-text token itself if the model needs one.
-        return self._encode_frame(self._frame(schema)[0], bare=not self.tokenizer.chat_template)
+        return self._encode_frame(self._frame(schema)[0], add_special_tokens=not self.tokenizer.chat_template)
 
     def contexts(self, contexts: Sequence[Context]) -> list[list[int]]:
         """Return the tokens of contexts, each followed by the start of the model's turn."""
@@ -241,13 +253,13 @@ class PromptBuilder:
 
     def answers(self, schema: LabelSchema) -> list[list[int]]:
         """Return the tokens of each label's wording, followed by the end token."""
-        wordings = self._encode([self._answer_text(label.wording) for label in schema.labels])
+        wordings = self._encode([_answer_text(label.wording) for label in schema.labels])
         return [[*tokens, self.end_token] for tokens in wordings]
 
     def text(self, instance: RelationInstance, schema: LabelSchema) -> str:
         """Return the complete prompt of an instance as text."""
         before, after = self._frame(schema)
-        return before + self.texts.context(instance.context) + after + self.texts.query(instance)
+        return self._unmask(before) + self.texts.context(instance.context) + after + self.texts.query(instance)
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
         """Return the character offsets (start, end) of the tokens of a text."""
@@ -267,12 +279,12 @@ class PromptBuilder:
         return self._encode_frame(self._wrap("", [])[1])
 
     def _frame(self, schema: LabelSchema) -> tuple[str, str]:
-        """Return the text before and after the context."""
+        """Return the text before and after the context, with masked special tokens in the texts of the user."""
         turns = [
-            (self.texts.context(shown.context), self.texts.query(shown) + self._answer_text(wording))
+            (self._mask(self.texts.context(shown.context)), self._mask(self.texts.query(shown) + _answer_text(wording)))
             for shown, wording in self.texts.examples(schema)
         ]
-        return self._wrap(self.texts.system(schema), turns)
+        return self._wrap(self._mask(self.texts.system(schema)), turns)
 
     def _wrap(self, system: str, turns: Sequence[tuple[str, str]]) -> tuple[str, str]:
         if not self.tokenizer.chat_template:
@@ -284,11 +296,10 @@ class PromptBuilder:
         messages.append({"role": "user", "content": _PLACEHOLDER})
         # Remove the thought that templates of reasoning models insert: the answer is only a label.
         rendered = _THINKING.sub("", render_chat(self.tokenizer, messages))
-        before, _, after = rendered.rpartition(_PLACEHOLDER)
+        before, found, after = rendered.rpartition(_PLACEHOLDER)
+        if not found:
+            raise ValueError("The chat template of the model does not show the user's message. Use another model.")
         return before, after
-
-    def _answer_text(self, wording: str) -> str:
-        return f" {wording}"
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Tokenize user text, in which special tokens such as "<|im_end|>" are ordinary strings."""
@@ -296,12 +307,44 @@ class PromptBuilder:
             return []
         return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
-    def _encode_frame(self, text: str, *, bare: bool = False) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=bare)["input_ids"]
+    def _encode_frame(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Tokenize a frame, in which special tokens are meant unless they are masked."""
+        first, *others = _MASKED.split(text)
+        tokens = list(self.tokenizer(first, add_special_tokens=add_special_tokens)["input_ids"])
+        for position, piece in enumerate(others):
+            if position % 2 == 0:
+                tokens += self._encode([self._unmask(piece)])[0]
+            elif piece:
+                tokens += self.tokenizer(piece, add_special_tokens=False)["input_ids"]
+        return tokens
+
+    @cached_property
+    def _special_tokens(self) -> tuple[str, ...]:
+        return tuple(token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special)
+
+    def _mask(self, text: str) -> str:
+        """Replace special tokens such as "<|im_end|>" by private characters, which chat templates do not change."""
+        # Longer tokens first, because one may contain another.
+        for number, token in sorted(enumerate(self._special_tokens), key=lambda item: -len(item[1])):
+            text = text.replace(token, chr(_FIRST_MASK + number))
+        return text
+
+    def _unmask(self, text: str) -> str:
+        for number, token in enumerate(self._special_tokens):
+            text = text.replace(chr(_FIRST_MASK + number), token)
+        return text
+
+
+def _answer_text(wording: str) -> str:
+    return f" {wording}"
 
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
-    """Render messages with "role" and "content" by a model's chat template, up to its answer and without thinking."""
+    """Render messages with "role" and "content" by a model's chat template, up to its answer and without thinking.
+
+    Raises:
+        ValueError: The chat template has an error.
+    """
 
     def render(messages: Sequence[Mapping[str, str]]) -> str:
         return tokenizer.apply_chat_template(  # type: ignore[return-value]
@@ -313,13 +356,16 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[s
         )
 
     try:
-        return render(messages)
-    except TemplateError:
-        if len(messages) < 2 or messages[0]["role"] != "system":
-            raise
-        # Some models have no system turn: prepend the instruction to the first user turn.
-        system, first, *rest = messages
-        return render([{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest])
+        try:
+            return render(messages)
+        except TemplateError:
+            if len(messages) < 2 or messages[0]["role"] != "system":
+                raise
+            # Some models have no system turn: prepend the instruction to the first user turn.
+            system, first, *rest = messages
+            return render([{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest])
+    except Exception as error:  # whatever an expression of the template raises
+        raise ValueError(f"The chat template of the model has an error: {type(error).__name__}: {error}") from error
 
 
 def number_mentions(context: Context, *, types: bool = False) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 from spacy.language import Language
 
 from spacy_slmre.models.base import RelationModel
@@ -12,13 +10,12 @@ from spacy_slmre.pipeline.settings import ExtractorSettings
 
 
 def make_extractor(nlp: Language, name: str, model: RelationModel, settings: ExtractorSettings) -> RelationExtractor:
-    """Make a component of a pipeline, with a warning if another one writes to the same attribute."""
+    """Make a component of a pipeline. Raises ValueError if another one writes to the same attribute."""
     for other, pipe in nlp.components:
         if isinstance(pipe, RelationExtractor) and pipe.attr == settings.attr and other != name:
-            warnings.warn(
-                f'"{name}" and "{other}" both write to doc._.{settings.attr}, so one replaces the relations of the '
-                'other. Set attr="…" for one of them.',
-                stacklevel=2,
+            raise ValueError(
+                f'"{name}" and "{other}" both write to doc._.{settings.attr}, so one would replace the relations of '
+                f'the other. Set attr="…" for one of them, or remove "{other}".'
             )
     return RelationExtractor(nlp.vocab, model, name, settings)
 

@@ -72,6 +72,8 @@ class RelationExtractor(SavedExtractor):
         self._sampler = np.random.default_rng(0)
         self._n_updates = 0
         self._warned: set[str] = set()
+        self._checked_model: RelationModel | None = None
+        self._checked: set[str] = set()
         self._has_scored = False
         if settings.labels is not None or not isinstance(settings.schema, str | Path | None):
             self._check_thresholds()
@@ -129,7 +131,16 @@ class RelationExtractor(SavedExtractor):
         if self.model.schema is not None:
             self.schema.check_wordings(self.model.schema)
         self.model.load()
-        self.model.set_labels(self.schema)
+        self._set_labels(self.schema)
+
+    def _set_labels(self, schema: LabelSchema) -> None:
+        """Prepare the model for labels, and try it once for each label set."""
+        if self._checked_model is not self.model:
+            self._checked_model, self._checked = self.model, set()
+        self.model.set_labels(schema)
+        if schema.fingerprint not in self._checked:
+            self.model.check(schema)
+            self._checked.add(schema.fingerprint)
 
     def _check_thresholds(self) -> None:
         check_thresholds(self.name, self.threshold, self.label_thresholds, self.schema.names)
@@ -230,7 +241,7 @@ class RelationExtractor(SavedExtractor):
             if self.has_own_labels:
                 schema = with_known_wordings(schema, self.schema, types=True)
             self._doc_schemas[key] = schema.extend_types(self.settings.type_map)
-            self.model.set_labels(self._doc_schemas[key])
+            self._set_labels(self._doc_schemas[key])
         return self._doc_schemas[key]
 
     def _predict(self, docs: list[DocInstances], k: int = 1) -> list[DocPrediction]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from spacy_slmre.models.base import RelationModel
 from spacy_slmre.pipeline.settings import CHANGEABLE, LABEL_SETTINGS, ExtractorSettings
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.io import read_files, write_files
+from spacy_slmre.util.json_files import check_fields, read_record
 
 
 class SavedExtractor(TrainablePipe):
@@ -54,7 +56,7 @@ class SavedExtractor(TrainablePipe):
 
     def _read(self, path: str | Path, exclude: Iterable[str], *, temporary: bool = False) -> Self:
         readers = {
-            "cfg.json": lambda file: self._set_config(srsly.read_json(file), from_bytes=temporary),
+            "cfg.json": lambda file: read_record(file, lambda data: self._set_config(data, from_bytes=temporary)),
             "model": lambda folder: setattr(self, "model", self.model.restore(folder, temporary=temporary)),
         }
         util.from_disk(path, readers, exclude)
@@ -71,14 +73,18 @@ class SavedExtractor(TrainablePipe):
 
     def _set_config(self, config: Mapping[str, Any], *, from_bytes: bool) -> None:
         # A config that was changed or overridden after saving takes precedence.
+        check_fields(config, configured=dict, schema=dict, has_own_labels=bool, label_weights=dict)
+        check_fields(config["label_weights"], **dict.fromkeys(config["label_weights"], (float, int)))
         before, now = config["configured"], self.settings.to_dict()
         same = {name for name in now if now[name] == before[name] or from_bytes}
         if set(LABEL_SETTINGS) <= same:
             self._schema = LabelSchema.from_dict(config["schema"]).extend_types(self.settings.type_map)
             self._schema_was_set = config["has_own_labels"]
             self._label_weights = config["label_weights"]
-        for name in same & set(CHANGEABLE):
-            setattr(self, name, config[name])
+        saved = {name: config[name] for name in same & set(CHANGEABLE)}
+        replace(self.settings, **saved).check(self.name)
+        for name, value in saved.items():
+            setattr(self, name, value)
         self._check_thresholds()
 
     @property

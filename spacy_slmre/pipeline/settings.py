@@ -11,7 +11,7 @@ from spacy_slmre.candidates import CandidateGenerator, EntityPairs
 from spacy_slmre.decoding import check_thresholds
 from spacy_slmre.relations import RELATIONS
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, RelationLabel, wording_of
-from spacy_slmre.util.settings import check_choice, check_minimum, defaults_of
+from spacy_slmre.util.settings import check_choice, check_minimum, check_types, defaults_of
 
 DEFAULT_SCORE_WEIGHTS = {
     "rel_micro_f": 1.0,
@@ -93,6 +93,7 @@ class ExtractorSettings:
         """Raise ValueError if a value is out of range; `name` is the component's name in messages."""
         if self.labels is not None and self.schema is not None:
             raise ValueError("Set either `labels` or `schema`, not both.")
+        check_types(self, name)
         check_minimum(self, name, batch_size=1, max_context_tokens=1, max_labels_per_pair=1)
         check_choice(self, name, class_weights=(None, "balanced"), weights=("reference", "embed"))
         check_thresholds(name, self.threshold, self.label_thresholds)
@@ -109,7 +110,10 @@ def configured_schema(settings: ExtractorSettings, tuned: LabelSchema | None) ->
     `label_types`. Raises ValueError if the labels are not a valid schema, or its file is unreadable.
     """
     if settings.schema is not None:
-        return LabelSchema.from_any(settings.schema, settings.negative_label)
+        try:
+            return LabelSchema.from_any(settings.schema, settings.negative_label)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
     if settings.labels is None:
         return None
     plain = LabelSchema.from_labels(settings.labels, settings.negative_label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,7 +23,7 @@ from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.sequences import OBJECTIVES
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.training.label_sampling import SamplingSettings
-from spacy_slmre.util.settings import check_choice, check_minimum
+from spacy_slmre.util.settings import check_choice, check_language, check_minimum
 
 SECTIONS = ("paths", "tune", "model", "lora", "training", "sampling", "corpora")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -60,6 +61,7 @@ class TuningSettings:
 
     def __post_init__(self) -> None:
         check_minimum(self, "tune", TuningError, shots=0)
+        check_language(self.lang, "tune.lang", TuningError)
         _check_fraction("tune.holdout", self.holdout)
 
 
@@ -193,9 +195,13 @@ def parse_config(text: str, overrides: Mapping[str, Any] | None = None) -> Confi
 def _merge(path: Path, children: tuple[Path, ...]) -> Config:
     if path in children:
         raise TuningError(f"{path} extends itself through {children[-1]}.")
-    with path.open(encoding="utf-8") as file:
-        config = Config().from_str(file.read(), interpolate=False)
+    try:
+        config = Config().from_str(path.read_text(encoding="utf-8"), interpolate=False)
+    except (configparser.Error, UnicodeError) as error:  # for instance a setting that occurs twice
+        raise TuningError(f"{path} is not a valid config: {error}") from error
     extended = config.get("tune", {}).pop("extends", None)
+    if not isinstance(extended, str | None):
+        raise TuningError(f"{path}: tune.extends = {extended!r}, but it must be the path of another config.")
     return _merge(path.parent / extended, (*children, path)).merge(config) if extended else config
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from spacy.util import get_lang_class
 
 SETTINGS = "settings"
 
@@ -53,6 +57,68 @@ def defaults_of(settings_class: type) -> dict[str, Any]:
     }
 
 
+def check_language(lang: str, where: str, error: type[ValueError] = ValueError) -> None:
+    """Raise an error if spaCy does not know a language; `where` is the name of the setting."""
+    try:
+        get_lang_class(lang)
+    except ImportError as cause:
+        raise error(f'{where} = "{lang}" is not a language of spaCy: use a code such as "en", or "xx".') from cause
+
+
+def check_types(
+    settings: Any, where: str, error: type[ValueError] = ValueError, *, may_be_empty: Collection[str] = ()
+) -> None:
+    """Raise an error if a setting does not have the type of its field, is an infinite number, or an empty text.
+
+    Configs are not checked as strictly by spaCy, which also accepts "0.5" for a number.
+
+    Args:
+        settings: A settings dataclass.
+        where: Config section for the message: "model" for `model.max_batch_tokens`.
+        error: Error class.
+        may_be_empty: Settings that may be an empty text.
+    """
+    hints = get_type_hints(type(settings))
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if not _has_type(value, hints[field.name]):
+            raise error(f"{where}.{field.name} = {value!r:.80}, but it must be {_describe(hints[field.name])}.")
+        if isinstance(value, str) and not value.strip() and field.name not in may_be_empty:
+            raise error(f"{where}.{field.name} is empty: set it to a text, or remove it for its default.")
+
+
+def _describe(hint: Any) -> str:
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(map(_describe, get_args(hint)))
+    if get_origin(hint) is Literal:
+        return " or ".join(f'"{value}"' for value in get_args(hint))
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", NoneType: "null"}
+    names |= dict.fromkeys((list, Collection), "a list of texts")
+    names |= dict.fromkeys((dict, Mapping), "a section with one value for each name")
+    return names.get(get_origin(hint) or hint, str(hint))
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Return whether a value has a type that is built in, optional, a literal, or a list or dict of these."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_has_type(value, one) for one in args)
+    if origin is Literal:
+        return any(type(value) is type(one) and value == one for one in args)
+    if origin in (list, Collection):
+        is_list = isinstance(value, list | tuple if origin is list else Collection) and not isinstance(value, str)
+        return is_list and all(_has_type(one, args[0]) for one in value)
+    if origin in (dict, Mapping):
+        return isinstance(value, origin) and all(
+            _has_type(key, args[0]) and _has_type(one, args[1]) for key, one in value.items()
+        )
+    if hint is float:
+        return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint) if hint in (bool, str, NoneType) else True
+
+
 def check_minimum(settings: Any, where: str, error: type[ValueError] = ValueError, **minimum: float) -> None:
     """Raise an error if a setting is below its minimum; None is always allowed.
 
@@ -64,8 +130,15 @@ def check_minimum(settings: Any, where: str, error: type[ValueError] = ValueErro
     """
     for name, smallest in minimum.items():
         value = getattr(settings, name)
-        if value is not None and value < smallest:
+        if value is not None and not value >= smallest:  # also NaN
             raise error(f"{where}.{name} = {value}, but it must be at least {smallest}.")
+
+
+def check_maximum(settings: Any, where: str, error: type[ValueError] = ValueError, **maximum: float) -> None:
+    """Raise an error if a setting is above its maximum; see `check_minimum` for the arguments."""
+    for name, largest in maximum.items():
+        if not getattr(settings, name) <= largest:
+            raise error(f"{where}.{name} = {getattr(settings, name)}, but it must be at most {largest}.")
 
 
 def check_choice(settings: Any, where: str, error: type[ValueError] = ValueError, **choices: tuple[Any, ...]) -> None:

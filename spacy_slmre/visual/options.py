@@ -9,6 +9,7 @@ from typing import Any
 
 from spacy_slmre.documents import DocumentRelation, RelationDocument
 from spacy_slmre.facts import MERGE_BY, distinct_relations
+from spacy_slmre.util.settings import check_types
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]+|(?:rgb|hsl|oklch|oklab|lab|lch|hwb)a?\([\w\s.,%/+-]*\)")
 _CHOICES = {"sentences": ("all", "related"), "merge": MERGE_BY, "theme": ("auto", "light", "dark")}
@@ -48,12 +49,11 @@ class ViewOptions:
     title: str = "Relations"
 
     def __post_init__(self) -> None:
+        check_types(self, "options", may_be_empty=("title",))
         for name, allowed in _CHOICES.items():
             if (value := getattr(self, name)) not in allowed:
                 known = ", ".join(allowed)
                 raise ValueError(f'options["{name}"] = {value!r} is unknown. Use one of {known}.')
-        if isinstance(self.labels, str):
-            raise ValueError(f'options["labels"] = "{self.labels}" must be a list of labels.')
         if not 200 <= self.width <= 10_000:
             raise ValueError(f'options["width"] = {self.width} must be between 200 and 10000 pixels.')
         if self.max_relations < 1:
@@ -67,6 +67,8 @@ class ViewOptions:
         """Make options from a dict. Raises ValueError if a name is unknown or a value is not allowed."""
         if isinstance(options, ViewOptions):
             return options
+        if not isinstance(options, Mapping | None):
+            raise ValueError(f"The options must be a dict or ViewOptions, not {options!r:.80}.")
         known = sorted(option.name for option in fields(cls))
         for name in options or ():
             if name not in known:

@@ -199,7 +199,7 @@ def test_missing_answers_of_a_model_raise(nlp: Language) -> None:
     [
         ({"max_context_words": 0}, "max_context_words = 0"),
         ({"labels": []}, "label set is empty"),
-        ({"attr": "relation_answers"}, "reserved for gold annotation or answers"),
+        ({"attr": "relation_answers"}, "reserved for gold annotation, answers or reports"),
     ],
 )
 def test_bad_settings_are_refused(make_nlp, make_model, settings: dict, message: str) -> None:

@@ -14,6 +14,7 @@ import torch
 from spacy_slmre.models import hub
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.model import make_small_lm
+from spacy_slmre.models.checkpoint import write_origin
 
 
 @pytest.fixture
@@ -39,8 +40,11 @@ def pickle_weights(folder: Path) -> None:
         (pickle_weights, r"only pickled weights \(pytorch_model.bin\)"),
         (lambda folder: (folder / "model.safetensors").unlink(), "contains no weights"),
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
-        (lambda folder: (folder / "config.json").write_text("{"), "is not valid JSON"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "is not valid JSON"),
+        (
+            lambda folder: (folder / "config.json").write_text("{"),
+            r"config\.json:1: the file is damaged: it is not JSON",
+        ),
+        (lambda folder: (folder / "config.json").write_text("[]"), "expected an object, found a list"),
         (edit_config(auto_map={"AutoModel": "x.Y"}), "requires custom code"),
         (edit_config(sliding_window=8, layer_types=["sliding_attention"] * 4), "DynamicSlidingWindowLayer"),
         (edit_config(final_logit_softcapping=30.0), "scales its logits"),
@@ -79,9 +83,9 @@ def test_a_missing_gpu_is_refused() -> None:
         hub.resolve_device("cuda")
 
 
-def test_the_fingerprint_depends_on_the_weights_only(base_copy: Path) -> None:
+def test_the_fingerprint_depends_on_the_weights(base_copy: Path) -> None:
     before = hub.identify(base_copy, "x").fingerprint
-    edit_config(note="changed")(base_copy)
+    edit_config(transformers_version="0.1", dtype="float16")(base_copy)
     assert hub.identify(base_copy, "y").fingerprint == before
     data = bytearray((base_copy / "model.safetensors").read_bytes())
     data[-1000:] = bytes(byte ^ 255 for byte in data[-1000:])
@@ -90,7 +94,7 @@ def test_the_fingerprint_depends_on_the_weights_only(base_copy: Path) -> None:
 
 
 def test_a_converted_model_keeps_the_fingerprint_of_its_origin(base_copy: Path) -> None:
-    (base_copy / hub.ORIGIN_FILE).write_text(json.dumps({"fingerprint": "original"}))
+    write_origin(base_copy, "a file", "original")
     assert hub.identify(base_copy, "x") == hub.BaseModelInfo("x", None, "original")
 
 

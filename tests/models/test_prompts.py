@@ -169,7 +169,7 @@ def test_templates_can_only_fill_in_text(tokenizer) -> None:
     style = PromptStyle(templates={"system": "{{ ''.__class__.__mro__ }}", "context": "{{ text }}", "query": "x"})
     with pytest.raises(Exception, match="unsafe"):
         PromptBuilder(tokenizer, style).prefix(SCHEMA)
-    with pytest.raises(ValueError, match="template has an error"):
+    with pytest.raises(ValueError, match="template system has an error"):
         PromptBuilder(tokenizer, PromptStyle(templates={"system": "{{", "context": "", "query": ""}))
 
 

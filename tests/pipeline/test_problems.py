@@ -90,10 +90,10 @@ def test_an_attribute_overwritten_by_another_package_is_a_warning(blank: Callabl
         owner.remove_extension(name)
 
 
-def test_two_components_with_one_attribute_are_a_warning(blank: Callable[[], Language], tiny_model: dict) -> None:
+def test_two_components_with_one_attribute_are_refused(blank: Callable[[], Language], tiny_model: dict) -> None:
     nlp = blank()
     config = {"model": tiny_model, "labels": LABELS}
     nlp.add_pipe("slm_relations", name="one", config=config)
-    with pytest.warns(UserWarning, match=r'"two" and "one" both write to doc\._\.relations.*attr="…"'):
+    with pytest.raises(ValueError, match=r'"two" and "one" both write to doc\._\.relations.*attr="…"'):
         nlp.add_pipe("slm_relations", name="two", config=config)
     nlp.add_pipe("slm_relations", name="three", config={**config, "attr": "others"})

@@ -10,13 +10,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from spacy_slmre.models.base import ModelError
-from spacy_slmre.models.causal_lm.loading import NF4
+from spacy_slmre.models.causal_lm.loading import NF4, QUANTIZATIONS
+from spacy_slmre.models.causal_lm.lora import MAX_RANK, wrap_with_peft
 from spacy_slmre.models.hub import BaseModelInfo
 from spacy_slmre.models.prompts import PromptStyle
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.util.json_files import check_fields, read_record
+from spacy_slmre.util.settings import check_choice
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -70,16 +74,40 @@ class AdapterRecord:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AdapterRecord:
-        """Read the result of `to_dict`."""
-        schema = data.get("schema")
-        return cls(
-            BaseModelInfo(**data["base"]),
-            PromptStyle.from_dict(data["style"]),
-            LabelSchema.from_dict(schema) if schema else None,
-            {name: LabelSchema.from_dict(one) for name, one in data.get("schemas", {}).items()},
-            data.get("quantization", NF4),
-            data.get("threshold"),
+        """Read the result of `to_dict`.
+
+        Raises:
+            KeyError: A key is missing.
+            TypeError, ValueError: A value is invalid.
+        """
+        optional: dict[str, Any] = {"schema": None, "schemas": {}, "quantization": NF4, "threshold": None}
+        data = {**optional, **data}
+        check_fields(
+            data, base=dict, style=dict, schema=(dict, NoneType), schemas=dict, threshold=(float, int, NoneType)
         )
+        record = cls(
+            BaseModelInfo.from_dict(data["base"]),
+            PromptStyle.from_dict(data["style"]),
+            LabelSchema.from_dict(data["schema"]) if data["schema"] else None,
+            {name: LabelSchema.from_dict(one) for name, one in data["schemas"].items()},
+            data["quantization"],
+            data["threshold"],
+        )
+        check_choice(record, "adapter", quantization=QUANTIZATIONS)
+        if record.threshold is not None and not 0 <= record.threshold <= 1:
+            raise ValueError(f"adapter.threshold = {record.threshold} is not a probability (0 to 1).")
+        return record
+
+
+def _parse_config(data: dict[str, Any]) -> dict[str, Any]:
+    for rank in (data.get("r", 8), *(data.get("rank_pattern") or {}).values()):
+        if not isinstance(rank, int) or not 1 <= rank <= MAX_RANK:
+            raise ValueError(f"the rank {rank!r} is not a number from 1 to {MAX_RANK}")
+    return data
+
+
+def _parse_record(data: Mapping[str, Any]) -> tuple[AdapterRecord, str]:
+    return AdapterRecord.from_dict(data), data["layout"]
 
 
 @dataclass(frozen=True)
@@ -111,17 +139,10 @@ class Adapter:
             pickles = [path.name for path in folder.glob("*.bin")]
             found = f"only pickled weights ({', '.join(pickles)}), which are never read" if pickles else "none"
             raise ModelError(f"{where}: expected the weights in {WEIGHTS_FILE}, found {found}.")
-        try:
-            config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-            record, layout = None, LAYOUT
-            if (folder / RECORD_FILE).exists():
-                data = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-                record, layout = AdapterRecord.from_dict(data), data["layout"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(
-                f"{where}: {CONFIG_FILE} or {RECORD_FILE} is missing or damaged ({error!r}). Copy the adapter "
-                "again, or tune a new one."
-            ) from error
+        config = read_record(folder / CONFIG_FILE, _parse_config, ModelError)
+        record, layout = None, LAYOUT
+        if (folder / RECORD_FILE).exists():
+            record, layout = read_record(folder / RECORD_FILE, _parse_record, ModelError)
         if layout != LAYOUT:
             raise ModelError(
                 f"{where} was tuned with the prompt layout {layout}; this version of spacy-slmre supports "
@@ -144,8 +165,9 @@ class Adapter:
         if self.record.base.fingerprint != base.fingerprint:
             raise ModelError(
                 f'The adapter was tuned on "{self.record.base.name}" (fingerprint '
-                f'{self.record.base.fingerprint}), but model.base = "{base.name}" has other weights '
-                f"(fingerprint {base.fingerprint}). Set model.base to the adapter's base model."
+                f'{self.record.base.fingerprint}), but model.base = "{base.name}" has other weights, or another '
+                f"config, tokenizer or chat template (fingerprint {base.fingerprint}). Set model.base to the adapter's "
+                "base model."
             )
 
     def attach(self, model: PreTrainedModel) -> PeftModel:
@@ -156,8 +178,6 @@ class Adapter:
         from peft import PeftConfig, set_peft_model_state_dict
         from safetensors import SafetensorError
         from safetensors.torch import load
-
-        from spacy_slmre.models.causal_lm.lora import wrap_with_peft
 
         try:
             tensors = load(self.weights)
@@ -171,8 +191,8 @@ class Adapter:
             config = PeftConfig.from_peft_type(**{**self.config, **overrides})
             peft_model = wrap_with_peft(model, config, autocast_adapter_dtype=False)
             result: Any = set_peft_model_state_dict(peft_model, tensors)
-        except (RuntimeError, ValueError, TypeError, KeyError) as error:
-            raise ModelError(f"The adapter does not fit the base model: {error}") from error
+        except Exception as error:  # peft raises many kinds of errors for a config of another form
+            raise ModelError(f"The adapter does not fit the base model: {type(error).__name__}: {error}") from error
         missing = [key for key in result.missing_keys if "lora_" in key]
         if missing or result.unexpected_keys:
             raise ModelError(

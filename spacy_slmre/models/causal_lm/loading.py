@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
+    MODEL_FOR_MASKED_LM_MAPPING,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
     DynamicCache,
     PreTrainedModel,
@@ -19,7 +18,8 @@ from transformers.cache_utils import DynamicLayer
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1, read_q4_1
-from spacy_slmre.models.hub import quiet_loading, read_model_config, use_one_thread_in_forks
+from spacy_slmre.models.checkpoint import explain_errors, load_config, load_network, load_tokenizer, read_model_config
+from spacy_slmre.models.hub import quiet_loading, use_one_thread_in_forks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,24 +50,18 @@ def load_base(
         any_layers: Accept layers other than full attention, if prompts are computed separately.
 
     Raises:
-        ModelError: The architecture is not supported, or the weights cannot be kept in 4 bits.
+        ModelError: The architecture is not supported, a file is damaged or incomplete, or the weights cannot be kept in
+            4 bits.
     """
     use_one_thread_in_forks()
-    if not any_layers:
-        check_architecture(folder)
+    check_architecture(folder, any_layers=any_layers)
     stored, method = quant_method(folder), resolve_quantization(folder, quantization)
     if keep_4bit and method == Q4_1:
         raise ModelError(
             f"model.keep_4bit = true, but the weights in {folder} are stored in Q4_1, which has no kernel for "
             'computing. Remove the setting, or set model.quantization = "nf4" to requantize them.'
         )
-    options: dict[str, Any] = {
-        "dtype": dtype,
-        "attn_implementation": "sdpa",
-        "use_safetensors": True,
-        "local_files_only": True,
-        "trust_remote_code": False,
-    }
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
     uses_bitsandbytes = method not in (None, Q4_1)
     if uses_bitsandbytes:
         options["device_map"] = {"": device}
@@ -76,11 +70,10 @@ def load_base(
     with quiet_loading():
         if stored == Q4_1:
             options |= read_q4_1(folder, dtype)
-            architecture: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(options["config"])]
-            model = architecture.from_pretrained(None, **options)
+            model = load_network(MODEL_FOR_CAUSAL_LM_MAPPING[type(options["config"])], folder, **options)
         else:
-            model = AutoModelForCausalLM.from_pretrained(folder, **options)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            model = load_network(AutoModelForCausalLM, folder, **options)
+        tokenizer = load_tokenizer(folder)
         if uses_bitsandbytes:
             configure_4bit_layers(model, dtype)
             if device.type == "cpu" and not keep_4bit:
@@ -95,17 +88,25 @@ def load_base(
     return model.eval(), tokenizer
 
 
-def check_architecture(folder: Path) -> None:
-    """Raise ModelError if a model has layers other than full attention, or an unknown architecture.
+def check_architecture(folder: Path, *, any_layers: bool = False) -> None:
+    """Raise ModelError if a model does not generate text, or, without `any_layers`, has other layers than attention.
 
     With sliding windows, convolutions or recurrent layers, blocks of the prompt tree would see tokens of other
     branches, or not see all of their own.
     """
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = load_config(folder)
+    # Transformers would also load an encoder as a language model, in which each token sees those after it.
+    is_encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+    if is_encoder or getattr(config, "is_encoder_decoder", False):
+        kind = "an encoder" if is_encoder else "an encoder-decoder"
+        raise ModelError(
+            f"The base model in {folder} is {kind} ({config.model_type}), not a causal language model. Use one such as "
+            "SmolLM2, Qwen2.5 or Llama 3.2, or train the encoder with rel_classifier."
+        )
+    if any_layers:
+        return
+    with explain_errors(folder):
         layers = DynamicCache(config=config).layers
-    except (ValueError, KeyError, OSError) as error:
-        raise ModelError(f"{folder} is not a model that transformers knows ({error}).") from error
     if kinds := sorted({type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer}):
         raise ModelError(
             f"The base model in {folder} has layers that cannot share a prompt tree ({', '.join(kinds)}). Use "

@@ -13,10 +13,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from spacy_slmre.models.base import ModelError
-from spacy_slmre.util.settings import check_choice, check_minimum
+from spacy_slmre.util.settings import check_choice, check_maximum, check_minimum, check_types
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
+
+MAX_RANK = 1024
+"""Maximum rank of LoRA weights; a higher one takes more memory than the layers that it adapts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +44,10 @@ class LoraSettings:
     init_lora: str = "default"
 
     def __post_init__(self) -> None:
+        check_types(self, "lora", ModelError)
         check_choice(self, "lora", ModelError, init_lora=("default", "qera"))
         check_minimum(self, "lora", ModelError, rank=1, alpha=1, top_layers=0)
+        check_maximum(self, "lora", ModelError, rank=MAX_RANK)
         if not 0.0 <= self.dropout < 1.0:
             raise ModelError(f"lora.dropout = {self.dropout}, but it must be at least 0 and less than 1.")
 

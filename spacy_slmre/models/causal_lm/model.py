@@ -26,7 +26,8 @@ from spacy_slmre.models.causal_lm.qera import init_with_qera
 from spacy_slmre.models.causal_lm.scoring import PreparedLabels, context_limit, score_labels
 from spacy_slmre.models.causal_lm.sequences import TrainingSequences
 from spacy_slmre.models.causal_lm.settings import ResolvedSettings, SmallLMSettings, resolve_settings
-from spacy_slmre.models.hub import BaseModelInfo, check_folder, identify, locate_base, resolve_device, resolve_dtype
+from spacy_slmre.models.checkpoint import check_folder
+from spacy_slmre.models.hub import BaseModelInfo, identify, locate_base, resolve_device, resolve_dtype
 from spacy_slmre.models.prompts import PromptBuilder, PromptStyle
 from spacy_slmre.models.thinc_shim import ThincShim
 from spacy_slmre.schema import LabelSchema
@@ -153,9 +154,9 @@ class SmallLM(TrainableModel):
     def _load(self, base: BaseModelInfo, merge: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if self.fingerprint not in (None, base.fingerprint):
             raise ModelError(
-                f'The pipeline was saved with other weights of "{base.name}" ({self.fingerprint}) than those in '
-                f"{self.locate()} ({base.fingerprint}). Set model.base or model.revision to the same model, or "
-                "save the pipeline again."
+                f'The pipeline was saved with other weights of "{base.name}", or another config, tokenizer or chat '
+                f"template ({self.fingerprint}), than those in {self.locate()} ({base.fingerprint}). Set model.base or "
+                "model.revision to the same model, or save the pipeline again."
             )
         if self.adapter is not None:
             self.adapter.check_base(base)

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
+
+from spacy_slmre.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, explain_errors, load_config
 
 Q4_1 = "q4_1"
 """Name of this quantization method in a model's config."""
@@ -66,18 +68,22 @@ def save_q4_1(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
         elif linear[name] is not head:
             tensors[name + _SUFFIX] = pack(tensor)
     folder.mkdir(parents=True)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     config = {**model.config.to_dict(), "dtype": str(dtype).removeprefix("torch.")}
     config["quantization_config"] = {"quant_method": Q4_1}
-    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def read_q4_1(folder: Path, dtype: torch.dtype) -> Mapping[str, Any]:
-    """Return arguments for `from_pretrained`, with weights of this type, from a folder written by `save_q4_1`."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    """Return arguments for `load_network`, with weights of this type, from a folder written by `save_q4_1`.
+
+    Raises ModelError if the files are damaged.
+    """
+    config = load_config(folder)
     del config.quantization_config
-    state = {
-        name.removesuffix(_SUFFIX): (unpack(tensor) if name.endswith(_SUFFIX) else tensor).to(dtype)
-        for name, tensor in load_file(folder / "model.safetensors").items()
-    }
-    return {"config": config, "state_dict": state}
+    with explain_errors(folder):
+        state = {
+            name.removesuffix(_SUFFIX): (unpack(tensor) if name.endswith(_SUFFIX) else tensor).to(dtype)
+            for name, tensor in load_file(folder / WEIGHTS_FILE).items()
+        }
+    return {"config": config, "state": state}

@@ -8,9 +8,10 @@ from typing import Any
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.adapter import PACKAGED_ADAPTER, Adapter
 from spacy_slmre.models.causal_lm.loading import QUANTIZATIONS
+from spacy_slmre.models.causal_lm.lora import MAX_RANK
 from spacy_slmre.models.hub import PACKAGED_BASE, resolve_device, resolve_dtype
 from spacy_slmre.models.prompts import PromptStyle, read_examples, read_templates
-from spacy_slmre.util.settings import check_choice, check_minimum
+from spacy_slmre.util.settings import check_choice, check_maximum, check_minimum, check_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +62,10 @@ class SmallLMSettings:
     lora_rank: int = 16
 
     def __post_init__(self) -> None:
+        check_types(self, "model", ModelError)
         check_choice(self, "model", ModelError, quantization=QUANTIZATIONS)
         check_minimum(self, "model", ModelError, max_batch_tokens=1, lora_rank=1)
-        if self.base == "":
-            raise ModelError(f'model.base is empty: use "{PACKAGED_BASE}", a folder or a hub id.')
+        check_maximum(self, "model", ModelError, lora_rank=MAX_RANK)
         resolve_dtype(self.dtype, resolve_device(self.device))
 
 

@@ -12,18 +12,18 @@ from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.adapter import Adapter
 from spacy_slmre.models.causal_lm.loading import load_base, quant_method, resolve_quantization
 from spacy_slmre.models.causal_lm.settings import ResolvedSettings, SmallLMSettings, resolve_settings
+from spacy_slmre.models.checkpoint import content_fingerprint, write_origin
 from spacy_slmre.models.hub import (
     MODEL_FILES,
-    ORIGIN_FILE,
     BaseModelInfo,
     cache_folder,
-    fingerprint,
     quiet_loading,
     resolve_device,
     resolve_dtype,
 )
 from spacy_slmre.models.prompts import PromptStyle
 from spacy_slmre.util.io import temporary_output
+from spacy_slmre.util.json_files import check_fields, read_record
 
 MODEL_FILE = "model.json"
 ADAPTER_FOLDER = "adapter"
@@ -99,24 +99,23 @@ def read(folder: Path) -> StoredModel:
     Raises:
         ModelError: It is incomplete or damaged.
     """
-    try:
-        data = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
-        base, style = BaseModelInfo(**data["base"]), PromptStyle.from_dict(data["style"])
-        configured = dict(data["configured"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / MODEL_FILE} is missing or damaged. Save the pipeline again.") from error
+    base, style, configured = read_record(folder / MODEL_FILE, _parse, ModelError)
     adapter = Adapter.from_folder(folder / ADAPTER_FOLDER) if (folder / ADAPTER_FOLDER).is_dir() else None
     embedded = folder / BASE_FOLDER if (folder / BASE_FOLDER).is_dir() else None
     return StoredModel(base, configured, style, adapter, embedded)
+
+
+def _parse(data: dict[str, Any]) -> tuple[BaseModelInfo, PromptStyle, dict[str, Any]]:
+    check_fields(data, base=dict, style=dict, configured=dict)
+    return BaseModelInfo.from_dict(data["base"]), PromptStyle.from_dict(data["style"]), data["configured"]
 
 
 def keep_in_cache(stored: StoredModel) -> StoredModel:
     """Copy an embedded base model from a temporary folder to the cache folder."""
     if stored.folder is None:
         return stored
-    # Named by a hash of the actual weights: the recorded fingerprint may be wrong.
-    name = fingerprint(*sorted(stored.folder.glob("*.safetensors")))
-    kept = cache_folder() / "embedded" / name
+    # Named by a hash of the actual files: the recorded fingerprint may be wrong.
+    kept = cache_folder() / "embedded" / content_fingerprint(stored.folder)
     if not kept.exists():
         with temporary_output(kept) as temporary:
             shutil.copytree(stored.folder, temporary)
@@ -140,5 +139,4 @@ def _embed(
         with quiet_loading():
             network.save_pretrained(target)
             tokenizer.save_pretrained(target)
-    origin = {"source": base.name, "fingerprint": base.fingerprint}
-    (target / ORIGIN_FILE).write_text(json.dumps(origin, indent=2), encoding="utf-8")
+    write_origin(target, base.name, base.fingerprint)

@@ -84,6 +84,7 @@ class Markers:
         encoded = self.tokenizer(
             [context.text for context in contexts],
             add_special_tokens=False,
+            split_special_tokens=True,  # "[SEP]" in a text is an ordinary string
             return_offsets_mapping=True,
             return_attention_mask=False,
             return_token_type_ids=False,
@@ -130,7 +131,9 @@ class Markers:
 
     def _ids(self, text: str) -> list[int]:
         # With a leading space, because some tokenizers treat the first word of a text differently.
-        ids = self.tokenizer(f" {text}", add_special_tokens=False, verbose=False)["input_ids"]
+        ids = self.tokenizer(f" {text}", add_special_tokens=False, split_special_tokens=True, verbose=False)[
+            "input_ids"
+        ]
         return list(ids)
 
 

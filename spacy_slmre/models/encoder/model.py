@@ -125,7 +125,7 @@ class EncoderClassifier(TrainableModel):
             if weights and network.markers is not None:
                 with torch.no_grad():
                     for row, words in enumerate(markers.new_tokens):
-                        ids = tokenizer(words, add_special_tokens=False)["input_ids"]
+                        ids = tokenizer(words, add_special_tokens=False, split_special_tokens=True)["input_ids"]
                         network.markers.weight[row] = known.weight[ids].mean(dim=0)
             if self.settings.frozen_layers is not None:
                 network.freeze(self.settings.frozen_layers)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.encoder.markers import STYLES
 from spacy_slmre.models.hub import PACKAGED_ENCODER, resolve_device, resolve_dtype
-from spacy_slmre.util.settings import check_choice, check_minimum
+from spacy_slmre.util.settings import check_choice, check_minimum, check_types
 
 RUNTIMES = ("torch", "openvino")
 
@@ -52,13 +52,12 @@ class EncoderSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.base:
-            raise ModelError(f'model.base is empty: use "{PACKAGED_ENCODER}", a folder or a hub id.')
+        check_types(self, "model", ModelError)
         check_choice(self, "model", ModelError, markers=STYLES, runtime=RUNTIMES)
         check_minimum(self, "model", ModelError, frozen_layers=0, max_batch_tokens=1)
         if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
             raise ModelError(f"model.dropout = {self.dropout}, but it must be at least 0 and below 1.")
-        if self.head_learn_rate <= 0:
+        if not self.head_learn_rate > 0:
             raise ModelError(f"model.head_learn_rate = {self.head_learn_rate}, but it must be above 0.")
         resolve_dtype(self.dtype, resolve_device(self.device))
         if self.runtime == "openvino" and self.device not in ("auto", "cpu"):

@@ -11,17 +11,27 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from spacy_slmre.models.base import ModelError
+from spacy_slmre.models.checkpoint import (
+    WEIGHTS_FILE,
+    belongs_to,
+    check_folder,
+    explain_errors,
+    is_buffer,
+    load_config,
+    load_network,
+    load_tokenizer,
+)
 from spacy_slmre.models.encoder.network import RelationNetwork
 from spacy_slmre.models.encoder.settings import EncoderSettings
-from spacy_slmre.models.hub import check_folder, quiet_loading, use_one_thread_in_forks
+from spacy_slmre.models.hub import quiet_loading, use_one_thread_in_forks
 from spacy_slmre.models.thinc_shim import cpu_tensors
 from spacy_slmre.util.io import temporary_output
+from spacy_slmre.util.json_files import check_fields, read_record
 
 MODEL_FILE = "classifier.json"
-WEIGHTS_FILE = "model.safetensors"
 RUNTIME_FILE = "openvino.xml"
 # Settings that determine the shape of the weights.
 SHAPE = ("markers", "type_embedding")
@@ -41,35 +51,16 @@ def load_encoder(
         ModelError: It is not an encoder, its weights are incomplete, or its tokenizer is not supported.
     """
     use_one_thread_in_forks()
-    options = {"local_files_only": True, "trust_remote_code": False}
-    missing: list[str] = []
+    config, tokenizer = load_config(folder), load_tokenizer(folder)
+    for name in list(vars(config)) if dropout is not None else ():
+        if "dropout" in name and type(getattr(config, name)) in (int, float):
+            setattr(config, name, dropout)
     with quiet_loading():
-        try:
-            config = AutoConfig.from_pretrained(folder, **options)
-            for name in list(vars(config)) if dropout is not None else ():
-                if "dropout" in name and type(getattr(config, name)) in (int, float):
-                    setattr(config, name, dropout)
-            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            if weights:
-                encoder, report = AutoModel.from_pretrained(
-                    folder,
-                    config=config,
-                    dtype=torch.float32,
-                    use_safetensors=True,
-                    output_loading_info=True,
-                    **options,
-                )
-                # The pooling layer is not used.
-                missing = [key for key in report["missing_keys"] if "pooler" not in key]
-            else:
+        if weights:
+            encoder = load_network(AutoModel, folder, is_optional=_is_unused, config=config, dtype=torch.float32)
+        else:
+            with explain_errors(folder):
                 encoder = AutoModel.from_config(config, dtype=torch.float32)
-        except (ValueError, KeyError, OSError, RuntimeError) as error:
-            raise ModelError(f"{folder} is not an encoder that transformers can load ({error}).") from error
-    if missing:
-        raise ModelError(
-            f"{folder} has no weights for {', '.join(sorted(missing)[:3])}, … of a {type(encoder).__name__}: its "
-            "config belongs to another model, or the copy is incomplete."
-        )
     if getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{folder} contains a {type(encoder).__name__}, which is not a plain encoder.")
     if not tokenizer.is_fast or tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
@@ -78,8 +69,13 @@ def load_encoder(
             "tokens for the beginning and end of a text."
         )
     if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None
+        encoder.pooler = None  # type: ignore[assignment]
     return encoder, cast(PreTrainedTokenizerFast, tokenizer)
+
+
+def _is_unused(encoder: PreTrainedModel, name: str) -> bool:
+    # The pooling layer, heads for other tasks, and position ids, which older versions of transformers saved.
+    return "pooler" in name or not belongs_to(encoder, name) or is_buffer(encoder, name)
 
 
 @dataclass(frozen=True)
@@ -140,17 +136,18 @@ def read(folder: Path) -> StoredEncoder | None:
     Raises:
         ModelError: The folder is incomplete or damaged.
     """
-    try:
-        data = json.loads((folder / MODEL_FILE).read_text(encoding="utf-8"))
-        trained, labels, types = data["trained"], tuple(data["labels"]), tuple(data["types"])
-        shape = {name: data["shape"][name] for name in SHAPE}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / MODEL_FILE} is missing or damaged. Save the pipeline again.") from error
+    trained, labels, types, shape = read_record(folder / MODEL_FILE, _parse, ModelError)
     if not trained:
         return None
     check_folder(folder, str(folder))
     runtime = folder / RUNTIME_FILE
     return StoredEncoder(folder, labels, types, shape, runtime if runtime.exists() else None)
+
+
+def _parse(data: dict[str, Any]) -> tuple[bool, tuple[str, ...], tuple[str, ...], dict[str, Any]]:
+    check_fields(data, trained=bool, labels=list, types=list, shape=dict)
+    shape = {name: data["shape"][name] for name in SHAPE}
+    return data["trained"], tuple(map(str, data["labels"])), tuple(map(str, data["types"])), shape
 
 
 def load_weights(network: torch.nn.Module, stored: StoredEncoder) -> None:
@@ -162,6 +159,6 @@ def load_weights(network: torch.nn.Module, stored: StoredEncoder) -> None:
     file = stored.folder / WEIGHTS_FILE
     try:
         network.load_state_dict(load_file(file))
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"The weights in {file} are damaged or incomplete ({reason}).") from error

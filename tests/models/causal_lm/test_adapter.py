@@ -120,8 +120,11 @@ def test_an_adapter_of_another_shape_is_refused(adapter_copy: Path, tmp_path: Pa
         (lambda folder: (folder / WEIGHTS_FILE).write_bytes((folder / WEIGHTS_FILE).read_bytes()[:5000]), "damaged"),
         (lambda folder: (folder / WEIGHTS_FILE).rename(folder / "adapter_model.bin"), "only pickled weights"),
         (lambda folder: (folder / WEIGHTS_FILE).unlink(), "expected the weights in .* found none"),
-        (lambda folder: (folder / CONFIG_FILE).write_text("{"), "missing or damaged"),
-        (lambda folder: (folder / RECORD_FILE).write_text("{}"), "missing or damaged"),
+        (lambda folder: (folder / CONFIG_FILE).write_text("{"), r"config\.json:1: the file is damaged: it is not JSON"),
+        (
+            lambda folder: (folder / RECORD_FILE).write_text("{}"),
+            r"slmre_adapter\.json: the file is damaged: the key 'base' is missing",
+        ),
         (lambda folder: edit_record(folder, layout="later.v9"), r"prompt layout later\.v9"),
         (shutil.rmtree, "no such folder"),
     ],

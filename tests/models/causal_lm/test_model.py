@@ -79,7 +79,7 @@ def test_a_model_saved_by_reference_refuses_other_weights(tiny_base: Path, tmp_p
 
 def test_a_damaged_saved_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text("{")
-    with pytest.raises(ModelError, match=r"model\.json is missing or damaged"):
+    with pytest.raises(ModelError, match=r"model\.json:1: the file is damaged"):
         make_model().restore(tmp_path)
 
 
