@@ -66,6 +66,11 @@ class EntityMention:
     type: str = ""
     kb_id: str = ""
 
+    @classmethod
+    def from_span(cls, span: Span) -> EntityMention:
+        """Convert a span."""
+        return cls(span.start_char, span.end_char, span.text, span.label_, _normalize_id(span.kb_id_) or span.id_)
+
     @property
     def key(self) -> tuple[int, int, str]:
         """Start, end and type, which identify the mention in its document."""
@@ -121,9 +126,8 @@ class RelationDocument:
         """Convert a Doc with relations in `doc._.<attr>`; `id` is used if `doc.user_data` has none."""
 
         def convert(relation: Relation) -> DocumentRelation:
-            return DocumentRelation(
-                _mention_of(relation.head), _mention_of(relation.tail), relation.label, relation.score
-            )
+            head, tail = EntityMention.from_span(relation.head), EntityMention.from_span(relation.tail)
+            return DocumentRelation(head, tail, relation.label, relation.score)
 
         sentences = None
         if doc.has_annotation("SENT_START"):
@@ -131,7 +135,7 @@ class RelationDocument:
         return cls(
             id=str(doc.user_data.get(ID) or id or "doc"),
             text=doc.text,
-            entities=tuple(_mention_of(ent) for ent in doc.spans.get(MENTIONS) or doc.ents),
+            entities=tuple(map(EntityMention.from_span, doc.spans.get(MENTIONS) or doc.ents)),
             relations=tuple(map(convert, relations_of(doc, attr))),
             sentences=sentences,
             report=report_of(doc, attr),
@@ -305,10 +309,6 @@ def tokenize(
         pieces += [text[first:last] for first, last in pairwise(cuts)]
         spaces += [False] * (len(cuts) - 2) + [bool(token.whitespace_)]
     return Doc(nlp.vocab, pieces, spaces)
-
-
-def _mention_of(span: Span) -> EntityMention:
-    return EntityMention(span.start_char, span.end_char, span.text, span.label_, _normalize_id(span.kb_id_) or span.id_)
 
 
 def _read_mention(data: Mapping[str, Any], text: str) -> EntityMention:
