@@ -69,7 +69,7 @@ def test_all_pairs_are_reviewed_with_keys(browser: webdriver.Chrome, server: Rev
     shows("Acme & Sons – employer – Ann")
     press("l")
     assert browser.switch_to.active_element.get_attribute("id") == "label"
-    press("sp", Keys.ENTER)
+    press("s", Keys.ENTER)
     shows("Acme & Sons – spouse – Ann")
     assert browser.switch_to.active_element.tag_name == "body"
     press("1")
@@ -82,9 +82,12 @@ def test_all_pairs_are_reviewed_with_keys(browser: webdriver.Chrome, server: Rev
     press("b")
     shows("Ann – employer – Acme & Sons")
     assert "Your decision was: accept" in text("status")
-    press("d")
-    shows("Acme & Sons – employer – Ann")
-    press("a")
+    press("k")
+    shows("Ann – parent – Bo")
+    assert text("count") == "2 of 5 pairs decided" and not text("keep")
+    press("k", "b")  # without a decision there is nothing to keep
+    shows("Ann – employer – Acme & Sons")
+    press("d", "a")
     shows("Ann – parent – Bo")
     browser.find_element(By.CSS_SELECTOR, "[data-action=accept]").click()
     # The last pair was decided with its other direction, so only the skipped one is left.
@@ -107,14 +110,21 @@ def test_all_pairs_are_reviewed_with_keys(browser: webdriver.Chrome, server: Rev
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
 
 
-def test_stopped_server_is_reported_and_nothing_is_lost(browser: webdriver.Chrome, server: ReviewServer) -> None:
+def test_unreachable_server_is_reported_and_the_decision_can_be_repeated(
+    browser: webdriver.Chrome, server: ReviewServer
+) -> None:
     wait = WebDriverWait(browser, 10)
     browser.get(server.address)
     wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#figure .arc"))
-    server.shutdown()
-    server.server_close()
-    browser.find_element(By.TAG_NAME, "body").send_keys("a")
-    status = browser.find_element(By.ID, "status")
-    wait.until(lambda _: "Is the server still running?" in status.text)
-    assert browser.find_elements(By.CSS_SELECTOR, "#figure .arc")
-    assert server.session.n_decided == 0
+    status, body = browser.find_element(By.ID, "status"), browser.find_element(By.TAG_NAME, "body")
+    browser.execute_cdp_cmd("Network.enable", {})
+    for offline in (True, False):
+        network = {"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", network)
+        body.send_keys("a")
+        if offline:
+            wait.until(lambda _: "Is the server still running?" in status.text)
+            assert browser.find_elements(By.CSS_SELECTOR, "#figure .arc")
+            assert server.session.n_decided == 0
+    wait.until(lambda _: browser.find_element(By.ID, "count").text == "1 of 5 pairs decided")
+    assert status.text == "" and server.session.n_decided == 1

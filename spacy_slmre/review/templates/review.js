@@ -1,21 +1,19 @@
 "use strict";
 (() => {
   const get = (id) => document.getElementById(id);
-  const [pair, figure, labels, select, reverse, back, status] =
-    ["pair", "figure", "labels", "label", "reverse", "back", "status"].map(get);
+  const [pair, figure, labels, select, reverse, back, keep, status] =
+    ["pair", "figure", "labels", "label", "reverse", "back", "keep", "status"].map(get);
   const buttons = [...document.querySelectorAll("button[data-key]")];
   const visited = []; // the pairs before the current one
   let state = null; // what the server said about the current pair, with the chosen labels and direction
   let busy = false;
+  let picture = 0; // number of the last picture that was asked for
 
   function report(message, failed = false) {
     status.textContent = message;
     status.classList.toggle("failed", failed);
   }
-  // Only one request at a time: a key must not decide about a pair that is not on the page yet.
-  async function send(path, data, show) {
-    if (busy) return;
-    busy = true;
+  async function request(path, data, show) {
     try {
       const body = JSON.stringify(data);
       const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body });
@@ -28,9 +26,17 @@
       }
     } catch (error) {
       report(`No answer. Is the server still running? Decisions up to here are saved. (${error.message})`, true);
-    } finally {
-      busy = false;
     }
+  }
+  // One at a time: a key must not decide about a pair that is not on the page yet.
+  async function go(path, data, after) {
+    if (busy) return;
+    busy = true;
+    await request(path, data, (content) => {
+      after();
+      show(content);
+    });
+    busy = false;
   }
   function show(content) {
     state = content;
@@ -45,8 +51,11 @@
     back.disabled = !visited.length;
     select.replaceChildren(...content.choices.map((name) => new Option(name)));
     showProbabilities();
-    draw(content.html);
-    if (content.decision) report(`Your decision was: ${content.decision}. A new one replaces it.`);
+    showChoice();
+    picture++; // a picture of the pair before may still be on its way
+    figure.innerHTML = content.html; // the server escapes all texts
+    keep.hidden = !content.decision;
+    if (content.decision) report(`Your decision was: ${content.decision}. Keep it, or decide again.`);
   }
   function showProbabilities() {
     let key = 0;
@@ -62,8 +71,7 @@
     });
     labels.replaceChildren(...shown);
   }
-  function draw(html) {
-    figure.innerHTML = html; // the server escapes all texts
+  function showChoice() {
     select.value = state.labels[0];
     reverse.setAttribute("aria-pressed", state.reversed);
     for (const button of labels.querySelectorAll("button")) {
@@ -71,32 +79,30 @@
     }
   }
   function choose(names, reversed) {
-    send("/draw", { item: state.item, labels: names, reversed }, (content) => {
-      Object.assign(state, { labels: names, reversed });
-      draw(content.html);
+    Object.assign(state, { labels: names, reversed });
+    showChoice();
+    const number = ++picture;
+    request("/draw", { item: state.item, labels: names, reversed }, (content) => {
+      if (number === picture) figure.innerHTML = content.html;
     });
+  }
+  function leave(path, data) {
+    const { item } = state;
+    go(path, data, () => visited.push(item));
   }
   function decide(action) {
     const { item, labels, reversed } = state;
-    send("/decide", { item, action, labels, reversed }, (content) => {
-      visited.push(item);
-      show(content);
-    });
+    leave("/decide", { item, action, labels, reversed });
   }
   for (const button of document.querySelectorAll("[data-action]")) {
     button.addEventListener("click", () => decide(button.dataset.action));
   }
   reverse.addEventListener("click", () => choose(state.labels, !state.reversed));
-  back.addEventListener("click", () => {
-    const item = visited[visited.length - 1];
-    send("/item", { item }, (content) => {
-      visited.pop();
-      show(content);
-    });
-  });
+  back.addEventListener("click", () => go("/item", { item: visited.at(-1) }, () => visited.pop()));
+  keep.addEventListener("click", () => leave("/item", {}));
   select.addEventListener("change", () => choose([select.value], state.reversed));
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || pair.hidden) return;
+    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || pair.hidden) return;
     if (document.activeElement === select) {
       if (event.key === "Enter" || event.key === "Escape") select.blur();
       return; // letters select an option
@@ -104,9 +110,9 @@
     const key = event.key.toLowerCase();
     const button = [...buttons, ...labels.querySelectorAll("button")].find((one) => one.dataset.key === key);
     if (key === "l") select.focus();
-    else if (button && !button.disabled) button.click();
+    else if (button && !button.disabled && !button.hidden) button.click();
     else return;
     event.preventDefault();
   });
-  send("/item", {}, show);
+  go("/item", {}, () => {});
 })();
