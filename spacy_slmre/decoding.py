@@ -85,9 +85,13 @@ class Decoding:
         possible = math.floor(1 / self.min_threshold + 1e-9) if self.min_threshold else self.max_labels + 1
         return max(1, min(self.max_labels + 1, possible))
 
+    def threshold_of(self, label: str) -> float | None:
+        """Return the threshold of a label."""
+        return self.label_thresholds.get(label, self.threshold)
+
     def passes(self, label: str, score: float) -> bool:
         """Return whether a label is probable enough to be written."""
-        threshold = self.label_thresholds.get(label, self.threshold)
+        threshold = self.threshold_of(label)
         return threshold is None or score >= threshold
 
     def best_label(self, labels: Sequence[tuple[str, float]], negative_label: str | None) -> str | None:
@@ -167,8 +171,7 @@ class Directions:
     @classmethod
     def from_rows(cls, opposite: np.ndarray, schema: LabelSchema, allowed: np.ndarray | None = None) -> Directions:
         """Return the directions for the rows of pairs in the other direction."""
-        inverses = schema.inverse_of | {first: second for second, first in schema.inverse_of.items()}
-        columns = [schema.index[inverses[name]] if name in inverses else -1 for name in schema.names]
+        columns = [schema.index.get(schema.mirrors.get(name, ""), -1) for name in schema.names]
         mirror = np.where(opposite[:, None] >= 0, np.array(columns)[None], -1)
         if allowed is not None and len(opposite):
             mirror = np.where(allowed[opposite[:, None], mirror], mirror, -1)

@@ -78,6 +78,11 @@ class EntityMention:
     type: str = ""
     kb_id: str = ""
 
+    @classmethod
+    def from_span(cls, span: Span) -> EntityMention:
+        """Convert a span."""
+        return cls(span.start_char, span.end_char, span.text, span.label_, _normalize_id(span.kb_id_) or span.id_)
+
     @property
     def key(self) -> tuple[int, int, str]:
         """Start, end and type, which identify the mention in its document."""
@@ -137,9 +142,8 @@ class RelationDocument:
         """Convert a Doc with relations in `doc._.<attr>`; `id` is used if `doc.user_data` has none."""
 
         def convert(relation: Relation) -> DocumentRelation:
-            return DocumentRelation(
-                mention_of(relation.head), mention_of(relation.tail), relation.label, relation.score
-            )
+            head, tail = EntityMention.from_span(relation.head), EntityMention.from_span(relation.tail)
+            return DocumentRelation(head, tail, relation.label, relation.score)
 
         sentences = None
         if doc.has_annotation("SENT_START"):
@@ -149,7 +153,7 @@ class RelationDocument:
         return cls(
             id=str(doc.user_data.get(ID) or id or "doc"),
             text=doc.text,
-            entities=tuple(map(mention_of, mentions_of(doc))),
+            entities=tuple(map(EntityMention.from_span, mentions_of(doc))),
             relations=relations,
             sentences=sentences,
             report=report_of(doc, attr),
@@ -333,11 +337,6 @@ def tokenize(
         pieces += [text[first:last] for first, last in pairwise(cuts)]
         spaces += [False] * (len(cuts) - 2) + [bool(token.whitespace_)]
     return Doc(nlp.vocab, pieces, spaces)
-
-
-def mention_of(span: Span) -> EntityMention:
-    """Return a span of a document as plain data."""
-    return EntityMention(span.start_char, span.end_char, span.text, span.label_, _normalize_id(span.kb_id_) or span.id_)
 
 
 def _read_mention(data: Mapping[str, Any], text: str) -> EntityMention:

@@ -25,7 +25,7 @@ from urllib.parse import quote
 from spacy.tokens import Doc, Span
 
 from spacy_slmre.coreference import MentionCluster, mentions_of
-from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument, mention_of
+from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
 from spacy_slmre.relations import RELATIONS, Relation, register, relations_of
 from spacy_slmre.schema import inverse_label, turn_relation
 
@@ -268,7 +268,7 @@ def _turn(relation: DocumentRelation, label: str) -> DocumentRelation:
 def _to_dict(value: Any) -> dict[str, Any]:
     if isinstance(value, Relation):
         return dict(value)
-    return (mention_of(value) if isinstance(value, Span) else value).to_dict()
+    return (EntityMention.from_span(value) if isinstance(value, Span) else value).to_dict()
 
 
 def _most_frequent(values: Iterable[str]) -> str:

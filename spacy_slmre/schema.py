@@ -299,6 +299,12 @@ class LabelSchema:
         return inverses
 
     @cached_property
+    def mirrors(self) -> dict[str, str]:
+        """The labels that hold in the other direction, by name: symmetric ones themselves, others their inverse."""
+        mirrors = {label.name: label.name if label.symmetric else label.inverse or "" for label in self.labels}
+        return {name: mirror for name, mirror in mirrors.items() if mirror in self.index}
+
+    @cached_property
     def fingerprint(self) -> str:
         """A string that is equal for equal schemas."""
         return json.dumps(self.to_dict(), sort_keys=True)

@@ -12,7 +12,7 @@ import typer
 
 from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, slmre_cli
 from spacy_slmre.cli.output import console, document_progress, log, show_errors
-from spacy_slmre.cli.pipelines import load_extraction_pipeline
+from spacy_slmre.cli.pipelines import extraction_key, load_extraction_pipeline
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -133,9 +133,7 @@ def extract_command(
         level=level,
     )
     run_key = {
-        "pipeline": [pipeline, nlp.meta["version"], _state(pipeline), _state(code or "")],
-        "components": nlp.config["components"],
-        "inputs": [[path, format, _state(path)] for path, format in files],
+        **extraction_key(pipeline, nlp, code, files),
         "fields": [text_field, id_field],
         "shard size": shard_size,
         "level": level,
@@ -178,15 +176,6 @@ def _check_engine(engine: str, options: dict[str, dict[str, Any]]) -> None:
 
 def _load(pipeline: str, code: Path | None) -> Language:
     return load_extraction_pipeline(pipeline, code=code).nlp
-
-
-def _state(path: str | Path) -> list[float] | None:
-    """Return the total size and the last modification time of a file or folder, to detect changes."""
-    files = [Path(path), *Path(path).rglob("*")] if path else []
-    states = [file.stat() for file in files if file.is_file()]
-    if not states:
-        return None
-    return [sum(state.st_size for state in states), max(state.st_mtime for state in states)]
 
 
 def _free_memory() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from confection import ConfigValidationError
 
@@ -105,3 +106,28 @@ def load_extraction_pipeline(name: str, *, code: Path | None = None, gpu_id: int
     pipe_name, pipe = pipes[-1]
     pipe.load()
     return ExtractionPipeline(nlp, pipe_name, pipe.attr)
+
+
+def extraction_key(name: str, nlp: Language, code: Path | None, inputs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return the part of a run key that tells whether a pipeline or its inputs have changed.
+
+    Args:
+        name: Package or folder of the pipeline.
+        nlp: The pipeline.
+        code: Python file with registered functions.
+        inputs: Files with their formats.
+    """
+    return {
+        "pipeline": [name, nlp.meta["version"], _state(name), _state(code or "")],
+        "components": nlp.config["components"],
+        "inputs": [[path, format, _state(path)] for path, format in inputs],
+    }
+
+
+def _state(path: str | Path) -> list[float] | None:
+    """Return the total size and the last modification time of a file or folder, to detect changes."""
+    files = [Path(path), *Path(path).rglob("*")] if path else []
+    states = [file.stat() for file in files if file.is_file()]
+    if not states:
+        return None
+    return [sum(state.st_size for state in states), max(state.st_mtime for state in states)]

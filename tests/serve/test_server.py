@@ -15,6 +15,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 
 from spacy_slmre.relations import install_extensions
+from spacy_slmre.serve.local import LocalServer
 from spacy_slmre.serve.server import LiveServer
 
 
@@ -62,7 +63,7 @@ def server(meeting: Meeting) -> Iterator[LiveServer]:
 
 
 def ask(
-    server: LiveServer, method: str = "POST", path: str = "/relations", body: object = None, **headers: str
+    server: LocalServer, method: str = "POST", path: str = "/relations", body: object = None, **headers: str
 ) -> tuple[int, str]:
     connection = http.client.HTTPConnection(*server.server_address, timeout=10)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()

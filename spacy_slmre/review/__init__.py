@@ -1,0 +1,1 @@
+"""Review of predicted relations by a person, least certain first."""
