@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from spacy.tokens import Doc, Span
 
+from spacy_slmre.coreference import find_clusters, referring_mentions
 from spacy_slmre.relations import CANDIDATES
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.settings import check_minimum, check_types
@@ -44,7 +45,7 @@ class EntityPairs:
     """Ordered pairs of entities that are close to each other; `spacy-slmre.EntityPairs.v1` in configs.
 
     Skipped pairs are counted as "sentence", "distance", "type" (no label of the schema allows the two entity types),
-    "same_span" (two annotations of the same tokens) and "cap".
+    "same_span" (two annotations of the same tokens), "same_entity" (two mentions of one coreference cluster) and "cap".
 
     Attributes:
         spans_key: Take the entities from `doc.spans[spans_key]`, which may overlap, instead of `doc.ents`.
@@ -52,6 +53,8 @@ class EntityPairs:
             document without sentence boundaries counts as one sentence.
         max_distance: Maximum number of tokens between the arguments; None means no limit.
         max_pairs: Maximum number of pairs per document; the closest are kept. None means no limit.
+        clusters: Also take pronouns and descriptions that refer to an entity, if a component before has found
+            coreference clusters. They have the entity's type.
 
     Raises:
         ValueError: A limit is out of range.
@@ -61,6 +64,7 @@ class EntityPairs:
     max_sentences: int = 1
     max_distance: int | None = None
     max_pairs: int | None = 10_000
+    clusters: bool = True
 
     def __post_init__(self) -> None:
         check_types(self, "candidates")
@@ -68,7 +72,10 @@ class EntityPairs:
 
     def __call__(self, doc: Doc, schema: LabelSchema | None) -> Candidates:
         """Return the candidate pairs of a document."""
-        spans = sorted(self._spans(doc), key=lambda span: (span.start_char, span.end_char, span.label_))
+        clusters = find_clusters(doc) if self.clusters else ()
+        cluster_of = {bounds: number for number, one in enumerate(clusters) for bounds in one.mentions}
+        found = [*self._spans(doc), *(referring_mentions(doc, clusters) if self.spans_key is None else ())]
+        spans = sorted(found, key=lambda span: (span.start_char, span.end_char, span.label_))
         candidates = Candidates([], len(spans) * (len(spans) - 1))
         types = [schema.map_type(span.label_) if schema else "" for span in spans]
         n_close = 0
@@ -77,6 +84,8 @@ class EntityPairs:
             left, right = spans[i], spans[j]
             if (left.start, left.end) == (right.start, right.end):
                 candidates.skipped["same_span"] += 2
+            elif cluster_of and _are_same(left, right, cluster_of):
+                candidates.skipped["same_entity"] += 2
             elif self.max_distance is not None and right.start - left.end > self.max_distance:
                 candidates.skipped["distance"] += 2
             else:
@@ -123,6 +132,12 @@ class GivenPairs:
         """Return the candidate pairs of a document."""
         pairs: Sequence[tuple[Span, Span]] = getattr(doc._, CANDIDATES)
         return Candidates(list(pairs), len(pairs), typed=False)
+
+
+def _are_same(one: Span, other: Span, cluster_of: Mapping[tuple[int, int], int]) -> bool:
+    """Return whether two mentions are in the same coreference cluster."""
+    number = cluster_of.get((one.start_char, one.end_char))
+    return number is not None and number == cluster_of.get((other.start_char, other.end_char))
 
 
 def _distance(head: Span, tail: Span) -> int:

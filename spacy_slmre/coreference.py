@@ -8,6 +8,7 @@ fastcoref (`doc._.coref_clusters`); if several of them are there, from the first
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -69,6 +70,17 @@ def find_clusters(doc: Doc) -> tuple[MentionCluster, ...]:
             name = _choose_name(spans.values(), entities) if name is None else name
             clusters.append(MentionCluster(tuple(spans), name))
     return tuple(sorted(clusters, key=lambda cluster: cluster.mentions))
+
+
+def referring_mentions(doc: Doc, clusters: Iterable[MentionCluster]) -> Iterator[Span]:
+    """Yield the pronouns and descriptions in clusters that refer to an entity, with the entity's type."""
+    entities = {(span.start_char, span.end_char): span.label_ for span in mentions_of(doc)}
+    for cluster in clusters:
+        types = Counter(entities[bounds] for bounds in cluster.mentions if bounds in entities)
+        for bounds in cluster.mentions if types else ():
+            span = None if bounds in entities else _char_span(doc, *bounds)
+            if span is not None:
+                yield Span(doc, span.start, span.end, label=types.most_common(1)[0][0])
 
 
 def write_clusters(doc: Doc, clusters: Sequence[MentionCluster]) -> None:

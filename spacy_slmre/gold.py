@@ -68,7 +68,7 @@ class GoldPairs:
         """
         pairs = {pair_key(row.head, row.tail): (row.head, row.tail) for row in self.rows}
         if self.is_complete:
-            for pair in (candidates or EntityPairs())(self.doc, schema).pairs:
+            for pair in (candidates or EntityPairs(clusters=False))(self.doc, schema).pairs:
                 pairs.setdefault(pair_key(*pair), pair)
         return pairs
 

@@ -19,7 +19,35 @@ from spacy_slmre.util.io import read_files, write_files
 from spacy_slmre.util.json_files import check_fields, read_record
 
 
-class SavedExtractor(TrainablePipe):
+class SavedAsFolder:
+    """A component whose bytes are those of the files that `to_disk` writes."""
+
+    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> Self:
+        """Read the result of `to_disk`."""
+        return self._read(path, exclude)
+
+    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
+        """Return labels, changed settings and the model as bytes."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.to_disk(folder, exclude=exclude)
+            return srsly.msgpack_dumps(read_files(Path(folder)))
+
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> Self:
+        """Read the result of `to_bytes`."""
+        with tempfile.TemporaryDirectory() as folder:
+            write_files(Path(folder), srsly.msgpack_loads(bytes_data))
+            return self._read(folder, exclude, temporary=True)
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
+        """Save the component in a folder."""
+        raise NotImplementedError
+
+    def _read(self, path: str | Path, exclude: Iterable[str], *, temporary: bool = False) -> Self:
+        """Read a folder, which may be deleted afterwards if it is temporary."""
+        raise NotImplementedError
+
+
+class SavedExtractor(SavedAsFolder, TrainablePipe):
     """The serialization of `RelationExtractor`: labels, changed settings and the model."""
 
     name: str
@@ -37,22 +65,6 @@ class SavedExtractor(TrainablePipe):
             "model": lambda folder: self.model.save(folder, embed=self.weights == "embed"),
         }
         util.to_disk(path, writers, exclude)
-
-    def from_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> Self:
-        """Read the result of `to_disk`."""
-        return self._read(path, exclude)
-
-    def to_bytes(self, *, exclude: Iterable[str] = ()) -> bytes:
-        """Return labels, changed settings and the model as bytes."""
-        with tempfile.TemporaryDirectory() as folder:
-            self.to_disk(folder, exclude=exclude)
-            return srsly.msgpack_dumps(read_files(Path(folder)))
-
-    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> Self:
-        """Read the result of `to_bytes`."""
-        with tempfile.TemporaryDirectory() as folder:
-            write_files(Path(folder), srsly.msgpack_loads(bytes_data))
-            return self._read(folder, exclude, temporary=True)
 
     def _read(self, path: str | Path, exclude: Iterable[str], *, temporary: bool = False) -> Self:
         readers = {

@@ -1,0 +1,254 @@
+"""The component `slm_coreference`: links pronouns and descriptions to the mentions that they refer to.
+
+"Is the same as" is asked like a relation, of a mention and those before it, by the same kind of model as
+`slm_relations`. The shipped adapter was tuned on this question, too.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from spacy import util
+from spacy.language import Language
+from spacy.pipeline import Pipe
+from spacy.tokens import Doc, Span, Token
+
+from spacy_slmre.coreference import MentionCluster, mentions_of, write_clusters
+from spacy_slmre.instances import Context, Mention, RelationInstance
+from spacy_slmre.models.base import RelationModel
+from spacy_slmre.pipeline.saving import SavedAsFolder
+from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, RelationLabel
+from spacy_slmre.util.settings import check_minimum, defaults_of, takes_settings
+
+SAME = "same"
+SCHEMA = LabelSchema(
+    (
+        RelationLabel(SAME, "is the same as", "head and tail are the same person, place, organization or thing"),
+        RelationLabel(NEGATIVE_LABEL, "no relation", "none of these holds, or the text does not say"),
+    ),
+    NEGATIVE_LABEL,
+)
+# Numbers and dates are not referred to.
+_NO_ENTITIES = frozenset({"CARDINAL", "DATE", "MONEY", "ORDINAL", "PERCENT", "QUANTITY", "TIME"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreferenceSettings:
+    """Settings of `slm_coreference`.
+
+    Attributes:
+        threshold: Minimum probability (0 to 1) that a mention is the same as the most probable one before it.
+        max_sentences: A mention refers to one in its sentence or in so many sentences less one before it.
+        max_antecedents: Number of preceding mentions that a mention is compared with.
+        batch_size: Number of pairs that are scored together, across documents.
+        max_context_tokens: Longer windows are truncated around their pair; counted in the model's tokens.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+
+    threshold: float = 0.5
+    max_sentences: int = 3
+    max_antecedents: int = 8
+    batch_size: int = 128
+    max_context_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        check_minimum(self, "slm_coreference", max_sentences=1, max_antecedents=1, batch_size=1, max_context_tokens=1)
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"slm_coreference.threshold = {self.threshold}, but it must be between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class Links:
+    """The pairs of a document that are asked, each of a mention and one before it.
+
+    Attributes:
+        mentions: All mentions, in text order.
+        pairs: Indices of a mention and one before it.
+        instances: The instance of each pair.
+    """
+
+    doc: Doc
+    mentions: list[Span]
+    pairs: list[tuple[int, int]]
+    instances: list[RelationInstance]
+
+
+class CoreferenceResolver(SavedAsFolder, Pipe):
+    """Writes clusters of mentions to `doc.spans["coref_clusters_1"]` and so on; see `CoreferenceSettings`."""
+
+    def __init__(self, model: RelationModel, name: str, settings: CoreferenceSettings) -> None:
+        self.model = model
+        self.name = name
+        self.settings = settings
+
+    def __call__(self, doc: Doc) -> Doc:
+        """Write the clusters of one document."""
+        try:
+            self.set_annotations([doc], self.predict([doc]))
+        except Exception as error:
+            self.get_error_handler()(self.name, self, [doc], error)
+        return doc
+
+    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 32) -> Iterator[Doc]:
+        """Annotate a stream of documents, scoring the pairs of several together."""
+        for docs in util.minibatch(stream, batch_size):
+            try:
+                self.set_annotations(docs, self.predict(docs))
+            except Exception:
+                # Annotate documents one by one, so that only those that fail are lost.
+                docs = [self(doc) for doc in docs]
+            yield from docs
+
+    def predict(self, docs: Iterable[Doc]) -> list[list[MentionCluster]]:
+        """Return the clusters of each document, without changing it."""
+        self.model.load()
+        self.model.set_labels(SCHEMA)
+        found = [self._make_links(doc) for doc in docs]
+        instances = [instance for links in found for instance in links.instances]
+        fitting = self.model.truncate(instances, SCHEMA, self.settings.max_context_tokens)
+        rows = [row for row, instance in enumerate(fitting) if instance is not None]
+        scores = np.zeros(len(instances))
+        for start in range(0, len(rows), self.settings.batch_size):
+            batch = rows[start : start + self.settings.batch_size]
+            chosen = [instance for row in batch if (instance := fitting[row]) is not None]
+            log_probs = self.model.log_probs(chosen, SCHEMA)
+            scores[batch] = np.exp(log_probs[:, SCHEMA.index[SAME]])
+        clusters, start = [], 0
+        for links in found:
+            clusters.append(self._cluster(links, scores[start : start + len(links.pairs)]))
+            start += len(links.pairs)
+        return clusters
+
+    def set_annotations(self, docs: Sequence[Doc], clusters: Sequence[Sequence[MentionCluster]]) -> None:
+        """Write the clusters, replacing those of other components."""
+        for doc, of_doc in zip(docs, clusters, strict=True):
+            write_clusters(doc, of_doc)
+
+    def _make_links(self, doc: Doc) -> Links:
+        """Ask each pronoun, description and short name for the mentions before it, in a window of sentences."""
+        mentions = find_mentions(doc)
+        sentences = list(doc.sents) if doc.has_annotation("SENT_START") else [doc[:]]
+        starts = [sentence.start for sentence in sentences]
+        numbers = [bisect_right(starts, mention.start) - 1 for mention in mentions]
+        contexts: dict[int, tuple[Context, int]] = {}
+        pairs, instances = [], []
+        for one, mention in enumerate(mentions):
+            first = max(0, numbers[one] - self.settings.max_sentences + 1)
+            before = [
+                other
+                for other in range(max(0, one - self.settings.max_antecedents), one)
+                if numbers[other] >= first and _may_refer(mention, mentions[other])
+            ]
+            if not before:
+                continue
+            if numbers[one] not in contexts:
+                inside = [n for n, number in enumerate(numbers) if first <= number <= numbers[one]]
+                window = doc[sentences[first].start : sentences[numbers[one]].end]
+                contexts[numbers[one]] = _make_context(window, [mentions[n] for n in inside]), inside[0]
+            context, offset = contexts[numbers[one]]
+            pairs += [(one, other) for other in before]
+            instances += [RelationInstance(context, one - offset, other - offset) for other in before]
+        return Links(doc, mentions, pairs, instances)
+
+    def _cluster(self, links: Links, scores: np.ndarray) -> list[MentionCluster]:
+        """Link each mention to the most probable one before it, the closest of equally probable ones."""
+        best: dict[int, tuple[float, int]] = {}
+        for (one, other), score in zip(links.pairs, scores.tolist(), strict=True):
+            if score >= self.settings.threshold:
+                best[one] = max(best.get(one, (0.0, -1)), (score, other))
+        clusters: dict[int, list[int]] = {}
+        cluster_of: dict[int, int] = {}
+        for one in sorted(best):  # in text order, so that the mention before it has its cluster
+            other = best[one][1]
+            cluster_of[one] = cluster_of.setdefault(other, other)
+            clusters.setdefault(cluster_of[one], [cluster_of[one]]).append(one)
+        return [
+            MentionCluster(
+                tuple((links.mentions[n].start_char, links.mentions[n].end_char) for n in dict.fromkeys(members))
+            )
+            for members in clusters.values()
+        ]
+
+    # -- serialization -------------------------------------------------------------------------------------
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
+        """Save the component."""
+        util.to_disk(path, {"model": lambda folder: self.model.save(folder, embed=False)}, exclude)
+
+    def _read(self, path: str | Path, exclude: Iterable[str], *, temporary: bool = False) -> Self:
+        def restore(folder: Path) -> None:
+            self.model = self.model.restore(folder, temporary=temporary)
+
+        util.from_disk(path, {"model": restore}, exclude)
+        return self
+
+
+def find_mentions(doc: Doc) -> list[Span]:
+    """Return the mentions of a document that may be the same entity, in text order.
+
+    These are its entities, personal and possessive pronouns of the third person, and noun phrases with a definite
+    article, a demonstrative or a possessive ("the firm", "her brother"), as far as the document is tagged and parsed.
+    """
+    mentions = [span for span in mentions_of(doc) if span.label_ not in _NO_ENTITIES]
+    taken = {token.i for span in mentions for token in span}
+    mentions += [doc[token.i : token.i + 1] for token in doc if token.i not in taken and _is_pronoun(token)]
+    if doc.has_annotation("DEP"):
+        mentions += [
+            chunk
+            for chunk in doc.noun_chunks
+            if len(chunk) > 1 and chunk.root.i not in taken and not _is_pronoun(chunk.root) and _is_definite(chunk[0])
+        ]
+    spans = {(span.start, span.end): span for span in mentions}
+    return [spans[bounds] for bounds in sorted(spans)]
+
+
+def _is_pronoun(token: Token) -> bool:
+    return token.pos_ == "PRON" and "Prs" in token.morph.get("PronType") and "3" in token.morph.get("Person")
+
+
+def _is_definite(token: Token) -> bool:
+    morph = token.morph
+    return bool("Def" in morph.get("Definite") or "Dem" in morph.get("PronType") or morph.get("Poss"))
+
+
+def _may_refer(mention: Span, other: Span) -> bool:
+    """Return whether a mention may be the same as one before it."""
+    if other.end > mention.start:  # "her" in "her brother", or the other way round
+        return False
+    if mention.label_ and other.label_:
+        # Names that are equal are the same entity anyway; others must have a word in common ("Ann Lee", "Lee").
+        shared = {token.lower_ for token in mention} & {token.lower_ for token in other}
+        return bool(shared) and mention.text.lower() != other.text.lower()
+    return True
+
+
+def _make_context(window: Span, mentions: Sequence[Span]) -> Context:
+    text = window.text
+    offset = window.start_char
+    return Context(
+        text,
+        tuple(
+            Mention(max(span.start_char - offset, 0), min(span.end_char - offset, len(text)), "") for span in mentions
+        ),
+    )
+
+
+@Language.factory(
+    "slm_coreference",
+    assigns=["doc.spans"],
+    requires=["doc.ents"],
+    default_config={"model": {"@architectures": "spacy-slmre.SmallLM.v1"}, **defaults_of(CoreferenceSettings)},
+)
+@takes_settings(CoreferenceSettings)
+def make_slm_coreference(
+    nlp: Language, name: str, model: RelationModel, settings: CoreferenceSettings
+) -> CoreferenceResolver:
+    """Make a component that finds who is who with a language model, `@architectures = "spacy-slmre.SmallLM.v1"`."""
+    return CoreferenceResolver(model, name, settings)
