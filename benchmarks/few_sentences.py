@@ -3,9 +3,9 @@
     python benchmarks/few_sentences.py OUTPUT NAME=TRAIN,TEST … [--sizes 30 100 300] [--seeds 0 1 2 3 4]
         [--systems tune classifier one-config] [--pairs 1000]
 
-TRAIN and TEST are corpora in any form that `slmre convert` recognizes, with one sentence per document. For each size and
-seed, so many sentences of TRAIN are drawn; a fifth of them is held out by the system itself. Whole documents of TEST
-with at most --pairs known pairs are scored, with gold entities. The systems are
+TRAIN and TEST are corpora in any form that `slmre convert` recognizes, with one sentence per document. For each size
+and seed, so many sentences of TRAIN are drawn; a fifth of them is held out by the system itself. Whole documents of
+TEST with at most --pairs known pairs are scored, with gold entities. The systems are
 
     tune         `slmre tune --data`: steps and sequence length by the amount of data
     one-config   the settings of `configs/tune/smollm2-135m.cfg` for any amount of data, from the shipped adapter

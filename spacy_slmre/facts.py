@@ -25,9 +25,9 @@ from urllib.parse import quote
 from spacy.tokens import Doc, Span
 
 from spacy_slmre.coreference import MentionCluster, mentions_of
+from spacy_slmre.directions import inverse_label, turn_relation
 from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
 from spacy_slmre.relations import RELATIONS, Relation, register, relations_of
-from spacy_slmre.schema import inverse_label, turn_relation
 
 FACTS = "facts"
 """`doc._.facts`: the facts that follow from `doc._.relations`, best first."""

@@ -15,8 +15,9 @@ from typing import Any
 from spacy.tokens import Doc, Span
 
 from spacy_slmre.candidates import CandidateGenerator, EntityPairs
+from spacy_slmre.directions import turn_relation
 from spacy_slmre.relations import PAIRS, RELATIONS, Relation, relations_of, user_data_key
-from spacy_slmre.schema import LabelSchema, turn_relation
+from spacy_slmre.schema import LabelSchema
 
 PairKey = tuple[int, int, int, int]
 """Head start, head end, tail start and tail end in characters."""

@@ -11,14 +11,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import srsly
 
 from spacy_slmre.util.json_files import parse_json
-
-EndT = TypeVar("EndT", str, tuple[int, int], tuple[int, int, str])
 
 NEGATIVE_LABEL = "no_relation"
 ANY_TYPE = "*"
@@ -289,7 +287,7 @@ class LabelSchema:
         """Labels that state another label's relation from its tail to its head, and that label.
 
         A symmetric label is its own inverse. Of two inverse labels, the later one is the key: `{"spouse": "spouse",
-        "child": "parent"}` if the schema lists "parent" first. See `turn_relation`.
+        "child": "parent"}` if the schema lists "parent" first. See `spacy_slmre.directions`.
         """
         inverses = {label.name: label.name for label in self.labels if label.symmetric}
         for label in self.labels:
@@ -371,29 +369,6 @@ def wording_of(name: str, *, keep_prefix: bool = False) -> str:
     stem = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", stem)
     words = re.sub(r"[_/:\s-]+", " ", stem).strip().lower()
     return words or name
-
-
-def turn_relation(head: EndT, label: str, tail: EndT, inverse_of: Mapping[str, str]) -> tuple[EndT, str, EndT]:
-    """Return a relation as it is counted: the same for both directions of a symmetric label, and for inverse labels.
-
-    With `{"spouse": "spouse", "child": "parent"}`, (Bo, spouse, Ann) becomes (Ann, spouse, Bo), and (Ann, child, Bo)
-    becomes (Bo, parent, Ann).
-
-    Args:
-        head: A key of the head that can be compared with that of the tail.
-        label: The label.
-        tail: A key of the tail.
-        inverse_of: See `LabelSchema.inverse_of`.
-    """
-    turned = inverse_of.get(label)
-    if turned is None or (turned == label and not tail < head):
-        return head, label, tail
-    return tail, turned, head
-
-
-def inverse_label(label: str, inverse_of: Mapping[str, str]) -> str:
-    """Return the label that holds from tail to head for a label returned by `turn_relation`; "" if there is none."""
-    return next((other for other, turned in inverse_of.items() if turned == label), "")
 
 
 def general_schema() -> LabelSchema:

@@ -14,9 +14,9 @@ from itertools import combinations
 
 import numpy as np
 
+from spacy_slmre.directions import turn_relation
 from spacy_slmre.evaluation.runs import EvaluationRun, Prediction
 from spacy_slmre.metrics import Item, count
-from spacy_slmre.schema import turn_relation
 
 SAMPLES = 1000
 # The smallest p-value is about 2 / samples, small enough for significance among two hundred comparisons.

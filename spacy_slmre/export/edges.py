@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from spacy_slmre.directions import inverse_label
 from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
 from spacy_slmre.facts import MERGE_BY, Entity, combine_scores, distinct_relations, escape_key, make_facts
-from spacy_slmre.schema import inverse_label
 
 
 class ExportError(ValueError):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from spacy_slmre.directions import inverse_label
 from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
-from spacy_slmre.schema import inverse_label
 from spacy_slmre.visual import arc_layout
 from spacy_slmre.visual.arc_layout import ArcLayout, ArcSegment, EntityBox, TextPiece, lay_out
 from spacy_slmre.visual.colors import color_of
