@@ -210,12 +210,12 @@ def find_mentions(doc: Doc) -> list[Span]:
 
 
 def _is_pronoun(token: Token) -> bool:
-    return token.pos_ == "PRON" and "Prs" in token.morph.get("PronType") and "3" in token.morph.get("Person")
+    return token.pos_ == "PRON" and "Prs" in token.morph.get("PronType", []) and "3" in token.morph.get("Person", [])
 
 
 def _is_definite(token: Token) -> bool:
     morph = token.morph
-    return bool("Def" in morph.get("Definite") or "Dem" in morph.get("PronType") or morph.get("Poss"))
+    return bool("Def" in morph.get("Definite", []) or "Dem" in morph.get("PronType", []) or morph.get("Poss", []))
 
 
 def _may_refer(mention: Span, other: Span) -> bool:

@@ -154,9 +154,9 @@ class SmallLM(TrainableModel):
     def _load(self, base: BaseModelInfo, merge: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if self.fingerprint not in (None, base.fingerprint):
             raise ModelError(
-                f'The pipeline was saved with another "{base.name}" (weights, config, tokenizer or chat template; '
-                f"{self.fingerprint}) than {self.locate()} ({base.fingerprint}). Set model.base or model.revision to the "
-                "same model, or save the pipeline again."
+                f'The pipeline was saved with other weights of "{base.name}" (or files that determine its prompts, '
+                f"{self.fingerprint}) than those in {self.locate()} ({base.fingerprint}). Set model.base or "
+                "model.revision to the same model, or save the pipeline again."
             )
         if self.adapter is not None:
             self.adapter.check_base(base)
