@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from spacy.language import Language
-from spacy.tokens import Doc, Span
+from spacy.tokens import Doc, Span, SpanGroup
 from spacy.training import Example
 from spacy.training.corpus import walk_corpus
 
@@ -140,7 +140,8 @@ def make_predicted(reference: Doc, *, gold_entities: bool = True, pairs: bool = 
     if gold_entities:
         predicted.set_ents([_copy_span(ent, predicted) for ent in reference.ents])
         for key, group in reference.spans.items():
-            predicted.spans[key] = [_copy_span(span, predicted) for span in group]
+            spans = [_copy_span(span, predicted) for span in group]
+            predicted.spans[key] = SpanGroup(predicted, name=key, attrs=dict(group.attrs), spans=spans)
     if pairs:
         known = sorted(gold_pairs(reference).known_pairs().items())
         copied = [(_copy_span(head, predicted), _copy_span(tail, predicted)) for _, (head, tail) in known]

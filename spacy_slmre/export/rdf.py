@@ -51,8 +51,8 @@ class Literal(NamedTuple):
 
 # A subject's IRI, and its predicates with their objects. IRIs are plain strings, quoted or checked where they are made,
 # because creating rdflib's terms would dominate the time of an export.
-Facts = list[tuple[str, "str | Literal"]]
-Description = tuple[str, Facts]
+PropertyValues = list[tuple[str, "str | Literal"]]
+Description = tuple[str, PropertyValues]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def describe(edges: Iterable[Edge], namespace: Namespace, *, merged: bool) -> It
         inverse = namespace.property(edge.inverse) if edge.inverse else ""
         if edge.label not in labels:
             labels.add(edge.label)
-            facts: Facts = [(TYPE, f"{OWL}SymmetricProperty")] if edge.symmetric else []
+            facts: PropertyValues = [(TYPE, f"{OWL}SymmetricProperty")] if edge.symmetric else []
             yield relation, [(TYPE, f"{RDF}Property"), (LABEL, Literal(edge.label)), *facts]
             if inverse and not edge.symmetric:
                 facts = [(LABEL, Literal(edge.inverse)), (f"{OWL}inverseOf", relation)]
@@ -178,12 +178,12 @@ def describe(edges: Iterable[Edge], namespace: Namespace, *, merged: bool) -> It
             yield from _describe_text(source, namespace, seen)
             if source.model and source.model not in models:
                 models.add(source.model)
-                agent: Facts = [(TYPE, f"{PROV}SoftwareAgent"), (LABEL, Literal(source.model))]
+                agent: PropertyValues = [(TYPE, f"{PROV}SoftwareAgent"), (LABEL, Literal(source.model))]
                 yield namespace.resource("model", source.model), agent
 
 
-def _entity_facts(node: Node, namespace: Namespace, *, merged: bool) -> Facts:
-    facts: Facts = [(LABEL, Literal(node.text)), (namespace.term("key"), Literal(node.key))]
+def _entity_facts(node: Node, namespace: Namespace, *, merged: bool) -> PropertyValues:
+    facts: PropertyValues = [(LABEL, Literal(node.text)), (namespace.term("key"), Literal(node.key))]
     if node.type:
         facts.append((TYPE, namespace.resource("type", node.type)))
         facts.append((namespace.term("type"), Literal(node.type)))
@@ -194,8 +194,8 @@ def _entity_facts(node: Node, namespace: Namespace, *, merged: bool) -> Facts:
     return facts
 
 
-def _source_facts(source: EdgeSource, namespace: Namespace) -> Facts:
-    facts: Facts = [
+def _source_facts(source: EdgeSource, namespace: Namespace) -> PropertyValues:
+    facts: PropertyValues = [
         (f"{PROV}wasDerivedFrom", namespace.part(source.document, source.start, source.end)),
         (namespace.term("headMention"), namespace.mention(source, source.head)),
         (namespace.term("tailMention"), namespace.mention(source, source.tail)),
@@ -212,19 +212,19 @@ def _describe_text(source: EdgeSource, namespace: Namespace, seen: set[str]) -> 
         seen.add(document)
         yield document, [(TYPE, f"{NIF}Context"), (namespace.term("name"), Literal(source.document))]
 
-    def string(iri: str, kind: str, start: int, end: int, text: str, facts: Facts) -> Iterator[Description]:
+    def string(iri: str, kind: str, start: int, end: int, text: str, facts: PropertyValues) -> Iterator[Description]:
         # A sentence that consists of a mention has the same IRI as that mention.
         if f"{kind} {iri}" in seen:
             return
         seen.add(f"{kind} {iri}")
-        bounds: Facts = [(f"{NIF}beginIndex", _index(start)), (f"{NIF}endIndex", _index(end))]
-        context: Facts = [(TYPE, f"{NIF}{kind}"), (f"{NIF}referenceContext", document)]
+        bounds: PropertyValues = [(f"{NIF}beginIndex", _index(start)), (f"{NIF}endIndex", _index(end))]
+        context: PropertyValues = [(TYPE, f"{NIF}{kind}"), (f"{NIF}referenceContext", document)]
         yield iri, [*context, *bounds, (f"{NIF}anchorOf", Literal(text)), *facts]
 
     sentence = namespace.part(source.document, source.start, source.end)
     yield from string(sentence, "Sentence", source.start, source.end, source.sentence, [])
     for mention in (source.head, source.tail):
-        facts: Facts = [(namespace.term("type"), Literal(mention.type))] if mention.type else []
+        facts: PropertyValues = [(namespace.term("type"), Literal(mention.type))] if mention.type else []
         if mention.kb_id:
             facts.append((f"{ITSRDF}taIdentRef", namespace.linked(mention.kb_id)))
             facts.append((namespace.term("id"), Literal(mention.kb_id)))
