@@ -22,6 +22,7 @@ from spacy_slmre.documents import set_provenance
 from spacy_slmre.extraction.inputs import ExtractionError, InputDocument, read_inputs
 from spacy_slmre.extraction.outputs import ExtractionResult, write_results
 from spacy_slmre.extraction.shards import ShardFolder, ShardResult
+from spacy_slmre.relations import describe_unanswered
 from spacy_slmre.util.errors import ServiceError
 
 MAX_ATTEMPTS = 3
@@ -74,7 +75,8 @@ def extract_documents(
         id = waiting.pop(number).id
         if model_name is not None:
             set_provenance(doc, id, model_name)
-        yield ExtractionResult(id, doc)
+        error = describe_unanswered(doc)
+        yield ExtractionResult(id, doc if error is None else None, error)
     yield from failures(None)
 
 

@@ -12,8 +12,10 @@ import pytest
 import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
+from typer.testing import CliRunner
 
 from spacy_slmre.candidates import EntityPairs
+from spacy_slmre.cli import slmre_cli
 from spacy_slmre.cli.pipelines import load_pipeline
 from spacy_slmre.llm.hugging_face import HuggingFaceChat
 from spacy_slmre.llm.openai_chat import OpenAIChat
@@ -217,6 +219,21 @@ def test_a_config_in_a_loop_of_links_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.cfg").symlink_to("x.cfg")
     with pytest.raises(TuningError, match="cannot be read: Too many levels"):
         read_config(tmp_path / "x.cfg")
+
+
+@pytest.mark.parametrize("command", ["convert", "export", "tune", "init-config"])
+def test_an_unknown_language_is_refused(command: str, tmp_path: Path) -> None:
+    source = tmp_path / "a.jsonl"
+    source.write_text(json.dumps({"id": "a", "text": "Ann knows Bo.", "entities": [], "relations": []}))
+    arguments = {
+        "convert": [str(source), "-o", str(tmp_path / "out.spacy")],
+        "export": [str(source), "-o", str(tmp_path / "out.jsonl"), "--format", "prodigy"],
+        "tune": ["--data", str(source), "-o", str(tmp_path / "out")],
+        "init-config": [str(source), "-o", str(tmp_path / "out.cfg")],
+    }
+    done = CliRunner().invoke(slmre_cli, [command, *arguments[command], "--lang", "nope"])
+    assert done.exit_code == 1 and 'lang = "nope" is not a language of spaCy' in " ".join(done.output.split())
+    assert sorted(tmp_path.iterdir()) == [source]
 
 
 OPTIONS = [
