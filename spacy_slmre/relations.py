@@ -190,6 +190,14 @@ def _get_answers(doc: Doc) -> list[Record]:
     ]
 
 
+def describe_unanswered(doc: Doc) -> str | None:
+    """Return an error if a generative model answered none of a document's pairs, for instance without network."""
+    answers = _get_answers(doc)
+    if not answers or any(answer["answer"] is not None for answer in answers):
+        return None
+    return f"none of its {len(answers)} pairs was answered by the model; the warnings name the reason"
+
+
 # -- records -------------------------------------------------------------------------------------------
 
 

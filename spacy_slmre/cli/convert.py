@@ -47,7 +47,9 @@ def convert_command(
     """
     from spacy_slmre.corpus.conversion import convert, summary_path
     from spacy_slmre.corpus.formats import get_format, guess_format
+    from spacy_slmre.util.settings import check_language
 
+    check_language(lang, "--lang")
     chosen = get_format(format) if format is not None else guess_format(source)
     with document_progress() as progress:
         summary = convert(

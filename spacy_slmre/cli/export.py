@@ -77,6 +77,9 @@ def export_command(
 
     Documents are streamed, except with --format rel or --merge, which keep all relations in memory.
     """
+    from spacy_slmre.util.settings import check_language
+
+    check_language(lang, "--lang")
     from spacy_slmre.export import ExportSettings, export, read_documents
     from spacy_slmre.export.reading import input_files
     from spacy_slmre.util.run_folder import check_not_input

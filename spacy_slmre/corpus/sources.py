@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
@@ -83,6 +83,7 @@ def read_table(
     with open_text(path) as file:
         rows = csv.DictReader(file, delimiter=delimiter)
         try:
+            _check_distinct(rows.fieldnames or (), f"{path}:1")
             check_columns(rows.fieldnames or (), columns, f"{path}:1")
             for row in rows:
                 if None in row:
@@ -181,6 +182,13 @@ def check_columns(available: Collection[str], required: Collection[str], where: 
         raise CorpusError(f"{where}: missing columns: {', '.join(missing)}. Available columns: {known}.")
 
 
+def _check_distinct(names: Sequence[str], where: str) -> None:
+    if repeated := sorted({name for name in names if name and names.count(name) > 1}):
+        raise CorpusError(
+            f"{where}: more than one column is named {', '.join(map(repr, repeated))}. Rename all but one."
+        )
+
+
 def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow
     import pyarrow.parquet
@@ -189,6 +197,7 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
         raise CorpusError(f"There is no file {path}.")
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            _check_distinct(file.schema_arrow.names, str(path))
             for batch in file.iter_batches(batch_size=1000):
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:

@@ -228,6 +228,8 @@ def open_table(path: str, text_field: str) -> ParquetFile:
     if text_field not in schema.names:
         columns = ", ".join(f'"{name}"' for name in schema.names)
         problem = f'{path} has no column "{text_field}". Set the text field to one of {columns}.'
+    elif repeated := [name for name in schema.names if schema.names.count(name) > 1]:
+        problem = f'{path}: more than one column is named "{repeated[0]}". Rename all but one.'
     else:
         type_ = schema.field(text_field).type
         type_ = type_.value_type if pa.types.is_dictionary(type_) else type_

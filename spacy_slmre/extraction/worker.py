@@ -23,6 +23,7 @@ from spacy_slmre.extraction.inputs import ExtractionError, InputDocument, read_i
 from spacy_slmre.extraction.outputs import ExtractionResult, write_results
 from spacy_slmre.extraction.shards import ShardFolder, ShardResult
 from spacy_slmre.facts import LEVELS
+from spacy_slmre.relations import describe_unanswered
 from spacy_slmre.util.errors import ServiceError
 
 MAX_ATTEMPTS = 3
@@ -75,7 +76,8 @@ def extract_documents(
         id = waiting.pop(number).id
         if model_name is not None:
             set_provenance(doc, id, model_name)
-        yield ExtractionResult(id, doc)
+        error = describe_unanswered(doc)
+        yield ExtractionResult(id, doc if error is None else None, error)
     yield from failures(None)
 
 

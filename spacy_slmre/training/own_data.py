@@ -20,6 +20,7 @@ from spacy_slmre.models.causal_lm.sequences import LENGTH_ROUND_TO
 from spacy_slmre.training.config import TrainingSettings, TuningError, parse_config, resolve_config
 from spacy_slmre.training.data import PackedDataset, TuningSet, read_sets
 from spacy_slmre.training.tune import load_ner
+from spacy_slmre.util.settings import check_language
 
 HOLDOUT = 0.2
 """Share of the documents that is held out if there are no dev data."""
@@ -66,6 +67,7 @@ def make_config(
         "ner": ner,
         "lang": lang if ner is None else load_ner(ner).lang,
     }
+    check_language(values["lang"], "tune.lang", TuningError)
     docs = _read(data, values["lang"])
     if not any(doc._.relations for doc in docs):
         raise TuningError(f"None of the {len(docs)} annotated documents of {data} has a relation.")

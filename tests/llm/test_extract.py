@@ -48,6 +48,23 @@ def test_run_resumes_after_the_service_ended_it(extract, server: ChatServer, tmp
     assert len(server.requests) - sent <= 4
 
 
+def test_a_run_without_any_answer_fails(extract, server: ChatServer, tmp_path: Path) -> None:
+    server.always = failure(400, "not with me")
+    with pytest.warns(UserWarning, match="a pair was not answered"):
+        done = extract()
+    assert done.exit_code == 1 and "3 documents failed" in done.output
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert all("none of its 2 pairs was answered" in line["error"] for line in lines)
+
+
+def test_a_document_with_some_answers_does_not_fail(extract, server: ChatServer, tmp_path: Path) -> None:
+    server.script = [failure(400, "not with me"), *[None] * 5]
+    with pytest.warns(UserWarning, match="a pair was not answered"):
+        assert extract().exit_code == 0
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert sorted(len(line["relations"]) for line in lines) == [1, 2, 2]
+
+
 def test_missing_key_raises_before_anything_is_written(extract, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("TEST_KEY")
     done = extract()

@@ -8,13 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
+from typer.testing import CliRunner
 
 from spacy_slmre.candidates import EntityPairs
+from spacy_slmre.cli import slmre_cli
 from spacy_slmre.cli.pipelines import load_pipeline
+from spacy_slmre.corpus.sources import CorpusError, read_rows
+from spacy_slmre.extraction.inputs import ExtractionError, open_table
 from spacy_slmre.llm.hugging_face import HuggingFaceChat
 from spacy_slmre.llm.openai_chat import OpenAIChat
 from spacy_slmre.llm.task import RelationTask
@@ -219,6 +224,21 @@ def test_a_config_in_a_loop_of_links_is_refused(tmp_path: Path) -> None:
         read_config(tmp_path / "x.cfg")
 
 
+@pytest.mark.parametrize("command", ["convert", "export", "tune", "init-config"])
+def test_an_unknown_language_is_refused(command: str, tmp_path: Path) -> None:
+    source = tmp_path / "a.jsonl"
+    source.write_text(json.dumps({"id": "a", "text": "Ann knows Bo.", "entities": [], "relations": []}))
+    arguments = {
+        "convert": [str(source), "-o", str(tmp_path / "out.spacy")],
+        "export": [str(source), "-o", str(tmp_path / "out.jsonl"), "--format", "prodigy"],
+        "tune": ["--data", str(source), "-o", str(tmp_path / "out")],
+        "init-config": [str(source), "-o", str(tmp_path / "out.cfg")],
+    }
+    done = CliRunner().invoke(slmre_cli, [command, *arguments[command], "--lang", "nope"])
+    assert done.exit_code == 1 and 'lang = "nope" is not a language of spaCy' in " ".join(done.output.split())
+    assert sorted(tmp_path.iterdir()) == [source]
+
+
 OPTIONS = [
     ({"width": "880"}, "options.width = '880', but it must be a whole number"),
     ({"width": None}, "options.width = None"),
@@ -243,3 +263,19 @@ def test_options_of_pictures_of_another_type_are_refused(options: Any, message: 
     doc: Doc = Language().make_doc("Ann knows Bo.")
     with pytest.raises(ValueError, match=message):
         render(doc, style, options=options)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv"])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        columns = [pyarrow.array([value]) for value in "abc"]
+        pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, names=["text", "text", "other"]), file)
+    else:
+        mark = "," if suffix == ".csv" else "\t"
+        file.write_text("\n".join(mark.join(row) for row in (["text", "text", "other"], "abc")) + "\n")
+    with pytest.raises(CorpusError, match=rf"rows\{suffix}.*more than one column is named 'text'"):
+        list(read_rows(file, ["text"]))
+    if suffix == ".parquet":
+        with pytest.raises(ExtractionError, match='more than one column is named "text"'):
+            open_table(str(file), "other")
