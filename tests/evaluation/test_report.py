@@ -138,7 +138,7 @@ def test_bad_input_gets_one_clear_error_and_changes_nothing(
     (tmp_path / "page.md").write_text("mine", encoding="utf-8")
     (tmp_path / "empty").mkdir()
     cases: list[tuple[tuple, str]] = [
-        ((runs, "-o", page), "page.md already exists: use --overwrite"),
+        ((runs, "-o", page), "page.md already exists"),
         ((runs, "-o", tmp_path / "page.txt"), "must end in .html"),
         ((tmp_path / "empty", "-o", page, "--overwrite"), "no complete evaluation run in"),
         ((tmp_path / "none", "-o", page, "--overwrite"), "none does not exist"),
