@@ -142,7 +142,10 @@ def read_run(folder: Path) -> EvaluationRun:
 
 def _check_count(file: Path, found: int, recorded: int) -> None:
     if found != recorded:
-        raise EvaluationError(f"{file} has {found:,} of {recorded:,} recorded predictions. Start over with overwrite.")
+        raise EvaluationError(
+            f"{file} has {'only ' * (found < recorded)}{found:,} of {recorded:,} recorded predictions. Start over with "
+            "overwrite."
+        )
 
 
 @dataclass

@@ -91,7 +91,7 @@ def check_not_input(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> No
         for source, origin in sources.items():
             if target == origin or target in origin.parents:
                 raise OutputError(f"The output {output} would replace the input {source}. Choose another output.")
-            if origin in target.parents:
+            if origin in target.parents and origin.is_dir():
                 raise OutputError(f"The output {output} is in the input {source}. Choose an output outside of it.")
         if target in targets:
             raise OutputError(f"Two outputs are the same file, {output}. Choose different ones.")
@@ -106,7 +106,7 @@ def _check_existing(output: Path, overwrite: bool, kind: Kind, is_replaceable: C
         raise OutputError(f"{output} is neither a file nor a folder. Choose another output.")
     if kind is not None and is_folder != (kind == "folder"):
         found = "folder" if is_folder else "file"
-        raise OutputError(f"{output} is a {found}, but the output is a {kind}. Choose another output.")
+        raise OutputError(f"{output} is a {found}, which will not be replaced by a {kind}. Choose another output.")
     if not overwrite:
         raise OutputError(f"{output} already exists. Choose another output, or replace it with overwrite.")
     if is_folder and not is_replaceable(output):
