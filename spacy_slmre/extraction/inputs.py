@@ -112,7 +112,7 @@ def _search(folder: Path, format: str | None, output: Path | None, log: Callable
         if guess := _guess_format(file):
             inputs.append((str(file), format or guess))
         else:
-            skipped[f"{file.suffix or 'other'} file"] += 1
+            skipped[f"{file.suffix.lower() or 'other'} file"] += 1
     counts = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in skipped.items())
     if not inputs:
         found = f", but {counts}" if counts else ""

@@ -9,12 +9,13 @@ import socket
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from preshed.maps import PreshMap
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import raise_error
@@ -28,6 +29,8 @@ from spacy_slmre.util.io import shard_name
 
 MAX_ATTEMPTS = 3
 """A shard is skipped after it has crashed its worker this many times."""
+# Size of the hash map of strings, relative to their number.
+_MAX_CAPACITY = 8
 
 
 def extract_documents(
@@ -106,12 +109,11 @@ def _text(document: InputDocument) -> str | None:
 
 def _run_single(nlp: Language, content: str | Doc) -> Doc | str:
     try:
-        doc = nlp(content)
+        return nlp(content)
     except ServiceError:
         raise
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    return doc if isinstance(doc, Doc) else f"the pipeline returned {type(doc).__name__}, not a Doc"
 
 
 def _raise_errors(nlp: Language) -> None:
@@ -120,6 +122,20 @@ def _raise_errors(nlp: Language) -> None:
         # `nlp.set_error_handler` fails for spaCy's parser.
         with suppress(AttributeError):
             component.set_error_handler(raise_error)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _forget_words(nlp: Language) -> Iterator[None]:
+    """Free the memory of new words after a shard; the documents are invalid then."""
+    with nlp.memory_zone():
+        yield
+    strings = nlp.vocab.strings
+    # The hash map keeps the places of deleted strings.
+    if strings._map.capacity > _MAX_CAPACITY * len(strings):
+        compact = PreshMap()
+        for key, value in strings._map.items():
+            compact[key] = value
+        strings._map = compact
 
 
 @dataclass(frozen=True)
@@ -198,7 +214,7 @@ class ShardWorker:
         if self._next_shard != number:
             self._documents = self._read(self.job.stdin or io.BytesIO(), number)
         self._next_shard = None
-        with self.nlp.memory_zone():
+        with _forget_words(self.nlp):
             result = self._compute(number, islice(self._documents, shard.documents), shard.documents)
         self._next_shard = number + 1
         return result
@@ -217,8 +233,7 @@ class ShardWorker:
         """Read documents from inputs that include standard input, and compute them shard by shard."""
         documents = self._read(stdin)
         for number in count():
-            # Words are forgotten after each shard. Without this, memory use would grow with every new one.
-            with self.nlp.memory_zone():
+            with _forget_words(self.nlp):
                 if (first := next(documents, None)) is None:
                     return
                 result = self._compute(number, chain([first], islice(documents, self.job.shard_size - 1)))
