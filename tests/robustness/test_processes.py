@@ -91,7 +91,7 @@ def test_error_in_a_worker_ends_the_run_and_all_workers(job: ExtractionJob, pipe
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("spacy_slmre.extraction.processes.ShardWorker", Failing)
         engine = partial(compute_in_processes, nlp=spacy.load(pipeline), n_process=2)
-        with pytest.raises(ExtractionError, match="the service is gone|KeyError: 'a defect'"):
+        with pytest.raises(ExtractionError, match=r"the service is gone|KeyError: 'a defect'"):
             extract_corpus(job, {}, engine)
 
 

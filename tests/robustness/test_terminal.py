@@ -35,11 +35,8 @@ def call(monkeypatch: pytest.MonkeyPatch, command: str, folder: Path, pipeline: 
     errors = io.StringIO()
     monkeypatch.setattr(sys, "stdin", None)
     monkeypatch.setattr(console, "_file", errors)
-    try:
-        slmre_cli(args, standalone_mode=False)
-    except (typer.Exit, SystemExit) as error:
-        return getattr(error, "exit_code", 1), errors.getvalue()
-    return 0, errors.getvalue()
+    code = slmre_cli(args, standalone_mode=False)
+    return code or 0, errors.getvalue()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
