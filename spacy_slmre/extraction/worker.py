@@ -129,7 +129,7 @@ def _forget_words(nlp: Language) -> Iterator[None]:
     """Free the memory of new words after a shard; the documents are invalid then."""
     with nlp.memory_zone():
         yield
-    strings = nlp.vocab.strings
+    strings: Any = nlp.vocab.strings
     # The hash map keeps the places of deleted strings.
     if strings._map.capacity > _MAX_CAPACITY * len(strings):
         compact = PreshMap()

@@ -53,6 +53,7 @@ COMMANDS = {
     "mix": "study mix configs/mixtures/demo.cfg {folder}/corpora -o {output}.json",
     "tune": "tune configs/tune/smollm2-135m.cfg -o {output}",
     "train-classifiers": "study train-classifiers configs/rel_classifier_cpu.cfg {folder}/corpora -b demo -o {output}",
+    "init-config": "init-config {folder}/gold.jsonl -o {output}.cfg",
     "pretrain": "study pretrain configs/pretrain/study.cfg {folder}/texts -o {output}",
 }
 # Where the output of a command is not its option --output.
