@@ -150,7 +150,8 @@ def test_bad_input_gets_one_clear_error_and_changes_nothing(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = run_command(runs, "-o", page, "--overwrite")
     assert result.exit_code == 1 and "pip install 'spacy-slmre[report]'" in result.output
-    (runs / "predictions.jsonl").write_text("{}\n", encoding="utf-8")
+    lines = (runs / "predictions.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (runs / "predictions.jsonl").write_text("".join(["{}\n", *lines[1:]]), encoding="utf-8")
     monkeypatch.undo()
     result = run_command(runs, "-o", page, "--overwrite")
     assert result.exit_code == 1 and "predictions.jsonl:1" in result.output
