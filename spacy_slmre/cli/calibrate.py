@@ -44,23 +44,28 @@ def calibrate_command(
     from spacy_slmre.pipeline.calibrate import calibrate
     from spacy_slmre.pipeline.components import get_relation_extractor
     from spacy_slmre.util.io import temporary_output
+    from spacy_slmre.util.run_folder import reserve
 
-    if output is not None and output.exists():
-        raise ValueError(f"The output {output} already exists: choose another one, or delete it.")
     if output is None and not Path(pipeline).is_dir():
         raise ValueError(f'"{pipeline}" is an installed package: choose a folder to save to with --output.')
     target = (output or Path(pipeline)).resolve()
-    nlp = load_pipeline(pipeline, code=code, gpu_id=gpu_id)
-    name, pipe = get_relation_extractor(nlp, component)
-    examples = relation_corpus(corpus, holdout=holdout, held_out=holdout > 0)(nlp)
-    summary = {"corpus": str(corpus), **calibrate(pipe, examples, thresholds=thresholds)}
-    nlp.meta.setdefault("performance", {})[f"{name}_calibration"] = summary
-    with temporary_output(target) as temporary:
-        if output is None:
-            # Keep other files in the folder, except the test scores, which no longer apply.
-            shutil.copytree(target, temporary, ignore=shutil.ignore_patterns("test.json"))
-        nlp.to_disk(temporary)
-        (temporary / CALIBRATION_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    # Without an output, the pipeline itself is meant to be replaced.
+    inputs: list[str | Path] = [corpus] if output is None else [corpus, pipeline]
+    reserved = reserve(
+        target, inputs=inputs, overwrite=output is None, kind="folder", is_replaceable=lambda _: output is None
+    )
+    with reserved:
+        nlp = load_pipeline(pipeline, code=code, gpu_id=gpu_id)
+        name, pipe = get_relation_extractor(nlp, component)
+        examples = relation_corpus(corpus, holdout=holdout, held_out=holdout > 0)(nlp)
+        summary = {"corpus": str(corpus), **calibrate(pipe, examples, thresholds=thresholds)}
+        nlp.meta.setdefault("performance", {})[f"{name}_calibration"] = summary
+        with temporary_output(target) as temporary:
+            if output is None:
+                # Keep other files in the folder, except the test scores, which no longer apply.
+                shutil.copytree(target, temporary, ignore=shutil.ignore_patterns("test.json"))
+            nlp.to_disk(temporary)
+            (temporary / CALIBRATION_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
     before, after = summary["before"], summary["after"]
     log(
         f"Temperature {summary['temperature']:.3f}, fitted on {summary['pairs']:,} pairs. Expected "

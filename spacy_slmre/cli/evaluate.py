@@ -94,14 +94,13 @@ def evaluate_command(
     from spacy_slmre.evaluation.external import write_pairs as write
     from spacy_slmre.evaluation.gold import read_gold
     from spacy_slmre.evaluation.systems import EvaluationSettings
-    from spacy_slmre.util.run_folder import check_not_input, check_output
+    from spacy_slmre.util.run_folder import reserve
 
     if write_pairs is not None:
         if corpora:
             raise ValueError("--write-pairs needs one corpus and no pipeline.")
-        check_not_input(write_pairs, [pipeline])
-        check_output(write_pairs, overwrite=overwrite)
-        count = write(read_gold(Path(pipeline), limit=limit), write_pairs)
+        with reserve(write_pairs, inputs=[pipeline], overwrite=overwrite):
+            count = write(read_gold(Path(pipeline), limit=limit), write_pairs)
         log(f"{count:,} pairs → {write_pairs}")
         return
     if not corpora:

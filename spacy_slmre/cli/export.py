@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spacy_slmre.cli.app import OverwriteOption, slmre_cli
-from spacy_slmre.cli.output import document_progress, log, show_errors
+from spacy_slmre.cli.output import document_progress, log, show_errors, standard_input
 
 if TYPE_CHECKING:
     from spacy_slmre.documents import RelationDocument
@@ -82,7 +81,6 @@ def export_command(
     check_language(lang, "--lang")
     from spacy_slmre.export import ExportSettings, export, read_documents
     from spacy_slmre.export.reading import input_files
-    from spacy_slmre.util.run_folder import check_not_input
 
     settings = ExportSettings(
         level=level,
@@ -94,9 +92,9 @@ def export_command(
         model=model,
         lang=lang,
     )
-    check_not_input(output, [*inputs, *input_files(inputs)])
-    documents = _with_progress(read_documents(inputs, sys.stdin.buffer, attr=attr))
-    counts = export(documents, output, format, settings, overwrite=overwrite)
+    documents = _with_progress(read_documents(inputs, standard_input(inputs), attr=attr))
+    sources = [*inputs, *input_files(inputs), *filter(None, [properties])]
+    counts = export(documents, output, format, settings, inputs=map(str, sources), overwrite=overwrite)
     written = f"{counts.written} " + ("facts" if settings.of_facts else "relations")
     log(f"{counts.documents} documents with {counts.found} relations → {written} in {output}")
     if counts.failed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, slmre_cli
-from spacy_slmre.cli.output import console, document_progress, log, show_errors
+from spacy_slmre.cli.output import console, document_progress, log, printable, show_errors, standard_input
 from spacy_slmre.cli.pipelines import extraction_key, load_extraction_pipeline
 
 if TYPE_CHECKING:
@@ -48,10 +47,7 @@ def extract_command(
         int, typer.Option(min=1, help="Documents per shard, which are processed and saved together.")
     ] = 256,
     n_process: Annotated[
-        int,
-        typer.Option(
-            "--n-process", "-n", min=1, help="Number of processes, each with its own model; restarted for each shard."
-        ),
+        int, typer.Option("--n-process", "-n", min=1, help="Number of processes, each with its own model.")
     ] = 1,
     level: Annotated[
         str,
@@ -97,6 +93,7 @@ def extract_command(
     """
     from spacy_slmre.extraction.inputs import find_inputs
     from spacy_slmre.extraction.outputs import check_suffix
+    from spacy_slmre.extraction.processes import compute_in_processes
     from spacy_slmre.extraction.ray_engine import WorkerPool, check_ray, compute_on_ray
     from spacy_slmre.extraction.run import ExtractionCounts, compute_in_process, extract_corpus
     from spacy_slmre.extraction.worker import ExtractionJob
@@ -106,7 +103,9 @@ def extract_command(
     if level not in LEVELS:
         raise ValueError(f'Unknown level "{level}". Use one of {", ".join(LEVELS)}.')
     check_suffix(output)
-    check_not_input(output, inputs)
+    others = [pipeline, *([str(code)] if code is not None else [])]
+    # An output in a folder of inputs is allowed, because it is not read.
+    check_not_input([output], [*others, *(path for path in inputs if not Path(path).is_dir())])
     for_ray = {"workers": workers, "worker-cpus": worker_cpus, "worker-gpus": worker_gpus}
     for_ray["ray-address"] = ray_address
     for_process = {"n-process": n_process > 1, "table": table, "gpu-id": gpu_id is not None}
@@ -116,20 +115,22 @@ def extract_command(
             raise ValueError("The ray engine cannot read standard input: use files.")
         pool = WorkerPool.parse(workers, worker_cpus, worker_gpus)
         check_ray()
-    files = find_inputs(inputs, format, output, text_field)
+    if n_process > 1 and table:
+        raise ValueError("--table needs one process. Omit it or --n-process.")
+    stdin = standard_input(inputs)
+    files = find_inputs(inputs, format, output, text_field, log)
     loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id)
     nlp = loaded.nlp
     job = ExtractionJob(
         output,
         files,
-        partial(_load, pipeline, code),
+        partial(_load, pipeline, code, gpu_id),
         loaded.model_name,
         loaded.attr,
         text_field=text_field,
         id_field=id_field,
         shard_size=shard_size,
         batch_size=batch_size,
-        n_process=n_process,
         level=level,
     )
     run_key = {
@@ -152,10 +153,21 @@ def extract_command(
             compute = partial(compute_on_ray, pool=pool, address=ray_address, log=log)
             del nlp, loaded
             _free_memory()
+        elif n_process > 1:
+            compute = partial(compute_in_processes, nlp=nlp, n_process=n_process, log=log)
         else:
-            compute = partial(compute_in_process, nlp=nlp, stdin=sys.stdin.buffer, on_result=show_result)
+            compute = partial(compute_in_process, nlp=nlp, stdin=stdin, on_result=show_result)
         try:
-            counts = extract_corpus(job, run_key, compute, overwrite=overwrite, progress=show_counts, log=log)
+            counts = extract_corpus(
+                job,
+                run_key,
+                compute,
+                inputs=others,
+                stdin=stdin if n_process > 1 else None,
+                overwrite=overwrite,
+                progress=show_counts,
+                log=log,
+            )
         except KeyboardInterrupt:
             log("Interrupted." + ("" if job.reads_stdin else " Repeat the command to resume."))
             raise typer.Exit(130) from None
@@ -174,8 +186,8 @@ def _check_engine(engine: str, options: dict[str, dict[str, Any]]) -> None:
                 raise ValueError(f"--{name} needs --engine {other}. Omit it or change the engine.")
 
 
-def _load(pipeline: str, code: Path | None) -> Language:
-    return load_extraction_pipeline(pipeline, code=code).nlp
+def _load(pipeline: str, code: Path | None, gpu_id: int | None) -> Language:
+    return load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id).nlp
 
 
 def _free_memory() -> None:
@@ -188,10 +200,13 @@ def _free_memory() -> None:
 
 
 def _print_table(result: ExtractionResult, attr: str, level: str) -> None:
-    from rich.markup import escape
+    from rich.markup import escape as escape_markup
     from rich.table import Table
 
     from spacy_slmre.facts import facts_of
+
+    def escape(text: str) -> str:
+        return escape_markup(printable(text))
 
     title = f"[bold]{escape(result.id)}[/bold]"
     if result.doc is None:

@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import io
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import typer
 from rich.console import Console
 
+from spacy_slmre.util.errors import describe
+
+# Control characters, which terminals interpret, and surrogates, which cannot be encoded.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 console = Console(stderr=True, highlight=False)
 
 
 def log(message: str) -> None:
     """Print a message for the user."""
-    console.print(message, markup=False, soft_wrap=True)
+    console.print(printable(message), markup=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Replace characters that would control the terminal or cannot be printed."""
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def standard_input(inputs: Collection[str]) -> BinaryIO:
+    """Return standard input if "-" is one of the inputs, and otherwise an empty stream.
+
+    Raises:
+        ValueError: It is an input, but closed.
+    """
+    if "-" not in inputs:
+        return io.BytesIO()
+    if sys.stdin is None:
+        raise ValueError(
+            'The input "-" is standard input, which is closed. Use a file, or pipe a text into the command.'
+        )
+    return sys.stdin.buffer
 
 
 @contextmanager
@@ -24,7 +51,7 @@ def show_errors() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         console.print("[bold red]✘[/bold red]", end=" ")
-        log(str(error))
+        log(describe(error))
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         log("Interrupted.")

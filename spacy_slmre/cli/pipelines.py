@@ -117,17 +117,19 @@ def extraction_key(name: str, nlp: Language, code: Path | None, inputs: Iterable
         code: Python file with registered functions.
         inputs: Files with their formats.
     """
+    from spacy_slmre.pipeline.fingerprint import pipeline_fingerprint
+    from spacy_slmre.util.io import file_hash
+
     return {
-        "pipeline": [name, nlp.meta["version"], _state(name), _state(code or "")],
-        "components": nlp.config["components"],
+        "pipeline": [pipeline_fingerprint(nlp, name), None if code is None else file_hash(code)],
         "inputs": [[path, format, _state(path)] for path, format in inputs],
     }
 
 
-def _state(path: str | Path) -> list[float] | None:
-    """Return the total size and the last modification time of a file or folder, to detect changes."""
-    files = [Path(path), *Path(path).rglob("*")] if path else []
-    states = [file.stat() for file in files if file.is_file()]
-    if not states:
+def _state(path: str) -> list[int] | None:
+    """Return the size and the modification time of a file, to detect changes."""
+    try:
+        state = Path(path).stat()
+    except OSError:  # standard input, or a file that has vanished
         return None
-    return [sum(state.st_size for state in states), max(state.st_mtime for state in states)]
+    return [state.st_size, state.st_mtime_ns]

@@ -41,16 +41,17 @@ def report_command(
     """
     from spacy_slmre.evaluation.report import ReportOptions, make_report, report_paths
     from spacy_slmre.evaluation.results import find_runs
+    from spacy_slmre.util.run_folder import check_not_input, reserve
 
     paths = report_paths(output)
-    if not overwrite and (existing := [path for path in paths if path.exists()]):
-        raise ValueError(f"{existing[0]} already exists: use --overwrite to replace it.")
     command = ["python", "-m", "spacy", "slmre", "report", *map(str, runs), "--output", str(output)]
     command += ["--title", title, "--samples", str(samples), "--seed", str(seed), "--overwrite"]
     options = ReportOptions(title=title, theme=theme, samples=samples, seed=seed, command=shlex.join(command))
-    evaluation_runs, notes = find_runs(runs)
-    for note in notes:
-        log(note)
-    make_report(evaluation_runs, notes, options).write(output)
+    with reserve(*paths, overwrite=overwrite):
+        evaluation_runs, notes = find_runs(runs)
+        for note in notes:
+            log(note)
+        check_not_input(paths, [run.folder for run in evaluation_runs])
+        make_report(evaluation_runs, notes, options).write(output)
     count = len(evaluation_runs)
     log(f"{count} run{'s' * (count > 1)} → {', '.join(map(str, paths))}")

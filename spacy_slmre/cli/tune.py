@@ -110,9 +110,9 @@ def init_config_command(
     """Write the config with which `slmre tune --data` would tune, to edit it."""
     from spacy_slmre.training.own_data import make_config
     from spacy_slmre.util.io import atomic_write
-    from spacy_slmre.util.run_folder import check_not_input, check_output
+    from spacy_slmre.util.run_folder import reserve
 
-    check_not_input(output, [str(path) for path in (data, dev, schema) if path is not None])
-    check_output(output, overwrite=overwrite)
-    atomic_write(output, make_config(data, dev=dev, schema=schema, ner=ner, lang=lang, log=log))
+    inputs = [path for path in (data, dev, schema) if path is not None]
+    with reserve(output, inputs=inputs, overwrite=overwrite):
+        atomic_write(output, make_config(data, dev=dev, schema=schema, ner=ner, lang=lang, log=log))
     log(f"Config: {output}. Next: python -m spacy slmre tune {output} -o OUTPUT")

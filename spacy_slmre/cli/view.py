@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from spacy_slmre.cli.app import OverwriteOption, slmre_cli
 from spacy_slmre.cli.export import AttrOption, InputArgument, LabelOption, MinScoreOption
-from spacy_slmre.cli.output import log, show_errors
+from spacy_slmre.cli.output import log, show_errors, standard_input
 
 ThemeOption = Annotated[str, typer.Option(help="auto (follow the system), light or dark.")]
 TitleOption = Annotated[str, typer.Option(help="Title of the page.")]
@@ -46,7 +45,7 @@ def view_command(
     """
     from spacy_slmre.export.reading import input_files, read_documents
     from spacy_slmre.util.io import atomic_write
-    from spacy_slmre.util.run_folder import check_not_input, check_output
+    from spacy_slmre.util.run_folder import reserve
     from spacy_slmre.visual.options import ViewOptions
     from spacy_slmre.visual.rendering import render
 
@@ -57,10 +56,9 @@ def view_command(
     )
     if output.suffix not in (".html", ".htm"):
         raise ValueError(f"The output {output} must end in .html.")
-    check_not_input(output, [*inputs, *input_files(inputs)])
-    check_output(output, overwrite=overwrite)
-    documents = list(read_documents(inputs, sys.stdin.buffer, attr=attr))
-    atomic_write(output, render(documents, style, page=True, jupyter=False, options=options) or "")
+    with reserve(output, inputs=[*inputs, *input_files(inputs)], overwrite=overwrite):
+        documents = list(read_documents(inputs, standard_input(inputs), attr=attr))
+        atomic_write(output, render(documents, style, page=True, jupyter=False, options=options) or "")
     relations = sum(len(options.shown_relations(document)) for document in documents)
     log(f"{len(documents)} documents, {relations} relations → {output}")
     if not relations:

@@ -25,7 +25,7 @@ from spacy_slmre.corpus.summary import Summary
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.util.errors import OutputError
 from spacy_slmre.util.io import atomic_write, file_hash, temporary_output
-from spacy_slmre.util.run_folder import check_not_input
+from spacy_slmre.util.run_folder import reserve
 
 # A vocabulary grows with every new word; above this size, the next shard starts with a new one.
 _MAX_VOCABULARY = 200_000
@@ -67,7 +67,6 @@ def convert(
     """
     install_extensions()
     output = Path(output)
-    check_not_input(output, [str(source)])
     key = {
         "format": format.name,
         "split": split,
@@ -77,41 +76,48 @@ def convert(
         "lang": lang,
         "version": version("spacy-slmre"),
     }
-    if output.exists() and not overwrite:
-        if existing := _read_summary(output, key):
-            return existing
-        raise OutputError(
-            f"{output} already exists and was not converted from {source} with the same settings. Choose another "
-            "output, or replace it with overwrite."
-        )
-    summary = Summary()
-    examples: dict[str, Reject] = {}
-    with ExitStack() as stack:
-        writer = stack.enter_context(DocBinWriter(output, shard_size))
-        write_reject = stack.enter_context(_rejects_file(rejects, str(source)))
+    files = [summary_path(output), *([Path(rejects)] if rejects is not None else [])]
+    with (
+        reserve(output, inputs=[source], kind=None, is_replaceable=_is_conversion),
+        reserve(*files, inputs=[source, output]),
+    ):
+        if output.exists() and not overwrite:
+            if existing := _read_summary(output, key):
+                return existing
+            raise OutputError(
+                f"{output} already exists and was not converted from {source} with the same settings. Choose another "
+                "output, or replace it with overwrite."
+            )
+        if rejects is not None and not overwrite:
+            _check_rejects(Path(rejects))
+        summary = Summary()
+        examples: dict[str, Reject] = {}
+        with ExitStack() as stack:
+            writer = stack.enter_context(DocBinWriter(output, shard_size))
+            write_reject = stack.enter_context(_rejects_file(rejects, str(source)))
 
-        def add_reject(reject: Reject) -> None:
-            summary.rejects[reject.reason] += 1
-            examples.setdefault(reject.reason, reject)
-            write_reject(reject)
+            def add_reject(reject: Reject) -> None:
+                summary.rejects[reject.reason] += 1
+                examples.setdefault(reject.reason, reject)
+                write_reject(reject)
 
-        nlp = spacy.blank(lang)
-        for item in format.read(source, split, **(settings or {})):
-            doc, rejected = _convert(nlp, item, format, split)
-            for reject in rejected:
-                add_reject(reject)
-            if doc is None:
-                continue
-            summary.add(doc)
-            if writer.add(doc) and len(nlp.vocab) > _MAX_VOCABULARY:
-                nlp = spacy.blank(lang)
-            if progress and summary.documents % 1000 == 0:
-                progress(summary.documents)
-        if not summary.documents:
-            raise CorpusError(_nothing_converted(source, format, examples))
-    result = {**key, **summary.to_dict(), "official_instances": format.splits.get(split), "files": _hashes(output)}
-    atomic_write(summary_path(output), json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    return result
+            nlp = spacy.blank(lang)
+            for item in format.read(source, split, **(settings or {})):
+                doc, rejected = _convert(nlp, item, format, split)
+                for reject in rejected:
+                    add_reject(reject)
+                if doc is None:
+                    continue
+                summary.add(doc)
+                if writer.add(doc) and len(nlp.vocab) > _MAX_VOCABULARY:
+                    nlp = spacy.blank(lang)
+                if progress and summary.documents % 1000 == 0:
+                    progress(summary.documents)
+            if not summary.documents:
+                raise CorpusError(_nothing_converted(source, format, examples))
+        result = {**key, **summary.to_dict(), "official_instances": format.splits.get(split), "files": _hashes(output)}
+        atomic_write(summary_path(output), json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        return result
 
 
 def read_annotations(source: str | Path, nlp: Language, split: str) -> Iterator[Doc]:
@@ -168,6 +174,15 @@ def _read_summary(output: Path, key: Mapping[str, Any]) -> dict[str, Any] | None
         return None
 
 
+def _is_conversion(folder: Path) -> bool:
+    """Return whether all files in a folder are listed in the summary of its conversion."""
+    try:
+        summary = json.loads(summary_path(folder).read_text(encoding="utf-8"))
+        return {file.name for file in folder.iterdir()} <= {file["name"] for file in summary["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return not any(folder.iterdir())
+
+
 def _hashes(output: Path) -> list[dict[str, str]]:
     return [{"name": file.name, "sha256": file_hash(file)} for file in corpus_files(output)]
 
@@ -187,6 +202,19 @@ def _nothing_converted(source: str | Path, format: CorpusFormat, examples: Mappi
     for reject in examples.values():
         text += f"\n{reject.file or source}:{reject.line}: {reject.reason}: {reject.detail}"
     return text
+
+
+def _check_rejects(path: Path) -> None:
+    """Check that an existing file has the rejects of an earlier, failed conversion."""
+    try:
+        with path.open("rb") as file:
+            if not (line := file.readline()) or "reason" in json.loads(line):
+                return
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError):
+        pass
+    raise OutputError(f"{path} exists and has no rejects. Choose another file for them, or replace it with overwrite.")
 
 
 @contextmanager

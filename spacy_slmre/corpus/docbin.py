@@ -13,7 +13,7 @@ from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
 from spacy_slmre.corpus.sources import CorpusError
-from spacy_slmre.util.io import temporary_output
+from spacy_slmre.util.io import list_files, shard_name, temporary_output
 
 SHARD_SIZE = 20_000
 """Maximum number of documents in one `.spacy` file."""
@@ -79,7 +79,7 @@ class DocBinWriter:
             (self._shards[0] if len(self._shards) == 1 else self._folder).rename(self._output)
 
     def _flush(self) -> None:
-        shard = self._folder / f"{len(self._shards):05d}.spacy"
+        shard = self._folder / f"{shard_name(len(self._shards))}.spacy"
         self._bin.store_user_data = True
         self._bin.to_disk(shard)
         self._shards.append(shard)
@@ -93,9 +93,9 @@ def corpus_files(path: str | Path) -> list[Path]:
         CorpusError: The file does not exist, or the folder contains no `.spacy` files.
     """
     path = Path(path)
-    files = [file for file in (sorted(path.rglob("*.spacy")) if path.is_dir() else [path]) if file.is_file()]
     # Hidden files and folders are still being written.
-    files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    found = [file for file in list_files(path) if file.suffix.lower() == ".spacy"] if path.is_dir() else [path]
+    files = [file for file in found if file.is_file()]
     if not files:
         raise CorpusError(f"There is no corpus at {path}. Create one with `python -m spacy slmre convert`.")
     return files

@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from spacy_slmre.util.io import list_files
+
 _CHUNK = 1 << 20
 _LONGEST_RECORD = 64 * _CHUNK
 # What a format is recognized by: the first bytes of a file and the first rows of a table.
@@ -170,9 +172,8 @@ class Sample:
 def source_files(path: str | Path, suffix: str = "") -> list[Path]:
     """Return the file itself, or all files in a folder that are not hidden, in order; only those with a suffix."""
     path = Path(path)
-    files = sorted(file for file in path.rglob(f"*{suffix}") if file.is_file()) if path.is_dir() else [path]
-    hidden = (any(part.startswith(".") for part in file.relative_to(path).parts) for file in files)
-    return [file for file, skip in zip(files, hidden, strict=True) if not skip and file.name.endswith(suffix)]
+    files = list_files(path) if path.is_dir() else [path]
+    return [file for file in files if file.name.lower().endswith(suffix)]
 
 
 def check_columns(available: Collection[str], required: Collection[str], where: str) -> None:

@@ -17,8 +17,9 @@ from spacy_slmre.evaluation.external import check_answers, read_answers
 from spacy_slmre.evaluation.gold import GoldCorpus, GoldPair, make_gold_pairs
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, Prediction, RunWriter, read_run
 from spacy_slmre.evaluation.scoring import score_predictions
-from spacy_slmre.evaluation.systems import Answer, EvaluationSettings, make_system, pipeline_fingerprint
+from spacy_slmre.evaluation.systems import Answer, EvaluationSettings, make_system
 from spacy_slmre.label_parser import LabelParser
+from spacy_slmre.pipeline.fingerprint import pipeline_fingerprint
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 from spacy_slmre.util.io import file_hash
 from spacy_slmre.util.run_folder import RunFolder
@@ -66,7 +67,10 @@ def evaluate_corpus(
     """
     settings = settings or EvaluationSettings()
     key = {"pipeline": pipeline_fingerprint(nlp, source), "corpus": corpus.sha256, **asdict(settings)}
-    with RunFolder(output, overwrite=overwrite, overwrite_changed=overwrite_changed) as run_folder:
+    inputs: list[str | Path] = [source, corpus.path]
+    with RunFolder(
+        output, inputs=inputs, kind="folder", overwrite=overwrite, overwrite_changed=overwrite_changed
+    ) as run_folder:
         if run_folder.completed(key) is not None:
             log(f"{output} is already complete; use overwrite to evaluate again.")
             return read_run(output)
@@ -143,7 +147,7 @@ def evaluate_answers(
     """
     answers = read_answers(path)
     key = {"answers": file_hash(path), "corpus": corpus.sha256, "name": name, "limit": corpus.limit}
-    with RunFolder(output, overwrite=overwrite) as run_folder:
+    with RunFolder(output, inputs=[path, corpus.path], kind="folder", overwrite=overwrite) as run_folder:
         if run_folder.completed(key) is not None:
             log(f"{output} is already complete; use overwrite to evaluate again.")
             return read_run(output)

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from spacy_slmre.corpus.formats import all_formats
 from spacy_slmre.evaluation.runs import PREDICTIONS_FILE, EvaluationError, EvaluationRun, read_run
+from spacy_slmre.util.io import list_files
 from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE
 
 ASPECTS = ("regime", "style", "prompt", "decoding", "dapt")
@@ -120,8 +121,8 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[EvaluationRun], list[str]]:
     for path in paths:
         if not path.exists():
             raise EvaluationError(f"The folder {path} does not exist.")
-        for name in (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE):
-            folders |= {file.parent.resolve(): file.parent for file in path.rglob(name)}
+        files = (file for file in list_files(path) if file.name in (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE))
+        folders |= {file.parent.resolve(): file.parent for file in files}
     runs, notes = [], []
     for folder in sorted(folders.values()):
         if folder.name.endswith(".part") or not (folder / RUN_FILE).exists():

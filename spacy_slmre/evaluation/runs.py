@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.util.io import atomic_write
+from spacy_slmre.util.io import atomic_write, sync
 from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, read_json
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -143,7 +143,17 @@ def read_run(folder: Path) -> EvaluationRun:
         ) from error
     if info.get("format") != FORMAT or not (folder / PREDICTIONS_FILE).exists():
         raise EvaluationError(f"{folder} was written by another version of spacy-slmre. Evaluate again with overwrite.")
+    with (folder / PREDICTIONS_FILE).open("rb") as file:
+        _check_count(folder / PREDICTIONS_FILE, sum(1 for _ in file), info["pairs"])
     return EvaluationRun(folder, info, metrics)
+
+
+def _check_count(file: Path, found: int, recorded: int) -> None:
+    if found != recorded:
+        raise EvaluationError(
+            f"{file} has {'only ' * (found < recorded)}{found:,} of {recorded:,} recorded predictions. Start over with "
+            "overwrite."
+        )
 
 
 @dataclass
@@ -187,10 +197,7 @@ class RunWriter:
         with self._file.open("r+b") as file:
             for number in range(self.totals.lines):
                 if not file.readline().endswith(b"\n"):
-                    raise EvaluationError(
-                        f"{self._file} has only {number:,} of {self.totals.lines:,} recorded predictions. "
-                        "Start over with overwrite."
-                    )
+                    _check_count(self._file, number, self.totals.lines)
             file.truncate()
 
     def add(
@@ -207,6 +214,7 @@ class RunWriter:
         with self.run_folder.explain_disk_errors():
             with self._file.open("a", encoding="utf-8", errors="surrogatepass") as file:
                 file.writelines(f"{line}\n" for line in lines)
+                sync(file)  # before the state, which must not promise more
             self.totals.docs += docs
             self.totals.lines += len(lines)
             self.totals.seconds += seconds
@@ -216,8 +224,14 @@ class RunWriter:
             atomic_write(self._state, json.dumps(vars(self.totals)))
 
     def predictions(self) -> list[Prediction]:
-        """Return all predictions so far."""
-        return list(read_predictions(self._file))
+        """Return all predictions so far.
+
+        Raises:
+            EvaluationError: The file is damaged.
+        """
+        predictions = list(read_predictions(self._file))
+        _check_count(self._file, len(predictions), self.totals.lines)
+        return predictions
 
     def finish(self, info: Mapping[str, Any], metrics: Mapping[str, Any]) -> EvaluationRun:
         """Write information and metrics and publish the run."""

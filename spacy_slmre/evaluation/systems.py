@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +26,6 @@ from spacy_slmre.pipeline.components import get_relation_extractor
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.relations import ANSWERS
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.util.io import file_hash
 from spacy_slmre.util.settings import check_choice, check_minimum
 
 if TYPE_CHECKING:
@@ -238,18 +235,6 @@ def _corpus_labels(
 
 def _prompt_info(n_examples: int, label_list: bool) -> dict[str, str]:
     return {"style": f"{n_examples}-shot", "prompt": "schema" if label_list else "generic"}
-
-
-def pipeline_fingerprint(nlp: Language, source: str) -> str:
-    """Return a hash of a pipeline's config and files, or of its config, name and version if it is a package."""
-    parts: list[Any] = [nlp.config.to_str()]
-    folder = Path(source)
-    if folder.is_dir():
-        files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name[0] != ".")
-        parts += [(file.relative_to(folder).as_posix(), file_hash(file)) for file in files]
-    else:
-        parts += [source, nlp.meta.get("version")]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 # -- predictors ------------------------------------------------------------------------------------

@@ -12,17 +12,14 @@ from spacy.tokens import Doc, Span
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.export.annotation_tools import write_doccano, write_label_studio, write_prodigy
 from spacy_slmre.export.edges import Edge, ExportError, fact_edges, make_edges, merge_edges
-from spacy_slmre.export.graphs import write_cypher, write_graphml, write_neo4j
+from spacy_slmre.export.graphs import is_neo4j, write_cypher, write_graphml, write_neo4j
 from spacy_slmre.export.rdf import DEFAULT_BASE, Namespace, describe, write_jsonld, write_ntriples, write_turtle
 from spacy_slmre.export.reading import as_documents
 from spacy_slmre.export.spacy_projects import write_items, write_rel
 from spacy_slmre.export.tables import write_csv, write_jsonl, write_parquet
 from spacy_slmre.facts import LEVELS, MERGE_BY
 from spacy_slmre.util.io import temporary_output
-from spacy_slmre.util.run_folder import check_output
-
-# A folder with only these files may be replaced.
-_NEO4J_FILES = {"nodes.csv", "relationships.csv"}
+from spacy_slmre.util.run_folder import reserve
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,7 @@ class ExportFormat:
     write: Callable[[Path, Iterator[Any], ExportSettings], int | None]
     # Whether `write` takes documents instead of edges; then relations are those between mentions.
     of_documents: bool = False
+    is_folder: bool = False
 
 
 def export(
@@ -94,6 +92,7 @@ def export(
     format: str | None = None,
     settings: ExportSettings | None = None,
     *,
+    inputs: Iterable[str] = (),
     overwrite: bool = False,
 ) -> ExportCounts:
     """Write the relations of documents to a file, or for "neo4j" to a folder, and count them.
@@ -103,6 +102,7 @@ def export(
         output: File or folder to write. After an error, no partial output is left behind.
         format: A name in `FORMATS`; None chooses by the suffix of the output.
         settings: What to export, and how.
+        inputs: Files and folders that the documents are read from, which the output must not replace.
         overwrite: Replace an existing output.
 
     Raises:
@@ -114,10 +114,16 @@ def export(
     if settings.of_facts and chosen.of_documents:
         kind = "merged relations" if settings.merge else "facts"
         raise ExportError(f"{chosen.description} does not support {kind}: it contains relations between mentions.")
-    check_output(output, overwrite=overwrite, is_replaceable=_is_export)
     counts = ExportCounts()
+    reserved = reserve(
+        output,
+        inputs=inputs,
+        overwrite=overwrite,
+        kind="folder" if chosen.is_folder else "file",
+        is_replaceable=is_neo4j,
+    )
     try:
-        with temporary_output(output) as path:
+        with reserved, temporary_output(output) as path:
             selected = _select(as_documents(docs), settings, counts)
             items = _counted(selected if chosen.of_documents else _edges(selected, settings), counts)
             counts.skipped = chosen.write(path, items, settings) or 0
@@ -139,10 +145,6 @@ def find_format(output: Path, name: str | None = None) -> ExportFormat:
     if name not in FORMATS:
         raise ExportError(f'Unknown format "{name}". Use one of {", ".join(FORMATS)}.')
     return FORMATS[name]
-
-
-def _is_export(folder: Path) -> bool:
-    return {child.name for child in folder.iterdir()} <= _NEO4J_FILES
 
 
 def _select(
@@ -197,7 +199,9 @@ FORMATS = {
     "turtle": _rdf_format(".ttl", "RDF as Turtle", write_turtle),
     "jsonld": _rdf_format(".jsonld", "RDF as JSON-LD", write_jsonld),
     "graphml": _edge_format(".graphml", "GraphML", write_graphml),
-    "neo4j": _edge_format("", "A folder of tables for neo4j-admin database import", write_neo4j),
+    "neo4j": replace(
+        _edge_format("", "A folder of tables for neo4j-admin database import", write_neo4j), is_folder=True
+    ),
     "cypher": ExportFormat(".cypher", "A Cypher script", lambda path, edges, _: write_cypher(path, edges)),
     "spacy-llm": ExportFormat(
         ".jsonl",

@@ -59,6 +59,18 @@ def write_graphml(path: Path, edges: Iterable[Edge], *, merged: bool) -> None:
         stream.write("</graph>\n</graphml>\n")
 
 
+_NEO4J_NODES = ("id:ID", "text", "type", "kb_id", ":LABEL")
+
+
+def is_neo4j(folder: Path) -> bool:
+    """Return whether a folder is empty or only has tables that `write_neo4j` wrote."""
+    files = {file.name for file in folder.iterdir()}
+    if files != {"nodes.csv", "relationships.csv"}:
+        return not files
+    with (folder / "nodes.csv").open(encoding="utf-8", errors="replace", newline="") as stream:
+        return next(csv.reader(stream), None) == [*_NEO4J_NODES]
+
+
 def write_neo4j(path: Path, edges: Iterable[Edge], *, merged: bool) -> None:
     """Write a folder with `nodes.csv` and `relationships.csv` for `neo4j-admin database import`.
 
@@ -70,7 +82,7 @@ def write_neo4j(path: Path, edges: Iterable[Edge], *, merged: bool) -> None:
         (path / "relationships.csv").open("w", encoding="utf-8", newline="") as edge_file,
     ):
         node_rows, edge_rows = csv.writer(node_file), csv.writer(edge_file)
-        node_rows.writerow(("id:ID", "text", "type", "kb_id", ":LABEL"))
+        node_rows.writerow(_NEO4J_NODES)
         places = ("document", "sentence", "sources")
         edge_rows.writerow(
             (":START_ID", ":END_ID", ":TYPE", "key", "label", "score:double", "count:int", "symmetric:boolean", *places)

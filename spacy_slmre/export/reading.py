@@ -15,6 +15,7 @@ from spacy.vocab import Vocab
 from spacy_slmre.corpus.docbin import corpus_files, read_docs
 from spacy_slmre.documents import DocumentError, RelationDocument
 from spacy_slmre.relations import RELATIONS, span_as_doc
+from spacy_slmre.util.io import list_files
 
 
 def as_documents(
@@ -71,9 +72,9 @@ def read_documents(paths: Iterable[str], stdin: BinaryIO, *, attr: str = RELATIO
 
 
 def input_files(paths: Iterable[str]) -> list[str]:
-    """Return the `.spacy` files in all inputs that are folders."""
+    """Return the files in all inputs that are folders."""
     folders = (path for path in paths if path != "-" and Path(path).is_dir())
-    return [str(file) for folder in folders for file in Path(folder).rglob("*.spacy")]
+    return [str(file) for folder in folders for file in list_files(Path(folder))]
 
 
 def _read_path(path: str, stdin: BinaryIO, attr: str) -> Iterator[RelationDocument]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Iterator, Sequence
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
+from spacy_slmre.util.errors import describe
+from spacy_slmre.util.io import list_files, path_text
 from spacy_slmre.util.run_folder import partial_dir
 
 if TYPE_CHECKING:
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("txt", "lines", "jsonl", "parquet", "spacy")
 _SUFFIXES = {".txt": "txt", ".jsonl": "jsonl", ".parquet": "parquet", ".spacy": "spacy"}
+_TEXT_FORMATS = ("txt", "lines", "jsonl")
 # Number of table rows in memory at a time.
 _ROWS = 256
 
@@ -52,9 +58,15 @@ class Position:
 
 
 def find_inputs(
-    paths: Sequence[str], format: str | None = None, output: Path | None = None, text_field: str = "text"
+    paths: Sequence[str],
+    format: str | None = None,
+    output: Path | None = None,
+    text_field: str = "text",
+    log: Callable[[str], None] = lambda message: None,
 ) -> list[tuple[str, str]]:
     """Return the input files with their formats; folders are searched recursively, in alphabetical order.
+
+    Text files may be compressed (.txt.gz, .jsonl.gz).
 
     Args:
         paths: Files, folders, or "-" for standard input.
@@ -62,6 +74,7 @@ def find_inputs(
             By default, it is inferred from the suffix; standard input is JSONL.
         output: Output of the run, which is skipped if it is in one of the folders, as are hidden files.
         text_field: Text column that every table must have.
+        log: Reports what is skipped in folders.
 
     Raises:
         ExtractionError: A path does not exist, a folder contains no inputs, a format is unknown, or a table is
@@ -76,13 +89,10 @@ def find_inputs(
                 raise ExtractionError("Parquet cannot be read from standard input. Use a file.")
             inputs.append(("-", format or "jsonl"))
         elif Path(path).is_dir():
-            files = [file for file in sorted(Path(path).rglob("*")) if _is_input(file, Path(path), output)]
-            if not files:
-                raise ExtractionError(f"The folder {path} contains no {', '.join(_SUFFIXES)} files.")
-            inputs += [(str(file), format or _SUFFIXES[file.suffix]) for file in files]
+            inputs += _search(Path(path), format, output, log)
         elif not Path(path).is_file():
             raise ExtractionError(f"The input {path} does not exist.")
-        elif file_format := format or _SUFFIXES.get(Path(path).suffix):
+        elif file_format := format or _guess_format(Path(path)):
             inputs.append((path, file_format))
         else:
             raise ExtractionError(f"{path}: unknown suffix. Set the format to one of {', '.join(FORMATS)}.")
@@ -92,19 +102,38 @@ def find_inputs(
     return inputs
 
 
-def _is_input(file: Path, folder: Path, output: Path | None) -> bool:
-    if file.suffix not in _SUFFIXES or not file.is_file():
-        return False
-    if any(part.startswith(".") for part in file.relative_to(folder).parts):
-        return False
+def _search(folder: Path, format: str | None, output: Path | None, log: Callable[[str], None]) -> list[tuple[str, str]]:
     own = [] if output is None else [output.resolve(), partial_dir(output).resolve()]
-    return not any(file.resolve().is_relative_to(path) for path in own)
+    inputs: list[tuple[str, str]] = []
+    skipped: Counter[str] = Counter()
+    for file in list_files(folder, skipped):
+        if any(file.resolve().is_relative_to(path) for path in own):
+            continue
+        if guess := _guess_format(file):
+            inputs.append((str(file), format or guess))
+        else:
+            skipped[f"{file.suffix.lower() or 'other'} file"] += 1
+    counts = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in skipped.items())
+    if not inputs:
+        found = f", but {counts}" if counts else ""
+        raise ExtractionError(f"The folder {folder} contains no {', '.join(_SUFFIXES)} files{found}.")
+    if counts:
+        log(f"Skipped in {folder}: {counts}.")
+    return inputs
+
+
+def _guess_format(file: Path) -> str | None:
+    name = Path(file.name.lower())
+    if name.suffix == ".gz":
+        inner = _SUFFIXES.get(Path(name.stem).suffix)
+        return inner if inner in _TEXT_FORMATS else None
+    return _SUFFIXES.get(name.suffix)
 
 
 def read_inputs(
     inputs: Sequence[tuple[str, str]],
     vocab: Vocab,
-    stdin: BinaryIO,
+    stdin: BinaryIO | Path,
     text_field: str = "text",
     id_field: str = "id",
     start: Position = Position(),
@@ -114,55 +143,66 @@ def read_inputs(
     Args:
         inputs: Files with their formats, from `find_inputs`.
         vocab: Vocabulary for the documents of `.spacy` files.
-        stdin: Stream for the path "-".
+        stdin: Stream for the path "-", or a file with a copy of it.
         text_field: Field or column of the text.
         id_field: Field or column of the id; documents without one are named after their position.
         start: Position of the first document.
 
     Raises:
-        ExtractionError: A file cannot be opened, or a `.spacy` or `.parquet` file is damaged.
+        ExtractionError: A file with several documents cannot be read or is damaged.
     """
     for path, format in inputs[start.input :]:
         if format == "spacy":
             yield from _read_docs(path, vocab, start.items)
         elif format == "parquet":
             yield from _read_table(path, text_field, id_field, start.items)
+        elif format == "txt":
+            yield _read_text(path, stdin)
         else:
             with open_input(path, stdin) as stream:
-                if format == "txt":
-                    yield _decode(path, stream.read())
-                else:
-                    if start.offset:
-                        stream.seek(start.offset)
-                    yield from _read_lines(path, stream, format, text_field, id_field, start.items)
+                if start.offset:
+                    stream.seek(start.offset)
+                yield from _read_lines(path, stream, format, text_field, id_field, start.items)
         start = Position()
 
 
 @contextmanager
-def open_input(path: str, stdin: BinaryIO | None = None) -> Iterator[BinaryIO]:
-    """Open a file, or return standard input for "-".
+def open_input(path: str, stdin: BinaryIO | Path | None = None) -> Iterator[BinaryIO]:
+    """Open a file, which may be compressed, or return standard input for "-".
 
     Raises:
-        ExtractionError: The file cannot be opened.
+        ExtractionError: The file cannot be opened, or (while reading) is damaged.
     """
-    if path == "-" and stdin is not None:
-        yield stdin
+    if path == "-" and isinstance(stdin, Path):
+        path = str(stdin)
+    elif path == "-" and stdin is not None:
+        yield cast(BinaryIO, stdin)
         return
     try:
-        file = Path(path).open("rb")  # noqa: SIM115  (closed below)
-    except OSError as error:
-        raise ExtractionError(f"The input {path} cannot be read: {error.strerror}.") from error
-    with file:
-        yield file
+        with gzip.open(path) if path.lower().endswith(".gz") else Path(path).open("rb") as file:
+            yield cast(BinaryIO, file)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or describe(error)
+        raise ExtractionError(f"The input {path} cannot be read: {reason}.") from error
+
+
+def _read_text(path: str, stdin: BinaryIO | Path) -> InputDocument:
+    name = path_text(path)
+    try:
+        with open_input(path, stdin) as stream:
+            return _decode(name, stream.read())
+    except ExtractionError as error:
+        return InputDocument(name, error=str(error))
 
 
 def _read_lines(
     path: str, stream: BinaryIO, format: str, text_field: str, id_field: str, skipped: int
 ) -> Iterator[InputDocument]:
+    name = path_text(path)
     for number, line in enumerate(stream, skipped + 1):
         if not line.strip():
             continue
-        place = f"{path}:{number}"
+        place = f"{name}:{number}"
         document = _decode(place, line.rstrip(b"\r\n"))
         if format == "jsonl" and isinstance(document.content, str):
             document = _parse_record(place, document.content, text_field, id_field)
@@ -208,8 +248,13 @@ def _read_docs(path: str, vocab: Vocab, skipped: int) -> Iterator[InputDocument]
     # Creating documents is expensive, so skipped ones are removed from the packed data.
     for column in (docs.tokens, docs.spaces, docs.cats, docs.span_groups, docs.flags, docs.user_data):
         del column[:skipped]
-    for number, doc in enumerate(docs.get_docs(vocab), skipped + 1):
-        yield InputDocument(f"{path}#{number}", doc)
+    name, found = path_text(path), docs.get_docs(vocab)
+    new = [string for string in docs.strings if string not in vocab.strings]
+    for number in range(skipped + 1, skipped + len(docs) + 1):
+        if new and new[0] not in vocab.strings:  # forgotten at the end of a `Vocab.memory_zone`
+            for string in new:
+                vocab.strings.add(string)
+        yield InputDocument(f"{name}#{number}", next(found))
 
 
 def open_table(path: str, text_field: str) -> ParquetFile:
@@ -262,6 +307,7 @@ def _read_table(path: str, text_field: str, id_field: str, skipped: int) -> Iter
         while groups and number + (rows := table.metadata.row_group(groups[0]).num_rows) <= skipped:
             number += rows
             del groups[0]
+        name = path_text(path)
         batches = table.iter_batches(batch_size=_ROWS, row_groups=groups, columns=list(columns))
         while True:
             with _parquet_errors(path):
@@ -272,7 +318,7 @@ def _read_table(path: str, text_field: str, id_field: str, skipped: int) -> Iter
             texts = batch.column(text_field).cast(pa.large_binary())
             ids = batch.column(id_field) if id_field in columns else [None] * len(batch)
             for row in range(max(skipped - number, 0), len(batch)):
-                yield _parse_row(f"{path}#{number + row + 1}", texts[row], ids[row], text_field, id_field)
+                yield _parse_row(f"{name}#{number + row + 1}", texts[row], ids[row], text_field, id_field)
             number += len(batch)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from spacy_slmre.documents import RelationDocument
 from spacy_slmre.extraction.inputs import ExtractionError
 from spacy_slmre.facts import LEVELS, make_facts
 from spacy_slmre.relations import RELATIONS
+from spacy_slmre.util.errors import describe
+from spacy_slmre.util.io import atomic_write, sync
 
 
 @dataclass(frozen=True)
@@ -32,31 +33,57 @@ def check_suffix(output: Path) -> None:
 
 
 def write_results(
-    results: Iterable[ExtractionResult], file: Path, attr: str = RELATIONS, level: str = LEVELS[0]
+    results: Iterable[ExtractionResult],
+    file: Path,
+    attr: str = RELATIONS,
+    level: str = LEVELS[0],
+    on_result: Callable[[ExtractionResult], None] = lambda result: None,
 ) -> None:
     """Write results in order, as a stream to a `.jsonl` file or all at once to a `.spacy` file.
 
     A `.spacy` file cannot contain failed documents. A `.json` file next to it lists the ids of all documents in order,
-    with the errors of those that failed. Relations are read from `doc._.<attr>`. With the level "facts", JSON lines
-    also contain the facts; those of a `.spacy` file follow from its relations.
+    with the errors of those that failed. A document that cannot be stored, for example because of its
+    `doc.user_data`, has failed as well.
+
+    Args:
+        results: The results.
+        file: The file to write.
+        attr: Relations are read from `doc._.<attr>`.
+        level: With "facts", JSON lines also contain the facts; those of a `.spacy` file follow from its relations.
+        on_result: Called with each result as it was stored.
     """
     if file.suffix == ".jsonl":
         with file.open("wb") as stream:
             for result in results:
-                stream.write(_json_line(result, attr, level))
-            stream.flush()
-            os.fsync(stream.fileno())
+                try:
+                    line = _json_line(result, attr, level)
+                except Exception as error:
+                    result = _not_stored(result, error)
+                    line = _json_line(result, attr, level)
+                stream.write(line)
+                on_result(result)
+            sync(stream)
         return
     docs = DocBin(store_user_data=True)
     entries: list[dict[str, str | None]] = []
     for result in results:
         if result.doc is not None:
-            docs.add(result.doc)
-            entries.append({"id": result.id})
-        else:
-            entries.append({"id": result.id, "error": result.error})
-    docs.to_disk(file)
-    file.with_suffix(".json").write_text(json.dumps(entries), encoding="utf-8")
+            try:
+                # On its own first, because a document that fails would leave a part of it in the file.
+                single = DocBin(store_user_data=True, docs=[result.doc])
+                getattr(result.doc._, attr)
+            except Exception as error:
+                result = _not_stored(result, error)
+            else:
+                docs.merge(single)
+        entries.append({"id": result.id, **({"error": result.error} if result.doc is None else {})})
+        on_result(result)
+    atomic_write(file, docs.to_bytes())
+    atomic_write(file.with_suffix(".json"), json.dumps(entries))
+
+
+def _not_stored(result: ExtractionResult, error: Exception) -> ExtractionResult:
+    return ExtractionResult(result.id, error=f"cannot be stored: {describe(error)}")
 
 
 def _json_line(result: ExtractionResult, attr: str, level: str) -> bytes:

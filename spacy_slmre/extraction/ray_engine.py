@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -264,8 +264,4 @@ class ShardActor:
     def _compute(self, number: int) -> dict[str, Any]:
         if self.load_error is not None:
             return {"error": self.load_error}
-        try:
-            result = self.worker.compute(number)
-        except (ValueError, OSError) as error:
-            return {"error": str(error)}
-        return {} if result is None else asdict(result)
+        return self.worker.outcome(number)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 from spacy.language import Language
 
 from spacy_slmre.extraction.inputs import ExtractionError
 from spacy_slmre.extraction.outputs import ExtractionResult, check_suffix
-from spacy_slmre.extraction.shards import Shard, ShardFolder, ShardResult
+from spacy_slmre.extraction.shards import Shard, ShardFolder, ShardResult, check_complete
 from spacy_slmre.extraction.worker import ExtractionJob, ShardWorker
-from spacy_slmre.util.run_folder import RunFolder
+from spacy_slmre.util.run_folder import Kind, RunFolder
 
 Engine = Callable[[ExtractionJob, Sequence[int]], Iterable[ShardResult]]
 """Computes shards of a job by number and yields the results of those that succeeded, in any order."""
@@ -38,6 +39,8 @@ def extract_corpus(
     run_key: Mapping[str, Any],
     engine: Engine,
     *,
+    inputs: Sequence[str] = (),
+    stdin: BinaryIO | None = None,
     overwrite: bool = False,
     progress: Callable[[ExtractionCounts, int | None], None] = lambda counts, total: None,
     log: Callable[[str], None] = print,
@@ -46,8 +49,11 @@ def extract_corpus(
 
     Args:
         job: The job.
-        run_key: Everything that determines the output. An interrupted run with the same key is resumed.
+        run_key: Everything that determines the output, except standard input. An interrupted run with the same key is
+            resumed.
         engine: Computes the shards, for example `compute_in_process`.
+        inputs: Other files and folders that are read, such as the pipeline, which the output must not replace.
+        stdin: Standard input, to be copied to a file first, for engines that cannot read a stream.
         overwrite: Discard partial results and replace an existing output.
         progress: Called at the start and after each shard with the counts so far and the total number of documents,
             which is None for a stream.
@@ -58,8 +64,13 @@ def extract_corpus(
         ExtractionError: An input is damaged, or a shard could not be computed.
     """
     check_suffix(job.output)
-    with RunFolder(job.output, overwrite=overwrite) as run:
-        if (record := run.completed(run_key)) is not None:
+    # Standard input differs in each run.
+    key = {**run_key, "standard input": uuid4().hex} if job.reads_stdin else run_key
+    kind: Kind = "folder" if job.output.suffix == ".spacy" else "file"
+    sources = [*inputs, *(path for path, _ in job.inputs)]
+    with RunFolder(job.output, inputs=sources, kind=kind, overwrite=overwrite) as run:
+        if (record := run.completed(key)) is not None:
+            check_complete(job.output, record)
             log(f"{job.output} is already complete.")
             return ExtractionCounts(**record["counts"])
         if run.begin(run_key):
@@ -71,31 +82,33 @@ def extract_corpus(
                 log("Resuming an interrupted run.")
         with run.explain_disk_errors():
             folder = ShardFolder(job.output)
-            counts, n_shards = _finish_shards(job, folder, engine, progress)
-            run.publish(folder.join(n_shards, {"key": run_key, "counts": asdict(counts)}))
+            if job.reads_stdin and stdin is not None:
+                job = replace(job, stdin=folder.copy_stdin(stdin))
+            counts, finished = _finish_shards(job, folder, engine, progress)
+            run.publish(folder.join(finished, {"key": key, "counts": asdict(counts)}))
     return counts
 
 
 def _finish_shards(
     job: ExtractionJob, folder: ShardFolder, engine: Engine, progress: Callable[[ExtractionCounts, int | None], None]
-) -> tuple[ExtractionCounts, int]:
+) -> tuple[ExtractionCounts, dict[int, ShardResult]]:
     folder.prepare()
-    if not job.reads_stdin:
-        folder.plan(job.inputs, job.shard_size, job.text_field)
+    if not job.is_stream:
+        folder.plan(job.inputs, job.shard_size, job.text_field, job.stdin)
     finished, counts = folder.finished(), ExtractionCounts()
     for result in finished.values():
         counts.add(result)
-    total = None if job.reads_stdin else sum(shard.documents for shard in folder.shards)
+    total = None if job.is_stream else sum(shard.documents for shard in folder.shards)
     missing = [shard.number for shard in folder.shards if shard.number not in finished]
     progress(counts, total)
-    for result in engine(job, missing) if missing or job.reads_stdin else ():
+    for result in engine(job, missing) if missing or job.is_stream else ():
         folder.record(result)
         finished[result.shard] = result
         counts.add(result)
         progress(counts, total)
     if lost := [shard for shard in folder.shards if shard.number not in finished]:
         raise _lost_shards(job, lost, len(folder.shards))
-    return counts, len(finished)
+    return counts, finished
 
 
 def compute_in_process(
@@ -116,7 +129,7 @@ def compute_in_process(
         on_result: Called with the result of each document.
     """
     worker = ShardWorker(job, nlp, on_result)
-    if job.reads_stdin:
+    if job.is_stream:
         yield from worker.compute_stream(stdin)
         return
     for number in shards:

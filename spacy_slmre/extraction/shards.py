@@ -3,6 +3,7 @@
 The run folder of an unfinished output `relations.jsonl`, `relations.jsonl.part/`, contains:
 
     run_key.json      identifies the run (see util/run_folder.py)
+    stdin             a copy of standard input, if several processes read it
     shards.json       start and number of documents of each shard; never changes
     finished.jsonl    one line for each finished shard
     results/          their results: 00000.jsonl, or 00000.spacy with 00000.json
@@ -19,15 +20,15 @@ from dataclasses import asdict, astuple, dataclass
 from functools import cached_property
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from spacy_slmre.extraction.inputs import ExtractionError, Position, open_docbin, open_input, open_table
 from spacy_slmre.extraction.outputs import write_results
-from spacy_slmre.util.io import atomic_write, remove
+from spacy_slmre.util.io import atomic_write, remove, shard_name, sync
 from spacy_slmre.util.run_folder import RUN_FILE, partial_dir
 
 MAX_SHARDS = 100_000
-"""File names have five digits, so that their alphabetical order is the order of the shards."""
+"""Maximum number of shards of files; more would only cost time and memory."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """Counts of a finished shard; `bytes` is the size of its result file."""
+    """Counts of a finished shard; `bytes` is the size of its result files."""
 
     shard: int
     documents: int
@@ -50,20 +51,23 @@ class ShardResult:
     bytes: int
 
 
-def find_shards(inputs: Sequence[tuple[str, str]], size: int, text_field: str = "text") -> Iterator[Shard]:
+def find_shards(
+    inputs: Sequence[tuple[str, str]], size: int, text_field: str = "text", stdin: Path | None = None
+) -> Iterator[Shard]:
     """Split inputs into shards of `size` documents; the same inputs always give the same shards.
 
     Line-based files are read to count their lines, tables and `.spacy` files are opened, but no documents are parsed.
 
     Args:
-        inputs: Files with their formats, without standard input.
+        inputs: Files with their formats.
         size: Documents per shard; the last one may have fewer.
         text_field: Text column of tables.
+        stdin: A file with a copy of standard input, if it is an input.
 
     Raises:
         ExtractionError: A file is damaged.
     """
-    positions = _find_documents(inputs, text_field)
+    positions = _find_documents(inputs, text_field, stdin)
     for number in count():
         shard = list(islice(positions, size))
         if not shard:
@@ -71,7 +75,9 @@ def find_shards(inputs: Sequence[tuple[str, str]], size: int, text_field: str = 
         yield Shard(number, shard[0], len(shard))
 
 
-def _find_documents(inputs: Sequence[tuple[str, str]], text_field: str) -> Iterator[Position]:
+def _find_documents(
+    inputs: Sequence[tuple[str, str]], text_field: str, stdin: Path | None = None
+) -> Iterator[Position]:
     for index, (path, format) in enumerate(inputs):
         if format == "txt":
             yield Position(index)
@@ -82,7 +88,7 @@ def _find_documents(inputs: Sequence[tuple[str, str]], text_field: str) -> Itera
                 yield from (Position(index, item) for item in range(table.metadata.num_rows))
         else:
             offset = 0
-            with open_input(path) as stream:
+            with open_input(path, stdin) as stream:
                 for number, line in enumerate(stream):
                     if line.strip():
                         yield Position(index, number, offset)
@@ -106,7 +112,16 @@ class ShardFolder:
         remove(self.attempts)
         self.attempts.mkdir()
 
-    def plan(self, inputs: Sequence[tuple[str, str]], size: int, text_field: str = "text") -> None:
+    def copy_stdin(self, stdin: BinaryIO) -> Path:
+        """Copy standard input to a file and return its path."""
+        file = self.path / "stdin"
+        with file.open("wb") as copy:
+            shutil.copyfileobj(stdin, copy)
+        return file
+
+    def plan(
+        self, inputs: Sequence[tuple[str, str]], size: int, text_field: str = "text", stdin: Path | None = None
+    ) -> None:
         """Split the inputs, unless an interrupted run has already done so; arguments as in `find_shards`.
 
         Raises:
@@ -114,7 +129,7 @@ class ShardFolder:
         """
         if self._plan.exists():
             return
-        shards = [[*astuple(shard.start), shard.documents] for shard in find_shards(inputs, size, text_field)]
+        shards = [[*astuple(shard.start), shard.documents] for shard in find_shards(inputs, size, text_field, stdin)]
         if len(shards) > MAX_SHARDS:
             documents = sum(shard[-1] for shard in shards)
             raise ExtractionError(
@@ -130,15 +145,14 @@ class ShardFolder:
         return [Shard(number, Position(*start), documents) for number, (*start, documents) in enumerate(plan)]
 
     def finished(self) -> dict[int, ShardResult]:
-        """Return the recorded results by shard number, if their file exists and has the recorded size."""
+        """Return the recorded results by shard number that are stored completely; the others must be computed."""
         results = {}
         for line in self._finished.read_bytes().splitlines() if self._finished.exists() else ():
             try:
                 result = ShardResult(**json.loads(line))
             except (ValueError, TypeError):  # the line was cut off when the run was interrupted
                 continue
-            file = self._result_file(result.shard)
-            if file.exists() and file.stat().st_size == result.bytes:
+            if self._is_stored(result) and self._is_planned(result):
                 results[result.shard] = result
         return results
 
@@ -147,35 +161,66 @@ class ShardFolder:
         with self._finished.open("ab") as stream:
             # Start with a newline, because an interrupted run may have left an incomplete last line.
             stream.write(b"\n" + json.dumps(asdict(result)).encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+            sync(stream)
 
     def store(self, number: int, file: Path) -> int:
         """Move a complete result file into `results` and return its size in bytes."""
-        target = self._result_file(number)
-        if self.suffix == ".spacy":
-            os.replace(file.with_suffix(".json"), target.with_suffix(".json"))
-        os.replace(file, target)
-        return target.stat().st_size
+        targets = self._result_files(number)
+        for target in targets:
+            os.replace(file.with_suffix(target.suffix), target)
+        return sum(target.stat().st_size for target in targets)
 
-    def _result_file(self, number: int) -> Path:
-        return self.results / f"{number:05}{self.suffix}"
+    def _result_files(self, number: int) -> list[Path]:
+        suffixes = (".json", ".spacy") if self.suffix == ".spacy" else (self.suffix,)
+        return [self.results / f"{shard_name(number)}{suffix}" for suffix in suffixes]
 
-    def join(self, shards: int, record: Mapping[str, Any]) -> Path:
+    def _is_stored(self, result: ShardResult) -> bool:
+        files = self._result_files(result.shard)
+        return all(map(Path.exists, files)) and sum(file.stat().st_size for file in files) == result.bytes
+
+    def _is_planned(self, result: ShardResult) -> bool:
+        shards = self.shards
+        return not shards or (result.shard < len(shards) and result.documents == shards[result.shard].documents)
+
+    def join(self, results: Mapping[int, ShardResult], record: Mapping[str, Any]) -> Path:
         """Concatenate the results of all shards and return the file or folder to publish.
 
-        In a `.spacy` output, `record` is written to `run.json`.
+        In a `.spacy` output, `record` and the sizes of all files are written to `run.json`.
+
+        Raises:
+            ExtractionError: A result was removed or changed since it was stored.
         """
+        if damaged := [number for number, result in results.items() if not self._is_stored(result)]:
+            raise ExtractionError(
+                f"{len(damaged)} of {len(results)} results in {self.results} were removed or changed while the run "
+                "finished. Repeat the command to compute them again."
+            )
         if self.suffix == ".spacy":
-            if not shards:
-                write_results([], self._result_file(0))
-            atomic_write(self.results / RUN_FILE, json.dumps(record, indent=2))
+            if not results:
+                write_results([], self.results / f"{shard_name(0)}.spacy")
+            files = {file.name: file.stat().st_size for file in sorted(self.results.glob("*.*")) if file.stem != "run"}
+            atomic_write(self.results / RUN_FILE, json.dumps({**record, "files": files}, indent=2))
             return self.results
         joined = self.path / "joined.jsonl"
         with joined.open("wb") as output:
-            for number in range(shards):
-                with self._result_file(number).open("rb") as result:
-                    shutil.copyfileobj(result, output)
-            output.flush()
-            os.fsync(output.fileno())
+            for number in range(len(results)):
+                with self._result_files(number)[0].open("rb") as result_file:
+                    shutil.copyfileobj(result_file, output)
+            sync(output)
         return joined
+
+
+def check_complete(output: Path, record: Mapping[str, Any]) -> None:
+    """Check that all files of a finished `.spacy` output are there and have the sizes in its `run.json`.
+
+    Raises:
+        ExtractionError: This is not so.
+    """
+    sizes = record.get("files", {})
+    files = {name: output / name for name in sizes}
+    damaged = [name for name, file in files.items() if not file.exists() or file.stat().st_size != sizes[name]]
+    if damaged:
+        raise ExtractionError(
+            f"{output} is incomplete: {', '.join(damaged[:3])}{' …' * (len(damaged) > 3)} was removed or changed after "
+            "the run. Start over with overwrite."
+        )

@@ -7,13 +7,15 @@ import os
 import shutil
 import socket
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
+from preshed.maps import PreshMap
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import raise_error
@@ -24,97 +26,119 @@ from spacy_slmre.extraction.outputs import ExtractionResult, write_results
 from spacy_slmre.extraction.shards import ShardFolder, ShardResult
 from spacy_slmre.facts import LEVELS
 from spacy_slmre.relations import describe_unanswered
-from spacy_slmre.util.errors import ServiceError
+from spacy_slmre.util.errors import ServiceError, describe
+from spacy_slmre.util.io import shard_name
 
 MAX_ATTEMPTS = 3
 """A shard is skipped after it has crashed its worker this many times."""
+# Size of the hash map of strings, relative to their number.
+_MAX_CAPACITY = 8
 
 
 def extract_documents(
-    nlp: Language,
-    documents: Iterable[InputDocument],
-    *,
-    batch_size: int = 64,
-    n_process: int = 1,
-    model_name: str | None = None,
+    nlp: Language, documents: Iterable[InputDocument], *, batch_size: int = 64, model_name: str | None = None
 ) -> Iterator[ExtractionResult]:
     """Run documents through a pipeline and yield one result for each, in order; a failure affects only its document.
 
     Args:
-        nlp: The pipeline. Its error handler is replaced.
+        nlp: The pipeline. Its error handlers are replaced.
         documents: Documents to process.
         batch_size: Documents per batch.
-        n_process: Number of processes.
         model_name: Name of the model to record in each document.
 
     Raises:
         ServiceError: A remote service is unavailable.
     """
-    handler = _ErrorHandler()
-    waiting: dict[int, InputDocument] = {}
+    _raise_errors(nlp)
+    waiting: deque[InputDocument] = deque()
+    reading: list[Exception] = []
 
-    def readable() -> Iterator[tuple[str | Doc, int]]:
-        for number, document in enumerate(documents):
-            waiting[number] = document
-            if isinstance(document.content, str) and len(document.content) > nlp.max_length:
-                handler.errors[number] = (
-                    f"{len(document.content)} characters are more than nlp.max_length ({nlp.max_length})"
-                )
-            elif document.content is not None:
-                yield document.content, number
+    def contents() -> Iterator[str | Doc]:
+        """Yield what can be processed, and remember all documents until their results are there."""
+        try:
+            for document in documents:
+                waiting.append(document)
+                if _input_error(nlp, document) is None:
+                    yield cast(str | Doc, document.content)
+        except Exception as error:  # not one of the pipeline
+            reading.append(error)
+            raise
 
-    def failures(before: int | None) -> Iterator[ExtractionResult]:
-        for number in sorted(number for number in waiting if before is None or number < before):
-            document = waiting.pop(number)
-            error = document.error or handler.errors.pop(number, None) or _find_error(nlp, document)
-            yield ExtractionResult(document.id, error=error)
+    def unreadable() -> Iterator[ExtractionResult]:
+        while waiting and (error := _input_error(nlp, waiting[0])) is not None:
+            yield ExtractionResult(waiting.popleft().id, error=error)
 
-    _set_error_handler(nlp, handler)
-    for doc, number in nlp.pipe(readable(), as_tuples=True, batch_size=batch_size, n_process=n_process):
-        # Documents are returned in order, so earlier ones that are still waiting have failed.
-        yield from failures(number)
-        id = waiting.pop(number).id
+    def result(doc: Doc | str) -> ExtractionResult:
+        id = waiting.popleft().id
+        if isinstance(doc, str):
+            return ExtractionResult(id, error=doc)
         if model_name is not None:
             set_provenance(doc, id, model_name)
         error = describe_unanswered(doc)
-        yield ExtractionResult(id, doc if error is None else None, error)
-    yield from failures(None)
+        return ExtractionResult(id, doc if error is None else None, error)
+
+    remaining = contents()
+    while True:
+        try:
+            for doc in nlp.pipe(remaining, batch_size=batch_size):
+                yield from unreadable()
+                # Components of other packages may drop documents or return something else.
+                if not isinstance(doc, Doc) or doc.text != _text(waiting[0]):
+                    break
+                yield result(doc)
+        except ServiceError:
+            raise  # every other document would fail, too
+        except Exception:
+            if reading:
+                raise
+        if not waiting:
+            return
+        # Processed again one by one, so that only those fail that cause the failure of the batch.
+        while waiting:
+            yield from unreadable()
+            if waiting:
+                yield result(_run_single(nlp, cast(str | Doc, waiting[0].content)))
 
 
-class _ErrorHandler:
-    """Collects errors by document number, except for those in other processes; see `_find_error`."""
-
-    def __init__(self) -> None:
-        self.errors: dict[int, str] = {}
-
-    def __call__(self, name: str | None, component: object, docs: Iterable[Doc] | None, error: Exception) -> None:
-        if isinstance(error, ServiceError):
-            raise error  # every other document would fail too
-        for doc in docs or ():
-            # There is no public access to the context of `as_tuples`.
-            self.errors[doc._context] = f"{name}: {type(error).__name__}: {error}"
+def _input_error(nlp: Language, document: InputDocument) -> str | None:
+    if isinstance(document.content, str) and len(document.content) > nlp.max_length:
+        return f"{len(document.content)} characters are more than nlp.max_length ({nlp.max_length})"
+    return document.error
 
 
-def _set_error_handler(nlp: Language, handler: Callable) -> None:
-    nlp.default_error_handler = handler
+def _text(document: InputDocument) -> str | None:
+    return document.content.text if isinstance(document.content, Doc) else document.content
+
+
+def _run_single(nlp: Language, content: str | Doc) -> Doc | str:
+    try:
+        return nlp(content)
+    except ServiceError:
+        raise
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _raise_errors(nlp: Language) -> None:
+    nlp.default_error_handler = raise_error
     for _, component in nlp.pipeline:
         # `nlp.set_error_handler` fails for spaCy's parser.
         with suppress(AttributeError):
-            component.set_error_handler(handler)  # type: ignore[attr-defined]
+            component.set_error_handler(raise_error)  # type: ignore[attr-defined]
 
 
-def _find_error(nlp: Language, document: InputDocument) -> str:
-    """Reprocess a document that failed in another process to find its error."""
-    handler = nlp.default_error_handler
-    try:
-        _set_error_handler(nlp, raise_error)
-        assert document.content is not None
-        nlp(document.content)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    finally:
-        _set_error_handler(nlp, handler)
-    return "failed in a worker process, but succeeded when processed again"
+@contextmanager
+def _forget_words(nlp: Language) -> Iterator[None]:
+    """Free the memory of new words after a shard; the documents are invalid then."""
+    with nlp.memory_zone():
+        yield
+    strings: Any = nlp.vocab.strings
+    # The hash map keeps the places of deleted strings.
+    if strings._map.capacity > _MAX_CAPACITY * len(strings):
+        compact = PreshMap()
+        for key, value in strings._map.items():
+            compact[key] = value
+        strings._map = compact
 
 
 @dataclass(frozen=True)
@@ -131,8 +155,8 @@ class ExtractionJob:
         id_field: Field or column of the id.
         shard_size: Documents per shard.
         batch_size: Documents per batch.
-        n_process: Processes per worker.
         level: What outputs contain, see `write_results`.
+        stdin: A file with a copy of standard input; None if it is read as a stream.
     """
 
     output: Path
@@ -144,13 +168,18 @@ class ExtractionJob:
     id_field: str = "id"
     shard_size: int = 256
     batch_size: int = 64
-    n_process: int = 1
     level: str = LEVELS[0]
+    stdin: Path | None = None
 
     @property
     def reads_stdin(self) -> bool:
-        """Whether standard input is read, which cannot be split beforehand or read again."""
+        """Whether standard input is read."""
         return any(path == "-" for path, _ in self.inputs)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether standard input is read as a stream, which cannot be split beforehand."""
+        return self.reads_stdin and self.stdin is None
 
 
 class ShardWorker:
@@ -184,26 +213,38 @@ class ShardWorker:
             ServiceError: A remote service is unavailable.
         """
         # A worker that dies leaves the folder of its attempt behind.
-        if len(list(self.folder.attempts.glob(f"{number:05}.*"))) >= MAX_ATTEMPTS:
+        if len(list(self.folder.attempts.glob(f"{shard_name(number)}.*"))) >= MAX_ATTEMPTS:
             return None
         shard = self.folder.shards[number]
         if self._next_shard != number:
-            self._documents = self._read(io.BytesIO(), number)
+            self._documents = self._read(self.job.stdin or io.BytesIO(), number)
         self._next_shard = None
-        result = self._compute(number, islice(self._documents, shard.documents), shard.documents)
+        with _forget_words(self.nlp):
+            result = self._compute(number, islice(self._documents, shard.documents), shard.documents)
         self._next_shard = number + 1
         return result
+
+    def outcome(self, number: int) -> dict[str, Any]:
+        """Compute a shard for another process; return its counts, an "error", or {} if it has crashed too often."""
+        try:
+            result = self.compute(number)
+        except (ValueError, OSError) as error:
+            return {"error": describe(error)}
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}"}
+        return {} if result is None else asdict(result)
 
     def compute_stream(self, stdin: BinaryIO) -> Iterator[ShardResult]:
         """Read documents from inputs that include standard input, and compute them shard by shard."""
         documents = self._read(stdin)
         for number in count():
-            if (first := next(documents, None)) is None:
-                return
-            shard = chain([first], islice(documents, self.job.shard_size - 1))
-            yield self._compute(number, shard)
+            with _forget_words(self.nlp):
+                if (first := next(documents, None)) is None:
+                    return
+                result = self._compute(number, chain([first], islice(documents, self.job.shard_size - 1)))
+            yield result
 
-    def _read(self, stdin: BinaryIO, shard: int | None = None) -> Iterator[InputDocument]:
+    def _read(self, stdin: BinaryIO | Path, shard: int | None = None) -> Iterator[InputDocument]:
         start = {} if shard is None else {"start": self.folder.shards[shard].start}
         job = self.job
         return read_inputs(job.inputs, self.nlp.vocab, stdin, job.text_field, job.id_field, **start)
@@ -211,22 +252,19 @@ class ShardWorker:
     def _compute(self, number: int, documents: Iterable[InputDocument], expected: int | None = None) -> ShardResult:
         job, counts = self.job, {"documents": 0, "failed": 0, "relations": 0}
 
-        def counted() -> Iterator[ExtractionResult]:
-            for result in extract_documents(
-                self.nlp, documents, batch_size=job.batch_size, n_process=job.n_process, model_name=job.model_name
-            ):
-                counts["documents"] += 1
-                counts["failed"] += result.doc is None
-                counts["relations"] += 0 if result.doc is None else len(getattr(result.doc._, job.attr))
-                if self._on_result is not None:
-                    self._on_result(result)
-                yield result
+        def add(result: ExtractionResult) -> None:
+            counts["documents"] += 1
+            counts["failed"] += result.doc is None
+            counts["relations"] += 0 if result.doc is None else len(getattr(result.doc._, job.attr))
+            if self._on_result is not None:
+                self._on_result(result)
 
-        prefix = f"{number:05}.{socket.gethostname()}.{os.getpid()}."
+        results = extract_documents(self.nlp, documents, batch_size=job.batch_size, model_name=job.model_name)
+        prefix = f"{shard_name(number)}.{socket.gethostname()}.{os.getpid()}."
         attempt = Path(tempfile.mkdtemp(prefix=prefix, dir=self.folder.attempts))
         try:
             file = attempt / f"shard{job.output.suffix}"
-            write_results(counted(), file, job.attr, job.level)
+            write_results(results, file, job.attr, job.level, add)
             if expected is not None and counts["documents"] != expected:
                 raise ExtractionError(
                     f"Shard {number} had {expected} documents when the run started and now has {counts['documents']}: "

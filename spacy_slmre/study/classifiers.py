@@ -111,7 +111,8 @@ def train_classifier(
             for path in sorted({config["paths"]["train"], config["paths"]["dev"]})
         },
     }
-    with RunFolder(output, overwrite=overwrite) as run:
+    inputs = [config_path, splits.train, splits.dev]
+    with RunFolder(output, inputs=inputs, kind="folder", overwrite=overwrite) as run:
         if (done := run.completed(key)) is not None:
             log(f"{benchmark}: already trained, in {output}")
             return done

@@ -150,16 +150,19 @@ def mix_command(
     from spacy_slmre.study.mixtures import Mixture, make_manifest
     from spacy_slmre.util.errors import OutputError
     from spacy_slmre.util.io import atomic_write
+    from spacy_slmre.util.run_folder import reserve
 
     mixture = Mixture.from_file(config)
-    with console.status("Counting and hashing corpora"):
-        manifest = make_manifest(mixture, corpora, skip_missing=skip_missing)
-    content = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-    unchanged = output.is_file() and output.read_text(encoding="utf-8") == content
-    if output.exists() and not unchanged and not overwrite:
-        raise OutputError(f"{output} already exists with other content. Replace it with --overwrite.")
-    if not unchanged:
-        atomic_write(output, content)
+    splits = [corpora / name for name in mixture.benchmarks]
+    with reserve(output, inputs=[config, *splits]):
+        with console.status("Counting and hashing corpora"):
+            manifest = make_manifest(mixture, corpora, skip_missing=skip_missing)
+        content = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+        unchanged = output.exists() and output.read_bytes() == content.encode()
+        if output.exists() and not unchanged and not overwrite:
+            raise OutputError(f"{output} already exists with other content. Replace it with --overwrite.")
+        if not unchanged:
+            atomic_write(output, content)
     _show_manifest(manifest)
     print(f"Manifest: {output}{' (unchanged)' * unchanged}")
 

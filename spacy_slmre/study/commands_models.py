@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spacy_slmre.cli.app import OverwriteOption
-from spacy_slmre.cli.output import console, log, show_errors
+from spacy_slmre.cli.output import console, log, show_errors, standard_input
 from spacy_slmre.study.commands_data import BenchmarkOption
 
 if TYPE_CHECKING:
@@ -49,8 +48,10 @@ def pretrain_command(
 
     texts, overrides = _split_overrides(texts)
     model, settings = read_config(config, parse_config_overrides(overrides))
-    documents = _read_texts(find_inputs(texts, format, output), text_field)
-    metrics = run_pretraining(documents, output, model, settings, overwrite=overwrite, log=log)
+    files = find_inputs(texts, format, output, log=log)
+    documents = _read_texts(files, text_field)
+    sources = [path for path, _ in files]
+    metrics = run_pretraining(documents, output, model, settings, inputs=sources, overwrite=overwrite, log=log)
     before, after = metrics["perplexity_before"], metrics["perplexity_after"]
     log(f"Perplexity on held-out text: {before:.2f} before, {after:.2f} after {metrics['steps']} steps.")
     log(f"Pretrained in {metrics['seconds']:.0f} s → {output}")
@@ -75,7 +76,8 @@ def _read_texts(inputs: list[tuple[str, str]], text_field: str) -> list[str]:
     from spacy_slmre.extraction.inputs import ExtractionError, read_inputs
 
     texts = []
-    for source in read_inputs(inputs, spacy.blank("en").vocab, sys.stdin.buffer, text_field):
+    stdin = standard_input([path for path, _ in inputs])
+    for source in read_inputs(inputs, spacy.blank("en").vocab, stdin, text_field):
         if source.error is not None or source.content is None:
             raise ExtractionError(f"{source.id}: {source.error}")
         texts.append(source.content if isinstance(source.content, str) else source.content.text)

@@ -130,6 +130,7 @@ def run_pretraining(
     model_settings: BaseModelSettings,
     settings: PretrainingSettings,
     *,
+    inputs: Iterable[str] = (),
     overwrite: bool = False,
     log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -140,6 +141,7 @@ def run_pretraining(
         output: The folder to write: model, tokenizer with its chat template, `metrics.json`, `run.json`.
         model_settings: The base model.
         settings: How to train.
+        inputs: Files that the documents are read from, which the output must not replace.
         overwrite: Discard partial results and replace an existing output.
         log: Receives messages for the user.
 
@@ -151,7 +153,7 @@ def run_pretraining(
         TuningError: The run cannot be started or resumed.
         ModelError: The base model is not available.
     """
-    with RunFolder(output, overwrite=overwrite) as run:
+    with RunFolder(output, inputs=[*inputs, model_settings.base], kind="folder", overwrite=overwrite) as run:
         folder = hub.locate_base(model_settings.base, model_settings.revision)
         model, tokenizer = _load_plain(folder, model_settings.device)
         log("Reading the texts …")

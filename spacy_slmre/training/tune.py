@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -31,7 +32,7 @@ from spacy_slmre.training.label_sampling import LabelSampler
 from spacy_slmre.training.sampled_data import SampledDataset, describe_corpora, dev_sets
 from spacy_slmre.training.trainer import PackedTrainer, explain_out_of_memory, last_checkpoint
 from spacy_slmre.util.io import remove
-from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, check_not_input, read_json
+from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, read_json
 from spacy_slmre.util.system import hardware, peak_memory, versions
 
 CONFIG_FILE = "tune.cfg"
@@ -68,18 +69,21 @@ def tune(
         OutputError: The output exists and belongs to another run, or cannot be written.
     """
     is_main = int(os.environ.get("RANK", "0")) == 0
-    with RunFolder(output, overwrite=overwrite, is_main=is_main) as run:
+    model = config.model.settings
+    inputs = [path for path in (model.base, model.adapter, config.tune.ner) if path is not None]
+    with RunFolder(output, inputs=inputs, kind="folder", overwrite=overwrite, is_main=is_main) as run:
         lm = _on_own_device(config.model)
         # Check models before reading the corpora, which may take long.
         if config.tune.ner is not None:
             load_ner(config.tune.ner)
         base = lm.identity()
         check_architecture(lm.locate())
-        check_not_input(output, [str(lm.locate())])
         log(f"Reading the corpora for {base.name} …")
         with progress as show:
             sets, sampler, described = _read_data(config, log, show)
         key = {"config": config.text, "data": described, "base": base.to_dict()}
+        if lm.adapter is not None:
+            key["adapter"] = hashlib.sha256(lm.adapter.weights).hexdigest()
         if run.completed(key) is not None:
             log(f"{output} is complete, with the same config, data and base model: nothing to do.")
             return read_json(output / METRICS_FILE)

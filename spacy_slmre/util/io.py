@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+# In the names of temporary folders next to an output, which is being written or replaced.
+_NEW, _OLD = ".new-", ".old-"
 
 
 @contextmanager
@@ -20,7 +26,7 @@ def temporary_output(output: Path) -> Iterator[Path]:
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
-        dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True
+        dir=output.parent, prefix=f".{output.name}{_NEW}", ignore_cleanup_errors=True
     ) as folder:
         temporary = Path(folder) / output.name
         yield temporary
@@ -28,12 +34,17 @@ def temporary_output(output: Path) -> Iterator[Path]:
 
 
 def atomic_write(path: str | Path, content: str | bytes) -> None:
-    """Write a file that is either complete or absent."""
-    with temporary_output(Path(path)) as temporary:
-        if isinstance(content, str):
-            temporary.write_text(content, encoding="utf-8", newline="\n")
-        else:
-            temporary.write_bytes(content)
+    """Write a file that is either complete or absent, even after a power failure."""
+    data = content.encode() if isinstance(content, str) else content
+    with temporary_output(Path(path)) as temporary, temporary.open("wb") as file:
+        file.write(data)
+        sync(file)
+
+
+def sync(file: IO) -> None:
+    """Make sure that what was written to an open file is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def atomic_replace(new: Path, target: Path) -> None:
@@ -45,7 +56,7 @@ def atomic_replace(new: Path, target: Path) -> None:
     if not target.is_dir() and not (new.is_dir() and target.exists()):
         os.replace(new, target)
         return
-    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old-")) / target.name
+    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}{_OLD}")) / target.name
     os.replace(target, old)
     try:
         os.replace(new, target)
@@ -54,6 +65,20 @@ def atomic_replace(new: Path, target: Path) -> None:
         raise
     finally:
         shutil.rmtree(old.parent, ignore_errors=True)
+
+
+def clean_up(output: Path) -> None:
+    """Remove what a killed process left next to an output, and restore an output that it was replacing.
+
+    No other process may be writing the output.
+    """
+    name = glob.escape(output.name)
+    for old in output.parent.glob(f".{name}{_OLD}*"):
+        if (kept := old / output.name).exists() and not output.exists():
+            os.replace(kept, output)
+        remove(old)
+    for new in output.parent.glob(f".{name}{_NEW}*"):
+        remove(new)
 
 
 def remove(path: Path) -> None:
@@ -68,6 +93,52 @@ def file_hash(path: str | Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def list_files(folder: Path, skipped: Counter[str] | None = None) -> list[Path]:
+    """Return all files in a folder and its subfolders in alphabetical order, without hidden ones.
+
+    Links are followed; a folder with several names is only searched once.
+
+    Args:
+        folder: The folder.
+        skipped: Counts what cannot be read, by kind.
+    """
+    skipped = Counter() if skipped is None else skipped
+    files: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+
+    def search(place: Path) -> None:
+        try:
+            state, entries = place.stat(), sorted(place.iterdir())
+        except OSError:
+            skipped["unreadable folder"] += 1
+            return
+        if (identity := (state.st_dev, state.st_ino)) in seen:
+            return
+        seen.add(identity)
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                search(entry)
+            elif entry.is_file():
+                files.append(entry)
+            elif not entry.exists():
+                skipped["broken link"] += 1
+
+    search(folder)
+    return files
+
+
+def shard_name(number: int) -> str:
+    """Return the name of a shard, without suffix; alphabetical order is the order of the numbers."""
+    return f"{number:05}" if number < 100_000 else f"a{number:09}"
+
+
+def path_text(path: str | Path) -> str:
+    """Return a path as valid text; bytes of a file name that are not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

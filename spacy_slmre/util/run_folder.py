@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shutil
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from filelock import FileLock, Timeout
 
 from spacy_slmre.util.errors import OutputError
-from spacy_slmre.util.io import atomic_replace, atomic_write, remove
+from spacy_slmre.util.io import atomic_replace, atomic_write, clean_up, remove
+
+Kind = Literal["file", "folder"] | None
 
 RUN_FILE = "run.json"
 """Describes the run in a finished folder. A folder with this file may be replaced."""
@@ -34,36 +38,113 @@ _CHECK_TIMEOUT = 0.2
 _DISK_ERRORS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM))
 
 
-def has_run_file(folder: Path) -> bool:
-    """Return whether a path is a folder that has a `run.json` or is empty."""
-    return folder.is_dir() and ((folder / RUN_FILE).is_file() or not any(folder.iterdir()))
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is empty or was written by a run, according to its `run.json`, even if it is damaged."""
+    file = folder / RUN_FILE
+    if not file.is_file():
+        return not any(folder.iterdir())
+    try:
+        return "key" in read_json(file)
+    except OutputError:
+        return True
 
 
-def check_output(
-    output: Path, *, overwrite: bool = True, is_replaceable: Callable[[Path], bool] = has_run_file
-) -> None:
-    """Check that an output may be written.
+@contextmanager
+def reserve(
+    *outputs: Path,
+    inputs: Iterable[str | Path] = (),
+    overwrite: bool = True,
+    kind: Kind = "file",
+    is_replaceable: Callable[[Path], bool] = is_run,
+) -> Iterator[None]:
+    """Lock and check the outputs of a command, before it reads its inputs and until all is written.
 
     Args:
-        output: File or folder to write; its parent folder is created.
-        overwrite: An existing output may be replaced.
+        outputs: Files or folders to write; their parent folders are created.
+        inputs: Files and folders that are read; "-" is standard input.
+        overwrite: Existing outputs may be replaced.
+        kind: Whether the outputs are files or folders; None if that depends on the data.
         is_replaceable: Decides whether an existing folder may be replaced. Files may always be.
 
     Raises:
-        OutputError: The output exists, must not be replaced, or cannot be written.
+        OutputError: An output is being written by another process, is or contains an input, lies in one, exists and
+            must not be replaced, or cannot be written.
     """
-    if output.exists() and not overwrite:
+    check_not_input(outputs, inputs)
+    with ExitStack() as locks:
+        for output in sorted(outputs):
+            locks.enter_context(_lock(output))
+            _check_existing(output, overwrite, kind, is_replaceable)
+        yield
+
+
+def check_not_input(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
+    """Check that no output is an input, contains one or lies in one, and that all are different.
+
+    Raises:
+        OutputError: This is not so.
+    """
+    sources = {source: Path(source).resolve() for source in inputs if str(source) != "-"}
+    targets: set[Path] = set()
+    for output in outputs:
+        target = output.resolve()
+        for source, origin in sources.items():
+            if target == origin or target in origin.parents:
+                raise OutputError(f"The output {output} would replace the input {source}. Choose another output.")
+            if origin in target.parents and origin.is_dir():
+                raise OutputError(f"The output {output} is in the input {source}. Choose an output outside of it.")
+        if target in targets:
+            raise OutputError(f"Two outputs are the same file, {output}. Choose different ones.")
+        targets.add(target)
+
+
+def _check_existing(output: Path, overwrite: bool, kind: Kind, is_replaceable: Callable[[Path], bool]) -> None:
+    is_folder = output.is_dir()
+    if not is_folder and not output.exists():
+        return
+    if not is_folder and not output.is_file():
+        raise OutputError(f"{output} is neither a file nor a folder. Choose another output.")
+    if kind is not None and is_folder != (kind == "folder"):
+        found = "folder" if is_folder else "file"
+        raise OutputError(f"{output} is a {found}, which will not be replaced by a {kind}. Choose another output.")
+    if not overwrite:
         raise OutputError(f"{output} already exists. Choose another output, or replace it with overwrite.")
-    if output.is_dir() and not is_replaceable(output):
+    if is_folder and not is_replaceable(output):
         raise OutputError(
             f"{output} exists but was not created by this command, so it will not be replaced. Choose another output."
         )
-    if output.exists() and not (output.is_dir() or output.is_file()):
-        raise OutputError(f"{output} is neither a file nor a folder. Choose another output.")
+
+
+@contextmanager
+def _lock(output: Path) -> Iterator[None]:
+    file = _lock_file(output)
+    lock = FileLock(file)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=_LOCK_TIMEOUT)
+    except (Timeout, RuntimeError) as error:  # filelock raises the latter if this thread has the lock
+        raise OutputError(
+            f"Another process is writing {output}{_holder(file)}. Wait for it or choose another output. If no such "
+            f"process exists on any machine, delete {file}."
+        ) from error
     except OSError as error:
         raise OutputError(f"The output {output} cannot be written: {error.strerror}.") from error
+    try:
+        with suppress(OSError):  # Windows does not allow this
+            file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        clean_up(output)
+        yield
+    finally:
+        with suppress(OSError):  # on Windows, `release` does it
+            file.unlink()
+        lock.release()
+
+
+def _holder(file: Path) -> str:
+    try:
+        return f" ({file.read_text(encoding='utf-8')})"
+    except (OSError, ValueError):
+        return ""
 
 
 class RunFolder:
@@ -73,6 +154,8 @@ class RunFolder:
 
     Args:
         output: File or folder to write.
+        inputs: Files and folders that the run reads, which the output must not replace.
+        kind: Whether the output is a file or a folder; None if that depends on the data.
         overwrite: Discard partial results and replace an existing output.
         overwrite_changed: Do so only if their run key differs; an output with the same key is kept.
         is_main: Whether this is the main one of several processes that share the run; only the main process
@@ -83,42 +166,35 @@ class RunFolder:
     """
 
     def __init__(
-        self, output: Path, *, overwrite: bool = False, overwrite_changed: bool = False, is_main: bool = True
+        self,
+        output: Path,
+        *,
+        inputs: Iterable[str | Path] = (),
+        kind: Kind = None,
+        overwrite: bool = False,
+        overwrite_changed: bool = False,
+        is_main: bool = True,
     ) -> None:
         self.output = output
         self.overwrite = overwrite
         self.overwrite_changed = overwrite_changed
         self.is_main = is_main
         self.partial = partial_dir(output)
-        self._lock = FileLock(_lock_file(output))
+        self._reserved = ExitStack()
+        self._inputs, self._kind = list(inputs), kind
 
     def __enter__(self) -> Self:
         if self.is_main:
-            self._acquire()
-            try:
-                check_output(self.output)
+            check_not_input([self.partial], self._inputs)
+            with ExitStack() as stack:
+                stack.enter_context(reserve(self.output, inputs=self._inputs, kind=self._kind))
                 if self.overwrite:
                     remove(self.partial)
-            except BaseException:
-                self._lock.release()
-                raise
+                self._reserved = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.is_main:
-            self._lock.release()
-
-    def _acquire(self) -> None:
-        try:
-            self.output.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=_LOCK_TIMEOUT)
-        except Timeout as error:
-            raise OutputError(
-                f"Another process is writing {self.output}. Wait for it or choose another output. If no such "
-                f"process exists on any machine, delete {_lock_file(self.output)}."
-            ) from error
-        except OSError as error:
-            raise OutputError(f"The output {self.output} cannot be written: {error.strerror}.") from error
+        self._reserved.close()
 
     def completed(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the finished output's `run.json` if it has this run key, or None if there is no output.
@@ -231,15 +307,6 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise OutputError(f"{file} is damaged. Start over with overwrite.")
     return data
-
-
-def check_not_input(output: Path, inputs: Iterable[str]) -> None:
-    """Raise OutputError if the output is one of the inputs or contains one; "-" is standard input."""
-    target = output.resolve()
-    for source in inputs:
-        origin = Path(source).resolve()
-        if source != "-" and (target == origin or target in origin.parents):
-            raise OutputError(f"The output {output} would replace the input {source}. Choose another output.")
 
 
 def partial_dir(output: Path) -> Path:

@@ -138,7 +138,7 @@ def test_bad_input_gets_one_clear_error_and_changes_nothing(
     (tmp_path / "page.md").write_text("mine", encoding="utf-8")
     (tmp_path / "empty").mkdir()
     cases: list[tuple[tuple, str]] = [
-        ((runs, "-o", page), "page.md already exists: use --overwrite"),
+        ((runs, "-o", page), "page.md already exists"),
         ((runs, "-o", tmp_path / "page.txt"), "must end in .html"),
         ((tmp_path / "empty", "-o", page, "--overwrite"), "no complete evaluation run in"),
         ((tmp_path / "none", "-o", page, "--overwrite"), "none does not exist"),
@@ -150,7 +150,8 @@ def test_bad_input_gets_one_clear_error_and_changes_nothing(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = run_command(runs, "-o", page, "--overwrite")
     assert result.exit_code == 1 and "pip install 'spacy-slmre[report]'" in result.output
-    (runs / "predictions.jsonl").write_text("{}\n", encoding="utf-8")
+    lines = (runs / "predictions.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (runs / "predictions.jsonl").write_text("".join(["{}\n", *lines[1:]]), encoding="utf-8")
     monkeypatch.undo()
     result = run_command(runs, "-o", page, "--overwrite")
     assert result.exit_code == 1 and "predictions.jsonl:1" in result.output

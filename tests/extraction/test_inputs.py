@@ -71,5 +71,8 @@ def test_folders_are_searched_without_hidden_files_and_the_output(tmp_path: Path
 
 
 def test_unreadable_file_is_named(tmp_path: Path, blank: Callable[[], Language]) -> None:
-    with pytest.raises(ExtractionError, match=r"gone\.txt cannot be read: No such file"):
-        list(read_inputs([(str(tmp_path / "gone.txt"), "txt")], Vocab(), io.BytesIO()))
+    with pytest.raises(ExtractionError, match=r"gone\.jsonl cannot be read: No such file"):
+        list(read_inputs([(str(tmp_path / "gone.jsonl"), "jsonl")], Vocab(), io.BytesIO()))
+    # A text file is one document, so the others are still read.
+    [document] = read_inputs([(str(tmp_path / "gone.txt"), "txt")], Vocab(), io.BytesIO())
+    assert document.content is None and "gone.txt cannot be read: No such file" in document.error

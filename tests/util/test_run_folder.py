@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models
 
 from spacy_slmre.util import run_folder
 from spacy_slmre.util.errors import OutputError
-from spacy_slmre.util.run_folder import KEY_FILE, RUN_FILE, RunFolder, check_not_input, is_locked
+from spacy_slmre.util.run_folder import KEY_FILE, RUN_FILE, RunFolder, is_locked, reserve
 
 KEY = {"config": "a", "data": {"hash": 1}}
 OTHER_KEY = {"config": "b", "data": {"hash": 1}}
@@ -226,6 +226,7 @@ def test_a_parent_that_cannot_be_created_is_explained(tmp_path: Path) -> None:
 def test_an_output_must_not_replace_an_input(tmp_path: Path) -> None:
     inputs = tmp_path / "texts" / "a.txt"
     for output in (inputs, inputs.parent):
-        with pytest.raises(OutputError, match="would replace the input"):
-            check_not_input(output, [str(inputs)])
-    check_not_input(tmp_path / "out", ["-", str(inputs)])
+        with pytest.raises(OutputError, match="would replace the input"), reserve(output, inputs=[str(inputs)]):
+            pass
+    with reserve(tmp_path / "out", inputs=["-", str(inputs)]):
+        pass
