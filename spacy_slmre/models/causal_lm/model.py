@@ -349,10 +349,9 @@ class SmallLM(TrainableModel):
             raise ValueError("There is no adapter to export: call `begin_training` first.")
         with self._lock:
             config, weights = read_lora(self._peft, dtype)
-            schemas = dict(self._tuned_on)
-            only = next(iter(schemas.values())) if len(schemas) == 1 else None
-            schemas = {} if only is not None else schemas
-            record = AdapterRecord(self.identity(), self.style, only, schemas, self.quantization, threshold)
+            only = next(iter(self._tuned_on.values())) if len(self._tuned_on) == 1 else None
+            several = {} if only is not None else dict(self._tuned_on)
+            record = AdapterRecord(self.identity(), self.style, only, several, self.quantization, threshold)
             adapter = Adapter(config, weights, record)
             self._resolved = replace(self.resolved, adapter=adapter)
             self._has_unsaved_weights = False
