@@ -5,10 +5,10 @@
 
 POOL and TEST are corpora with gold labels (`slmre convert`). A FOLDER has label sets as in `assets/universal_corpus`;
 then half of the passages of one set are the test data. The model before tuning ranks the pairs of the pool as `slmre
-review` does, with all pairs as near misses. The first pairs, or random ones, get their gold labels, and an adapter is
-tuned on them as `configs/tune/own.cfg` describes, with every seventh pair as dev data. Settings of that config can be
-overridden (`--training.max_steps N`). Rerun the same command to resume. Prints the micro-F1 on the test pairs: the mean
-over the seeds, with the lowest and the highest.
+review` does, with all pairs as near misses. The first pairs, or random ones, get their gold labels, are written as
+`slmre review` writes them, and `slmre tune --data` tunes on them. If they are too few for that, the model stays as it
+was. Settings of the tuning config can be overridden (`--training.max_steps N`). Rerun the same command to resume.
+Prints the micro-F1 on the test pairs: the mean over the seeds, with the lowest and the highest.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import spacy
 from common import make_parser, read_instances
 from rich.console import Console
 from rich.table import Table
@@ -30,18 +31,20 @@ from spacy.cli._util import parse_config_overrides
 from spacy_slmre.cli.output import log
 from spacy_slmre.corpus.label_sets import LabelSetReader
 from spacy_slmre.decoding import Decoding, top_labels
+from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
 from spacy_slmre.evaluation.gold import read_gold
 from spacy_slmre.instances import Context, RelationInstance
 from spacy_slmre.metrics import count
-from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.models.base import RelationModel
+from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
+from spacy_slmre.pipeline.components import get_relation_extractor
 from spacy_slmre.review.ranking import N_LABELS, boundary
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.training.config import TuningConfig, read_config, resolve_config
-from spacy_slmre.training.data import CORPUS, TuningSet
-from spacy_slmre.training.tune import train_adapter
+from spacy_slmre.training.config import TuningError, parse_config, resolve_config
+from spacy_slmre.training.own_data import make_config
+from spacy_slmre.training.tune import tune
 from spacy_slmre.util.io import atomic_write
 
-CONFIG = Path(__file__).parent.parent / "configs" / "tune" / "own.cfg"
 MAX_CONTEXT_TOKENS = 512
 CHOICES = ("uncertain", "random")
 
@@ -78,6 +81,30 @@ def by_pair(instances: Sequence[RelationInstance]) -> list[list[RelationInstance
     return list(pairs.values())
 
 
+def as_documents(pairs: Sequence[Sequence[RelationInstance]]) -> list[RelationDocument]:
+    """Return documents that annotate these pairs; all others are unknown."""
+    by_context: dict[Context, list[DocumentRelation]] = {}
+    for instance in (one for instances in pairs for one in instances):
+        mentions = mentions_of(instance.context)
+        row = DocumentRelation(mentions[instance.head], mentions[instance.tail], instance.label or "")
+        by_context.setdefault(instance.context, []).append(row)
+    return [
+        RelationDocument(
+            f"reviewed-{number}",
+            context.text,
+            tuple(mentions_of(context)),
+            sentences=((0, len(context.text)),),
+            pairs=tuple(rows),
+        )
+        for number, (context, rows) in enumerate(by_context.items())
+    ]
+
+
+def mentions_of(context: Context) -> list[EntityMention]:
+    """Return the mentions of a context in the form of documents."""
+    return [EntityMention(one.start, one.end, context.text[one.start : one.end], one.type) for one in context.mentions]
+
+
 class Simulation:
     """Chooses pairs of the pool, tunes on them, and scores on the test pairs.
 
@@ -88,17 +115,14 @@ class Simulation:
 
     def __init__(self, answers: GoldAnswers, overrides: dict[str, Any]) -> None:
         self.answers = answers
-        self.overrides = {"paths.train": "pool", "paths.dev": "pool", **overrides}
-        lm = self.config(0).model.load()
+        self.overrides = overrides
+        model = {name.removeprefix("model."): value for name, value in overrides.items() if name.startswith("model.")}
+        lm = make_small_lm(definitions=True, **model).load()
         self.f1_before = self.f1(lm)
         self._ranked = self._rank(lm)
 
-    def config(self, seed: int) -> TuningConfig:
-        """Return the tuning config, with a model that is not tuned yet."""
-        return resolve_config(read_config(CONFIG, {**self.overrides, "training.seed": seed}), str(CONFIG))
-
     def probabilities(
-        self, lm: SmallLM, pairs: Sequence[Sequence[RelationInstance]]
+        self, lm: RelationModel, pairs: Sequence[Sequence[RelationInstance]]
     ) -> list[tuple[tuple[str, float], ...]]:
         """Return the most probable labels of pairs; none for those that do not fit the model."""
         schema = self.answers.schema
@@ -114,16 +138,21 @@ class Simulation:
 
     def run(self, choice: str, number: int, seed: int) -> float:
         """Return the micro-F1 after tuning."""
-        config, reviewed = self.config(seed), self.choose(choice, number, seed)
-        dev = [one for instances in reviewed[::7] for one in instances]
-        train = [one for place, instances in enumerate(reviewed) if place % 7 for one in instances]
-        data = TuningSet(CORPUS, self.answers.schema, train, dev, [str(place) for place in range(len(train))])
-        lm = config.model
-        with tempfile.TemporaryDirectory() as folder:
-            train_adapter(lm, [data], config.training, config.lora, Path(folder))
-        return self.f1(lm)
+        with tempfile.TemporaryDirectory() as name:
+            data, labels, output = (Path(name) / file for file in ("reviewed.jsonl", "labels.json", "tuned"))
+            documents = as_documents(self.choose(choice, number, seed))
+            data.write_text("".join(json.dumps(one.to_dict()) + "\n" for one in documents), encoding="utf-8")
+            labels.write_text(json.dumps(self.answers.schema.to_dict()), encoding="utf-8")
+            overrides = {**self.overrides, "training.seed": seed}
+            try:
+                config = make_config(data, schema=str(labels), overrides=overrides)
+                tune(resolve_config(parse_config(config, overrides), str(data)), output, log=log)
+            except TuningError as error:
+                log(f"Not tuned: {error}")
+                return self.f1_before
+            return self.f1(get_relation_extractor(spacy.load(output))[1].model.load())
 
-    def f1(self, lm: SmallLM) -> float:
+    def f1(self, lm: RelationModel) -> float:
         """Return the micro-F1 on the test pairs."""
         negative, decoding = self.answers.schema.negative_label, Decoding(lm.default_threshold)
         gold = {(place, one.label or "") for place, pair in enumerate(self.answers.test) for one in pair}

@@ -64,7 +64,7 @@ def review_command(
     """Review predicted relations and near misses on a local web page, the least certain first.
 
     Each decision is saved at once; repeat the command to continue. In the output, reviewed pairs are annotated and all
-    others are unknown: convert it with slmre convert to train on it.
+    others are unknown; slmre tune --data trains on it.
     """
     from spacy_slmre.cli.pipelines import extraction_key, load_extraction_pipeline
     from spacy_slmre.export.formats import export
