@@ -73,7 +73,7 @@ def review_command(
     from spacy_slmre.review.ranking import rank_items
     from spacy_slmre.review.server import ReviewServer
     from spacy_slmre.review.session import open_session
-    from spacy_slmre.util.run_folder import check_not_input, check_output
+    from spacy_slmre.util.run_folder import check_not_input, reserve
     from spacy_slmre.visual.options import ViewOptions
 
     if to is not None and to not in TOOLS:
@@ -83,9 +83,12 @@ def review_command(
     if "-" in documents:
         raise ValueError("Standard input cannot be read again to continue a review: use files.")
     options = ViewOptions(theme=theme, title=title)
-    check_not_input(output, documents)
+    # An output in a folder of inputs is allowed, because it is not read.
+    sources = [path for path in documents if not Path(path).is_dir()]
+    check_not_input([output], sources)
     if to is not None:
-        check_output(output, overwrite=overwrite)
+        with reserve(output, overwrite=overwrite):
+            pass  # checks the output before documents are read; `export` reserves it again
     inputs = find_inputs(documents, format, output, text_field)
     log(f'Loading "{pipeline}" …')
     loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id)
@@ -114,7 +117,7 @@ def review_command(
         return items
 
     if to is not None:
-        counts = export(proposed_documents(rank()), output, to, overwrite=overwrite)
+        counts = export(proposed_documents(rank()), output, to, inputs=sources, overwrite=overwrite)
         log(f"{counts.documents} documents, {counts.written} proposed relations → {output}")
         return
     key = {

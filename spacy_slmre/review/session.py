@@ -13,7 +13,7 @@ from spacy_slmre.review.decisions import Decision, DecisionLog, LabeledPairs, kn
 from spacy_slmre.review.items import ReviewDocument, ReviewItem, read_items, write_items
 from spacy_slmre.schema import NEGATIVE_LABEL
 from spacy_slmre.util.io import atomic_write
-from spacy_slmre.util.run_folder import RunFolder, check_output, partial_dir
+from spacy_slmre.util.run_folder import RunFolder, partial_dir
 
 _ITEMS_FILE = "items.json"
 _LOG_FILE = "decisions.jsonl"
@@ -110,8 +110,9 @@ def open_session(
     """
     log = partial_dir(output) / _LOG_FILE
     # Without a decision there is nothing to lose.
-    with RunFolder(output, overwrite=overwrite, overwrite_changed=not log.exists()) as run:
-        check_output(output, overwrite=overwrite or run.partial.exists())
+    with RunFolder(output, kind="file", overwrite=overwrite, overwrite_changed=not log.exists()) as run:
+        if output.exists() and not (overwrite or run.partial.exists()):
+            raise OutputError(f"{output} already exists. Choose another output, or replace it with overwrite.")
         items = run.partial / _ITEMS_FILE
         if not run.begin(key) or not items.exists():
             write_items(items, rank())
