@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spacy_slmre.cli.app import slmre_cli
-from spacy_slmre.cli.output import show_errors
+from spacy_slmre.cli.output import printable, show_errors
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -82,11 +82,11 @@ def highlight_pair(pair: Relation) -> Text:
     """Return the label, head and tail of a pair and its text with both entities in color."""
     from rich.text import Text
 
-    text = Text(pair.head.doc.text)
+    text = Text(printable(pair.head.doc.text))
     for span, style in ((pair.head, "bold cyan"), (pair.tail, "bold magenta")):
         text.stylize(style, span.start_char, span.end_char)
-    arrow = (f"  {pair.head.text}", "cyan"), " → ", (pair.tail.text, "magenta")
-    return Text.assemble((pair.label, "bold green"), *arrow, "\n  ", text)
+    head, tail, label = map(printable, (pair.head.text, pair.tail.text, pair.label))
+    return Text.assemble((label, "bold green"), (f"  {head}", "cyan"), " → ", (tail, "magenta"), "\n  ", text)
 
 
 def _named(paths: Sequence[Path]) -> dict[str, Path]:

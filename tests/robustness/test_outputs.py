@@ -17,6 +17,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
+from spacy_slmre.evaluation.gold import read_gold
 from spacy_slmre.study import commands  # noqa: F401  (registers `study`)
 from spacy_slmre.util import run_folder
 from spacy_slmre.util.io import temporary_output
@@ -57,7 +58,7 @@ COMMANDS = {
     "pretrain": "study pretrain configs/pretrain/study.cfg {folder}/texts -o {output}",
 }
 # Where the output of a command is not its option --output.
-OUTPUTS = {"evaluate": "{output}/json-gold", "train-classifiers": "{output}/demo"}
+OUTPUTS = {"evaluate": "{output}/{run}", "train-classifiers": "{output}/demo"}
 
 
 @pytest.fixture
@@ -83,8 +84,13 @@ def run(*args: object) -> Result:
 def arguments(command: str, folder: Path, pipeline: str, output: Path) -> tuple[list[str], Path]:
     """Return the arguments of a command, and the output that it locks."""
     text = COMMANDS[command].format(folder=folder, pipeline=pipeline, output=output)
-    target = OUTPUTS.get(command, text.split()[-1]).format(output=output)
+    target = OUTPUTS.get(command, text.split()[-1]).format(output=output, run=run_name(folder))
     return text.split(), Path(target)
+
+
+def run_name(folder: Path) -> str:
+    """Return the folder of an evaluation run on the gold data."""
+    return read_gold(folder / "gold.spacy").run_name
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -142,7 +148,7 @@ def test_folder_that_no_run_has_written_is_never_replaced(command: str, folder: 
         "extract {pipeline} {folder}/in.jsonl -o {pipeline}/out.jsonl",
         "extract {pipeline} {folder}/own.jsonl.part/in.jsonl -o {folder}/own.jsonl",
         "evaluate {folder}/gold.spacy --write-pairs {folder}/gold.spacy",
-        "evaluate {pipeline} {folder}/own/json-gold/gold.spacy -o {folder}/own",
+        "evaluate {pipeline} {folder}/own/{run}/gold.spacy -o {folder}/own",
         "calibrate {pipeline} {folder}/gold.spacy -o {folder}/gold.spacy",
         "convert {folder}/gold.jsonl -f json -o {folder}/new.spacy --rejects {folder}/gold.jsonl",
         "convert {folder}/gold.jsonl -f json -o {folder}/new.spacy --rejects {folder}/new.spacy",
@@ -155,7 +161,7 @@ def test_folder_that_no_run_has_written_is_never_replaced(command: str, folder: 
     ],
 )
 def test_input_is_never_replaced(args: str, folder: Path, pipeline: str) -> None:
-    for name in ("own", "own/json-gold", "own.spacy", "own.jsonl.part"):
+    for name in ("own", f"own/{run_name(folder)}", "own.spacy", "own.jsonl.part"):
         (folder / name).mkdir()
         (folder / name / RUN_FILE).write_text('{"key": {}}')
         for file in ("in.jsonl", "gold.spacy"):
@@ -164,7 +170,7 @@ def test_input_is_never_replaced(args: str, folder: Path, pipeline: str) -> None
     (folder / "demo.cfg").write_text(Path("configs/mixtures/demo.cfg").read_text())
     before, own = snapshot(folder), snapshot(Path(pipeline))
     for options in ([], [] if "calibrate" in args else ["--overwrite"]):
-        result = run(*args.format(folder=folder, pipeline=pipeline).split(), *options)
+        result = run(*args.format(folder=folder, pipeline=pipeline, run=run_name(folder)).split(), *options)
         assert result.exit_code == 1
         assert re.search(
             r"would replace the input|is in the input|already exists|is a file|are the same file", result.output
