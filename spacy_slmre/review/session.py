@@ -12,6 +12,7 @@ from typing import Any
 from spacy_slmre.review.decisions import Decision, DecisionLog, LabeledPairs, known_pairs, reviewed_document
 from spacy_slmre.review.items import ReviewDocument, ReviewItem, read_items, write_items
 from spacy_slmre.schema import NEGATIVE_LABEL
+from spacy_slmre.util.errors import OutputError
 from spacy_slmre.util.io import atomic_write
 from spacy_slmre.util.run_folder import RunFolder, partial_dir
 
