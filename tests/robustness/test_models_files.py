@@ -290,3 +290,13 @@ def test_a_model_in_a_loop_of_links_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(ModelError, match="neither an existing folder"):
         make_model(base=str(tmp_path / "loop")).load()
+
+
+def test_an_encoder_with_damaged_numbers_is_refused_before_the_first_document(tiny_encoder: Path) -> None:
+    model = EncoderClassifier(EncoderSettings(base=str(tiny_encoder), device="cpu", dtype="float32"))
+    model.start(SCHEMA.names, {"PER", "LOC"})
+    model.check(SCHEMA)
+    with torch.no_grad():
+        model.network.output.bias[0] = float("nan")
+    with pytest.raises(ModelError, match="cannot score a pair: The encoder computed NaN"):
+        model.check(SCHEMA)

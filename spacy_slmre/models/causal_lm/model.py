@@ -46,7 +46,7 @@ class SmallLM(TrainableModel):
         settings: How to load and run the model.
         resolved: The settings with the content of the files that they name; read at first use by default.
         folder: Folder of the base model, if it is embedded in a pipeline.
-        fingerprint: Expected fingerprint of the base model's weights.
+        fingerprint: Expected fingerprint of the base model.
         network: A loaded network and its tokenizer.
     """
 
@@ -154,9 +154,8 @@ class SmallLM(TrainableModel):
     def _load(self, base: BaseModelInfo, merge: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         if self.fingerprint not in (None, base.fingerprint):
             raise ModelError(
-                f'The pipeline was saved with other weights of "{base.name}" (or files that determine its prompts, '
-                f"{self.fingerprint}) than those in {self.locate()} ({base.fingerprint}). Set model.base or "
-                "model.revision to the same model, or save the pipeline again."
+                f'The pipeline was saved with other weights of "{base.name}", or another config, tokenizer or template '
+                f"than in {self.locate()}. Set model.base or model.revision to the same model, or save it again."
             )
         if self.adapter is not None:
             self.adapter.check_base(base)
