@@ -249,10 +249,11 @@ def _read_docs(path: str, vocab: Vocab, skipped: int) -> Iterator[InputDocument]
     for column in (docs.tokens, docs.spaces, docs.cats, docs.span_groups, docs.flags, docs.user_data):
         del column[:skipped]
     name, found = path_text(path), docs.get_docs(vocab)
-    new = [string for string in docs.strings if string not in vocab.strings]
+    # Strings are forgotten at the end of a `Vocab.memory_zone`, which this one tells.
+    marker = f"strings of {name}"
     for number in range(skipped + 1, skipped + len(docs) + 1):
-        if new and new[0] not in vocab.strings:  # forgotten at the end of a `Vocab.memory_zone`
-            for string in new:
+        if marker not in vocab.strings:
+            for string in (*docs.strings, marker):
                 vocab.strings.add(string)
         yield InputDocument(f"{name}#{number}", next(found))
 

@@ -153,6 +153,16 @@ def write_docs(path: Path, number: int) -> None:
     DocBin(docs=list(nlp.pipe(new_words(n) for n in range(number)))).to_disk(path)
 
 
+def test_strings_are_restored_if_another_input_of_the_shard_had_them(blank, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": new_words(0)}))
+    DocBin(docs=list(spacy.blank("en").pipe([new_words(0)] * 3))).to_disk(tmp_path / "in.spacy")
+    inputs = [(str(tmp_path / "in.jsonl"), "jsonl"), (str(tmp_path / "in.spacy"), "spacy")]
+    nlp: Language = blank()
+    job = ExtractionJob(tmp_path / "out.jsonl", inputs, lambda: nlp, "a", "relations", shard_size=2)
+    assert extract_corpus(job, {}, partial(compute_in_process, nlp=nlp, stdin=io.BytesIO())).failed == 0
+    assert [one["text"] for one in lines(job.output)] == [new_words(0)] * 4
+
+
 @pytest.mark.parametrize("source", ["in.jsonl", "-", "in.spacy"])
 def test_new_words_are_forgotten_after_each_shard(blank, tmp_path: Path, source: str) -> None:
     data = "\n".join(json.dumps({"text": new_words(n)}) for n in range(50)).encode()
