@@ -100,10 +100,10 @@ def test_an_unknown_benchmark_names_the_known_ones():
 
 def test_settings_are_converted_to_their_types():
     card = CARDS["re_docred"]
-    assert set(card.settings) == {"negatives", "seed"}
+    assert set(card.settings) == {"negatives", "seed", "unit"}
     assert card.parse_settings({"negatives": "2", "seed": "7"}) == {"negatives": 2.0, "seed": 7}
     assert str(CARDS["tacred"].parse_settings({"patch": "a.json"})["patch"]) == "a.json"
-    with pytest.raises(CorpusError, match=r'has no setting "ratio"\. Available settings: negatives, seed'):
+    with pytest.raises(CorpusError, match=r'has no setting "ratio"\. Available settings: unit, negatives, seed'):
         card.parse_settings({"ratio": "2"})
     with pytest.raises(CorpusError, match="seed=x must be of type int"):
         card.parse_settings({"seed": "x"})
