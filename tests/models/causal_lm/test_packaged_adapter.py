@@ -62,5 +62,11 @@ def test_it_is_small_and_its_card_names_the_training_data() -> None:
         name = file.name.split(".")[0]
         assert f"\n{name}\n" in notice and f"| {name} |" in card and name in trained
     # Sets that are only for testing, and those whose license is unclear, were not trained on.
-    allowed = ("general_", "written_", *(file.name.split(".")[0] for file in (ROOT / "assets").glob("*/*.jsonl.xz")))
+    allowed = (
+        "general_",
+        "written_",
+        "coreference_",
+        "types_",
+        *(file.name.split(".")[0] for file in (ROOT / "assets").glob("*/*.jsonl.xz")),
+    )
     assert all(name.startswith(allowed) for name in trained)
