@@ -47,7 +47,7 @@ demo: base  ## Extract relations from assets/demo: prints tables, writes JSON li
 	@mkdir -p $(OUTPUT)
 	$(BIN)/python -m spacy assemble configs/demo.cfg $(OUTPUT)/demo_pipeline
 	$(BIN)/python -m spacy slmre extract $(OUTPUT)/demo_pipeline assets/demo \
-		--output $(OUTPUT)/demo.jsonl --table --overwrite
+		--output $(OUTPUT)/demo.jsonl --table --level facts --overwrite
 	$(BIN)/python -m spacy slmre view $(OUTPUT)/demo.jsonl --output $(OUTPUT)/demo.html --title "Demo" --overwrite
 	@echo "The relations as a page: $(OUTPUT)/demo.html"
 

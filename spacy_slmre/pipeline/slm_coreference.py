@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,25 @@ SCHEMA = LabelSchema(
 )
 # Numbers and dates are not referred to.
 _NO_ENTITIES = frozenset({"CARDINAL", "DATE", "MONEY", "ORDINAL", "PERCENT", "QUANTITY", "TIME"})
+_TITLES = frozenset(
+    title + dot
+    for title in (
+        "captain",
+        "dr",
+        "lady",
+        "lord",
+        "madame",
+        "miss",
+        "mr",
+        "mrs",
+        "ms",
+        "prof",
+        "professor",
+        "sir",
+        "the",
+    )
+    for dot in ("", ".")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +107,7 @@ class CoreferenceResolver(SavedAsFolder, Pipe):
         self.model = model
         self.name = name
         self.settings = settings
+        self._has_warned = False
 
     def __call__(self, doc: Doc) -> Doc:
         """Write the clusters of one document."""
@@ -133,6 +154,13 @@ class CoreferenceResolver(SavedAsFolder, Pipe):
 
     def _make_links(self, doc: Doc) -> Links:
         """Ask each pronoun, description and short name for the mentions before it, in a window of sentences."""
+        if len(doc) and not doc.has_annotation("POS") and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{self.name}: the documents have no part-of-speech tags, so pronouns and descriptions are not found. "
+                "Add a tagger before it (in spaCy's English pipelines: tagger, attribute_ruler and parser).",
+                stacklevel=4,
+            )
         mentions = find_mentions(doc)
         sentences = list(doc.sents) if doc.has_annotation("SENT_START") else [doc[:]]
         starts = [sentence.start for sentence in sentences]
@@ -223,10 +251,16 @@ def _may_refer(mention: Span, other: Span) -> bool:
     if other.end > mention.start:  # "her" in "her brother", or the other way round
         return False
     if mention.label_ and other.label_:
-        # Names that are equal are the same entity anyway; others must have a word in common ("Ann Lee", "Lee").
-        shared = {token.lower_ for token in mention} & {token.lower_ for token in other}
-        return bool(shared) and mention.text.lower() != other.text.lower()
+        # Names that are equal are the same entity anyway; of others, one must be a part of the other ("Dr. Lee", "Ann
+        # Lee"), which "Bo Lee" is not.
+        short, long = sorted((_words(mention), _words(other)), key=len)
+        return mention.text.lower() != other.text.lower() and bool(short) and short <= long
     return True
+
+
+def _words(name: Span) -> set[str]:
+    """Return the words of a name in lower case, without titles."""
+    return {token.lower_ for token in name} - _TITLES
 
 
 def _make_context(window: Span, mentions: Sequence[Span]) -> Context:

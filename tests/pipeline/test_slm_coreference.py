@@ -125,6 +125,17 @@ def test_each_mention_is_linked_to_one_before_it(make: Callable[..., Language]) 
     assert clusters(make(threshold=1.0).get_pipe("slm_coreference")(tagged(nlp))) == []
 
 
+def test_a_name_refers_to_a_longer_one_but_not_to_a_namesake(make: Callable[..., Language]) -> None:
+    nlp = make(threshold=0.0)
+    words = ["Ann", "Lee", "met", "Bo", "Lee", "and", "Dr.", "Lind", ".", "Lee", "knew", "Eva", "Lind", "."]
+    doc = Doc(nlp.vocab, words=words, pos=["PROPN"] * len(words))
+    doc.ents = [Span(doc, *bounds, "PERSON") for bounds in ((0, 2), (3, 5), (6, 8), (9, 10), (11, 13))]
+    found = clusters(nlp.get_pipe("slm_coreference")(doc))
+    assert ["Dr. Lind", "Eva Lind"] in found
+    assert not any({"Ann Lee", "Bo Lee"} <= set(one) for one in found)
+    assert any("Lee" in one for one in found)
+
+
 def test_windows_limit_what_a_mention_refers_to(make: Callable[..., Language]) -> None:
     nlp = make(threshold=0.0, max_sentences=1)
     doc = nlp.get_pipe("slm_coreference")(tagged(nlp))
@@ -136,6 +147,8 @@ def test_batches_and_saved_components_find_the_same(make: Callable[..., Language
     expected = clusters(nlp.get_pipe("slm_coreference")(tagged(nlp)))
     docs = nlp.get_pipe("slm_coreference").pipe([tagged(nlp), nlp.make_doc(""), tagged(nlp)])
     assert [clusters(doc) for doc in docs] == [expected, [], expected]
+    with pytest.warns(UserWarning, match="no part-of-speech tags, so pronouns and descriptions are not found"):
+        nlp("Ann Lee lives in Rome.")
     nlp.to_disk(tmp_path / "pipeline")
     loaded = spacy.load(tmp_path / "pipeline")
     assert clusters(loaded.get_pipe("slm_coreference")(tagged(loaded))) == expected
