@@ -46,7 +46,7 @@ def make_model(**settings: object) -> EncoderClassifier:
 
 
 def compare(ways: dict[str, Callable[[], int]], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Measure pairs per second of each function by round, in another order in every round."""
+    """Measure pairs per second of each function by round, in a different order in each round."""
     names = list(ways)
     for name in names:
         ways[name]()

@@ -30,7 +30,7 @@ def read_instances(
     Args:
         corpus: A .spacy file or a folder of them.
         schema: The labels; by default those of the corpus's format.
-        limit: Stop after the document with which there are so many instances.
+        limit: Stop after the document that reaches this number of instances.
     """
     install_extensions()
     instances: list[RelationInstance] = []

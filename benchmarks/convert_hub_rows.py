@@ -1,6 +1,6 @@
 """Time and peak memory of converting many rows: `python benchmarks/convert_hub_rows.py [--rows 400000]`.
 
-The rows are synthetic: sentences of 12 to 60 made-up words with two entities in them, one row a sentence, as
+The rows are synthetic: sentences of 12 to 60 made-up words with two entities in them, one row per sentence, as
 parquet or as JSON lines. As in real text, the n-th word of the vocabulary is n times as rare as the first.
 Only the conversion is timed.
 """

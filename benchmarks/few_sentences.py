@@ -1,10 +1,10 @@
-"""Measure how well a few annotated sentences teach relations, with the defaults of several commands.
+"""Measure how well relations are learned from a few annotated sentences, with the defaults of several commands.
 
     python benchmarks/few_sentences.py OUTPUT NAME=TRAIN,TEST … [--sizes 30 100 300] [--seeds 0 1 2 3 4]
         [--systems tune classifier one-config] [--pairs 1000]
 
 TRAIN and TEST are corpora in any form that `slmre convert` recognizes, with one sentence per document. For each size
-and seed, so many sentences of TRAIN are drawn; a fifth of them is held out by the system itself. Whole documents of
+and seed, that many sentences are drawn from TRAIN; a fifth of them is held out by the system itself. Whole documents of
 TEST with at most --pairs known pairs are scored, with gold entities. The systems are
 
     tune         `slmre tune --data`: steps and sequence length by the amount of data

@@ -2,10 +2,11 @@
 
 Usage: python benchmarks/packing.py CORPUS … [--pairs 300] [--max-tokens 1024] [--rounds 2] [--output FILE]
 
-A CORPUS is a converted benchmark (a .spacy file or a folder). Tokens are counted for all of them. Pairs of the first
-one are tuned on in two ways in alternating rounds, with the same loss and optimizer: packed, one sequence per step,
-and as one prompt per pair, sorted by length and right-padded, at most 16 per step. The first step of each is not timed.
-Memory is the peak of a separate process in a step of one full sequence, compared with the memory before it.
+A CORPUS is a converted benchmark (a .spacy file or a folder). Tokens are counted for all of them. A model is
+tuned on pairs of the first one in two ways, in alternating rounds, with the same loss and optimizer: packed, one
+sequence per step, and as one prompt per pair, sorted by length and right-padded, at most 16 per step. The first step of
+each is not timed. Memory is the peak of a separate process in a step of one full sequence, compared with the memory
+before it.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 CORPUS was written by `slmre convert`; only its texts are used. Prints the mean loss of the next token, and the mean
 Kullback-Leibler divergence of its distribution from that of the stored weights: with all linear layers in NF4, with one
-kind of them, and with all in NF4 and initial LoRA weights. These are those of LoftQ (arXiv 2310.08659), the best
-approximation of the quantization error, and those of `lora.init_lora = "qera"`, which also considers the magnitude of
+kind of them, and with all in NF4 and initial LoRA weights: those of LoftQ (arXiv 2310.08659), the best
+approximation of the quantization error, or those of `lora.init_lora = "qera"`, which also considers the magnitude of
 the inputs, measured on other blocks of the text.
 """
 

@@ -6,7 +6,7 @@
 CORPORA is a folder written by `slmre study convert-all`. All variants are tuned on the same pairs with the same seeds
 and evaluated on the same dev pairs; test splits are not read. Settings of the tuning config, except for seed and
 templates, can be overridden for all variants. Rerun the same command to resume; all runs in OUTPUT must have the same
-settings. Prints a table of the finished runs: means over benchmarks and seeds, and the difference to the default with
+settings. Prints a table of the finished runs: means over benchmarks and seeds, and the difference from the default with
 the same seeds, with a 95 % interval (Student's t over the seeds). Variants with shorter prompts make fewer steps, so
 compare tokens, too.
 """

@@ -4,10 +4,10 @@
         [--thresholds] [-o OUTPUT.json]
 
 FOLDER has label sets as in `assets/universal_corpus`. For each set, whole passages with at most `--pairs` pairs are
-scored. With `--shots`, as many few-shot examples of each label are drawn from other passages, and of pairs without a
-relation, up to --example-tokens tokens. Prints for each set and number of examples:
+scored. With `--shots`, that many few-shot examples of each label, and of pairs without a relation, are drawn from other
+passages, up to --example-tokens tokens. Prints for each set and number of examples:
 
-* precision, recall and micro-F1 of the positive labels; a set's mean is over sets;
+* precision, recall and micro-F1 of the positive labels; the row "mean" is the mean over sets;
 * reversed: the share of predicted relations whose label holds only in the other direction;
 * co-occurring: the share of pairs without a relation in either direction that are given one;
 * ECE: the expected calibration error of the most probable label.

@@ -5,7 +5,8 @@ Usage: python scripts/coreference_corpus.py GAP LITBANK WRITTEN OUTPUT
 GAP has gap-{development,validation,test}.tsv, LITBANK has `*.coref.txt` and `*.coref.ann`, and WRITTEN is the output of
 `written_corpus.py compile`. OUTPUT gets, for each split, the label sets `coreference_gap`, `coreference_litbank` and
 `coreference_written` with the label "same": the head refers to the same entity as the tail. Heads are mentions, and
-their tails the mentions before them in a window of up to three sentences; in GAP, a pronoun and the two names.
+their tails are the mentions before them in a window of up to three sentences; in GAP, the head is a pronoun, and the
+tails are two names.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from written_corpus import write_label_set
 SPLITS = ("train", "dev", "test")
 GAP_FILES = {"train": "development", "dev": "validation", "test": "test"}
 LITBANK_SPLITS = {"dev": ("27_", "5348_"), "test": ("158_", "74_", "84_", "940_")}
-"""Beginnings of the names of works that are held out."""
+"""Prefixes of the file names of works that are held out."""
 LABELS = {
     "same": {
         "wording": "is the same as",

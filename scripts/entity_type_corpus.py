@@ -4,7 +4,7 @@ Usage: python scripts/entity_type_corpus.py UNIVERSAL WRITTEN OUTPUT
 
 UNIVERSAL is `assets/universal_corpus`, WRITTEN the output of `written_corpus.py compile`. OUTPUT gets, for each split,
 the label sets `types_<set>`; universal sets have a training split only. A type is a label of a mention with itself.
-Spans of words that are no entities are negative.
+Spans of words that are not entities are negative.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def to_row(rng: random.Random, row: Mapping[str, Any], types: Mapping[str, Any])
     return {
         "id": row["id"],
         "text": row["text"],
-        # Types are what is asked, so mentions must not have them.
+        # Types are the answer, so mentions must not have them.
         "entities": [{"start": start, "end": end, "type": ""} for start, end in spans],
         "relations": [{"head": n, "tail": n, "label": kind} for n, kind in enumerate(known.values())],
         "exhaustive": False,

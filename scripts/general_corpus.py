@@ -5,9 +5,9 @@ Usage: python scripts/general_corpus.py UNIVERSAL OUTPUT
 UNIVERSAL is `assets/universal_corpus`, or another folder with a set of Re-DocRED in the same form. OUTPUT gets a label
 set `general_<set>` for each set whose labels are listed here.
 
-A label corresponds to one or several general labels, also in the other direction ("subsidiary": the tail is part of the
-head). Pairs whose label is similar to a general one in some cases (`UNCLEAR`) are left
-out; pairs with other labels are negative. So are pairs without a label, if the set says so.
+A label corresponds to one or several general labels, possibly in the other direction ("subsidiary": the tail is part of
+the head). Pairs are left out if their label matches a general one only in some cases (`UNCLEAR`); pairs with other
+labels are negative. So are pairs without a label, if the set says so.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def relabel(row: dict[str, Any]) -> dict[str, Any]:
     negative |= {pair for pair in pairs if pair not in related}
     labels = general_labels()
     for head, tail in list(found):
-        # A pair with a general label in one direction only has none in the other.
+        # A pair that has a general label in only one direction has none in the other.
         others = {name for name in found[head, tail] if labels[name]["symmetric"] or labels[name]["inverse"]}
         if not others and (tail, head) not in found:
             negative.add((tail, head))

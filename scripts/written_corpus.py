@@ -349,7 +349,7 @@ def compare_annotations(folder: Path, other: Path) -> None:
 def _items(
     passage: Passage, labels: dict[str, dict[str, Any]], shared: set[tuple[int, int]]
 ) -> dict[str, set[tuple[Any, str]]]:
-    """Return what two annotations are compared by, as sets of items."""
+    """Return the items by which two annotations are compared, as sets."""
     spans = [(mention.start, mention.end) for mention in passage.mentions]
     positives, _ = label_pairs(passage, labels)
     relations = {((spans[head], spans[tail]), name) for (head, tail), names in positives.items() for name in names}

@@ -1,8 +1,8 @@
-"""Entity mentions, and coreference clusters of them as other components found them.
+"""Entity mentions, and their coreference clusters as found by other components.
 
 Clusters are read from spacy-experimental (`doc.spans["coref_clusters_1"]`, … or, where spans are not resolved,
 `doc.spans["coref_head_clusters_1"]`, …), coreferee (`doc._.coref_chains`) and
-fastcoref (`doc._.coref_clusters`); if several of them are there, from the first.
+fastcoref (`doc._.coref_clusters`); if several are present, from the first in this order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from spacy.tokens import Doc, Span, SpanGroup
 MENTIONS = "relation_mentions"
 """`doc.spans["relation_mentions"]`: all mentions, set if some overlap, which `doc.ents` cannot represent."""
 CLUSTERS = "coref_clusters"
-"""`doc.spans["coref_clusters_1"]` and so on: the mentions of the same entity, named as by spaCy's own component."""
+"""`doc.spans["coref_clusters_1"]` and so on: the mentions of the same entity, named as in spaCy's own component."""
 
 _KEY = re.compile(rf"{CLUSTERS}_\d+")
 _HEAD_KEY = re.compile(r"coref_head_clusters_\d+")
@@ -32,8 +32,8 @@ class MentionCluster:
     """Mentions of the same entity.
 
     Attributes:
-        mentions: Start and end of each mention in characters, in text order. Where an entity of the document is
-            contained in a longer mention ("Ann Lee, the mayor,"), it is the mention.
+        mentions: Start and end of each mention in characters, in text order. If a longer mention ("Ann Lee, the
+            mayor,") contains an entity of the document, the entity is the mention.
         name: The longest name of the entity in the document, the first of equally long ones, or "" if there are only
             pronouns and descriptions.
     """
@@ -111,7 +111,7 @@ def _read_spans(doc: Doc, pattern: re.Pattern[str]) -> Iterator[_Found]:
 
 
 def _read_chains(doc: Doc) -> Iterator[_Found]:
-    """Read coreferee's chains, whose mentions are head tokens; several tokens ("Ann and Bo") are no single entity."""
+    """Read coreferee's chains, whose mentions are head tokens; several tokens ("Ann and Bo") are not one entity."""
     chains = doc._.coref_chains if Doc.has_extension("coref_chains") else None
     for chain in chains or ():
         heads = [mention.token_indexes[0] for mention in chain if len(mention.token_indexes) == 1]
@@ -130,7 +130,7 @@ def _char_span(doc: Doc, start: int, end: int) -> Span | None:
 
 
 def _find_entity(member: Span, entities: Sequence[Span], heads: Sequence[int | None]) -> Span | None:
-    """Return the entity that a member of a cluster is: the same span, or the longest one with its head or its words.
+    """Return the entity that a cluster member is: the same span, or the longest one with its head or its words.
 
     "Ann Lee, the mayor," is the entity "Ann Lee" by its head, and "the Red Mill's" is "Red Mill" by its words, but "Ann
     and Bo" and "Ann's sister" are not "Ann".
@@ -148,7 +148,7 @@ def _find_entity(member: Span, entities: Sequence[Span], heads: Sequence[int | N
 
 
 def _head(span: Span) -> int | None:
-    """Return the number of a span's head, or None if the span joins several heads."""
+    """Return the index of a span's head, or None if the span has several heads."""
     root = span.root
     return None if any(token in span for token in root.conjuncts) else root.i
 
@@ -160,7 +160,7 @@ def _bounds(span: Span) -> tuple[int, int]:
 def _choose_name(members: Iterable[Span], entities: Sequence[Span]) -> str:
     names = [span for span in members if _is_name(span)]
     bounds = set(map(_bounds, entities))
-    # A member that is no entity may be a long phrase.
+    # A member that is not an entity may be a long phrase.
     names = [span for span in names if _bounds(span) in bounds] or names[:1]
     return max((span.text for span in names), key=len, default="")
 
@@ -168,7 +168,7 @@ def _choose_name(members: Iterable[Span], entities: Sequence[Span]) -> str:
 def _is_name(span: Span) -> bool:
     """Return whether a span contains a proper noun; in an untagged document, a word that is capitalized or has no case.
 
-    Capitalized stop words, such as a pronoun at the start of a sentence, are no names.
+    Capitalized stop words, such as a pronoun at the start of a sentence, are not names.
     """
     if span.doc.has_annotation("POS"):
         return any(token.pos_ in ("PROPN", "NUM") for token in span)

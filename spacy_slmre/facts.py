@@ -1,4 +1,4 @@
-"""Facts: relations between entities, where a relation joins two mentions.
+"""Facts: relations between entities, derived from relations between mentions.
 
 An entity is what its mentions refer to. Mentions are the same entity
 
@@ -7,7 +7,7 @@ An entity is what its mentions refer to. Mentions are the same entity
    its mentions;
 3. otherwise, if their texts are equal, ignoring case, character width and white space.
 
-So a cluster lends its mentions an id and a name: "she" is "Ann Lee", and thereby the same entity as "Ann Lee" in
+So a cluster gives its mentions an id and a name: "she" is "Ann Lee", and thereby the same entity as "Ann Lee" in
 another document. A cluster without a name is an entity of its own. Nothing else decides what the same entity is:
 `doc._.facts`, merged exports and the graph view all use this module.
 """
@@ -32,7 +32,7 @@ from spacy_slmre.relations import RELATIONS, Relation, register, relations_of
 FACTS = "facts"
 """`doc._.facts`: the facts that follow from `doc._.relations`, best first."""
 LEVELS = ("mentions", "facts")
-"""What relations join in outputs: mentions, or the entities of each document."""
+"""What relations in outputs connect: mentions, or the entities of each document."""
 MERGE_BY = ("text", "type")
 """What must be equal in two mentions without an id: their texts, or also their entity types."""
 
@@ -210,7 +210,7 @@ def find_entities(document: RelationDocument, by: str = "text") -> dict[tuple[in
         cluster_type = _most_frequent(mention.type for mention in of_cluster)
         for mention in of_cluster:
             name, type_, kb_id = mention.text, mention.type, mention.kb_id or cluster_id
-            # A mention with another id than its cluster is not the same entity.
+            # A mention whose id differs from that of its cluster is a different entity.
             if one is not None and kb_id == cluster_id:
                 name, type_ = one.name, cluster_type
             if kb_id or name or one is None:
@@ -230,9 +230,9 @@ def find_entities(document: RelationDocument, by: str = "text") -> dict[tuple[in
 
 
 def distinct_relations(document: RelationDocument) -> list[DocumentRelation]:
-    """Return the relations as they are counted: one for both directions of a symmetric label, and for inverse labels.
+    """Return the relations that are counted: one for both directions of a symmetric label, and for inverse labels.
 
-    The best of several equal relations is kept.
+    Of several equal relations, the one with the highest score is kept.
     """
     kept: dict[Hashable, DocumentRelation] = {}
     for relation in document.relations:

@@ -45,7 +45,7 @@ class Contestant:
         pairs: Maximum pairs of a workload, because slow systems would take hours; 0 for all.
         warm: Warm up with a whole sentence rather than with one of its pairs.
         module: Module that must be installed.
-        beside: Our system with which it is compared.
+        beside: Our system that it is compared with.
         note: Note for the table.
     """
 

@@ -22,7 +22,7 @@ def plots(named: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, st
     """Return file name, caption and SVG of each plot with measurements.
 
     Args:
-        named: Results by what a reader should call them: the machine.
+        named: Results by the name shown to readers, which is the machine.
     """
     sizes = {name: found for name, results in named.items() if (found := _found(results, "sizes"))}
     for part, y in (("pairs", "ms a sentence"), ("labels", "ms a pair"), ("context", "ms a pair")):

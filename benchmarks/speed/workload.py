@@ -39,8 +39,8 @@ def make_sentences(count: int, pairs: int, *, words: int = 0, entities: int = 4)
     """Make sentences of about 30 tokens, all different.
 
     Args:
-        count: How many.
-        pairs: Ordered pairs of each, at most `entities` × (`entities` - 1).
+        count: Number of sentences.
+        pairs: Ordered pairs in each, at most `entities` × (`entities` - 1).
         words: Filler words at the end of each, about one token per word.
         entities: Entities in each, at most six.
     """

@@ -145,7 +145,7 @@ def read_inputs(
         vocab: Vocabulary for the documents of `.spacy` files.
         stdin: Stream for the path "-", or a file with a copy of it.
         text_field: Field or column of the text.
-        id_field: Field or column of the id; documents without one are named after their position.
+        id_field: Field or column of the id; documents without an id are named after their position.
         start: Position of the first document.
 
     Raises:
@@ -249,7 +249,7 @@ def _read_docs(path: str, vocab: Vocab, skipped: int) -> Iterator[InputDocument]
     for column in (docs.tokens, docs.spaces, docs.cats, docs.span_groups, docs.flags, docs.user_data):
         del column[:skipped]
     name, found = path_text(path), docs.get_docs(vocab)
-    # Strings are forgotten at the end of a `Vocab.memory_zone`, which this one tells.
+    # At the end of a `Vocab.memory_zone`, strings are removed. If the marker is missing, add them again.
     marker = f"strings of {name}"
     for number in range(skipped + 1, skipped + len(docs) + 1):
         if marker not in vocab.strings:

@@ -43,13 +43,13 @@ def write_results(
 
     A `.spacy` file cannot contain failed documents. A `.json` file next to it lists the ids of all documents in order,
     with the errors of those that failed. A document that cannot be stored, for example because of its
-    `doc.user_data`, has failed as well.
+    `doc.user_data`, counts as failed, too.
 
     Args:
         results: The results.
         file: The file to write.
         attr: Relations are read from `doc._.<attr>`.
-        level: With "facts", JSON lines also contain the facts; those of a `.spacy` file follow from its relations.
+        level: With "facts", JSON lines also contain the facts; in a `.spacy` file, they follow from the relations.
         on_result: Called with each result as it was stored.
     """
     if file.suffix == ".jsonl":
@@ -69,7 +69,7 @@ def write_results(
     for result in results:
         if result.doc is not None:
             try:
-                # On its own first, because a document that fails would leave a part of it in the file.
+                # Try each document on its own first: one that fails would leave part of itself in the file.
                 single = DocBin(store_user_data=True, docs=[result.doc])
                 getattr(result.doc._, attr)
             except Exception as error:

@@ -43,7 +43,7 @@ def compute_in_processes(
     context: Any = multiprocessing.get_context(method)
     n_process = min(n_process, len(shards))
     if n_process < 2:
-        log("There is only one shard, so one process works. Set a smaller shard size.")
+        log("There is only one shard, so only one process is used. Set a smaller shard size.")
     waiting = deque(shards)
     workers: dict[Connection, _Worker] = {}
     deaths = 0
@@ -96,11 +96,11 @@ class _Worker:
         self.connection, remote = context.Pipe()
         self.process = context.Process(target=_work, args=(job, nlp, threads, remote), daemon=True)
         self.process.start()
-        # Otherwise, reading would not fail when the worker has died.
+        # Otherwise, reading would block forever if the worker dies.
         remote.close()
 
     def give(self, shard: int) -> None:
-        """Let the worker compute a shard; `outcome` tells if it has died."""
+        """Send a shard to the worker; `outcome` tells whether the worker has died."""
         self.shard = shard
         with suppress(OSError):
             self.connection.send(shard)
@@ -113,7 +113,7 @@ class _Worker:
             return None
 
     def exit_reason(self) -> str:
-        """Describe why the worker has died."""
+        """Describe why the worker died."""
         self.process.join()
         code = self.process.exitcode
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

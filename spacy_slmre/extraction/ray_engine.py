@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Default number of cores per worker; small models hardly benefit from more.
 _CPUS = 4
-# Ray keeps metadata for each block in memory, so with many shards, a block has several.
+# Ray keeps metadata for each block in memory, so if there are many shards, each block has several.
 _MAX_BLOCKS = 10_000
 
 
@@ -189,7 +189,7 @@ def _compute(job: ExtractionJob, shards: Sequence[int], pool: WorkerPool) -> Ite
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    # A shard may take long, and a cluster may take long to provide resources.
+    # Shards may take a long time, and a cluster may need a long time to provide resources.
     context.execution_no_progress_timeout_s = -1
     # If a worker dies while loading the model, for example because memory runs out, it may succeed elsewhere.
     context.max_consecutive_actor_init_deaths = 3

@@ -145,7 +145,7 @@ class ShardFolder:
         return [Shard(number, Position(*start), documents) for number, (*start, documents) in enumerate(plan)]
 
     def finished(self) -> dict[int, ShardResult]:
-        """Return the recorded results by shard number that are stored completely; the others must be computed."""
+        """Return the recorded results that are stored completely, by shard number; the others must be computed."""
         results = {}
         for line in self._finished.read_bytes().splitlines() if self._finished.exists() else ():
             try:
@@ -214,7 +214,7 @@ def check_complete(output: Path, record: Mapping[str, Any]) -> None:
     """Check that all files of a finished `.spacy` output are there and have the sizes in its `run.json`.
 
     Raises:
-        ExtractionError: This is not so.
+        ExtractionError: A file is missing or has another size.
     """
     sizes = record.get("files", {})
     files = {name: output / name for name in sizes}

@@ -1,4 +1,4 @@
-"""Workers, which run documents through a pipeline and compute shards."""
+"""Workers: they run documents through a pipeline and compute shards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from spacy_slmre.util.io import shard_name
 
 MAX_ATTEMPTS = 3
 """A shard is skipped after it has crashed its worker this many times."""
-# Size of the hash map of strings, relative to their number.
+# Maximum capacity of the string store's hash map, relative to the number of strings.
 _MAX_CAPACITY = 8
 
 
@@ -54,13 +54,13 @@ def extract_documents(
     reading: list[Exception] = []
 
     def contents() -> Iterator[str | Doc]:
-        """Yield what can be processed, and remember all documents until their results are there."""
+        """Yield the documents that can be processed, and keep all documents until their results arrive."""
         try:
             for document in documents:
                 waiting.append(document)
                 if _input_error(nlp, document) is None:
                     yield cast(str | Doc, document.content)
-        except Exception as error:  # not one of the pipeline
+        except Exception as error:  # an error of the input, not of the pipeline
             reading.append(error)
             raise
 
@@ -93,7 +93,7 @@ def extract_documents(
                 raise
         if not waiting:
             return
-        # Processed again one by one, so that only those fail that cause the failure of the batch.
+        # Process the batch again one by one, so that only the documents that caused the failure are lost.
         while waiting:
             yield from unreadable()
             if waiting:
@@ -129,11 +129,11 @@ def _raise_errors(nlp: Language) -> None:
 
 @contextmanager
 def _forget_words(nlp: Language) -> Iterator[None]:
-    """Free the memory of new words after a shard; the documents are invalid then."""
+    """Free the memory of new words at the end of a shard; its documents become invalid."""
     with nlp.memory_zone():
         yield
     strings: Any = nlp.vocab.strings
-    # The hash map keeps the places of deleted strings.
+    # The hash map keeps the slots of deleted strings.
     if strings._map.capacity > _MAX_CAPACITY * len(strings):
         compact = PreshMap()
         for key, value in strings._map.items():
@@ -143,7 +143,7 @@ def _forget_words(nlp: Language) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ExtractionJob:
-    """What workers need to know, possibly on other machines.
+    """What workers need to know; they may be on other machines.
 
     Attributes:
         output: Output of the run.

@@ -22,8 +22,8 @@ def calibrate(pipe: RelationExtractor, examples: Iterable[Example], *, threshold
 
     Args:
         pipe: The component; its previous calibration has no effect.
-        examples: A development set, which is used for neither training nor testing.
-        thresholds: Replace the component's thresholds by fitted ones.
+        examples: A development set that is not used for training or testing.
+        thresholds: Replace the component's thresholds with fitted ones.
 
     Returns:
         "pairs", "temperature", and "before" and "after", each with "ece" (expected calibration error), "nll" (mean

@@ -1,4 +1,4 @@
-"""Making relation components, and finding them in a pipeline."""
+"""Make relation components, and find them in a pipeline."""
 
 from __future__ import annotations
 

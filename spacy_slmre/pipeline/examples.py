@@ -76,7 +76,7 @@ def make_training_instances(
     *,
     use_gold_pairs: bool = False,
 ) -> TrainingInstances:
-    """Label the candidate pairs of the predicted docs by the reference docs, skipping unknown pairs.
+    """Label the candidate pairs of the predicted docs from the reference docs, skipping unknown pairs.
 
     With `use_gold_pairs`, the pairs are those of the reference docs whose labels are known. For `attr`, see
     `gold_pairs`. Raises ValueError if a gold label is not in the schema.
@@ -108,7 +108,7 @@ def make_training_instances(
 
 
 def _aligned(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> list[tuple[Span, Span]]:
-    """Return pairs of another document with the same text as pairs of this one, if they have token boundaries here."""
+    """Map pairs of a document with the same text to this one, without those that do not match its token boundaries."""
     aligned = []
     for pair in pairs:
         head, tail = (doc.char_span(span.start_char, span.end_char, span.label, kb_id=span.kb_id) for span in pair)
@@ -145,8 +145,8 @@ def make_gold_instances(doc: Doc, schema: LabelSchema) -> list[RelationInstance]
 def collect_labels(docs: Iterable[Doc], negative: str | None, attr: str = RELATIONS) -> tuple[list[str], str | None]:
     """Return the labels of a corpus in alphabetical order, and the negative label if there are negative pairs.
 
-    If the expected `negative` label does not occur, but exactly one label that usually means "no relation"
-    (`spacy_slmre.metrics.NEGATIVES`: "NA", "Other", …), that is the negative label. For `attr`, see `gold_pairs`.
+    If the expected `negative` label does not occur, but exactly one label does that usually means "no relation"
+    (`spacy_slmre.metrics.NEGATIVES`: "NA", "Other", …), it is the negative label. For `attr`, see `gold_pairs`.
     """
     names: set[str] = set()
     has_negatives = False
@@ -169,8 +169,8 @@ def resolve_labels(
 ) -> LabelSchema | None:
     """Return the labels for initializing a component, or None if nothing specifies them.
 
-    These are `labels` (the argument of `initialize`: names, or a schema as plain data), otherwise those that are
-    configured, otherwise those of the examples. Raises ValueError if `labels` is not a valid schema.
+    These are `labels` (the argument of `initialize`: names, or a schema as plain data), otherwise the configured
+    labels, otherwise those of the examples. Raises ValueError if `labels` is not a valid schema.
     """
     if labels is not None:
         return LabelSchema.from_any(labels, negative)

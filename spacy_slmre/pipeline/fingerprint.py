@@ -1,4 +1,4 @@
-"""A hash of everything that determines the answers of a pipeline, so that a run is resumed with the same one."""
+"""A hash of everything that determines a pipeline's predictions, so that a run is resumed with the same pipeline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predicting the relations of documents: scores from the model, then decoding."""
+"""Predict the relations of documents: scores from the model, then decoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Problems of a pipeline that show when a document is annotated, such as settings that leave no pair to score."""
+"""Find pipeline problems that show up when a document is annotated, such as settings that leave no pair to score."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def describe_no_pairs(
 ) -> tuple[str, str] | None:
     """Return the cause and a warning if a setting or another component is the reason that no pair was scored.
 
-    A document with less than two entities, or with entities that are too far from each other, is no reason to warn, and
-    neither are entities whose types are known, but not in this combination. For the arguments, see `find_problems`.
+    There is no warning about a document with fewer than two entities, about entities that are too far apart, or about
+    entities whose types are known, but not in this combination. For the arguments, see `find_problems`.
     """
     if report["scored"] or not len(doc):
         return None

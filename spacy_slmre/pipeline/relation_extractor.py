@@ -1,4 +1,4 @@
-"""The relation component of a pipeline, with any model.
+"""The relation component of a pipeline, for any model.
 
 Documents become candidate pairs and instances, the instances of many documents are scored together, and their labels
 are written to the documents. The model only sees instances.
@@ -82,7 +82,7 @@ class RelationExtractor(SavedExtractor):
 
     @property
     def schema(self) -> LabelSchema:
-        """The labels. Raises ValueError if they are configured by a file that is unreadable."""
+        """The labels. Raises ValueError if they are configured as a file that cannot be read."""
         if self._schema is None:
             schema = configured_schema(self.settings, self.model.schema) or self.model.schema or LabelSchema.general()
             self._schema = schema.extend_types(self.settings.type_map)
@@ -134,7 +134,7 @@ class RelationExtractor(SavedExtractor):
         self._set_labels(self.schema)
 
     def _set_labels(self, schema: LabelSchema) -> None:
-        """Prepare the model for labels, and try it once for each label set."""
+        """Prepare the model for labels, and check it once for each label set."""
         if self._checked_model is not self.model:
             self._checked_model, self._checked = self.model, set()
         self.model.set_labels(schema)
@@ -157,7 +157,7 @@ class RelationExtractor(SavedExtractor):
         return doc
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
-        """Annotate a stream of documents, scoring the pairs of several together.
+        """Annotate a stream of documents, scoring the pairs of several documents together.
 
         At most `batch_size` documents are held at a time; the component's own `batch_size` counts pairs. If a document
         fails, only that document is passed to the error handler.
@@ -206,7 +206,7 @@ class RelationExtractor(SavedExtractor):
             write_inverses(doc, prediction.schema.inverse_of)
             write_report(doc, prediction.report, self.attr)
             for topic, message in find_problems(doc, self.candidates, prediction.schema, prediction.report, self.attr):
-                # Where other documents have pairs, one with entities of other types only is nothing unusual.
+                # If other documents have pairs, it is normal that one has only entities of other types.
                 if topic != "types" or not self._has_scored:
                     self._warn_once(topic, message)
             self._has_scored |= prediction.report["scored"] > 0
@@ -230,7 +230,7 @@ class RelationExtractor(SavedExtractor):
         return self.candidates(doc, schema or self.schema)
 
     def _schema_of(self, doc: Doc) -> LabelSchema:
-        """Return the labels of a document, which replace the component's if it has any."""
+        """Return the labels of a document: its own if it has any, otherwise the component's."""
         labels = own_labels(doc)
         if labels is None:
             return self.schema
@@ -279,7 +279,7 @@ class RelationExtractor(SavedExtractor):
             self.set_schema(resolved)
         if isinstance(self.model, TrainableModel):
             training = self.make_training_instances(get_examples())
-            # `negative` is the expected one: the schema has none if none occurs.
+            # `negative` is the expected label; if it does not occur, the schema has no negative label.
             if negative and (warning := describe_missing_negatives(training.instances, self.schema.negative_label)):
                 self._warn_once("negatives", warning)
             if self.settings.class_weights == "balanced":
@@ -289,7 +289,7 @@ class RelationExtractor(SavedExtractor):
         self.load()
 
     def make_training_instances(self, examples: Iterable[Example]) -> TrainingInstances:
-        """Label the pairs of the predicted docs by the reference docs. Raises ValueError if a gold label is unknown."""
+        """Label the pairs of predicted docs from the reference docs. Raises ValueError if a gold label is unknown."""
         training = make_training_instances(
             examples, self.candidates, self.schema, self.attr, use_gold_pairs=self.use_gold_pairs
         )

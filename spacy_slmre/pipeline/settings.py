@@ -36,32 +36,32 @@ class ExtractorSettings:
         labels: Names of the labels, instead of a schema.
         schema: Labels with wordings, definitions and entity types: a list of names, a dict, the path of a JSON or YAML
             file, or a registered function. Without `labels` and `schema`, the labels are those that the model was
-            tuned on, in training those of the training data, and otherwise the general schema.
-        label_types: Whether `labels` that the model was tuned with only join the entity types that they had then. By
-            default, plain labels join any types.
+            tuned on (in training: those of the training data), otherwise the general schema.
+        label_types: Whether `labels` that the model was tuned on keep their entity type constraints from tuning. By
+            default, plain labels allow any types.
         type_map: Maps entity types of the pipeline to those that the labels allow, for instance {"FIRM": "ORG"}, in
-            addition to a map that knows the types of spaCy's pipelines. Case does not matter.
+            addition to a built-in map for the types of spaCy's pipelines. Case does not matter.
         negative_label: The label that means "no relation"; added to `labels` if missing. Null if every pair has a
             relation.
         candidates: Proposes the pairs to score, for instance `@misc = "spacy-slmre.EntityPairs.v1"`.
         use_gold_pairs: Train on the pairs of the corpus whose labels are known, wherever their entities are, and score
-            the pairs that a corpus reader gives (`doc._.relation_candidates`). Other documents, such as raw text, have
-            the pairs that `candidates` proposes.
+            the pairs that a corpus reader provides (`doc._.relation_candidates`). For other documents, such as raw
+            text, `candidates` proposes the pairs.
         threshold: Minimum probability of a relation (0 to 1): every label with at least this probability is written,
             even if the negative label is more probable. Null writes the most probable label of a pair unless it is the
             negative one. "auto" is the model's own threshold: for the shipped adapter, the one that was best on
             development data; otherwise null.
         label_thresholds: Thresholds of individual labels, replacing `threshold`.
-        max_labels_per_pair: Maximum number of relations of a pair in one direction; those above one need a threshold.
+        max_labels_per_pair: Maximum number of relations of a pair in one direction; more than one requires a threshold.
         temperature: Temperature of the probabilities, fitted by `slmre calibrate`. With a value other than 1, the model
             computes all labels of every pair.
-        negative_rate: Share of negative pairs that are sampled for each update (0 to 1).
+        negative_rate: Fraction of the negative pairs that is sampled for each update (0 to 1).
         class_weights: "balanced" gives pairs of rare labels more weight in training; null weights all pairs equally.
         batch_size: Number of pairs that are scored together, across documents.
         max_context_tokens: Longer contexts are truncated around their pair; counted in the model's tokens.
         attr: Relations are written to `doc._.<attr>`.
         weights: "reference" saves the name and fingerprint of the base model; "embed" saves the model itself, so that
-            the pipeline needs no network. The weights of `rel_classifier` are always saved.
+            the pipeline works offline. The weights of `rel_classifier` are always saved.
         scorer: Scores predicted documents.
     """
 
@@ -106,7 +106,7 @@ class ExtractorSettings:
 def configured_schema(settings: ExtractorSettings, tuned: LabelSchema | None) -> LabelSchema | None:
     """Return the labels that the settings specify, or None.
 
-    Plain names of labels that the model was tuned with get their wordings from `tuned`, but types only with
+    Plain names of labels that the model was tuned on get their wordings from `tuned`, but types only with
     `label_types`. Raises ValueError if the labels are not a valid schema, or its file is unreadable.
     """
     if settings.schema is not None:
@@ -121,7 +121,7 @@ def configured_schema(settings: ExtractorSettings, tuned: LabelSchema | None) ->
 
 
 def with_known_wordings(schema: LabelSchema, known: LabelSchema, *, types: bool) -> LabelSchema:
-    """Return a schema whose plain labels have the wordings, definitions, … of known labels of the same name.
+    """Return a schema whose plain labels have the wordings, definitions, … of known labels with the same name.
 
     Without `types`, they have no type constraints.
     """

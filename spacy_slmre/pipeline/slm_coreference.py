@@ -1,7 +1,7 @@
 """The component `slm_coreference`: links pronouns and descriptions to the mentions that they refer to.
 
-"Is the same as" is asked like a relation, of a mention and those before it, by the same kind of model as
-`slm_relations`. The shipped adapter was tuned on this question, too.
+"Is the same as" is predicted like a relation, between a mention and those before it, by the same kind of model as in
+`slm_relations`. The shipped adapter was tuned on this task, too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SCHEMA = LabelSchema(
     ),
     NEGATIVE_LABEL,
 )
-# Numbers and dates are not referred to.
+# Pronouns and descriptions do not refer to numbers and dates.
 _NO_ENTITIES = frozenset({"CARDINAL", "DATE", "MONEY", "ORDINAL", "PERCENT", "QUANTITY", "TIME"})
 _TITLES = frozenset(
     title + dot
@@ -63,7 +63,7 @@ class CoreferenceSettings:
 
     Attributes:
         threshold: Minimum probability (0 to 1) that a mention is the same as the most probable one before it.
-        max_sentences: A mention refers to one in its sentence or in so many sentences less one before it.
+        max_sentences: Number of sentences that are searched for antecedents: that of the mention, and those before it.
         max_antecedents: Number of preceding mentions that a mention is compared with.
         batch_size: Number of pairs that are scored together, across documents.
         max_context_tokens: Longer windows are truncated around their pair; counted in the model's tokens.
@@ -86,7 +86,7 @@ class CoreferenceSettings:
 
 @dataclass(frozen=True)
 class Links:
-    """The pairs of a document that are asked, each of a mention and one before it.
+    """The pairs of a document to score, each of a mention and one before it.
 
     Attributes:
         mentions: All mentions, in text order.
@@ -118,7 +118,7 @@ class CoreferenceResolver(SavedAsFolder, Pipe):
         return doc
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 32) -> Iterator[Doc]:
-        """Annotate a stream of documents, scoring the pairs of several together."""
+        """Annotate a stream of documents, scoring the pairs of several documents together."""
         for docs in util.minibatch(stream, batch_size):
             try:
                 self.set_annotations(docs, self.predict(docs))
@@ -153,7 +153,7 @@ class CoreferenceResolver(SavedAsFolder, Pipe):
             write_clusters(doc, of_doc)
 
     def _make_links(self, doc: Doc) -> Links:
-        """Ask each pronoun, description and short name for the mentions before it, in a window of sentences."""
+        """Pair each pronoun, description and short name with the mentions before it, in a window of sentences."""
         if len(doc) and not doc.has_annotation("POS") and not self._has_warned:
             self._has_warned = True
             warnings.warn(
@@ -193,7 +193,7 @@ class CoreferenceResolver(SavedAsFolder, Pipe):
                 best[one] = max(best.get(one, (0.0, -1)), (score, other))
         clusters: dict[int, list[int]] = {}
         cluster_of: dict[int, int] = {}
-        for one in sorted(best):  # in text order, so that the mention before it has its cluster
+        for one in sorted(best):  # in text order, so that the mention before it already has a cluster
             other = best[one][1]
             cluster_of[one] = cluster_of.setdefault(other, other)
             clusters.setdefault(cluster_of[one], [cluster_of[one]]).append(one)
@@ -251,8 +251,8 @@ def _may_refer(mention: Span, other: Span) -> bool:
     if other.end > mention.start:  # "her" in "her brother", or the other way round
         return False
     if mention.label_ and other.label_:
-        # Names that are equal are the same entity anyway; of others, one must be a part of the other ("Dr. Lee", "Ann
-        # Lee"), which "Bo Lee" is not.
+        # Equal names are the same entity anyway. Of different names, one must be part of the other: "Dr. Lee" of "Ann
+        # Lee", but not "Bo Lee".
         short, long = sorted((_words(mention), _words(other)), key=len)
         return mention.text.lower() != other.text.lower() and bool(short) and short <= long
     return True
@@ -284,5 +284,5 @@ def _make_context(window: Span, mentions: Sequence[Span]) -> Context:
 def make_slm_coreference(
     nlp: Language, name: str, model: RelationModel, settings: CoreferenceSettings
 ) -> CoreferenceResolver:
-    """Make a component that finds who is who with a language model, `@architectures = "spacy-slmre.SmallLM.v1"`."""
+    """Make a component that resolves coreference with a language model, `@architectures = "spacy-slmre.SmallLM.v1"`."""
     return CoreferenceResolver(model, name, settings)

@@ -61,7 +61,7 @@ class Decision:
 
 
 def labeled_pairs(item: ReviewItem, decision: Decision) -> LabeledPairs:
-    """Return the labels that follow from a decision, for the pair and for the other direction.
+    """Return the labels that follow from a decision, for the pair and for its reverse.
 
     Ann – spouse – Bob also means Bob – spouse – Ann if the label is symmetric. If the direction is reversed, the pair
     itself has no relation, unless the label has an inverse.
@@ -92,7 +92,7 @@ def known_pairs(decisions: Iterable[tuple[ReviewItem, Decision]]) -> LabeledPair
 
 
 def reviewed_document(document: RelationDocument, pairs: LabeledPairs, negative_label: str) -> RelationDocument:
-    """Return a document that annotates these pairs: all others are unknown."""
+    """Return a document in which only these pairs are annotated; all others are unknown."""
     rows = [DocumentRelation(head, tail, label) for (head, tail), labels in pairs.items() for label in labels]
     rows.sort(key=lambda row: (row.head.key, row.tail.key))
     relations = tuple(row for row in rows if row.label != negative_label)
@@ -102,7 +102,7 @@ def reviewed_document(document: RelationDocument, pairs: LabeledPairs, negative_
 class DecisionLog:
     """A file to which decisions are appended, one JSON object per line.
 
-    A decision is on the disk when `append` returns. A line that an interrupted process left incomplete is removed.
+    When `append` returns, the decision is on disk. A line that an interrupted process left incomplete is removed.
 
     Raises:
         OutputError: A line is damaged.
@@ -130,7 +130,7 @@ class DecisionLog:
         return decisions
 
     def append(self, decision: Decision) -> None:
-        """Save a decision. Raises OSError if it cannot be written; the next one then takes its place."""
+        """Save a decision. Raises OSError if this fails; the next decision then overwrites the incomplete line."""
         line = json.dumps(decision.to_dict()).encode() + b"\n"
         with self.path.open("ab") as file:
             file.truncate(self._size)

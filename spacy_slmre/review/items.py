@@ -50,7 +50,7 @@ class ReviewItem:
         return self.head, self.tail
 
     def relations(self, labels: Iterable[str], *, reverse: bool = False) -> tuple[DocumentRelation, ...]:
-        """Return the pair, or its reverse, as relations with some labels and their scores, or 1 if unknown."""
+        """Return the pair, or its reverse, as relations with these labels and their scores (1 if unknown)."""
         head, tail = reversed(self.pair) if reverse else self.pair
         scores = {} if reverse else dict((*self.probabilities, *self.labels))
         return tuple(DocumentRelation(head, tail, label, scores.get(label, 1.0)) for label in labels)
@@ -65,7 +65,7 @@ class ReviewItem:
 
 
 def add_mentions(document: RelationDocument, mentions: Sequence[EntityMention]) -> RelationDocument:
-    """Return a document with more entities, unless it has them."""
+    """Return a document with these mentions added to its entities, unless it already has them."""
     by_key = {mention.key: mention for mention in (*mentions, *document.entities)}
     return replace(document, entities=tuple(by_key[key] for key in sorted(by_key)))
 
@@ -80,7 +80,7 @@ def proposed_documents(items: Iterable[ReviewItem]) -> Iterator[RelationDocument
 
 
 def write_items(path: Path, items: Sequence[ReviewItem]) -> None:
-    """Write items with their documents and labels, each once."""
+    """Write items; documents and label schemas that they share are written once."""
     sources = list(dict.fromkeys(item.source for item in items))
     schemas = {source.schema.fingerprint: source.schema for source in sources}
     numbers = {source: number for number, source in enumerate(sources)}

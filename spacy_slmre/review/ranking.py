@@ -1,4 +1,4 @@
-"""Which pairs a person should review, the least certain first.
+"""Choose the pairs that a person should review, the least certain first.
 
 These are the predicted relations and the near misses: pairs whose best label is just below its threshold or, without a
 threshold, just less probable than another label. Uncertain pairs are the most useful training data (Lewis and Gale
@@ -25,7 +25,7 @@ from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.review.items import ReviewDocument, ReviewItem, add_mentions
 
 NEAR_MISS = 0.5
-"""Default minimum score of a near miss, as a share of the score that it misses."""
+"""Default minimum score of a near miss, as a fraction of the score that it would need."""
 N_LABELS = 5
 """Number of most probable labels that are shown with a pair."""
 _BATCH_SIZE = 64
@@ -111,7 +111,7 @@ def rank_items(
         component: Name of its relation component.
         documents: The documents.
         limit: Maximum number of pairs.
-        near_miss: Minimum score of a near miss, as a share of the score that it misses; 0 returns all pairs.
+        near_miss: Minimum score of a near miss, as a fraction of the score that it would need; 0 returns all pairs.
         model_name: Name of the model to record in each document.
         on_result: Called with each document, or its error: a document that fails has no pairs.
 

@@ -1,9 +1,9 @@
-"""The local page on which a person reviews pairs; `spacy_slmre.serve.local` has its safety rules.
+"""The local page on which a person reviews pairs; see `spacy_slmre.serve.local` for its security rules.
 
 GET  /                                                 the page
 POST /item    {"item": 3}, or {} for the next one  →   a pair with its picture, and how many are decided
 POST /draw    {"item": 3, "labels": […], "reversed": false}  →   a picture
-POST /decide  {"item": 3, "action": "accept", "labels": […], "reversed": false}  →   as /item, of the next one
+POST /decide  {"item": 3, "action": "accept", "labels": […], "reversed": false}  →   the next pair, as for /item
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ReviewServer(LocalServer):
         self.session = session
 
     def state(self, number: int | None) -> dict[str, Any]:
-        """Return what the page shows of a pair, or that all pairs are decided."""
+        """Return what the page shows for a pair, or that all pairs are decided."""
         session = self.session
         counts = {"total": len(session.items), "decided": session.n_decided}
         if number is None:

@@ -1,4 +1,4 @@
-"""A review session: which pair comes next, and saving what was decided."""
+"""A review session: choose the next pair, and save decisions."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _LOG_FILE = "decisions.jsonl"
 
 
 class ReviewSession:
-    """Ranked pairs and the decisions about them, in several threads.
+    """Ranked pairs and the decisions about them, which several threads may make.
 
-    Each decision is appended to the log, from which a later session continues, and the output is replaced: one JSON
+    Each decision is appended to the log, from which a later session continues. Then the output is rewritten: one JSON
     line for each document with decided pairs, see `spacy_slmre.documents`.
 
     Args:
@@ -110,7 +110,7 @@ def open_session(
         OutputError: The output is in use, belongs to something else, or was made from other pairs.
     """
     log = partial_dir(output) / _LOG_FILE
-    # Without a decision there is nothing to lose.
+    # Without decisions, there is nothing to lose.
     with RunFolder(output, kind="file", overwrite=overwrite, overwrite_changed=not log.exists()) as run:
         if output.exists() and not (overwrite or run.partial.exists()):
             raise OutputError(f"{output} already exists. Choose another output, or replace it with overwrite.")

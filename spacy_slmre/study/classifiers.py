@@ -1,4 +1,4 @@
-"""One classifier per benchmark with `spacy train`; settings that depend on the corpus are filled in."""
+"""Train one classifier per benchmark with `spacy train`; settings that depend on the corpus are filled in."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from spacy_slmre.util.run_folder import RUN_FILE, RunFolder
 from spacy_slmre.util.system import versions
 
 HOLDOUT = 0.15
-"""Share of the documents that is held out if a benchmark has only one split besides its test split."""
+"""Fraction of the documents held out if a benchmark has only one split besides its test split."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class TrainingSplits:
 
     Attributes:
         train: The training corpus.
-        dev: The development corpus; the same one if a share of it is held out.
-        holdout: That share; 0 if there are two corpora.
+        dev: The development corpus; the training corpus itself if part of it is held out.
+        holdout: Fraction of the training corpus that is held out; 0 if there are two corpora.
     """
 
     train: Path
@@ -47,7 +47,7 @@ class TrainingSplits:
 
 
 def find_splits(corpora: Path, benchmark: str) -> TrainingSplits:
-    """Return the train and dev splits of a converted benchmark; if only one exists, a share is held out.
+    """Return the train and dev splits of a converted benchmark; if only one exists, part of it is held out.
 
     Raises:
         CorpusError: Neither exists.
@@ -78,9 +78,9 @@ def train_classifier(
         config_path: A config like `configs/rel_classifier_cpu.cfg`.
         benchmark: The benchmark.
         corpora: Folder of converted benchmarks.
-        output: Folder for the pipeline; it appears when everything is done.
-        overrides: Values of the config by dotted names.
-        use_gpu: As in `spacy train`.
+        output: Folder for the pipeline; it is created when the run is complete.
+        overrides: Config values to override, by dotted name.
+        use_gpu: GPU id, as in `spacy train`.
         overwrite: Replace an existing output.
         log: Receives messages for the user.
 
@@ -104,7 +104,7 @@ def train_classifier(
     config = util.load_config(config_path, overrides=values, interpolate=True)
     key = {
         "benchmark": benchmark,
-        # Without the place of the corpora, whose content is hashed instead.
+        # Leave out the location of the corpora: their content is hashed instead.
         "config": {name: section for name, section in config.items() if name not in ("paths", "corpora")},
         "data": {
             os.path.relpath(path, corpora): [file_hash(file) for file in corpus_files(Path(path))]
@@ -164,7 +164,7 @@ def _readers(config: Config) -> tuple[ExampleReader, ExampleReader]:
 
 
 def _count(config: Config, corpus: ExampleReader) -> tuple[int, int]:
-    """Count the pairs with known labels for training, and the batches of an epoch."""
+    """Count the training pairs with known labels, and the batches per epoch."""
     batcher = registry.resolve({"batcher": config["training"]["batcher"]})["batcher"]
     pairs = batches = 0
     for batch in batcher(corpus(spacy.blank(config["nlp"]["lang"]))):
@@ -193,5 +193,5 @@ def _train(config_path: Path, output: Path, overrides: dict[str, Any], use_gpu: 
 
     try:
         train(config_path, output, use_gpu=use_gpu, overrides=overrides)
-    except SystemExit as error:  # spaCy prints errors in a config and exits
+    except SystemExit as error:  # spaCy prints config errors and exits
         raise ValueError(f"{config_path} cannot be used for training: see the messages above.") from error

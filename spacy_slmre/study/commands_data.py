@@ -100,8 +100,8 @@ def convert_all_command(
 ) -> None:
     """Convert all benchmark files in folders of raw data, with default settings.
 
-    Rejects are listed next to each corpus, as SPLIT.rejects.jsonl. Files that are already converted are skipped. If a
-    file fails, the others are still converted, and the exit code is 1.
+    Rejected records are listed next to each corpus, in SPLIT.rejects.jsonl. Files that are already converted are
+    skipped. If a file fails, the others are still converted, and the exit code is 1.
     """
     from spacy_slmre.corpus.conversion import convert
     from spacy_slmre.corpus.sources import CorpusError

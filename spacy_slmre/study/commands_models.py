@@ -35,7 +35,7 @@ def pretrain_command(
     text_field: Annotated[str, typer.Option(help="Field with the text in JSONL and Parquet.")] = "text",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Continue the pretraining of a base model on raw text of a domain, as a better start for tuning.
+    """Continue pretraining a base model on raw text from a domain, as a better starting point for tuning.
 
     Settings of the config can be overridden: --training.max_steps 1000. Repeat the command to resume an interrupted
     run. At the end, perplexity on held-out text is reported. The output is a base model: slmre tune CONFIG
@@ -97,10 +97,10 @@ def train_classifiers_command(
 ) -> None:
     """Train one classifier per benchmark with `spacy train`.
 
-    Negative label, schedule and splits follow from the corpus: a benchmark without a development split holds out 15 %
-    of its training documents. The best checkpoint is calibrated on the development set. Settings of the config can be
-    overridden: --training.max_epochs 3. Finished classifiers are skipped. If a benchmark fails, the others are still
-    trained, and the exit code is 1.
+    The corpus determines the negative label, the schedule and the splits: if a benchmark has no development split,
+    15 % of its training documents are held out. The best checkpoint is calibrated on the development set. Settings of
+    the config can be overridden: --training.max_epochs 3. Finished classifiers are skipped. If a benchmark fails, the
+    others are still trained, and the exit code is 1.
     """
     from spacy.cli._util import parse_config_overrides
 
@@ -126,10 +126,10 @@ def train_classifiers_command(
 def grid_command(
     ctx: typer.Context,
     config: Annotated[Path, typer.Argument(help="The grid, for example configs/tune/grid.cfg.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write, with a folder per run.")],
-    only_list: Annotated[bool, typer.Option("--list", help="List the runs and their states only.")] = False,
-    shard: Annotated[str | None, typer.Option(help="Only a part of the runs: 1/4 is the first of four shards.")] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Also run those again that failed.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write, with one subfolder per run.")],
+    only_list: Annotated[bool, typer.Option("--list", help="Only list the runs and their states.")] = False,
+    shard: Annotated[str | None, typer.Option(help="Only run one shard of the runs: 1/4 is the first of four.")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Also rerun the runs that failed.")] = False,
 ) -> None:
     """List the tuning runs of a grid with their states, and run the missing ones one after the other.
 
@@ -145,7 +145,7 @@ def grid_command(
     _show_states(runs)
     failed = 0
     for number, run in enumerate([] if only_list else runs, 1):
-        # Check the state only now: another process may have done this run meanwhile.
+        # Check the state only now, because another process may have done this run in the meantime.
         if run.state()[0] not in (("missing", "failed") if retry else ("missing",)):
             continue
         log(f"[{number}/{len(runs)}] {run.name} (log: {run.log})")
@@ -244,7 +244,7 @@ def _find_pipelines(model: str) -> list[tuple[str, str, list[str]]]:
             continue
         record = read_json(file)
         data: dict[str, Any] = record.get("data") or record.get("key", {}).get("data", {})
-        if "benchmark" in record:  # classifiers of one folder are one system
+        if "benchmark" in record:  # the classifiers in a folder form one system
             found.append((str(file.parent), file.parent.parent.name, [record["benchmark"]]))
         elif data:
             found.append((str(file.parent), file.parent.name, list(data)))
@@ -268,7 +268,7 @@ def _run_each(jobs: dict[str, Any], run: Callable[[Any], None]) -> None:
     for name, job in jobs.items():
         try:
             run(job)
-        except Exception as error:  # hours of other work are worth more than a clean stop
+        except Exception as error:  # continue, because the other jobs may take hours
             if len(jobs) == 1:
                 raise
             failed.append(name)

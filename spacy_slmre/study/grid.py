@@ -70,7 +70,7 @@ class GridRun:
         """Tune in a new process, record a failure, and return whether the run succeeded.
 
         Args:
-            overrides: More settings for `slmre tune`, as on a command line.
+            overrides: Additional settings for `slmre tune`, as on the command line.
         """
         if self.state()[0] == "running":
             return False
@@ -91,7 +91,7 @@ class GridRun:
 
 
 def read_grid(path: Path, output: Path) -> list[GridRun]:
-    """Return the runs of a grid in its order.
+    """Return the runs of a grid in order.
 
     Args:
         path: A config whose section [grid] has `configs` (files in the same folder), `regimes` and `shots`.
@@ -125,7 +125,7 @@ def take_shard(runs: Sequence[GridRun], shard: str) -> list[GridRun]:
     """Return every n-th run: "2/4" is the second of four shards.
 
     Raises:
-        TuningError: It is not a shard.
+        TuningError: The shard is invalid.
     """
     first, slash, of = shard.partition("/")
     if not (slash and first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of)):
@@ -134,7 +134,7 @@ def take_shard(runs: Sequence[GridRun], shard: str) -> list[GridRun]:
 
 
 def _read_value(file: Path, *keys: str) -> Any:
-    """Return a value in a JSON file by the keys that lead to it, or None if the file is damaged."""
+    """Return a nested value of a JSON file, given the keys that lead to it, or None if the file is damaged."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
         for key in keys:

@@ -1,12 +1,12 @@
 """Mixtures: samples of several converted benchmarks, described by a manifest instead of copied.
 
-Every document has a rank, a hash of seed, benchmark, split and position. A group of benchmarks with a common cap
-contributes its documents of lowest rank until the cap is reached; of the last document only the first pairs are taken,
-so caps are met exactly. The rank of that last document describes the sample completely: the same seed gives the same
-sample on every machine.
+Every document has a rank: a hash of seed, benchmark, split and position. A group of benchmarks that share a cap
+contributes its lowest-ranked documents until the cap is reached. Only the first pairs of the last document are taken,
+so caps are met exactly. The rank of that last document fully describes the sample: the same seed gives the same sample
+on every machine.
 
-A benchmark without a training split is trained on its dev split, except for documents that also occur in its test
-split; the manifest lists their positions. It then contributes nothing to dev.
+If a benchmark has no training split, its dev split is used for training, except for documents that also occur in its
+test split; the manifest lists their positions. Such a benchmark contributes nothing to dev.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Mixture:
     Attributes:
         name: Its name.
         benchmarks: Names of the benchmarks.
-        caps: Maximum number of pairs with known labels of each split; 0 takes all.
-        balance: "none" pools all benchmarks, "domain" takes equally many pairs of each domain, "benchmark" of each
+        caps: Maximum number of pairs with known labels in each split; 0 takes all.
+        balance: "none" pools all benchmarks, "domain" takes equally many pairs from each domain, "benchmark" from each
             benchmark.
         seed: Seed of the sample.
 
@@ -134,7 +134,7 @@ class SplitSample:
 def make_manifest(mixture: Mixture, corpora: str | Path, *, skip_missing: bool = False) -> dict[str, Any]:
     """Draw the samples of a mixture.
 
-    In a mixture with the splits train and dev, a benchmark that only has dev is trained on it.
+    In a mixture with the splits train and dev, a dev split is used for training if its benchmark has no train split.
 
     Args:
         mixture: The mixture.
@@ -240,9 +240,9 @@ def mixture_corpus(
 ) -> ExampleReader:
     """Read the sample of a mixture; registered as `@readers = "spacy-slmre.MixtureCorpus.v1"`.
 
-    `doc.user_data["slmre.format"]` on both sides is the benchmark, whose labels the document's pairs have. With
-    `verify`, the files are first compared with those that the mixture was made from. The other settings are those of
-    `spacy-slmre.RelationCorpus.v1`; without `shuffle`, the benchmarks are mixed and each keeps its own order.
+    In both docs of an example, `doc.user_data["slmre.format"]` is the benchmark that defines the labels. With `verify`,
+    the files are first compared with those that the mixture was made from. The other settings are those of
+    `spacy-slmre.RelationCorpus.v1`. Without `shuffle`, the benchmarks are mixed, but each keeps its own order.
 
     Raises:
         ValueError: A setting is out of range, or the manifest or one of its files cannot be read.
@@ -262,10 +262,10 @@ def mixture_corpus(
 
 
 def read_mixture(manifest: Mapping[str, Any], split: str, corpora: str | Path, vocab: Vocab) -> Iterator[Doc]:
-    """Yield the documents of a mixture's split with the sampled pairs only.
+    """Yield the documents of a mixture's split, with only the sampled pairs.
 
     The benchmarks are mixed: each document comes from a random one, weighted by the number of documents left. One
-    shard per benchmark is in memory.
+    shard per benchmark is held in memory.
     """
     seed = manifest["seed"]
     streams = [
@@ -299,7 +299,7 @@ def _read_sample(source: Mapping[str, Any], seed: int, split: str, corpora: Path
 
 
 def _keep(doc: Doc, number: int) -> None:
-    """Make all but the first pairs of a document unknown."""
+    """Mark all but the first `number` pairs of a document as unknown."""
     pairs = known_pairs(doc)[:number]
     setattr(doc._, PAIRS, [pair for pair, _ in pairs])
     setattr(doc._, RELATIONS, [pair for pair, is_negative in pairs if not is_negative])
@@ -329,7 +329,7 @@ def _scan(corpora: Path, name: str, split: str) -> SplitSample:
         if data.get(FORMAT) != name:
             raise CorpusError(f"{corpora / relative} has documents of {data.get(FORMAT)!r}, not of {name}.")
         sizes.append(count_rows(data))
-    if None in sizes:  # the other pairs of documents that annotate relations follow from their entities
+    if None in sizes:  # if a document annotates relations, its other pairs follow from its entities
         sizes = [len(known_pairs(doc)) for doc in read_docs(corpora / relative, Vocab())]
     return SplitSample(name, relative, _file_hashes(corpora / relative), [size or 0 for size in sizes])
 
@@ -386,5 +386,5 @@ def _draw_group(group: list[SplitSample], seed: int, split: str, budget: int) ->
 
 def _rank(seed: int, benchmark: str, split: str, position: int) -> int:
     key = f"{seed}/{benchmark}/{split}/{position}".encode()
-    # From 1 on, so that a threshold of 0 takes nothing.
+    # Ranks start at 1, so that a threshold of 0 takes nothing.
     return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest()) + 1

@@ -53,22 +53,22 @@ class BaseModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingSettings:
-    """The section [training] of a config; the defaults are the study's, which took 5,000 steps.
+    """The section [training] of a config; the defaults are those of the study, which trained for 5,000 steps.
 
     Attributes:
         block_size: Tokens in a block.
         gradient_accumulation_steps: Blocks per optimizer step.
         num_train_epochs: Passes over the text.
         max_steps: Stop after this many steps; -1 sets no limit.
-        learning_rate: Maximum learning rate; it rises and then falls linearly.
-        warmup_ratio: Share of the steps in which it rises.
+        learning_rate: Peak learning rate, with linear warmup and linear decay.
+        warmup_ratio: Fraction of the steps used for learning rate warmup.
         weight_decay: Weight decay of AdamW.
         lora_rank: Train LoRA weights of this rank and merge them at the end; 0 trains all weights.
-        holdout: Share of the text that perplexity is measured on.
-        max_eval_blocks: Maximum number of blocks that it is measured on.
+        holdout: Fraction of the text held out to measure perplexity on.
+        max_eval_blocks: Maximum number of blocks to measure perplexity on.
         save_steps: Steps between checkpoints.
         gradient_checkpointing: Recompute activations to save memory.
-        seed: Seed of the order and of the documents held out.
+        seed: Random seed for the data order and for the choice of held-out documents.
 
     Raises:
         TuningError: A value is out of range.
@@ -134,7 +134,7 @@ def run_pretraining(
     overwrite: bool = False,
     log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Continue the pretraining of a base model and save it with plain weights in bfloat16.
+    """Continue pretraining a base model, and save it with plain weights in bfloat16.
 
     Args:
         texts: The documents.
@@ -208,7 +208,7 @@ class TokenBlocks:
     Attributes:
         train: Blocks to train on.
         held_out: Blocks to measure perplexity on.
-        tokens: Number of tokens of all text.
+        tokens: Total number of tokens.
     """
 
     train: np.ndarray
@@ -217,10 +217,10 @@ class TokenBlocks:
 
 
 def make_blocks(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, settings: PretrainingSettings) -> TokenBlocks:
-    """Cut texts into blocks; each text ends with the end token, and a block may have parts of several texts.
+    """Cut texts into blocks; each text ends with the end token, and a block may contain parts of several texts.
 
-    With ten or more documents, some whole documents are held out if their sizes add up to the share; otherwise the
-    last part of each document is.
+    With ten or more documents, whole documents are held out, if their sizes add up to at least half of the fraction;
+    otherwise, the last part of each document is held out.
 
     Raises:
         TuningError: There is not enough text for a block to train on and one to hold out.
@@ -242,7 +242,7 @@ def make_blocks(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, settin
     if len(encoded) >= _MIN_DOCUMENTS_TO_HOLD_OUT:
         missing = settings.holdout * total
         for position in np.random.default_rng(settings.seed).permutation(len(encoded)):
-            # Skip documents larger than the share: they would take most of the text to learn.
+            # Skip documents larger than what is still missing: they would take too much text from training.
             fits = len(encoded[position]) <= missing
             (held if fits else train).append(encoded[position])
             missing -= fits * len(encoded[position])
@@ -281,8 +281,8 @@ def pretrain(
         model: A model with plain weights in float32; it is changed in place.
         blocks: The text.
         settings: How to train.
-        folder: Folder of the checkpoints; training resumes from the last of them.
-        dtype: Type that the weights will be saved in; perplexity is that of the rounded weights.
+        folder: Folder of the checkpoints; training resumes from the last one.
+        dtype: Data type that the weights will be saved in; perplexity is that of the rounded weights.
 
     Returns:
         The model with rounded weights, and "perplexity_before", "perplexity_after", "steps" and "seconds".

@@ -33,7 +33,7 @@ TEST_PAIRS: Mapping[str, int] = {
 """Number of test instances in the study."""
 
 DAPT_GAIN = 0.001
-"""Gain of continued pretraining on literary text in the study's one case."""
+"""Gain of continued pretraining on literary text, in the one case that the study reports."""
 
 FLAGS = {
     "think": "failed in the study: thinking tokens were taken as the label",
@@ -98,7 +98,7 @@ def closest_results(info: Mapping[str, Any]) -> list[Reference]:
     """Return the published results closest to a run on its benchmark, if it is one of the study's.
 
     For a language model, this is its own base model or the one closest in size, preferably with the same
-    regime and style; for an encoder, RoBERTa; for an LLM, the frontier models; for answers of another
+    regime and style; for an encoder, RoBERTa; for an LLM, the frontier models; for predictions of another
     program, a model of that name.
     """
     benchmark, kind = info["corpus"], info["kind"]
@@ -114,7 +114,7 @@ def closest_results(info: Mapping[str, Any]) -> list[Reference]:
 
 def _distance(one: PublishedResult, info: Mapping[str, Any]) -> tuple:
     size = math.log(info["params"] / one.params) if info["params"] and one.params else 0.0
-    # 2-shot is what the study recommends, so it is the default for runs that do not say.
+    # The study recommends 2-shot prompts, so they are the default for runs that do not record a style.
     style = info["style"] or "2-shot"
     return (not _has_same_base(one, info), abs(size), not _has_same_regime(one, info), one.style != style)
 

@@ -54,7 +54,7 @@ class StudySection:
         return closest_results(info)
 
     def caveats(self, info: Mapping[str, Any]) -> list[str]:
-        """Return why a score must not enter the study's averages."""
+        """Return the reasons why a score must not be included in the study's averages."""
         caveats = []
         benchmark = all_benchmarks().get(info["corpus"])
         if benchmark is not None and benchmark.substitute_for:
@@ -122,7 +122,7 @@ class GroupMean:
 
 
 def group_means(results: Iterable[Result]) -> list[GroupMean]:
-    """Return the means of each system, without substitutes, parts of test sets and other splits."""
+    """Return the means of each system, excluding substitutes, partial test sets and other splits."""
     scores: dict[str, dict[str, float]] = defaultdict(dict)
     for one in results:
         if one.info["corpus"] in TEST_PAIRS and not one.caveats:
@@ -148,7 +148,7 @@ def sizes_table(results: Sequence[Result]) -> Table:
 
 
 def means_table(means: Sequence[GroupMean]) -> Table:
-    """Return the means over only a part of a group."""
+    """Return the means that cover only part of a group."""
     rows = [
         [
             Cell(one.name),
@@ -295,7 +295,7 @@ def _scale_plot(
 
 
 def _label_lines(axes: Axes, scores: Mapping[str, float]) -> None:
-    """Write the names of horizontal lines at the right, moved apart if they would touch."""
+    """Label horizontal lines at the right edge, moving labels apart if they would overlap."""
     gap = 0.065
     place, lowest = 2.0, gap * len(scores)
     for name, score in sorted(scores.items(), key=lambda item: -item[1]):

@@ -28,7 +28,7 @@ from spacy_slmre.util.settings import check_choice, check_language, check_minimu
 SECTIONS = ("paths", "tune", "model", "lora", "training", "sampling", "corpora")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MIN_TEXT_TOKENS = 64
-"""Minimum number of tokens that instruction and labels must leave for texts in a sequence."""
+"""Minimum number of tokens that instruction and labels must leave for the texts of a sequence."""
 T = TypeVar("T")
 
 

@@ -54,7 +54,7 @@ class TuningSet:
     sources: dict[str, int] = field(default_factory=dict)
 
     def describe(self) -> dict[str, dict[str, Any]]:
-        """Return number and SHA-256 of the instances of each split."""
+        """Return the number and SHA-256 of the instances of each split."""
         described = {}
         for split, instances in (("train", self.train), ("dev", self.dev)):
             digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Training tasks with random labels: what makes a model answer labels that it was not trained on.
+"""Training tasks with random labels, which teach a model to predict labels that it was not trained on.
 
 Each task has passages of one corpus and a random selection of its labels, in random order and with varying wordings.
 Nothing here depends on a model.
@@ -30,23 +30,23 @@ class SamplingSettings:
     """The section [sampling] of a config. All values but the first four are probabilities.
 
     Attributes:
-        weights: How often a label set is drawn, by name or pattern ("written_*"; names take precedence); 1 for those
-            that are not listed, 0 excludes a set.
+        weights: Sampling weight of each label set, by name or pattern ("written_*"; names take precedence). Sets
+            that are not listed have weight 1; 0 excludes a set.
         min_labels: Minimum number of labels of a task.
         max_labels: Maximum number of labels of a task, without the negative label and inverses. Small numbers are more
             frequent.
         negatives: Number of pairs without a relation per pair with one.
         negative_label: A task has a negative label.
-        dropped: Part of the passages of a task that are drawn without regard to its labels, so that most of their pairs
-            are negative.
-        hard: The other labels resemble those that occur: they join entities of the same types.
+        dropped: Fraction of a task's passages that are drawn regardless of its labels, so that most of their pairs are
+            negative.
+        hard: The other labels resemble those that occur: they connect entities of the same types.
         definitions: Labels have definitions.
         types: Mentions have entity types.
-        paraphrases: A label has another wording than its own.
-        inverse: A label is replaced by its inverse, or joined by it.
+        paraphrases: A label has a paraphrase instead of its own wording.
+        inverse: A label is replaced by its inverse, or its inverse is added.
         examples: A task has few-shot examples, 1 to 3 for each label.
-        neighbors: Texts are two passages long, whose entities are unrelated.
-        perturbed: A mention is shorter or longer than annotated, as those of entity recognizers.
+        neighbors: Texts consist of two passages, whose entities are unrelated to each other.
+        perturbed: A mention is shorter or longer than annotated, as it may be with an entity recognizer.
     """
 
     weights: dict[str, float] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class LabelSampler:
             for name in names
         ]
         sampled = [_SampledCorpus(corpus, settings) for corpus in corpora]
-        # Sets with fewer than two labels and no negative label have no choice, and those without relations no labels.
+        # Sets with fewer than two labels and no negative label offer no choice; those without relations have no labels.
         usable = [
             (corpus, weight)
             for corpus, weight in zip(sampled, weights, strict=True)
@@ -196,7 +196,7 @@ class _SampledCorpus:
     def _draw_labels(self, rng: random.Random) -> tuple[list[_Choice], list[str]]:
         """Draw the labels of a task; return them and the names of those whose passages are drawn."""
         settings, labels = self.settings, self.corpus.labels
-        # Uniform in the logarithm: half of the tasks have at most nine labels of 2 to 40.
+        # Uniform in the logarithm: with 2 to 40 labels, half of the tasks have at most nine.
         size = round(settings.min_labels * (settings.max_labels / settings.min_labels) ** rng.random())
         size = min(size, len(labels))
         occurring = self._sample_labels(rng, rng.randint((size + 1) // 2, size))
@@ -356,10 +356,10 @@ def _join(passages: Sequence[Passage]) -> Passage:
     def move(pairs: Mapping[Pair, frozenset[str]]) -> dict[Pair, frozenset[str]]:
         return {(head + n, tail + n): names for (head, tail), names in pairs.items()}
 
-    # A label of a mention with itself is a type, which pairs of other mentions do not have.
+    # A label of a mention with itself is an entity type, which pairs of different mentions cannot have.
     has_types = any(head == tail for head, tail in first.labels)
     across = [] if has_types else [(head, n + tail) for head in range(n) for tail in range(len(moved))]
-    # A few, so that they do not outnumber the pairs of one passage.
+    # Take only a few, so that they do not outnumber the pairs within a passage.
     across = across[:: max(1, len(across) // 4)]
     negatives = [*first.negatives, *((head + n, tail + n) for head, tail in second.negatives)]
     return Passage(

@@ -1,4 +1,4 @@
-"""Make a tuning config for annotations: settings that suit the amount of data."""
+"""Make a tuning config for annotated data, with settings that suit the amount of data."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from spacy_slmre.training.tune import load_ner
 from spacy_slmre.util.settings import check_language
 
 HOLDOUT = 0.2
-"""Share of the documents that is held out if there are no dev data."""
+"""Fraction of the documents held out if there is no dev data."""
 MIN_STEPS, N_EPOCHS = 100, 3
-"""Training takes this many steps and passes through the data at least."""
+"""Training takes at least this many steps and passes through the data."""
 MIN_SEQUENCES = 12
 """Number of sequences that a pass is divided into, if they do not get too short."""
 MIN_ROOM, MAX_ROOM = 256, 1024
 """Tokens of a sequence after the instruction."""
 MAX_NEGATIVES = 10.0
-"""Maximum number of pairs without a relation for each with one."""
+"""Maximum number of pairs without a relation for each pair with one."""
 N_EVALUATIONS = 4
 
 
@@ -53,7 +53,7 @@ def make_config(
         schema: File with the labels; by default, those that occur.
         ner: Pipeline that finds the entities in raw text.
         lang: Language, if there is no such pipeline.
-        overrides: Settings that will be overridden, such as "model.base", whose tokens count.
+        overrides: Settings that will be overridden, such as "model.base", whose tokenizer counts the tokens.
         log: Reports what was read and chosen.
 
     Raises:
@@ -97,10 +97,10 @@ def make_config(
 
 
 def choose_settings(lm: SmallLM, data: TuningSet) -> dict[str, Any]:
-    """Return length and number of training steps, and the number of negative pairs for each positive one.
+    """Return the length and number of training steps, and the number of negative pairs for each positive one.
 
-    Small data need many updates: with sequences as long as those for large data, thirty sentences would be seen in two
-    steps.
+    A small data set needs many updates: with sequences as long as for a large one, two steps would cover thirty
+    sentences.
 
     Raises:
         TuningError: No training or dev pair has a relation.

@@ -1,4 +1,4 @@
-"""Training data with random labels: each sequence has a task of its own."""
+"""Training data with random labels: each sequence has its own task."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from spacy_slmre.training.data import TrainingData, TuningSet
 from spacy_slmre.training.label_sampling import LabelSampler
 
 MIN_ROOM = 400
-"""Minimum number of tokens for texts; a sequence with many labels is longer than `training.max_tokens` by as many."""
-# Upper limit of the share of few-shot examples in a sequence.
+"""Minimum number of tokens for texts, even if many labels then make a sequence exceed `training.max_tokens`."""
+# Maximum fraction of a sequence for instruction, labels and few-shot examples.
 _MAX_EXAMPLES = 0.6
 # Texts and pairs of a passage rarely have fewer tokens than this.
 _TOKENS_PER_PASSAGE = 50

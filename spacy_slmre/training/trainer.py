@@ -27,7 +27,7 @@ from spacy_slmre.util.io import atomic_write
 
 SCORE = "micro_f1"
 THRESHOLDS = [None, *(round(0.05 * step, 2) for step in range(2, 20))]
-# Of labels with at least 0.1, these include the best positive one.
+# With the lowest threshold of 0.1, the two most probable labels include the best positive one.
 _N_LABELS = 2
 _REMEDY = "Start over with a lower training.learning_rate or, if model.dtype is float16, with another data type."
 

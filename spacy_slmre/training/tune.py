@@ -110,7 +110,7 @@ def tune(
 def _read_data(
     config: TuningConfig, log: Callable[[str], None], progress: Callable[[int], None]
 ) -> tuple[list[TuningSet], LabelSampler | None, dict[str, Any]]:
-    """Return the label sets to score, what draws labels if they are random, and a description of all data."""
+    """Return the label sets to score, the label sampler if labels are random, and a description of all data."""
     if isinstance(config.train, LabelSetReader) and isinstance(config.dev, LabelSetReader):
         corpora, dev = config.train(), config.dev()
         for corpus in corpora:
@@ -178,7 +178,7 @@ def train_adapter(
     dtype = DTYPES[settings.adapter_dtype]
     round_lora(lm.network, dtype)
     scores = trainer.scores()
-    # An adapter for any labels meets pairs of all kinds; other label sets may have fewer negative pairs than real text.
+    # Only an adapter for any labels gets a threshold: other dev sets may have fewer negative pairs than real text.
     lm.export_adapter(dtype, threshold=None if sampler is None else scores["threshold"])
     return {
         "scores": scores,
@@ -194,7 +194,7 @@ def load_ner(name: str) -> Language:
     """Load the pipeline of `tune.ner`.
 
     Raises:
-        TuningError: It is not installed, finds no entities, or has a component for relations already.
+        TuningError: It is not installed, finds no entities, or already has a relation component.
     """
     try:
         nlp = spacy.load(name)

@@ -42,7 +42,7 @@ def atomic_write(path: str | Path, content: str | bytes) -> None:
 
 
 def sync(file: IO) -> None:
-    """Make sure that what was written to an open file is on the disk."""
+    """Flush an open file and wait until its content is on disk."""
     file.flush()
     os.fsync(file.fileno())
 

@@ -1,4 +1,4 @@
-"""Reading JSON files whose content may be damaged or of another form."""
+"""Read JSON files whose content may be damaged or have an unexpected form."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON, without the silent choice between equal keys that Python's parser makes.
+    """Parse JSON, but reject duplicate keys, of which Python's parser silently keeps the last.
 
     Raises:
-        ValueError: It is not JSON, or an object has a key twice.
+        ValueError: It is not JSON, or an object has a duplicate key.
     """
     try:
         return json.loads(text, object_pairs_hook=_unique)

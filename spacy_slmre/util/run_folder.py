@@ -57,7 +57,7 @@ def reserve(
     kind: Kind = "file",
     is_replaceable: Callable[[Path], bool] = is_run,
 ) -> Iterator[None]:
-    """Lock and check the outputs of a command, before it reads its inputs and until all is written.
+    """Lock and check the outputs of a command, before it reads its inputs and until everything is written.
 
     Args:
         outputs: Files or folders to write; their parent folders are created.
@@ -67,7 +67,7 @@ def reserve(
         is_replaceable: Decides whether an existing folder may be replaced. Files may always be.
 
     Raises:
-        OutputError: An output is being written by another process, is or contains an input, lies in one, exists and
+        OutputError: An output is being written by another process, is or contains an input, is inside one, exists and
             must not be replaced, or cannot be written.
     """
     check_not_input(outputs, inputs)
@@ -79,10 +79,10 @@ def reserve(
 
 
 def check_not_input(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
-    """Check that no output is an input, contains one or lies in one, and that all are different.
+    """Check that no output is an input, contains one or is inside one, and that all outputs are different.
 
     Raises:
-        OutputError: This is not so.
+        OutputError: One of these conditions is violated.
     """
     sources = {source: Path(source).resolve() for source in inputs if str(source) != "-"}
     targets: set[Path] = set()
@@ -265,7 +265,7 @@ class RunFolder:
 
     @contextmanager
     def explain_disk_errors(self) -> Iterator[None]:
-        """Convert errors caused by a full or read-only disk to an OutputError that says what to do."""
+        """Convert errors caused by a full or read-only disk into an OutputError that says what to do."""
         try:
             yield
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Declare settings once, as the fields of a dataclass, and use them in functions of spaCy's registry."""
+"""Declare settings once, as the fields of a dataclass, and use them in functions of spaCy's registries."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def check_language(lang: str, where: str, error: type[ValueError] = ValueError) 
 def check_types(
     settings: Any, where: str, error: type[ValueError] = ValueError, *, may_be_empty: Collection[str] = ()
 ) -> None:
-    """Raise an error if a setting does not have the type of its field, is an infinite number, or an empty text.
+    """Raise an error if a setting does not have the type of its field, is infinite, or is an empty string.
 
     Configs are not checked as strictly by spaCy, which also accepts "0.5" for a number.
 
@@ -76,7 +76,7 @@ def check_types(
         settings: A settings dataclass.
         where: Config section for the message: "model" for `model.max_batch_tokens`.
         error: Error class.
-        may_be_empty: Settings that may be an empty text.
+        may_be_empty: Settings that may be an empty string.
     """
     hints = get_type_hints(type(settings))
     for field in fields(settings):

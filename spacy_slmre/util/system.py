@@ -45,7 +45,7 @@ def peak_memory(device: torch.device | None = None) -> float:
 
 
 def reset_peak_memory() -> None:
-    """Reset `peak_memory` to the current use, where the operating system permits it."""
+    """Reset `peak_memory` to the current usage, if the operating system permits it."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):

@@ -1,6 +1,7 @@
 """Benchmark cards: corpus formats with what the study needs to know about them.
 
-The data of all cards are in `cards.toml`, the labels in `labels/`; a card is made by `load_card` next to its reader.
+The data of all cards is in `cards.toml`, and the labels are in `labels/`. A reader's module makes its cards with
+`load_card`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Benchmark(CorpusFormat):
         substitute_for: The benchmark of the study that it replaces if that one is not available.
 
     Raises:
-        ValueError: The domain is unknown, or an alias leads to no label.
+        ValueError: The domain is unknown, or an alias does not lead to a label.
     """
 
     domain: str
@@ -75,7 +76,7 @@ class Benchmark(CorpusFormat):
 
 
 def load_card(name: str, read: Callable[..., Iterator[Record | Reject]]) -> Benchmark:
-    """Make the card of this name from `cards.toml` and its reader."""
+    """Make the card with this name from `cards.toml` and its reader."""
     data = dict(_cards()[name])
     data = {**_cards()[data.pop("extends")], **data} if "extends" in data else data
     schema = data.pop("schema", None)
@@ -88,8 +89,8 @@ def load_labels(table: str, only: str | None = None) -> tuple[RelationLabel, ...
     """Load labels from a table in `labels/` that maps names to wordings and definitions.
 
     Args:
-        table: File name without ending.
-        only: Another file there, a list of the names to take, in their order; all are taken by default.
+        table: File name without extension.
+        only: Another file in `labels/`: a list of the names to use, in order; by default, all are used.
     """
     entries = read_label_file(table)
     return tuple(
@@ -139,7 +140,7 @@ def _both_directions(labels: tuple[RelationLabel, ...]) -> tuple[RelationLabel, 
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """Return the card of this name.
+    """Return the card with this name.
 
     Raises:
         CorpusError: There is no such benchmark.
@@ -160,7 +161,7 @@ def find_sources(raw: str | Path, names: Collection[str] = ()) -> list[tuple[Ben
 
     Args:
         raw: The folder.
-        names: Look for these benchmarks only; by default for all.
+        names: Only look for these benchmarks; by default, look for all.
 
     Returns:
         Benchmark, split and path of each file found.

@@ -1,4 +1,4 @@
-"""The study's rows on the hub: rows of the format "table", or text and entities inside a prompt."""
+"""The study's data on the hub: rows of the format "table", or rows with text and entities inside a prompt."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def read_hub_rows(
 
     Args:
         source: A .csv, .tsv, .json, .jsonl or .parquet file, or a hub id.
-        split: The split, part of each record's identifier.
-        labels_of: For plain rows, the format whose labels they have; by default any label is accepted.
+        split: Name of the split, which becomes part of each record's identifier.
+        labels_of: For plain rows, the format that defines their labels; by default, any label is accepted.
         hub_split: Name of the split on the hub; the default is "validation" for dev, otherwise the split.
         prompt: For pooled rows, a regular expression with the groups text, head and tail; the default finds lines such
             as "Text: …", "Entity 1: …" and "Entity 2: …".

@@ -17,7 +17,7 @@ _SENTENCE = re.compile(r"(\d+)\t(.*)")
 
 
 def read_marked_file(source: str | Path, split: str) -> Iterator[Record | Reject]:
-    """Read blocks of a number and a marked sentence in quotes, the label, and optionally a comment."""
+    """Read blocks: a number and a marked sentence in quotes, then the label, then optionally a comment."""
     unlabeled: tuple[int, str, str] | None = None
     for line, content in read_lines(source):
         content = content.strip()
@@ -81,7 +81,7 @@ def read_biographical(source: str | Path, split: str, *, hub_split: str = "") ->
 
     Args:
         source: A .tsv, .csv, .json, .jsonl or .parquet file, or a hub id.
-        split: The split, part of each record's identifier.
+        split: Name of the split, which becomes part of each record's identifier.
         hub_split: Name of the split on the hub; the default is "validation" for dev, otherwise the split.
     """
     rows = read_rows(source, ("relation",), hub_split or {"dev": "validation"}.get(split, split))

@@ -23,21 +23,21 @@ Place = tuple[int, int, int]
 def read_re_docred(
     source: str | Path, split: str, *, unit: str = "sentence", negatives: float = 1.0, seed: int = 0
 ) -> Iterator[Record | Reject]:
-    """Read documents in the format of DocRED, as one record per sentence that has pairs, or whole.
+    """Read documents in the DocRED format, with one record per sentence that has pairs, or one per document.
 
     Relations hold between entities, which have several mentions. A pair of entities is placed in one sentence that
-    mentions both: the first one given as evidence, otherwise the first one at all. In that sentence the two closest
-    mentions are taken, and among equals the earlier ones. A relation whose entities share no sentence is rejected.
+    mentions both: the first one given as evidence, otherwise the first such sentence. In it, the two closest
+    mentions are taken, or the earliest of equally close ones. A relation whose entities share no sentence is rejected.
 
     A whole document has all relations, each between the closest mentions, in the same sentence if possible. Its
     mentions have the id of their entity, so that its facts are the annotated relations.
 
     Args:
         source: The JSON file of a split.
-        split: The split, part of each record's identifier.
+        split: Name of the split, which becomes part of each record's identifier.
         unit: "sentence", or "document" for whole documents, in which all other pairs are negative.
         negatives: Negatives per annotated pair of a document, sampled from the unannotated pairs that share a
-            sentence; below 0 takes all.
+            sentence; a negative number takes all.
         seed: Seed of the sample.
     """
     if unit not in ("sentence", "document"):

@@ -26,8 +26,8 @@ def read_all_pairs(
 
     Args:
         source: The JSON file of a split.
-        split: The split, part of each record's identifier.
-        negatives: Negatives per positive in a sentence; below 0 takes all pairs.
+        split: Name of the split, which becomes part of each record's identifier.
+        negatives: Negatives per positive in a sentence; a negative number takes all pairs.
         seed: Seed of the sample.
     """
     rng = random.Random(seed)
@@ -43,9 +43,9 @@ def read_crossre(source: str | Path, split: str, *, negatives: float = 0.0, seed
 
     Args:
         source: The file of a domain and split.
-        split: The split, part of each record's identifier.
-        negatives: Negatives per positive in a sentence, sampled from the other ordered pairs of entities; below 0
-            takes all pairs.
+        split: Name of the split, which becomes part of each record's identifier.
+        negatives: Negatives per positive in a sentence, sampled from the other ordered pairs of entities; a
+            negative number takes all pairs.
         seed: Seed of the sample.
     """
     rng = random.Random(seed)
@@ -101,7 +101,7 @@ def read_tacred(source: str | Path, split: str, *, patch: Path | None = None) ->
 
     Args:
         source: The JSON file of a split.
-        split: The split, part of each record's identifier.
+        split: Name of the split, which becomes part of each record's identifier.
         patch: A file of corrected labels, such as TACREV's; other instances keep their label.
     """
     return parse_rows(read_json(source), _parse_tacred, split, labels=_read_patch(patch), only_patched=False)
@@ -112,7 +112,7 @@ def read_retacred(source: str | Path, split: str, *, patch: Path | None = None) 
 
     Args:
         source: The JSON file of a split of TACRED.
-        split: The split, part of each record's identifier.
+        split: Name of the split, which becomes part of each record's identifier.
         patch: The split's file `…_id2label.json` of Re-TACRED; without it, the source must have the labels.
     """
     labels = _read_patch(patch)
@@ -135,7 +135,7 @@ def _parse_tacred(
 
 
 def _read_patch(path: Path | None) -> dict[str, str]:
-    """Read labels by instance: an object, or a list of objects with "id" and "relation"."""
+    """Read the label of each instance: an object, or a list of objects with "id" and "relation"."""
     if path is None:
         return {}
     with open_text(path) as file:

@@ -23,7 +23,7 @@ from spacy_slmre.instances import Mention
 from spacy_slmre.study.benchmarks.card import load_card, load_labels, read_label_file
 from spacy_slmre.study.benchmarks.marked_text import rows_with_text
 
-# How REBEL made a mention: linked pages have no type, dates and values do.
+# Types by how REBEL found a mention: dates and values have a type, linked pages have none.
 _REBEL_TYPES = {"Date_Linker": "DATE", "Value_Linker": "NUM"}
 _LOST = "argument not in the text"
 
@@ -49,7 +49,7 @@ def read_gids(source: str | Path, split: str) -> Iterator[Record | Reject]:
     """Read six columns: two Freebase ids, head, tail, relation, text.
 
     The file joins the words of an argument with `_`, in its column and in the text, and ends each text with
-    `###END###`. They are read as words with spaces, which keeps all offsets.
+    `###END###`. Each `_` is read as a space, which keeps all offsets.
     """
     return parse_rows(((line, row) for line, row in read_lines(source) if row), _parse_gids, split)
 
@@ -73,7 +73,7 @@ def _parse_gids(row: str, *, line: int, id: str) -> Iterator[Record | Reject]:
 def read_rebel(source: str | Path, split: str) -> Iterator[Record | Reject]:
     """Read JSON lines with one abstract each and character spans.
 
-    In some abstracts all spans after a certain place are a few characters off. An argument whose span does not match
+    In some abstracts, all spans after a certain point are a few characters off. An argument whose span does not match
     its words is placed at the nearest occurrence of these words.
     """
     return parse_rows(read_json(source), _parse_rebel, split)
@@ -117,8 +117,8 @@ def read_pg_fiction(
 
     Args:
         source: A .parquet, .jsonl, .json or .csv file, or a hub id.
-        split: The split, part of each record's identifier.
-        mapping: A JSON object, relation string → canonical one, that extends or overrides the package's
+        split: Name of the split, which becomes part of each record's identifier.
+        mapping: A JSON object from relation strings to canonical ones, which extends or overrides the package's
             `labels/pg_fiction_mapping.json`.
         hub_split: Name of the split on the hub.
     """
