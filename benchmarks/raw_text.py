@@ -32,9 +32,8 @@ from rich.progress import track
 from rich.table import Table
 from spacy.tokens import Doc
 
-from spacy_slmre.corpus.label_sets import NEGATIVE
 from spacy_slmre.metrics import PRF, count
-from spacy_slmre.schema import LabelSchema, RelationLabel
+from spacy_slmre.schema import NEGATIVE, LabelSchema, RelationLabel
 
 Span = tuple[int, int]
 

@@ -26,20 +26,23 @@ from rich.console import Console
 from rich.table import Table
 from written_corpus import write_label_set
 
+from spacy_slmre.pipeline.slm_coreference import SAME, SCHEMA
+
 SPLITS = ("train", "dev", "test")
 GAP_FILES = {"train": "development", "dev": "validation", "test": "test"}
 LITBANK_SPLITS = {"dev": ("27_", "5348_"), "test": ("158_", "74_", "84_", "940_")}
 """Prefixes of the file names of works that are held out."""
 LABELS = {
-    "same": {
-        "wording": "is the same as",
-        "definition": "head and tail are the same person, place, organization or thing",
+    SAME: {
+        # What `slm_coreference` asks, since the model is tuned for it.
+        "wording": SCHEMA.labels[0].wording,
+        "definition": SCHEMA.labels[0].definition,
         "symmetric": False,  # a later mention refers to an earlier one: only this direction is asked
         "inverse": None,
     }
 }
 PARAPHRASES = {
-    "same": {
+    SAME: {
         "wordings": [
             "refers to the same as",
             "is another mention of",
@@ -164,7 +167,7 @@ def to_row(window: Window, *, first_is_head: bool = False) -> dict[str, Any] | N
         "id": window.id,
         "text": window.text,
         "entities": [{"start": start, "end": end, "type": ""} for start, end, _ in window.mentions],
-        "relations": [{"head": head, "tail": tail, "label": "same"} for head, tail in same],
+        "relations": [{"head": head, "tail": tail, "label": SAME} for head, tail in same],
         "exhaustive": False,
         "negatives": [pair for pair in pairs if pair not in same],
     }
@@ -181,9 +184,6 @@ def main() -> None:
         "litbank": read_litbank(options.litbank),
         "written": read_written(options.written),
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    paraphrases = options.output / "paraphrases.json"
-    paraphrases.write_text(json.dumps(PARAPHRASES), encoding="utf-8")
     table = Table("label set", "split", "texts", "same", "not the same")
     for name, windows in sources.items():
         rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -194,9 +194,8 @@ def main() -> None:
             totals: Counter[str] = Counter()
             for row in rows[split]:
                 totals.update(same=len(row["relations"]), other=len(row["negatives"]))
-            write_label_set(options.output / split, f"coreference_{name}", rows[split], LABELS, paraphrases)
+            write_label_set(options.output / split, f"coreference_{name}", rows[split], LABELS, PARAPHRASES)
             table.add_row(name, split, *(f"{n:,}" for n in (len(rows[split]), totals["same"], totals["other"])))
-    paraphrases.unlink()
     Console().print(table)
 
 

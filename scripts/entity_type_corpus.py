@@ -154,15 +154,13 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
     rng = random.Random(0)
-    options.output.mkdir(parents=True, exist_ok=True)
     table = Table("label set", "split", "texts", "mentions", "other spans")
     for name, types in TYPES.items():
         labels = {
             kind: {"wording": wording, "definition": definition, "symmetric": False, "inverse": None}
             for kind, (wording, definition) in types.items()
         }
-        paraphrases = options.output / "paraphrases.json"
-        other = {
+        paraphrases = {
             kind: {
                 "wordings": OTHER_WORDINGS.get(wording, []),
                 "definitions": [],
@@ -171,7 +169,6 @@ def main() -> None:
             }
             for kind, (wording, _) in types.items()
         }
-        paraphrases.write_text(json.dumps(other), encoding="utf-8")
         for split in SPLITS:
             is_written = name.startswith("written")
             file = (options.written / split if is_written else options.universal) / f"{name}.jsonl.xz"
@@ -184,7 +181,6 @@ def main() -> None:
                 totals.update(mentions=len(row["relations"]), others=len(row["negatives"]))
             write_label_set(options.output / split, f"types_{name}", rows, labels, paraphrases)
             table.add_row(name, split, *(f"{n:,}" for n in (len(rows), totals["mentions"], totals["others"])))
-        paraphrases.unlink()
     Console().print(table)
 
 

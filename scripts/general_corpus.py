@@ -170,7 +170,7 @@ def main() -> None:
         name = f"general_{file.name.split('.')[0]}"
         with lzma.open(file, "rt", encoding="utf-8") as lines:
             rows = [row for row in map(relabel, map(json.loads, lines)) if row["relations"] or row["negatives"]]
-        write_label_set(arguments.output, name, rows, general_labels(), PARAPHRASES)
+        write_label_set(arguments.output, name, rows, general_labels(), json.loads(PARAPHRASES.read_text("utf-8")))
         labels = Counter(relation["label"] for row in rows for relation in row["relations"])
         negatives = sum(len(row["negatives"]) for row in rows)
         table.add_row(name, f"{len(rows):,}", f"{labels.total():,}", str(len(labels)), f"{negatives:,}")

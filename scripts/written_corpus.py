@@ -20,7 +20,6 @@ import hashlib
 import json
 import lzma
 import re
-import shutil
 import sys
 from bisect import bisect_right
 from collections import Counter, defaultdict
@@ -306,7 +305,8 @@ def compile_corpus(folder: Path, output: Path) -> None:
                 totals.update(positives=len(row["relations"]), negatives=len(row["negatives"]))
             if not rows:
                 continue
-            write_label_set(output / split, f"{PREFIX}{name}", rows, labels, folder / "paraphrases" / f"{name}.json")
+            paraphrases = json.loads((folder / "paraphrases" / f"{name}.json").read_text("utf-8"))
+            write_label_set(output / split, f"{PREFIX}{name}", rows, labels, paraphrases)
         numbers = [len(chosen), *(totals[key] for key in ("sets", "labels"))]
         numbers += [sum(len(passage.mentions) for passage in chosen), totals["positives"], totals["negatives"]]
         table.add_row(split, *(f"{number:,}" for number in numbers))
@@ -314,15 +314,19 @@ def compile_corpus(folder: Path, output: Path) -> None:
 
 
 def write_label_set(
-    folder: Path, name: str, rows: list[dict[str, Any]], labels: dict[str, dict[str, Any]], paraphrases: Path
+    folder: Path,
+    name: str,
+    rows: list[dict[str, Any]],
+    labels: dict[str, dict[str, Any]],
+    paraphrases: dict[str, dict[str, Any]],
 ) -> None:
-    """Write a label set, with a copy of the paraphrases of its labels."""
-    for part in ("labels", "paraphrases"):
+    """Write a label set, with the paraphrases of its labels."""
+    for part, content in (("labels", labels), ("paraphrases", paraphrases)):
         (folder / part).mkdir(parents=True, exist_ok=True)
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        (folder / part / f"{name}.json").write_text(text, encoding="utf-8")
     with lzma.open(folder / f"{name}.jsonl.xz", "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (folder / "labels" / f"{name}.json").write_text(json.dumps(labels, indent=1, ensure_ascii=False), encoding="utf-8")
-    shutil.copy(paraphrases, folder / "paraphrases" / f"{name}.json")
 
 
 def compare_annotations(folder: Path, other: Path) -> None:

@@ -195,7 +195,7 @@ def describe_unanswered(doc: Doc) -> str | None:
     answers = _get_answers(doc)
     if not answers or any(answer["answer"] is not None for answer in answers):
         return None
-    return f"none of its {len(answers)} pairs was answered by the model; the warnings name the reason"
+    return f"the model answered none of its {len(answers)} pairs; see the warnings for the reason"
 
 
 # -- records -------------------------------------------------------------------------------------------

@@ -68,6 +68,10 @@ class RelationLabel:
     max_per_tail: int | None = None
 
 
+NEGATIVE = RelationLabel(NEGATIVE_LABEL, "no relation", "none of these holds, or the text does not say")
+"""The negative label that the shipped adapter was tuned with."""
+
+
 @dataclass(frozen=True)
 class LabelSchema:
     """The labels that a model chooses from, in the order of the columns of its log-probabilities.

@@ -242,6 +242,16 @@ def blank() -> Callable[[], Language]:
     return make
 
 
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """Folder with a file for each of the texts."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number, text in enumerate(TEXTS):
+        (folder / f"{number}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> str:
     """A saved pipeline with a tiny random model."""

@@ -61,7 +61,8 @@ def test_ids_take_precedence_over_clusters_and_clusters_over_texts() -> None:
     )
     made = RelationDocument(**{**vars(made), "entities": entities})
     keys = [find_entities(made)[one.key].key for one in entities]
-    # "Bo" is in the cluster, but linked to another entity. As everywhere, a text is not linked because another one is.
+    # "Bo" is in the cluster but has another id. A mention without an id is not linked just because another one with
+    # the same text is.
     assert keys == ["id:Q1", "id:Q1", "id:Q1", "id:Q2", "text:ann lee"]
     assert find_entities(made)[entities[2].key].name == "Ann Lee"
 

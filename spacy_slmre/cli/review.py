@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 
 from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, slmre_cli
 from spacy_slmre.cli.output import document_progress, log, show_errors
+from spacy_slmre.cli.serve import serve_until_interrupted
 from spacy_slmre.cli.view import OpenOption, ThemeOption, TitleOption
 
 if TYPE_CHECKING:
@@ -132,10 +132,5 @@ def review_command(
             return
         with ReviewServer(session, port, options) as server:
             log(f"{session.n_decided} of {len(session.items)} pairs are decided.")
-            log(f"Serving {server.address} on this machine only. Press Ctrl+C to stop.")
-            if open_browser:
-                webbrowser.open(server.address)
-            try:
-                server.serve_forever()
-            except KeyboardInterrupt:
+            if serve_until_interrupted(server, open_browser):
                 log(f"Stopped. {session.n_decided} of {len(session.items)} pairs are decided → {output}")

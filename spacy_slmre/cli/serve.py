@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from spacy_slmre.cli.app import CodeOption, GpuOption, slmre_cli
 from spacy_slmre.cli.export import LabelOption, MinScoreOption
 from spacy_slmre.cli.output import log, show_errors
 from spacy_slmre.cli.view import OpenOption, ThemeOption, TitleOption
+
+if TYPE_CHECKING:
+    from spacy_slmre.serve.local import LocalServer
 
 EXAMPLE = "Marie Curie was born in Warsaw. In Paris she married Pierre Curie, who taught at the Sorbonne."
 
@@ -39,10 +42,17 @@ def serve_command(
     log(f'Loading "{pipeline}" …')
     loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id)
     with LiveServer(loaded.nlp, port, options, attr=loaded.attr, example=EXAMPLE) as server:
-        log(f"Serving {server.address} on this machine only. Press Ctrl+C to stop.")
-        if open_browser:
-            webbrowser.open(server.address)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
+        if serve_until_interrupted(server, open_browser):
             log("Stopped.")
+
+
+def serve_until_interrupted(server: LocalServer, open_browser: bool) -> bool:
+    """Serve a local page, and open it in a browser if wanted; return whether Ctrl+C ended it."""
+    log(f"Serving {server.address} on this machine only. Press Ctrl+C to stop.")
+    if open_browser:
+        webbrowser.open(server.address)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        return True
+    return False

@@ -19,9 +19,8 @@ from typing import Any, TextIO
 
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.instances import Context, Mention, RelationInstance
-from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, RelationLabel
+from spacy_slmre.schema import NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel
 
-NEGATIVE = RelationLabel(NEGATIVE_LABEL, "no relation", "none of these holds, or the text does not say")
 Pair = tuple[int, int]
 """Indices of head and tail in the mentions of a context."""
 

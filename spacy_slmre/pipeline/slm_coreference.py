@@ -23,14 +23,14 @@ from spacy_slmre.coreference import MentionCluster, mentions_of, write_clusters
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.models.base import RelationModel
 from spacy_slmre.pipeline.saving import SavedAsFolder
-from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, RelationLabel
+from spacy_slmre.schema import NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel
 from spacy_slmre.util.settings import check_minimum, defaults_of, takes_settings
 
 SAME = "same"
 SCHEMA = LabelSchema(
     (
         RelationLabel(SAME, "is the same as", "head and tail are the same person, place, organization or thing"),
-        RelationLabel(NEGATIVE_LABEL, "no relation", "none of these holds, or the text does not say"),
+        NEGATIVE,
     ),
     NEGATIVE_LABEL,
 )

@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from spacy_slmre.corpus.label_sets import NEGATIVE, LabelSetCorpus, Pair, Paraphrases, Passage
+from spacy_slmre.corpus.label_sets import LabelSetCorpus, Pair, Paraphrases, Passage
 from spacy_slmre.instances import Context, Mention, RelationInstance
-from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, RelationLabel, wording_of
+from spacy_slmre.schema import NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel, wording_of
 from spacy_slmre.util.settings import check_minimum
 
 NEGATIVE_WORDINGS = ("no relation", "no relation", "no relation", "none", "unrelated", "none of these", "other")

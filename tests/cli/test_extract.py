@@ -18,15 +18,6 @@ from tests.cli.extracting import lines, run, started, visible_files, wait_until
 from tests.conftest import TEXTS
 
 
-@pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    for number, text in enumerate(TEXTS):
-        (folder / f"{number}.txt").write_text(text, encoding="utf-8")
-    return folder
-
-
 def test_texts_in_a_folder_are_extracted(pipeline: str, texts: Path, tmp_path: Path) -> None:
     result = run(pipeline, texts, "-o", tmp_path / "out.jsonl", "--table")
     assert result.exit_code == 0, result.output

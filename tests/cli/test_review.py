@@ -20,16 +20,6 @@ from spacy_slmre.cli.review import TOOLS
 from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.export.formats import FORMATS
 from spacy_slmre.gold import gold_pairs
-from tests.conftest import TEXTS
-
-
-@pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    for number, text in enumerate(TEXTS):
-        (folder / f"{number}.txt").write_text(text, encoding="utf-8")
-    return folder
 
 
 def invoke(*args: object) -> tuple[int, str]:

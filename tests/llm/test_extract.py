@@ -54,7 +54,7 @@ def test_a_run_without_any_answer_fails(extract, server: ChatServer, tmp_path: P
         done = extract()
     assert done.exit_code == 1 and "3 documents failed" in done.output
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert all("none of its 2 pairs was answered" in line["error"] for line in lines)
+    assert all("the model answered none of its 2 pairs" in line["error"] for line in lines)
 
 
 def test_a_document_with_some_answers_does_not_fail(extract, server: ChatServer, tmp_path: Path) -> None:

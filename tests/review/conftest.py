@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import spacy
@@ -10,6 +12,8 @@ from spacy_slmre.decoding import Decoding, DocPrediction, PairPrediction
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.review.items import ReviewItem
 from spacy_slmre.review.ranking import find_items
+from spacy_slmre.review.server import ReviewServer
+from spacy_slmre.review.session import ReviewSession
 from spacy_slmre.schema import LabelSchema
 
 SCHEMA = LabelSchema.from_dict(
@@ -55,3 +59,14 @@ def make_items() -> Callable[..., list[ReviewItem]]:
         return find_items(RelationDocument.from_doc(doc, id), prediction, decoding, near_miss)
 
     return make
+
+
+@pytest.fixture
+def server(make_items: Callable, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ReviewServer]:
+    """Serve the pairs in `PROBABILITIES` of the test module."""
+    items = make_items(request.module.PROBABILITIES)
+    session = ReviewSession(items, tmp_path / "log", tmp_path / "reviewed.jsonl")
+    with ReviewServer(session) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from spacy_slmre.review.server import ReviewServer
-from spacy_slmre.review.session import ReviewSession
 
 pytestmark = pytest.mark.slow
 
@@ -25,15 +22,6 @@ PROBABILITIES = {
     ("Ann", "Bo"): {"parent": 0.7, "spouse": 0.2},
     ("Acme", "Ann"): {"employer": 0.9},
 }
-
-
-@pytest.fixture
-def server(make_items: Callable, tmp_path: Path) -> Iterator[ReviewServer]:
-    session = ReviewSession(make_items(PROBABILITIES), tmp_path / "log", tmp_path / "reviewed.jsonl")
-    with ReviewServer(session) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 def test_all_pairs_are_reviewed_with_keys(browser: webdriver.Chrome, server: ReviewServer, tmp_path: Path) -> None:

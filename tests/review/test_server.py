@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from spacy_slmre.review.server import ReviewServer
-from spacy_slmre.review.session import ReviewSession
 from tests.serve.test_server import ask
 
 PROBABILITIES = {
@@ -17,15 +14,6 @@ PROBABILITIES = {
     ("Bo", "Acme"): {"no_relation": 0.6, "employer": 0.4},
     ("Cy", "img"): {"<b>bold</b>": 0.95},
 }
-
-
-@pytest.fixture
-def server(make_items: Callable, tmp_path: Path) -> Iterator[ReviewServer]:
-    session = ReviewSession(make_items(PROBABILITIES), tmp_path / "log", tmp_path / "reviewed.jsonl")
-    with ReviewServer(session) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 def post(server: ReviewServer, path: str, **data: Any) -> dict[str, Any]:

@@ -156,15 +156,6 @@ def test_error_while_reading_is_not_taken_for_one_of_the_pipeline(pipeline: str)
 # -- files -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    for number, text in enumerate(TEXTS):
-        (folder / f"{number}.txt").write_text(text, encoding="utf-8")
-    return folder
-
-
 @pytest.mark.parametrize("suffix", [".jsonl", ".spacy"])
 def test_vanished_text_fails_alone_and_is_read_when_it_is_back(
     pipeline: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str

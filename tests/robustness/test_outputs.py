@@ -99,7 +99,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def locker() -> Iterator[subprocess.Popen]:
-    """A process that locks the outputs that it is told."""
+    """A process that locks the outputs it is given."""
     code = (
         "import contextlib, sys\nfrom pathlib import Path\nfrom spacy_slmre.util.run_folder import reserve\n"
         "with contextlib.ExitStack() as stack:\n    for line in sys.stdin:\n"

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from spacy_slmre.corpus.label_sets import NEGATIVE, LabelSetCorpus, Paraphrases, Passage
+from spacy_slmre.corpus.label_sets import LabelSetCorpus, Paraphrases, Passage
 from spacy_slmre.instances import Context, Mention
-from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, RelationLabel
+from spacy_slmre.schema import NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel
 from spacy_slmre.training.label_sampling import LabelSampler, LabelTask, SamplingSettings
 
 LABELS = (
