@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.loading import NF4, QUANTIZATIONS
-from spacy_slmre.models.causal_lm.lora import MAX_RANK, wrap_with_peft
+from spacy_slmre.models.causal_lm.lora import MAX_RANK, merge_lora, wrap_with_peft
 from spacy_slmre.models.hub import BaseModelInfo
 from spacy_slmre.models.prompts import PromptStyle
 from spacy_slmre.schema import LabelSchema
@@ -23,6 +23,7 @@ from spacy_slmre.util.json_files import check_fields, read_record
 from spacy_slmre.util.settings import check_choice
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
 
@@ -170,21 +171,21 @@ class Adapter:
                 "base model."
             )
 
+    def merge(self, model: PreTrainedModel) -> bool:
+        """Merge the adapter into a loaded base model in place, if possible; return whether it was merged.
+
+        Raises ModelError if the weights are damaged.
+        """
+        return merge_lora(model, self.config, self._tensors())
+
     def attach(self, model: PreTrainedModel) -> PeftModel:
         """Add the adapter to a loaded base model in place, and return the model wrapped by peft, in evaluation mode.
 
         Raises ModelError if the weights are damaged or do not fit the model.
         """
         from peft import PeftConfig, set_peft_model_state_dict
-        from safetensors import SafetensorError
-        from safetensors.torch import load
 
-        try:
-            tensors = load(self.weights)
-        except SafetensorError as error:
-            raise ModelError(
-                f"The weights of the adapter are damaged ({error}). Copy it again, or tune a new one."
-            ) from error
+        tensors = self._tensors()
         try:
             # peft would warn if the base model's folder has moved.
             overrides = {"inference_mode": True, "base_model_name_or_path": None}
@@ -200,3 +201,14 @@ class Adapter:
                 f"{len(result.unexpected_keys)} weights have no layer."
             )
         return peft_model.eval()
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        try:
+            return load(self.weights)
+        except SafetensorError as error:
+            raise ModelError(
+                f"The weights of the adapter are damaged ({error}). Copy it again, or tune a new one."
+            ) from error

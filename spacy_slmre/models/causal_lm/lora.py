@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -20,6 +23,11 @@ if TYPE_CHECKING:
 
 MAX_RANK = 1024
 """Maximum rank of LoRA weights; a higher one takes more memory than the layers that it adapts."""
+# Settings of peft's `LoraConfig` that plain LoRA weights may have, and those that have no effect on them.
+_PLAIN_SETTINGS = {"peft_type", "task_type", "r", "lora_alpha", "target_modules", "layers_to_transform"} | {
+    *("base_model_name_or_path", "inference_mode", "init_lora_weights", "lora_dropout", "megatron_core"),
+    *("peft_version", "qalora_group_size", "revision"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,29 +111,54 @@ def unfreeze_lora(network: nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
-def merge_lora(peft_model: PeftModel) -> bool:
-    """Merge LoRA weights into their layers, which makes scoring 20 to 25 % faster; return whether they were merged.
+def merge_lora(network: PreTrainedModel, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Merge LoRA weights into their layers, without peft, whose import takes seconds; return whether they were merged.
 
-    Nothing is merged into 4-bit weights or weights shared by two layers (a head tied to the embeddings), or if the
-    adapter is not plain LoRA. The sum is rounded to the type of the weights. In bfloat16 this changes scores no more
-    than computing in bfloat16 does: on CoNLL04, the mean difference from the float32 probabilities was 0.0020 either
-    way.
+    Scoring is 20 to 25 % faster with merged weights. Nothing is merged into 4-bit weights or weights shared by two
+    layers (a head tied to the embeddings), if the adapter is not plain LoRA, or if its weights do not fit the layers.
+    The sum is rounded to the type of the weights. In bfloat16 this changes scores no more than computing in bfloat16
+    does: on CoNLL04, the mean difference from the float32 probabilities was 0.0020 either way.
+
+    Args:
+        network: The base model.
+        config: peft's configuration.
+        tensors: The weights by peft's names.
     """
-    from peft.tuners.lora import Linear
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    if not _is_plain(config):
+        return False
+    n_uses = Counter(id(own) for module in network.modules() for own in module.parameters(recurse=False))
+    layers = {name: module for name, module in network.named_modules() if _is_adapted(name, config)}
+    updates = {}
+    for name, layer in layers.items():
+        down, up = (tensors.get(f"base_model.model.{name}.lora_{side}.weight") for side in "AB")
+        if type(layer) is not nn.Linear or n_uses[id(layer.weight)] > 1 or down is None or up is None:
+            return False
+        if down.shape != (config["r"], layer.in_features) or up.shape != (layer.out_features, config["r"]):
+            return False
+        updates[name] = (down, up)
+    if not updates or len(tensors) != 2 * len(updates):
+        return False
+    with torch.no_grad():
+        for name, (down, up) in updates.items():
+            weight = layers[name].get_parameter("weight")
+            update = up.float() @ down.float() * (config["lora_alpha"] / config["r"])
+            weight.copy_(weight.float() + update.to(weight.device))
+    return True
 
-    holders = Counter(id(own) for module in peft_model.modules() for own in module.parameters(recurse=False))
 
-    def is_plain(layer: BaseTunerLayer) -> bool:
-        base = layer.get_base_layer()
-        plain = type(layer) is Linear and not layer.lora_variant and type(base) is nn.Linear
-        return plain and holders[id(base.weight)] == 1
+def _is_plain(config: Mapping[str, Any]) -> bool:
+    """Return whether peft's configuration describes LoRA weights of one rank, and nothing else."""
+    used = {name for name, value in config.items() if value not in (None, False, "none", {}, [])}
+    plain = config.get("peft_type") == "LORA" and config.get("init_lora_weights", True) in (True, False)
+    return plain and used <= _PLAIN_SETTINGS and isinstance(config.get("target_modules"), list)
 
-    layers = [module for module in peft_model.modules() if isinstance(module, BaseTunerLayer)]
-    merged = bool(layers) and all(map(is_plain, layers))
-    if merged:
-        peft_model.merge_adapter()
-    return merged
+
+def _is_adapted(name: str, config: Mapping[str, Any]) -> bool:
+    """Return whether peft adapts the layer with this name; see `_is_plain`."""
+    chosen = config.get("layers_to_transform")
+    number = re.search(r"\.(\d+)\.", name)
+    in_chosen = chosen is None or (number is not None and int(number[1]) in np.atleast_1d(chosen))
+    return in_chosen and name.rpartition(".")[2] in config["target_modules"]
 
 
 def set_dropout(network: nn.Module, rate: float) -> None:

@@ -20,14 +20,14 @@ from spacy_slmre.models.causal_lm import storage
 from spacy_slmre.models.causal_lm.adapter import Adapter, AdapterRecord
 from spacy_slmre.models.causal_lm.attention import use_grouped_attention
 from spacy_slmre.models.causal_lm.loading import load_base, quant_method, resolve_quantization
-from spacy_slmre.models.causal_lm.lora import LoraSettings, add_lora, merge_lora, read_lora, set_dropout, unfreeze_lora
+from spacy_slmre.models.causal_lm.lora import LoraSettings, add_lora, read_lora, set_dropout, unfreeze_lora
 from spacy_slmre.models.causal_lm.loss import Batch, accumulate_gradients
 from spacy_slmre.models.causal_lm.qera import init_with_qera
 from spacy_slmre.models.causal_lm.scoring import PreparedLabels, context_limit, score_labels
 from spacy_slmre.models.causal_lm.sequences import TrainingSequences
 from spacy_slmre.models.causal_lm.settings import ResolvedSettings, SmallLMSettings, resolve_settings
 from spacy_slmre.models.checkpoint import check_folder
-from spacy_slmre.models.hub import BaseModelInfo, identify, locate_base, resolve_device, resolve_dtype
+from spacy_slmre.models.hub import BaseModelInfo, identify, locate_base, quiet_loading, resolve_device, resolve_dtype
 from spacy_slmre.models.prompts import PromptBuilder, PromptStyle
 from spacy_slmre.models.thinc_shim import ThincShim
 from spacy_slmre.schema import LabelSchema
@@ -169,8 +169,10 @@ class SmallLM(TrainableModel):
         )
         use_grouped_attention(network)
         if self.adapter is not None:
-            self._peft = self.adapter.attach(network)
-            self._is_merged = merge and merge_lora(self._peft)
+            self._is_merged = merge and self.adapter.merge(network)
+            if not self._is_merged:
+                with quiet_loading():
+                    self._peft = self.adapter.attach(network)
         return network, tokenizer
 
     @property
@@ -277,7 +279,8 @@ class SmallLM(TrainableModel):
             network = self.load(merge=False).network
             lora = lora or LoraSettings()
             if self._peft is None:
-                self._peft = add_lora(network, lora, seed)
+                with quiet_loading():
+                    self._peft = add_lora(network, lora, seed)
             unfreeze_lora(network)
             set_dropout(network, lora.dropout)
             self._tuned_on = {"": schema} if isinstance(schema, LabelSchema) else dict(schema)

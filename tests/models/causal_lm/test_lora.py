@@ -22,8 +22,7 @@ from tests.models.causal_lm.reference import INSTANCES, SCHEMA, make_model
 
 
 def is_merged(lm: SmallLM) -> bool:
-    (merged,) = {module.merged for module in lm.network.modules() if isinstance(module, BaseTunerLayer)}
-    return merged
+    return not any(isinstance(module, BaseTunerLayer) for module in lm.network.modules())
 
 
 def randomize(lm: SmallLM, std: float) -> None:
@@ -88,8 +87,8 @@ def test_an_exported_adapter_scores_the_same_and_can_be_trained_further(tiny_bas
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:peft")
-@pytest.mark.parametrize("kind", ["tied head", "DoRA", "IA3"])
-def test_adapters_other_than_plain_lora_are_not_merged(
+@pytest.mark.parametrize("kind", ["tied head", "DoRA", "IA3", "rank stabilized", "two ranks", "one layer"])
+def test_all_kinds_of_adapters_score_as_with_peft_and_plain_lora_is_merged(
     kind: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     network = random_network("llama", len(tokenizer))
@@ -101,6 +100,11 @@ def test_adapters_other_than_plain_lora_are_not_merged(
         "tied head": LoraConfig(target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM"),
         "DoRA": LoraConfig(target_modules=["q_proj"], use_dora=True, task_type="CAUSAL_LM"),
         "IA3": IA3Config(target_modules=["k_proj"], feedforward_modules=[], task_type="CAUSAL_LM"),
+        "rank stabilized": LoraConfig(target_modules=["q_proj"], use_rslora=True, task_type="CAUSAL_LM"),
+        "two ranks": LoraConfig(
+            target_modules=["q_proj", "up_proj"], rank_pattern={"q_proj": 2}, task_type="CAUSAL_LM"
+        ),
+        "one layer": LoraConfig(target_modules=["q_proj", "down_proj"], layers_to_transform=[1], task_type="CAUSAL_LM"),
     }[kind]
     adapted = get_peft_model(network, config)
     for parameter in adapted.parameters():
@@ -108,7 +112,7 @@ def test_adapters_other_than_plain_lora_are_not_merged(
             torch.nn.init.normal_(parameter, std=0.3)
     adapted.save_pretrained(tmp_path / "adapter")
     lm = make_model(base=str(tmp_path / "base"), adapter=str(tmp_path / "adapter")).load()
-    assert not is_merged(lm)
+    assert is_merged(lm) == (kind == "one layer")
     separate = SmallLM(lm.settings, lm.resolved, network=(adapted.get_base_model().eval(), tokenizer))
     np.testing.assert_allclose(lm.log_probs(INSTANCES, SCHEMA), separate.log_probs(INSTANCES, SCHEMA), atol=1e-5)
 
