@@ -110,7 +110,8 @@ def measure(lm: SmallLM, corpus: LabelSetCorpus, max_pairs: int, threshold: floa
     ]
     typed = with_general_types(schema)
     if typed is not None:
-        allowed = np.stack([typed.allowed(one.head_mention.type, one.tail_mention.type) for one in instances])
+        types = [[typed.map_type(one.type) for one in (i.head_mention, i.tail_mention)] for i in instances]
+        allowed = np.stack([typed.allowed(head, tail) for head, tail in types])
         rows.append(row("types, afterwards", log_probs, opposite, several, allowed))
         log_probs = lm.log_probs(instances, schema, allowed, k=n_labels)
         rows.append(row("types, before", log_probs, opposite, several, allowed))

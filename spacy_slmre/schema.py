@@ -36,6 +36,13 @@ _TYPE_NAMES = {
     "PRODUCT": "PROD",
     "NORP": "NAT_REL_POL",
 }
+NAME_TYPE = "NAME"
+"""In type constraints: any type but dates and numbers. Recognizers often confuse the types of names."""
+OTHER_TYPE = "MISC"
+"""In many pipelines, the type of all names but persons, places and organizations: works, events, products, …."""
+_COMMON_TYPES = frozenset({"PER", "LOC", "ORG"})
+_NUMBERS = "CARDINAL ORDINAL MONEY PERCENT QUANTITY QT NUM NUMERIC_VALUE"
+_NO_NAMES = frozenset({"DATE", *_NUMBERS.split()})
 DEFAULT_TYPE_MAP: Mapping[str, str] = {
     name: type for type, names in _TYPE_NAMES.items() for name in (type, *names.split())
 }
@@ -50,8 +57,9 @@ class RelationLabel:
         name: Name in records and scores, for instance "per:city_of_birth".
         wording: Text that the model reads and answers with, for instance "city of birth".
         definition: One line for the instruction, or "".
-        types: Allowed (head type, tail type) pairs, as annotated or mapped types in any case; "*" is any type. Empty
-            allows all.
+        types: Allowed (head type, tail type) pairs, as annotated or mapped types in any case; "*" is any type, "NAME"
+            any but dates and numbers. Empty allows all. An entity of the type MISC fits all types of names but PER, LOC
+            and ORG.
         symmetric: Whether the relation holds in both directions ("spouse") or only in one ("author"); None if unknown.
         inverse: Name of the label that then holds from tail to head ("child" for "parent"), if there is one.
         max_per_head: Maximum number of tails of a mention, if limited: 1 for "place of birth".
@@ -336,6 +344,11 @@ class LabelSchema:
         types = {self.map_type(type).upper() for pairs in constraints for pair in pairs for type in pair}
         return frozenset(types) if all(constraints) and ANY_TYPE not in types else None
 
+    def allows_type(self, entity_type: str) -> bool:
+        """Return whether a mapped type is allowed for the head or the tail of any label."""
+        allowed = self.allowed_types
+        return allowed is None or any(self._fits(entity_type.upper(), one) for one in allowed)
+
     def allowed(self, head_type: str, tail_type: str) -> np.ndarray:
         """Return which labels two mapped types allow: bool (n_labels,); the negative label is always allowed."""
         key = (head_type.upper(), tail_type.upper())
@@ -346,11 +359,13 @@ class LabelSchema:
     def _allows(self, label: RelationLabel, head_type: str, tail_type: str) -> bool:
         if label.name == self.negative_label or not label.types:
             return True
-        return any(
-            self.map_type(head).upper() in (ANY_TYPE, head_type)
-            and self.map_type(tail).upper() in (ANY_TYPE, tail_type)
-            for head, tail in label.types
-        )
+        return any(self._fits(head_type, head) and self._fits(tail_type, tail) for head, tail in label.types)
+
+    def _fits(self, entity_type: str, allowed: str) -> bool:
+        allowed = self.map_type(allowed).upper()
+        if allowed == NAME_TYPE or (entity_type == OTHER_TYPE and allowed not in _COMMON_TYPES | _NO_NAMES):
+            return entity_type not in _NO_NAMES
+        return allowed in (ANY_TYPE, entity_type)
 
     def allows_any(self, head_type: str, tail_type: str) -> bool:
         """Return whether two mapped types allow any positive label."""

@@ -116,6 +116,24 @@ def test_types_are_compared_whatever_their_case() -> None:
     assert LabelSchema.from_labels(["knows"]).allowed_types is None
 
 
+def test_name_means_any_type_but_dates_and_numbers() -> None:
+    general = LabelSchema.general()
+    names = ["PER", "LOC", "ORG", "WORK", "MISC", "NORP", "Gene", ""]
+    assert all(general.allows_any(head, tail) for head in names for tail in names)
+    assert all(general.allows_any(head, "DATE") and not general.allows_any("DATE", head) for head in names)
+    assert not any(general.allows_any(name, "MONEY") or general.allows_any("CARDINAL", name) for name in names)
+    dates = [name for name in general.names if general.allowed("PER", "DATE")[general.index[name]]]
+    assert dates == ["date of birth", "date of death", "inception", "event date", "no_relation"]
+
+
+def test_misc_may_be_any_name_but_a_person_place_or_organization() -> None:
+    types = [["WORK", "PER"], ["EVENT", "LOC"], ["ORG", "DATE"]]
+    schema = LabelSchema.from_dict({"labels": [{"name": "a", "types": types}]})
+    assert schema.allows_any("MISC", "PER") and schema.allows_any("MISC", "LOC")
+    assert not schema.allows_any("MISC", "DATE") and not schema.allows_any("ORG", "MISC")
+    assert schema.allows_type("MISC") and not schema.allows_type("PRODUCT")
+
+
 def test_a_type_map_extends_the_default() -> None:
     schema = LabelSchema.from_dict({"labels": ["a"], "type_map": {"Firm": "organization", "PERSON": "PERSON"}})
     assert [schema.map_type(name) for name in ("FIRM", "PERSON", "GPE")] == ["ORG", "PERSON", "LOC"]

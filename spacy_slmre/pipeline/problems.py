@@ -72,7 +72,7 @@ def describe_no_pairs(
     if known is None or not report["skipped"].get("type"):
         return None
     types = {span.label_ for span in (doc.ents if key is None else doc.spans[key])}
-    if unknown := sorted(name for name in types if schema.map_type(name).upper() not in known):
+    if unknown := sorted(name for name in types if not schema.allows_type(schema.map_type(name))):
         return "types", (
             f"all {report['skipped']['type']} pairs were skipped because of their entity types: no label allows "
             f"{', '.join(unknown)}. The labels allow {', '.join(sorted(known))}. Map your types to these with the "
