@@ -46,10 +46,10 @@ def main() -> None:
     args = parser.parse_args()
     texts = read_texts(args.texts)
     nlp = load_extraction_pipeline(args.pipeline).nlp
-    in_process(nlp, texts[:16])
+    in_process(nlp, texts[:8])
     table = Table("clients", "texts/s", "of nlp.pipe", "p50 s", "p95 s", "memory MB", title=f"{len(texts)} texts")
     with served(args.pipeline) as (process, address):
-        load(address, texts[:16], 1)
+        load(address, texts[:8], 1)
         before = in_process(nlp, texts)
         for clients in map(int, args.clients.split(",")):
             seconds, latencies = load(address, texts, clients)
@@ -60,10 +60,12 @@ def main() -> None:
             table.add_row(str(clients), *numbers)
             out.print(f"{clients} clients: nlp.pipe {before:.1f} and {after:.1f} texts/s, service {speed:.1f} texts/s")
             before = after
-        vanish(address, texts[:32])
-        out.print(f"32 requests, half of the clients disconnected: all others were answered; {memory(address):.0f} MB")
-        stop(process, address, texts[:32])
-        out.print("32 requests in flight at SIGTERM: all that were accepted were answered, exit code 0")
+        few = texts[:16]
+        vanish(address, few)
+        out.print(f"{len(few)} requests, half of the clients disconnected: the others were answered")
+        out.print(f"Memory at the end: {memory(address):.0f} MB")
+        stop(process, address, few)
+        out.print(f"{len(few) + 1} requests in flight at SIGTERM: all were answered, exit code 0")
     out.print(table)
 
 
@@ -73,7 +75,7 @@ def read_texts(number: int) -> list[str]:
     splitter.add_pipe("sentencizer")
     files = sorted((ROOT / "assets" / "demo").glob("*.txt"))
     sentences = [sent.text.strip() for file in files for sent in splitter(file.read_text("utf-8")).sents]
-    short = [text for text in sentences if 40 <= len(text) <= 200]
+    short = [text for text in sentences if 40 <= len(text) <= 100]
     return (short * (number // len(short) + 1))[:number]
 
 
