@@ -212,7 +212,9 @@ class LabelSchema:
 
     @classmethod
     def from_any(cls, value: Any, negative_label: str | None = NEGATIVE_LABEL) -> LabelSchema:
-        """Make a schema from a config value: a schema, a list of names, a dict as returned by `to_dict`, or a path.
+        """Make a schema from a config value: a schema, a list, a dict as returned by `to_dict`, or a path.
+
+        The items of a list are names, or objects as in `to_dict`.
 
         Args:
             value: The value.
@@ -229,6 +231,8 @@ class LabelSchema:
         if isinstance(value, str | Path):
             return cls.from_file(value)
         if isinstance(value, list | tuple):
+            if any(isinstance(label, Mapping) for label in value):
+                return cls.from_dict({"labels": value, "negative_label": negative_label})
             return cls.from_labels(value, negative_label)
         raise TypeError(f"A schema must be a list, a dict, a path or a LabelSchema, not {value!r}.")
 

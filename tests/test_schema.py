@@ -190,3 +190,9 @@ def test_symmetry_and_inverse_are_saved() -> None:
 def test_limits_are_checked(limit: object) -> None:
     with pytest.raises(ValueError, match='"max_per_head" of the label "born" must be a positive number or null'):
         LabelSchema.from_dict({"labels": [{"name": "born", "max_per_head": limit}]})
+
+
+def test_items_of_a_list_are_names_or_objects() -> None:
+    schema = LabelSchema.from_any([{"name": "rival", "types": [["PER", "PER"]]}, "friend"], "none")
+    assert schema.names == ("rival", "friend", "none") and schema.labels[0].types == (("PER", "PER"),)
+    assert LabelSchema.from_any([{"name": "rival"}], None).names == ("rival",)

@@ -10,7 +10,7 @@ import typer
 
 from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, slmre_cli
 from spacy_slmre.cli.output import document_progress, log, show_errors
-from spacy_slmre.cli.serve import serve_until_interrupted
+from spacy_slmre.cli.serve import check_serve_extra, serve_until_interrupted
 from spacy_slmre.cli.view import OpenOption, ThemeOption, TitleOption
 
 if TYPE_CHECKING:
@@ -71,7 +71,6 @@ def review_command(
     from spacy_slmre.extraction.inputs import find_inputs, read_inputs
     from spacy_slmre.review.items import proposed_documents
     from spacy_slmre.review.ranking import rank_items
-    from spacy_slmre.review.server import ReviewServer
     from spacy_slmre.review.session import open_session
     from spacy_slmre.util.run_folder import check_not_input, reserve
     from spacy_slmre.visual.options import ViewOptions
@@ -89,6 +88,8 @@ def review_command(
     if to is not None:
         with reserve(output, overwrite=overwrite):
             pass  # checks the output before documents are read; `export` reserves it again
+    else:
+        check_serve_extra("review")
     inputs = find_inputs(documents, format, output, text_field)
     log(f'Loading "{pipeline}" …')
     loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id)
@@ -126,11 +127,14 @@ def review_command(
         "limit": limit,
         "near miss": near_miss,
     }
+    from spacy_slmre.review.server import make_review_app
+    from spacy_slmre.serve.server import PageServer
+
     with open_session(output, key, rank, overwrite=overwrite) as session:
         if not session.items:
             log("The pipeline finds no relations or near misses in these documents: there is nothing to review.")
             return
-        with ReviewServer(session, port, options) as server:
+        with PageServer(make_review_app(session, options), port=port) as server:
             log(f"{session.n_decided} of {len(session.items)} pairs are decided.")
             if serve_until_interrupted(server, open_browser):
                 log(f"Stopped. {session.n_decided} of {len(session.items)} pairs are decided → {output}")

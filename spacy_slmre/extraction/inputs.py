@@ -35,11 +35,16 @@ class ExtractionError(ValueError):
 
 @dataclass(frozen=True)
 class InputDocument:
-    """A document to process: its id, and its content or an error."""
+    """A document to process: its id, and its content or an error.
+
+    Attributes:
+        labels: Labels to predict in a text, if they differ from those of the component.
+    """
 
     id: str
     content: str | Doc | None = None
     error: str | None = None
+    labels: Any = None
 
 
 @dataclass(frozen=True)

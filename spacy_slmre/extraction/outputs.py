@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spacy.tokens import Doc, DocBin
@@ -24,6 +24,13 @@ class ExtractionResult:
     id: str
     doc: Doc | None = None
     error: str | None = None
+
+    def to_document(self, attr: str = RELATIONS) -> RelationDocument:
+        """Return the neutral form of the document, with relations from `doc._.<attr>`, or of its error."""
+        if self.doc is None:
+            return RelationDocument(self.id, "", error=self.error)
+        # The id in `doc.user_data` may differ.
+        return replace(RelationDocument.from_doc(self.doc, self.id, attr), id=self.id)
 
 
 def check_suffix(output: Path) -> None:
@@ -87,11 +94,8 @@ def _not_stored(result: ExtractionResult, error: Exception) -> ExtractionResult:
 
 
 def _json_line(result: ExtractionResult, attr: str, level: str) -> bytes:
-    if result.doc is None:
-        document = RelationDocument(result.id, "", error=result.error)
-    else:
-        document = RelationDocument.from_doc(result.doc, result.id, attr)
-    data = {**document.to_dict(), "id": result.id}  # the id in `doc.user_data` may differ
+    document = result.to_document(attr)
+    data = document.to_dict()
     if level == "facts" and result.doc is not None:
         data["facts"] = [fact.to_dict() for fact in make_facts(document)]
     try:

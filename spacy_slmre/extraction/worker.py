@@ -25,7 +25,7 @@ from spacy_slmre.extraction.inputs import ExtractionError, InputDocument, read_i
 from spacy_slmre.extraction.outputs import ExtractionResult, write_results
 from spacy_slmre.extraction.shards import ShardFolder, ShardResult
 from spacy_slmre.facts import LEVELS
-from spacy_slmre.relations import describe_unanswered
+from spacy_slmre.relations import LABELS, describe_unanswered
 from spacy_slmre.util.errors import ServiceError, describe
 from spacy_slmre.util.io import shard_name
 
@@ -59,7 +59,7 @@ def extract_documents(
             for document in documents:
                 waiting.append(document)
                 if _input_error(nlp, document) is None:
-                    yield cast(str | Doc, document.content)
+                    yield _content(nlp, document)
         except Exception as error:  # an error of the input, not of the pipeline
             reading.append(error)
             raise
@@ -97,13 +97,21 @@ def extract_documents(
         while waiting:
             yield from unreadable()
             if waiting:
-                yield result(_run_single(nlp, cast(str | Doc, waiting[0].content)))
+                yield result(_run_single(nlp, _content(nlp, waiting[0])))
 
 
 def _input_error(nlp: Language, document: InputDocument) -> str | None:
     if isinstance(document.content, str) and len(document.content) > nlp.max_length:
         return f"{len(document.content)} characters are more than nlp.max_length ({nlp.max_length})"
     return document.error
+
+
+def _content(nlp: Language, document: InputDocument) -> str | Doc:
+    if document.labels is None or not isinstance(document.content, str):
+        return cast(str | Doc, document.content)
+    doc = nlp.make_doc(document.content)
+    setattr(doc._, LABELS, document.labels)
+    return doc
 
 
 def _text(document: InputDocument) -> str | None:
@@ -128,8 +136,8 @@ def _raise_errors(nlp: Language) -> None:
 
 
 @contextmanager
-def _forget_words(nlp: Language) -> Iterator[None]:
-    """Free the memory of new words at the end of a shard; its documents become invalid."""
+def forget_words(nlp: Language) -> Iterator[None]:
+    """Free the memory of new words at the end, for instance of a shard; its documents become invalid."""
     with nlp.memory_zone():
         yield
     strings: Any = nlp.vocab.strings
@@ -219,7 +227,7 @@ class ShardWorker:
         if self._next_shard != number:
             self._documents = self._read(self.job.stdin or io.BytesIO(), number)
         self._next_shard = None
-        with _forget_words(self.nlp):
+        with forget_words(self.nlp):
             result = self._compute(number, islice(self._documents, shard.documents), shard.documents)
         self._next_shard = number + 1
         return result
@@ -238,7 +246,7 @@ class ShardWorker:
         """Read documents from inputs that include standard input, and compute them shard by shard."""
         documents = self._read(stdin)
         for number in count():
-            with _forget_words(self.nlp):
+            with forget_words(self.nlp):
                 if (first := next(documents, None)) is None:
                     return
                 result = self._compute(number, chain([first], islice(documents, self.job.shard_size - 1)))

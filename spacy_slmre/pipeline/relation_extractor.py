@@ -48,6 +48,8 @@ from spacy_slmre.relations import (
 )
 from spacy_slmre.schema import LabelSchema
 
+MAX_DOC_SCHEMAS = 256  # label sets of documents that are kept
+
 
 class RelationExtractor(SavedExtractor):
     """Labels pairs of entities and writes the relations to `doc._.<attr>`; see `ExtractorSettings`."""
@@ -232,16 +234,22 @@ class RelationExtractor(SavedExtractor):
     def _schema_of(self, doc: Doc) -> LabelSchema:
         """Return the labels of a document: its own if it has any, otherwise the component's."""
         labels = own_labels(doc)
-        if labels is None:
-            return self.schema
+        return self.schema if labels is None else self.make_schema(labels)
+
+    def make_schema(self, labels: Any) -> LabelSchema:
+        """Return the schema of labels that are given for a document. Raises ValueError if the model cannot use them."""
         key = labels.fingerprint if isinstance(labels, LabelSchema) else json.dumps(labels, default=str)
         if key not in self._doc_schemas:
             negative = self.schema.negative_label if self.has_own_labels else self.settings.negative_label
             schema = LabelSchema.from_any(labels, negative)
             if self.has_own_labels:
                 schema = with_known_wordings(schema, self.schema, types=True)
-            self._doc_schemas[key] = schema.extend_types(self.settings.type_map)
-            self._set_labels(self._doc_schemas[key])
+            schema = schema.extend_types(self.settings.type_map)
+            self._set_labels(schema)
+            if len(self._doc_schemas) >= MAX_DOC_SCHEMAS:
+                self._doc_schemas.clear()
+                self._checked.clear()
+            self._doc_schemas[key] = schema
         return self._doc_schemas[key]
 
     def _predict(self, docs: list[DocInstances], k: int = 1) -> list[DocPrediction]:

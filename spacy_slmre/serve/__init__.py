@@ -1,1 +1,1 @@
-"""A local web page to try a pipeline."""
+"""The HTTP service with its page, and the rules of all local pages."""

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
-from pathlib import Path
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
+from tests.conftest import TEXTS
 
 
 @pytest.mark.parametrize(
@@ -18,23 +24,24 @@ from spacy_slmre.cli import slmre_cli
     [
         (["no_such_pipeline"], "neither an installed package nor a folder"),
         (["en", "--theme", "blue"], "Use one of auto, light, dark"),
+        (["en", "--max-texts", "0"], "serve.max_texts = 0, but it must be at least 1"),
+        (["en", "--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY must contain the API key"),
     ],
 )
 def test_bad_input_gets_one_clear_error(args: list[str], message: str) -> None:
     result = CliRunner().invoke(slmre_cli, ["serve", *args])
-    assert result.exit_code == 1 and message in result.output
+    assert result.exit_code == 1 and message in " ".join(result.output.split())
 
 
-@pytest.mark.slow
-def test_server_answers_and_stops_cleanly(tmp_path: Path, tiny_base: Path) -> None:
-    import spacy
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spacy_slmre.cli.serve.find_spec", lambda name: None if name == "uvicorn" else True)
+    result = CliRunner().invoke(slmre_cli, ["serve", "en"])
+    assert result.exit_code == 1 and "requires uvicorn. Install with: pip install 'spacy-slmre[serve]'" in result.output
 
-    nlp = spacy.blank("en")
-    nlp.add_pipe("entity_ruler").add_patterns([{"label": "PER", "pattern": "Ann"}])
-    model = {"@architectures": "spacy-slmre.SmallLM.v1", "base": str(tiny_base), "quantization": None}
-    nlp.add_pipe("slm_relations", config={"model": model, "labels": ["knows"]})
-    nlp.to_disk(tmp_path / "pipeline")
-    command = [sys.executable, "-m", "spacy", "slmre", "serve", str(tmp_path / "pipeline"), "--port", "0"]
+
+@contextmanager
+def served(pipeline: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-m", "spacy", "slmre", "serve", pipeline, "--port", "0"]
 
     def interruptible() -> None:
         # Background processes of a shell ignore this signal, and so do their children.
@@ -42,14 +49,41 @@ def test_server_answers_and_stops_cleanly(tmp_path: Path, tiny_base: Path) -> No
 
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible) as process:
         assert process.stderr is not None
-        address = None
-        for line in process.stderr:
-            if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
-                address = found[0]
-                break
-        assert address
-        with urllib.request.urlopen(address, timeout=10) as answer:
-            assert b"Find relations" in answer.read()
-        process.send_signal(signal.SIGINT)
-        assert "Stopped." in process.stderr.read()
+        addresses = (re.search(r"http://127\.0\.0\.1:\d+/", line) for line in process.stderr)
+        address = next(found[0] for found in addresses if found)
+        try:
+            yield process, address
+        finally:
+            process.kill()
+
+
+def get(address: str, path: str = "", body: Any = None) -> bytes:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.read()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_server_answers_what_it_has_accepted(pipeline: str, signal_number: int) -> None:
+    bodies = [{"texts": [f"{text} {number}" for text in TEXTS[:3]]} for number in range(12)]
+    with served(pipeline) as (process, address), ThreadPoolExecutor(len(bodies)) as pool:
+        assert process.stderr is not None
+        assert b"Find relations" in get(address)
+        answers = [pool.submit(get, address, "relations", body) for body in bodies]
+        end = time.monotonic() + 20
+        while b"slmre_waiting_texts 0.0" in get(address, "metrics"):
+            assert time.monotonic() < end
+        process.send_signal(signal_number)
+        failed = []
+        for answer, body in zip(answers, bodies, strict=True):
+            try:
+                found = json.loads(answer.result())["documents"]
+            except OSError:  # it had not been accepted
+                failed.append(body)
+            else:
+                assert [document["text"] for document in found] == body["texts"]
+        assert len(failed) < len(bodies)
+        assert process.stderr.read().splitlines()[-1] == "Stopped."
         assert process.wait(30) == 0

@@ -54,3 +54,11 @@ def test_the_threshold_of_the_model_is_the_default(nlp: Language, monkeypatch: p
     assert len(nlp(TEXTS[4])._.relations) == sum(relation.score >= high for relation in everything)
     component.threshold = None
     assert len(nlp(TEXTS[4])._.relations) == len(everything)
+
+
+def test_labels_that_the_model_cannot_use_fail_each_time(blank: Callable[[], Language], tiny_classifier: dict) -> None:
+    nlp = blank()
+    pipe = nlp.add_pipe("rel_classifier", config={"model": tiny_classifier, "labels": LABELS, "negative_label": None})
+    for _ in range(2):
+        with pytest.raises(ValueError, match="not trained on the labels rival"):
+            pipe.make_schema(["rival"])  # type: ignore[attr-defined]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,9 +11,11 @@ from spacy_slmre.decoding import Decoding, DocPrediction, PairPrediction
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.review.items import ReviewItem
 from spacy_slmre.review.ranking import find_items
-from spacy_slmre.review.server import ReviewServer
+from spacy_slmre.review.server import make_review_app
 from spacy_slmre.review.session import ReviewSession
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.serve.server import PageServer
+from tests.serving import serving
 
 SCHEMA = LabelSchema.from_dict(
     {
@@ -62,11 +63,12 @@ def make_items() -> Callable[..., list[ReviewItem]]:
 
 
 @pytest.fixture
-def server(make_items: Callable, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ReviewServer]:
-    """Serve the pairs in `PROBABILITIES` of the test module."""
-    items = make_items(request.module.PROBABILITIES)
-    session = ReviewSession(items, tmp_path / "log", tmp_path / "reviewed.jsonl")
-    with ReviewServer(session) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+def session(make_items: Callable, tmp_path: Path, request: pytest.FixtureRequest) -> ReviewSession:
+    """A session about the pairs in `PROBABILITIES` of the test module."""
+    return ReviewSession(make_items(request.module.PROBABILITIES), tmp_path / "log", tmp_path / "reviewed.jsonl")
+
+
+@pytest.fixture
+def server(session: ReviewSession) -> Iterator[PageServer]:
+    with serving(make_review_app(session)) as server:
         yield server
-        server.shutdown()

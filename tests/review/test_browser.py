@@ -11,7 +11,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from spacy_slmre.review.server import ReviewServer
+from spacy_slmre.review.session import ReviewSession
+from spacy_slmre.serve.server import PageServer
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +25,7 @@ PROBABILITIES = {
 }
 
 
-def test_all_pairs_are_reviewed_with_keys(browser: webdriver.Chrome, server: ReviewServer, tmp_path: Path) -> None:
+def test_all_pairs_are_reviewed_with_keys(browser: webdriver.Chrome, server: PageServer, tmp_path: Path) -> None:
     wait = WebDriverWait(browser, 10)
 
     def arc() -> str:
@@ -99,7 +100,7 @@ def test_all_pairs_are_reviewed_with_keys(browser: webdriver.Chrome, server: Rev
 
 
 def test_unreachable_server_is_reported_and_the_decision_can_be_repeated(
-    browser: webdriver.Chrome, server: ReviewServer
+    browser: webdriver.Chrome, server: PageServer, session: ReviewSession
 ) -> None:
     wait = WebDriverWait(browser, 10)
     browser.get(server.address)
@@ -113,6 +114,6 @@ def test_unreachable_server_is_reported_and_the_decision_can_be_repeated(
         if offline:
             wait.until(lambda _: "Is the server still running?" in status.text)
             assert browser.find_elements(By.CSS_SELECTOR, "#figure .arc")
-            assert server.session.n_decided == 0
+            assert session.n_decided == 0
     wait.until(lambda _: browser.find_element(By.ID, "count").text == "1 of 5 pairs decided")
-    assert status.text == "" and server.session.n_decided == 1
+    assert status.text == "" and session.n_decided == 1

@@ -1,5 +1,6 @@
 "use strict";
 (() => {
+  const key = document.getElementById("key"); // only if the service needs one
   const form = document.getElementById("form");
   const text = document.getElementById("text");
   const button = form.querySelector("button");
@@ -11,22 +12,25 @@
     status.classList.toggle("failed", failed);
   }
   async function find() {
-    const body = JSON.stringify({ text: text.value });
+    const body = JSON.stringify({ text: text.value, html: true });
     if (new Blob([body]).size > Number(status.dataset.limit)) {
-      report(`The text is longer than ${status.dataset.limit} bytes.`, true);
+      report(`The request is longer than ${status.dataset.limit} bytes.`, true);
       return;
     }
     button.disabled = true;
     report("Searching …");
     const began = performance.now();
+    const headers = { "Content-Type": "application/json" };
+    if (key) headers.Authorization = `Bearer ${key.value}`;
     try {
-      const answer = await fetch("/relations", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+      const answer = await fetch("/relations", { method: "POST", headers, body });
       const content = await answer.json();
-      if (answer.ok) {
+      const error = answer.ok ? content.documents[0].error : content.error;
+      if (error) {
+        report(error, true);
+      } else {
         result.innerHTML = content.html; // the server escapes all texts
         report(`${((performance.now() - began) / 1000).toFixed(1)} s`);
-      } else {
-        report(content.error, true);
       }
     } catch (error) {
       report(`No answer. Is the server still running? (${error.message})`, true);
