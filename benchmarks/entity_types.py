@@ -187,19 +187,20 @@ def main() -> None:
                 shown = {key: value for key, value in thresholds.items() if key not in unused}
                 found = [decide(questions, probs, pipe.types, settings).entities for questions, probs in asked]
                 variants.append(({"mode": mode, **shown}, found))
+        first = len(rows)
         for variant, entities in variants:
             for names in (True, False):
                 scores = score(golds, docs, entities, name, names)
                 rows.append({"corpus": name, **variant, "spans": "names" if names else "all", **scores})
-    table = Table("corpus", "mode", "retype", "drop", "add", "spans", "precision", "recall", "F1")
-    for row in rows:
-        thresholds = (str(row.get(key, "")) for key in ("retype", "drop", "add"))
-        table.add_row(
-            row["corpus"], row["mode"], *thresholds, row["spans"], *(f"{row[key]:.3f}" for key in ("p", "r", "f"))
-        )
-    Console(width=120).print(table)
-    if arguments.output:
-        arguments.output.write_text(json.dumps(rows, indent=2), encoding="utf-8")
+        table = Table("corpus", "mode", "retype", "drop", "add", "spans", "precision", "recall", "F1")
+        for row in rows[first:]:
+            thresholds = (str(row.get(key, "")) for key in ("retype", "drop", "add"))
+            table.add_row(
+                row["corpus"], row["mode"], *thresholds, row["spans"], *(f"{row[key]:.3f}" for key in ("p", "r", "f"))
+            )
+        Console(width=120).print(table)
+        if arguments.output:
+            arguments.output.write_text(json.dumps(rows, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

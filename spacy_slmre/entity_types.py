@@ -93,6 +93,8 @@ def _without_definitions(names: Iterable[Any]) -> dict[str, str]:
 
 
 def _make_schema(definitions: Mapping[str, str], type_map: Mapping[str, str] | None = None) -> LabelSchema:
+    if not definitions:
+        raise ValueError("The entity types are empty: name at least one, or use null for the default types.")
     if bad := [item for item in definitions.items() if not all(isinstance(part, str) for part in item)]:
         raise ValueError(f"Entity types must be names with definitions, both texts, not {bad[0][0]!r}: {bad[0][1]!r}.")
     mapped = {name: DEFAULT_TYPE_MAP.get(name.upper(), name.upper()) for name in definitions}

@@ -54,7 +54,7 @@ class EntitySettings:
     mode: Literal["retype", "complete", "all"] = "retype"
     retype_threshold: float = 0.5
     drop_threshold: float = 0.9
-    add_threshold: float = 0.5
+    add_threshold: float = 0.9
     noun_phrases: bool = False
     batch_size: int = 128
     max_context_tokens: int = 512
