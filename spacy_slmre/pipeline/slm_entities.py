@@ -217,7 +217,8 @@ def decide(questions: Questions, probs: np.ndarray, types: EntityTypes, settings
         if label:
             # The ids of a retyped entity stay: they say which one it is.
             typed = Span(doc, span.start, span.end, label, kb_id=span.kb_id, span_id=span.id)
-            proposed.append((score or 0.0, span if label == span.label_ else typed))
+            # Entities that the model was not asked about stay.
+            proposed.append((1.0 if score is None else score, span if label == span.label_ else typed))
     taken = {token.i for span in entities for token in span}
     # Of overlapping spans, take the most probable one; of equally probable ones, the document's own or the longest.
     for _, span in sorted(proposed, key=lambda one: (-one[0], _bounds(one[1]) not in asked, -len(one[1]))):

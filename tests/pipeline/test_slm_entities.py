@@ -114,7 +114,8 @@ def test_of_overlapping_spans_the_most_probable_is_kept() -> None:
 
 
 def test_spans_that_do_not_fit_the_model_stay_as_they_are() -> None:
-    found, decisions = decided([row(), row()], drop_threshold=0.0)
+    probs = [row(), row(), row(PERSON=0.99)]
+    found, decisions = decided(probs, [(0, 1)], mode="all", drop_threshold=0.0)
     assert found[:2] == [("Ann Lee", "ORG"), ("Rome", "PERSON")] and decisions["Rome"] == ("PERSON", "PERSON", None)
 
 
