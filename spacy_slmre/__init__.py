@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from spacy_slmre.entity_decisions import install_decisions
 from spacy_slmre.facts import Entity, Fact, facts_of, install_facts
 from spacy_slmre.relations import Relation, install_extensions
 from spacy_slmre.schema import LabelSchema, RelationLabel
@@ -10,6 +11,7 @@ from spacy_slmre.schema import LabelSchema, RelationLabel
 # name, only a component that would use it raises an error.
 install_extensions(strict=False)
 install_facts()
+install_decisions()
 
 __version__ = "0.1.0"
 __all__ = [

@@ -182,11 +182,8 @@ def _set_candidates(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
 
 def _get_answers(doc: Doc) -> list[Record]:
     # A DocBin turns lists into tuples.
-    text_id = _text_id(doc)
     return [
-        {**_without_id(answer), "head": list(answer["head"]), "tail": list(answer["tail"])}
-        for answer in doc.user_data.get(user_data_key(ANSWERS), ())
-        if _is_of(answer, text_id)
+        {**answer, "head": list(answer["head"]), "tail": list(answer["tail"])} for answer in read_plain(doc, ANSWERS)
     ]
 
 
@@ -281,6 +278,13 @@ def read_records(doc: Doc, records: Iterable[Record]) -> list[Relation]:
             stacklevel=3,
         )
     return relations
+
+
+def read_plain(doc: Doc, attr: str) -> list[Record]:
+    """Return the records under `doc._.<attr>` as plain data, without those that were copied from another document."""
+    records = doc.user_data.get(user_data_key(attr), ())
+    text_id = _text_id(doc) if records else ""
+    return [_without_id(record) for record in records if _is_of(record, text_id)]
 
 
 def _from_record(doc: Doc, record: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -6,23 +6,19 @@
 
 from __future__ import annotations
 
-import warnings
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
 
 import numpy as np
-from spacy import util
 from spacy.language import Language
-from spacy.pipeline import Pipe
 from spacy.tokens import Doc, Span, Token
 
 from spacy_slmre.coreference import MentionCluster, mentions_of, write_clusters
+from spacy_slmre.entity_types import NUMERIC
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.models.base import RelationModel
-from spacy_slmre.pipeline.saving import SavedAsFolder
+from spacy_slmre.pipeline.question_pipe import QuestionPipe
 from spacy_slmre.schema import NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel
 from spacy_slmre.util.settings import check_minimum, defaults_of, takes_settings
 
@@ -34,8 +30,6 @@ SCHEMA = LabelSchema(
     ),
     NEGATIVE_LABEL,
 )
-# Pronouns and descriptions do not refer to numbers and dates.
-_NO_ENTITIES = frozenset({"CARDINAL", "DATE", "MONEY", "ORDINAL", "PERCENT", "QUANTITY", "TIME"})
 _TITLES = frozenset(
     title + dot
     for title in (
@@ -100,47 +94,18 @@ class Links:
     instances: list[RelationInstance]
 
 
-class CoreferenceResolver(SavedAsFolder, Pipe):
+class CoreferenceResolver(QuestionPipe[list[MentionCluster]]):
     """Writes clusters of mentions to `doc.spans["coref_clusters_1"]` and so on; see `CoreferenceSettings`."""
 
     def __init__(self, model: RelationModel, name: str, settings: CoreferenceSettings) -> None:
-        self.model = model
-        self.name = name
+        super().__init__(model, name, settings.batch_size, settings.max_context_tokens)
         self.settings = settings
-        self._has_warned = False
-
-    def __call__(self, doc: Doc) -> Doc:
-        """Write the clusters of one document."""
-        try:
-            self.set_annotations([doc], self.predict([doc]))
-        except Exception as error:
-            self.get_error_handler()(self.name, self, [doc], error)
-        return doc
-
-    def pipe(self, stream: Iterable[Doc], *, batch_size: int = 32) -> Iterator[Doc]:
-        """Annotate a stream of documents, scoring the pairs of several documents together."""
-        for docs in util.minibatch(stream, batch_size):
-            try:
-                self.set_annotations(docs, self.predict(docs))
-            except Exception:
-                # Annotate documents one by one, so that only those that fail are lost.
-                docs = [self(doc) for doc in docs]
-            yield from docs
 
     def predict(self, docs: Iterable[Doc]) -> list[list[MentionCluster]]:
         """Return the clusters of each document, without changing it."""
-        self.model.load()
-        self.model.set_labels(SCHEMA)
         found = [self._make_links(doc) for doc in docs]
-        instances = [instance for links in found for instance in links.instances]
-        fitting = self.model.truncate(instances, SCHEMA, self.settings.max_context_tokens)
-        rows = [row for row, instance in enumerate(fitting) if instance is not None]
-        scores = np.zeros(len(instances))
-        for start in range(0, len(rows), self.settings.batch_size):
-            batch = rows[start : start + self.settings.batch_size]
-            chosen = [instance for row in batch if (instance := fitting[row]) is not None]
-            log_probs = self.model.log_probs(chosen, SCHEMA)
-            scores[batch] = np.exp(log_probs[:, SCHEMA.index[SAME]])
+        probs = self._score([instance for links in found for instance in links.instances], SCHEMA)
+        scores = probs[:, SCHEMA.index[SAME]]
         clusters, start = [], 0
         for links in found:
             clusters.append(self._cluster(links, scores[start : start + len(links.pairs)]))
@@ -154,12 +119,11 @@ class CoreferenceResolver(SavedAsFolder, Pipe):
 
     def _make_links(self, doc: Doc) -> Links:
         """Pair each pronoun, description and short name with the mentions before it, in a window of sentences."""
-        if len(doc) and not doc.has_annotation("POS") and not self._has_warned:
-            self._has_warned = True
-            warnings.warn(
-                f"{self.name}: the documents have no part-of-speech tags, so pronouns and descriptions are not found. "
-                "Add a tagger before it (in spaCy's English pipelines: tagger, attribute_ruler and parser).",
-                stacklevel=4,
+        if len(doc) and not doc.has_annotation("POS"):
+            self._warn_once(
+                "tags",
+                "the documents have no part-of-speech tags, so pronouns and descriptions are not found. Add a tagger "
+                "before it (in spaCy's English pipelines: tagger, attribute_ruler and parser).",
             )
         mentions = find_mentions(doc)
         sentences = list(doc.sents) if doc.has_annotation("SENT_START") else [doc[:]]
@@ -204,19 +168,6 @@ class CoreferenceResolver(SavedAsFolder, Pipe):
             for members in clusters.values()
         ]
 
-    # -- serialization -------------------------------------------------------------------------------------
-
-    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
-        """Save the component."""
-        util.to_disk(path, {"model": lambda folder: self.model.save(folder, embed=False)}, exclude)
-
-    def _read(self, path: str | Path, exclude: Iterable[str], *, temporary: bool = False) -> Self:
-        def restore(folder: Path) -> None:
-            self.model = self.model.restore(folder, temporary=temporary)
-
-        util.from_disk(path, {"model": restore}, exclude)
-        return self
-
 
 def find_mentions(doc: Doc) -> list[Span]:
     """Return the mentions of a document that may be the same entity, in text order.
@@ -224,7 +175,8 @@ def find_mentions(doc: Doc) -> list[Span]:
     These are its entities, personal and possessive pronouns of the third person, and noun phrases with a definite
     article, a demonstrative or a possessive ("the firm", "her brother"), as far as the document is tagged and parsed.
     """
-    mentions = [span for span in mentions_of(doc) if span.label_ not in _NO_ENTITIES]
+    # Pronouns and descriptions do not refer to numbers and dates.
+    mentions = [span for span in mentions_of(doc) if span.label_ not in NUMERIC]
     taken = {token.i for span in mentions for token in span}
     mentions += [doc[token.i : token.i + 1] for token in doc if token.i not in taken and _is_pronoun(token)]
     if doc.has_annotation("DEP"):

@@ -6,6 +6,7 @@ base model, quantization, prompt style, layout of the prompt tree, and labels.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -150,6 +151,12 @@ class Adapter:
                 f"{LAYOUT}. Install the version that the adapter was tuned with."
             )
         return cls(config, (folder / WEIGHTS_FILE).read_bytes(), record)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of configuration and weights."""
+        config = json.dumps(dict(self.config), sort_keys=True).encode()
+        return hashlib.sha256(config + self.weights).hexdigest()
 
     def to_folder(self, folder: Path) -> None:
         """Write the adapter folder."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from spacy_slmre.models.causal_lm.qera import init_with_qera
 from spacy_slmre.models.causal_lm.scoring import PreparedLabels, context_limit, score_labels
 from spacy_slmre.models.causal_lm.sequences import TrainingSequences
 from spacy_slmre.models.causal_lm.settings import ResolvedSettings, SmallLMSettings, resolve_settings
-from spacy_slmre.models.checkpoint import check_folder
+from spacy_slmre.models.checkpoint import check_folder, load_tokenizer
 from spacy_slmre.models.hub import BaseModelInfo, identify, locate_base, quiet_loading, resolve_device, resolve_dtype
 from spacy_slmre.models.prompts import PromptBuilder, PromptStyle
 from spacy_slmre.models.thinc_shim import ThincShim
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 MAX_PREPARED = 8  # label sets whose trie and prefix are cached
+# A network with a merged adapter is never trained, so models with the same weights share one in memory.
+_MERGED: WeakValueDictionary[tuple, PreTrainedModel] = WeakValueDictionary()
 
 
 class SmallLM(TrainableModel):
@@ -160,19 +163,29 @@ class SmallLM(TrainableModel):
         if self.adapter is not None:
             self.adapter.check_base(base)
         device = resolve_device(self.settings.device)
-        network, tokenizer = load_base(
-            self.locate(),
-            quantization=self.quantization,
-            dtype=resolve_dtype(self.settings.dtype, device),
-            device=device,
-            keep_4bit=self.settings.keep_4bit,
-        )
+        options: dict[str, Any] = {
+            "quantization": self.quantization,
+            "dtype": resolve_dtype(self.settings.dtype, device),
+            "device": device,
+            "keep_4bit": self.settings.keep_4bit,
+        }
+        if self.adapter is None:
+            network, tokenizer = load_base(self.locate(), **options)
+            use_grouped_attention(network)
+            return network, tokenizer
+        key = (base.fingerprint, self.adapter.fingerprint, *options.values())
+        if merge and (shared := _MERGED.get(key)) is not None:
+            self._is_merged = True
+            with quiet_loading():
+                return shared, load_tokenizer(self.locate())
+        network, tokenizer = load_base(self.locate(), **options)
         use_grouped_attention(network)
-        if self.adapter is not None:
-            self._is_merged = merge and self.adapter.merge(network)
-            if not self._is_merged:
-                with quiet_loading():
-                    self._peft = self.adapter.attach(network)
+        self._is_merged = merge and self.adapter.merge(network)
+        if not self._is_merged:
+            with quiet_loading():
+                self._peft = self.adapter.attach(network)
+        elif base.fingerprint is not None:
+            _MERGED[key] = network
         return network, tokenizer
 
     @property
