@@ -226,7 +226,7 @@ class _Concatenations(NodeTransformer):
     def __init__(self, call: Callable[..., nodes.Filter]) -> None:
         self.call = call
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
         first, *others = node.nodes
         return self.call(_JOIN, first, *others)

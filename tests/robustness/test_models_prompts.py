@@ -17,12 +17,12 @@ from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.llm.chat import ChatPrompt
 from spacy_slmre.llm.hugging_face import HuggingFaceChat
 from spacy_slmre.llm.task import RelationTask
+from spacy_slmre.models import sandbox
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.settings import SmallLMSettings
 from spacy_slmre.models.encoder.markers import Markers
 from spacy_slmre.models.prompts import PromptBuilder, PromptStyle, default_templates, read_examples, render_chat
-from spacy_slmre.models import sandbox
 from spacy_slmre.models.sandbox import MAX_CHAT_TEMPLATE, SafeTemplate
 from spacy_slmre.schema import LabelSchema, RelationLabel
 
@@ -186,9 +186,15 @@ def test_faulty_and_endless_chat_templates_are_refused_before_the_first_document
     start = time.perf_counter()
     with pytest.raises(ValueError, match=f"(?s)chat template of the model .*{message}"):
         pipe.load()
-    with pytest.raises(ValueError, match="chat template of the model"):
-        HuggingFaceChat(base=str(base), quantization=None)([[ChatPrompt([{"role": "user", "content": "Hi"}])]])
     assert time.perf_counter() - start < 20
+
+
+def test_an_endless_chat_template_is_refused_by_local_chat_models(tiny_base: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    (base / "chat_template.jinja").write_text(LOOP)
+    model = HuggingFaceChat(base=str(base), quantization=None)
+    with pytest.raises(ValueError, match=r"chat template of the model .* takes more than"):
+        list(model([[ChatPrompt([{"role": "user", "content": "Hi"}])]]))
 
 
 def test_templates_have_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,15 +211,20 @@ MESSAGES = [
     {"role": "user", "content": "D"},
 ]
 CHAT_TEMPLATES = {
-    "blocks": "\n  {%- for m in messages %}\n  {% if loop.first %}{{ bos_token }}\n  {% endif %}\n{{ m.role }}\n{% endfor %}\n",
+    "blocks": "\n  {%- for m in messages %}\n  {% if loop.first %}{{ bos_token }}\n  {% endif %}\n{{ m.role }}\n"
+    "{% endfor %}\n",
     "methods": "{% for m in messages %}{{ m['content'].strip().split('</think>')[-1] | trim + eos_token }}{% endfor %}",
     "variables": "{% if tools %}T{% elif documents is defined and documents %}D{% else %}{{ unknown }}N{% endif %}",
-    "namespace": "{% set n = namespace(i=0, d={}) %}{% for m in messages[::-1] %}{% set n.i = n.i + 1 %}{% endfor %}{{ n.i % 3 }}",
-    "macro": "{% macro f(m, last=false) -%}[{{ m.role ~ ': ' ~ m.content }}]{%- endmacro %}{{ f(messages[0]) }}{{ f(messages[-1], true) }}",
-    "loop controls": "{% for m in messages %}{% if m.role == 'user' %}{% continue %}{% endif %}{{ m.role }}{% break %}{% endfor %}",
+    "namespace": "{% set n = namespace(i=0, d={}) %}{% for m in messages[::-1] %}{% set n.i = n.i + 1 %}{% endfor %}"
+    "{{ n.i % 3 }}",
+    "macro": "{% macro f(m, last=false) -%}[{{ m.role ~ ': ' ~ m.content }}]{%- endmacro %}{{ f(messages[0]) }}"
+    "{{ f(messages[-1], true) }}",
+    "loop controls": "{% for m in messages %}{% if m.role == 'user' %}{% continue %}{% endif %}{{ m.role }}{% break %}"
+    "{% endfor %}",
     "generation": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}|{% endfor %}",
     "JSON": "{{ messages | tojson }}{{ messages[0] | tojson(indent=2) }}{{ dict(a=1, b='<é>') | tojson }}",
-    "filters": "{{ messages | map(attribute='role') | unique | join(', ') | upper }}{{ messages | selectattr('role', 'equalto', 'user') | list | length }}",
+    "filters": "{{ messages | map(attribute='role') | unique | join(', ') | upper }}"
+    "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}",
     "thinking": "{{ enable_thinking }}{{ add_generation_prompt }}{{ messages[0].reasoning_content is defined }}",
     "set block": "{% set s %}{% for m in messages %}<{{ m.role }}>\n{% endfor %}{% endset %}{{ s }}{{ s | length }}",
     "format": "{{ '{}-{}'.format(1, 'x') }}{{ 'a'.replace('a', 'bb').rjust(5) }}{{ ', '.join(['a', 'b']) }}",
