@@ -19,7 +19,7 @@ import pytest
 import spacy
 import typer
 from click.testing import Result
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from spacy.tokens import DocBin
 from typer.testing import CliRunner
@@ -315,9 +315,10 @@ def check_output(output: Path, args: list[str]) -> None:
 
 
 def try_command(name: str, folder: Path, pipeline: str, encoder: Path, examples: int, *, repeatable: bool) -> None:
-    checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    # Shrinking takes far longer than reading a long command.
+    options: dict[str, Any] = {"phases": [Phase.generate], "suppress_health_check": list(HealthCheck)}
 
-    @settings(max_examples=examples, derandomize=repeatable, database=None, suppress_health_check=checks)
+    @settings(max_examples=examples, derandomize=repeatable, database=None, **options)
     @given(args=arguments(name), lines=contents)
     def try_all(args: list[str], lines: list[str]) -> None:
         check(name, args, lines, pipeline, encoder, folder)
