@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import typer
 from rich.console import Console
 from rich.segment import Segment
+from rich.text import Text
 
 from spacy_slmre.util.errors import describe
 
@@ -29,6 +30,10 @@ class Terminal(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, *args: Any, **kwargs: Any) -> Text:
+        """Replace characters that would control the terminal before the width of a text is measured."""
+        return super().render_str(printable(text), *args, **kwargs)
 
     def render(self, *args: Any, **kwargs: Any) -> Iterable[Segment]:
         """Replace characters that would control the terminal in what is rendered, but keep rich's own."""

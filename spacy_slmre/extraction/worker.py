@@ -245,7 +245,8 @@ class ShardWorker:
             yield result
 
     def _read(self, stdin: BinaryIO | Path, shard: int | None = None) -> Iterator[InputDocument]:
-        job, plan = self.job, {}
+        job = self.job
+        plan: dict[str, Any] = {}
         if shard is not None:
             plan = {"start": self.folder.shards[shard].start, "counts": self.folder.counts_from(shard)}
         return read_inputs(job.inputs, self.nlp.vocab, stdin, job.text_field, job.id_field, **plan)

@@ -113,7 +113,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
 
-        def call(function: str, value: nodes.Expr, *args: nodes.Expr) -> nodes.Filter:
+        def call(function: str, value: Any, *args: nodes.Expr) -> nodes.Filter:
             return nodes.Filter(value, function, list(args), [], None, None, lineno=value.lineno, environment=self)
 
         for loop in tree.find_all(nodes.For):
@@ -140,7 +140,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             elif name == "replace":
                 self._check_replacement(text, *args)
             elif name == "join":
-                args = (self._check_parts(*args, mark=text),)
+                args = (self._check_parts(args[0], text), *args[1:])
         return super().call(context, obj, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -164,7 +164,8 @@ class _Environment(ImmutableSandboxedEnvironment):
             elif name == "replace":
                 self._check_replacement(*map(str, args[1:4]))  # the first argument is the eval context
             elif name == "join":
-                args = (args[0], self._check_parts(args[1], mark=str(args[2]) if len(args) > 2 else ""), *args[2:])
+                mark = str(args[2] if len(args) > 2 else kwargs.get("d", ""))
+                args = (args[0], self._check_parts(args[1], mark), *args[2:])
             return function(*args, **kwargs)
 
         return limited
@@ -235,7 +236,7 @@ class _Concatenations(NodeTransformer):
 class _GenerationBlocks(Extension):
     """The statement that marks what a model generates, which only matters for training."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno

@@ -81,9 +81,9 @@ def tune(
         log(f"Reading the corpora for {base.name} …")
         with progress as show:
             sets, sampler, described = _read_data(config, log, show)
-        key = {"config": config.text, "data": described, "base": base.to_dict()}
+        key: dict[str, Any] = {"config": config.text, "data": described, "base": base.to_dict()}
         # The files that the config names may change.
-        key["prompts"], key["ner"] = lm.style.to_dict(), ner
+        key |= {"prompts": lm.style.to_dict(), "ner": ner}
         if lm.adapter is not None:
             key["adapter"] = hashlib.sha256(lm.adapter.weights).hexdigest()
         if run.completed(key) is not None:
