@@ -274,7 +274,8 @@ def check(name: str, args: list[str], lines: list[str], pipeline: str, encoder: 
         assert not [file for file in new if file.is_relative_to(folder) or file.is_relative_to(pipeline)]
         outside = {file.relative_to(work).parts[0] for file in new}
         leftovers = {file for file in outside if file.startswith(".")}
-        if result.exit_code == 0 or name not in RESUMABLE:
+        # An unfinished review keeps its decisions there.
+        if name != "review" and (result.exit_code == 0 or name not in RESUMABLE):
             leftovers |= {file for file in outside if file.endswith(".part")}
         assert not leftovers, f"left behind: {leftovers}"
         output = given[given.index("-o") + 1] if "-o" in given else None
