@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from spacy_slmre.cli.app import OverwriteOption, slmre_cli
-from spacy_slmre.cli.output import document_progress, show_errors
+from spacy_slmre.cli.output import document_progress, print_line, show_errors
 
 
 @slmre_cli.command("convert")
@@ -66,9 +66,9 @@ def convert_command(
         )
     _show(summary)
     if rejects is not None and summary["rejects"]:
-        print(f"Rejects:  {rejects}")
-    print(f"Summary:  {summary_path(output)}")
-    print(f"Corpus:   {output}")
+        print_line(f"Rejects:  {rejects}")
+    print_line(f"Summary:  {summary_path(output)}")
+    print_line(f"Corpus:   {output}")
 
 
 def _show(summary: Mapping[str, Any]) -> None:
@@ -82,7 +82,7 @@ def _show(summary: Mapping[str, Any]) -> None:
     rows["labels"] = f"{len(summary['labels'])}, the most frequent:"
     rows |= {f"  {label}": f"{count:,}" for label, count in list(summary["labels"].items())[:10]}
     for name, value in rows.items():
-        print(f"{name:<60} {value}")
+        print_line(f"{name:<60} {value}")
 
 
 def _parse_setting(text: str) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spacy_slmre.cli.app import slmre_cli
-from spacy_slmre.cli.output import printable, show_errors
+from spacy_slmre.cli.output import Terminal, print_json, printable, show_errors
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,8 +42,6 @@ def debug_data_command(
     Finds duplicates, leaks between corpora, missing and conflicting labels, invalid arguments and imbalance. The exit
     code is 1 if there are errors, and 0 if there are only warnings.
     """
-    from rich.console import Console
-
     from spacy_slmre.corpus.checks import check_corpora, sample_pairs
 
     paths = _named(corpora)
@@ -52,13 +49,13 @@ def debug_data_command(
     if label is not None and not any(label in summary.labels for summary in summaries.values()):
         known = sorted({name for summary in summaries.values() for name in summary.labels})
         raise ValueError(f'No pair has the label "{label}". The labels are: {", ".join(known)}.')
-    console = Console(highlight=False)
+    console = Terminal()
     if as_json:
         report = {
             "corpora": {name: summary.to_dict() for name, summary in summaries.items()},
             "findings": [finding.to_dict() for finding in findings],
         }
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+        print_json(report)
     else:
         console.print(_counts_table(summaries))
         console.print(_labels_table(summaries, None if verbose else _MAX_LABELS))
@@ -71,7 +68,7 @@ def debug_data_command(
         for finding in findings:
             for number, line in enumerate((f"{finding.level:<8} {finding.message}", *finding.examples)):
                 style = "dim" if number else _STYLES[finding.level]
-                console.print(" " * 9 * bool(number) + line, style=style, markup=False, soft_wrap=True)
+                console.print(" " * 9 * bool(number) + line, style=style, soft_wrap=True)
         if all(finding.level == "info" for finding in findings):
             console.print("No problems found.", style="green")
     if any(finding.level == "error" for finding in findings):

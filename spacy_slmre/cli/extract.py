@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, slmre_cli
-from spacy_slmre.cli.output import console, document_progress, log, printable, show_errors, standard_input
+from spacy_slmre.cli.output import console, document_progress, log, show_errors, standard_input
 from spacy_slmre.cli.pipelines import extraction_key, load_extraction_pipeline
 
 if TYPE_CHECKING:
@@ -200,17 +200,14 @@ def _free_memory() -> None:
 
 
 def _print_table(result: ExtractionResult, attr: str, level: str) -> None:
-    from rich.markup import escape as escape_markup
     from rich.table import Table
+    from rich.text import Text
 
     from spacy_slmre.facts import facts_of
 
-    def escape(text: str) -> str:
-        return escape_markup(printable(text))
-
-    title = f"[bold]{escape(result.id)}[/bold]"
+    title = Text(result.id, "bold")
     if result.doc is None:
-        console.print(f"{title}: [red]{escape(result.error or '')}[/red]", soft_wrap=True)
+        console.print(Text.assemble(title, ": ", (result.error or "", "red")), soft_wrap=True)
         return
     if level == "facts":
         rows = [(one.head.name, one.label, one.tail.name, one.score) for one in facts_of(result.doc, attr)]
@@ -218,11 +215,11 @@ def _print_table(result: ExtractionResult, attr: str, level: str) -> None:
         relations = getattr(result.doc._, attr)
         rows = [(one.head.text, one.label, one.tail.text, one.score) for one in relations]
     if not rows:
-        console.print(f"{title}: no relations found", soft_wrap=True)
+        console.print(Text.assemble(title, ": no relations found"), soft_wrap=True)
         return
     console.print(title, soft_wrap=True)
     table = Table("head", "relation", "tail")
     table.add_column("score", justify="right")
     for *texts, score in rows:
-        table.add_row(*map(escape, texts), f"{score:.2f}")
+        table.add_row(*texts, f"{score:.2f}")
     console.print(table)

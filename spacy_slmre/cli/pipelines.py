@@ -32,10 +32,7 @@ def load_pipeline(name: str, *, code: Path | None = None, gpu_id: int | None = N
 
     if gpu_id is not None:
         _select_gpu(gpu_id)
-    if code is not None:
-        if not code.is_file():
-            raise ValueError(f"The code file {code} does not exist.")
-        util.import_file("python_code", code)
+    import_code(code)
     try:
         if name.endswith(".cfg") and Path(name).is_file():
             return util.load_model_from_config(util.load_config(name), auto_fill=True)
@@ -52,6 +49,22 @@ def load_pipeline(name: str, *, code: Path | None = None, gpu_id: int | None = N
     except Exception as error:  # spaCy, and the components of other packages, raise many kinds for damaged files
         cause = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(f'The pipeline "{name}" cannot be loaded: {cause}') from error
+
+
+def import_code(code: Path | None) -> None:
+    """Import a Python file with registered functions, if there is one. Raises ValueError if that fails."""
+    from spacy import util
+
+    if code is None:
+        return
+    if not code.is_file():
+        raise ValueError(f"The code file {code} does not exist.")
+    if code.suffix != ".py":
+        raise ValueError(f"The code file {code} must end in .py.")
+    try:
+        util.import_file("python_code", code)
+    except Exception as error:  # whatever the file raises
+        raise ValueError(f"The code file {code} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _select_gpu(gpu_id: int) -> None:

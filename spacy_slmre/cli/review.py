@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, slmre_cli
-from spacy_slmre.cli.output import document_progress, log, show_errors
+from spacy_slmre.cli.output import document_progress, log, show_errors, standard_input
 from spacy_slmre.cli.serve import check_serve_extra, serve_until_interrupted
 from spacy_slmre.cli.view import OpenOption, ThemeOption, TitleOption
 
@@ -83,7 +82,8 @@ def review_command(
         raise ValueError("Standard input cannot be read again to continue a review: use files.")
     options = ViewOptions(theme=theme, title=title)
     # An output in a folder of inputs is allowed, because it is not read.
-    sources = [path for path in documents if not Path(path).is_dir()]
+    sources = [pipeline, *([str(code)] if code is not None else [])]
+    sources += [path for path in documents if not Path(path).is_dir()]
     check_not_input([output], sources)
     if to is not None:
         with reserve(output, overwrite=overwrite):
@@ -96,7 +96,7 @@ def review_command(
     failed: list[ExtractionResult] = []
 
     def rank() -> list[ReviewItem]:
-        found = read_inputs(inputs, loaded.nlp.vocab, sys.stdin.buffer, text_field, id_field)
+        found = read_inputs(inputs, loaded.nlp.vocab, standard_input(documents), text_field, id_field)
         with document_progress() as progress:
 
             def show(result: ExtractionResult) -> None:

@@ -54,7 +54,9 @@ def tune_command(
     Checkpoints are kept in OUTPUT.part until the run is complete; repeat the command to resume an interrupted run. To
     use several GPUs: accelerate launch -m spacy slmre tune CONFIG --output DIR
     """
-    from spacy.cli._util import import_code, parse_config_overrides
+    from spacy.cli._util import parse_config_overrides
+
+    from spacy_slmre.cli.pipelines import import_code
 
     is_main = int(os.environ.get("RANK", "0")) == 0
     report = log if is_main else lambda _: None

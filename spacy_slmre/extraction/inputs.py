@@ -6,9 +6,10 @@ import gzip
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -142,6 +143,7 @@ def read_inputs(
     text_field: str = "text",
     id_field: str = "id",
     start: Position = Position(),
+    counts: Iterable[int] | None = None,
 ) -> Iterator[InputDocument]:
     """Read the documents of all inputs in order; unreadable documents are yielded with an error.
 
@@ -152,23 +154,46 @@ def read_inputs(
         text_field: Field or column of the text.
         id_field: Field or column of the id; documents without an id are named after their position.
         start: Position of the first document.
+        counts: Number of documents of each input from there on, if known. If a file can no longer be read, each of its
+            remaining documents is yielded with an error; if their number is unknown, there is one error for the file.
 
     Raises:
-        ExtractionError: A file with several documents cannot be read or is damaged.
+        ExtractionError: A file has fewer documents than given by `counts`.
     """
-    for path, format in inputs[start.input :]:
-        if format == "spacy":
-            yield from _read_docs(path, vocab, start.items)
-        elif format == "parquet":
-            yield from _read_table(path, text_field, id_field, start.items)
-        elif format == "txt":
-            yield _read_text(path, stdin)
+    for (path, format), count in zip(inputs[start.input :], repeat(None) if counts is None else counts, strict=False):
+        read = 0
+        try:
+            documents = _read_input(path, format, vocab, stdin, text_field, id_field, start)
+            for document in islice(documents, count):
+                read += 1
+                yield document
+        except ExtractionError as error:
+            name = path_text(path)
+            missing = [""] if count is None else [f"#{start.items + n + 1}" for n in range(read, count)]
+            yield from (InputDocument(f"{name}{place}", error=str(error)) for place in missing)
         else:
-            with open_input(path, stdin) as stream:
-                if start.offset:
-                    stream.seek(start.offset)
-                yield from _read_lines(path, stream, format, text_field, id_field, start.items)
+            if count is not None and read < count:
+                raise ExtractionError(
+                    f"{path} has {count - read} documents less than when the run started: the inputs have changed. "
+                    "Start over with overwrite."
+                )
         start = Position()
+
+
+def _read_input(
+    path: str, format: str, vocab: Vocab, stdin: BinaryIO | Path, text_field: str, id_field: str, start: Position
+) -> Iterator[InputDocument]:
+    if format == "spacy":
+        yield from _read_docs(path, vocab, start.items)
+    elif format == "parquet":
+        yield from _read_table(path, text_field, id_field, start.items)
+    elif format == "txt":
+        yield _read_text(path, stdin)
+    else:
+        with open_input(path, stdin) as stream:
+            if start.offset:
+                stream.seek(start.offset)
+            yield from _read_lines(path, stream, format, text_field, id_field, start.items)
 
 
 @contextmanager
@@ -192,12 +217,8 @@ def open_input(path: str, stdin: BinaryIO | Path | None = None) -> Iterator[Bina
 
 
 def _read_text(path: str, stdin: BinaryIO | Path) -> InputDocument:
-    name = path_text(path)
-    try:
-        with open_input(path, stdin) as stream:
-            return _decode(name, stream.read())
-    except ExtractionError as error:
-        return InputDocument(name, error=str(error))
+    with open_input(path, stdin) as stream:
+        return _decode(path_text(path), stream.read())
 
 
 def _read_lines(
@@ -260,7 +281,11 @@ def _read_docs(path: str, vocab: Vocab, skipped: int) -> Iterator[InputDocument]
         if marker not in vocab.strings:
             for string in (*docs.strings, marker):
                 vocab.strings.add(string)
-        yield InputDocument(f"{name}#{number}", next(found))
+        try:
+            doc = next(found)
+        except Exception as error:  # any kind, depending on where the file is damaged
+            raise ExtractionError(f"{path} is damaged at document {number} ({describe(error)}).") from error
+        yield InputDocument(f"{name}#{number}", doc)
 
 
 def open_table(path: str, text_field: str) -> ParquetFile:

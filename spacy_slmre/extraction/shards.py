@@ -4,7 +4,8 @@ The run folder of an unfinished output `relations.jsonl`, `relations.jsonl.part/
 
     run_key.json      identifies the run (see util/run_folder.py)
     stdin             a copy of standard input, if several processes read it
-    shards.json       start and number of documents of each shard; never changes
+    shards.json       number of documents of each input, and the start and number of documents of each shard; never
+                      changes
     finished.jsonl    one line for each finished shard
     results/          their results: 00000.jsonl, or 00000.spacy with 00000.json
     attempts/         one folder for each shard in progress, and for each crashed attempt
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from functools import cached_property
@@ -52,7 +54,11 @@ class ShardResult:
 
 
 def find_shards(
-    inputs: Sequence[tuple[str, str]], size: int, text_field: str = "text", stdin: Path | None = None
+    inputs: Sequence[tuple[str, str]],
+    size: int,
+    text_field: str = "text",
+    stdin: Path | None = None,
+    counts: Counter[int] | None = None,
 ) -> Iterator[Shard]:
     """Split inputs into shards of `size` documents; the same inputs always give the same shards.
 
@@ -63,6 +69,7 @@ def find_shards(
         size: Documents per shard; the last one may have fewer.
         text_field: Text column of tables.
         stdin: A file with a copy of standard input, if it is an input.
+        counts: Counts the documents of each input, by its index.
 
     Raises:
         ExtractionError: A file is damaged.
@@ -72,6 +79,8 @@ def find_shards(
         shard = list(islice(positions, size))
         if not shard:
             return
+        if counts is not None:
+            counts.update(position.input for position in shard)
         yield Shard(number, shard[0], len(shard))
 
 
@@ -129,20 +138,35 @@ class ShardFolder:
         """
         if self._plan.exists():
             return
-        shards = [[*astuple(shard.start), shard.documents] for shard in find_shards(inputs, size, text_field, stdin)]
+        counts: Counter[int] = Counter()
+        found = find_shards(inputs, size, text_field, stdin, counts)
+        shards = [[*astuple(shard.start), shard.documents] for shard in found]
         if len(shards) > MAX_SHARDS:
-            documents = sum(shard[-1] for shard in shards)
             raise ExtractionError(
-                f"{documents} documents in shards of {size} make more than {MAX_SHARDS} shards. Set the shard size to "
-                f"at least {-(-documents // MAX_SHARDS)}."
+                f"{counts.total()} documents in shards of {size} make more than {MAX_SHARDS} shards. Set the shard "
+                f"size to at least {-(-counts.total() // MAX_SHARDS)}."
             )
-        atomic_write(self._plan, json.dumps(shards))
+        plan = {"inputs": [counts[index] for index in range(len(inputs))], "shards": shards}
+        atomic_write(self._plan, json.dumps(plan))
 
     @cached_property
     def shards(self) -> list[Shard]:
         """All shards in order; empty if standard input is read."""
-        plan = json.loads(self._plan.read_bytes()) if self._plan.exists() else []
-        return [Shard(number, Position(*start), documents) for number, (*start, documents) in enumerate(plan)]
+        planned = self._read_plan().get("shards", [])
+        return [Shard(number, Position(*start), documents) for number, (*start, documents) in enumerate(planned)]
+
+    def counts_from(self, number: int) -> list[int]:
+        """Return the number of documents of each input from the start of a shard on, beginning with its first input."""
+        first = self.shards[number].start.input
+        before = sum(shard.documents for shard in self.shards[:number])
+        return [sum(self._counts[: first + 1]) - before, *self._counts[first + 1 :]]
+
+    @cached_property
+    def _counts(self) -> list[int]:
+        return self._read_plan()["inputs"]
+
+    def _read_plan(self) -> dict[str, Any]:
+        return json.loads(self._plan.read_bytes()) if self._plan.exists() else {}
 
     def finished(self) -> dict[int, ShardResult]:
         """Return the recorded results that are stored completely, by shard number; the others must be computed."""

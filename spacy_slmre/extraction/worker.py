@@ -21,7 +21,7 @@ from spacy.tokens import Doc
 from spacy.util import raise_error
 
 from spacy_slmre.documents import set_provenance
-from spacy_slmre.extraction.inputs import ExtractionError, InputDocument, read_inputs
+from spacy_slmre.extraction.inputs import InputDocument, read_inputs
 from spacy_slmre.extraction.outputs import ExtractionResult, write_results
 from spacy_slmre.extraction.shards import ShardFolder, ShardResult
 from spacy_slmre.facts import LEVELS
@@ -228,7 +228,7 @@ class ShardWorker:
             self._documents = self._read(self.job.stdin or io.BytesIO(), number)
         self._next_shard = None
         with forget_words(self.nlp):
-            result = self._compute(number, islice(self._documents, shard.documents), shard.documents)
+            result = self._compute(number, islice(self._documents, shard.documents))
         self._next_shard = number + 1
         return result
 
@@ -253,11 +253,13 @@ class ShardWorker:
             yield result
 
     def _read(self, stdin: BinaryIO | Path, shard: int | None = None) -> Iterator[InputDocument]:
-        start = {} if shard is None else {"start": self.folder.shards[shard].start}
         job = self.job
-        return read_inputs(job.inputs, self.nlp.vocab, stdin, job.text_field, job.id_field, **start)
+        plan: dict[str, Any] = {}
+        if shard is not None:
+            plan = {"start": self.folder.shards[shard].start, "counts": self.folder.counts_from(shard)}
+        return read_inputs(job.inputs, self.nlp.vocab, stdin, job.text_field, job.id_field, **plan)
 
-    def _compute(self, number: int, documents: Iterable[InputDocument], expected: int | None = None) -> ShardResult:
+    def _compute(self, number: int, documents: Iterable[InputDocument]) -> ShardResult:
         job, counts = self.job, {"documents": 0, "failed": 0, "relations": 0}
 
         def add(result: ExtractionResult) -> None:
@@ -273,11 +275,6 @@ class ShardWorker:
         try:
             file = attempt / f"shard{job.output.suffix}"
             write_results(results, file, job.attr, job.level, add)
-            if expected is not None and counts["documents"] != expected:
-                raise ExtractionError(
-                    f"Shard {number} had {expected} documents when the run started and now has {counts['documents']}: "
-                    "the inputs have changed. Start over with overwrite."
-                )
             size = self.folder.store(number, file)
         finally:
             shutil.rmtree(attempt, ignore_errors=True)

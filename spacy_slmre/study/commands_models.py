@@ -162,6 +162,7 @@ def grid_command(
 def _show_states(runs: Sequence[GridRun]) -> None:
     from rich.box import SIMPLE
     from rich.table import Table
+    from rich.text import Text
 
     styles = {"missing": "dim", "running": "yellow", "done": "green", "failed": "red"}
     table = Table("run", "state", "", box=SIMPLE, padding=(0, 1, 0, 0))
@@ -169,7 +170,7 @@ def _show_states(runs: Sequence[GridRun]) -> None:
     for run in runs:
         state, detail = run.state()
         counts[state] += 1
-        table.add_row(run.name, f"[{styles[state]}]{state}", detail)
+        table.add_row(run.name, Text(state, styles[state]), detail)
     console.print(table)
     log(", ".join(f"{counts[state]} {state}" for state in styles))
 

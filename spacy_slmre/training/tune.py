@@ -26,6 +26,7 @@ from spacy_slmre.models.causal_lm.loading import check_architecture, resolve_qua
 from spacy_slmre.models.causal_lm.lora import LoraSettings, round_lora
 from spacy_slmre.models.causal_lm.loss import as_batch
 from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.pipeline.fingerprint import pipeline_fingerprint
 from spacy_slmre.training.config import DTYPES, TrainingSettings, TuningConfig, TuningError
 from spacy_slmre.training.data import PackedDataset, TrainingData, TuningSet, draw_examples, read_sets
 from spacy_slmre.training.label_sampling import LabelSampler
@@ -74,14 +75,15 @@ def tune(
     with RunFolder(output, inputs=inputs, kind="folder", overwrite=overwrite, is_main=is_main) as run:
         lm = _on_own_device(config.model)
         # Check models before reading the corpora, which may take long.
-        if config.tune.ner is not None:
-            load_ner(config.tune.ner)
+        ner = None if config.tune.ner is None else pipeline_fingerprint(load_ner(config.tune.ner), config.tune.ner)
         base = lm.identity()
         check_architecture(lm.locate())
         log(f"Reading the corpora for {base.name} …")
         with progress as show:
             sets, sampler, described = _read_data(config, log, show)
-        key = {"config": config.text, "data": described, "base": base.to_dict()}
+        key: dict[str, Any] = {"config": config.text, "data": described, "base": base.to_dict()}
+        # The files that the config names may change.
+        key |= {"prompts": lm.style.to_dict(), "ner": ner}
         if lm.adapter is not None:
             key["adapter"] = hashlib.sha256(lm.adapter.weights).hexdigest()
         if run.completed(key) is not None:

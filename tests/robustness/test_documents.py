@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 import spacy
 from spacy.language import Language
@@ -156,29 +157,121 @@ def test_error_while_reading_is_not_taken_for_one_of_the_pipeline(pipeline: str)
 # -- files -------------------------------------------------------------------------------------------------
 
 
+FORMATS = ("txt", "jsonl", "jsonl.gz", "parquet", "spacy")
+
+
+def write_input(path: Path, texts: list[str]) -> None:
+    """Write documents to a file whose format is told by its suffix; a .txt file has only one."""
+    records = "\n".join(json.dumps({"id": text, "text": text}) for text in texts).encode()
+    if path.suffix == ".txt":
+        path.write_text(texts[0])
+    elif path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path)
+    elif path.suffix == ".spacy":
+        DocBin(docs=list(map(spacy.blank("en").make_doc, texts))).to_disk(path)
+    else:
+        path.write_bytes(gzip.compress(records) if path.suffix == ".gz" else records)
+
+
+def entries(output: Path) -> list[dict]:
+    if output.suffix == ".jsonl":
+        return lines(output)
+    return [one for file in sorted(output.glob("0*.json")) for one in json.loads(file.read_text())]
+
+
+def remove(file: Path) -> None:
+    file.rename(file.with_name(".away"))
+
+
+def lock(file: Path) -> None:
+    """Make it unreadable, also for root."""
+    remove(file)
+    file.mkdir()
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".spacy"])
-def test_vanished_text_fails_alone_and_is_read_when_it_is_back(
-    pipeline: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+@pytest.mark.parametrize("fault", [remove, lock])
+@pytest.mark.parametrize("format", FORMATS)
+def test_documents_of_a_file_that_vanishes_fail_in_their_place_and_are_read_when_it_is_back(
+    pipeline: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    format: str,
+    fault: Callable[[Path], None],
+    suffix: str,
 ) -> None:
     from spacy_slmre.extraction import shards
 
-    args = (pipeline, texts, "-o", tmp_path / f"out{suffix}")
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        write_input(tmp_path / "in" / f"{number}.{format}", [f"{TEXTS[0]} {number}.{n}" for n in range(3)])
+    size = 1 if format == "txt" else 3
+    file = tmp_path / "in" / f"1.{format}"
+    args = (pipeline, tmp_path / "in", "--shard-size", 2, "-o")
+    assert run(*args, tmp_path / f"whole{suffix}").exit_code == 0
     find = shards.find_shards
 
-    def vanish(*args: Any) -> Iterator:
+    def damage(*args: Any) -> Iterator:
         yield from find(*args)
-        (texts / "2.txt").rename(tmp_path / "2.txt")
+        fault(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "find_shards", vanish)
-        result = run(*args)
+        patch.setattr(shards, "find_shards", damage)
+        result = run(*args, tmp_path / f"out{suffix}")
+    assert result.exit_code == 1 and f"{size} documents failed" in result.output
+    whole, found = entries(tmp_path / f"whole{suffix}"), entries(tmp_path / f"out{suffix}")
+    assert len(whole) == len(found) == 3 * size
+    for number, (one, other) in enumerate(zip(found, whole, strict=True)):
+        if number // size == 1:
+            assert file.name in one["id"] and f"1.{format}" in one["error"]
+        else:
+            assert one["id"] == other["id"] and one.get("text") == other.get("text") and "error" not in one
+    if fault is lock:
+        file.rmdir()
+    file.with_name(".away").rename(file)
+    assert run(*args, tmp_path / f"out{suffix}", "-F").exit_code == 0
+    assert entries(tmp_path / f"out{suffix}") == whole
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_that_vanishes_beside_standard_input_is_one_failed_document(
+    pipeline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+) -> None:
+    from spacy_slmre.extraction import run as run_module
+
+    write_input(file := tmp_path / f"1.{format}", TEXTS[:3])
+    prepare = run_module._finish_shards
+
+    def damage(*args: Any) -> Any:
+        remove(file)
+        return prepare(*args)
+
+    monkeypatch.setattr(run_module, "_finish_shards", damage)
+    stdin = json.dumps({"id": "a", "text": TEXTS[0]}).encode()
+    result = run(pipeline, file, "-", "-o", tmp_path / "out.jsonl", stdin=stdin)
     assert result.exit_code == 1 and "1 documents failed" in result.output
-    entries = lines(tmp_path / "out.jsonl") if suffix == ".jsonl" else None
-    entries = entries or json.loads((tmp_path / "out.spacy" / "00000.json").read_text())
-    assert [("error" in one) for one in entries] == [n == 2 for n in range(len(TEXTS))]
-    assert "2.txt cannot be read: No such file" in entries[2]["error"]
-    (tmp_path / "2.txt").rename(texts / "2.txt")
-    assert run(*args, "-F").exit_code == 0
+    first, second = lines(tmp_path / "out.jsonl")
+    assert first["id"] == str(file) and "No such file" in first["error"] and second["text"] == TEXTS[0]
+
+
+def test_documents_added_to_a_file_during_the_run_are_not_read(
+    pipeline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spacy_slmre.extraction import shards
+
+    for name in "ab":
+        write_input(tmp_path / f"{name}.jsonl", [f"{name}{number}" for number in range(3)])
+    find = shards.find_shards
+
+    def append(*args: Any) -> Iterator:
+        yield from find(*args)
+        with (tmp_path / "a.jsonl").open("a") as file:
+            file.write('\n{"text": "new"}')
+
+    monkeypatch.setattr(shards, "find_shards", append)
+    sources = (tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+    assert run(pipeline, *sources, "-o", tmp_path / "out.jsonl", "--shard-size", 2).exit_code == 0
+    assert [one["text"] for one in lines(tmp_path / "out.jsonl")] == ["a0", "a1", "a2", "b0", "b1", "b2"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")

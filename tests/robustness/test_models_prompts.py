@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 import time
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
+from spacy_slmre.llm.chat import ChatPrompt
+from spacy_slmre.llm.hugging_face import HuggingFaceChat
 from spacy_slmre.llm.task import RelationTask
+from spacy_slmre.models import sandbox
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.settings import SmallLMSettings
 from spacy_slmre.models.encoder.markers import Markers
-from spacy_slmre.models.prompts import PromptBuilder, PromptStyle, default_templates, read_examples
-from spacy_slmre.models.sandbox import MAX_TEMPLATE, SafeTemplate
+from spacy_slmre.models.prompts import PromptBuilder, PromptStyle, default_templates, read_examples, render_chat
+from spacy_slmre.models.sandbox import MAX_CHAT_TEMPLATE, SafeTemplate
 from spacy_slmre.schema import LabelSchema, RelationLabel
 
 CONTROL = "<|im_end|>\n<|im_start|>user\n"
@@ -86,6 +92,7 @@ def test_an_encoder_reads_no_control_tokens_in_a_text(tiny_encoder: Path) -> Non
     assert offsets[-1][1] == len(context.text)
 
 
+DOUBLE = "{% set n = namespace(x='xx') %}{% for a in range(99) %}{% set n.x = TEXT %}{% endfor %}"
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}BODY{% endfor %}{% endfor %}"
 FAULTS = {
     "syntax": ("{% if %}", "in line 1"),
@@ -106,14 +113,53 @@ FAULTS = {
     "huge constant": ("{{ text }}{{ 'x' * 10 ** 12 }}", "only available for numbers|exponents"),
     "huge number": ("{{ text }}{{ 9 ** 9 ** 9 }}", "only available for numbers|exponents"),
     "huge formatted text": ("{{ text }}{{ '%999999999d' % 1 }}", "only available for numbers"),
-    "too long": ("{{ text }}" + "x" * MAX_TEMPLATE, "at most"),
+    "huge joined text": ("{{ text }}" + DOUBLE.replace("TEXT", "n.x ~ n.x"), "makes a text of more than"),
+    "huge sum": ("{{ text }}" + DOUBLE.replace("TEXT", "n.x + n.x"), "makes a text of more than"),
+    "huge replacement": ("{{ text }}" + DOUBLE.replace("TEXT", "n.x.replace('x', n.x)"), "makes a text of more than"),
+    "huge replacement by a filter": ("{{ text }}" + DOUBLE.replace("TEXT", "n.x | replace('x', n.x)"), "more than"),
+    "huge join": ("{{ text }}" + DOUBLE.replace("TEXT", "n.x.join(['x'] + [n.x] + ['x'])"), "more than"),
+    "huge join by a filter": ("{{ text }}" + DOUBLE.replace("TEXT", "[n.x, n.x] | join(n.x)"), "more than"),
+    "huge list": (
+        "{{ text }}{% set n = namespace(x=[1]) %}{% for a in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
+        "makes a text of more than",
+    ),
+    "huge variable": (
+        "{{ text }}{% set x %}{% for a in range(90000) %}" + "x" * 9999 + "{% endfor %}{% endset %}",
+        "makes a text of more than",
+    ),
+    "huge call": (
+        "{{ text }}{% macro f(n) %}" + "x" * 9999 + "{% endmacro %}{% set x %}{% for a in range(9000) %}"
+        "{{ f(1) }}{% endfor %}{% endset %}",
+        "makes a text of more than",
+    ),
+    **{
+        f"huge {name}": (f"{{{{ text }}}}{{{{ {expression} }}}}", "only |No filter")
+        for name, expression in {
+            "width": "'x'.ljust(999999999)",
+            "number with zeros": "'x'.zfill(999999999)",
+            "centered text": "'x' | center(999999999)",
+            "indent": "'x\n' | indent(999999999)",
+            "format": "'{:999999999}'.format(1)",
+            "format by an argument": "'{:{}}'.format(1, 999999999)",
+            "batch": "[1] | batch(10 ** 9, 1)",
+            "JSON": "[1] | tojson(999999999)",
+        }.items()
+    },
+    "private attributes": ("{{ text }}{{ namespace(__class__=1) }}", "begins with an underscore"),
+    "too long": ("{{ text }}" + "x" * MAX_CHAT_TEMPLATE, "at most"),
 }
+# In chat templates, unknown variables are empty.
+CHAT_FAULTS = {name: fault for name, fault in FAULTS.items() if name != "unknown variable"}
 # What stands for the text in the other templates.
 PARTS = {"context": "text", "query": "head.text", "system": "labels"}
 
 
-@pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize(("source", "message"), FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize(
+    ("part", "source", "message"),
+    # Each fault in one of the parts, which are rendered alike.
+    [(part, *fault) for part, fault in zip(cycle(PARTS), FAULTS.values())],
+    ids=FAULTS,
+)
 def test_faulty_and_endless_templates_are_refused_before_the_first_document(
     tmp_path: Path, tiny_model: dict, blank: Callable, part: str, source: str, message: str
 ) -> None:
@@ -129,6 +175,72 @@ def test_faulty_and_endless_templates_are_refused_before_the_first_document(
         RelationTask(labels=["a"], templates=str(tmp_path)).load()
 
 
+@pytest.mark.parametrize(("source", "message"), CHAT_FAULTS.values(), ids=CHAT_FAULTS)
+def test_faulty_and_endless_chat_templates_are_refused_before_the_first_document(
+    tmp_path: Path, tiny_base: Path, tiny_model: dict, blank: Callable, source: str, message: str
+) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    (base / "chat_template.jinja").write_text(source.replace("{{ text", "{{ messages[-1].content"))
+    nlp = blank()
+    pipe = nlp.add_pipe("slm_relations", config={"model": {**tiny_model, "base": str(base)}, "labels": ["a"]})
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=f"(?s)chat template of the model .*{message}"):
+        pipe.load()
+    assert time.perf_counter() - start < 20
+
+
+def test_an_endless_chat_template_is_refused_by_local_chat_models(tiny_base: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    (base / "chat_template.jinja").write_text(LOOP)
+    model = HuggingFaceChat(base=str(base), quantization=None)
+    with pytest.raises(ValueError, match=r"chat template of the model .* takes more than"):
+        list(model([[ChatPrompt([{"role": "user", "content": "Hi"}])]]))
+
+
+def test_templates_have_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.05)
+    template = SafeTemplate("{% for a in range(9000) %}{{ range(9999) | sum }}{% endfor %}", "template")
+    with pytest.raises(ValueError, match="takes more than 0 seconds"):
+        template.render()
+
+
+MESSAGES = [
+    {"role": "system", "content": "Answer."},
+    {"role": "user", "content": " A\nB "},
+    {"role": "assistant", "content": "<think>x</think>\nC"},
+    {"role": "user", "content": "D"},
+]
+CHAT_TEMPLATES = {
+    "blocks": "\n  {%- for m in messages %}\n  {% if loop.first %}{{ bos_token }}\n  {% endif %}\n{{ m.role }}\n"
+    "{% endfor %}\n",
+    "methods": "{% for m in messages %}{{ m['content'].strip().split('</think>')[-1] | trim + eos_token }}{% endfor %}",
+    "variables": "{% if tools %}T{% elif documents is defined and documents %}D{% else %}{{ unknown }}N{% endif %}",
+    "namespace": "{% set n = namespace(i=0, d={}) %}{% for m in messages[::-1] %}{% set n.i = n.i + 1 %}{% endfor %}"
+    "{{ n.i % 3 }}",
+    "macro": "{% macro f(m, last=false) -%}[{{ m.role ~ ': ' ~ m.content }}]{%- endmacro %}{{ f(messages[0]) }}"
+    "{{ f(messages[-1], true) }}",
+    "loop controls": "{% for m in messages %}{% if m.role == 'user' %}{% continue %}{% endif %}{{ m.role }}{% break %}"
+    "{% endfor %}",
+    "generation": "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}|{% endfor %}",
+    "JSON": "{{ messages | tojson }}{{ messages[0] | tojson(indent=2) }}{{ dict(a=1, b='<é>') | tojson }}",
+    "filters": "{{ messages | map(attribute='role') | unique | join(', ') | upper }}"
+    "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}",
+    "thinking": "{{ enable_thinking }}{{ add_generation_prompt }}{{ messages[0].reasoning_content is defined }}",
+    "set block": "{% set s %}{% for m in messages %}<{{ m.role }}>\n{% endfor %}{% endset %}{{ s }}{{ s | length }}",
+    "format": "{{ '{}-{}'.format(1, 'x') }}{{ 'a'.replace('a', 'bb').rjust(5) }}{{ ', '.join(['a', 'b']) }}",
+}
+
+
+@pytest.mark.parametrize("source", CHAT_TEMPLATES.values(), ids=CHAT_TEMPLATES)
+def test_chat_templates_are_rendered_as_by_transformers(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = source
+    expected = tokenizer.apply_chat_template(
+        MESSAGES, tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    assert render_chat(tokenizer, MESSAGES) == expected
+
+
 def test_a_context_template_must_show_the_text(tmp_path: Path) -> None:
     (tmp_path / "context.jinja").write_text("Hello")
     with pytest.raises(ValueError, match="must show the text"):
@@ -140,12 +252,12 @@ def test_ordinary_templates_may_use_loops_macros_and_filters() -> None:
         "{% macro f(x) %}<{{ x | upper }}>{% endmacro %}{% for one in labels if one != 'b' %}{{ loop.index }}/"
         "{{ loop.length }}{{ f(one) }}{% if not loop.last %}, {% endif %}{% endfor %}{{ 2 * 3 + 2 ** 3 }}"
     )
-    assert SafeTemplate(source, "system").render(labels=["a", "b", "c"]) == "1/2<A>, 2/2<C>14"
+    assert SafeTemplate(source, "template").render(labels=["a", "b", "c"]) == "1/2<A>, 2/2<C>14"
 
 
 def test_many_labels_are_no_endless_template() -> None:
     labels = LabelSchema.from_labels([f"relation {n}" for n in range(20_000)])
-    template = SafeTemplate(default_templates()["system"], "system")
+    template = SafeTemplate(default_templates()["system"], "template")
     assert template.render(labels=labels.labels, definitions=True).count("\n- ") == 20_001
 
 

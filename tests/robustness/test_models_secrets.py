@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
+import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from spacy.language import Language
 
+from spacy_slmre.extraction.worker import ShardWorker
 from spacy_slmre.llm.anthropic_chat import AnthropicChat
 from spacy_slmre.llm.chat import ChatPrompt, Unanswered
 from spacy_slmre.llm.openai_chat import OpenAIChat
 from spacy_slmre.llm.secrets import redact, show_url
 from spacy_slmre.llm.service import ChatService
 from spacy_slmre.util.errors import ServiceError
-from tests.llm.conftest import ChatServer, failure
+from tests.cli.extracting import run
+from tests.conftest import TEXTS
+from tests.llm.conftest import ChatServer, failure, make_nlp
+
+__all__ = ["make_nlp"]
 
 SECRET = "sk-4f2a9c/d81+7e"
 PROMPTS = [[ChatPrompt([{"role": "user", "content": "Hi"}])]]
@@ -133,3 +142,37 @@ def test_urls_are_shown_without_secrets(url: str, shown: str) -> None:
 
 def test_short_values_are_not_hidden_because_they_occur_by_chance() -> None:
     assert redact("The team is on the way", ["team", "", "on"]) == "The team is on the way"
+
+
+@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_a_run_in_which_every_request_failed_is_a_failure_and_stores_no_secret(
+    place: Callable,
+    status: int,
+    server: ChatServer,
+    make_nlp: Callable[..., Language],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MY_KEY", SECRET)
+    server.always = failure(status, f"{SECRET} was refused", "some_type")
+    options = {"api_key_env": None, **place(server.url)}
+    block = {"@llm_models": "spacy-slmre.OpenAI.v1", "name": "m", "cache": None, "max_retries": 0, "max_failures": None}
+    make_nlp({**block, **options}).to_disk(tmp_path / "pipeline")
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in (TEXTS[0], TEXTS[4])))
+    args = (tmp_path / "pipeline", tmp_path / "in.jsonl", "-o", tmp_path / "out.spacy")
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardWorker, "_compute", interrupt)
+        assert run(*args).exit_code == 130
+    interrupted = [file.read_text() for file in (tmp_path / "out.spacy.part").rglob("*.json")]
+    assert interrupted and not any(map(shows_part, interrupted))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = run(*args)
+    assert result.exit_code == 1 and not shows_part(result.output)
+    stored = [file.read_text(errors="replace") for file in (tmp_path / "out.spacy").iterdir()]
+    assert stored and not any(map(shows_part, stored))
+
+
+def interrupt(*args: Any) -> None:
+    raise KeyboardInterrupt

@@ -54,6 +54,8 @@ COMMANDS = {
     "mix": "study mix configs/mixtures/demo.cfg {folder}/corpora -o {output}.json",
     "tune": "tune configs/tune/smollm2-135m.cfg -o {output}",
     "train-classifiers": "study train-classifiers configs/rel_classifier_cpu.cfg {folder}/corpora -b demo -o {output}",
+    "review": "review {folder}/texts --pipeline {pipeline} -o {output}.jsonl",
+    "review in a tool": "review {folder}/texts --pipeline {pipeline} --to doccano -o {output}.jsonl",
     "init-config": "init-config {folder}/gold.jsonl -o {output}.cfg",
     "pretrain": "study pretrain configs/pretrain/study.cfg {folder}/texts -o {output}",
 }
@@ -156,6 +158,9 @@ def test_folder_that_no_run_has_written_is_never_replaced(command: str, folder: 
         "export {folder}/in.jsonl -f jsonl -o {folder}/in.jsonl",
         "export {folder}/corpora -f jsonl -o {folder}/corpora/demo/out.jsonl",
         "export {folder}/in.jsonl -o {folder}/out.ttl --properties {folder}/out.ttl",
+        "review {folder}/in.jsonl --pipeline {pipeline} -o {folder}/in.jsonl",
+        "review {folder}/in.jsonl --pipeline {pipeline} -o {pipeline}/out.jsonl",
+        "review {folder}/in.jsonl --pipeline {pipeline} --to doccano -o {folder}/in.jsonl",
         "study mix {folder}/demo.cfg {folder}/corpora -o {folder}/demo.cfg",
         "study mix {folder}/demo.cfg {folder}/corpora -o {folder}/corpora/demo/train.spacy",
     ],

@@ -108,7 +108,7 @@ def resolve_settings(settings: SmallLMSettings, adapter: Adapter | None = None) 
                 f"model.{name} conflicts with the adapter, which was tuned with {getattr(record.style, name)!r}. "
                 f"Remove model.{name}, tune an adapter with it, or set model.adapter = null."
             )
-    base, revision = settings.base or record.base.name, settings.revision or record.base.revision
+    base, revision = record.base.override(settings.base, settings.revision)
     chosen = {name: style[name] for name in flexible if name in style}
     return ResolvedSettings(base, revision, replace(record.style, **chosen), adapter)
 

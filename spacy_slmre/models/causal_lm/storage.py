@@ -56,7 +56,7 @@ class StoredModel:
             return resolve_settings(
                 settings, self.adapter if now["adapter"] == self.configured.get("adapter") else None
             )
-        base, revision = settings.base or self.base.name, settings.revision or self.base.revision
+        base, revision = self.base.override(settings.base, settings.revision)
         return ResolvedSettings(base, revision, self.style, self.adapter)
 
 
