@@ -21,7 +21,7 @@ DevOption = Annotated[
 SchemaOption = Annotated[
     str | None,
     typer.Option(
-        help="File with names, definitions and types of the labels (JSON, YAML or an ontology). Default: those in --data."
+        help="JSON, YAML or ontology file with names, definitions and types of the labels. Default: those in --data."
     ),
 ]
 NerOption = Annotated[
