@@ -8,10 +8,12 @@
 Offsets are in characters. An entity linked to a knowledge base also has "kb_id". A document that failed in extraction
 is {"id": …, "error": …}. In gold data, "pairs" may list annotated pairs with their labels, including the negative one.
 
-Optional fields tell which relations are the same fact: coreference clusters, and symmetric or inverse labels:
+Optional fields tell which relations are the same fact (coreference clusters, and symmetric or inverse labels), and the
+IRIs of labels:
 
      "clusters": [{"name": "Ann", "mentions": [[0, 3], [20, 23]]}],
-     "inverse_of": {"spouse": "spouse", "child": "parent"}
+     "inverse_of": {"spouse": "spouse", "child": "parent"},
+     "iris": {"spouse": "https://schema.org/spouse"}
 """
 
 from __future__ import annotations
@@ -41,9 +43,10 @@ from spacy_slmre.relations import (
     Relation,
     install_extensions,
     inverses_of,
+    iris_of,
     relations_of,
     report_of,
-    write_inverses,
+    write_label_properties,
     write_report,
 )
 
@@ -123,6 +126,7 @@ class RelationDocument:
         pairs: All annotated pairs of a gold document with their labels, or None.
         clusters: Coreference clusters; their mentions need not be entities.
         inverse_of: The symmetric and inverse labels of the relations, see `LabelSchema.inverse_of`.
+        iris: The IRIs of the labels of the relations and of their inverses, as far as there are any.
     """
 
     id: str
@@ -136,6 +140,7 @@ class RelationDocument:
     pairs: tuple[DocumentRelation, ...] | None = None
     clusters: tuple[MentionCluster, ...] = ()
     inverse_of: Mapping[str, str] = field(default_factory=dict)
+    iris: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_doc(cls, doc: Doc, id: str | None = None, attr: str = RELATIONS) -> RelationDocument:
@@ -150,6 +155,8 @@ class RelationDocument:
             sentences = tuple((sent.start_char, sent.end_char) for sent in doc.sents)
         relations = tuple(map(convert, relations_of(doc, attr)))
         labels = {relation.label for relation in relations}
+        inverse_of = {one: other for one, other in inverses_of(doc).items() if labels & {one, other}}
+        labels |= {*inverse_of, *inverse_of.values()}
         return cls(
             id=str(doc.user_data.get(ID) or id or "doc"),
             text=doc.text,
@@ -160,7 +167,8 @@ class RelationDocument:
             model=str(doc.user_data.get(MODEL) or ""),
             pairs=tuple(map(convert, relations_of(doc, PAIRS))) if annotates_pairs(doc.user_data) else None,
             clusters=find_clusters(doc),
-            inverse_of={one: other for one, other in inverses_of(doc).items() if labels & {one, other}},
+            inverse_of=inverse_of,
+            iris={label: iri for label, iri in iris_of(doc).items() if label in labels},
         )
 
     def to_doc(self, nlp: Language) -> Doc:
@@ -182,7 +190,7 @@ class RelationDocument:
         if self.report is not None:
             write_report(doc, self.report)
         write_clusters(doc, self.clusters)
-        write_inverses(doc, self.inverse_of)
+        write_label_properties(doc, self.inverse_of, self.iris)
         return doc
 
     @classmethod
@@ -221,7 +229,8 @@ class RelationDocument:
                 model=replace_surrogates(str(data.get("model") or "")),
                 pairs=None if pairs is None else tuple(_read_relation(entry, text, kb_ids) for entry in pairs),
                 clusters=tuple(_read_cluster(entry, text) for entry in data.get("clusters") or ()),
-                inverse_of=_read_inverses(data.get("inverse_of") or {}),
+                inverse_of=_read_texts(data, "inverse_of"),
+                iris=_read_texts(data, "iris"),
             )
         except KeyError as error:
             raise DocumentError(f"{source}: the field {error} is missing.") from error
@@ -244,7 +253,7 @@ class RelationDocument:
         if self.pairs is not None:
             data["pairs"] = [pair.to_dict() for pair in self.pairs]
         clusters = [cluster.to_dict() for cluster in self.clusters]
-        optional = {"clusters": clusters, "inverse_of": dict(self.inverse_of)}
+        optional = {"clusters": clusters, "inverse_of": dict(self.inverse_of), "iris": dict(self.iris)}
         return data | {name: value for name, value in optional.items() if value}
 
     @cached_property
@@ -366,10 +375,11 @@ def _read_cluster(data: Mapping[str, Any], text: str) -> MentionCluster:
     return MentionCluster(tuple(mentions), replace_surrogates(str(data.get("name") or "")))
 
 
-def _read_inverses(data: Mapping[str, str]) -> dict[str, str]:
-    if not all(isinstance(label, str) for pair in data.items() for label in pair):
-        raise ValueError(f'"inverse_of" must map labels to labels, not {data!r}.')
-    return dict(data)
+def _read_texts(data: Mapping[str, Any], key: str) -> dict[str, str]:
+    values = data.get(key) or {}
+    if not all(isinstance(text, str) for pair in values.items() for text in pair):
+        raise ValueError(f'"{key}" must map labels to texts, not {values!r}.')
+    return dict(values)
 
 
 def _read_offsets(what: str, start: Any, end: Any, *, text: str) -> tuple[int, int]:

@@ -32,7 +32,9 @@ ANSWERS = "relation_answers"
 """`doc._.relation_answers`: the text that a generative model returned for each pair."""
 
 INVERSES = "relation_inverses"
-"""Name of the symmetric and inverse labels of a document's relations, see `write_inverses`."""
+"""Name of the symmetric and inverse labels of a document's relations, see `write_label_properties`."""
+IRIS = "relation_iris"
+"""Name of the IRIs of the labels of a document's relations, see `write_label_properties`."""
 TEXT_ID = "text_id"
 """Key of a record with a hash of its document's text: spaCy copies `doc.user_data` to documents with other texts."""
 
@@ -85,7 +87,7 @@ def install_extensions(attr: str = RELATIONS, *, strict: bool = True) -> None:
         raise ValueError(f'attr="{attr}" cannot be an attribute name: use letters, digits and underscores.')
     if attr.startswith("_") or keyword.iskeyword(attr) or hasattr(Underscore, attr):
         raise ValueError(f"attr=\"{attr}\" is a name of Python's or spaCy's own: choose another name.")
-    if attr in (PAIRS, CANDIDATES, LABELS, ANSWERS, INVERSES) or attr.endswith(report_name("")):
+    if attr in (PAIRS, CANDIDATES, LABELS, ANSWERS, INVERSES, IRIS) or attr.endswith(report_name("")):
         raise ValueError(f'attr="{attr}" is reserved for gold annotation, answers or reports: choose another name.')
     extensions: list[Extension] = [
         (Doc, attr, partial(relations_of, attr=attr), partial(_set_relations, attr=attr)),
@@ -230,17 +232,29 @@ def write_report(doc: Doc, report: Mapping[str, Any], attr: str = RELATIONS) -> 
     doc.user_data[user_data_key(report_name(attr))] = {**report, TEXT_ID: _text_id(doc)}
 
 
-def write_inverses(doc: Doc, inverse_of: Mapping[str, str]) -> None:
-    """Store the symmetric and inverse labels (`LabelSchema.inverse_of`), so that facts can be made of relations."""
-    if inverse_of:
-        doc.user_data[user_data_key(INVERSES)] = dict(inverse_of)
-    else:
-        doc.user_data.pop(user_data_key(INVERSES), None)
+def write_label_properties(doc: Doc, inverse_of: Mapping[str, str], iris: Mapping[str, str]) -> None:
+    """Store what facts and exports need to know about the labels.
+
+    Args:
+        doc: The document.
+        inverse_of: The symmetric and inverse labels, see `LabelSchema.inverse_of`.
+        iris: The IRIs of the labels that have one.
+    """
+    for name, values in ((INVERSES, inverse_of), (IRIS, iris)):
+        if values:
+            doc.user_data[user_data_key(name)] = dict(values)
+        else:
+            doc.user_data.pop(user_data_key(name), None)
 
 
 def inverses_of(doc: Doc) -> dict[str, str]:
-    """Return the symmetric and inverse labels that `write_inverses` stored; none by default."""
+    """Return the symmetric and inverse labels that `write_label_properties` stored; none by default."""
     return doc.user_data.get(user_data_key(INVERSES), {})
+
+
+def iris_of(doc: Doc) -> dict[str, str]:
+    """Return the IRIs of labels that `write_label_properties` stored; none by default."""
+    return doc.user_data.get(user_data_key(IRIS), {})
 
 
 def write_answers(doc: Doc, answers: list[Record]) -> None:
@@ -377,12 +391,11 @@ def join_docs(docs: Sequence[Doc]) -> Doc:
 
 
 def _copy_records(source: Doc, target: Doc, *, offset: int) -> None:
-    if inverses := inverses_of(source):
-        write_inverses(target, inverses_of(target) | inverses)
+    write_label_properties(target, inverses_of(target) | inverses_of(source), iris_of(target) | iris_of(source))
     source_id, target_id = _text_id(source), _text_id(target)
     for key, records in source.user_data.items():
         ours = isinstance(key, str) and key.startswith(user_data_key(""))
-        if not ours or key in (user_data_key(LABELS), user_data_key(INVERSES)) or key.endswith(report_name("")):
+        if not ours or key in map(user_data_key, (LABELS, INVERSES, IRIS)) or key.endswith(report_name("")):
             continue
         copied = list(target.user_data.get(key, ()))
         for record in records:

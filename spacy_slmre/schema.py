@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import srsly
 
+from spacy_slmre.ontology import ABSOLUTE_IRI, SUFFIXES, read_labels
 from spacy_slmre.util.json_files import parse_json
 
 NEGATIVE_LABEL = "no_relation"
 ANY_TYPE = "*"
 RULES = ("symmetric", "inverse", "max_per_head", "max_per_tail")
 """Keys of a label that say how its relations depend on each other."""
-LABEL_KEYS = {"name", "wording", "definition", "types", *RULES}
+LABEL_KEYS = {"name", "wording", "definition", "types", "iri", *RULES}
 
 # Annotation schemes, also those of spaCy's pipelines, name the same kinds of entities differently. Constraints use the
 # names on the left. Case does not matter, and types that are not listed are not mapped.
@@ -64,6 +65,7 @@ class RelationLabel:
         inverse: Name of the label that then holds from tail to head ("child" for "parent"), if there is one.
         max_per_head: Maximum number of tails of a mention, if limited: 1 for "place of birth".
         max_per_tail: Maximum number of heads of a mention, if limited.
+        iri: The property in RDF, if there is one, for instance "https://schema.org/spouse".
     """
 
     name: str
@@ -74,6 +76,7 @@ class RelationLabel:
     inverse: str | None = None
     max_per_head: int | None = None
     max_per_tail: int | None = None
+    iri: str | None = None
 
 
 NEGATIVE = RelationLabel(NEGATIVE_LABEL, "no relation", "none of these holds, or the text does not say")
@@ -148,11 +151,14 @@ class LabelSchema:
     def from_dict(cls, data: Mapping[str, Any]) -> LabelSchema:
         """Read the result of `to_dict`.
 
-        Only the names of the labels are required; a missing negative label is added.
+        Only the names of the labels are required; a missing negative label is added. {"ontology": path} has the labels
+        that `from_ontology` reads, with its arguments as optional keys.
 
         Raises:
             ValueError: A key is missing or unknown, or a value has the wrong form.
         """
+        if isinstance(data, Mapping) and "ontology" in data:
+            return cls._from_ontology_dict(data)
         if not isinstance(data, Mapping) or not isinstance(data.get("labels"), (list, tuple)):
             raise ValueError('A schema is an object with a list "labels" of names or of objects with a "name".')
         if unknown := set(data) - {"labels", "negative_label", "type_map"}:
@@ -180,7 +186,12 @@ class LabelSchema:
             limits = {key: entry.get(key) for key in ("max_per_head", "max_per_tail")}
             if bad := [key for key, value in limits.items() if not (value is None or (_is_int(value) and value > 0))]:
                 raise ValueError(f'"{bad[0]}" of the label "{entry["name"]}" must be a positive number or null.')
-            label = RelationLabel(entry["name"], wording, texts["definition"], pairs, symmetric, inverse, **limits)
+            iri = entry.get("iri")
+            if iri is not None and not (isinstance(iri, str) and ABSOLUTE_IRI.fullmatch(iri)):
+                raise ValueError(f'"iri" of the label "{entry["name"]}" must be an absolute IRI or null, not {iri!r}.')
+            label = RelationLabel(
+                entry["name"], wording, texts["definition"], pairs, symmetric, inverse, **limits, iri=iri
+            )
             labels.append(label)
         negative_label = data.get("negative_label", NEGATIVE_LABEL)
         type_map = data.get("type_map", {})
@@ -193,12 +204,14 @@ class LabelSchema:
 
     @classmethod
     def from_file(cls, path: str | Path) -> LabelSchema:
-        """Read a schema from a JSON or YAML file.
+        """Read a schema from a JSON or YAML file, or from an ontology.
 
         Raises:
             ValueError: The file is missing, malformed, or not a valid schema.
         """
         path = Path(path)
+        if path.suffix.lower() in SUFFIXES:
+            return cls.from_ontology(path)
         try:
             text = path.read_text(encoding="utf-8")
             is_yaml = path.suffix.lower() in (".yml", ".yaml")
@@ -209,6 +222,54 @@ class LabelSchema:
             raise ValueError(f"{path}:{error.lineno}: the schema file is not JSON ({error.msg}).") from error
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_ontology(
+        cls,
+        path: str | Path,
+        *,
+        include: Sequence[str] | None = None,
+        type_map: Mapping[str, str] | None = None,
+        negative_label: str | None = NEGATIVE_LABEL,
+    ) -> LabelSchema:
+        """Read a schema from an ontology (OWL, RDFS or schema.org); requires the extra `ontology`.
+
+        Labels are properties whose range is a class or a date; see the guide "Your own labels" for what is read.
+
+        Args:
+            path: File in Turtle (.ttl), RDF/XML (.rdf, .owl), JSON-LD (.jsonld), N-Triples (.nt) or N3 (.n3).
+            include: Names or IRIs of the properties to read. By default, all that are not deprecated.
+            type_map: Maps entity types, and names of classes, to those in type constraints, in addition to
+                `DEFAULT_TYPE_MAP`. Subclasses inherit the type.
+            negative_label: The negative label, which is added.
+
+        Raises:
+            ValueError: The file cannot be read, is not RDF, or lacks relations or a property in `include`; two
+                properties have the same name; or rdflib is missing.
+        """
+        path, type_map = Path(path), type_map or {}
+        types = {**DEFAULT_TYPE_MAP, **{name.upper(): type for name, type in type_map.items()}}
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{path}: the suffix is not one of an ontology: {', '.join(SUFFIXES)}.")
+        try:
+            labels = read_labels(path, include, types)
+            return cls.from_dict({"labels": labels, "negative_label": negative_label, "type_map": type_map})
+        except OSError as error:
+            raise ValueError(f"The ontology {path} cannot be read: {error.strerror}.") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def _from_ontology_dict(cls, data: Mapping[str, Any]) -> LabelSchema:
+        options = {key: value for key, value in data.items() if key != "ontology"}
+        if unknown := set(options) - {"include", "type_map", "negative_label"}:
+            raise ValueError(f'Unknown keys next to "ontology": {", ".join(sorted(unknown))}.')
+        include, type_map = options.get("include"), options.get("type_map") or {}
+        if not isinstance(data["ontology"], str | Path) or not (include is None or _is_names(include)):
+            raise ValueError('"ontology" is a path, and "include" a list of names or IRIs.')
+        if not isinstance(options.get("negative_label"), str | None) or not _is_map(type_map):
+            raise ValueError('"negative_label" is a name or null, and "type_map" an object of names.')
+        return cls.from_ontology(data["ontology"], **options)
 
     @classmethod
     def from_any(cls, value: Any, negative_label: str | None = NEGATIVE_LABEL) -> LabelSchema:
@@ -250,7 +311,7 @@ class LabelSchema:
                     "wording": label.wording,
                     "definition": label.definition,
                     "types": [list(pair) for pair in label.types],
-                    **{key: value for key in RULES if (value := getattr(label, key)) is not None},
+                    **{key: value for key in (*RULES, "iri") if (value := getattr(label, key)) is not None},
                 }
                 for label in self.labels
             ],
@@ -317,6 +378,11 @@ class LabelSchema:
         """The labels that hold in the other direction, by name: symmetric ones themselves, others their inverse."""
         mirrors = {label.name: label.name if label.symmetric else label.inverse or "" for label in self.labels}
         return {name: mirror for name, mirror in mirrors.items() if mirror in self.index}
+
+    @cached_property
+    def iris(self) -> dict[str, str]:
+        """The IRIs of the labels that have one, by name."""
+        return {label.name: label.iri for label in self.labels if label.iri}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -394,6 +460,11 @@ def wording_of(name: str, *, keep_prefix: bool = False) -> str:
     return words or name
 
 
+def is_file_reference(value: Any) -> bool:
+    """Return whether a config value names a file that `LabelSchema.from_any` would read."""
+    return isinstance(value, str | Path) or (isinstance(value, Mapping) and "ontology" in value)
+
+
 def general_schema() -> LabelSchema:
     """Return the default schema; registered as `@misc = "spacy-slmre.GeneralSchema.v1"`."""
     return LabelSchema.general()
@@ -401,6 +472,10 @@ def general_schema() -> LabelSchema:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
 def _is_map(value: Any) -> bool:

@@ -19,7 +19,7 @@ from spacy_slmre.coreference import CLUSTERS, MentionCluster, find_clusters
 from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument, set_provenance
 from spacy_slmre.export import fact_edges, make_edges, merge_edges
 from spacy_slmre.facts import combine_scores, find_entities, make_facts
-from spacy_slmre.relations import join_docs, span_as_doc, write_inverses
+from spacy_slmre.relations import join_docs, span_as_doc, write_label_properties
 from tests.relation_documents import documents, make_document
 
 INVERSES = {"spouse": "spouse", "child": "parent"}
@@ -185,7 +185,7 @@ def doc() -> Doc:
     doc.ents = [ann, rome, she, bo, again]
     doc.spans[f"{CLUSTERS}_1"] = [ann, she]
     doc._.relations = [(ann, rome, "born in", 0.9), (she, bo, "spouse", 0.8), (bo, again, "spouse", 0.4)]
-    write_inverses(doc, INVERSES)
+    write_label_properties(doc, INVERSES, {})
     set_provenance(doc, "first", "")
     return doc
 

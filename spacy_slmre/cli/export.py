@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 # Repeated here because `--help` must not import the formats; a test compares them.
 FORMATS = (
     "jsonl, csv, parquet (tables); ntriples, turtle, jsonld (RDF); graphml; neo4j (a folder of tables), "
-    "cypher; spacy-llm, rel (formats of other spaCy projects); label-studio, prodigy, doccano (pre-annotations)"
+    "cypher, ladybug (a database); spacy-llm, rel (formats of other spaCy projects); label-studio, prodigy, "
+    "doccano (pre-annotations)"
 )
 
 InputArgument = Annotated[

@@ -19,7 +19,10 @@ DevOption = Annotated[
     typer.Option(help="Annotations to choose the best checkpoint with. Default: a fifth of the documents of --data."),
 ]
 SchemaOption = Annotated[
-    str | None, typer.Option(help="File with names, definitions and types of the labels. Default: those in --data.")
+    str | None,
+    typer.Option(
+        help="JSON, YAML or ontology file with names, definitions and types of the labels. Default: those in --data."
+    ),
 ]
 NerOption = Annotated[
     str | None,

@@ -16,7 +16,7 @@ from spacy_slmre.corpus.formats import CorpusFormat, get_format
 from spacy_slmre.corpus.records import Pair, Record, Reject
 from spacy_slmre.documents import ID, EntityMention, doc_with_mentions
 from spacy_slmre.instances import Mention
-from spacy_slmre.relations import PAIRS, RELATIONS, write_inverses
+from spacy_slmre.relations import PAIRS, RELATIONS, write_label_properties
 from spacy_slmre.schema import NEGATIVE_LABEL
 
 T = TypeVar("T", bound=Mention | EntityMention)
@@ -82,7 +82,7 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
     doc.user_data |= {SPLIT: split, ID: record.id}
     if format.schema is not None:
         doc.user_data[FORMAT] = format.name
-        write_inverses(doc, format.schema.inverse_of)
+        write_label_properties(doc, format.schema.inverse_of, format.schema.iris)
     return doc, rejects
 
 

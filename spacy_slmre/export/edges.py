@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,8 @@ class Edge:
     score: float
     sources: tuple[EdgeSource, ...]
     inverse: str = ""  # label that holds from tail to head, for which there is no second edge
+    iri: str = ""  # of the label, if its schema has one
+    inverse_iri: str = ""
 
     @property
     def symmetric(self) -> bool:
@@ -89,7 +91,8 @@ def make_edges(documents: Iterable[RelationDocument]) -> Iterator[Edge]:
             nodes = mention_node(document.id, relation.head), mention_node(document.id, relation.tail)
             inverse = inverse_label(relation.label, document.inverse_of)
             key = f"{document.id}#{number}"
-            yield Edge(key, *nodes, relation.label, relation.score, (source,), inverse)
+            iris = _iris(document.iris, relation.label, inverse)
+            yield Edge(key, *nodes, relation.label, relation.score, (source,), inverse, *iris)
 
 
 def fact_edges(documents: Iterable[RelationDocument]) -> Iterator[Edge]:
@@ -100,13 +103,18 @@ def fact_edges(documents: Iterable[RelationDocument]) -> Iterator[Edge]:
             head, tail = (Node(f"{prefix}#{one.key}", one.name, one.type, one.kb_id) for one in (fact.head, fact.tail))
             sources = tuple(_make_source(document, relation) for relation in fact.relations)
             key = f"{prefix}#{merged_key(fact.head.key, fact.label, fact.tail.key)}"
-            yield Edge(key, head, tail, fact.label, fact.score, sources, fact.inverse)
+            iris = _iris(document.iris, fact.label, fact.inverse)
+            yield Edge(key, head, tail, fact.label, fact.score, sources, fact.inverse, *iris)
 
 
 def _make_source(document: RelationDocument, relation: DocumentRelation) -> EdgeSource:
     start, end = document.sentence_of(relation)
     sides = relation.head, relation.tail
     return EdgeSource(document.id, start, end, document.text[start:end], *sides, relation.score, document.model)
+
+
+def _iris(iris: Mapping[str, str], label: str, inverse: str) -> tuple[str, str]:
+    return iris.get(label, ""), iris.get(inverse, "")
 
 
 def mention_node(document: str, mention: EntityMention) -> Node:
@@ -150,7 +158,9 @@ def merge_edges(documents: Iterable[RelationDocument], by: str = "text") -> list
     entities: defaultdict[str, _MergedEntity] = defaultdict(_MergedEntity)
     sources: defaultdict[tuple[str, str, str], list[EdgeSource]] = defaultdict(list)
     inverses: dict[tuple[str, str, str], str] = {}
+    iris: dict[str, str] = {}
     for document in documents:
+        iris = {**document.iris, **iris}
         for fact in make_facts(document, by):
             for entity in (fact.head, fact.tail):
                 entities[entity.key].add(entity, len(fact.relations))
@@ -162,11 +172,10 @@ def merge_edges(documents: Iterable[RelationDocument], by: str = "text") -> list
     for (head, label, tail), merged in sources.items():
         best = tuple(sorted(merged, key=lambda source: -source.score))
         score = combine_scores(source.score for source in best)
-        result.append(
-            Edge(
-                merged_key(head, label, tail), nodes[head], nodes[tail], label, score, best, inverses[head, label, tail]
-            )
-        )
+        inverse = inverses[head, label, tail]
+        ends = nodes[head], nodes[tail]
+        found = _iris(iris, label, inverse)
+        result.append(Edge(merged_key(head, label, tail), *ends, label, score, best, inverse, *found))
     return sorted(result, key=lambda edge: (-edge.count, -edge.score))
 
 

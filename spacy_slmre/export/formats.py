@@ -12,7 +12,7 @@ from spacy.tokens import Doc, Span
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.export.annotation_tools import write_doccano, write_label_studio, write_prodigy
 from spacy_slmre.export.edges import Edge, ExportError, fact_edges, make_edges, merge_edges
-from spacy_slmre.export.graphs import is_neo4j, write_cypher, write_graphml, write_neo4j
+from spacy_slmre.export.graphs import is_neo4j, write_cypher, write_graphml, write_ladybug, write_neo4j
 from spacy_slmre.export.rdf import DEFAULT_BASE, Namespace, describe, write_jsonld, write_ntriples, write_turtle
 from spacy_slmre.export.reading import as_documents
 from spacy_slmre.export.spacy_projects import write_items, write_rel
@@ -203,6 +203,7 @@ FORMATS = {
         _edge_format("", "A folder of tables for neo4j-admin database import", write_neo4j), is_folder=True
     ),
     "cypher": ExportFormat(".cypher", "A Cypher script", lambda path, edges, _: write_cypher(path, edges)),
+    "ladybug": _edge_format(".lbug", "A Ladybug database", write_ladybug),
     "spacy-llm": ExportFormat(
         ".jsonl",
         "The format of spacy-llm's examples",

@@ -1,17 +1,17 @@
-"""Relations as a property graph: NetworkX, GraphML, Neo4j tables and a Cypher script."""
+"""Relations as a property graph: NetworkX, GraphML, Neo4j tables, a Cypher script and a Ladybug database."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape, quoteattr
 
-from spacy_slmre.export.edges import Edge, Node, new_nodes
+from spacy_slmre.export.edges import Edge, ExportError, Node, new_nodes
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -24,6 +24,8 @@ _GRAPHML_KEYS = {
 }
 # Relations per statement of a Cypher script, which limits the memory that the server needs.
 _BATCH_SIZE = 500
+# Relations that are copied to a Ladybug database together.
+_COPY_SIZE = 20_000
 
 
 def to_networkx(edges: Iterable[Edge]) -> nx.MultiDiGraph:
@@ -118,6 +120,56 @@ def write_cypher(path: Path, edges: Iterable[Edge]) -> None:
                     f"MERGE (t:Entity {{id: row.tail.id}}) SET t += row.tail{_set_label('t', tail)}\n"
                     f"MERGE (h)-[r:`{label}` {{key: row.relation.key}}]->(t) SET r += row.relation;\n"
                 )
+
+
+_LADYBUG_NODES = "id STRING PRIMARY KEY, text STRING, type STRING, kb_id STRING"
+_LADYBUG_EDGES = (
+    "key STRING, label STRING, score DOUBLE, count INT64, symmetric BOOLEAN, document STRING, sentence STRING, "
+    "sources STRING"
+)
+
+
+def write_ladybug(path: Path, edges: Iterable[Edge], *, merged: bool) -> None:
+    """Write a Ladybug (Kuzu) database with a node table `Entity` and a relationship table for each label.
+
+    In names of tables, characters other than letters, digits, `_` and spaces are replaced, and case does not matter;
+    the property `label` has the original name.
+
+    Raises:
+        ExportError: Ladybug refuses to write.
+    """
+    import ladybug
+
+    try:
+        # Checkpoints after each statement would dominate the time; closing the database makes one.
+        with ladybug.Database(path, auto_checkpoint=False) as database, ladybug.Connection(database) as connection:
+            _fill_ladybug(connection, new_nodes(edges, merged=merged))
+    except RuntimeError as error:
+        raise ExportError(f"Ladybug cannot store the relations: {error}") from error
+
+
+def _fill_ladybug(connection: Any, remaining: Iterator[tuple[Edge, list[Node]]]) -> None:
+    import pyarrow as pa
+
+    connection.execute(f"CREATE NODE TABLE Entity ({_LADYBUG_NODES})")
+    tables: dict[str, str] = {}  # of relationships, by their names in lower case
+    while batch := list(islice(remaining, _COPY_SIZE)):
+        rows = {"Entity": [{"id": node.key, **_node_attributes(node)} for _, nodes in batch for node in nodes]}
+        for edge, _ in batch:
+            name = _table_name(edge.label)
+            if name.casefold() not in tables:
+                connection.execute(f"CREATE REL TABLE `{name}` (FROM Entity TO Entity, {_LADYBUG_EDGES})")
+            table = tables.setdefault(name.casefold(), name)
+            ends = {"from": edge.head.key, "to": edge.tail.key}
+            rows.setdefault(table, []).append({**ends, **_relationship(edge)})
+        for table, values in rows.items():
+            if values:
+                connection.execute(f"COPY `{table}` FROM $rows", {"rows": pa.Table.from_pylist(values)})
+
+
+def _table_name(label: str) -> str:
+    name = _cypher_name(label)
+    return f"{name}_" if name.casefold() == "entity" else name
 
 
 def cypher_literal(value: str | float) -> str:

@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from spacy_slmre.documents import EntityMention
 from spacy_slmre.export.edges import Edge, EdgeSource, ExportError, Node
+from spacy_slmre.ontology import ABSOLUTE_IRI
 
 NIF = "http://persistence.uni-leipzig.org/nlp2rdf/ontologies/nif-core#"
 ITSRDF = "http://www.w3.org/2005/11/its/rdf#"
@@ -36,7 +37,6 @@ DEFAULT_BASE = "urn:slmre:"
 """Default prefix of all our IRIs."""
 
 _PREFIXES = {"rdf": RDF, "rdfs": RDFS, "xsd": XSD, "owl": OWL, "prov": PROV, "nif": NIF, "itsrdf": ITSRDF}
-_IRI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:[^\x00-\x20<>\"{}|\\^`\x7f]+")
 # Knowledge base ids that are IRIs; all other ids become IRIs below the base.
 _WEB_IRI = re.compile(r"https?://[^\x00-\x20<>\"{}|\\^`\x7f]+")
 _WIKIDATA_PROPERTY_ID = re.compile(r"P[1-9]\d*")
@@ -60,9 +60,9 @@ class Namespace:
     """The IRIs of an export.
 
     Attributes:
-        base: Prefix of all IRIs, except those of Wikidata and of `properties`.
-        properties: Properties by label: IRIs or Wikidata ids (P19). They take precedence over `wikidata_properties`;
-            labels that are Wikidata ids need none.
+        base: Prefix of all IRIs, except those of Wikidata, of the labels' schema and of `properties`.
+        properties: Properties by label: IRIs or Wikidata ids (P19). They take precedence over IRIs in the schema of the
+            labels, and these over `wikidata_properties`; labels that are Wikidata ids need none.
 
     Raises:
         ExportError: The base or a property is not an IRI.
@@ -72,13 +72,13 @@ class Namespace:
     properties: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not _IRI.fullmatch(self.base) or self.base[-1] not in "/:":
+        if not ABSOLUTE_IRI.fullmatch(self.base) or self.base[-1] not in "/:":
             raise ExportError(
                 f'"{self.base}" is not a base IRI. It must be absolute, without spaces, and end with / or '
                 ":, for example https://example.org/relations/"
             )
         for label, iri in self.properties.items():
-            if not isinstance(iri, str) or not (_IRI.fullmatch(iri) or _WIKIDATA_PROPERTY_ID.fullmatch(iri)):
+            if not isinstance(iri, str) or not (ABSOLUTE_IRI.fullmatch(iri) or _WIKIDATA_PROPERTY_ID.fullmatch(iri)):
                 raise ExportError(
                     f'The property of "{label}" is {iri!r}, but must be an absolute IRI or a Wikidata id (P19).'
                 )
@@ -96,8 +96,10 @@ class Namespace:
         """Return the IRI of a document, entity, entity type, model, …."""
         return f"{self.base}{kind}/{_quoted(name)}"
 
-    def property(self, label: str) -> str:
-        """Return the IRI of the property of a label."""
+    def property(self, label: str, iri: str = "") -> str:
+        """Return the IRI of the property of a label, given its IRI in its schema, if any."""
+        if label not in self.properties and ABSOLUTE_IRI.fullmatch(iri):
+            return iri
         iri = self.properties.get(label) or wikidata_properties().get(label, label)
         if _WIKIDATA_PROPERTY_ID.fullmatch(iri):
             return WIKIDATA_PROPERTY + iri
@@ -146,8 +148,8 @@ def describe(edges: Iterable[Edge], namespace: Namespace, *, merged: bool) -> It
             head, tail = namespace.entity(edge.head), namespace.entity(edge.tail)
         else:
             head, tail = (namespace.mention(edge.source, side) for side in (edge.source.head, edge.source.tail))
-        relation = namespace.property(edge.label)
-        inverse = namespace.property(edge.inverse) if edge.inverse else ""
+        relation = namespace.property(edge.label, edge.iri)
+        inverse = namespace.property(edge.inverse, edge.inverse_iri) if edge.inverse else ""
         if edge.label not in labels:
             labels.add(edge.label)
             facts: PropertyValues = [(TYPE, f"{OWL}SymmetricProperty")] if edge.symmetric else []

@@ -38,11 +38,11 @@ from spacy_slmre.relations import (
     make_record,
     report_name,
     write_answers,
-    write_inverses,
+    write_label_properties,
     write_records,
     write_report,
 )
-from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
+from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, is_file_reference
 from spacy_slmre.scorer import score_relations
 
 # spacy-llm compares these annotations when it checks that task and model are compatible, so they must be
@@ -108,9 +108,9 @@ class RelationTask:
         self.has_own_labels = configured is not None
         if configured is None:
             configured = LabelSchema.general()
-        elif not isinstance(configured, str | Path):  # a file is read at first use
+        elif not is_file_reference(configured):  # a file is read at first use
             configured = LabelSchema.from_any(configured, negative_label)
-        self._schema: LabelSchema | str | Path | None = configured
+        self._schema: Any = configured
         self._style: PromptStyle | None = None
         self._style_settings = (label_list, definitions, examples, templates)
         # Compared with the saved values when the task is loaded: settings that were changed since take precedence.
@@ -132,8 +132,8 @@ class RelationTask:
         Raises:
             ValueError: The schema file cannot be read, or `clear` removed all labels.
         """
-        if isinstance(self._schema, str | Path):
-            self._schema = LabelSchema.from_file(self._schema)
+        if is_file_reference(self._schema):
+            self._schema = LabelSchema.from_any(self._schema)
         if self._schema is None:
             raise ValueError("The task has no labels: add some with add_label.")
         return self._schema
@@ -327,7 +327,7 @@ class RelationTask:
                 else:
                     counts["ill_typed"] += 1
         write_records(doc, relations, self.attr)
-        write_inverses(doc, self.schema.inverse_of)
+        write_label_properties(doc, self.schema.inverse_of, self.schema.iris)
         write_answers(doc, answers)
         write_report(doc, {**instances.report, **counts}, self.attr)
         for topic, message in find_problems(doc, self.candidates, self.schema, instances.report, self.attr):

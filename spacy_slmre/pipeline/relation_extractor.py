@@ -10,7 +10,6 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,11 +41,11 @@ from spacy_slmre.relations import (
     make_record,
     own_labels,
     user_data_key,
-    write_inverses,
+    write_label_properties,
     write_records,
     write_report,
 )
-from spacy_slmre.schema import LabelSchema
+from spacy_slmre.schema import LabelSchema, is_file_reference
 
 MAX_DOC_SCHEMAS = 256  # label sets of documents that are kept
 
@@ -77,7 +76,7 @@ class RelationExtractor(SavedExtractor):
         self._checked_model: RelationModel | None = None
         self._checked: set[str] = set()
         self._has_scored = False
-        if settings.labels is not None or not isinstance(settings.schema, str | Path | None):
+        if settings.labels is not None or not (settings.schema is None or is_file_reference(settings.schema)):
             self._check_thresholds()
 
     # -- labels --------------------------------------------------------------------------------------------
@@ -205,7 +204,7 @@ class RelationExtractor(SavedExtractor):
         """Write the predicted relations."""
         for doc, prediction in zip(docs, predictions, strict=True):
             write_records(doc, [make_record(doc, relation) for relation in prediction.relations], self.attr)
-            write_inverses(doc, prediction.schema.inverse_of)
+            write_label_properties(doc, prediction.schema.inverse_of, prediction.schema.iris)
             write_report(doc, prediction.report, self.attr)
             for topic, message in find_problems(doc, self.candidates, prediction.schema, prediction.report, self.attr):
                 # If other documents have pairs, it is normal that one has only entities of other types.

@@ -34,9 +34,9 @@ class ExtractorSettings:
 
     Attributes:
         labels: Names of the labels, instead of a schema.
-        schema: Labels with wordings, definitions and entity types: a list of names, a dict, the path of a JSON or YAML
-            file, or a registered function. Without `labels` and `schema`, the labels are those that the model was
-            tuned on (in training: those of the training data), otherwise the general schema.
+        schema: Labels with wordings, definitions and entity types: a list of names, a dict, the path of a JSON, YAML or
+            ontology file, or a registered function. Without `labels` and `schema`, the labels are those that the model
+            was tuned on (in training: those of the training data), otherwise the general schema.
         label_types: Whether `labels` that the model was tuned on keep their entity type constraints from tuning. By
             default, plain labels allow any types.
         type_map: Maps entity types of the pipeline to those that the labels allow, for instance {"FIRM": "ORG"}, in
