@@ -34,13 +34,13 @@ def serve_command(
     gpu_id: GpuOption = None,
 ) -> None:
     """Try a pipeline on a local web page."""
-    from spacy_slmre.cli.pipelines import load_extraction_pipeline
+    from spacy_slmre.extraction.pipelines import load_extraction_pipeline
     from spacy_slmre.serve.server import LiveServer
     from spacy_slmre.visual.options import ViewOptions
 
     options = ViewOptions(min_score=min_score, labels=frozenset(label or ()), theme=theme, title=title)
     log(f'Loading "{pipeline}" …')
-    loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id)
+    loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id, log=log)
     with LiveServer(loaded.nlp, port, options, attr=loaded.attr, example=EXAMPLE) as server:
         if serve_until_interrupted(server, open_browser):
             log("Stopped.")

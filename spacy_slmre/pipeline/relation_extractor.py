@@ -232,8 +232,15 @@ class RelationExtractor(SavedExtractor):
     def _schema_of(self, doc: Doc) -> LabelSchema:
         """Return the labels of a document: its own if it has any, otherwise the component's."""
         labels = own_labels(doc)
-        if labels is None:
-            return self.schema
+        return self.schema if labels is None else self.schema_for(labels)
+
+    def schema_for(self, labels: Any) -> LabelSchema:
+        """Return the labels of a document that has its own (`doc._.relation_labels`), and prepare the model for them.
+
+        Raises:
+            ValueError: The labels are wrong, or the model cannot predict them.
+            TypeError: The labels have another type.
+        """
         key = labels.fingerprint if isinstance(labels, LabelSchema) else json.dumps(labels, default=str)
         if key not in self._doc_schemas:
             negative = self.schema.negative_label if self.has_own_labels else self.settings.negative_label
