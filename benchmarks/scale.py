@@ -24,9 +24,9 @@ import torch
 from common import make_parser
 from spacy.language import Language
 
-from spacy_slmre.cli.pipelines import load_extraction_pipeline
 from spacy_slmre.extraction.inputs import find_inputs, read_inputs
 from spacy_slmre.extraction.outputs import ExtractionResult
+from spacy_slmre.extraction.pipelines import load_extraction_pipeline
 from spacy_slmre.extraction.ray_engine import WorkerPool, compute_on_ray
 from spacy_slmre.extraction.run import compute_in_process, extract_corpus
 from spacy_slmre.extraction.shards import ShardResult

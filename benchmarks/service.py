@@ -29,7 +29,7 @@ from common import make_parser
 from rich.console import Console
 from rich.table import Table
 
-from spacy_slmre.cli.pipelines import load_extraction_pipeline
+from spacy_slmre.extraction.pipelines import load_extraction_pipeline
 
 ROOT = Path(__file__).parents[1]
 # Seconds until a client gives up.

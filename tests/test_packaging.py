@@ -51,5 +51,5 @@ def test_workflows_cover_the_supported_python_versions() -> None:
 
 def test_extras_that_are_documented_exist() -> None:
     for file in ("README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))):
-        for names in re.findall(r"spacy-slmre\[([\w,]+)\]", (ROOT / file).read_text(encoding="utf-8")):
+        for names in re.findall(r"spacy-slmre\[([\w,-]+)\]", (ROOT / file).read_text(encoding="utf-8")):
             assert set(names.split(",")) <= set(PROJECT["optional-dependencies"]), file

@@ -39,8 +39,8 @@ def calibrate_command(
     pairs of a development set and saves it with the pipeline. Without --thresholds, only the scores change, not which
     relations are found. To choose one threshold for all labels, use spacy find-threshold.
     """
-    from spacy_slmre.cli.pipelines import load_pipeline
     from spacy_slmre.corpus.readers import relation_corpus
+    from spacy_slmre.extraction.pipelines import load_pipeline
     from spacy_slmre.pipeline.calibrate import calibrate
     from spacy_slmre.pipeline.components import get_relation_extractor
     from spacy_slmre.util.io import temporary_output

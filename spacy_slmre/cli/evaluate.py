@@ -164,9 +164,9 @@ def evaluate_on(
     The run becomes a subfolder of `folder` that is named after the corpus; the folders of other `runs` are refused. For
     the other arguments, see `load_pipeline` and `evaluate_corpus`.
     """
-    from spacy_slmre.cli.pipelines import load_pipeline
     from spacy_slmre.evaluation.evaluate import FACTS_SUFFIX, evaluate_corpus
     from spacy_slmre.evaluation.gold import read_gold
+    from spacy_slmre.extraction.pipelines import load_pipeline
 
     # Loaded once per corpus, because the evaluation changes its labels and prompt to those of the corpus.
     nlp = load_pipeline(pipeline, code=code, gpu_id=gpu_id)

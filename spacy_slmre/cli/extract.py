@@ -11,7 +11,7 @@ import typer
 
 from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, slmre_cli
 from spacy_slmre.cli.output import console, document_progress, log, show_errors, standard_input
-from spacy_slmre.cli.pipelines import extraction_key, load_extraction_pipeline
+from spacy_slmre.extraction.pipelines import extraction_key, load_extraction_pipeline
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -119,7 +119,7 @@ def extract_command(
         raise ValueError("--table needs one process. Omit it or --n-process.")
     stdin = standard_input(inputs)
     files = find_inputs(inputs, format, output, text_field, log)
-    loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id)
+    loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id, log=log)
     nlp = loaded.nlp
     job = ExtractionJob(
         output,
@@ -187,7 +187,7 @@ def _check_engine(engine: str, options: dict[str, dict[str, Any]]) -> None:
 
 
 def _load(pipeline: str, code: Path | None, gpu_id: int | None) -> Language:
-    return load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id).nlp
+    return load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id, log=log).nlp
 
 
 def _free_memory() -> None:

@@ -65,9 +65,9 @@ def review_command(
     Each decision is saved at once; repeat the command to continue. In the output, reviewed pairs are annotated and all
     others are unknown; slmre tune --data trains on it.
     """
-    from spacy_slmre.cli.pipelines import extraction_key, load_extraction_pipeline
     from spacy_slmre.export.formats import export
     from spacy_slmre.extraction.inputs import find_inputs, read_inputs
+    from spacy_slmre.extraction.pipelines import extraction_key, load_extraction_pipeline
     from spacy_slmre.review.items import proposed_documents
     from spacy_slmre.review.ranking import rank_items
     from spacy_slmre.review.session import open_session
@@ -92,7 +92,7 @@ def review_command(
         check_serve_extra("review")
     inputs = find_inputs(documents, format, output, text_field)
     log(f'Loading "{pipeline}" …')
-    loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id)
+    loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id, log=log)
     failed: list[ExtractionResult] = []
 
     def rank() -> list[ReviewItem]:

@@ -58,7 +58,7 @@ def serve_command(
 
     By default, only this machine can reach it. --min-score, --label, --theme and --title apply to the page.
     """
-    from spacy_slmre.cli.pipelines import load_extraction_pipeline
+    from spacy_slmre.extraction.pipelines import load_extraction_pipeline
     from spacy_slmre.visual.options import ViewOptions
 
     check_serve_extra("serve")
@@ -79,7 +79,7 @@ def serve_command(
     settings.read_api_key()
     options = ViewOptions(min_score=min_score, labels=frozenset(label or ()), theme=theme, title=title)
     log(f'Loading "{pipeline}" …')
-    loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id)
+    loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id, log=log)
     app = make_service(
         loaded.nlp,
         loaded.component,

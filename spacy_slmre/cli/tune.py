@@ -59,7 +59,7 @@ def tune_command(
     """
     from spacy.cli._util import parse_config_overrides
 
-    from spacy_slmre.cli.pipelines import import_code
+    from spacy_slmre.extraction.pipelines import import_code
 
     is_main = int(os.environ.get("RANK", "0")) == 0
     report = log if is_main else lambda _: None

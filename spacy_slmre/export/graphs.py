@@ -95,7 +95,7 @@ def write_neo4j(path: Path, edges: Iterable[Edge], *, merged: bool) -> None:
                 labels = ";".join(filter(None, ["Entity", node.type.replace(";", "_")]))
                 node_rows.writerow((node.key, node.text, node.type, node.kb_id, labels))
             ends = edge.head.key, edge.tail.key
-            edge_rows.writerow((*ends, edge.label, *map(_text, _relationship(edge).values())))
+            edge_rows.writerow((*ends, edge.label, *map(_text, relationship_properties(edge).values())))
 
 
 def write_cypher(path: Path, edges: Iterable[Edge]) -> None:
@@ -183,6 +183,14 @@ def cypher_literal(value: str | float) -> str:
     return f"'{text}'"
 
 
+def relationship_properties(edge: Edge) -> dict[str, Any]:
+    """Return the properties of a Neo4j relationship, in the order of its table; `sources` is a JSON list."""
+    attributes = _edge_attributes(edge)
+    sources = attributes.pop("sources")
+    place = {"document": edge.source.document, "sentence": edge.source.sentence, "sources": sources}
+    return {"key": edge.key, **attributes, **place}
+
+
 def _node_attributes(node: Node) -> dict[str, Any]:
     return {"text": node.text, "type": node.type, "kb_id": node.kb_id}
 
@@ -192,14 +200,6 @@ def _edge_attributes(edge: Edge) -> dict[str, Any]:
     # An attribute, because NetworkX and Neo4j have no graphs with directed and undirected edges.
     values = {"score": edge.score, "count": edge.count, "symmetric": edge.symmetric}
     return {"label": edge.label, **values, "sources": sources}
-
-
-def _relationship(edge: Edge) -> dict[str, Any]:
-    """Return the properties of a Neo4j relationship, in the order of the table."""
-    attributes = _edge_attributes(edge)
-    sources = attributes.pop("sources")
-    place = {"document": edge.source.document, "sentence": edge.source.sentence, "sources": sources}
-    return {"key": edge.key, **attributes, **place}
 
 
 def _text(value: str | float) -> str:
@@ -218,7 +218,7 @@ def _xml_data(attributes: dict[str, Any]) -> str:
 
 def _cypher_row(edge: Edge) -> str:
     head, tail = ({"id": node.key, **_node_attributes(node)} for node in (edge.head, edge.tail))
-    return _cypher_map({"head": head, "tail": tail, "relation": _relationship(edge)})
+    return _cypher_map({"head": head, "tail": tail, "relation": relationship_properties(edge)})
 
 
 def _cypher_map(values: dict[str, Any]) -> str:

@@ -236,7 +236,12 @@ class RelationExtractor(SavedExtractor):
         return self.schema if labels is None else self.make_schema(labels)
 
     def make_schema(self, labels: Any) -> LabelSchema:
-        """Return the schema of labels that are given for a document. Raises ValueError if the model cannot use them."""
+        """Return the schema of labels that are given for a document, and prepare the model for them.
+
+        Raises:
+            ValueError: The labels are wrong, or the model cannot predict them.
+            TypeError: The labels have another type.
+        """
         key = labels.fingerprint if isinstance(labels, LabelSchema) else json.dumps(labels, default=str)
         if key not in self._doc_schemas:
             negative = self.schema.negative_label if self.has_own_labels else self.settings.negative_label

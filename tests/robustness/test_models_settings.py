@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from spacy_slmre.candidates import EntityPairs
 from spacy_slmre.cli import slmre_cli
-from spacy_slmre.cli.pipelines import load_pipeline
 from spacy_slmre.corpus.sources import CorpusError, read_rows
 from spacy_slmre.extraction.inputs import ExtractionError, open_table
+from spacy_slmre.extraction.pipelines import load_pipeline
 from spacy_slmre.llm.hugging_face import HuggingFaceChat
 from spacy_slmre.llm.openai_chat import OpenAIChat
 from spacy_slmre.llm.task import RelationTask

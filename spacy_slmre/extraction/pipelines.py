@@ -1,16 +1,15 @@
-"""Load the pipeline of a command."""
+"""Load the pipeline of an extraction, and find its relation component."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from confection import ConfigValidationError
-
-from spacy_slmre.cli.output import log
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -96,29 +95,48 @@ class ExtractionPipeline:
         return f"{meta['lang']}_{meta['name']} {meta['version']} {self.component}"
 
 
-def load_extraction_pipeline(name: str, *, code: Path | None = None, gpu_id: int | None = None) -> ExtractionPipeline:
+def load_extraction_pipeline(
+    name: str, *, code: Path | None = None, gpu_id: int | None = None, log: Callable[[str], None] = warnings.warn
+) -> ExtractionPipeline:
     """Load a pipeline (see `load_pipeline`) with the weights of its last relation component.
 
-    If it has no relation component, `slm_relations` is added.
+    If it has no relation component, `slm_relations` is added, which `log` is told.
 
     Raises:
         ValueError: The pipeline cannot be loaded, or its weights or an API key are missing.
     """
-    from spacy_slmre.llm.component import get_llm_components, load_llm_component
+    nlp = load_pipeline(name, code=code, gpu_id=gpu_id)
+    if _find_relation_component(nlp) is None:
+        log(f'"{name}" has no relation component: adding slm_relations with default settings.')
+        nlp.add_pipe("slm_relations")
+    return prepare_extraction(nlp)
+
+
+def prepare_extraction(nlp: Language) -> ExtractionPipeline:
+    """Load the weights of the last relation component of a pipeline.
+
+    Raises:
+        ValueError: There is no relation component, or its weights or an API key are missing.
+    """
+    from spacy_slmre.llm.component import load_llm_component
+    from spacy_slmre.pipeline.components import get_relation_extractor
+
+    component = _find_relation_component(nlp) or get_relation_extractor(nlp)[0]
+    pipe: Any = nlp.get_pipe(component)
+    if hasattr(pipe, "task"):
+        load_llm_component(pipe)
+        return ExtractionPipeline(nlp, component, pipe.task.attr)
+    pipe.load()
+    return ExtractionPipeline(nlp, component, pipe.attr)
+
+
+def _find_relation_component(nlp: Language) -> str | None:
+    """Return the last relation component, or else the last LLM component with our task."""
+    from spacy_slmre.llm.component import get_llm_components
     from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 
-    nlp = load_pipeline(name, code=code, gpu_id=gpu_id)
-    pipes = [(pipe_name, pipe) for pipe_name, pipe in nlp.pipeline if isinstance(pipe, RelationExtractor)]
-    if not pipes and (llms := get_llm_components(nlp)):
-        pipe_name, component = list(llms.items())[-1]
-        load_llm_component(component)
-        return ExtractionPipeline(nlp, pipe_name, component.task.attr)
-    if not pipes:
-        log(f'"{name}" has no relation component: adding slm_relations with default settings.')
-        pipes = [("slm_relations", nlp.add_pipe("slm_relations"))]  # type: ignore[list-item]
-    pipe_name, pipe = pipes[-1]
-    pipe.load()
-    return ExtractionPipeline(nlp, pipe_name, pipe.attr)
+    extractors = [name for name, pipe in nlp.pipeline if isinstance(pipe, RelationExtractor)]
+    return next(reversed(extractors or [*get_llm_components(nlp)]), None)
 
 
 def extraction_key(name: str, nlp: Language, code: Path | None, inputs: Iterable[tuple[str, str]]) -> dict[str, Any]:
