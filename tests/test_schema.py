@@ -84,8 +84,8 @@ def test_schema_is_read_from_json_and_yaml(tmp_path: Path) -> None:
 def test_types_constrain_labels() -> None:
     schema = LabelSchema.general()
     assert schema.map_type("PERSON") == "PER" and schema.map_type("FAC") == "LOC" and schema.map_type("XY") == "XY"
-    allowed = schema.allowed("PER", "LOC")
-    assert allowed[schema.index["place of birth"]] and allowed[schema.index["no_relation"]]
+    allowed = schema.allowed("PER", "DATE")
+    assert allowed[schema.index["date of birth"]] and allowed[schema.index["no_relation"]]
     assert not allowed[schema.index["spouse"]]
     assert schema.allows_any("PER", "PER") and not schema.allows_any("DATE", "DATE")
     own_names = LabelSchema.from_dict({"labels": [{"name": "born", "types": [["PERSON", "GPE"]]}]})

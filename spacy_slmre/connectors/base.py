@@ -6,13 +6,12 @@ import asyncio
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spacy.language import Language
-from spacy.tokens import Doc
 
 from spacy_slmre.decoding import check_thresholds
 from spacy_slmre.documents import RelationDocument
@@ -180,26 +179,13 @@ class PipelineRunner:
         ids = ids or [str(number) for number in range(1, len(texts) + 1)]
         with self._lock:
             loaded = self.load()
-            nlp = loaded.nlp
             own = None if labels is None and self.labels is None else self.schema(labels)
-
-            def content(text: str) -> str | Doc:
-                # Too long texts stay strings, for which `extract_documents` returns an error.
-                if own is None or len(text) > nlp.max_length:
-                    return text
-                doc = nlp.make_doc(text)
-                doc._.relation_labels = own
-                return doc
-
-            inputs = (InputDocument(id, content(text)) for id, text in zip(ids, texts, strict=True))
+            inputs = (InputDocument(id, text, labels=own) for id, text in zip(ids, texts, strict=True))
             with _threshold_of(loaded, threshold):
-                results = extract_documents(nlp, inputs, batch_size=self.batch_size, model_name=loaded.model_name)
-                return [
-                    RelationDocument(result.id, "", error=result.error)
-                    if result.doc is None
-                    else RelationDocument.from_doc(result.doc, result.id, loaded.attr)
-                    for result in results
-                ]
+                results = extract_documents(
+                    loaded.nlp, inputs, batch_size=self.batch_size, model_name=loaded.model_name
+                )
+                return [result.to_document(loaded.attr) for result in results]
 
     async def arun(
         self, texts: Sequence[str], ids: Sequence[str] | None = None, **options: Any
@@ -266,19 +252,11 @@ def _properties(edge: Edge, schema: LabelSchema) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _threshold_of(loaded: ExtractionPipeline, threshold: float | None) -> Iterator[None]:
+def _threshold_of(loaded: ExtractionPipeline, threshold: float | None) -> AbstractContextManager[None]:
     """Give the relation component another threshold for a while."""
-    if threshold is None:
-        yield
-        return
     component = loaded.nlp.get_pipe(loaded.component)
-    if not isinstance(component, RelationExtractor):
+    if isinstance(component, RelationExtractor):
+        return component.use_threshold(threshold)
+    if threshold is not None:
         raise ValueError(f'"{loaded.component}" has no probabilities, so it cannot have a threshold.')
-    check_thresholds(loaded.component, threshold, {})
-    own = component.threshold
-    component.threshold = threshold
-    try:
-        yield
-    finally:
-        component.threshold = own
+    return nullcontext()

@@ -161,7 +161,7 @@ def _fill_ladybug(connection: Any, remaining: Iterator[tuple[Edge, list[Node]]])
                 connection.execute(f"CREATE REL TABLE `{name}` (FROM Entity TO Entity, {_LADYBUG_EDGES})")
             table = tables.setdefault(name.casefold(), name)
             ends = {"from": edge.head.key, "to": edge.tail.key}
-            rows.setdefault(table, []).append({**ends, **_relationship(edge)})
+            rows.setdefault(table, []).append({**ends, **relationship_properties(edge)})
         for table, values in rows.items():
             if values:
                 connection.execute(f"COPY `{table}` FROM $rows", {"rows": pa.Table.from_pylist(values)})

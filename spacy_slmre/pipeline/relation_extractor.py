@@ -218,6 +218,18 @@ class RelationExtractor(SavedExtractor):
         threshold = self.model.default_threshold if isinstance(self.threshold, str) else self.threshold
         return Decoding(threshold, self.label_thresholds, self.settings.max_labels_per_pair)
 
+    @contextmanager
+    def use_threshold(self, threshold: float | None) -> Iterator[None]:
+        """Replace all thresholds for a while; None keeps them. Raises ValueError if it is not a probability."""
+        check_thresholds(self.name, threshold, {})
+        saved = self.threshold, self.label_thresholds
+        if threshold is not None:
+            self.threshold, self.label_thresholds = threshold, {}
+        try:
+            yield
+        finally:
+            self.threshold, self.label_thresholds = saved
+
     def _make_instances(self, doc: Doc) -> DocInstances:
         schema = self._schema_of(doc)
         return make_doc_instances(

@@ -10,9 +10,9 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -193,17 +193,9 @@ class PipelineWorker:
             return ValueError(f"labels: {error}")
         return None
 
-    @contextmanager
-    def _use_threshold(self, threshold: float | None) -> Iterator[None]:
-        if threshold is None:
-            yield
-            return
-        saved = self.pipe.threshold, self.pipe.label_thresholds
-        self.pipe.threshold, self.pipe.label_thresholds = threshold, {}
-        try:
-            yield
-        finally:
-            self.pipe.threshold, self.pipe.label_thresholds = saved
+    def _use_threshold(self, threshold: float | None) -> AbstractContextManager[None]:
+        # `submit` refuses a threshold for other components.
+        return self.pipe.use_threshold(threshold) if isinstance(self.pipe, RelationExtractor) else nullcontext()
 
     def _make_document(self, result: ExtractionResult) -> RelationDocument:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from spacy.language import Language
 
-from tests.conftest import TEXTS
+from tests.conftest import TEXTS, threshold_between
 from tests.pipeline.test_slm_relations import LABELS, found
 
 
@@ -49,7 +49,7 @@ def test_the_threshold_of_the_model_is_the_default(nlp: Language, monkeypatch: p
     component = nlp.get_pipe("slm_relations")
     assert component.threshold == "auto" and component.model.default_threshold is None
     everything = nlp(TEXTS[4])._.relations
-    high = max(0.51, everything[len(everything) // 2].score)
+    high = threshold_between([relation.score for relation in everything])
     monkeypatch.setattr(type(component.model), "default_threshold", high)
     assert len(nlp(TEXTS[4])._.relations) == sum(relation.score >= high for relation in everything)
     component.threshold = None

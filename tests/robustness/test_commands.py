@@ -21,12 +21,13 @@ import typer
 from click.testing import Result
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from mcp.server.mcpserver import MCPServer
 from spacy.tokens import DocBin
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
 from spacy_slmre.models.hub import CACHE_VARIABLE
-from spacy_slmre.serve.local import LocalServer
+from spacy_slmre.serve.server import PageServer
 from spacy_slmre.study import commands  # noqa: F401  (registers `study`)
 from tests.conftest import TEXTS
 from tests.evaluation.run_folders import write_run
@@ -62,6 +63,7 @@ COMMANDS = {
     "export": "<predicted> -o OUT.csv|.jsonl|.ttl|.graphml|.parquet",
     "view": "<predicted> -o OUT.html",
     "serve": "<pipeline> --port 0",
+    "mcp": "<pipeline>",
     "review": "<documents> --pipeline <pipeline> -o OUT.jsonl --port 0",
     "report": "<runs> -o OUT.html",
     "study benchmarks": "",
@@ -77,7 +79,7 @@ SLOW = ("tune", "study pretrain", "study train-classifiers", "study convert-all"
 # Results in PART folders are kept to resume the run.
 RESUMABLE = ("extract", "evaluate", "tune", "review", "study pretrain", "study train-classifiers", "study evaluate")
 # Commands whose output is not a file, or depends on the data.
-NO_OUTPUT = ("download-base", "debug-data", "serve", "review", "study benchmarks", "study grid")
+NO_OUTPUT = ("download-base", "debug-data", "serve", "mcp", "review", "study benchmarks", "study grid")
 # They open a browser, replace the packaged model, or show something else than the result.
 EXCLUDED = {"--open", "--help", "--list"}
 SUFFIXES = (".jsonl", ".txt", ".spacy", ".parquet", ".cfg", ".json", ".csv", ".tsv", ".html", ".py", ".jsonl.gz", "")
@@ -227,16 +229,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory, pipeline: str, tiny_base: P
 
 @pytest.fixture(scope="module", autouse=True)
 def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Pages are closed by Ctrl+C at once, and the packaged model is installed."""
+    """Servers are stopped by Ctrl+C at once, and the packaged model is installed."""
 
-    def interrupt(self: LocalServer) -> None:
+    def interrupt(self: Any, *args: Any) -> None:
         raise KeyboardInterrupt
 
     cache = tmp_path_factory.mktemp("cache")
     (cache / "smollm2-135m-instruct-q4_1").mkdir()
     (cache / "smollm2-135m-instruct-q4_1" / "config.json").write_text("{}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LocalServer, "serve_forever", interrupt)
+        patch.setattr(PageServer, "serve_forever", interrupt)
+        patch.setattr(MCPServer, "run", interrupt)
         patch.setenv(CACHE_VARIABLE, str(cache))
         yield
 
