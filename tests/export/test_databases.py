@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import kglite
 import ladybug
 import networkx as nx
 import pyoxigraph
@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.export import Edge, ExportError, ExportSettings, export, make_edges, merge_edges, to_networkx
-from spacy_slmre.export.graphs import _relationship
+from spacy_slmre.export.graphs import relationship_properties
 from tests.relation_documents import documents, hostile_document, make_document
 
 DOCS = [
@@ -41,7 +41,7 @@ NODES = "MATCH (n:Entity) RETURN n.id, n.text, n.type, n.kb_id"
 def expected_rows(edges: Iterable[Edge]) -> list[tuple]:
     rows = []
     for edge in edges:
-        values = _relationship(edge)
+        values = relationship_properties(edge)
         keys = ("key", "label", "score", "count", "symmetric", "sources")
         rows.append((edge.head.key, *(values[key] for key in keys), edge.tail.key))
     return sorted(rows)
@@ -60,6 +60,22 @@ def expected_edges(docs: list[RelationDocument], merge: str | None) -> list[Edge
 def open_ladybug(path: Path) -> Iterator[Any]:
     with ladybug.Database(path, read_only=path.exists()) as database, ladybug.Connection(database) as connection:
         yield lambda query: sorted(tuple(row) for row in connection.execute(query).get_all())
+
+
+def run_cypher(script: Path, times: int, *queries: str) -> list[list[tuple]]:
+    """Run a Cypher script in kglite several times, and return the sorted results of queries."""
+    # In a process of its own, because kglite cannot be loaded next to many other libraries.
+    code = (
+        "import json, sys, kglite\n"
+        "script, times, *queries = sys.argv[1:]\n"
+        "graph = kglite.KnowledgeGraph()\n"
+        "for statement in open(script, encoding='utf-8').read().split(';\\n\\n') * int(times):\n"
+        "    graph.cypher(statement.removesuffix(';\\n'))\n"
+        "print(json.dumps([[list(row.values()) for row in graph.cypher(query)] for query in queries]))\n"
+    )
+    command = [sys.executable, "-c", code, str(script), str(times), *queries]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [sorted(map(tuple, rows)) for rows in json.loads(result.stdout)]
 
 
 @pytest.mark.parametrize("merge", [None, "text"])
@@ -128,15 +144,9 @@ def test_the_cypher_script_fills_a_database_and_can_be_repeated(merge: str | Non
     path = tmp_path / "graph.cypher"
     export(DOCS, path, settings=ExportSettings(merge=merge))
     edges = expected_edges(DOCS, merge)
-    graph = kglite.KnowledgeGraph()
-    for _ in range(2):
-        for statement in path.read_text(encoding="utf-8").split(";\n\n"):
-            graph.cypher(statement.removesuffix(";\n"))
-        rows = [tuple(row.values()) for row in graph.cypher(QUERY)]
-        assert sorted(rows) == expected_rows(edges)
-        assert sorted(tuple(row.values()) for row in graph.cypher(NODES)) == expected_nodes(edges)
-    people = graph.cypher("MATCH (a:PER)-[:`born in`]->(b:LOC) RETURN a.text AS a ORDER BY a")
-    assert [row["a"] for row in people] == ["Ann Lee", "Bo"]
+    rows, nodes, people = run_cypher(path, 2, QUERY, NODES, "MATCH (a:PER)-[:`born in`]->(b:LOC) RETURN a.text")
+    assert rows == expected_rows(edges) and nodes == expected_nodes(edges)
+    assert people == [("Ann Lee",), ("Bo",)]
 
 
 def test_neo4j_tables_are_loaded_by_a_database(tmp_path: Path) -> None:
