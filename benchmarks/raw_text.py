@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--types", action="store_true", help="general types, including dates and occupations")
     parser.add_argument("--noun-phrases", action="store_true", help="slm_entities also adds noun phrases")
     parser.add_argument("--coreference", action="store_true", help="resolve pronouns and descriptions")
+    parser.add_argument("--sentences", type=int, default=1, help="arguments are within this many sentences")
     parser.add_argument("--output", "-o", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
     types = None
@@ -175,8 +176,9 @@ def main() -> None:
             nlp.add_pipe("slm_entities", config={"model": model, **options})
         if arguments.coreference:
             nlp.add_pipe("slm_coreference", config={"model": model})
+        candidates = {"@misc": "spacy-slmre.EntityPairs.v1", "max_sentences": arguments.sentences}
         config = {"schema": make_schema(labels, types).to_dict(), "model": model, "threshold": 0.1}
-        pipe: Any = nlp.add_pipe("slm_relations", config=config)
+        pipe: Any = nlp.add_pipe("slm_relations", config={**config, "candidates": candidates})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             docs = list(
