@@ -26,6 +26,8 @@ ENVIRONMENT = {
     # Plain text instead of colors and progress bars.
     "NO_COLOR": "1",
     "TERM": "dumb",
+    # Raised by tqdm in notebooks without ipywidgets.
+    "PYTHONWARNINGS": "ignore:IProgress not found",
 }
 
 

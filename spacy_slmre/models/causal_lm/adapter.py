@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.loading import NF4, QUANTIZATIONS
 from spacy_slmre.models.causal_lm.lora import MAX_RANK, wrap_with_peft
-from spacy_slmre.models.hub import BaseModelInfo
+from spacy_slmre.models.hub import BaseModelInfo, quiet_loading
 from spacy_slmre.models.prompts import PromptStyle
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.json_files import check_fields, read_record
@@ -175,7 +175,8 @@ class Adapter:
 
         Raises ModelError if the weights are damaged or do not fit the model.
         """
-        from peft import PeftConfig, set_peft_model_state_dict
+        with quiet_loading():  # peft imports bitsandbytes
+            from peft import PeftConfig, set_peft_model_state_dict
         from safetensors import SafetensorError
         from safetensors.torch import load
 

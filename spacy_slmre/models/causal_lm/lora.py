@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from spacy_slmre.models.base import ModelError
+from spacy_slmre.models.hub import quiet_loading
 from spacy_slmre.util.settings import check_choice, check_maximum, check_minimum, check_types
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def add_lora(network: PreTrainedModel, settings: LoraSettings, seed: int = 0) ->
 
     Raises ModelError if the model has fewer layers than `top_layers`.
     """
-    from peft import LoraConfig
+    with quiet_loading():  # peft imports bitsandbytes
+        from peft import LoraConfig
 
     n_layers = network.config.get_text_config().num_hidden_layers
     if settings.top_layers > n_layers:
