@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev base demo browser test test-fast test-lowest lint format docs bench bench-exports \
-	pictures clean
+.PHONY: help install install-dev base demo browser test test-fast test-lowest lint format docs notebooks bench \
+	bench-exports pictures clean
 
 help:  ## List these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | column -t -s '|'
@@ -78,6 +78,9 @@ docs: $(VENV)/.installed-docs  ## Build the documentation site in output/site; f
 	$(BIN)/python -m spacy project document . --output docs/project.md --no-emoji
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir $(OUTPUT)/site
 	@echo "The site: $(OUTPUT)/site/index.html"
+
+notebooks: install-dev base  ## Run the notebooks in examples and store their outputs
+	$(BIN)/python scripts/run_notebooks.py
 
 bench: base  ## Compare speed with other systems, about an hour; writes output/speed.json
 	$(BIN)/python benchmarks/inference.py --output $(OUTPUT)/speed.json
