@@ -23,9 +23,6 @@ ENVIRONMENT = {
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     "HF_HUB_OFFLINE": "1",
     "PYTHONIOENCODING": "utf-8",
-    # Plain text instead of colors and progress bars.
-    "NO_COLOR": "1",
-    "TERM": "dumb",
     # Raised by tqdm in notebooks without ipywidgets.
     "PYTHONWARNINGS": "ignore:IProgress not found",
 }
