@@ -50,6 +50,10 @@ def run(path: Path, folder: Path, timeout: int = 1800) -> NotebookNode:
         record_timing=False,
     )
     client.execute(env={**os.environ, **ENVIRONMENT})
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            if output.output_type == "stream":  # commands run in a terminal, which ends lines with both
+                output.text = output.text.replace("\r\n", "\n")
     # Depends on the machine.
     notebook.metadata.get("language_info", {}).pop("version", None)
     return notebook
