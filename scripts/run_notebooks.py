@@ -23,9 +23,6 @@ ENVIRONMENT = {
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     "HF_HUB_OFFLINE": "1",
     "PYTHONIOENCODING": "utf-8",
-    # Plain text instead of colors and progress bars.
-    "NO_COLOR": "1",
-    "TERM": "dumb",
     # Raised by tqdm in notebooks without ipywidgets.
     "PYTHONWARNINGS": "ignore:IProgress not found",
 }
@@ -53,6 +50,10 @@ def run(path: Path, folder: Path, timeout: int = 1800) -> NotebookNode:
         record_timing=False,
     )
     client.execute(env={**os.environ, **ENVIRONMENT})
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            if output.output_type == "stream":  # commands run in a terminal, which ends lines with both
+                output.text = output.text.replace("\r\n", "\n")
     # Depends on the machine.
     notebook.metadata.get("language_info", {}).pop("version", None)
     return notebook

@@ -79,9 +79,12 @@ def tune_command(
         if config is not None and value is not None:
             raise ValueError(f"--{name} is only for --data. In the config, it is a setting of [tune] or [corpora].")
 
-    from spacy_slmre.training.config import parse_config, read_config, resolve_config
-    from spacy_slmre.training.own_data import make_config
-    from spacy_slmre.training.tune import tune
+    from spacy_slmre.models.hub import quiet_loading
+
+    with quiet_loading():  # transformers' trainer imports bitsandbytes
+        from spacy_slmre.training.config import parse_config, read_config, resolve_config
+        from spacy_slmre.training.own_data import make_config
+        from spacy_slmre.training.tune import tune
 
     if data is not None:
         settings = parse_config(make_config(data, **options, lang=lang, overrides=overrides, log=report), overrides)
