@@ -92,7 +92,8 @@ def make_config(
         f"{counts['n_pairs']:,} pairs, {counts['n_positives']:,} of them with a relation; labels: "
         f"{', '.join(sets[0].schema.positive_names)}"
     )
-    log(f"{values['max_steps']} steps with sequences of up to {values['max_tokens']} tokens")
+    steps, length = ((overrides or {}).get(f"training.{name}", values[name]) for name in ("max_steps", "max_tokens"))
+    log(f"{steps} steps with sequences of up to {length} tokens")
     return _render(values)
 
 
