@@ -199,15 +199,16 @@ def make_service(
             content["html"] = await run_in_threadpool(arcs_figure, found, options)
         return JSONResponse(content)
 
+    # Read once, because a request with a threshold replaces those of the component for a while.
+    decoding = worker.pipe.decoding if isinstance(worker.pipe, RelationExtractor) else None
+
     @app.get("/labels", **protected)
     def labels() -> dict[str, Any]:
         """Return the labels of the pipeline and its thresholds."""
-        pipe: Any = worker.pipe
-        if not isinstance(pipe, RelationExtractor):
-            return pipe.task.schema.to_dict()
-        decoding = pipe.decoding
+        if decoding is None:
+            return worker.pipe.task.schema.to_dict()
         thresholds = {"threshold": decoding.threshold, "label_thresholds": dict(decoding.label_thresholds)}
-        return {**pipe.label_data, **thresholds}
+        return {**worker.pipe.label_data, **thresholds}
 
     @app.get("/health")
     async def health() -> Health:
