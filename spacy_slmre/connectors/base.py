@@ -25,7 +25,7 @@ from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.schema import LabelSchema
 
 ERROR_KEY = "relations_error"
-"""Key in the metadata of a text of the reason why the pipeline failed on it."""
+"""Key in a text's metadata: why the pipeline failed on it."""
 
 
 @dataclass(frozen=True)
