@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spacy_slmre.util.extras import require_extra
+
 if TYPE_CHECKING:
     from rdflib import Graph
 
@@ -90,10 +92,8 @@ def read_labels(path: Path, include: Sequence[str] | None, types: Mapping[str, s
 
 
 def _parse(path: Path) -> Graph:
-    try:
+    with require_extra("ontology", "reading an ontology"):
         import rdflib
-    except ModuleNotFoundError:
-        raise ValueError("reading an ontology requires rdflib: pip install 'spacy-slmre[ontology]'") from None
     data = path.read_bytes()
     format = SUFFIXES[path.suffix.lower()]
     if format == "xml" and not re.match(rb"(\xef\xbb\xbf)?\s*<(\?xml|!|rdf:RDF)", data):

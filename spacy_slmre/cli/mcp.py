@@ -20,11 +20,8 @@ def mcp_command(
     gpu_id: GpuOption = None,
 ) -> None:
     """Serve a pipeline to assistants as MCP tools on standard input and output."""
-    try:
-        from spacy_slmre.connectors.mcp import make_server
-    except ModuleNotFoundError as error:
-        raise ValueError(str(error)) from error
     from spacy_slmre.connectors.base import PipelineRunner
+    from spacy_slmre.connectors.mcp import make_server
     from spacy_slmre.extraction.pipelines import load_extraction_pipeline
 
     log(f'Loading "{pipeline}" …')

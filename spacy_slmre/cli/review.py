@@ -9,8 +9,9 @@ import typer
 
 from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, slmre_cli
 from spacy_slmre.cli.output import document_progress, log, show_errors, standard_input
-from spacy_slmre.cli.serve import check_serve_extra, serve_until_interrupted
+from spacy_slmre.cli.serve import serve_until_interrupted
 from spacy_slmre.cli.view import OpenOption, ThemeOption, TitleOption
+from spacy_slmre.util.extras import require_extra
 
 if TYPE_CHECKING:
     from spacy_slmre.extraction.outputs import ExtractionResult
@@ -89,7 +90,9 @@ def review_command(
         with reserve(output, overwrite=overwrite):
             pass  # checks the output before documents are read; `export` reserves it again
     else:
-        check_serve_extra("review")
+        with require_extra("serve", "slmre review"):
+            from spacy_slmre.review.server import make_review_app
+            from spacy_slmre.serve.server import PageServer
     inputs = find_inputs(documents, format, output, text_field)
     log(f'Loading "{pipeline}" …')
     loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id, log=log)
@@ -127,8 +130,6 @@ def review_command(
         "limit": limit,
         "near miss": near_miss,
     }
-    from spacy_slmre.review.server import make_review_app
-    from spacy_slmre.serve.server import PageServer
 
     with open_session(output, key, rank, overwrite=overwrite) as session:
         if not session.items:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import webbrowser
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +13,7 @@ from spacy_slmre.cli.export import LabelOption, MinScoreOption
 from spacy_slmre.cli.output import log, show_errors
 from spacy_slmre.cli.view import OpenOption, ThemeOption, TitleOption
 from spacy_slmre.serve.settings import ServiceSettings
+from spacy_slmre.util.extras import require_extra
 
 if TYPE_CHECKING:
     from spacy_slmre.serve.server import PageServer
@@ -61,9 +61,9 @@ def serve_command(
     from spacy_slmre.extraction.pipelines import load_extraction_pipeline
     from spacy_slmre.visual.options import ViewOptions
 
-    check_serve_extra("serve")
-    from spacy_slmre.serve.server import PageServer
-    from spacy_slmre.serve.service import make_service
+    with require_extra("serve", "slmre serve"):
+        from spacy_slmre.serve.server import PageServer
+        from spacy_slmre.serve.service import make_service
 
     settings = ServiceSettings(
         host=host,
@@ -94,14 +94,6 @@ def serve_command(
             log("Everybody who can reach this port can use the service: no API key is set (--api-key-env).")
         if serve_until_interrupted(server, open_browser):
             log("Stopped.")
-
-
-def check_serve_extra(command: str) -> None:
-    """Raise ValueError if the packages that serve pages are not installed."""
-    if missing := [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]:
-        raise ValueError(
-            f"slmre {command} requires {', '.join(missing)}. Install with: pip install 'spacy-slmre[serve]'"
-        )
 
 
 def serve_until_interrupted(server: PageServer, open_browser: bool) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,23 +25,7 @@ from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.schema import LabelSchema
 
 ERROR_KEY = "relations_error"
-"""Key in the metadata of a text of the reason why the pipeline failed on it."""
-
-
-@contextmanager
-def require_extra(extra: str) -> Iterator[None]:
-    """Name the extra to install if an import fails.
-
-    Raises:
-        ModuleNotFoundError: A package is missing.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"This connector needs the package {error.name}. Install it with: pip install 'spacy-slmre[{extra}]'",
-            name=error.name,
-        ) from error
+"""Key in a text's metadata: why the pipeline failed on it."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from typing import Any
 
 from spacy.language import Language
 
-from spacy_slmre.connectors.base import ERROR_KEY, PipelineRunner, TextGraph, require_extra
+from spacy_slmre.connectors.base import ERROR_KEY, PipelineRunner, TextGraph
+from spacy_slmre.util.extras import require_extra
 
-with require_extra("langchain"):
+with require_extra("langchain", "This connector"):
     from langchain_core.documents import Document
     from langchain_neo4j.graphs.graph_document import GraphDocument, Node, Relationship
 

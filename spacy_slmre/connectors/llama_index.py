@@ -8,9 +8,10 @@ from typing import Any
 
 from spacy.language import Language
 
-from spacy_slmre.connectors.base import ERROR_KEY, PipelineRunner, TextGraph, require_extra
+from spacy_slmre.connectors.base import ERROR_KEY, PipelineRunner, TextGraph
+from spacy_slmre.util.extras import require_extra
 
-with require_extra("llama-index"):
+with require_extra("llama-index", "This connector"):
     from llama_index.core.graph_stores.types import KG_NODES_KEY, KG_RELATIONS_KEY, EntityNode, Relation
     from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
     from pydantic import PrivateAttr, field_serializer

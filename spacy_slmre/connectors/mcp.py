@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from spacy_slmre import __version__
-from spacy_slmre.connectors.base import PipelineRunner, require_extra
+from spacy_slmre.connectors.base import PipelineRunner
+from spacy_slmre.util.extras import require_extra
 
-with require_extra("mcp"):
+with require_extra("mcp", "The MCP server"):
     from mcp.server.mcpserver import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
     from pydantic import Field

@@ -7,9 +7,10 @@ from typing import Any
 
 from spacy.language import Language
 
-from spacy_slmre.connectors.base import ERROR_KEY, PipelineRunner, TextGraph, require_extra
+from spacy_slmre.connectors.base import ERROR_KEY, PipelineRunner, TextGraph
+from spacy_slmre.util.extras import require_extra
 
-with require_extra("neo4j-graphrag"):
+with require_extra("neo4j-graphrag", "This connector"):
     from neo4j_graphrag.components.entity_relation_extractor import EntityRelationExtractor, OnError
     from neo4j_graphrag.components.lexical_graph import LexicalGraphBuilder
     from neo4j_graphrag.components.schema import GraphSchema

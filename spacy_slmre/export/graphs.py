@@ -184,7 +184,7 @@ def cypher_literal(value: str | float) -> str:
 
 
 def relationship_properties(edge: Edge) -> dict[str, Any]:
-    """Return the properties of a Neo4j relationship, in the order of its table; `sources` is a JSON list."""
+    """Return the properties of a graph's relationship, in the order of Neo4j's table; `sources` is a JSON list."""
     attributes = _edge_attributes(edge)
     sources = attributes.pop("sources")
     place = {"document": edge.source.document, "sentence": edge.source.sentence, "sources": sources}

@@ -174,7 +174,7 @@ def read_inputs(
         else:
             if count is not None and read < count:
                 raise ExtractionError(
-                    f"{path} has {count - read} documents less than when the run started: the inputs have changed. "
+                    f"{path} has {count - read} documents fewer than when the run started: the inputs have changed. "
                     "Start over with overwrite."
                 )
         start = Position()

@@ -100,7 +100,7 @@ def load_extraction_pipeline(
 ) -> ExtractionPipeline:
     """Load a pipeline (see `load_pipeline`) with the weights of its last relation component.
 
-    If it has no relation component, `slm_relations` is added, which `log` is told.
+    If it has no relation component, `slm_relations` is added, and `log` is called with a message.
 
     Raises:
         ValueError: The pipeline cannot be loaded, or its weights or an API key are missing.
@@ -121,7 +121,7 @@ def prepare_extraction(nlp: Language) -> ExtractionPipeline:
     from spacy_slmre.llm.component import load_llm_component
     from spacy_slmre.pipeline.components import get_relation_extractor
 
-    component = _find_relation_component(nlp) or get_relation_extractor(nlp)[0]
+    component = _find_relation_component(nlp) or get_relation_extractor(nlp)[0]  # raises an error
     pipe: Any = nlp.get_pipe(component)
     if hasattr(pipe, "task"):
         load_llm_component(pipe)

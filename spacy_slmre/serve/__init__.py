@@ -1,1 +1,1 @@
-"""The HTTP service with its page, and the rules of all local pages."""
+"""The HTTP service with its page, and the security rules of all pages."""

@@ -79,7 +79,7 @@ class RelationsRequest(BaseModel):
         return self
 
 
-class RelationsAnswer(BaseModel):
+class RelationsResponse(BaseModel):
     """The documents of a request."""
 
     documents: list[dict[str, Any]] = Field(
@@ -97,7 +97,7 @@ class Health(BaseModel):
     waiting: int = Field(description="Number of texts that wait or are processed.")
 
 
-class ErrorAnswer(BaseModel):
+class ErrorResponse(BaseModel):
     """Why a request failed."""
 
     error: str
@@ -164,7 +164,7 @@ def make_service(
         description="Relations between the entities of texts.",
         lifespan=run_worker,
     )
-    protected: dict[str, Any] = {"dependencies": [Depends(check_key)], "responses": {401: {"model": ErrorAnswer}}}
+    protected: dict[str, Any] = {"dependencies": [Depends(check_key)], "responses": {401: {"model": ErrorResponse}}}
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> HTMLResponse:
@@ -173,9 +173,9 @@ def make_service(
 
     @app.post(
         "/relations",
-        response_model=RelationsAnswer,
+        response_model=RelationsResponse,
         dependencies=protected["dependencies"],
-        responses={status: {"model": ErrorAnswer} for status in (400, 401, 403, 413, 415, 422, 429, 503, 504)},
+        responses={status: {"model": ErrorResponse} for status in (400, 401, 403, 413, 415, 422, 429, 503, 504)},
     )
     async def find_relations(data: RelationsRequest, request: Request) -> Response:
         """Find the relations of texts. An error in one text is reported in its place."""
@@ -199,15 +199,16 @@ def make_service(
             content["html"] = await run_in_threadpool(arcs_figure, found, options)
         return JSONResponse(content)
 
+    # Read once, because a request with a threshold replaces those of the component for a while.
+    decoding = worker.pipe.decoding if isinstance(worker.pipe, RelationExtractor) else None
+
     @app.get("/labels", **protected)
     def labels() -> dict[str, Any]:
         """Return the labels of the pipeline and its thresholds."""
-        pipe: Any = worker.pipe
-        if not isinstance(pipe, RelationExtractor):
-            return pipe.task.schema.to_dict()
-        decoding = pipe.decoding
+        if decoding is None:
+            return worker.pipe.task.schema.to_dict()
         thresholds = {"threshold": decoding.threshold, "label_thresholds": dict(decoding.label_thresholds)}
-        return {**pipe.label_data, **thresholds}
+        return {**worker.pipe.label_data, **thresholds}
 
     @app.get("/health")
     async def health() -> Health:

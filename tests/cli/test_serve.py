@@ -34,9 +34,12 @@ def test_bad_input_gets_one_clear_error(args: list[str], message: str) -> None:
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spacy_slmre.cli.serve.find_spec", lambda name: None if name == "uvicorn" else True)
+    monkeypatch.delitem(sys.modules, "spacy_slmre.serve.server", raising=False)
+    # None makes the import system raise ModuleNotFoundError.
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     result = CliRunner().invoke(slmre_cli, ["serve", "en"])
-    assert result.exit_code == 1 and "requires uvicorn. Install with: pip install 'spacy-slmre[serve]'" in result.output
+    assert result.exit_code == 1
+    assert "slmre serve needs the package uvicorn. Install it with: pip install 'spacy-slmre[serve]'" in result.output
 
 
 @contextmanager
