@@ -80,15 +80,7 @@ def serve_command(
     options = ViewOptions(min_score=min_score, labels=frozenset(label or ()), theme=theme, title=title)
     log(f'Loading "{pipeline}" …')
     loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id, log=log)
-    app = make_service(
-        loaded.nlp,
-        loaded.component,
-        settings,
-        attr=loaded.attr,
-        model_name=loaded.model_name,
-        options=options,
-        example=EXAMPLE,
-    )
+    app = make_service(loaded, settings, options=options, example=EXAMPLE)
     with PageServer(app, host, port, timeout) as server:
         if not settings.is_local and api_key_env is None:
             log("Everybody who can reach this port can use the service: no API key is set (--api-key-env).")

@@ -6,7 +6,6 @@ import asyncio
 import threading
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from spacy_slmre.extraction.inputs import InputDocument
 from spacy_slmre.extraction.pipelines import ExtractionPipeline, load_extraction_pipeline, prepare_extraction
 from spacy_slmre.extraction.worker import extract_documents
 from spacy_slmre.facts import LEVELS
-from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.schema import LabelSchema
 
 ERROR_KEY = "relations_error"
@@ -129,15 +127,7 @@ class PipelineRunner:
         """
         with self._lock:
             loaded = self.load()
-            component: Any = loaded.nlp.get_pipe(loaded.component)
-            labels = self.labels if labels is None else labels
-            if isinstance(component, RelationExtractor):
-                return component.schema if labels is None else component.make_schema(labels)
-            if labels is not None:
-                raise ValueError(
-                    f'"{loaded.component}" cannot be given other labels: set them in the config of its task.'
-                )
-            return component.task.schema
+            return loaded.make_schema(self.labels if labels is None else labels)
 
     def run(
         self,
@@ -165,7 +155,7 @@ class PipelineRunner:
             loaded = self.load()
             own = None if labels is None and self.labels is None else self.schema(labels)
             inputs = (InputDocument(id, text, labels=own) for id, text in zip(ids, texts, strict=True))
-            with _threshold_of(loaded, threshold):
+            with loaded.use_threshold(threshold):
                 results = extract_documents(
                     loaded.nlp, inputs, batch_size=self.batch_size, model_name=loaded.model_name
                 )
@@ -234,13 +224,3 @@ def _properties(edge: Edge, schema: LabelSchema) -> dict[str, Any]:
         **{f"{name}_{end}": getattr(place, end) for name, place in offsets.items() for end in ("start", "end")},
         "model": best.model,
     }
-
-
-def _threshold_of(loaded: ExtractionPipeline, threshold: float | None) -> AbstractContextManager[None]:
-    """Give the relation component another threshold for a while."""
-    component = loaded.nlp.get_pipe(loaded.component)
-    if isinstance(component, RelationExtractor):
-        return component.use_threshold(threshold)
-    if threshold is not None:
-        raise ValueError(f'"{loaded.component}" has no probabilities, so it cannot have a threshold.')
-    return nullcontext()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from confection import ConfigValidationError
 
 if TYPE_CHECKING:
     from spacy.language import Language
+
+    from spacy_slmre.schema import LabelSchema
 
 
 def load_pipeline(name: str, *, code: Path | None = None, gpu_id: int | None = None) -> Language:
@@ -93,6 +96,38 @@ class ExtractionPipeline:
         """Return the pipeline's name, version and component, which are recorded with each document."""
         meta = self.nlp.meta
         return f"{meta['lang']}_{meta['name']} {meta['version']} {self.component}"
+
+    @property
+    def pipe(self) -> Any:
+        """The relation component."""
+        return self.nlp.get_pipe(self.component)
+
+    @property
+    def can_change(self) -> bool:
+        """Whether texts can have labels and a threshold of their own."""
+        from spacy_slmre.pipeline.relation_extractor import RelationExtractor
+
+        return isinstance(self.pipe, RelationExtractor)
+
+    def check_changes(self, labels: Any, threshold: float | None) -> None:
+        """Raise ValueError if labels or a threshold are given, but the component cannot change them."""
+        if not self.can_change and not (labels is None and threshold is None):
+            raise ValueError(f'The component "{self.component}" has fixed labels and no thresholds: omit both.')
+
+    def make_schema(self, labels: Any = None) -> LabelSchema:
+        """Return the labels of the component or, prepared for use, other ones. Raises ValueError if they are wrong."""
+        self.check_changes(labels, None)
+        if not self.can_change:
+            return self.pipe.task.schema
+        try:
+            return self.pipe.schema if labels is None else self.pipe.make_schema(labels)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
+    def use_threshold(self, threshold: float | None) -> AbstractContextManager[None]:
+        """Replace all thresholds for a while; None keeps them. Raises ValueError if that is not possible."""
+        self.check_changes(None, threshold)
+        return self.pipe.use_threshold(threshold) if self.can_change else nullcontext()
 
 
 def load_extraction_pipeline(

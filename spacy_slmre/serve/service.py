@@ -24,12 +24,10 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from spacy.language import Language
 
 from spacy_slmre import documents
 from spacy_slmre.documents import RelationDocument
-from spacy_slmre.pipeline.relation_extractor import RelationExtractor
-from spacy_slmre.relations import RELATIONS
+from spacy_slmre.extraction.pipelines import ExtractionPipeline
 from spacy_slmre.serve.metrics import ServiceMetrics
 from spacy_slmre.serve.pages import make_app, page_response
 from spacy_slmre.serve.settings import ServiceSettings
@@ -104,23 +102,17 @@ class ErrorResponse(BaseModel):
 
 
 def make_service(
-    nlp: Language,
-    component: str,
+    pipeline: ExtractionPipeline,
     settings: ServiceSettings | None = None,
     *,
-    attr: str = RELATIONS,
-    model_name: str | None = None,
     options: ViewOptions | None = None,
     example: str = "",
 ) -> FastAPI:
     """Make the app that serves a pipeline.
 
     Args:
-        nlp: The pipeline, with loaded weights.
-        component: Name of its relation component.
+        pipeline: The pipeline, with loaded weights.
         settings: Limits, allowed hosts and API key.
-        attr: Relations are read from `doc._.<attr>`.
-        model_name: Name of the model to record in each document.
         options: Drawing options.
         example: Initial text on the page.
 
@@ -131,13 +123,7 @@ def make_service(
     api_key = settings.read_api_key()
     metrics = ServiceMetrics()
     worker = PipelineWorker(
-        nlp,
-        component,
-        attr=attr,
-        model_name=model_name,
-        max_waiting=settings.max_waiting,
-        batch_size=settings.batch_size,
-        on_batch=metrics.count_batch,
+        pipeline, max_waiting=settings.max_waiting, batch_size=settings.batch_size, on_batch=metrics.count_batch
     )
     metrics.waiting.set_function(lambda: worker.n_waiting)
 
@@ -200,20 +186,20 @@ def make_service(
         return JSONResponse(content)
 
     # Read once, because a request with a threshold replaces those of the component for a while.
-    decoding = worker.pipe.decoding if isinstance(worker.pipe, RelationExtractor) else None
+    decoding = pipeline.pipe.decoding if pipeline.can_change else None
 
     @app.get("/labels", **protected)
     def labels() -> dict[str, Any]:
         """Return the labels of the pipeline and its thresholds."""
         if decoding is None:
-            return worker.pipe.task.schema.to_dict()
+            return pipeline.make_schema().to_dict()
         thresholds = {"threshold": decoding.threshold, "label_thresholds": dict(decoding.label_thresholds)}
-        return {**worker.pipe.label_data, **thresholds}
+        return {**pipeline.make_schema().to_dict(), **thresholds}
 
     @app.get("/health")
     async def health() -> Health:
         """Tell that the service answers."""
-        return Health(status="ok", model=model_name, waiting=worker.n_waiting)
+        return Health(status="ok", model=pipeline.model_name, waiting=worker.n_waiting)
 
     @app.get("/metrics", **protected)
     async def get_metrics() -> Response:

@@ -12,19 +12,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from spacy.language import Language
-
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.extraction.inputs import InputDocument
 from spacy_slmre.extraction.outputs import ExtractionResult
+from spacy_slmre.extraction.pipelines import ExtractionPipeline
 from spacy_slmre.extraction.worker import extract_documents, forget_words
-from spacy_slmre.pipeline.relation_extractor import RelationExtractor
-from spacy_slmre.relations import RELATIONS
 from spacy_slmre.util.errors import describe
 
 Labels = list[Any] | None
@@ -62,10 +58,7 @@ class PipelineWorker:
     """Processes texts in the order of their requests. All methods must be called in one event loop.
 
     Args:
-        nlp: The pipeline, with loaded weights.
-        component: Name of its relation component.
-        attr: Relations are read from `doc._.<attr>`.
-        model_name: Name of the model to record in each document.
+        pipeline: The pipeline, with loaded weights.
         max_waiting: Maximum number of texts that wait or are processed.
         batch_size: Texts that are processed together; a request with more texts is one batch.
         on_batch: Called with the documents of each batch.
@@ -73,20 +66,13 @@ class PipelineWorker:
 
     def __init__(
         self,
-        nlp: Language,
-        component: str,
+        pipeline: ExtractionPipeline,
         *,
-        attr: str = RELATIONS,
-        model_name: str | None = None,
         max_waiting: int = 256,
         batch_size: int = 32,
         on_batch: Callable[[list[RelationDocument]], None] = lambda documents: None,
     ) -> None:
-        self.nlp = nlp
-        self.component = component
-        self.pipe: Any = nlp.get_pipe(component)
-        self.attr = attr
-        self.model_name = model_name
+        self.pipeline = pipeline
         self.max_waiting = max_waiting
         self.batch_size = batch_size
         self._on_batch = on_batch
@@ -115,8 +101,7 @@ class PipelineWorker:
             QueueFullError: Too many texts are waiting.
             ValueError: The component cannot change its labels or its threshold.
         """
-        if not isinstance(self.pipe, RelationExtractor) and not (labels is None and threshold is None):
-            raise ValueError(f'The component "{self.component}" has fixed labels and no thresholds: omit both.')
+        self.pipeline.check_changes(labels, threshold)
         if (waiting := self.n_waiting) + len(texts) > self.max_waiting:
             per_text = self._seconds / self._n_texts if self._n_texts else 0.0
             raise QueueFullError(waiting, max(1, math.ceil(waiting * per_text)))
@@ -171,7 +156,8 @@ class PipelineWorker:
     def _process(self, jobs: list[Job]) -> list[list[RelationDocument] | Exception]:
         """Return the documents of each job, or its error; runs in the thread of the pipeline."""
         results: list[list[RelationDocument] | Exception] = []
-        with forget_words(self.nlp), self._use_threshold(jobs[0].threshold):
+        nlp = self.pipeline.nlp
+        with forget_words(nlp), self.pipeline.use_threshold(jobs[0].threshold):
             errors = [self._check_labels(job.labels) for job in jobs]
             valid = [job for job, error in zip(jobs, errors, strict=True) if error is None]
             inputs = [
@@ -179,7 +165,7 @@ class PipelineWorker:
                 for job in valid
                 for number, text in enumerate(job.texts, 1)
             ]
-            found = extract_documents(self.nlp, inputs, batch_size=len(inputs) or 1, model_name=self.model_name)
+            found = extract_documents(nlp, inputs, batch_size=len(inputs) or 1, model_name=self.pipeline.model_name)
             documents = map(self._make_document, found)
             for job, error in zip(jobs, errors, strict=True):
                 results.append(error or list(islice(documents, len(job.texts))))
@@ -188,17 +174,13 @@ class PipelineWorker:
     def _check_labels(self, labels: Labels) -> ValueError | None:
         try:
             if labels is not None:
-                self.pipe.make_schema(labels)
-        except (ValueError, TypeError) as error:
+                self.pipeline.make_schema(labels)
+        except ValueError as error:
             return ValueError(f"labels: {error}")
         return None
 
-    def _use_threshold(self, threshold: float | None) -> AbstractContextManager[None]:
-        # `submit` refuses a threshold for other components.
-        return self.pipe.use_threshold(threshold) if isinstance(self.pipe, RelationExtractor) else nullcontext()
-
     def _make_document(self, result: ExtractionResult) -> RelationDocument:
         try:
-            return result.to_document(self.attr)
+            return result.to_document(self.pipeline.attr)
         except Exception as error:  # what components of other packages write can be malformed
             return RelationDocument(result.id, "", error=describe(error))

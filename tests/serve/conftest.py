@@ -10,6 +10,7 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
 
+from spacy_slmre.extraction.pipelines import prepare_extraction
 from spacy_slmre.serve.server import PageServer
 from spacy_slmre.serve.service import make_service
 from spacy_slmre.serve.settings import ServiceSettings
@@ -48,6 +49,7 @@ def nlp(session_gate: Gate, pipeline: str) -> Language:
     nlp = spacy.load(pipeline)
     Language.component("test_gate", func=session_gate)
     nlp.add_pipe("test_gate", before="slm_relations")
+    nlp.meta.update(name="test", version="1.0")
     pipe: Any = nlp.get_pipe("slm_relations")
     pipe.threshold = 0.2
     pipe.load()
@@ -66,9 +68,7 @@ def serve(nlp: Language, gate: Gate) -> Callable[..., object]:
 
     @contextmanager
     def serve(example: str = "", **settings: object) -> Iterator[PageServer]:
-        app = make_service(
-            nlp, "slm_relations", ServiceSettings(**settings), model_name="en_test 1.0 slm_relations", example=example
-        )
+        app = make_service(prepare_extraction(nlp), ServiceSettings(**settings), example=example)
         with serving(app) as server:
             yield server
 

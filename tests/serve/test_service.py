@@ -14,6 +14,7 @@ import pytest
 from spacy.language import Language
 
 from spacy_slmre.documents import RelationDocument
+from spacy_slmre.extraction.pipelines import ExtractionPipeline, prepare_extraction
 from spacy_slmre.serve.server import PageServer
 from spacy_slmre.serve.service import make_service
 from spacy_slmre.serve.settings import ServiceSettings
@@ -166,7 +167,7 @@ def test_bad_labels_do_not_affect_requests_in_the_same_batch(serve: Callable, ga
 
 
 def test_component_without_labels_by_request(nlp: Language, gate: Gate) -> None:
-    with serving(make_service(nlp, "test_gate")) as server:
+    with serving(make_service(ExtractionPipeline(nlp, "test_gate", "relations"))) as server:
         assert find(server, text="Ann")[0]["text"] == "Ann"
         assert "fixed labels" in find(server, 422, text="Ann", labels=["x"])
         assert "fixed labels" in find(server, 422, text="Ann", threshold=0.5)
@@ -295,7 +296,7 @@ def test_api_key(serve: Callable, gate: Gate, monkeypatch: pytest.MonkeyPatch) -
 def test_unusable_api_key_is_an_error(key: str, monkeypatch: pytest.MonkeyPatch, nlp: Language) -> None:
     monkeypatch.setenv("TEST_KEY", key)
     with pytest.raises(ValueError, match="TEST_KEY must contain the API key"):
-        make_service(nlp, "slm_relations", ServiceSettings(api_key_env="TEST_KEY"))
+        make_service(prepare_extraction(nlp), ServiceSettings(api_key_env="TEST_KEY"))
 
 
 def test_allowed_hosts(serve: Callable) -> None:

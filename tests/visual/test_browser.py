@@ -18,6 +18,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 import spacy_slmre
+from spacy_slmre.extraction.pipelines import ExtractionPipeline
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.serve.server import PageServer
 from spacy_slmre.serve.service import make_service
@@ -180,7 +181,9 @@ def server() -> Iterator[PageServer]:
     nlp.add_pipe("entity_ruler").add_patterns([{"label": "PER", "pattern": name} for name in ("Ann", "Bo")])
     Language.component("test_browser_reader", func=read)
     nlp.add_pipe("test_browser_reader")
-    with serving(make_service(nlp, "test_browser_reader", example="Ann met Bo.")) as server:
+    with serving(
+        make_service(ExtractionPipeline(nlp, "test_browser_reader", "relations"), example="Ann met Bo.")
+    ) as server:
         yield server
 
 
