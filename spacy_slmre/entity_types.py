@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from spacy_slmre.schema import DEFAULT_TYPE_MAP, NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel, wording_of
+from spacy_slmre.schema import (
+    DEFAULT_TYPE_MAP,
+    NEGATIVE,
+    NEGATIVE_LABEL,
+    LabelSchema,
+    RelationLabel,
+    is_name_type,
+    wording_of,
+)
 
 GENERAL_TYPES: dict[str, tuple[str, str]] = {
     "PER": ("person", "a human being or a character, by name or description"),
@@ -27,8 +35,6 @@ GENERAL_TYPES: dict[str, tuple[str, str]] = {
 """Wording and definition of the general types that the shipped adapter was tuned with, by mapped name."""
 ONTONOTES = ("PERSON", "NORP", "ORG", "GPE", "PRODUCT", "EVENT", "WORK_OF_ART")
 """The default types, as spaCy's pipelines name them. GPE stands for LOC and FAC, too, and WORK_OF_ART for LAW."""
-NUMERIC = frozenset({"CARDINAL", "DATE", "MONEY", "ORDINAL", "PERCENT", "QUANTITY", "TIME"})
-"""Types of spaCy's pipelines that are not names."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class EntityTypes:
 
     def may_change(self, name: str) -> bool:
         """Return whether an entity of this type may get another one."""
-        return self.find(name) is not None or not (self.is_default or name in NUMERIC)
+        return self.find(name) is not None or (not self.is_default and is_name_type(name))
 
     def _meaning(self, name: str) -> str:
         return self.schema.map_type(name).upper()

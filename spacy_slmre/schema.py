@@ -446,6 +446,11 @@ class LabelSchema:
         return {}
 
 
+def is_name_type(entity_type: str) -> bool:
+    """Return whether entities of an annotated type are names, not dates or numbers."""
+    return DEFAULT_TYPE_MAP.get(entity_type.upper(), entity_type.upper()) not in _NO_NAMES
+
+
 def wording_of(name: str, *, keep_prefix: bool = False) -> str:
     """Turn a label's name into a readable phrase.
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacy_slmre.schema import LabelSchema, RelationLabel, wording_of
+from spacy_slmre.schema import LabelSchema, RelationLabel, is_name_type, wording_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -124,6 +124,11 @@ def test_name_means_any_type_but_dates_and_numbers() -> None:
     assert not any(general.allows_any(name, "MONEY") or general.allows_any("CARDINAL", name) for name in names)
     dates = [name for name in general.names if general.allowed("PER", "DATE")[general.index[name]]]
     assert dates == ["date of birth", "date of death", "inception", "event date", "no_relation"]
+
+
+@pytest.mark.parametrize("name", ["TIME", "Date", "QT", "MONEY", "NUMERIC_VALUE"])
+def test_dates_and_numbers_of_all_pipelines_are_no_names(name: str) -> None:
+    assert not is_name_type(name) and is_name_type("PERSON") and is_name_type("Gene") and is_name_type("")
 
 
 def test_misc_may_be_any_name_but_a_person_place_or_organization() -> None:

@@ -160,7 +160,8 @@ def merge_edges(documents: Iterable[RelationDocument], by: str = "text") -> list
     inverses: dict[tuple[str, str, str], str] = {}
     iris: dict[str, str] = {}
     for document in documents:
-        iris = {**document.iris, **iris}
+        for label, iri in document.iris.items():
+            iris.setdefault(label, iri)
         for fact in make_facts(document, by):
             for entity in (fact.head, fact.tail):
                 entities[entity.key].add(entity, len(fact.relations))

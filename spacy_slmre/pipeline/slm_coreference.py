@@ -15,11 +15,10 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span, Token
 
 from spacy_slmre.coreference import MentionCluster, mentions_of, write_clusters
-from spacy_slmre.entity_types import NUMERIC
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.models.base import RelationModel
 from spacy_slmre.pipeline.question_pipe import QuestionPipe
-from spacy_slmre.schema import NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel
+from spacy_slmre.schema import NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel, is_name_type
 from spacy_slmre.util.settings import check_minimum, defaults_of, takes_settings
 
 SAME = "same"
@@ -176,7 +175,7 @@ def find_mentions(doc: Doc) -> list[Span]:
     article, a demonstrative or a possessive ("the firm", "her brother"), as far as the document is tagged and parsed.
     """
     # Pronouns and descriptions do not refer to numbers and dates.
-    mentions = [span for span in mentions_of(doc) if span.label_ not in NUMERIC]
+    mentions = [span for span in mentions_of(doc) if is_name_type(span.label_)]
     taken = {token.i for span in mentions for token in span}
     mentions += [doc[token.i : token.i + 1] for token in doc if token.i not in taken and _is_pronoun(token)]
     if doc.has_annotation("DEP"):

@@ -272,8 +272,7 @@ def _to_json(types: Any) -> Any:
 
 @Language.factory(
     "slm_entities",
-    assigns=["doc.ents"],
-    requires=["doc.ents"],
+    assigns=["doc.ents", "doc._.entity_decisions"],
     default_config={"model": {"@architectures": "spacy-slmre.SmallLM.v1"}, **defaults_of(EntitySettings)},
 )
 @takes_settings(EntitySettings)

@@ -245,7 +245,7 @@ def test_nothing_is_loaded_at_construction() -> None:
     pipe = nlp.add_pipe("slm_entities", config={"model": {"base": "no-such-model", "adapter": None}})
     assert "PERSON" in pipe.labels
     meta = nlp.get_pipe_meta("slm_entities")
-    assert meta.assigns == ["doc.ents"] and meta.requires == ["doc.ents"]
+    assert meta.assigns == ["doc.ents", "doc._.entity_decisions"] and not meta.requires
     with pytest.raises(ValueError, match="no-such-model"):
         annotate(nlp, tagged(nlp))
 
