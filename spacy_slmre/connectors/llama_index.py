@@ -25,7 +25,7 @@ class SpacyPathExtractor(TransformComponent):
     text node. If the pipeline fails on a node, its metadata have the reason under "relations_error", and there is a
     warning.
 
-    Args:
+    Attributes:
         pipeline: A pipeline with a relation component, or the name of a package or folder. With a name, the extractor
             can also be sent to other processes.
         labels: Labels instead of the pipeline's own: a list of names, a schema as dict, or a file.

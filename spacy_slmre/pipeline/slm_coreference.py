@@ -102,7 +102,18 @@ class CoreferenceResolver(QuestionPipe[list[MentionCluster]]):
 
     def predict(self, docs: Iterable[Doc]) -> list[list[MentionCluster]]:
         """Return the clusters of each document, without changing it."""
-        found = [self._make_links(doc) for doc in docs]
+        docs = list(docs)
+        if any(len(doc) and not doc.has_annotation("POS") for doc in docs):
+            self._warn_once(
+                "tags",
+                "the documents have no part-of-speech tags, so pronouns and descriptions are not found. Add a tagger "
+                "before it (in spaCy's English pipelines: tagger, attribute_ruler and parser).",
+            )
+        return self.cluster_mentions(docs, [find_mentions(doc) for doc in docs])
+
+    def cluster_mentions(self, docs: Sequence[Doc], mentions: Sequence[Sequence[Span]]) -> list[list[MentionCluster]]:
+        """Return the clusters of given mentions of each document, which are in text order."""
+        found = [self._make_links(doc, list(of_doc)) for doc, of_doc in zip(docs, mentions, strict=True)]
         probs = self._score([instance for links in found for instance in links.instances], SCHEMA)
         scores = probs[:, SCHEMA.index[SAME]]
         clusters, start = [], 0
@@ -116,15 +127,8 @@ class CoreferenceResolver(QuestionPipe[list[MentionCluster]]):
         for doc, of_doc in zip(docs, clusters, strict=True):
             write_clusters(doc, of_doc)
 
-    def _make_links(self, doc: Doc) -> Links:
+    def _make_links(self, doc: Doc, mentions: list[Span]) -> Links:
         """Pair each pronoun, description and short name with the mentions before it, in a window of sentences."""
-        if len(doc) and not doc.has_annotation("POS"):
-            self._warn_once(
-                "tags",
-                "the documents have no part-of-speech tags, so pronouns and descriptions are not found. Add a tagger "
-                "before it (in spaCy's English pipelines: tagger, attribute_ruler and parser).",
-            )
-        mentions = find_mentions(doc)
         sentences = list(doc.sents) if doc.has_annotation("SENT_START") else [doc[:]]
         starts = [sentence.start for sentence in sentences]
         numbers = [bisect_right(starts, mention.start) - 1 for mention in mentions]
