@@ -12,7 +12,7 @@ import spacy
 from jinja2 import Environment
 from spacy.tokens import Doc
 
-from spacy_slmre.corpus.gold_docs import holdout_share
+from spacy_slmre.corpus.gold_docs import holdout_share, source_of
 from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.models.causal_lm.model import SmallLM
@@ -72,8 +72,9 @@ def make_config(
     if not any(doc._.relations for doc in docs):
         raise TuningError(f"None of the {len(docs)} annotated documents of {data} has a relation.")
     if dev is None:
-        if len(docs) < 2:
-            raise TuningError(f"{data} has only {len(docs)} annotated document. Annotate more, or pass dev data.")
+        if len({source_of(doc) for doc in docs}) < 2:
+            parts = f" (in {len(docs)} parts with the same id)" if len(docs) > 1 else ""
+            raise TuningError(f"{data} has only 1 annotated document{parts}. Annotate more, or pass dev data.")
         values["holdout"] = holdout_share(docs, HOLDOUT)
     # Provisional values, to count tokens with.
     values |= {"max_tokens": 100_000, "max_steps": MIN_STEPS, "eval_steps": MIN_STEPS, "negatives": None}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -29,7 +30,10 @@ def test_all_pairs_are_reviewed_with_keys(browser: webdriver.Chrome, server: Pag
     wait = WebDriverWait(browser, 10)
 
     def arc() -> str:
-        return " ".join(one.accessible_name for one in browser.find_elements(By.CSS_SELECTOR, "#figure .arc"))
+        try:
+            return " ".join(one.accessible_name for one in browser.find_elements(By.CSS_SELECTOR, "#figure .arc"))
+        except StaleElementReferenceException:  # the next figure has just replaced this one
+            return ""
 
     def shows(words: str) -> None:
         wait.until(lambda _: words in arc(), f"{words} is not in: {arc()}")

@@ -105,6 +105,9 @@ def test_a_pipeline_with_entities_makes_the_result_read_raw_text(annotations: Pa
 def test_mistakes_end_with_a_message(annotations: Path, tmp_path: Path, tiny) -> None:
     few = write_annotations(tmp_path / "few.jsonl", 1)
     none = write_annotations(tmp_path / "none.jsonl", 30, relations=False)
+    same_id = tmp_path / "same.jsonl"
+    line = json.dumps({"id": "a", **json.loads(few.read_text(encoding="utf-8"))})
+    same_id.write_text("\n".join([line] * 3), encoding="utf-8")
     blank = tmp_path / "blank"
     spacy.blank("en").to_disk(blank)
     for arguments, message in [
@@ -113,6 +116,7 @@ def test_mistakes_end_with_a_message(annotations: Path, tmp_path: Path, tiny) ->
         ([tmp_path / "own.cfg", "--ner", "en"], "--ner is only for --data"),
         (["--data", tmp_path / "missing.jsonl"], "does not exist"),
         (["--data", few], "only 1 annotated document"),
+        (["--data", same_id], "only 1 annotated document (in 3 parts with the same id)"),
         (["--data", none], "has a relation"),
         (["--data", annotations, "--ner", "no_such_pipeline"], 'tune.ner = "no_such_pipeline" cannot be loaded'),
         (["--data", annotations, "--ner", blank], "has no component that sets doc.ents"),
