@@ -32,11 +32,10 @@ from common import make_parser
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from unseen_labels import MAX_CONTEXT_TOKENS, take_passages
+from unseen_labels import fitting_pairs, gold_relations, take_passages
 
 from spacy_slmre.corpus.label_sets import LabelSetCorpus, LabelSetReader, Pair
 from spacy_slmre.decoding import Decoding, Directions, decode
-from spacy_slmre.instances import RelationInstance
 from spacy_slmre.metrics import count
 from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
 from spacy_slmre.schema import LabelSchema
@@ -71,21 +70,8 @@ def measure(lm: SmallLM, corpus: LabelSetCorpus, max_pairs: int, threshold: floa
     """Score the pairs of a label set, and return a row of numbers for each step."""
     schema = corpus.schema
     passages = take_passages(corpus, max_pairs)
-    gold = {
-        ((number, pair), name)
-        for number, passage in enumerate(passages)
-        for pair, names in passage.labels.items()
-        for name in names
-    }
-    pairs: list[tuple[int, Pair]] = []
-    instances: list[RelationInstance] = []
-    for number, passage in enumerate(passages):
-        known = {(one.head, one.tail): one for one in passage.instances(schema.negative_label)}
-        fitting = lm.truncate(list(known.values()), schema, MAX_CONTEXT_TOKENS)
-        for pair, instance in zip(known, fitting, strict=True):
-            if instance is not None:
-                pairs.append((number, pair))
-                instances.append(instance)
+    gold = gold_relations(passages)
+    pairs, instances = fitting_pairs(lm, passages, schema)
     row_of = {pair: row for row, pair in enumerate(pairs)}
     alone = np.full(len(pairs), -1)
     opposite = np.array([row_of.get((number, (tail, head)), -1) for number, (head, tail) in pairs])

@@ -38,6 +38,7 @@ from spacy_slmre.corpus.label_sets import LabelSetCorpus, LabelSetReader, Pair, 
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.metrics import PRF, count
 from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
+from spacy_slmre.schema import LabelSchema
 
 MAX_CONTEXT_TOKENS = 512
 THRESHOLDS = np.round(np.arange(0.0, 1.0, 0.05), 2).tolist()
@@ -70,12 +71,7 @@ class Scored:
 
     def gold(self) -> set[tuple[tuple[int, Pair], str]]:
         """Return the annotated relations, including those of pairs that do not fit the model."""
-        return {
-            ((number, pair), name)
-            for number, passage in enumerate(self.passages)
-            for pair, names in passage.labels.items()
-            for name in names
-        }
+        return gold_relations(self.passages)
 
     def counts(self, threshold: float = 0.0) -> PRF:
         """Return the counts of positive labels."""
@@ -118,6 +114,30 @@ def take_passages(corpus: LabelSetCorpus, max_pairs: int) -> list[Passage]:
     return taken
 
 
+def gold_relations(passages: Sequence[Passage]) -> set[tuple[tuple[int, Pair], str]]:
+    """Return the annotated relations of passages, including those of pairs that do not fit the model."""
+    return {
+        ((number, pair), name)
+        for number, passage in enumerate(passages)
+        for pair, names in passage.labels.items()
+        for name in names
+    }
+
+
+def fitting_pairs(
+    lm: SmallLM, passages: Sequence[Passage], schema: LabelSchema
+) -> tuple[list[tuple[int, Pair]], list[RelationInstance]]:
+    """Return the pairs of passages with known labels, each once, and their instances, without those that do not fit."""
+    known = {
+        (number, (instance.head, instance.tail)): instance
+        for number, passage in enumerate(passages)
+        for instance in passage.instances(schema.negative_label)
+    }
+    fitting = zip(known, lm.truncate(list(known.values()), schema, MAX_CONTEXT_TOKENS), strict=True)
+    kept = [(pair, instance) for pair, instance in fitting if instance is not None]
+    return [pair for pair, _ in kept], [instance for _, instance in kept]
+
+
 def draw_examples(
     lm: SmallLM, corpus: LabelSetCorpus, passages: Sequence[Passage], shots: int, max_tokens: int
 ) -> list[RelationInstance]:
@@ -151,24 +171,17 @@ def score(lm: SmallLM, corpus: LabelSetCorpus, max_pairs: int, shots: int, max_t
     schema = corpus.schema
     examples = draw_examples(lm, corpus, passages, shots, max_tokens) if shots else []
     lm.set_prompt_style(replace(lm.style, examples=tuple(example.to_dict() for example in examples)))
-    pairs, instances = [], []
-    for number, passage in enumerate(passages):
-        known = {(instance.head, instance.tail): instance for instance in passage.instances(schema.negative_label)}
-        for pair, instance in known.items():
-            pairs.append((number, pair))
-            instances.append(instance)
-    fitting = lm.truncate(instances, schema, MAX_CONTEXT_TOKENS)
-    kept = [row for row, instance in enumerate(fitting) if instance is not None]
+    pairs, instances = fitting_pairs(lm, passages, schema)
     start = time.perf_counter()
-    columns, log_probs = lm.top_k([instance for instance in fitting if instance is not None], schema)
+    columns, log_probs = lm.top_k(instances, schema)
     seconds = time.perf_counter() - start
     return Scored(
         corpus,
         passages,
-        [pairs[row] for row in kept],
+        pairs,
         [schema.names[column] for column in columns[:, 0]],
         np.exp(log_probs[:, 0]),
-        len(kept) / seconds,
+        len(pairs) / seconds,
         len(lm.prompts.prefix(schema)),
     )
 

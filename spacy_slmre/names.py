@@ -19,7 +19,7 @@ def find_names(doc: Doc) -> list[Span]:
         return [span for span in _sequences(doc, _is_capitalized, _trim_stop_words) if not _is_first_word(span)]
     names = _sequences(doc, lambda token: token.pos_ == "PROPN", lambda span: span)
     if doc.has_annotation("DEP"):
-        names += [name for chunk in _noun_chunks(doc) if (name := _name_in(chunk)) is not None]
+        names += [name for chunk in noun_chunks(doc) if (name := _name_in(chunk)) is not None]
     return names
 
 
@@ -27,10 +27,11 @@ def find_noun_phrases(doc: Doc) -> list[Span]:
     """Return noun phrases that end in a common noun ("the surgeon", "her brother"); the document must be parsed."""
     if not doc.has_annotation("DEP"):
         return []
-    return [chunk for chunk in _noun_chunks(doc) if chunk.root.pos_ == "NOUN"]
+    return [chunk for chunk in noun_chunks(doc) if chunk.root.pos_ == "NOUN"]
 
 
-def _noun_chunks(doc: Doc) -> Iterator[Span]:
+def noun_chunks(doc: Doc) -> Iterator[Span]:
+    """Yield the noun phrases of a parsed document."""
     try:
         yield from doc.noun_chunks
     except NotImplementedError:  # spaCy has no rules for the language

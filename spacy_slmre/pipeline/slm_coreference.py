@@ -17,6 +17,7 @@ from spacy.tokens import Doc, Span, Token
 from spacy_slmre.coreference import MentionCluster, mentions_of, write_clusters
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.models.base import RelationModel
+from spacy_slmre.names import noun_chunks
 from spacy_slmre.pipeline.question_pipe import QuestionPipe
 from spacy_slmre.schema import NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel, is_name_type
 from spacy_slmre.util.settings import check_minimum, defaults_of, takes_settings
@@ -185,7 +186,7 @@ def find_mentions(doc: Doc) -> list[Span]:
     if doc.has_annotation("DEP"):
         mentions += [
             chunk
-            for chunk in doc.noun_chunks
+            for chunk in noun_chunks(doc)
             if len(chunk) > 1 and chunk.root.i not in taken and not _is_pronoun(chunk.root) and _is_definite(chunk[0])
         ]
     spans = {(span.start, span.end): span for span in mentions}

@@ -161,7 +161,7 @@ FORMATS = ("txt", "jsonl", "jsonl.gz", "parquet", "spacy")
 
 
 def write_input(path: Path, texts: list[str]) -> None:
-    """Write documents to a file whose format is told by its suffix; a .txt file has only one."""
+    """Write documents to a file in the format of its suffix; a .txt file has only one."""
     records = "\n".join(json.dumps({"id": text, "text": text}) for text in texts).encode()
     if path.suffix == ".txt":
         path.write_text(texts[0])
