@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from spacy_slmre.models.attention import AttentionGroups
 from spacy_slmre.models.causal_lm import scoring
-from spacy_slmre.models.causal_lm.attention import AttentionGroups
 from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
-from spacy_slmre.models.causal_lm.packing import TokenTree
 from spacy_slmre.models.causal_lm.trie import TrieSearch
+from spacy_slmre.models.packing import TokenTree
 from spacy_slmre.models.prompts import PromptBuilder
 from speed.options import Options
 from speed.timing import console, in_turns, median, ratios

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from spacy_slmre.models.causal_lm.attention import attention_inputs
+from spacy_slmre.models.attention import attention_inputs
 from spacy_slmre.models.causal_lm.sequences import TrainingSequence
 
 Batch = dict[str, torch.Tensor]

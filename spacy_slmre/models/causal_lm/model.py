@@ -16,10 +16,10 @@ from thinc.api import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spacy_slmre.instances import RelationInstance, truncate_instances
+from spacy_slmre.models.attention import use_grouped_attention
 from spacy_slmre.models.base import ModelError, TrainableModel
 from spacy_slmre.models.causal_lm import storage
 from spacy_slmre.models.causal_lm.adapter import Adapter, AdapterRecord
-from spacy_slmre.models.causal_lm.attention import use_grouped_attention
 from spacy_slmre.models.causal_lm.loading import load_base, quant_method, resolve_quantization
 from spacy_slmre.models.causal_lm.lora import LoraSettings, add_lora, read_lora, set_dropout, unfreeze_lora
 from spacy_slmre.models.causal_lm.loss import Batch, accumulate_gradients

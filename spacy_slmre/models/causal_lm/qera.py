@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from spacy_slmre.models.causal_lm.attention import use_grouped_attention
+from spacy_slmre.models.attention import use_grouped_attention
 from spacy_slmre.models.causal_lm.loading import load_base
 from spacy_slmre.models.causal_lm.loss import Batch, packed_loss
 

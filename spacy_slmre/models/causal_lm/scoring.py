@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from transformers import DynamicCache, PreTrainedModel
 
 from spacy_slmre.instances import RelationInstance, contexts_of
+from spacy_slmre.models.attention import attention_inputs
 from spacy_slmre.models.base import ModelError
-from spacy_slmre.models.causal_lm.attention import attention_inputs
-from spacy_slmre.models.causal_lm.packing import ROUND_TO, ContextGroup, TokenTree, pack
 from spacy_slmre.models.causal_lm.trie import LabelTrie, TrieSearch
+from spacy_slmre.models.packing import ROUND_TO, ContextGroup, TokenTree, pack
 from spacy_slmre.models.prompts import PromptBuilder
 from spacy_slmre.schema import LabelSchema
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from spacy_slmre.instances import Context, RelationInstance, contexts_of
-from spacy_slmre.models.causal_lm.packing import ContextGroup, PackedInput, TokenTree, pack
 from spacy_slmre.models.causal_lm.trie import LabelTrie
+from spacy_slmre.models.packing import ContextGroup, PackedInput, TokenTree, pack
 from spacy_slmre.models.prompts import PromptBuilder
 from spacy_slmre.schema import LabelSchema
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from spacy_slmre.models.causal_lm import attention
+from spacy_slmre.models import attention
 from tests.models.causal_lm.reference import INSTANCES, SCHEMA, TOLERANCE, separate_log_probs
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spacy_slmre.models.causal_lm.packing import TokenTree, pack
+from spacy_slmre.models.packing import TokenTree, pack
 
 
 @given(st.data())
