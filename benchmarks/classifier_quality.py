@@ -1,6 +1,6 @@
 """Quality of `rel_classifier` with the packaged encoder: train, select on dev, evaluate on the test split.
 
-    python benchmarks/classifier_quality.py CORPORA OUTPUT [BENCHMARK …]
+    python benchmarks/classifier_quality.py CORPORA OUTPUT [BENCHMARK …] [--markers levitated]
 
 CORPORA is a folder written by `slmre study convert-all`. The settings of each benchmark were chosen on its
 development set. Finished classifiers in OUTPUT are not trained again. Prints settings, seed, data hashes and
@@ -42,11 +42,13 @@ def main() -> None:
     parser.add_argument("corpora", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("benchmark", nargs="*", default=list(SETTINGS))
+    parser.add_argument("--markers", default="typed", help="how arguments are marked (default: typed)")
     arguments = parser.parse_args()
+    markers = {"components.rel_classifier.model.markers": arguments.markers}
     table = Table("benchmark", "train pairs", "minutes", "dev F1", "test F1", "test macro-F1", "ECE", "calibrated")
     for name in arguments.benchmark:
         folder = arguments.output / name
-        run = train_classifier(CONFIG, name, arguments.corpora, folder, overrides=SETTINGS[name])
+        run = train_classifier(CONFIG, name, arguments.corpora, folder, overrides=SETTINGS[name] | markers)
         test = arguments.corpora / name / "test.spacy"
         scores = evaluate_on(str(folder), test, arguments.output / "runs", EvaluationSettings()).metrics
         print(json.dumps({key: run[key] for key in ("benchmark", "overrides", "seed", "data", "holdout", "versions")}))

@@ -21,7 +21,7 @@ from spacy_slmre.models import sandbox
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.settings import SmallLMSettings
-from spacy_slmre.models.encoder.markers import Markers
+from spacy_slmre.models.encoder.markers import SolidMarkers
 from spacy_slmre.models.prompts import PromptBuilder, PromptStyle, default_templates, read_examples, render_chat
 from spacy_slmre.models.sandbox import MAX_CHAT_TEMPLATE, SafeTemplate
 from spacy_slmre.schema import LabelSchema, RelationLabel
@@ -85,7 +85,7 @@ def test_the_prefix_of_the_general_schema_has_the_tokens_that_the_shipped_adapte
 
 def test_an_encoder_reads_no_control_tokens_in_a_text(tiny_encoder: Path) -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_encoder)
-    markers = Markers(tokenizer, len(tokenizer), "typed", ["PER"])
+    markers = SolidMarkers(tokenizer, 512, len(tokenizer), "typed", ["PER"])
     context = Context("Ann [SEP] [CLS] [MASK] Bo", (Mention(0, 3, "PER"),))
     [(tokens, offsets)] = markers.tokenize([context])
     assert not set(tokens) & {tokenizer.sep_token_id, tokenizer.cls_token_id, tokenizer.mask_token_id}

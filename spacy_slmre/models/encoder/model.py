@@ -14,23 +14,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from thinc.api import Optimizer
+from torch import nn
 
-from spacy_slmre.instances import RelationInstance, contexts_of, truncate_instances
+from spacy_slmre.instances import RelationInstance, truncate_instances
 from spacy_slmre.models.base import ModelError, TrainableModel
 from spacy_slmre.models.encoder import storage
-from spacy_slmre.models.encoder.markers import MarkedText, Markers
-from spacy_slmre.models.encoder.network import RelationNetwork
-from spacy_slmre.models.encoder.settings import EncoderSettings
+from spacy_slmre.models.encoder.levitated import LevitatedMarkers
+from spacy_slmre.models.encoder.markers import Markers, SolidMarkers
+from spacy_slmre.models.encoder.network import LevitatedNetwork, RelationNetwork, SolidNetwork, max_tokens
+from spacy_slmre.models.encoder.settings import LEVITATED, EncoderSettings
 from spacy_slmre.models.hub import locate_base, resolve_device, resolve_dtype
 from spacy_slmre.models.thinc_shim import ThincShim
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.io import read_files, write_files
 from spacy_slmre.util.settings import takes_settings
 
-ROUND_TO = 8
-"""Batches are padded to multiples of this length: few different shapes need few cached kernels."""
-Predict = Callable[..., torch.Tensor]
+Score = Callable[..., torch.Tensor]
 """Takes the network's inputs and returns logits (n, n_labels) in float32."""
+Loaded = tuple[RelationNetwork, Markers]
 
 
 class EncoderClassifier(TrainableModel):
@@ -56,33 +57,65 @@ class EncoderClassifier(TrainableModel):
         self._lock = threading.RLock()
         self._shim: ThincShim | None = None
         self._markers: Markers | None = None
-        self._predict: Predict | None = None
+        self._score: Score | None = None
+
+    # -- weights -------------------------------------------------------------------------------------------
 
     @property
     def is_loaded(self) -> bool:
         """Whether the weights are in memory."""
         return self._shim is not None
 
-    # -- weights -------------------------------------------------------------------------------------------
-
     def load(self) -> Self:
         """Load the weights unless they are loaded.
 
         Raises:
-            ModelError: The classifier was never trained, or the saved weights are damaged.
+            ModelError: There are no weights, or they are damaged.
         """
         with self._lock:
             if self._shim is None:
-                if self._stored is None:
-                    raise ModelError(
-                        "This encoder has no label head yet: train it with `spacy train` (see "
-                        "configs/rel_classifier_cpu.cfg) or with nlp.initialize and nlp.update, or load a trained "
-                        "pipeline."
-                    )
-                shim, markers = self._build(self._stored.folder, self.labels, self.types, weights=False)
-                storage.load_weights(shim.network, self._stored)
-                self._shim, self._markers = shim, markers
+                self._use(self._read())
         return self
+
+    def _read(self) -> Loaded:
+        if self._stored is None:
+            raise ModelError(
+                "This encoder has no label head yet: train it with `spacy train` (see configs/rel_classifier_cpu.cfg) "
+                "or with nlp.initialize and nlp.update, or load a trained pipeline."
+            )
+        network, markers = self._build(self._stored.folder, self.labels, self.types, weights=False)
+        storage.load_weights(network, self._stored)
+        return network, markers
+
+    def _use(self, loaded: Loaded) -> None:
+        network, self._markers = loaded
+        self._shim = ThincShim(network, learn_rate_of=self._learn_rate_of)
+
+    def _forget(self) -> None:
+        """Forget what was made from the weights, which have changed."""
+        self._stored = self._score = None
+
+    def _learn_rate_of(self, parameter: str) -> float:
+        return 1.0 if parameter.startswith("encoder.") else self.settings.head_learn_rate
+
+    @property
+    def network(self) -> RelationNetwork:
+        """The network in float32."""
+        self.load()
+        assert self._shim is not None
+        return cast(RelationNetwork, self._shim.network)
+
+    @property
+    def markers(self) -> Markers:
+        """The markers with their tokenizer."""
+        self.load()
+        assert self._markers is not None
+        return self._markers
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return next(self.network.parameters()).device
 
     def initialize(self, schema: LabelSchema, instances: Sequence[RelationInstance]) -> None:
         """Start from the base encoder's weights, with a new head and markers for the instances' entity types.
@@ -106,48 +139,36 @@ class EncoderClassifier(TrainableModel):
         with self._lock:
             folder = locate_base(self.settings.base, self.settings.revision)
             names, kinds = tuple(labels), tuple(sorted(set(types)))
-            self._shim, self._markers = self._build(folder, names, kinds, weights=True)
+            self._use(self._build(folder, names, kinds, weights=True))
             # Assigned last, so that a failed load keeps the current labels.
             self.labels, self.types = names, kinds
-            self._stored = self._predict = None
+            self._forget()
 
-    def _build(
-        self, folder: Path, labels: Sequence[str], types: Sequence[str], *, weights: bool
-    ) -> tuple[ThincShim, Markers]:
+    def _build(self, folder: Path, labels: Sequence[str], types: Sequence[str], *, weights: bool) -> Loaded:
+        settings = self.settings
         # Tensors created in inference mode cannot require gradients.
         with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.settings.seed)
-            encoder, tokenizer = storage.load_encoder(folder, weights=weights, dropout=self.settings.dropout)
-            known = cast(torch.nn.Embedding, encoder.get_input_embeddings())
-            markers = Markers(tokenizer, known.num_embeddings, self.settings.markers, types)
-            n_types = len(types) + 1 if self.settings.type_embedding else 0
-            network = RelationNetwork(encoder, len(labels), len(markers.new_tokens), n_types)
-            if weights and network.markers is not None:
-                with torch.no_grad():
-                    for row, words in enumerate(markers.new_tokens):
-                        ids = tokenizer(words, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-                        network.markers.weight[row] = known.weight[ids].mean(dim=0)
-            if self.settings.frozen_layers is not None:
-                network.freeze(self.settings.frozen_layers)
-            network.to(resolve_device(self.settings.device)).eval()
-        return ThincShim(network, learn_rate_of=self._learn_rate_of), markers
-
-    def _learn_rate_of(self, parameter: str) -> float:
-        return 1.0 if parameter.startswith("encoder.") else self.settings.head_learn_rate
-
-    @property
-    def network(self) -> RelationNetwork:
-        """The network in float32."""
-        self.load()
-        assert self._shim is not None
-        return cast(RelationNetwork, self._shim.network)
-
-    @property
-    def markers(self) -> Markers:
-        """The markers with their tokenizer."""
-        self.load()
-        assert self._markers is not None
-        return self._markers
+            torch.manual_seed(settings.seed)
+            packed = settings.markers == LEVITATED
+            encoder, tokenizer = storage.load_encoder(folder, weights=weights, dropout=settings.dropout, packed=packed)
+            limit = max_tokens(encoder)
+            markers: Markers
+            network: RelationNetwork
+            if packed:
+                markers = LevitatedMarkers(tokenizer, limit)
+                network = LevitatedNetwork(encoder, len(labels), len(markers.new_tokens))
+            else:
+                n_words = cast(nn.Embedding, encoder.get_input_embeddings()).num_embeddings
+                indexed = types if settings.type_embedding else ()
+                markers = SolidMarkers(tokenizer, limit, n_words, settings.markers, types, indexed)
+                n_types = len(types) + 1 if settings.type_embedding else 0
+                network = SolidNetwork(encoder, len(labels), len(markers.new_tokens), n_types)
+            if weights:
+                network.init_markers([markers.ids_of(words) for words in markers.new_tokens])
+            if settings.frozen_layers is not None:
+                network.freeze(settings.frozen_layers)
+            network.to(resolve_device(settings.device)).eval()
+        return network, markers
 
     def add_labels(self, schema: LabelSchema) -> None:
         """Add outputs for new labels to a trained head; the logits of other labels do not change."""
@@ -155,7 +176,7 @@ class EncoderClassifier(TrainableModel):
             if self.labels and (new := [name for name in schema.names if name not in self.labels]):
                 self.network.add_outputs(len(new))
                 self.labels += tuple(new)
-                self._stored = self._predict = None
+                self._forget()
 
     def set_labels(self, schema: LabelSchema) -> None:
         """Raise ModelError if the head was not trained on all labels of a schema."""
@@ -172,10 +193,10 @@ class EncoderClassifier(TrainableModel):
     ) -> list[RelationInstance | None]:
         """Truncate long contexts, counting tokens without markers; the encoder's own limit also applies."""
         with self._lock:
-            limit = min(max_context_tokens, self.network.max_tokens - self.markers.max_added)
+            limit = min(max_context_tokens, self.markers.max_length - self.markers.max_added)
             if limit < 1:
                 raise ModelError(
-                    f"The encoder reads at most {self.network.max_tokens} tokens, and markers take up to "
+                    f"The encoder reads at most {self.markers.max_length} tokens, and markers take up to "
                     f"{self.markers.max_added}, so there is no room for a text. Use another encoder or other markers."
                 )
             return truncate_instances(
@@ -199,9 +220,9 @@ class EncoderClassifier(TrainableModel):
         columns = [self.labels.index(name) for name in schema.names]
         result = np.zeros((len(instances), len(columns)))
         with self._lock:
-            predict = self._predictor()
+            score = self._scorer()
             for rows, inputs in self._batches(instances):
-                logits = predict(*inputs)[:, columns].double()
+                logits = score(*inputs)[:, columns].double()
                 if allowed is not None:
                     logits = logits.masked_fill(~torch.from_numpy(allowed[rows]).to(logits.device), -torch.inf)
                 log_probs = F.log_softmax(logits, dim=-1).cpu().numpy()
@@ -216,51 +237,21 @@ class EncoderClassifier(TrainableModel):
         return result
 
     def _batches(self, instances: Sequence[RelationInstance]) -> Iterator[tuple[list[int], tuple[torch.Tensor, ...]]]:
-        """Yield rows and inputs of batches of similar length, with at most `max_batch_tokens` tokens."""
-        contexts = contexts_of(instances)
-        tokenized = dict(zip(contexts, self.markers.tokenize(contexts), strict=True))
-        marked = [self.markers.mark(instance, *tokenized[instance.context]) for instance in instances]
-        rows: list[int] = []
-        for row in sorted(range(len(marked)), key=lambda row: len(marked[row].tokens)):
-            if rows and (len(rows) + 1) * _rounded(len(marked[row].tokens)) > self.settings.max_batch_tokens:
-                yield rows, self._inputs(rows, marked, instances)
-                rows = []
-            rows.append(row)
-        if rows:
-            yield rows, self._inputs(rows, marked, instances)
+        for rows, arrays in self.markers.batches(instances, self.settings.max_batch_tokens):
+            yield rows, tuple(torch.from_numpy(array).to(self.device) for array in arrays)
 
-    def _inputs(
-        self, rows: Sequence[int], marked: Sequence[MarkedText], instances: Sequence[RelationInstance]
-    ) -> tuple[torch.Tensor, ...]:
-        longest = max(len(marked[row].tokens) for row in rows)
-        length = max(longest, min(_rounded(longest), self.network.max_tokens))
-        tokens = np.full((len(rows), length), self.markers.tokenizer.pad_token_id or 0, dtype=np.int64)
-        mask = np.zeros((len(rows), length), dtype=np.int64)
-        for n, row in enumerate(rows):
-            ids = marked[row].tokens
-            tokens[n, : len(ids)] = ids
-            mask[n, : len(ids)] = 1
-        arrays = [tokens, mask, np.array([[marked[row].head, marked[row].tail] for row in rows])]
-        if self.settings.type_embedding:
-            # 0 is for types that did not occur in training.
-            index = {kind: n for n, kind in enumerate(self.types, 1)}
-            pairs = [(instances[row].head_mention.type, instances[row].tail_mention.type) for row in rows]
-            arrays.append(np.array([[index.get(kind, 0) for kind in pair] for pair in pairs]))
-        device = next(self.network.parameters()).device
-        return tuple(torch.from_numpy(array).to(device) for array in arrays)
-
-    def _predictor(self) -> Predict:
-        """Return a function that computes logits without gradients, by the network, a copy of it, or a runtime."""
-        if self._predict is None:
+    def _scorer(self) -> Score:
+        """Return a function that computes the logits of all labels without gradients."""
+        if self._score is None:
             network = self.network.eval()
             if self.settings.runtime == "openvino":
                 from spacy_slmre.models.encoder.runtime import OpenVINORuntime
 
                 file = self._stored.runtime if self._stored is not None else None
-                self._predict = OpenVINORuntime.read(file) if file else OpenVINORuntime.convert(network)
+                self._score = OpenVINORuntime.read(file) if file else OpenVINORuntime.convert(network)
             else:
-                self._predict = _torch_predictor(network, self.settings.dtype)
-        return self._predict
+                self._score = _torch_scorer(network, self.settings.dtype)
+        return self._score
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -281,14 +272,12 @@ class EncoderClassifier(TrainableModel):
         loss = 0.0
         with self._lock:
             network = self.network.train()
-            self._stored = self._predict = None  # both are now outdated
+            self._forget()
             network.dropout.p = drop
-            device = next(network.parameters()).device
             for rows, inputs in self._batches(instances):
-                with self._autocast(device):
-                    logits = network(*inputs)
-                target = gold[rows].to(device)
-                losses = F.cross_entropy(logits[:, columns].float(), target, reduction="none")
+                with self._autocast():
+                    logits = network(*inputs)[:, columns]
+                losses = F.cross_entropy(logits.float(), gold[rows].to(logits.device), reduction="none")
                 part = (losses * shares[rows].to(losses)).sum()
                 value = part.item()
                 if not np.isfinite(value):
@@ -303,13 +292,13 @@ class EncoderClassifier(TrainableModel):
         with self._lock:
             if self._shim is not None:
                 self._shim.finish_update(optimizer)
-                self._stored = self._predict = None
+                self._forget()
 
-    def _autocast(self, device: torch.device) -> AbstractContextManager:
-        dtype = resolve_dtype("auto", device)
+    def _autocast(self) -> AbstractContextManager:
+        dtype = resolve_dtype("auto", self.device)
         if not self.settings.mixed_precision or dtype != torch.bfloat16:
             return nullcontext()
-        return torch.autocast(device.type, dtype=dtype)
+        return torch.autocast(self.device.type, dtype=dtype)
 
     # -- saving --------------------------------------------------------------------------------------------
 
@@ -318,7 +307,7 @@ class EncoderClassifier(TrainableModel):
         with self._lock:
             weights = None
             if self.labels:
-                runtime = self._predictor() if self.settings.runtime == "openvino" else None
+                runtime = self._scorer() if self.settings.runtime == "openvino" else None
                 weights = storage.TrainedWeights(self.network, self.markers.tokenizer, runtime)
             storage.write(folder, self.settings, self.labels, self.types, weights)
 
@@ -367,18 +356,14 @@ def make_encoder_classifier(settings: EncoderSettings) -> EncoderClassifier:
     return EncoderClassifier(settings)
 
 
-def _torch_predictor(network: RelationNetwork, dtype_setting: str) -> Predict:
+def _torch_scorer(network: RelationNetwork, dtype_setting: str) -> Score:
     dtype = resolve_dtype(dtype_setting, next(network.parameters()).device)
     # Further training needs the float32 weights, so a lower precision is a copy.
     serving = network if dtype == torch.float32 else copy.deepcopy(network).to(dtype)
 
-    def predict(*inputs: torch.Tensor) -> torch.Tensor:
+    def score(*inputs: torch.Tensor) -> torch.Tensor:
         serving.eval()
         with torch.inference_mode():
             return serving(*inputs).float()
 
-    return predict
-
-
-def _rounded(length: int) -> int:
-    return -(-length // ROUND_TO) * ROUND_TO
+    return score

@@ -1,82 +1,82 @@
-"""The network: an encoder, embeddings of new marker tokens, and a label head over the two marker states."""
+"""The networks: an encoder, embeddings of new marker tokens, and a label head over the states of the two markers."""
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import cast
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 
+from spacy_slmre.models.attention import attention_inputs, use_grouped_attention
+from spacy_slmre.models.base import ModelError
+
 TYPE_SIZE = 16
 """Size of a type embedding."""
 
 
-class RelationNetwork(nn.Module):
-    """Computes label logits from marked texts.
+def first_position(encoder: PreTrainedModel) -> int:
+    """Return the position id of the first token."""
+    # In RoBERTa, positions start after the padding index.
+    for name, module in encoder.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            return int(padding) + 1
+    return 0
+
+
+def max_tokens(encoder: PreTrainedModel) -> int:
+    """Return the maximum number of tokens that an encoder reads."""
+    return int(getattr(encoder.config, "max_position_embeddings", None) or 2**31) - first_position(encoder)
+
+
+class RelationNetwork(nn.Module, ABC):
+    """Computes label logits from the states of markers.
 
     Args:
         encoder: Any encoder of transformers that accepts `inputs_embeds`.
         n_labels: Number of outputs.
-        n_markers: Number of new marker tokens, whose ids follow the encoder's vocabulary.
+        n_markers: Number of new marker tokens.
         n_types: Number of entity types with an embedding; 0 for none.
     """
 
     def __init__(self, encoder: PreTrainedModel, n_labels: int, n_markers: int, n_types: int = 0) -> None:
         super().__init__()
         width = encoder.config.hidden_size
-        spread = getattr(encoder.config, "initializer_range", 0.02)
         self.encoder = encoder
-        known = cast(nn.Embedding, encoder.get_input_embeddings())
         # In some encoders, embeddings and layers have different sizes.
-        self.markers = nn.Embedding(n_markers, known.embedding_dim) if n_markers else None
+        self.markers = nn.Embedding(n_markers, self.words.embedding_dim) if n_markers else None
         self.types = nn.Embedding(n_types, TYPE_SIZE) if n_types else None
         self.dropout = nn.Dropout(0.0)
         self.dense = nn.Linear(2 * (width + (TYPE_SIZE if n_types else 0)), width)
         self.output = nn.Linear(width, n_labels)
         for layer in (self.dense, self.output):
-            nn.init.normal_(layer.weight, std=spread)
+            nn.init.normal_(layer.weight, std=getattr(encoder.config, "initializer_range", 0.02))
             nn.init.zeros_(layer.bias)
 
-    @cached_property
-    def max_tokens(self) -> int:
-        """Maximum number of tokens that the encoder reads."""
-        positions = int(getattr(self.encoder.config, "max_position_embeddings", None) or 2**31)
-        # In RoBERTa, positions start after the padding index.
-        for name, module in self.encoder.named_modules():
-            padding = getattr(module, "padding_idx", None)
-            if name.endswith("position_embeddings") and padding is not None:
-                positions -= padding + 1
-        return positions
+    @property
+    def words(self) -> nn.Embedding:
+        """The embeddings of the vocabulary."""
+        return cast(nn.Embedding, self.encoder.get_input_embeddings())
 
-    def forward(
-        self, tokens: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, types: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Compute logits (n, n_labels).
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Compute the logits of pairs, (n, n_labels), from the inputs that `Markers.batches` yields."""
+        pairs = self.dropout(self.marker_states(*inputs))
+        return self.output(self.dropout(F.gelu(self.dense(pairs))))
 
-        Args:
-            tokens: Token ids (n, length).
-            mask: 1 for tokens, 0 for padding (n, length).
-            positions: Positions of the head's and the tail's opening marker (n, 2).
-            types: Entity types of head and tail (n, 2), if they have embeddings.
-        """
-        hidden = self.encoder(inputs_embeds=self.embed(tokens), attention_mask=mask).last_hidden_state
-        states = hidden.gather(1, positions[:, :, None].expand(-1, -1, hidden.shape[-1]))
-        if self.types is not None and types is not None:
-            states = torch.cat([states, self.types(types)], dim=-1)
-        pair = self.dropout(states.flatten(1))
-        return self.output(self.dropout(F.gelu(self.dense(pair))))
+    @abstractmethod
+    def marker_states(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Compute the states of each pair's markers, (n, 2 * width)."""
 
-    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings of tokens, including new ones: (n, length, width)."""
-        known = cast(nn.Embedding, self.encoder.get_input_embeddings())
-        if self.markers is None:
-            return known(tokens)
-        beyond = tokens - known.num_embeddings
-        embedded = known(tokens.clamp(max=known.num_embeddings - 1))
-        return torch.where((beyond >= 0)[:, :, None], self.markers(beyond.clamp(min=0)), embedded)
+    def init_markers(self, ids: Sequence[list[int]]) -> None:
+        """Initialize the embedding of each new token with the mean of those of words with these ids."""
+        if self.markers is not None:
+            with torch.no_grad():
+                for row, words in enumerate(ids):
+                    self.markers.weight[row] = self.words.weight[words].mean(dim=0)
 
     def add_outputs(self, number: int) -> None:
         """Add outputs for more labels; the logits of existing labels do not change."""
@@ -109,3 +109,82 @@ class RelationNetwork(nn.Module):
             lower.append(embeddings)
         for module in lower:
             module.requires_grad_(False)
+
+
+class SolidNetwork(RelationNetwork):
+    """Reads markers inside the text; each pair is a text of its own."""
+
+    def marker_states(
+        self, tokens: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, types: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Compute the states of the opening markers, (n, 2 * width), and append those of entity types.
+
+        Args:
+            tokens: Token ids (n, length).
+            mask: 1 for tokens, 0 for padding (n, length).
+            positions: Positions of the head's and the tail's opening marker (n, 2).
+            types: Entity types of head and tail (n, 2), if they have embeddings.
+        """
+        hidden = self.encoder(inputs_embeds=self.embed(tokens), attention_mask=mask).last_hidden_state
+        states = hidden.gather(1, positions[:, :, None].expand(-1, -1, hidden.shape[-1]))
+        if self.types is not None and types is not None:
+            states = torch.cat([states, self.types(types)], dim=-1)
+        return states.flatten(1)
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings of tokens, including new ones: (n, length, width)."""
+        if self.markers is None:
+            return self.words(tokens)
+        beyond = tokens - self.words.num_embeddings
+        embedded = self.words(tokens.clamp(max=self.words.num_embeddings - 1))
+        return torch.where((beyond >= 0)[:, :, None], self.markers(beyond.clamp(min=0)), embedded)
+
+
+class LevitatedNetwork(RelationNetwork):
+    """Reads packed sequences of texts and markers after them; see `LevitatedMarkers`.
+
+    Raises:
+        ModelError: The encoder's positions are not embeddings, so that two tokens cannot have the same one, or it
+            computes attention in a way of its own.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, n_labels: int, n_markers: int) -> None:
+        super().__init__(encoder, n_labels, n_markers)
+        if getattr(encoder.config, "position_embedding_type", "absolute") != "absolute" or not any(
+            name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
+            for name, module in encoder.named_modules()
+        ):
+            raise ModelError(
+                f"A {type(encoder).__name__} has no embeddings of absolute positions, so it cannot read levitated "
+                'markers. Use an encoder such as BERT, RoBERTa or MiniLM, or model.markers = "typed".'
+            )
+        self._first_position = first_position(encoder)
+        use_grouped_attention(encoder)
+
+    def marker_states(
+        self,
+        words: torch.Tensor,
+        starts: torch.Tensor,
+        markers: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor,
+        places: torch.Tensor,
+    ) -> torch.Tensor:
+        """Compute the states of markers, (n, 2 * width).
+
+        Args:
+            words: Ids in the vocabulary, those of each token in turn.
+            starts: Index in `words` of the first one of each token, (n_tokens,).
+            markers: Index of a new token whose embedding is added, or -1, (n_tokens,).
+            positions: Position ids, (1, n_tokens).
+            mask: Which tokens each token sees: bool (n_tokens, n_tokens).
+            places: Indices of the head's and the tail's marker, (n, 2).
+        """
+        assert self.markers is not None
+        embedded = F.embedding_bag(words, self.words.weight, starts, mode="mean")
+        added = self.markers(markers.clamp(min=0)).masked_fill((markers < 0)[:, None], 0.0)
+        inputs: dict[str, Any] = attention_inputs(mask)
+        hidden = self.encoder(
+            inputs_embeds=(embedded + added)[None], position_ids=positions + self._first_position, **inputs
+        ).last_hidden_state
+        return hidden[0, places].flatten(1)

@@ -9,6 +9,7 @@ from spacy_slmre.models.encoder.markers import STYLES
 from spacy_slmre.models.hub import PACKAGED_ENCODER, resolve_device, resolve_dtype
 from spacy_slmre.util.settings import check_choice, check_minimum, check_types
 
+LEVITATED = "levitated"
 RUNTIMES = ("torch", "openvino")
 
 
@@ -19,22 +20,25 @@ class EncoderSettings:
     Attributes:
         base: "all-minilm-l6-v2" (the packaged encoder, the default), a folder, or a hub id.
         revision: Commit or tag on the hub.
-        markers: How arguments are marked: "typed" (new tokens for side and entity type), "plain" (new tokens for the
-            side) or "punctuation" (punctuation marks, and the type as a word).
-        type_embedding: Append embeddings of both entity types to the marker states.
-        dropout: Dropout rate inside the encoder; null keeps the rate of its config. The rate before the label head is
-            spaCy's `training.dropout`.
+        markers: How arguments are marked: "typed" (new tokens for side and entity type in the text), "plain" (new
+            tokens for the side), "punctuation" (punctuation marks, and the type as a word) or "levitated" (new tokens
+            after the text, which all pairs of a context share: much faster with several pairs per sentence).
+        type_embedding: Append embeddings of both entity types to the marker states; not with levitated markers, whose
+            embeddings contain the types.
+        dropout: Dropout rate inside the encoder; null keeps the rate of its config. With levitated markers, attention
+            has no dropout. The rate before the label head is spaCy's `training.dropout`.
         frozen_layers: Freeze the embeddings and this many lower layers; null trains everything.
         head_learn_rate: Learning rate of the label head and new marker tokens, as a multiple of the encoder's.
         mixed_precision: Train in bfloat16 if the hardware supports it; weights remain in float32.
         dtype: Type for inference: "float32", "bfloat16", "float16", or "auto": bfloat16 if the hardware supports it.
         device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU if there is one.
-        runtime: Runtime for inference: "torch", or "openvino" on CPUs (requires `spacy-slmre[openvino]`).
+        runtime: Runtime for inference: "torch", or "openvino" on CPUs (requires `spacy-slmre[openvino]`; not with
+            levitated markers).
         max_batch_tokens: Tokens of a batch, including padding.
         seed: Seed of new weights.
 
     Raises:
-        ModelError: A value is out of range.
+        ModelError: A value is out of range, or does not fit another one.
     """
 
     base: str = PACKAGED_ENCODER
@@ -53,7 +57,7 @@ class EncoderSettings:
 
     def __post_init__(self) -> None:
         check_types(self, "model", ModelError)
-        check_choice(self, "model", ModelError, markers=STYLES, runtime=RUNTIMES)
+        check_choice(self, "model", ModelError, markers=(*STYLES, LEVITATED), runtime=RUNTIMES)
         check_minimum(self, "model", ModelError, frozen_layers=0, max_batch_tokens=1)
         if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
             raise ModelError(f"model.dropout = {self.dropout}, but it must be at least 0 and below 1.")
@@ -62,3 +66,13 @@ class EncoderSettings:
         resolve_dtype(self.dtype, resolve_device(self.device))
         if self.runtime == "openvino" and self.device not in ("auto", "cpu"):
             raise ModelError(f'model.runtime = "openvino" runs on the CPU, not on "{self.device}".')
+        if self.markers == LEVITATED and self.runtime == "openvino":
+            raise ModelError(
+                'model.runtime = "openvino" does not support model.markers = "levitated": set model.runtime = "torch", '
+                'or model.markers to "typed".'
+            )
+        if self.markers == LEVITATED and self.type_embedding:
+            raise ModelError(
+                'model.type_embedding is of no use with model.markers = "levitated", whose embeddings contain the '
+                "entity types: remove it."
+            )

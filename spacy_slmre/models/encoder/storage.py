@@ -38,7 +38,7 @@ SHAPE = ("markers", "type_embedding")
 
 
 def load_encoder(
-    folder: Path, *, weights: bool = True, dropout: float | None = None
+    folder: Path, *, weights: bool = True, dropout: float | None = None, packed: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Load an encoder in float32 and its tokenizer from a checked folder.
 
@@ -46,15 +46,17 @@ def load_encoder(
         folder: Result of `locate_base`, or the folder of a saved classifier.
         weights: Load the weights; otherwise they are initialized randomly.
         dropout: Replaces the dropout rates in the encoder's config.
+        packed: The encoder reads packed sequences, whose attention has no dropout.
 
     Raises:
         ModelError: It is not an encoder, its weights are incomplete, or its tokenizer is not supported.
     """
     use_one_thread_in_forks()
     config, tokenizer = load_config(folder), load_tokenizer(folder)
-    for name in list(vars(config)) if dropout is not None else ():
-        if "dropout" in name and type(getattr(config, name)) in (int, float):
-            setattr(config, name, dropout)
+    for name, value in list(vars(config).items()):
+        rate = 0.0 if packed and "attention" in name else dropout
+        if "dropout" in name and type(value) in (int, float) and rate is not None:
+            setattr(config, name, rate)
     with quiet_loading():
         if weights:
             encoder = load_network(AutoModel, folder, is_optional=_is_unused, config=config, dtype=torch.float32)

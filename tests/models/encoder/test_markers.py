@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.models.encoder.markers import STYLES, Markers
+from spacy_slmre.models.encoder.markers import STYLES, SolidMarkers
 
 TEXT = "Ann Lee was born in Rome and works for the Red Mill in Paris"
 
@@ -18,16 +18,16 @@ def tokenizer(tiny_encoder: Path):
     return AutoTokenizer.from_pretrained(tiny_encoder)
 
 
-def make(tokenizer, style: str, types=("PER", "LOC")) -> Markers:
-    return Markers(tokenizer, len(tokenizer), style, types)
+def make(tokenizer, style: str, types=("PER", "LOC")) -> SolidMarkers:
+    return SolidMarkers(tokenizer, 512, len(tokenizer), style, types)
 
 
-def mark(markers: Markers, instance: RelationInstance):
+def mark(markers: SolidMarkers, instance: RelationInstance):
     ((tokens, offsets),) = markers.tokenize([instance.context])
     return markers.mark(instance, tokens, offsets)
 
 
-def spell(markers: Markers, tokens: list[int]) -> str:
+def spell(markers: SolidMarkers, tokens: list[int]) -> str:
     known = len(markers.tokenizer)
     words = [
         f"<{markers.new_tokens[token - known]}>" if token >= known else markers.tokenizer.convert_ids_to_tokens(token)
