@@ -1,9 +1,10 @@
-"""Measure the speed of `rel_classifier` by length and runtime, and of its training against a plain torch loop.
+"""Measure the speed of `rel_classifier` by length, pairs per sentence, markers and runtime, and that of its training.
 
     python benchmarks/classifier_speed.py [--rounds 5] [--threads 2]
 
-All variants are measured in every round of one run, and the ratios are what counts. The weights are those of the
-packaged encoder with an untrained head, because speed does not depend on them.
+Training is compared with the same network in a plain torch loop. All variants are measured in every round of one run,
+and the ratios are what counts. The weights are those of the packaged encoder with an untrained head, because speed does
+not depend on them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from itertools import permutations
 
 import torch
 import torch.nn.functional as F
@@ -20,22 +22,32 @@ from rich.console import Console
 from rich.table import Table
 from thinc.api import Adam
 
-from spacy_slmre.instances import RelationInstance
+from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.models.encoder.model import EncoderClassifier
 from spacy_slmre.models.encoder.settings import EncoderSettings
 from spacy_slmre.models.hub import resolve_dtype
 from spacy_slmre.schema import LabelSchema
 
 SCHEMA = LabelSchema.from_labels([f"relation {n}" for n in range(18)])
+NAMES = ("Ann", "Rome", "Paul", "Paris")
 WORDS = ["the", "old", "mill", "was", "sold", "in", "spring", "and", "nobody", "knew", "why", "she", "left"]
 
 
-def make_instances(count: int, tokens: int) -> list[RelationInstance]:
-    """Make instances of about `tokens` tokens each, special tokens and markers included."""
-    words = [WORDS[n % len(WORDS)] for n in range(tokens - 10)]
-    text = " ".join(["Ann Lee", *words, "Rome"])
-    head, tail = (0, 7, "PER"), (len(text) - 4, len(text), "LOC")
-    return [RelationInstance.from_offsets(text, head, tail, SCHEMA.names[n % len(SCHEMA.names)]) for n in range(count)]
+def make_instances(sentences: int, tokens: int, mentions: int = 2) -> list[RelationInstance]:
+    """Make all ordered pairs of the mentions of sentences with about `tokens` tokens, special tokens included."""
+    instances: list[RelationInstance] = []
+    for _ in range(sentences):
+        words = [WORDS[n % len(WORDS)] for n in range(tokens - 2)]
+        places = [n * (len(words) - 1) // (mentions - 1) for n in range(mentions)]
+        for place, name in zip(places, NAMES, strict=False):
+            words[place] = name
+        starts = [sum(len(word) + 1 for word in words[:place]) for place in places]
+        found = [Mention(start, start + len(words[place]), "PER") for start, place in zip(starts, places, strict=True)]
+        context = Context(" ".join(words), tuple(found))
+        for head, tail in permutations(range(mentions), 2):
+            label = SCHEMA.names[len(instances) % len(SCHEMA.names)]
+            instances.append(RelationInstance(context, head, tail, label))
+    return instances
 
 
 def make_model(**settings: object) -> EncoderClassifier:
@@ -62,13 +74,18 @@ def compare(ways: dict[str, Callable[[], int]], rounds: int, seconds: float) -> 
 
 def inference(rounds: int, seconds: float) -> list[dict]:
     """Measure pairs per second of whole calls, tokenization included."""
-    settings = {"torch, float32": {"dtype": "float32"}, "openvino": {"runtime": "openvino"}}
+    settings: dict[str, dict] = {
+        "torch, float32": {"dtype": "float32"},
+        "openvino": {"runtime": "openvino"},
+        "levitated, float32": {"dtype": "float32", "markers": "levitated"},
+    }
     if resolve_dtype("auto", torch.device("cpu")) == torch.bfloat16:
         settings["torch, bfloat16"] = {"dtype": "bfloat16"}
+        settings["levitated, bfloat16"] = {"dtype": "bfloat16", "markers": "levitated"}
     models = {name: make_model(device="cpu", **given) for name, given in settings.items()}
     results = []
-    for tokens in (48, 96):
-        batch = make_instances(64, tokens)
+    for tokens, mentions in ((48, 2), (48, 4), (96, 2), (96, 4)):
+        batch = make_instances(64 if mentions == 2 else 16, tokens, mentions)
 
         def run(model: EncoderClassifier, batch: list = batch) -> int:
             model.top_k(batch, SCHEMA)
@@ -78,13 +95,13 @@ def inference(rounds: int, seconds: float) -> list[dict]:
         rates = compare(ways, rounds, seconds)
         base = rates["torch, float32"]
         for name, values in rates.items():
-            ratios = [value / other for value, other in zip(values, base, strict=True)]
             results.append(
                 {
                     "tokens": tokens,
+                    "pairs per sentence": mentions * (mentions - 1),
                     "way": name,
                     "pairs/s": statistics.median(values),
-                    "ratio": statistics.median(ratios),
+                    "ratio": statistics.median(value / other for value, other in zip(values, base, strict=True)),
                 }
             )
     return results
@@ -92,7 +109,7 @@ def inference(rounds: int, seconds: float) -> list[dict]:
 
 def training(rounds: int, seconds: float) -> list[dict]:
     """Compare `update` and `finish_update` with the same network in a plain torch loop."""
-    batch = make_instances(16, 56)
+    batch = make_instances(8, 50)
     ours, plain = make_model(device="cpu", mixed_precision=False), make_model(device="cpu")
     optimizer = Adam(1e-5, L2=0.01, L2_is_weight_decay=True, grad_clip=1.0, use_averages=False)
     network = plain.network.train()
@@ -138,11 +155,11 @@ def main() -> None:
         "inference": inference(arguments.rounds, arguments.seconds),
         "training": training(arguments.rounds, arguments.seconds),
     }
-    table = Table("", "tokens", "pairs/s", "ratio")
+    table = Table("", "tokens", "pairs per sentence", "pairs/s", "ratio")
     for name in ("inference", "training"):
         for row in results[name]:
-            tokens = str(row.get("tokens", 56))
-            table.add_row(f"{name}: {row['way']}", tokens, f"{row['pairs/s']:.0f}", f"{row['ratio']:.2f}")
+            shape = str(row.get("tokens", 50)), str(row.get("pairs per sentence", 2))
+            table.add_row(f"{name}: {row['way']}", *shape, f"{row['pairs/s']:.0f}", f"{row['ratio']:.2f}")
     Console().print(table)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
