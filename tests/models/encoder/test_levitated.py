@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from thinc.api import Adam
 from transformers import AutoModel, AutoTokenizer, ModernBertConfig
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
@@ -123,3 +125,31 @@ def test_grouped_attention_is_exact_for_packed_pairs(tiny_encoder: Path, monkeyp
 def test_the_tokens_of_a_levitated_batch_are_counted(tiny_encoder: Path) -> None:
     markers = make(tiny_encoder).markers
     assert isinstance(markers, LevitatedMarkers) and markers.max_added == 2
+
+
+def test_bfloat16_is_close_to_float32(tiny_encoder: Path) -> None:
+    expected = make(tiny_encoder).log_probs(INSTANCES, SCHEMA)
+    assert np.exp(make(tiny_encoder, dtype="bfloat16").log_probs(INSTANCES, SCHEMA)) == pytest.approx(
+        np.exp(expected), abs=0.05
+    )
+
+
+def test_a_levitated_classifier_learns_and_is_saved(tiny_encoder: Path, tmp_path: Path) -> None:
+    model = EncoderClassifier(EncoderSettings(base=str(tiny_encoder), markers="levitated", dtype="float32"))
+    model.start(SCHEMA.names, {"PER", "LOC"})
+    gold = [
+        replace(PAIRS[0], label="kin"),
+        replace(PAIRS[1], label="no_relation"),
+        replace(INSTANCES[-1], label="born"),
+    ]
+    optimizer = Adam(0.01, use_averages=False, L2=0.0)
+    for _ in range(40):
+        model.update(gold, SCHEMA)
+        model.finish_update(optimizer)
+    best = [SCHEMA.names[column] for (column,) in model.top_k(gold, SCHEMA)[0]]
+    assert best == ["kin", "no_relation", "born"]
+    model.save(tmp_path / "model", embed=False)
+    restored = EncoderClassifier(model.settings).restore(tmp_path / "model")
+    assert np.array_equal(restored.log_probs(gold, SCHEMA), model.log_probs(gold, SCHEMA))
+    with pytest.raises(ModelError, match="trained with 'levitated'"):
+        EncoderClassifier(EncoderSettings(base=str(tiny_encoder))).restore(tmp_path / "model")
