@@ -22,7 +22,6 @@ from typing import Any
 
 from common import make_parser
 from rich.console import Console
-from rich.table import Table
 from speed.contest import PARTS as SYSTEMS
 from speed.contest import contest
 from speed.equality import equality
@@ -30,7 +29,7 @@ from speed.growth import growth
 from speed.limit import limit
 from speed.options import Options
 from speed.sizes import sizes
-from speed.tables import tables
+from speed.tables import show, tables
 from speed.timing import console
 
 from spacy_slmre.models.hub import PACKAGED_BASE, PACKAGED_ENCODER, resolve_device, resolve_dtype
@@ -105,17 +104,10 @@ def _setting(options: Options) -> dict[str, Any]:
 
 
 def _show(part: str, found: dict[str, Any]) -> None:
-    out, setting = Console(), found["setting"]
     for one in tables({"parts": {part: found}}):
-        table = Table(title=one.title)
-        for place, column in enumerate(one.header):
-            table.add_column(column, justify="right" if place else "left")
-        for row in one.rows:
-            table.add_row(*row)
-        out.print(table)
-        for note in one.notes:
-            out.print(note, markup=False)
-    out.print(f"{setting['machine']}, {setting['dtype']}, {setting['rounds']} rounds\n", markup=False)
+        show(one)
+    setting = found["setting"]
+    Console().print(f"{setting['machine']}, {setting['dtype']}, {setting['rounds']} rounds\n", markup=False)
 
 
 def _parser() -> argparse.ArgumentParser:

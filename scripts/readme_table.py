@@ -1,11 +1,13 @@
-"""Update the table of results in README.md, or the tables of measured speed in docs/speed.md.
+"""Update the table of results in README.md, or the tables of measured speed in docs/speed.md and docs/guides/scale.md.
 
 Usage: python scripts/readme_table.py RUNS… [--readme README.md]
-       python scripts/readme_table.py --speed SPEED.json… [--document docs/speed.md]
+       python scripts/readme_table.py --speed SPEED.json… [--gpu GPU.json] [--document docs/speed.md]
+       python scripts/readme_table.py --scale SCALE.json… [--scale-document docs/guides/scale.md]
 
 RUNS are folders written by `python -m spacy slmre evaluate`; SPEED.json is the output of `benchmarks/inference.py`, one
-file per machine. The text between the markers `<!-- results:begin -->` and `<!-- results:end -->` (or `speed`) is
-replaced. Plots of speed are written to the folder `images` next to the document.
+file per machine; GPU.json that of `benchmarks/gpu.sh`, SCALE.json that of `benchmarks/scale.py`. The text between the
+markers `<!-- results:begin -->` and `<!-- results:end -->` (or `speed`, `gpu`, `scale`) is replaced. Plots of speed are
+written to the folder `images` next to the document.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from speed.plots import plots  # noqa: E402
-from speed.tables import markdown, tables  # noqa: E402
+from speed.tables import gpu_tables, markdown, scale_tables, tables  # noqa: E402
 
 
 def main() -> None:
@@ -33,16 +35,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="*")
     parser.add_argument("--speed", type=Path, nargs="+", default=[])
+    parser.add_argument("--gpu", type=Path)
+    parser.add_argument("--scale", type=Path, nargs="+", default=[])
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     parser.add_argument("--document", type=Path, default=ROOT / "docs" / "speed.md")
+    parser.add_argument("--scale-document", type=Path, default=ROOT / "docs" / "guides" / "scale.md")
     args = parser.parse_args()
-    if not args.runs and not args.speed:
-        parser.error("give folders of runs, or --speed with files")
+    if not (args.runs or args.speed or args.gpu or args.scale):
+        parser.error("give folders of runs, or --speed, --gpu or --scale with files")
     try:
         if args.runs:
             put(args.readme, "results", results_markdown(args.runs))
         if args.speed:
             put_speed([read_speed(file) for file in args.speed], args.document)
+        if args.gpu:
+            put(args.document, "gpu", "\n\n".join(map(markdown, gpu_tables(read_gpu(args.gpu)))))
+        if args.scale:
+            found = [read_results(file, "benchmarks/scale.py", "one_process") for file in args.scale]
+            put(args.scale_document, "scale", "\n\n".join(markdown(one) for run in found for one in scale_tables(run)))
     except (ValueError, OSError) as error:
         sys.exit(str(error))
 
@@ -78,6 +88,28 @@ def read_speed(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is from a run with --quick, which measures too little: run it without --quick.")
     if len(made := {(setting["machine"], setting["dtype"], setting["base"]) for setting in settings}) > 1:
         raise ValueError(f"{file} mixes machines, precisions or base models ({made}): use one file for each.")
+    return results
+
+
+def read_gpu(file: Path) -> dict[str, Any]:
+    """Read the output of `benchmarks/gpu.sh`.
+
+    Raises:
+        ValueError: The file is invalid, or from a dry run.
+    """
+    results = read_results(file, "benchmarks/gpu.sh", "checks")
+    if results["dry_run"]:
+        raise ValueError(f"{file} is from a dry run on a CPU: run benchmarks/gpu.sh on a GPU.")
+    return results
+
+
+def read_results(file: Path, script: str, key: str) -> dict[str, Any]:
+    """Read a JSON file. Raises ValueError if it was not written by the script, whose output has the key."""
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+        results[key].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} was not written by {script} ({error}).") from error
     return results
 
 

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import rich.table
+from rich.console import Console
+
 NONE = "–"
 
 
@@ -157,6 +160,78 @@ def equality_tables(found: Mapping[str, Any]) -> Iterator[Table]:
         rows,
         (f"By {model}, whose micro-F1 in float32 is {100 * found['micro_f1']:.1f}.",),
     )
+
+
+def scale_tables(results: Mapping[str, Any]) -> Iterator[Table]:
+    """Return the speed of one process and of workers, and the memory of a process, of `benchmarks/scale.py`."""
+    alone, workers = results["one_process"], results["ray"]
+    rows = []
+    for name, run in [("one process", alone), *((f"Ray, workers: {run['workers']}", run) for run in workers)]:
+        hours = 1e6 / run["documents_per_second"] / 3600
+        rows.append(
+            (
+                name,
+                str(run["threads"]),
+                _number(run["pairs_per_second"]),
+                _number(run["pairs_per_second_and_worker"]),
+                f"{run['efficiency']:.2f}" if "efficiency" in run else NONE,
+                _number(run["documents_per_second"]),
+                _number(hours),
+                f"{run['seconds_until_all_work']:.0f}",
+                f"{run['peak_gb']:.2f}",
+            )
+        )
+    header = ("", "threads each", "pairs/s", "pairs/s and worker", "efficiency", "documents/s")
+    header += ("hours for a million documents", "start, s", "GB of a process")
+    kind = "generated documents of one sentence" if results["generated"] else "documents"
+    notes = [f"`{results['pipeline']}` on {alone['documents']:,} {kind} with {alone['pairs']:,} pairs."]
+    if workers:
+        notes[0] += " The outputs are identical." if results["same_output"] else " The outputs differ in last digits."
+    notes[0] += f" {results['hardware']} (torch {results['versions']['torch']})."
+    yield Table("Speed of extraction", header, rows, tuple(notes))
+    growth = alone["gb_per_million_documents"]
+    rows = [(f"{one['documents']:,}", f"{one['gb']:.3f}") for one in alone["memory"]]
+    note = f"Before the first document: {alone['loaded_gb']:.3f} GB. "
+    note += f"Growth in the second half: {growth:.3f} GB per million documents."
+    yield Table("Memory of one process", ("documents", "GB"), rows, (note,))
+
+
+def gpu_tables(results: Mapping[str, Any]) -> Iterator[Table]:
+    """Return an overview of the checks of `benchmarks/gpu.py`, and the results of each."""
+    checks = results["checks"]
+    rows = [
+        (f"`{name}`", check["status"], f"{check['seconds']:.0f}" if "seconds" in check else NONE)
+        for name, check in checks.items()
+    ]
+    notes = [f"`{name}`: {check['error']}." for name, check in checks.items() if check.get("error")]
+    made = ", ".join(
+        f"{name} {results['versions'][name]}" for name in ("torch", "cuda", "transformers", "bitsandbytes")
+    )
+    notes.append(f"{results['machine']}, {results['date']} ({made}).")
+    yield Table("Checks on a GPU", ("check", "result", "seconds"), rows, tuple(notes))
+    for name, check in checks.items():
+        header = tuple(dict.fromkeys(column for row in check["rows"] for column in row))
+        if header:
+            cells = [tuple(_cell(row[column]) if column in row else NONE for column in header) for row in check["rows"]]
+            yield Table(f"`{name}`", header, cells)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2g}" if 0 < abs(value) < 0.01 else _number(value)
+    return str(value)
+
+
+def show(table: Table) -> None:
+    """Print a table."""
+    out, printed = Console(), rich.table.Table(title=table.title)
+    for place, column in enumerate(table.header):
+        printed.add_column(column, justify="right" if place else "left")
+    for row in table.rows:
+        printed.add_row(*row)
+    out.print(printed)
+    for note in table.notes:
+        out.print(note, markup=False)
 
 
 def markdown(table: Table) -> str:

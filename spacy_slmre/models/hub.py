@@ -166,15 +166,24 @@ def identify(folder: Path, name: str, revision: str | None = None) -> BaseModelI
 # -- the machine -------------------------------------------------------------------------------------------
 
 
+def has_gpu() -> bool:
+    """Return whether there is a GPU that may be used.
+
+    An empty CUDA_VISIBLE_DEVICES hides all GPUs. CUDA reads the variable only once, usually when spaCy is imported, so
+    torch does not see later changes.
+    """
+    return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and torch.cuda.is_available()
+
+
 def resolve_device(device: str) -> torch.device:
     """Return the torch device for a setting; "auto" is the GPU if there is one. Raises ModelError if unavailable."""
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if has_gpu() else "cpu"
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ModelError(f'model.device = "{device}" is not a device: use "auto", "cpu" or "cuda".') from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
+    if resolved.type == "cuda" and not has_gpu():
         raise ModelError(f'model.device = "{device}", but torch finds no GPU: use "auto" or "cpu".')
     return resolved
 
@@ -189,7 +198,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype != "auto":
         raise ModelError(f'model.dtype = "{dtype}": use "auto", {", ".join(map(repr, DTYPES))}.')
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     cpu = torch.cpu.get_capabilities()
     return torch.bfloat16 if cpu.get("avx512_bf16") or cpu.get("amx_bf16") else torch.float32
 

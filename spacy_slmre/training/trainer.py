@@ -40,6 +40,13 @@ class ResumableTrainer(Trainer):
     _steps_before = 0
     _start = 0.0
 
+    def __init__(self, *, model: Any, args: TrainingArguments, **kwargs: Any) -> None:
+        if args.world_size == 1:
+            check_device(model.device, args.device)
+        # Without a launcher, `Trainer` would split each batch among all GPUs, but a batch is one sequence.
+        args._n_gpu = min(args.n_gpu, 1)
+        super().__init__(model=model, args=args, **kwargs)
+
     def run(self) -> None:
         """Train, starting from the last complete checkpoint if there is one."""
         checkpoint = last_checkpoint(Path(str(self.args.output_dir)))
@@ -130,15 +137,22 @@ class PackedTrainer(ResumableTrainer):
             self.add_callback(EarlyStoppingCallback(settings.early_stopping_patience))
 
     def run(self) -> None:
-        """Train; on a GPU, run the longest sequence first, so that a lack of memory is noticed at once."""
+        """Train; on a GPU, try the longest sequence first, so that a lack of memory is noticed at once."""
         if self.args.device.type == "cuda":
-            batch = self._prepare_inputs(_single([self.data[self.data.longest()]]))
-            assert self.model is not None
-            self.model.train()
-            with torch.random.fork_rng(), self.compute_loss_context_manager():
-                packed_loss(self.model, batch).backward()
-            self.model.zero_grad()
+            self.try_longest_sequence()
         super().run()
+
+    def try_longest_sequence(self) -> None:
+        """Compute the gradients of the longest sequence, and discard them."""
+        model: Any = self.model
+        if self.args.activation_checkpointing:  # `Trainer` enables it only when training starts
+            model.activation_checkpointing_enable(self.args.activation_checkpointing_kwargs)
+        model.train()
+        batch = self._prepare_inputs(_single([self.data[self.data.longest()]]))
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), self.compute_loss_context_manager():
+            packed_loss(model, batch).backward()
+        model.zero_grad()
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -184,6 +198,15 @@ class PackedTrainer(ResumableTrainer):
         remedy = f"Set model.max_batch_tokens below {limit}, or use a smaller base model."
         with explain_out_of_memory("while the dev set was scored", remedy), self.accelerator.autocast():
             return score_sets(self.lm, self.data.sets)
+
+
+def check_device(loaded: torch.device, used: torch.device) -> None:
+    """Raise TuningError if a model was loaded to another GPU than the one that `Trainer` uses, which is the first."""
+    if loaded.type == used.type == "cuda" and loaded.index not in (None, used.index):
+        raise TuningError(
+            f"The model is on {loaded}, but a single process trains on the first GPU. Set the environment variable "
+            f'CUDA_VISIBLE_DEVICES={loaded.index}, and model.device = "cuda" or --gpu-id 0.'
+        )
 
 
 @contextmanager

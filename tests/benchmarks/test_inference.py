@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +11,9 @@ from pathlib import Path
 import pytest
 
 from spacy_slmre.cli import slmre_cli
+from tests.benchmarks.scripts import ROOT, run_script
 
-ROOT = Path(__file__).parents[2]
 MARKS = "before\n<!-- speed:begin -->\noutdated\n<!-- speed:end -->\nafter\n"
-
-
-def run(monkeypatch: pytest.MonkeyPatch, script: str, *args: object) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    monkeypatch.setattr(sys, "argv", [script, *map(str, args)])
-    runpy.run_path(str(ROOT / script), run_name="__main__")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +72,7 @@ def test_output_becomes_tables_and_plots(
     document.write_text(MARKS, encoding="utf-8")
     args = ("--document", document)
     with pytest.raises(SystemExit, match="--quick"):
-        run(monkeypatch, "scripts/readme_table.py", "--speed", measured[0], *args)
+        run_script(monkeypatch, "scripts/readme_table.py", "--speed", measured[0], *args)
     assert document.read_text(encoding="utf-8") == MARKS
 
     results = json.loads(json.dumps(measured[1]))
@@ -87,7 +80,7 @@ def test_output_becomes_tables_and_plots(
         part["setting"]["quick"] = False
     speed.write_text(json.dumps(results), encoding="utf-8")
     for _ in range(2):
-        run(monkeypatch, "scripts/readme_table.py", "--speed", speed, *args)
+        run_script(monkeypatch, "scripts/readme_table.py", "--speed", speed, *args)
     text = document.read_text(encoding="utf-8")
     assert text.startswith("before\n<!-- speed:begin -->\n") and text.endswith("<!-- speed:end -->\nafter\n")
     assert "outdated" not in text and text.count("**Beside others, 40 labels**") == 1
@@ -103,7 +96,7 @@ def test_output_becomes_tables_and_plots(
     apart = tmp_path / "apart.json"
     apart.write_text(json.dumps({"parts": {"equality": results["parts"].pop("equality")}}), encoding="utf-8")
     speed.write_text(json.dumps(results), encoding="utf-8")
-    run(monkeypatch, "scripts/readme_table.py", "--speed", speed, apart, *args)
+    run_script(monkeypatch, "scripts/readme_table.py", "--speed", speed, apart, *args)
     text = document.read_text(encoding="utf-8")
     assert text.count("medians of") == 2 and "Equal labels" in text
 
@@ -112,10 +105,10 @@ def test_unknown_parts_and_other_files_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        run(monkeypatch, "benchmarks/inference.py", "--only", "ours,nothing")
+        run_script(monkeypatch, "benchmarks/inference.py", "--only", "ours,nothing")
     assert "unknown: nothing" in capsys.readouterr().err
     other = tmp_path / "other.json"
     other.write_text('{"rows": []}', encoding="utf-8")
     with pytest.raises(SystemExit, match="was not written by this script"):
-        run(monkeypatch, "benchmarks/inference.py", "--only", "limit", "--output", other)
+        run_script(monkeypatch, "benchmarks/inference.py", "--only", "limit", "--output", other)
     assert other.read_text(encoding="utf-8") == '{"rows": []}'

@@ -83,6 +83,28 @@ def test_a_missing_gpu_is_refused() -> None:
         hub.resolve_device("cuda")
 
 
+def test_an_empty_cuda_visible_devices_hides_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    # CUDA reads the variable once, so torch still finds the GPU if it is set later, as `--gpu-id -1` does.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert hub.resolve_device("auto").type == "cuda"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert hub.resolve_device("auto").type == "cpu"
+    with pytest.raises(ModelError, match="finds no GPU"):
+        hub.resolve_device("cuda")
+
+
+@pytest.mark.parametrize(("has_instructions", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_gpu_that_only_emulates_bfloat16_computes_in_float16(
+    monkeypatch: pytest.MonkeyPatch, has_instructions: bool, dtype: torch.dtype
+) -> None:
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation or has_instructions
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert hub.resolve_dtype("auto", torch.device("cuda")) == dtype
+
+
 def test_the_fingerprint_depends_on_the_weights(base_copy: Path) -> None:
     before = hub.identify(base_copy, "x").fingerprint
     edit_config(transformers_version="0.1", dtype="float16")(base_copy)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.models.causal_lm.lora import LoraSettings
@@ -21,6 +22,14 @@ from spacy_slmre.training.tune import train_adapter
 SCHEMA = LabelSchema.from_labels(["place of birth", "employer"])
 OTHER = LabelSchema.from_labels(["author", "sibling", "place"], negative_label=None)
 LORA = LoraSettings(rank=4, alpha=8, dropout=0.1)
+
+
+class ArgumentsWithTwoGPUs(TrainingArguments):
+    """The arguments as they are on a machine with two GPUs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._n_gpu = 2
 
 
 def make_instances(number: int, schema: LabelSchema, seed: int) -> list[RelationInstance]:
@@ -184,6 +193,42 @@ def test_weights_that_are_not_finite_are_an_error(lm, settings, tmp_path: Path) 
     lm.trainable_parameters()[0].data.fill_(torch.nan)
     with pytest.raises(TuningError, match=r"adapter at step 0 .*learning_rate"):
         packed_trainer.evaluate()
+
+
+def test_a_process_with_several_gpus_trains_one_sequence_at_a_time(lm, settings, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(trainer, "TrainingArguments", ArgumentsWithTwoGPUs)
+    result = train_adapter(lm, [make_set("one", SCHEMA)], settings(max_steps=2), LORA, tmp_path)
+    assert result["steps"] == 2
+
+
+def test_a_model_on_another_gpu_than_the_first_is_refused() -> None:
+    check = trainer.check_device
+    with pytest.raises(TuningError, match="CUDA_VISIBLE_DEVICES=1"):
+        check(torch.device("cuda:1"), torch.device("cuda:0"))
+    for loaded, used in (("cuda:0", "cuda:0"), ("cuda", "cuda:0"), ("cpu", "cpu")):
+        check(torch.device(loaded), torch.device(used))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_longest_sequence_is_tried_as_it_will_be_trained(
+    lm, settings, tmp_path: Path, monkeypatch, checkpointing: bool
+) -> None:
+    peft_model = lm.begin_training(SCHEMA, LORA)
+    settings = settings(gradient_checkpointing=checkpointing)
+    data = PackedDataset(lm, [make_set("one", SCHEMA, number=60)], settings)
+    packed_trainer = PackedTrainer(lm, data, settings, tmp_path, model=peft_model)
+    seen, packed_loss = [], trainer.packed_loss
+
+    def recorded(network, batch):
+        seen.append((network.training, lm.network.is_gradient_checkpointing, batch["input_ids"].shape[1]))
+        return packed_loss(network, batch)
+
+    monkeypatch.setattr(trainer, "packed_loss", recorded)
+    before = torch.random.get_rng_state()
+    packed_trainer.try_longest_sequence()
+    assert seen == [(True, checkpointing, max(map(data.size, range(len(data)))))]
+    assert all(weights.grad is None or not weights.grad.any() for weights in lm.trainable_parameters())
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
