@@ -294,10 +294,10 @@ def optimizers(run: Run) -> None:
         with run.memory(row, "peak GB"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")
             optimizer = make([weight], **options)
-            half = partial(_descend, inputs, target, steps=run.scaled(50, 5))
+            half = partial(_descend, inputs, target, steps=run.scaled(50, 2))
             start = time.perf_counter()
             half(weight, optimizer)
-            row["ms a step"] = 1000 * (time.perf_counter() - start) / run.scaled(50, 5)
+            row["ms a step"] = 1000 * (time.perf_counter() - start) / run.scaled(50, 2)
             state = io.BytesIO()
             torch.save(optimizer.state_dict(), state)
             state.seek(0)
@@ -329,31 +329,19 @@ def attention(run: Run) -> None:
     """Compare kernels for the mask of a packed sequence, in training and behind a cached prefix."""
     for name, mask, shape in _attention_cases(run):
         query, key, value = _attention_inputs(run, len(mask), mask.shape[1], shape)
-        times = shape[0] // shape[1]
         bias = torch.zeros(mask.shape, dtype=query.dtype, device=run.device).masked_fill_(~mask, -torch.inf)
         groups = AttentionGroups(mask)
-
-        def full(
-            mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, times: int = times
-        ) -> torch.Tensor:
-            key, value = key.repeat_interleave(times, dim=1), value.repeat_interleave(times, dim=1)
-            return F.scaled_dot_product_attention(query, key, value, attn_mask=mask[None, None])
-
-        def grouped(*inputs: torch.Tensor, groups: AttentionGroups = groups) -> torch.Tensor:
-            return groups.attend(*inputs, None).transpose(1, 2)
-
-        chosen = torch._fused_sdp_choice(
-            query, *(one.repeat_interleave(times, dim=1) for one in (key, value)), attn_mask=mask[None, None]
-        )
+        full = partial(full_attention, mask)
+        chosen = SDPBackend(torch._fused_sdp_choice(query, *_repeat(query, key, value), attn_mask=mask[None, None]))
         ways: dict[str, tuple[Callable[..., torch.Tensor], SDPBackend | None]] = {
-            f"boolean mask (torch chooses {SDPBackend(chosen).name.lower()})": (partial(full, mask), None),
-            "additive mask": (partial(full, bias), None),
-            "boolean mask, memory-efficient kernel": (partial(full, mask), SDPBackend.EFFICIENT_ATTENTION),
-            "boolean mask, cuDNN": (partial(full, mask), SDPBackend.CUDNN_ATTENTION),
-            "boolean mask, plain products": (partial(full, mask), SDPBackend.MATH),
-            "by groups, as on CPUs": (grouped, None),
+            f"boolean mask (torch chooses {chosen.name.lower()})": (full, None),
+            "additive mask": (partial(full_attention, bias), None),
+            "boolean mask, memory-efficient kernel": (full, SDPBackend.EFFICIENT_ATTENTION),
+            "boolean mask, cuDNN": (full, SDPBackend.CUDNN_ATTENTION),
+            "boolean mask, plain products": (full, SDPBackend.MATH),
+            "by groups, as on CPUs": (partial(_grouped_attention, groups), None),
         }
-        expected = _gradients(partial(full, mask), [one.float() for one in (query, key, value)], SDPBackend.MATH)
+        expected = _gradients(full, [one.float() for one in (query, key, value)], SDPBackend.MATH)
         for number, (way, (attend, backend)) in enumerate(ways.items()):
             row: Row = {"mask": name, "attention": way}
             try:
@@ -371,33 +359,47 @@ def flex_attention(run: Run) -> None:
     from torch.nn.attention.flex_attention import flex_attention as attend
 
     compiled: Any = attend if run.dry else torch.compile(attend)
-    for name, mask, shape in _attention_cases(run):
-        query, key, value = _attention_inputs(run, len(mask), mask.shape[1], shape)
-        times = shape[0] // shape[1]
-        repeat = partial(torch.repeat_interleave, repeats=times, dim=1)
 
-        def sdpa(
-            query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any = mask, repeat: Any = repeat
-        ) -> torch.Tensor:
-            return F.scaled_dot_product_attention(query, repeat(key), repeat(value), attn_mask=mask[None, None])
-
-        def visible(b: Any, h: Any, q: Any, k: Any, mask: torch.Tensor = mask) -> Any:
-            return mask[q, k]
-
-        make = partial(create_block_mask, visible, None, None, *mask.shape, device=str(run.device))
-        block_mask = make()
-        flex = partial(compiled, block_mask=block_mask, enable_gqa=True)
-        expected = _gradients(sdpa, [one.float() for one in (query, key, value)], SDPBackend.MATH)
-        rows: list[Row] = [{"mask": name, "attention": way} for way in ("scaled dot product", "flex attention")]
-        _measure_attention(run, rows[0], sdpa, (query, key, value), expected)
+    def compare(name: str, mask: torch.Tensor, shape: tuple[int, int, int]) -> None:
+        inputs = _attention_inputs(run, len(mask), mask.shape[1], shape)
+        full = partial(full_attention, mask)
+        expected = _gradients(full, [one.float() for one in inputs], SDPBackend.MATH)
+        row: Row = {"mask": name, "attention": "scaled dot product"}
+        _measure_attention(run, row, full, inputs, expected)
+        run.rows.append(row)
+        make = partial(
+            create_block_mask, lambda b, h, q, k: mask[q, k], None, None, *mask.shape, device=str(run.device)
+        )
+        flex = partial(compiled, block_mask=make(), enable_gqa=True)
         start = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
-            flex(query, key, value)
-            seconds = time.perf_counter() - start
-            _measure_attention(run, rows[1], flex, (query, key, value), expected)
-        rows[1] |= {"ms, mask": run.milliseconds(make), "s, compiling": seconds}
-        run.rows += rows
+        flex(*inputs)
+        row = {"mask": name, "attention": "flex attention", "s, compiling": time.perf_counter() - start}
+        _measure_attention(run, row, flex, inputs, expected)
+        run.rows.append(row | {"ms, mask": run.milliseconds(make)})
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
+        for name, mask, shape in _attention_cases(run):
+            try:
+                compare(name, mask, shape)
+            except RuntimeError as error:  # compilers raise many kinds, all of them RuntimeErrors
+                if "CUDA error" in str(error):
+                    raise
+                run.problems.append(f"{name}: {' '.join(str(error).split())[:200]}")
+
+
+def full_attention(mask: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Compute attention with the whole mask, as transformers does on GPUs."""
+    return F.scaled_dot_product_attention(query, *_repeat(query, key, value), attn_mask=mask[None, None])
+
+
+def _repeat(query: torch.Tensor, *shared: torch.Tensor) -> list[torch.Tensor]:
+    """Repeat keys or values for the heads that share them."""
+    return [one.repeat_interleave(query.shape[1] // one.shape[1], dim=1) for one in shared]
+
+
+def _grouped_attention(groups: AttentionGroups, *inputs: torch.Tensor) -> torch.Tensor:
+    return groups.attend(*inputs, None).transpose(1, 2)
 
 
 def _attention_cases(run: Run) -> Iterator[tuple[str, torch.Tensor, tuple[int, int, int]]]:
@@ -408,7 +410,7 @@ def _attention_cases(run: Run) -> Iterator[tuple[str, torch.Tensor, tuple[int, i
     sequences = TrainingSequences(prompts, instances, schema, max_tokens=room, seed=0)
     longest = sequences[max(range(len(sequences)), key=sequences.size)].packed
     mask, prefix = torch.from_numpy(longest.mask).to(run.device), len(prompts.prefix(schema))
-    for name in ("0.5B", "3B"):
+    for name in ("0.5B",) if run.dry else ("0.5B", "3B"):
         sizes = TINY if run.dry else SHAPES[name].sizes
         heads, key_heads = sizes["num_attention_heads"], sizes["num_key_value_heads"]
         shape = (heads, key_heads, sizes["hidden_size"] // heads)
@@ -470,7 +472,7 @@ def _measure_attention(
 
 def equality(run: Run) -> None:
     """Compare probabilities on the GPU with those on the CPU in float32."""
-    instances = make_instances(make_sentences(run.scaled(4, 1), 12))
+    instances = make_instances(make_sentences(run.scaled(4, 1), run.scaled(12, 4)))
     bases = {"random 135M": (run.base("135M"), None)}
     if not run.dry and (packaged_folder() / "config.json").exists():
         bases[PACKAGED_BASE] = (PACKAGED_BASE, None)
@@ -485,9 +487,9 @@ def equality(run: Run) -> None:
         }
         for dtype, quantization, tolerance in (
             ("float32", None, 1e-3),
-            ("bfloat16", None, 0.1),
-            ("float32", "nf4", 1e-2),
-            ("bfloat16", "nf4", 0.1),
+            ("bfloat16", None, 0.25),
+            ("float32", "nf4", 0.05),
+            ("bfloat16", "nf4", 0.25),
         ):
             lm = load(dtype=dtype, quantization=quantization, keep_4bit=quantization is not None)
             kind = f"{dtype}, 4 bits" if quantization else dtype
@@ -637,7 +639,7 @@ def updates(run: Run) -> None:
     encoder.save(run.folder / "encoder", embed=True)
     expected = np.exp(plain.restore(run.folder / "encoder").log_probs(instances, schema))
     found = np.exp(encoder.log_probs(instances, schema))
-    row = {"component": "rel_classifier", **run.compare("float32 on the CPU", found, expected, 0.1)}
+    row = {"component": "rel_classifier", **run.compare("float32 on the CPU", found, expected, 0.25)}
     with run.memory(row):
         seconds = run.milliseconds(lambda: encoder.top_k(instances, schema)) / 1000
     run.rows.append({**row, "pairs/s": len(instances) / seconds})
@@ -709,8 +711,8 @@ class Worker:
         self._process.start()
         remote.close()
 
-    def run(self, name: str, seconds: float) -> dict[str, Any]:
-        """Run a check and return its result."""
+    def run(self, name: str, seconds: float | None) -> dict[str, Any]:
+        """Run a check, for at most this time, and return its result."""
         self._connection.send(name)
         if not self._connection.poll(seconds):
             return {"status": "failed", "error": f"stopped after {seconds:.0f} s", "rows": []}
@@ -769,7 +771,8 @@ def main() -> None:
             else:
                 worker = worker or Worker(args.dry_run, Path(folder))
                 started = time.monotonic()
-                result = worker.run(name, min(left, 3 * expected))
+                # The first check includes the start of the process.
+                result = worker.run(name, None if args.dry_run else min(left, 60 + 2 * expected))
                 result["seconds"] = time.monotonic() - started
             if result["status"] == "failed" and worker is not None:
                 worker.stop()  # after an error, the state of the GPU is unknown
