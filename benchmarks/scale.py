@@ -1,7 +1,7 @@
 """Measure pairs per second of `extract`: in one process, and by each of several Ray workers.
 
 Usage: python benchmarks/scale.py PIPELINE SAMPLE... [--workers 1,2] [--shard-size 50] [--output scale.json]
-       python benchmarks/scale.py rel_classifier --generate 100000 --workers "" [--base ENCODER]
+       python benchmarks/scale.py rel_classifier --generate 100000 --shard-size 256 --workers "" [--base ENCODER]
        python scripts/readme_table.py --scale scale.json
 
 PIPELINE is a package or folder, or the name of a component with an untrained head that finds generated names, with
