@@ -44,11 +44,11 @@ from torch.utils.benchmark import Timer
 from transformers import AutoModelForCausalLM, BertConfig, BertModel, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.models.causal_lm.attention import AttentionGroups
+from spacy_slmre.models.attention import AttentionGroups
 from spacy_slmre.models.causal_lm.loading import configure_4bit_layers
 from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
 from spacy_slmre.models.causal_lm.sequences import TrainingSequences
-from spacy_slmre.models.encoder.model import make_encoder_classifier
+from spacy_slmre.models.encoder.model import EncoderClassifier, make_encoder_classifier
 from spacy_slmre.models.hub import PACKAGED_BASE, packaged_encoder, packaged_folder
 from spacy_slmre.models.prompts import PromptBuilder, PromptStyle
 from spacy_slmre.util.io import atomic_write
@@ -619,9 +619,15 @@ def updates(run: Run) -> None:
     """Train with spaCy's optimizer, as `nlp.update` does, and compare scores of the encoder with the CPU's."""
     from thinc.api import Adam
 
-    instances, schema = _labeled(run.scaled(8, 2)), make_schema()
-    encoder = make_encoder_classifier(base=_encoder(run), device=str(run.device), dtype=run.dtype)
-    for name, model in {"slm_relations": run.lm(run.base("135M")), "rel_classifier": encoder}.items():
+    instances, schema, base = _labeled(run.scaled(8, 2)), make_schema(), _encoder(run)
+    encoders = {
+        f"rel_classifier, {markers} markers": make_encoder_classifier(
+            base=base, markers=markers, device=str(run.device), dtype=run.dtype
+        )
+        for markers in ("typed", "levitated")
+    }
+    trained: dict[str, Any] = {"slm_relations": run.lm(run.base("135M")), **encoders}
+    for name, model in trained.items():
         row: Row = {"component": name}
         with run.memory(row):
             model.initialize(schema, instances)
@@ -634,15 +640,17 @@ def updates(run: Run) -> None:
         run.expect(losses[-1] < losses[0], f"{name}: the loss rises from {losses[0]:.3g} to {losses[-1]:.3g}")
         found = np.exp(model.log_probs(instances, schema))
         restored = deepcopy(model)  # as a worker process receives it
-        run.rows.append(row | run.compare("copied", np.exp(restored.log_probs(instances, schema)), found, 1e-3))
-    plain = make_encoder_classifier(base=encoder.settings.base, device="cpu", dtype="float32")
-    encoder.save(run.folder / "encoder", embed=True)
-    expected = np.exp(plain.restore(run.folder / "encoder").log_probs(instances, schema))
-    found = np.exp(encoder.log_probs(instances, schema))
-    row = {"component": "rel_classifier", **run.compare("float32 on the CPU", found, expected, 0.25)}
-    with run.memory(row):
-        seconds = run.milliseconds(lambda: encoder.top_k(instances, schema)) / 1000
-    run.rows.append({**row, "pairs/s": len(instances) / seconds})
+        run.rows.append(row | run.compare("copied", np.exp(restored.log_probs(instances, schema)), found, 1e-2))
+    for name, encoder in encoders.items():
+        folder = run.folder / name
+        encoder.save(folder, embed=True)
+        settings = replace(encoder.settings, device="cpu", dtype="float32")
+        expected = np.exp(EncoderClassifier(settings).restore(folder).log_probs(instances, schema))
+        found = np.exp(encoder.log_probs(instances, schema))
+        row = {"component": name, **run.compare("float32 on the CPU", found, expected, 0.25)}
+        with run.memory(row):
+            seconds = run.milliseconds(partial(encoder.top_k, instances, schema)) / 1000
+        run.rows.append({**row, "pairs/s": len(instances) / seconds})
 
 
 def _encoder(run: Run) -> str:
