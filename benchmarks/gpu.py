@@ -1,6 +1,6 @@
 """Check and measure on one NVIDIA GPU what otherwise only runs on CPUs.
 
-Usage: bash benchmarks/gpu.sh [--output gpu.json] [--limit 480] [--only nf4,attention] [--dry-run]
+Usage: bash benchmarks/gpu.sh [--output gpu.json] [--limit 460] [--only nf4,attention] [--dry-run]
        python scripts/readme_table.py --gpu gpu.json
 
 The checks run one after the other in a separate process. A check that fails or takes too long is recorded with its
@@ -54,7 +54,7 @@ from spacy_slmre.models.prompts import PromptBuilder, PromptStyle
 from spacy_slmre.util.io import atomic_write
 from spacy_slmre.util.system import hardware, peak_memory, reset_peak_memory, versions
 
-LIMIT = 480
+LIMIT = 460
 Row = dict[str, Any]
 """A row of the results: values by column, in the order of the columns."""
 CHAT_TEMPLATE = (
