@@ -145,7 +145,8 @@ class Run:
     def milliseconds(self, function: Callable[[], object]) -> float:
         """Return the median time of a function, including the work that it starts on the GPU."""
         timer = Timer("function()", globals={"function": function}, num_threads=torch.get_num_threads())
-        return 1000 * timer.blocked_autorange(min_run_time=0.01 if self.dry else 0.2).median
+        measured = timer.timeit(1) if self.dry else timer.blocked_autorange(min_run_time=0.2)
+        return 1000 * measured.median
 
     @contextmanager
     def memory(self, row: Row, column: str = "peak GB") -> Iterator[None]:
