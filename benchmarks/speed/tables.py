@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import rich.table
 from rich.console import Console
 
+from speed.timing import median
+from speed.workload import GIVEN, RAW, work_name
+
 NONE = "–"
+CPU_TIME = ", in CPU time, which other programs disturb less"
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ def tables(results: Mapping[str, Any]) -> Iterator[Table]:
         "sizes": sizes_tables,
         "growth": growth_tables,
         "equality": equality_tables,
+        "peers": peers_tables,
     }
     for part, make in makers.items():
         if part in results["parts"]:
@@ -234,6 +239,45 @@ def show(table: Table) -> None:
         out.print(note, markup=False)
 
 
+def peers_tables(found: Mapping[str, Any]) -> Iterator[Table]:
+    """Return the speed of local relation extractors from given entities and raw text, memory and start-up."""
+    ours = list(found["systems"][0]["works"][work_name(GIVEN, found["labels"][0])]["times_by_round"])
+    cpu_time = CPU_TIME if found["seconds"] == "cpu_seconds" else ""
+    header = ("system", *(f"{count} labels" for count in found["labels"]))
+    for source in (GIVEN, RAW):
+        rows: dict[str, list[tuple[str, ...]]] = {"speed": [], **{one: [] for one in ours}}
+        pairs = {}
+        for one in found["systems"]:
+            works = [one["works"].get(work_name(source, count)) for count in found["labels"]]
+            if not any(works):
+                continue
+            pairs[one["title"]] = f"{works[0]['pairs_a_sentence']:g}"
+            rows["speed"].append((one["title"], *(_number(work["sentences_s"]) for work in works)))
+            for name in ours:
+                rows[name].append((one["title"], *(_range(work["times_by_round"][name]) for work in works)))
+        if source == GIVEN:
+            notes = [
+                f"Sentences such as: “{found['text']}” Each has {pairs[ours[0]]} pairs, so pairs/s are "
+                f"{pairs[ours[0]]} times these numbers. Medians of rounds{cpu_time}."
+            ]
+            unable = [one["title"] for one in found["systems"] if one["title"] not in pairs]
+            notes += [f"Cannot take given entities: {', '.join(unable)}."] if unable else []
+            notes += [f"{one['title']}: {one['note']}." for one in found["systems"] if one["note"]]
+            notes += [f"Not measured: {name} ({reason})." for name, reason in found["skipped"].items()]
+        else:
+            notes = [f"Pairs that ours score per sentence, after spaCy's NER: {pairs[ours[0]]}."]
+        yield Table(f"From {source}: sentences/s", header, rows["speed"], tuple(notes))
+        for name in ours:
+            yield Table(f"From {source}: time relative to {name}", header, rows[name])
+    columns = ("system", "peak memory, GB", "import, s", "load, s", "first sentence, s", "start, s")
+    stages = ("import", "load", "first", "all")
+    cold = [
+        (one["title"], f"{one['peak_gb']:.2f}", *(f"{one['cold'][stage]:.1f}" for stage in stages))
+        for one in found["systems"]
+    ]
+    yield Table("Memory and cold start", columns, cold)
+
+
 def markdown(table: Table) -> str:
     """Return a table in Markdown."""
     lines = [
@@ -251,8 +295,12 @@ def _speed(speed: Mapping[str, Any]) -> str:
 
 
 def _times(speed: Mapping[str, Any]) -> str:
-    by_round = speed["times_by_round"]
-    return f"{_number(speed['times'])} ({_number(min(by_round))}–{_number(max(by_round))})"
+    return _range(speed["times_by_round"])
+
+
+def _range(by_round: Sequence[float]) -> str:
+    """Format a median with the least and most."""
+    return f"{_number(median(by_round))} ({_number(min(by_round))}–{_number(max(by_round))})"
 
 
 def _memory(one: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Measure one system in its own process: cold start, speed and memory.
 
-Usage: python worker.py TASK.json   (started by contest.py; prints one line of JSON)
+Usage: python worker.py TASK.json   (started by contest.py and peers.py; prints one line of JSON)
 
 Every system only imports what it needs, so that start-up time and memory are its own. Other systems are used as
 their users would, without this package.
@@ -20,19 +20,24 @@ Run = Callable[[Mapping[str, Any]], None]
 
 
 class Process:
-    """Records the duration of each stage, and the number of computed tokens, padding included."""
+    """Records the duration of each stage, and the number of computed tokens, padding included.
+
+    A system that finds the entities itself sets `pairs`, the number that it scored.
+    """
 
     def __init__(self, task: Mapping[str, Any]) -> None:
         self.task = task
         self.tokens = 0
+        self.pairs: int | None = None
         self.marks: dict[str, float] = {}
-        self._last = task["started"]
+        self.cpu_marks: dict[str, float] = {}
+        self._last, self._last_cpu = task["started"], 0.0
 
     def mark(self, stage: str) -> None:
         """Record the end of a stage; "import" starts with the process."""
-        now = time.time()
-        self.marks[stage] = now - self._last
-        self._last = now
+        now, cpu = time.time(), time.process_time()
+        self.marks[stage], self.cpu_marks[stage] = now - self._last, cpu - self._last_cpu
+        self._last, self._last_cpu = now, cpu
 
     def count(self, module: Any) -> None:
         """Count the tokens that go into a torch module."""
@@ -159,7 +164,7 @@ def llama_cpp(process: Process) -> Run:
 
 
 def encoder(process: Process) -> Run:
-    """Run our encoder classifier with a new head, in torch or OpenVINO."""
+    """Run our encoder classifier with a new head, in torch or OpenVINO, with markers in the text or after it."""
     from spacy_slmre.models.encoder.model import make_encoder_classifier
     from spacy_slmre.schema import LabelSchema
     from speed.workload import make_instances
@@ -168,16 +173,21 @@ def encoder(process: Process) -> Run:
     task = process.task
     schema = LabelSchema.from_labels(task["labels"], task["negative"])
     model = make_encoder_classifier(
-        base=task["encoder"], dtype=task["dtype"], device=task["device"], runtime=task["runtime"]
+        base=task["encoder"],
+        dtype=task["dtype"],
+        device=task["device"],
+        runtime=task["runtime"],
+        markers=task["markers"],
     )
     model.start(schema.names, ("PER", "LOC", "ORG"))
-    model._predictor()
+    model._scorer()
     process.mark("load")
     batches = model._batches
 
     def counting(*args: Any) -> Any:
         for rows, inputs in batches(*args):
-            process.tokens += inputs[0].numel()
+            # Token ids; with levitated markers, the new token of each token.
+            process.tokens += inputs[2 if task["markers"] == "levitated" else 0].numel()
             yield rows, inputs
 
     model._batches = counting  # type: ignore[method-assign]
@@ -220,12 +230,12 @@ def glirel(process: Process) -> Run:
     import torch
     from glirel import GLiREL
 
-    from speed.glirel_weights import make_glirel
+    from speed.random_weights import make_glirel
 
     process.mark("import")
     task = process.task
     published = task["glirel"]
-    model = GLiREL.from_pretrained(published) if published else make_glirel(task["encoder"], task["small"])
+    model = GLiREL.from_pretrained(published) if published else make_glirel(task["encoder"], task["size"])
     model = model.to(task["device"]).eval()
     process.mark("load")
     process.count(model.token_rep_layer.bert_layer.model)
@@ -250,6 +260,116 @@ def glirel(process: Process) -> Run:
     return run
 
 
+def component(process: Process) -> Run:
+    """Run our component in a spaCy pipeline, with given entities or after spaCy's NER."""
+    import spacy
+
+    from spacy_slmre.pipeline.relation_extractor import RelationExtractor
+
+    process.mark("import")
+    task = process.task
+    nlp = spacy.load(task["ner"], enable=["tok2vec", "ner"])
+    model = {"dtype": task["dtype"], "device": task["device"], **task["model"]}
+    pipe = nlp.add_pipe(task["component"], config={"model": model})
+    assert isinstance(pipe, RelationExtractor)
+
+    def set_labels(labels: list[str]) -> None:
+        if labels != [name for name in pipe.labels if name != task["negative"]]:
+            pipe.set_schema(labels)
+            if task["component"] == "rel_classifier":
+                pipe.model.start(pipe.schema.names, task["types"])  # type: ignore[attr-defined]
+            pipe.load()
+
+    set_labels(task["first"]["labels"])
+    process.mark("load")
+
+    def run(work: Mapping[str, Any]) -> None:
+        set_labels(work["labels"])
+        if work["given"]:
+            docs = list(pipe.pipe(entities(nlp.make_doc(one["text"]), one) for one in work["sentences"]))
+        else:
+            docs = list(nlp.pipe(one["text"] for one in work["sentences"]))
+        process.pairs = sum(doc._.relations_report["scored"] for doc in docs)
+
+    def entities(doc: Any, sentence: Mapping[str, Any]) -> Any:
+        doc.ents = [doc.char_span(*mention) for mention in sentence["mentions"]]
+        return doc
+
+    return run
+
+
+def gliner2(process: Process) -> Run:
+    """Run GLiNER2 or GLiNER2.5, which find the arguments of all labels themselves."""
+    from gliner2 import AutoExtractor
+
+    process.mark("import")
+    task = process.task
+    model = AutoExtractor.from_pretrained(task["weights"], map_location=task["device"]).eval()
+    process.mark("load")
+    process.count(model.encoder)
+    # No score exceeds 1: random weights would find hundreds of relations, and writing them takes time.
+    return lambda work: model.batch_extract_relations(
+        [one["text"] for one in work["sentences"]], work["labels"], threshold=1.0
+    )
+
+
+def relex(process: Process) -> Run:
+    """Run GLiNER-Relex, which finds entities and their relations; given entities only limit what it returns."""
+    from functools import partial
+
+    from gliner import GLiNER
+
+    process.mark("import")
+    task = process.task
+    model = GLiNER.from_pretrained(task["weights"], local_files_only=True, map_location=task["device"])
+    # Random weights would find hundreds of entities: keep as many as the sentences have.
+    core = model.model
+    core.select_span_target_embedding = partial(core.select_span_target_embedding, top_k=task["entities"])
+    process.mark("load")
+    process.count(core.token_rep_layer)
+
+    def run(work: Mapping[str, Any]) -> None:
+        spans = [[{"start": start, "end": end} for start, end, _ in one["mentions"]] for one in work["sentences"]]
+        model.inference(
+            [one["text"] for one in work["sentences"]],
+            task["types"],
+            work["labels"],
+            relation_threshold=1.0,
+            input_spans=spans if work["given"] else None,
+        )
+
+    return run
+
+
+def rebel(process: Process) -> Run:
+    """Run REBEL: it generates the triplets of its own labels with three beams."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    process.mark("import")
+    task = process.task
+    tokenizer = AutoTokenizer.from_pretrained(task["weights"])
+    model = AutoModelForSeq2SeqLM.from_pretrained(task["weights"]).to(task["device"]).eval()
+    process.mark("load")
+
+    def run(work: Mapping[str, Any]) -> None:
+        texts = [one["text"] for one in work["sentences"]]
+        batch = tokenizer(texts, return_tensors="pt", padding=True).to(task["device"])
+        length = task["new_tokens"]
+        with torch.inference_mode():
+            written = model.generate(
+                batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                min_new_tokens=length,
+                max_new_tokens=length,
+                num_beams=3,
+                length_penalty=0.0,
+            )
+        tokenizer.batch_decode(written)
+
+    return run
+
+
 SYSTEMS: dict[str, Callable[[Process], Run]] = {
     "ours": ours,
     "generate": generate,
@@ -258,6 +378,10 @@ SYSTEMS: dict[str, Callable[[Process], Run]] = {
     "encoder": encoder,
     "classification": classification,
     "glirel": glirel,
+    "component": component,
+    "gliner2": gliner2,
+    "relex": relex,
+    "rebel": rebel,
 }
 
 
@@ -283,15 +407,18 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
     process.mark("first")
     works = {}
     for name, work in task["works"].items():
-        run(work["warm_up"])
-        process.tokens, started = 0, time.perf_counter()
+        if "warm_up" in work:
+            run(work["warm_up"])
+        process.tokens, started, cpu = 0, time.perf_counter(), time.process_time()
         run(work)
         works[name] = {
             "seconds": time.perf_counter() - started,
-            "pairs": sum(len(sentence["pairs"]) for sentence in work["sentences"]),
+            "cpu_seconds": time.process_time() - cpu,
+            "sentences": len(work["sentences"]),
+            "pairs": process.pairs or sum(len(sentence["pairs"]) for sentence in work["sentences"]),
             "tokens": process.tokens,
         }
-    result = {"cold": process.marks, "works": works, "peak_gb": peak_memory()}
+    result = {"cold": process.marks, "cpu_cold": process.cpu_marks, "works": works, "peak_gb": peak_memory()}
     if task["device"].startswith("cuda") and "torch" in sys.modules:
         result["peak_gpu_gb"] = sys.modules["torch"].cuda.max_memory_allocated() / 1e9
     return result

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 NEGATIVE = "no relation"
+GIVEN, RAW = "given entities", "raw text"
 LABELS = """\
 place of birth, place of death, date of birth, date of death, residence, country of citizenship, spouse,
 mother, father, child, sibling, employer, member of, educated at, author, composer, director, performer,
@@ -90,6 +91,11 @@ def make_schema(labels: int = 40) -> LabelSchema:
     return LabelSchema(
         tuple(label for label in schema.labels if label.name != schema.negative_label), negative_label=None
     )
+
+
+def work_name(source: str, labels: int) -> str:
+    """Return the name of a workload of peers: GIVEN or RAW, and the number of labels."""
+    return f"{source}, {labels} labels"
 
 
 def make_prompts(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[Sentence], schema: LabelSchema) -> list[str]:

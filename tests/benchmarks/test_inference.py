@@ -13,7 +13,7 @@ import pytest
 from spacy_slmre.cli import slmre_cli
 from tests.benchmarks.scripts import ROOT, run_script
 
-MARKS = "before\n<!-- speed:begin -->\noutdated\n<!-- speed:end -->\nafter\n"
+MARKS = "before\n<!-- speed:begin -->\noutdated\n<!-- speed:end -->\n<!-- peers:begin -->\n<!-- peers:end -->\nafter\n"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def measured(tiny_base: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempP
 @pytest.mark.slow
 def test_every_part_is_measured(measured: tuple[Path, dict]) -> None:
     parts = {name: part["found"] for name, part in measured[1]["parts"].items()}
-    assert parts.keys() == {"contest", "limit", "sizes", "growth", "equality"}
+    assert parts.keys() == {"contest", "limit", "sizes", "growth", "equality", "peers"}
 
     contest = parts["contest"]
     systems = {one["title"]: one for one in contest["systems"]}
@@ -64,6 +64,28 @@ def test_every_part_is_measured(measured: tuple[Path, dict]) -> None:
 
 
 @pytest.mark.slow
+def test_peers_are_measured_from_entities_and_raw_text(measured: tuple[Path, dict]) -> None:
+    found = measured[1]["parts"]["peers"]["found"]
+    systems = {one["title"]: one for one in found["systems"]}
+    assert systems.keys() >= {"`slm_relations`", "`rel_classifier`", "REBEL"}
+    peers = {"GLiNER2, base", "GLiNER2.5, base", "GLiNER2.5, small", "GLiNER-Relex, base"}
+    assert systems.keys() | found["skipped"].keys() >= peers
+    for title, one in systems.items():
+        given, raw = ({f"{source}, {n} labels" for n in (5, 20, 50, 100)} for source in ("given entities", "raw text"))
+        takes_entities = title.startswith(("`", "GLiNER-Relex"))
+        assert one["works"].keys() == (given | raw if takes_entities else raw)
+        assert all(work["sentences_s"] > 0 for work in one["works"].values())
+    for ours in ("`slm_relations`", "`rel_classifier`"):
+        assert systems[ours]["works"]["given entities, 5 labels"]["pairs_a_sentence"] == 12
+        assert systems[ours]["works"]["raw text, 100 labels"]["times_by_round"][ours] == [1.0]
+    for title, reason in found["skipped"].items():
+        print(f"Not measured: {title} ({reason})")
+        assert reason.endswith("is not installed")
+    if found["skipped"]:
+        pytest.skip(f"measured without {', '.join(found['skipped'])}")
+
+
+@pytest.mark.slow
 def test_output_becomes_tables_and_plots(
     measured: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +104,9 @@ def test_output_becomes_tables_and_plots(
     for _ in range(2):
         run_script(monkeypatch, "scripts/readme_table.py", "--speed", speed, *args)
     text = document.read_text(encoding="utf-8")
-    assert text.startswith("before\n<!-- speed:begin -->\n") and text.endswith("<!-- speed:end -->\nafter\n")
+    assert text.startswith("before\n<!-- speed:begin -->\n") and text.endswith("<!-- peers:end -->\nafter\n")
+    assert "**From raw text: sentences/s**" in text.split("<!-- peers:begin -->")[1]
+    assert "**Beside others, 40 labels**" not in text.split("<!-- peers:begin -->")[1]
     assert "outdated" not in text and text.count("**Beside others, 40 labels**") == 1
     ours = measured[1]["parts"]["contest"]["found"]["systems"][0]["works"]["12 pairs a sentence"]["pairs_s"]
     shown = f"{ours:,.0f}" if ours >= 100 else f"{ours:.1f}" if ours >= 10 else f"{ours:.2f}"
