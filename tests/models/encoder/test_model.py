@@ -345,6 +345,6 @@ def test_bfloat16_is_close_to_float32(make: Callable) -> None:
     train(model)
     small = EncoderClassifier(EncoderSettings(**{**vars(model.settings), "dtype": "bfloat16"}))
     small.__dict__.update({key: value for key, value in model.__dict__.items() if key != "settings"})
-    small._predict = None
+    small._score = None
     expected = np.exp(model.log_probs(INSTANCES, SCHEMA))
     assert np.exp(small.log_probs(INSTANCES, SCHEMA)) == pytest.approx(expected, abs=0.05)
