@@ -55,6 +55,7 @@ SPANS_ONLY = "the entities that it finds are computed all the same; given ones o
 PEERS = (
     _ours(SLM, "slm_relations", "SmallLM"),
     _ours(CLASSIFIER, "rel_classifier", "EncoderClassifier"),
+    _ours(f"{CLASSIFIER}, levitated markers", "rel_classifier", "EncoderClassifier", markers="levitated"),
     Peer("GLiNER2, base", "gliner2", "gliner2", {"maker": "gliner2"}, 12, module="gliner2", size="base"),
     Peer("GLiNER2.5, base", "gliner2", "gliner2", {"maker": "gliner25"}, 12, module="gliner2", size="base"),
     Peer("GLiNER2.5, small", "gliner2", "gliner2", {"maker": "gliner25"}, 12, module="gliner2", size="xsmall"),
