@@ -21,6 +21,7 @@ from spacy_slmre.models.causal_lm.adapter import Adapter
 from spacy_slmre.models.causal_lm.decoder import Decoder, KeyValues
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1, unpack_state
 from spacy_slmre.models.checkpoint import explain_errors, read_model_config, weight_files
+from spacy_slmre.models.hub import use_one_thread_in_forks
 from spacy_slmre.models.packing import PackedInput
 
 # What the computation below assumes, and transformers' names and defaults of it.
@@ -52,6 +53,7 @@ def load_llama(
     shapes = _expected_shapes(config)
     if shapes is None or method not in (None, Q4_1):
         return None
+    use_one_thread_in_forks()
     with explain_errors(folder):
         state: dict[str, Tensor] = {}
         for file in weight_files(folder, str(folder)):
@@ -59,10 +61,12 @@ def load_llama(
         state = unpack_state(state, dtype)
     if {name: tuple(tensor.shape) for name, tensor in state.items()} != shapes:
         return None
-    layers = {name.removesuffix(".weight"): state[name] for name in state if name.endswith("_proj.weight")}
-    if adapter is not None and not adapter.merge_into(layers):
+    if adapter is not None and not adapter.merge_into(
+        {name.removesuffix(".weight"): state[name] for name in state if name.endswith("_proj.weight")}
+    ):
         return None
-    return LlamaDecoder(config, {name: tensor.to(device) for name, tensor in state.items()})
+    state = {name: tensor.to(device) for name, tensor in state.items()}
+    return LlamaDecoder(config, state)
 
 
 def _expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:

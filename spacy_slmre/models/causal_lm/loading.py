@@ -112,8 +112,9 @@ def check_architecture(folder: Path, *, any_layers: bool = False) -> None:
 
 def quant_method(folder: Path) -> str | None:
     """Return the quantization method of stored weights, or None for full weights."""
-    stored = read_model_config(folder, folder.name).get("quantization_config")
-    return str(stored.get("quant_method", "bitsandbytes")) if stored else None
+    with explain_errors(folder):
+        stored = read_model_config(folder, folder.name).get("quantization_config")
+        return str(stored.get("quant_method", "bitsandbytes")) if stored else None
 
 
 def resolve_quantization(folder: Path, quantization: str | None) -> str | None:
