@@ -1,8 +1,8 @@
 """Plain Llama models such as SmolLM2 for scoring, without transformers, whose model classes take seconds to import.
 
-It is also faster: layers that read the same input are one matrix product, and the last layer is only computed for the
-tokens whose hidden states are needed. Up to rounding, results equal those of transformers. Other models, training, and
-adapters that cannot be merged use `spacy_slmre.models.causal_lm.decoder.NetworkDecoder`.
+It is also slightly faster: layers that read the same input are one matrix product, and the last layer is only computed
+for the tokens whose hidden states are needed. Up to rounding, results equal those of transformers. Other models,
+training, and adapters that cannot be merged use `spacy_slmre.models.causal_lm.decoder.NetworkDecoder`.
 """
 
 from __future__ import annotations
