@@ -15,9 +15,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from spacy_slmre.models.attention import AttentionGroups
 from spacy_slmre.models.causal_lm import scoring
+from spacy_slmre.models.causal_lm.decoder import NetworkDecoder
+from spacy_slmre.models.causal_lm.llama import LlamaDecoder
 from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
 from spacy_slmre.models.causal_lm.trie import TrieSearch
-from spacy_slmre.models.packing import TokenTree
+from spacy_slmre.models.packing import PackedInput, TokenTree
 from spacy_slmre.models.prompts import PromptBuilder
 from speed.options import Options
 from speed.timing import console, in_turns, median, ratios
@@ -35,7 +37,8 @@ RANGES = (
     (TrieSearch, "frontier", PACKING),
     (TrieSearch, "expand", PACKING),
     (AttentionGroups, "attend", ATTENTION),
-    (scoring, "_logits", HEAD),
+    (LlamaDecoder, "logits", HEAD),
+    (NetworkDecoder, "logits", HEAD),
 )
 
 
@@ -53,7 +56,9 @@ def limit(options: Options) -> dict[str, Any]:
     lengths, needed = _count_tokens(lm, score)
     # Most tokens are computed in passes of this length; those of the trie search are short.
     length = max(set(lengths), key=lambda one: one * lengths.count(one))
-    layers = [module for module in lm.network.get_decoder().modules() if type(module) is torch.nn.Linear]
+    # A copy, because scoring would use the network of `lm` from now on.
+    network = make_small_lm(base=options.base, adapter=None, dtype=options.dtype, device=options.device).network
+    layers = [module for module in network.get_decoder().modules() if type(module) is torch.nn.Linear]
     if not layers:
         raise SystemExit("limit: the model has no plain linear layers. Use a base model without 4-bit weights.")
     flops = sum(2 * layer.in_features * layer.out_features for layer in layers)
@@ -65,14 +70,14 @@ def limit(options: Options) -> dict[str, Any]:
         "tokens_computed": sum(lengths),
         "packed_length": length,
         "flops_a_token": flops,
-        "dtype": str(lm.network.dtype).removeprefix("torch."),
+        "dtype": str(network.dtype).removeprefix("torch."),
         "gflops_s": flops * length / median(seconds["products"]) / 1e9,
         "seconds": median(seconds["score"]),
         "ideal_seconds": median(ideal),
         "share": median(ratios(ideal, seconds["score"])),
         "shares": ratios(ideal, seconds["score"]),
         "pairs": len(instances),
-        "profile": _profile(score, lm.network.device),
+        "profile": _profile(score, lm.decoder.device),
     }
 
 
@@ -80,21 +85,19 @@ def _count_tokens(lm: SmallLM, score: Callable[[], None]) -> tuple[list[int], in
     """Return the tokens of each forward pass, padding included, and the number of tokens in the tree."""
     lengths: list[int] = []
     needed = 0
-    add = TokenTree.add
+    add, forward = TokenTree.add, lm.decoder.forward
 
     def counting(tree: TokenTree, tokens: Any, parent: int = -1, **kwargs: Any) -> int:
         nonlocal needed
         needed += len(tokens) if parent >= 0 else 0  # the root, the instruction, is computed once
         return add(tree, tokens, parent, **kwargs)
 
-    hook = lm.network.get_decoder().register_forward_pre_hook(
-        lambda module, args, kwargs: lengths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
-    )
-    try:
-        with patch.object(TokenTree, "add", counting):
-            score()
-    finally:
-        hook.remove()
+    def recording(packed: PackedInput, *args: Any) -> Any:
+        lengths.append(len(packed.tokens))
+        return forward(packed, *args)
+
+    with patch.object(TokenTree, "add", counting), patch.object(lm.decoder, "forward", recording):
+        score()
     return lengths, needed
 
 

@@ -77,7 +77,7 @@ def _by_batch(lm: SmallLM, options: Options) -> dict[str, Any]:
     ways: dict[int, Callable[[], object]] = {}
     for tokens in _some(BATCHES, options):
         settings = replace(lm.settings, max_batch_tokens=tokens)
-        resized = SmallLM(settings, lm.resolved, network=(lm.network, lm.prompts.tokenizer))
+        resized = SmallLM(settings, lm.resolved).load()  # shares the weights
         ways[tokens] = partial(resized.top_k, instances, schema)
     rows = _rows(dict.fromkeys(ways, instances), ways, options.rounds)
     return {"size": "max_batch_tokens", "rows": rows}

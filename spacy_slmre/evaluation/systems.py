@@ -176,9 +176,9 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
     predict, device = _scored(pipe, settings.top, several=several or settings.level == "document"), None
     count_tokens: Callable[[Sequence[RelationInstance]], int] = len
     if isinstance(model, SmallLM):
-        style, device = model.style, model.network.device
+        style, device = model.style, model.decoder.device
         info |= {"kind": "slm", "system": Path(model.resolved.base).name, "decoding": settings.decoding}
-        info["params"] = model.network.num_parameters()
+        info["params"] = model.decoder.n_parameters
         info |= _prompt_info(len(style.examples_for(pipe.schema)), style.label_list)
         count_tokens = _token_counter(model, pipe.schema)
         if settings.decoding == "generated":

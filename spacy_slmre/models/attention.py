@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 GROUPED_ATTENTION = "slmre_grouped"
 """Name of this attention in transformers (`attn_implementation`)."""
@@ -161,12 +161,17 @@ def grouped_attention(
     # Transformers handles everything that groups do not support.
     unsupported = kwargs.get("dropout") or any(kwargs.get(rule) is not None for rule in ("position_bias", "softcap"))
     if attention_groups is None or unsupported or not attention_groups.are_of(attention_mask):
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     return attention_groups.attend(query, key, value, kwargs.get("scaling")), None
 
 
 def use_grouped_attention(network: PreTrainedModel) -> None:
     """Make a network use `attention_groups`; without this argument it computes as usual."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
     AttentionInterface.register(GROUPED_ATTENTION, grouped_attention)
     AttentionMaskInterface.register(GROUPED_ATTENTION, sdpa_mask)
     network.set_attn_implementation(GROUPED_ATTENTION)

@@ -11,14 +11,16 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.util.json_files import read_object
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -180,6 +182,8 @@ def explain_errors(folder: Path) -> Iterator[None]:
 
 def load_config(folder: Path) -> PreTrainedConfig:
     """Load the config of a checked folder. Raises ModelError if transformers does not know the model."""
+    from transformers import AutoConfig
+
     with explain_errors(folder):
         return AutoConfig.from_pretrained(folder, **OFFLINE)
 
@@ -187,6 +191,14 @@ def load_config(folder: Path) -> PreTrainedConfig:
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a checked folder. Raises ModelError if it is missing or damaged."""
     with explain_errors(folder):
+        file = folder / "tokenizer_config.json"
+        if file.exists() and read_object(file, ModelError).get("tokenizer_class") == "TokenizersBackend":
+            # What AutoTokenizer would return, but it imports transformers' model classes, which takes seconds.
+            from transformers import PreTrainedTokenizerFast
+
+            return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        from transformers import AutoTokenizer
+
         return AutoTokenizer.from_pretrained(folder, **OFFLINE)
 
 

@@ -18,7 +18,6 @@ from types import NoneType
 from typing import Any
 
 import torch
-from transformers.utils import logging as hf_logging
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.checkpoint import check_folder, fingerprint
@@ -216,6 +215,8 @@ def use_one_thread_in_forks() -> None:
 @contextmanager
 def quiet_loading() -> Iterator[None]:
     """Silence progress bars and messages of transformers and bitsandbytes."""
+    from transformers.utils import logging as hf_logging
+
     verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     # On AVX512-BF16 processors, importing bitsandbytes warns about a missing kernel that is not used here.
     kernels = logging.getLogger("bitsandbytes.backends.cpu.ops")

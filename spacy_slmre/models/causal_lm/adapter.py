@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.loading import NF4, QUANTIZATIONS
-from spacy_slmre.models.causal_lm.lora import MAX_RANK, merge_lora, wrap_with_peft
+from spacy_slmre.models.causal_lm.lora import MAX_RANK, merge_into_weights, merge_lora, wrap_with_peft
 from spacy_slmre.models.hub import BaseModelInfo
 from spacy_slmre.models.prompts import PromptStyle
 from spacy_slmre.schema import LabelSchema
@@ -184,6 +184,10 @@ class Adapter:
         Raises ModelError if the weights are damaged.
         """
         return merge_lora(model, self.config, self._tensors())
+
+    def merge_into(self, weights: Mapping[str, torch.Tensor]) -> bool:
+        """Merge the adapter into the weights of linear layers by name, if possible; see `merge`."""
+        return merge_into_weights(weights, self.config, self._tensors())
 
     def attach(self, model: PreTrainedModel) -> PeftModel:
         """Add the adapter to a loaded base model in place, and return the model wrapped by peft, in evaluation mode.

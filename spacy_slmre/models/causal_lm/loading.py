@@ -6,15 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_MASKED_LM_MAPPING,
-    AutoModelForCausalLM,
-    BitsAndBytesConfig,
-    DynamicCache,
-    PreTrainedModel,
-)
-from transformers.cache_utils import DynamicLayer
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1, read_q4_1
@@ -22,7 +13,7 @@ from spacy_slmre.models.checkpoint import explain_errors, load_config, load_netw
 from spacy_slmre.models.hub import quiet_loading, use_one_thread_in_forks
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 NF4 = "nf4"
 QUANTIZATIONS = ("auto", NF4, None)
@@ -53,6 +44,8 @@ def load_base(
         ModelError: The architecture is not supported, a file is damaged or incomplete, or the weights cannot be kept in
             4 bits.
     """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+
     use_one_thread_in_forks()
     check_architecture(folder, any_layers=any_layers)
     stored, method = quant_method(folder), resolve_quantization(folder, quantization)
@@ -94,6 +87,9 @@ def check_architecture(folder: Path, *, any_layers: bool = False) -> None:
     With sliding windows, convolutions or recurrent layers, blocks of the prompt tree would see tokens of other
     branches, or not see all of their own.
     """
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING, DynamicCache
+    from transformers.cache_utils import DynamicLayer
+
     config = load_config(folder)
     # Transformers would also load an encoder as a language model, in which each token sees those after it.
     is_encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
@@ -116,8 +112,9 @@ def check_architecture(folder: Path, *, any_layers: bool = False) -> None:
 
 def quant_method(folder: Path) -> str | None:
     """Return the quantization method of stored weights, or None for full weights."""
-    stored = read_model_config(folder, folder.name).get("quantization_config")
-    return str(stored.get("quant_method", "bitsandbytes")) if stored else None
+    with explain_errors(folder):
+        stored = read_model_config(folder, folder.name).get("quantization_config")
+        return str(stored.get("quant_method", "bitsandbytes")) if stored else None
 
 
 def resolve_quantization(folder: Path, quantization: str | None) -> str | None:
@@ -133,6 +130,8 @@ def resolve_quantization(folder: Path, quantization: str | None) -> str | None:
 
 def nf4_config(dtype: torch.dtype) -> BitsAndBytesConfig:
     """Return the config of NF4 with double quantization (QLoRA, arXiv 2305.14314)."""
+    from transformers import BitsAndBytesConfig
+
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
@@ -154,6 +153,8 @@ def configure_4bit_layers(model: PreTrainedModel, dtype: torch.dtype) -> None:
 
 def as_full_model(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """Copy a model with dequantized weights to one without a quantization config, so that it can be saved."""
+    from transformers import AutoModelForCausalLM
+
     config = model.config.to_dict()
     config.pop("quantization_config", None)
     full: PreTrainedModel = AutoModelForCausalLM.from_config(

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.util.settings import check_choice, check_maximum, check_minimum, check_types
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel
 
 MAX_RANK = 1024
 """Maximum rank of LoRA weights; a higher one takes more memory than the layers that it adapts."""
@@ -127,20 +127,35 @@ def merge_lora(network: PreTrainedModel, config: Mapping[str, Any], tensors: Map
     if not _is_plain(config):
         return False
     n_uses = Counter(id(own) for module in network.modules() for own in module.parameters(recurse=False))
-    layers = {name: module for name, module in network.named_modules() if _is_adapted(name, config)}
+    weights = {}
+    for name, layer in network.named_modules():
+        if _is_adapted(name, config):
+            if type(layer) is not nn.Linear or n_uses[id(layer.weight)] > 1:
+                return False
+            weights[name] = layer.weight
+    return merge_into_weights(weights, config, tensors)
+
+
+def merge_into_weights(
+    weights: Mapping[str, torch.Tensor], config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> bool:
+    """Merge LoRA weights into the weights of linear layers by name; see `merge_lora`."""
+    if not _is_plain(config):
+        return False
     updates = {}
-    for name, layer in layers.items():
-        down, up = (tensors.get(f"base_model.model.{name}.lora_{side}.weight") for side in "AB")
-        if type(layer) is not nn.Linear or n_uses[id(layer.weight)] > 1 or down is None or up is None:
-            return False
-        if down.shape != (config["r"], layer.in_features) or up.shape != (layer.out_features, config["r"]):
-            return False
-        updates[name] = (down, up)
+    for name, weight in weights.items():
+        if _is_adapted(name, config):
+            down, up = (tensors.get(f"base_model.model.{name}.lora_{side}.weight") for side in "AB")
+            if down is None or up is None:
+                return False
+            if down.shape != (config["r"], weight.shape[1]) or up.shape != (weight.shape[0], config["r"]):
+                return False
+            updates[name] = (down, up)
     if not updates or len(tensors) != 2 * len(updates):
         return False
     with torch.no_grad():
         for name, (down, up) in updates.items():
-            weight = layers[name].get_parameter("weight")
+            weight = weights[name]
             update = up.float() @ down.float() * (config["lora_alpha"] / config["r"])
             weight.copy_(weight.float() + update.to(weight.device))
     return True

@@ -13,13 +13,13 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 from thinc.api import Optimizer
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spacy_slmre.instances import RelationInstance, truncate_instances
-from spacy_slmre.models.attention import use_grouped_attention
 from spacy_slmre.models.base import ModelError, TrainableModel
 from spacy_slmre.models.causal_lm import storage
 from spacy_slmre.models.causal_lm.adapter import Adapter, AdapterRecord
+from spacy_slmre.models.causal_lm.decoder import Decoder, NetworkDecoder
+from spacy_slmre.models.causal_lm.llama import load_llama
 from spacy_slmre.models.causal_lm.loading import load_base, quant_method, resolve_quantization
 from spacy_slmre.models.causal_lm.lora import LoraSettings, add_lora, read_lora, set_dropout, unfreeze_lora
 from spacy_slmre.models.causal_lm.loss import Batch, accumulate_gradients
@@ -36,10 +36,11 @@ from spacy_slmre.util.settings import takes_settings
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MAX_PREPARED = 8  # label sets whose trie and prefix are cached
-# A network with a merged adapter is never trained, so models with the same weights share one in memory.
-_MERGED: WeakValueDictionary[tuple, PreTrainedModel] = WeakValueDictionary()
+# Decoders that are never trained, because their adapter is merged: models with the same weights share one in memory.
+_SHARED: WeakValueDictionary[tuple, Decoder] = WeakValueDictionary()
 
 
 class SmallLM(TrainableModel):
@@ -68,7 +69,7 @@ class SmallLM(TrainableModel):
         self._resolved = resolved
         self._lock = threading.RLock()
         self._prepared: OrderedDict[str, PreparedLabels] = OrderedDict()
-        self._network: PreTrainedModel | None = None
+        self._decoder: Decoder | None = None
         self._prompts: PromptBuilder | None = None
         self._peft: PeftModel | None = None
         self._is_merged = False
@@ -76,8 +77,7 @@ class SmallLM(TrainableModel):
         self._shim: ThincShim | None = None
         self._has_unsaved_weights = False
         if network is not None:
-            self._network = network[0]
-            use_grouped_attention(self._network)
+            self._decoder = NetworkDecoder(network[0])
             self._prompts = PromptBuilder(network[1], self.style)
 
     # -- resolved settings ---------------------------------------------------------------------------------
@@ -133,28 +133,41 @@ class SmallLM(TrainableModel):
     @property
     def is_loaded(self) -> bool:
         """Whether the weights are in memory."""
-        return self._network is not None
+        return self._decoder is not None
 
-    def load(self, *, merge: bool = True) -> Self:
-        """Load the weights unless they are loaded.
+    def load(self) -> Self:
+        """Load the weights for scoring, unless they are loaded.
 
-        `merge` merges an adapter into the base model if possible, for faster scoring; training needs separate weights.
         Raises ModelError if base model or adapter are unavailable or do not fit each other.
         """
         with self._lock:
-            if self._network is None or (self._is_merged and not merge):
-                base = self.identity()  # may raise, so before anything is dropped
-                self._network = self._peft = None
-                self._is_merged = False
-                self.clear_cache()
-                # Tensors created in inference mode cannot require gradients or track versions.
-                with torch.inference_mode(False):
-                    network, tokenizer = self._load(base, merge)
-                self._prompts = PromptBuilder(tokenizer, self.style)
-                self._network = network
+            if self._decoder is None:
+                self._reload()
         return self
 
-    def _load(self, base: BaseModelInfo, merge: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def _load_network(self, *, merge: bool = True) -> PreTrainedModel:
+        """Return the model of transformers, loaded unless it is loaded.
+
+        `merge` merges an adapter into the base model if possible, for faster scoring; training needs separate weights.
+        """
+        with self._lock:
+            if not isinstance(self._decoder, NetworkDecoder) or (self._is_merged and not merge):
+                self._reload(merge=merge, as_network=True)
+            assert isinstance(self._decoder, NetworkDecoder)
+            return self._decoder.network
+
+    def _reload(self, *, merge: bool = True, as_network: bool = False) -> None:
+        base = self.identity()  # may raise, so before anything is dropped
+        self._decoder = self._peft = None
+        self._is_merged = False
+        self.clear_cache()
+        # Tensors created in inference mode cannot require gradients or track versions.
+        with torch.inference_mode(False):
+            decoder, tokenizer = self._load(base, merge, as_network)
+        self._prompts = PromptBuilder(tokenizer, self.style)
+        self._decoder = decoder
+
+    def _load(self, base: BaseModelInfo, merge: bool, as_network: bool) -> tuple[Decoder, PreTrainedTokenizerBase]:
         if self.fingerprint not in (None, base.fingerprint):
             raise ModelError(
                 f'The pipeline was saved with other weights of "{base.name}", or another config, tokenizer or template '
@@ -169,31 +182,39 @@ class SmallLM(TrainableModel):
             "device": device,
             "keep_4bit": self.settings.keep_4bit,
         }
-        if self.adapter is None:
-            network, tokenizer = load_base(self.locate(), **options)
-            use_grouped_attention(network)
-            return network, tokenizer
-        key = (base.fingerprint, self.adapter.fingerprint, *options.values())
-        if merge and (shared := _MERGED.get(key)) is not None:
+        folder = self.locate()
+        key = (as_network, base.fingerprint, self.adapter and self.adapter.fingerprint, *options.values())
+        decoder = _SHARED.get(key) if merge else None
+        if decoder is None and not as_network and not options["keep_4bit"]:
+            method = resolve_quantization(folder, options["quantization"])
+            decoder = load_llama(folder, self.adapter, method, options["dtype"], device)
+        if decoder is not None:
             self._is_merged = True
+            _SHARED[key] = decoder
             with quiet_loading():
-                return shared, load_tokenizer(self.locate())
-        network, tokenizer = load_base(self.locate(), **options)
-        use_grouped_attention(network)
-        self._is_merged = merge and self.adapter.merge(network)
-        if not self._is_merged:
-            with quiet_loading():
-                self._peft = self.adapter.attach(network)
-        elif base.fingerprint is not None:
-            _MERGED[key] = network
-        return network, tokenizer
+                return decoder, load_tokenizer(folder)
+        network, tokenizer = load_base(folder, **options)
+        decoder = NetworkDecoder(network)
+        if self.adapter is not None:
+            self._is_merged = merge and self.adapter.merge(network)
+            if self._is_merged:
+                _SHARED[key] = decoder
+            else:
+                with quiet_loading():
+                    self._peft = self.adapter.attach(network)
+        return decoder, tokenizer
+
+    @property
+    def decoder(self) -> Decoder:
+        """What scoring computes with, including the adapter."""
+        self.load()
+        assert self._decoder is not None
+        return self._decoder
 
     @property
     def network(self) -> PreTrainedModel:
-        """The decoder, including the adapter."""
-        self.load()
-        assert self._network is not None
-        return self._network
+        """The model of transformers, including the adapter; scoring uses it from now on, so it may be changed."""
+        return self._load_network()
 
     @property
     def prompts(self) -> PromptBuilder:
@@ -224,7 +245,7 @@ class SmallLM(TrainableModel):
         few-shot example has another label.
         """
         with self._lock:
-            context_limit(self.network, self._prepare(schema))
+            context_limit(self.decoder, self._prepare(schema))
 
     def _prepare(self, schema: LabelSchema) -> PreparedLabels:
         key = schema.fingerprint
@@ -240,7 +261,7 @@ class SmallLM(TrainableModel):
     ) -> list[RelationInstance | None]:
         """Truncate long contexts, counting tokens with numbered mentions; the model's own limit also applies."""
         with self._lock:
-            limit = min(max_context_tokens, context_limit(self.network, self._prepare(schema)))
+            limit = min(max_context_tokens, context_limit(self.decoder, self._prepare(schema)))
             return truncate_instances(
                 instances,
                 limit,
@@ -260,7 +281,7 @@ class SmallLM(TrainableModel):
         """Return log-probabilities of labels, computing only what `k` requires; see `RelationModel.log_probs`."""
         with self._lock:
             return score_labels(
-                self.network,
+                self.decoder,
                 self.prompts,
                 self._prepare(schema),
                 instances,
@@ -289,7 +310,7 @@ class SmallLM(TrainableModel):
         describes the adapter that is created if there is none.
         """
         with self._lock, torch.inference_mode(False):
-            network = self.load(merge=False).network
+            network = self._load_network(merge=False)
             lora = lora or LoraSettings()
             if self._peft is None:
                 with quiet_loading():

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from spacy_slmre.models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, explain_errors, load_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Q4_1 = "q4_1"
 """Name of this quantization method in a model's config."""
@@ -82,8 +84,12 @@ def read_q4_1(folder: Path, dtype: torch.dtype) -> Mapping[str, Any]:
     config = load_config(folder)
     del config.quantization_config
     with explain_errors(folder):
-        state = {
-            name.removesuffix(_SUFFIX): (unpack(tensor) if name.endswith(_SUFFIX) else tensor).to(dtype)
-            for name, tensor in load_file(folder / WEIGHTS_FILE).items()
-        }
-    return {"config": config, "state": state}
+        return {"config": config, "state": unpack_state(load_file(folder / WEIGHTS_FILE), dtype)}
+
+
+def unpack_state(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return weights of this type, of which those in Q4_1 are unpacked."""
+    return {
+        name.removesuffix(_SUFFIX): (unpack(tensor) if name.endswith(_SUFFIX) else tensor).to(dtype)
+        for name, tensor in state.items()
+    }

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from spacy_slmre.models.attention import use_grouped_attention
 from spacy_slmre.models.causal_lm.loading import load_base
 from spacy_slmre.models.causal_lm.loss import Batch, packed_loss
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def input_sizes(network: PreTrainedModel, batches: Iterable[Batch]) -> dict[str, Tensor]:

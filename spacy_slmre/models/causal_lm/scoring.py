@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import DynamicCache, PreTrainedModel
 
 from spacy_slmre.instances import RelationInstance, contexts_of
-from spacy_slmre.models.attention import attention_inputs
 from spacy_slmre.models.base import ModelError
+from spacy_slmre.models.causal_lm.decoder import Decoder, KeyValues
 from spacy_slmre.models.causal_lm.trie import LabelTrie, TrieSearch
 from spacy_slmre.models.packing import ROUND_TO, ContextGroup, TokenTree, pack
 from spacy_slmre.models.prompts import PromptBuilder
@@ -37,24 +36,22 @@ class PreparedLabels:
             names = ", ".join(schema.names)
             raise ModelError(f"{error} Change the wording of these labels (labels 0, 1, … are: {names}).") from error
         self.prefix = prompts.prefix(schema)
-        self._cache: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+        self._cache: KeyValues | None = None
         self._version: object = None
 
-    def prefix_cache(self, network: PreTrainedModel) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return keys and values of the prefix by layer, recomputed if the weights have changed."""
-        version = _weights_version(network)
+    def prefix_cache(self, decoder: Decoder) -> KeyValues:
+        """Return keys and values of the prefix, recomputed if the weights have changed."""
+        version = decoder.version
         if self._cache is None or self._version != version:
             tree = TokenTree()
             tree.add(self.prefix)
-            cache = DynamicCache(config=network.config)
-            forward(network, tree, cache)
-            self._cache = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore
+            _, self._cache = forward(decoder, tree, [], [])
             self._version = version
         return self._cache
 
 
 def score_labels(
-    network: PreTrainedModel,
+    decoder: Decoder,
     prompts: PromptBuilder,
     labels: PreparedLabels,
     instances: Sequence[RelationInstance],
@@ -68,7 +65,7 @@ def score_labels(
     """Score the labels of instances in packed sequences, in evaluation mode.
 
     Args:
-        network: A decoder with grouped attention.
+        decoder: The model.
         prompts: The prompt builder.
         labels: The label set.
         instances: Instances whose contexts fit the model.
@@ -94,26 +91,25 @@ def score_labels(
     context_tokens = prompts.contexts(contexts)
     root = trie.nodes[0].prefix_tokens
     query_tokens = [[*tokens, *root] for tokens in prompts.queries(instances)]
-    _check_lengths(network, labels, context_tokens, query_tokens, context_of)
+    _check_lengths(decoder, labels, context_tokens, query_tokens, context_of)
     # For all labels, every node of the trie is computed after every query.
     answers = sum(len(node.prefix_tokens) for node in trie.nodes[1:]) if k is None else 0
     sequences = pack(
         [len(tokens) for tokens in context_tokens], query_tokens, context_of, max_tokens, [answers] * len(instances)
     )
-    with _evaluating(network):
+    with decoder.evaluating():
         for groups in sequences:
             rows = np.array([query for group in groups for query in group.queries])
             of_rows = None if allowed is None else allowed[rows]
             search = TrieSearch(trie, len(rows), k, of_rows, math.log(min_prob) if min_prob else -math.inf)
             tree = TokenTree()
             prefix = tree.add(labels.prefix)
-            cache = DynamicCache(config=network.config)
+            computed: KeyValues = []
             if use_prefix_cache:
-                for layer, (keys, values) in enumerate(labels.prefix_cache(network)):
-                    cache.update(keys, values, layer)
+                computed = labels.prefix_cache(decoder)
                 tree.take_input()
             ends = _add_groups(tree, prefix, groups, context_tokens, query_tokens)
-            _search(network, tree, cache, search, ends, prompts.end_token)
+            _search(decoder, tree, computed, search, ends, prompts.end_token)
             result[rows] = search.log_probs
     return result
 
@@ -135,9 +131,9 @@ def _add_groups(
 
 
 def _search(
-    network: PreTrainedModel,
+    decoder: Decoder,
     tree: TokenTree,
-    cache: DynamicCache,
+    computed: KeyValues,
     search: TrieSearch,
     ends: dict[tuple[int, int], int],
     pad_token: int,
@@ -151,38 +147,29 @@ def _search(
             if node.parent >= 0:
                 ends[row, index] = tree.add(node.prefix_tokens, ends[row, node.parent])
         start = tree.n_computed
-        hidden = forward(network, tree, cache, pad_token, ROUND_TO)
-        for index, members in frontier:
-            positions = [tree.last_token(ends[row, index]) - start for row in members]
-            logits = _logits(network, hidden[positions], nodes[index].tokens)
+        rows = [[tree.last_token(ends[row, index]) - start for row in members] for index, members in frontier]
+        hidden, computed = forward(decoder, tree, computed, [*chain(*rows)], pad_token, ROUND_TO)
+        for (index, members), own in zip(frontier, hidden.split([*map(len, rows)]), strict=True):
+            logits = decoder.logits(own, nodes[index].tokens)
             if (choices := search.choices(index, members)) is not None:
                 logits = logits.masked_fill(~torch.from_numpy(choices).to(logits.device), -torch.inf)
             search.expand(index, members, F.log_softmax(logits, dim=-1).double().cpu().numpy())
 
 
 def forward(
-    network: PreTrainedModel, tree: TokenTree, cache: DynamicCache, pad_token: int = 0, round_to: int = 1
-) -> torch.Tensor:
-    """Compute the hidden states of the tree's new tokens, (n_tokens, hidden_size), and extend the cache."""
-    packed = tree.take_input(pad_token, round_to)
-    device = network.device
-    output = network.get_decoder()(
-        input_ids=torch.from_numpy(packed.tokens)[None].to(device),
-        position_ids=torch.from_numpy(packed.positions)[None].to(device),
-        **attention_inputs(torch.from_numpy(packed.mask).to(device)),
-        past_key_values=cache,
-        use_cache=True,
-    )
-    return output.last_hidden_state[0]
+    decoder: Decoder, tree: TokenTree, computed: KeyValues, rows: Sequence[int], pad_token: int = 0, round_to: int = 1
+) -> tuple[torch.Tensor, KeyValues]:
+    """Compute the tree's new tokens; see `Decoder.forward`."""
+    return decoder.forward(tree.take_input(pad_token, round_to), computed, rows)
 
 
-def context_limit(network: PreTrainedModel, labels: PreparedLabels) -> int:
+def context_limit(decoder: Decoder, labels: PreparedLabels) -> int:
     """Return the maximum number of context tokens that leaves room for prefix, query and answer.
 
     Raises ModelError if there is no room for a context.
     """
-    positions = getattr(network.config, "max_position_embeddings", None) or 2**31
-    limit = int(positions) - len(labels.prefix) - ANSWER_ROOM
+    positions = decoder.max_positions or 2**31
+    limit = positions - len(labels.prefix) - ANSWER_ROOM
     if limit < 1:
         raise ModelError(
             f"Instruction, labels and examples take {len(labels.prefix)} of the model's {positions} tokens, so "
@@ -192,13 +179,13 @@ def context_limit(network: PreTrainedModel, labels: PreparedLabels) -> int:
 
 
 def _check_lengths(
-    network: PreTrainedModel,
+    decoder: Decoder,
     labels: PreparedLabels,
     contexts: Sequence[Sequence[int]],
     queries: Sequence[Sequence[int]],
     context_of: Sequence[int],
 ) -> None:
-    limit = getattr(network.config, "max_position_embeddings", None)
+    limit = decoder.max_positions
     longest = max(len(contexts[c]) + len(query) for query, c in zip(queries, context_of, strict=True))
     needed = len(labels.prefix) + longest + max(len(node.prefix_tokens) for node in labels.trie.nodes)
     if limit is not None and needed > limit:
@@ -206,31 +193,3 @@ def _check_lengths(
             f"A prompt of {needed} tokens ({len(labels.prefix)} of them instruction, labels and examples) exceeds "
             f"the model's limit of {limit}. Set a smaller max_context_tokens, or use fewer examples or no definitions."
         )
-
-
-def _logits(network: PreTrainedModel, hidden: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
-    """Compute the logits of only these tokens, in float32: (n_positions, n_tokens)."""
-    head = network.get_output_embeddings()
-    columns = torch.tensor(tokens, device=hidden.device)
-    if type(head) is not torch.nn.Linear:  # rows of an adapted or quantized head cannot be selected
-        return head(hidden)[:, columns].float()
-    bias = None if head.bias is None else head.bias[columns].float()
-    return F.linear(hidden.float(), head.weight[columns].float(), bias)
-
-
-def _weights_version(network: PreTrainedModel) -> tuple[int, int]:
-    # Torch has no public counter of in-place changes; `_version` is described in its notes on autograd.
-    return id(network), sum(parameter._version for parameter in network.parameters())
-
-
-@contextmanager
-def _evaluating(network: PreTrainedModel) -> Iterator[None]:
-    training = network.training
-    if training:
-        network.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        if training:
-            network.train()

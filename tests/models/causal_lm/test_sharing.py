@@ -44,17 +44,17 @@ def test_the_same_weights_are_shared_and_scores_are_equal(tiny_base: Path, adapt
     one = load(tiny_base, adapters[0])
     expected = one.log_probs(INSTANCES, SCHEMA)
     two = load(tiny_base, adapters[0], max_batch_tokens=512)
-    assert two.network is one.network
+    assert two.decoder is one.decoder
     two.log_probs(INSTANCES, OTHER)
     np.testing.assert_array_equal(one.log_probs(INSTANCES, SCHEMA), expected)
     np.testing.assert_array_equal(two.log_probs(INSTANCES, SCHEMA), expected)
     for other in (load(tiny_base, adapters[1]), load(tiny_base, None), load(tiny_base, adapters[0], dtype="bfloat16")):
-        assert other.network is not one.network
+        assert other.decoder is not one.decoder
     # The weights are released with the last model.
-    network = weakref.ref(one.network)
+    decoder = weakref.ref(one.decoder)
     del one, two
     gc.collect()
-    assert network() is None
+    assert decoder() is None
 
 
 def test_training_one_model_leaves_the_other_as_it_is(tiny_base: Path, adapters: list[Path]) -> None:
@@ -64,7 +64,7 @@ def test_training_one_model_leaves_the_other_as_it_is(tiny_base: Path, adapters:
     for parameter in two.trainable_parameters():
         parameter.data.add_(0.1)
     two.clear_cache()
-    assert two.network is not one.network
+    assert two.decoder is not one.decoder
     assert not np.allclose(two.log_probs(INSTANCES, SCHEMA), expected)
     np.testing.assert_array_equal(one.log_probs(INSTANCES, SCHEMA), expected)
 
@@ -76,4 +76,4 @@ def test_components_of_a_pipeline_share_their_model(tiny_model: dict, adapters: 
     nlp.to_disk(tmp_path / "pipeline")
     for pipeline in (nlp, spacy.load(tmp_path / "pipeline")):
         models = [pipe.model.load() for _, pipe in pipeline.pipeline]
-        assert len({id(model.network) for model in models}) == 1
+        assert len({id(model.decoder) for model in models}) == 1
