@@ -149,7 +149,8 @@ class LlamaDecoder(Decoder):
         groups = AttentionGroups(mask) if device.type == "cpu" else None
         hidden = self._embeddings[torch.from_numpy(packed.tokens).to(device)]  # (n_tokens, hidden_size)
         rotation = self._rotation(torch.from_numpy(packed.positions).to(device))
-        own, n_queries = slice(None), self._n_heads * self._size
+        own: slice | Tensor = slice(None)
+        n_queries = self._n_heads * self._size
         cache: KeyValues = []
         for number, (norm, qkv, out, mlp_norm, gate_up, down) in enumerate(self._layers):
             normed = self._rms_norm(hidden, norm)
