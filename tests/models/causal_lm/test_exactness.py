@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
-from spacy_slmre.models import attention, packing, scoring
+from spacy_slmre.models import attention, packing
+from spacy_slmre.models.causal_lm import scoring
 from spacy_slmre.schema import LabelSchema
 from tests.models.causal_lm.reference import TOLERANCE, instance_lists, schemas, separate_log_probs
 
