@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from thinc.api import Adam
-from transformers import AutoModel, AutoTokenizer, ModernBertConfig
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.models.base import ModelError
@@ -17,6 +14,7 @@ from spacy_slmre.models.encoder.levitated import LevitatedMarkers
 from spacy_slmre.models.encoder.model import EncoderClassifier
 from spacy_slmre.models.encoder.settings import EncoderSettings
 from spacy_slmre.schema import LabelSchema
+from tests.models.encoder.architectures import save_encoder
 
 SCHEMA = LabelSchema.from_labels(["born", "kin"])
 CONTEXT = Context(
@@ -98,17 +96,7 @@ def test_settings_that_do_not_fit_are_refused(tiny_encoder: Path, tmp_path: Path
         EncoderSettings(markers="levitated", runtime="openvino")
     with pytest.raises(ModelError, match="type_embedding is of no use"):
         EncoderSettings(markers="levitated", type_embedding=True)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
-    tokenizer.save_pretrained(tmp_path)
-    config = ModernBertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        pad_token_id=0,
-    )
-    AutoModel.from_config(config).save_pretrained(tmp_path)
+    save_encoder("modernbert", tiny_encoder, tmp_path)
     with pytest.raises(ModelError, match="ModernBertModel has no embeddings of absolute positions"):
         make(tmp_path)
 
@@ -122,34 +110,6 @@ def test_grouped_attention_is_exact_for_packed_pairs(tiny_encoder: Path, monkeyp
     assert model.log_probs(INSTANCES, SCHEMA) == pytest.approx(grouped, abs=1e-4)
 
 
-def test_the_tokens_of_a_levitated_batch_are_counted(tiny_encoder: Path) -> None:
+def test_only_special_tokens_are_added_to_a_context(tiny_encoder: Path) -> None:
     markers = make(tiny_encoder).markers
     assert isinstance(markers, LevitatedMarkers) and markers.max_added == 2
-
-
-def test_bfloat16_is_close_to_float32(tiny_encoder: Path) -> None:
-    expected = make(tiny_encoder).log_probs(INSTANCES, SCHEMA)
-    assert np.exp(make(tiny_encoder, dtype="bfloat16").log_probs(INSTANCES, SCHEMA)) == pytest.approx(
-        np.exp(expected), abs=0.05
-    )
-
-
-def test_a_levitated_classifier_learns_and_is_saved(tiny_encoder: Path, tmp_path: Path) -> None:
-    model = EncoderClassifier(EncoderSettings(base=str(tiny_encoder), markers="levitated", dtype="float32"))
-    model.start(SCHEMA.names, {"PER", "LOC"})
-    gold = [
-        replace(PAIRS[0], label="kin"),
-        replace(PAIRS[1], label="no_relation"),
-        replace(INSTANCES[-1], label="born"),
-    ]
-    optimizer = Adam(0.01, use_averages=False, L2=0.0)
-    for _ in range(40):
-        model.update(gold, SCHEMA)
-        model.finish_update(optimizer)
-    best = [SCHEMA.names[column] for (column,) in model.top_k(gold, SCHEMA)[0]]
-    assert best == ["kin", "no_relation", "born"]
-    model.save(tmp_path / "model", embed=False)
-    restored = EncoderClassifier(model.settings).restore(tmp_path / "model")
-    assert np.array_equal(restored.log_probs(gold, SCHEMA), model.log_probs(gold, SCHEMA))
-    with pytest.raises(ModelError, match="trained with 'levitated'"):
-        EncoderClassifier(EncoderSettings(base=str(tiny_encoder))).restore(tmp_path / "model")

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from thinc.api import Adam
-from transformers import AutoModel, AutoTokenizer, ElectraConfig, ModernBertConfig, RobertaConfig
 
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.encoder.model import EncoderClassifier
 from spacy_slmre.models.encoder.settings import EncoderSettings
 from spacy_slmre.schema import LabelSchema
+from tests.models.encoder.architectures import ENCODERS, save_encoder
 
 SCHEMA = LabelSchema.from_labels(["born", "kin"])
 TYPES = ("PER", "LOC")
@@ -62,14 +62,17 @@ def test_an_untrained_encoder_cannot_be_loaded(tiny_encoder: Path) -> None:
     assert not model.is_loaded and not model.labels
 
 
-def test_the_encoder_learns_its_training_data(make: Callable) -> None:
-    model = make()
+@pytest.mark.parametrize("markers", ["typed", "levitated"])
+def test_the_encoder_learns_its_training_data(make: Callable, markers: str) -> None:
+    model = make(markers=markers)
     losses = train(model)
     assert losses[-1] < 0.05 < losses[0]
     assert [SCHEMA.names[c] for (c,) in model.top_k(INSTANCES, SCHEMA)[0]] == [pair[3] for pair in PAIRS]
 
 
-@pytest.mark.parametrize("settings", [{}, {"markers": "punctuation"}, {"type_embedding": True}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"markers": "punctuation"}, {"markers": "levitated"}, {"type_embedding": True}]
+)
 def test_probabilities_are_independent_of_the_batch(make: Callable, settings: dict) -> None:
     model = make(**settings)
     log_probs = model.log_probs(INSTANCES, SCHEMA)
@@ -184,7 +187,7 @@ def test_long_contexts_are_truncated_to_the_limit_of_the_encoder(make: Callable)
     assert model.truncate([near], SCHEMA, 12)[0].context.text.count(" ") < 12
 
 
-@pytest.mark.parametrize("settings", [{}, {"markers": "plain"}, {"type_embedding": True}])
+@pytest.mark.parametrize("settings", [{}, {"markers": "plain"}, {"markers": "levitated"}, {"type_embedding": True}])
 def test_a_restored_encoder_scores_the_same_and_can_be_trained_further(
     make: Callable, tmp_path: Path, settings: dict
 ) -> None:
@@ -213,6 +216,9 @@ def test_damaged_and_contradicting_folders_are_refused(make: Callable, tmp_path:
     model.save(tmp_path / "model", embed=False)
     with pytest.raises(ModelError, match="trained with 'typed'"):
         make(markers="plain").restore(tmp_path / "model")
+    make(markers="levitated").save(tmp_path / "levitated", embed=False)
+    with pytest.raises(ModelError, match="trained with 'levitated'"):
+        make().restore(tmp_path / "levitated")
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match="damaged or incomplete"):
@@ -250,30 +256,12 @@ def test_predictions_before_an_optimizer_step_are_not_cached(make: Callable) -> 
     assert not np.array_equal(model.log_probs(INSTANCES, SCHEMA), before)
 
 
-ENCODERS = {
-    # A padding id outside the vocabulary, and embeddings narrower than the layers.
-    "modernbert": lambda size: ModernBertConfig(
-        vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=60, pad_token_id=200, cls_token_id=2, sep_token_id=3,
-    ),
-    "electra": lambda size: ElectraConfig(
-        vocab_size=size, embedding_size=16, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=60,
-    ),
-    "roberta": lambda size: RobertaConfig(
-        vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=62, pad_token_id=1,
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ENCODERS)
-def test_other_architectures_can_be_trained(tiny_encoder: Path, tmp_path: Path, kind: str) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_encoder)
-    tokenizer.save_pretrained(tmp_path)
-    torch.manual_seed(0)
-    AutoModel.from_config(ENCODERS[kind](len(tokenizer))).save_pretrained(tmp_path)
-    model = EncoderClassifier(EncoderSettings(base=str(tmp_path), dtype="float32", device="cpu"))
+@pytest.mark.parametrize(
+    ("kind", "markers"), [*((kind, "typed") for kind in ENCODERS), ("electra", "levitated"), ("roberta", "levitated")]
+)
+def test_other_architectures_can_be_trained(tiny_encoder: Path, tmp_path: Path, kind: str, markers: str) -> None:
+    save_encoder(kind, tiny_encoder, tmp_path)
+    model = EncoderClassifier(EncoderSettings(base=str(tmp_path), dtype="float32", device="cpu", markers=markers))
     model.start(SCHEMA.names, TYPES)
     assert model.truncate(INSTANCES, SCHEMA, 500) == INSTANCES
     # The limit of 60 positions is not a multiple of the length that batches are rounded to.
@@ -340,8 +328,9 @@ def test_openvino_predicts_the_same_and_is_saved(make: Callable, tmp_path: Path)
     assert np.exp(again.log_probs(INSTANCES, SCHEMA)) == pytest.approx(by_torch, abs=1e-2)
 
 
-def test_bfloat16_is_close_to_float32(make: Callable) -> None:
-    model = make()
+@pytest.mark.parametrize("markers", ["typed", "levitated"])
+def test_bfloat16_is_close_to_float32(make: Callable, markers: str) -> None:
+    model = make(markers=markers)
     train(model)
     small = EncoderClassifier(EncoderSettings(**{**vars(model.settings), "dtype": "bfloat16"}))
     small.__dict__.update({key: value for key, value in model.__dict__.items() if key != "settings"})
