@@ -75,9 +75,8 @@ class AttentionGroup:
         """Return the bias of the scores: 0 or -inf, (times * n_rows, n_seen)."""
         shape = (times * len(self._hidden), self._hidden.shape[1])
         if self._bias is None or self._bias.dtype != dtype or self._bias.shape != shape:
-            zeros = torch.zeros(
-                shape, dtype=dtype, device=self._hidden.device
-            )  # shared by all layers of a forward pass
+            # Shared by all layers of a forward pass.
+            zeros = torch.zeros(shape, dtype=dtype, device=self._hidden.device)
             self._bias = zeros.masked_fill_(self._hidden.repeat(times, 1), -torch.inf)
         return self._bias
 

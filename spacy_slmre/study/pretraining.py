@@ -308,7 +308,7 @@ def pretrain(
         optim="paged_adamw_8bit" if on_gpu else "adamw_torch",
         activation_checkpointing=settings.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
-        bf16=on_gpu and torch.cuda.is_bf16_supported(including_emulation=False),
+        bf16=on_gpu and hub.resolve_dtype("auto", model.device) == torch.bfloat16,
         use_cpu=not on_gpu,
         save_steps=settings.save_steps,
         save_total_limit=1,

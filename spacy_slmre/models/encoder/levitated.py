@@ -65,13 +65,13 @@ class LevitatedMarkers(Markers):
             rows: list[int] = []
             places: list[list[int]] = []
             for group in groups:
-                block = self.add_text(sequence, tokenized[group.context][0])
+                block = self._add_text(sequence, tokenized[group.context][0])
                 add_pair = _PairMarkers(self, contexts[group.context], tokenized[group.context])
                 places += [add_pair(sequence, instances[row], block) for row in group.queries]
                 rows += group.queries
             yield rows, (*sequence.arrays(), np.array(places))
 
-    def add_text(self, sequence: PackedBlocks, tokens: Sequence[int]) -> int:
+    def _add_text(self, sequence: PackedBlocks, tokens: Sequence[int]) -> int:
         """Add a text with special tokens as a block, and return the block's number."""
         ids = [int(self.tokenizer.cls_token_id), *tokens, int(self.tokenizer.sep_token_id)]
         return sequence.add([[token] for token in ids], range(len(ids)))
@@ -147,16 +147,11 @@ class PackedBlocks:
         self._seen.extend([block if seen is None else seen] * len(words))
         return block
 
-    @property
-    def blocks(self) -> np.ndarray:
-        """The block of each token, (n_tokens,)."""
-        return np.array(self._blocks)
-
     def arrays(self) -> Inputs:
         """Return words, the start of each token in them, markers, positions, and the mask, padded to `ROUND_TO`."""
         if padding := -len(self) % ROUND_TO:
             self.add([[0]] * padding, [0] * padding)
-        blocks, seen = self.blocks, np.array(self._seen)
+        blocks, seen = np.array(self._blocks), np.array(self._seen)
         mask = (blocks[:, None] == blocks) | (seen[:, None] == blocks)
         return (
             np.array(self._words),

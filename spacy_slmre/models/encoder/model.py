@@ -31,7 +31,6 @@ from spacy_slmre.util.settings import takes_settings
 
 Score = Callable[..., torch.Tensor]
 """Takes the network's inputs and returns logits (n, n_labels) in float32."""
-Loaded = tuple[RelationNetwork, Markers]
 
 
 class EncoderClassifier(TrainableModel):
@@ -70,26 +69,20 @@ class EncoderClassifier(TrainableModel):
         """Load the weights unless they are loaded.
 
         Raises:
-            ModelError: There are no weights, or they are damaged.
+            ModelError: The classifier was never trained, or the saved weights are damaged.
         """
         with self._lock:
             if self._shim is None:
-                self._use(self._read())
+                if self._stored is None:
+                    raise ModelError(
+                        "This encoder has no label head yet: train it with `spacy train` (see "
+                        "configs/rel_classifier_cpu.cfg) or with nlp.initialize and nlp.update, or load a trained "
+                        "pipeline."
+                    )
+                shim, markers = self._build(self._stored.folder, self.labels, self.types, weights=False)
+                storage.load_weights(shim.network, self._stored)
+                self._shim, self._markers = shim, markers
         return self
-
-    def _read(self) -> Loaded:
-        if self._stored is None:
-            raise ModelError(
-                "This encoder has no label head yet: train it with `spacy train` (see configs/rel_classifier_cpu.cfg) "
-                "or with nlp.initialize and nlp.update, or load a trained pipeline."
-            )
-        network, markers = self._build(self._stored.folder, self.labels, self.types, weights=False)
-        storage.load_weights(network, self._stored)
-        return network, markers
-
-    def _use(self, loaded: Loaded) -> None:
-        network, self._markers = loaded
-        self._shim = ThincShim(network, learn_rate_of=self._learn_rate_of)
 
     def _forget(self) -> None:
         """Forget what was made from the weights, which have changed."""
@@ -139,12 +132,14 @@ class EncoderClassifier(TrainableModel):
         with self._lock:
             folder = locate_base(self.settings.base, self.settings.revision)
             names, kinds = tuple(labels), tuple(sorted(set(types)))
-            self._use(self._build(folder, names, kinds, weights=True))
+            self._shim, self._markers = self._build(folder, names, kinds, weights=True)
             # Assigned last, so that a failed load keeps the current labels.
             self.labels, self.types = names, kinds
             self._forget()
 
-    def _build(self, folder: Path, labels: Sequence[str], types: Sequence[str], *, weights: bool) -> Loaded:
+    def _build(
+        self, folder: Path, labels: Sequence[str], types: Sequence[str], *, weights: bool
+    ) -> tuple[ThincShim, Markers]:
         settings = self.settings
         # Tensors created in inference mode cannot require gradients.
         with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
@@ -168,7 +163,7 @@ class EncoderClassifier(TrainableModel):
             if settings.frozen_layers is not None:
                 network.freeze(settings.frozen_layers)
             network.to(resolve_device(settings.device)).eval()
-        return network, markers
+        return ThincShim(network, learn_rate_of=self._learn_rate_of), markers
 
     def add_labels(self, schema: LabelSchema) -> None:
         """Add outputs for new labels to a trained head; the logits of other labels do not change."""
