@@ -5,6 +5,8 @@ TORCH ?= cpu
 OUTPUT ?= output
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
+# One worker per core, each with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
@@ -57,10 +59,10 @@ browser:  ## Install chromium (as root, with apt) for the tests of pages
 		|| echo "No chromium and chromium-driver: the tests of pages in a browser will be skipped."
 
 test: install-dev base  ## Run all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: install-dev  ## Run the tests that need no real model, subprocess or build
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-lowest:  ## Run the fast tests with the oldest supported dependencies, in a virtual environment of their own
 	$(MAKE) VENV=$(VENV)-lowest CONSTRAINTS=constraints-lowest.txt test-fast

@@ -94,10 +94,11 @@ def extract_command(
     from spacy_slmre.extraction.inputs import find_inputs
     from spacy_slmre.extraction.outputs import check_suffix
     from spacy_slmre.extraction.processes import compute_in_processes
-    from spacy_slmre.extraction.ray_engine import WorkerPool, check_ray, compute_on_ray
+    from spacy_slmre.extraction.ray_engine import WorkerPool, compute_on_ray
     from spacy_slmre.extraction.run import ExtractionCounts, compute_in_process, extract_corpus
     from spacy_slmre.extraction.worker import ExtractionJob
     from spacy_slmre.facts import LEVELS
+    from spacy_slmre.util.extras import check_extra
     from spacy_slmre.util.run_folder import check_not_input
 
     if level not in LEVELS:
@@ -114,7 +115,7 @@ def extract_command(
         if "-" in inputs:
             raise ValueError("The ray engine cannot read standard input: use files.")
         pool = WorkerPool.parse(workers, worker_cpus, worker_gpus)
-        check_ray()
+        check_extra("ray", "ray", "The engine ray")
     if n_process > 1 and table:
         raise ValueError("--table needs one process. Omit it or --n-process.")
     stdin = standard_input(inputs)

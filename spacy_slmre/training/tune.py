@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import spacy
-import torch
 from confection import Config
 from jinja2 import Environment
 from spacy.language import Language
@@ -26,6 +25,7 @@ from spacy_slmre.models.causal_lm.loading import check_architecture, resolve_qua
 from spacy_slmre.models.causal_lm.lora import LoraSettings, round_lora
 from spacy_slmre.models.causal_lm.loss import as_batch
 from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.models.hub import has_gpu
 from spacy_slmre.pipeline.fingerprint import pipeline_fingerprint
 from spacy_slmre.training.config import DTYPES, TrainingSettings, TuningConfig, TuningError
 from spacy_slmre.training.data import PackedDataset, TrainingData, TuningSet, draw_examples, read_sets
@@ -288,6 +288,6 @@ def _model_card(
 def _on_own_device(lm: SmallLM) -> SmallLM:
     """Give each of several processes (`accelerate launch`) its own GPU."""
     rank = os.environ.get("LOCAL_RANK")
-    if rank is not None and torch.cuda.is_available() and lm.settings.device in ("auto", "cuda"):
+    if rank is not None and has_gpu() and lm.settings.device in ("auto", "cuda"):
         lm.settings = replace(lm.settings, device=f"cuda:{rank}")
     return lm

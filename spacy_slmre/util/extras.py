@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 
 class MissingExtraError(ModuleNotFoundError, ValueError):
@@ -28,3 +29,10 @@ def require_extra(extra: str, user: str) -> Iterator[None]:
             f"{user} needs the package {error.name}. Install it with: pip install 'spacy-slmre[{extra}]'",
             name=error.name,
         ) from error
+
+
+def check_extra(extra: str, package: str, user: str) -> None:
+    """Raise the same error as `require_extra` if a package is missing, without importing it."""
+    with require_extra(extra, user):
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(name=package)

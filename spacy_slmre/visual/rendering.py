@@ -13,6 +13,7 @@ from spacy.util import is_in_jupyter
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.export.reading import as_documents
 from spacy_slmre.relations import RELATIONS
+from spacy_slmre.util.extras import require_extra
 from spacy_slmre.visual.arc_drawing import PictureStyle, make_blocks
 from spacy_slmre.visual.colors import entity_colors, relation_styles
 from spacy_slmre.visual.options import ViewOptions
@@ -89,12 +90,8 @@ def arcs_figure(documents: Sequence[RelationDocument], options: ViewOptions, tit
 
 
 def _graph(documents: Sequence[RelationDocument], options: ViewOptions, whole_page: bool) -> str:
-    try:
+    with require_extra("export", "The graph"):
         from spacy_slmre.visual.graph_page import graph_page
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"The graph needs the package {error.name}. Install it with: pip install {error.name}"
-        ) from error
     html = graph_page(documents, options)
     if whole_page:
         return html

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,13 +42,6 @@ def test_failed_export_keeps_the_old_folder(tmp_path: Path) -> None:
         export([DOCUMENT, 3], output, "neo4j", overwrite=True)  # type: ignore[list-item]
     assert (output / "nodes.csv").read_bytes() == before
     assert os.listdir(tmp_path) == ["graph"]
-
-
-def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ExportError, match="pip install pyarrow"):
-        export(DOCUMENT, tmp_path / "out.parquet")
-    assert not os.listdir(tmp_path)
 
 
 SYMMETRIC = replace(

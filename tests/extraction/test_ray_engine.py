@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from spacy_slmre.extraction import ray_engine
 from spacy_slmre.extraction.inputs import ExtractionError
 from spacy_slmre.extraction.ray_engine import ShardActor, WorkerPool, compute_on_ray
 from spacy_slmre.extraction.worker import ExtractionJob
@@ -49,12 +48,6 @@ def test_workers_share_the_available_resources(requested: WorkerPool, nodes: lis
 def test_impossible_workers_are_refused(workers: str, cpus: int, gpus: float, message: str) -> None:
     with pytest.raises(ExtractionError, match=message):
         WorkerPool.parse(workers, cpus, gpus)
-
-
-def test_missing_ray_is_reported_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_engine, "find_spec", lambda name: None)
-    with pytest.raises(ExtractionError, match=r"pip install 'spacy-slmre\[ray\]'"):
-        ray_engine.check_ray()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://localhost:10001"])

@@ -14,6 +14,7 @@ from spacy_slmre.llm.anthropic_chat import AnthropicChat
 from spacy_slmre.llm.chat import ChatPrompt, Unanswered
 from spacy_slmre.llm.openai_chat import OpenAIChat
 from spacy_slmre.util.errors import ServiceError
+from spacy_slmre.util.extras import MissingExtraError
 from tests.llm.conftest import ChatServer, failure
 
 
@@ -260,7 +261,7 @@ def test_no_key_is_sent_to_a_server_without_keys(server: ChatServer, monkeypatch
 
 def test_missing_package_raises_with_the_command_that_installs_it(server: ChatServer, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(ServiceError, match=r"pip install 'spacy-slmre\[llm\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'spacy-slmre\[llm\]'"):
         model(server).load()
 
 

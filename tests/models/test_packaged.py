@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.loading import resolve_quantization
 from spacy_slmre.models.causal_lm.model import make_small_lm
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1
+from spacy_slmre.util.extras import MissingExtraError
 
 
 @pytest.mark.slow
@@ -42,7 +44,7 @@ def test_a_failed_installation_shows_what_pip_says(monkeypatch: pytest.MonkeyPat
 
 
 def test_converting_without_gguf_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"pip install 'spacy-slmre\[gguf\]'"):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'spacy-slmre\[gguf\]'"):
         packaged.convert_gguf(tmp_path / "model.gguf", tmp_path / "base")
     assert not (tmp_path / "base").exists()

@@ -187,5 +187,5 @@ def test_labels_and_errors_have_enough_contrast_in_both_themes() -> None:
 def test_missing_networkx_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "spacy_slmre.visual.graph_page", raising=False)
     monkeypatch.setitem(sys.modules, "networkx", None)
-    with pytest.raises(ValueError, match="pip install networkx"):
+    with pytest.raises(ValueError, match=r"networkx.*pip install 'spacy-slmre\[export\]'"):
         spacy_slmre.render(DOCUMENT, style="graph")

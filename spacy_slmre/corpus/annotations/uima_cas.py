@@ -12,6 +12,7 @@ from spacy_slmre.corpus.annotations.layers import SENTENCE, entity_layers, label
 from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.corpus.records import Malformed, Record, Reject
 from spacy_slmre.corpus.sources import CorpusError, open_text, source_files
+from spacy_slmre.util.extras import require_extra
 
 # The document before anybody has annotated it.
 _INITIAL = "INITIAL_CAS.json"
@@ -74,13 +75,8 @@ def _argument(builder: RecordBuilder, annotation: Any, layers: Collection[str]) 
 
 
 def _load(file: Path) -> Any:
-    try:
+    with require_extra("inception", f"Reading {file}"):
         import cassis
-    except ModuleNotFoundError as error:
-        raise CorpusError(
-            f"{file}: UIMA CAS is read by dkpro-cassis, but the package {error.name} is missing. Install it with: "
-            "pip install 'spacy-slmre[inception]'"
-        ) from error
     with open_text(file) as stream:
         text = stream.read()
     try:

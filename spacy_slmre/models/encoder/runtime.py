@@ -11,6 +11,7 @@ import torch
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.encoder.network import RelationNetwork
 from spacy_slmre.models.hub import quiet_loading
+from spacy_slmre.util.extras import require_extra
 
 
 class OpenVINORuntime:
@@ -76,10 +77,6 @@ class OpenVINORuntime:
 
 
 def _import() -> Any:
-    try:
+    with require_extra("openvino", 'model.runtime = "openvino"'):
         import openvino
-    except ImportError as error:
-        raise ModelError(
-            "model.runtime = \"openvino\" requires OpenVINO: pip install 'spacy-slmre[openvino]'"
-        ) from error
     return openvino

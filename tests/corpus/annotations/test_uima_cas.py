@@ -7,6 +7,7 @@ import pytest
 
 from spacy_slmre.coreference import CLUSTERS
 from spacy_slmre.corpus.sources import CorpusError
+from spacy_slmre.util.extras import MissingExtraError
 from tests.corpus.annotations.conftest import entities
 
 SENTENCE = "de.tudarmstadt.ukp.dkpro.core.api.segmentation.type.Sentence"
@@ -133,5 +134,5 @@ def test_invalid_files_are_errors(write, converted):
 
 def test_the_missing_package_is_named(write, converted, monkeypatch):
     monkeypatch.setitem(sys.modules, "cassis", None)
-    with pytest.raises(CorpusError, match=r"pip install 'spacy-slmre\[inception\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'spacy-slmre\[inception\]'"):
         converted(write("doc.json", json.dumps(cas())))
