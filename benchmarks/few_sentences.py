@@ -1,7 +1,7 @@
 """Measure how well relations are learned from a few annotated sentences, with the defaults of several commands.
 
     python benchmarks/few_sentences.py OUTPUT NAME=TRAIN,TEST … [--sizes 30 100 300] [--seeds 0 1 2 3 4]
-        [--systems tune classifier one-config] [--pairs 1000]
+        [--systems tune classifier universal one-config] [--pairs 1000]
 
 TRAIN and TEST are corpora in any form that `slmre convert` recognizes, with one sentence per document. For each size
 and seed, that many sentences are drawn from TRAIN; a fifth of them is held out by the system itself. Whole documents of
@@ -10,6 +10,7 @@ TEST with at most --pairs known pairs are scored, with gold entities. The system
     tune         `slmre tune --data`: steps and sequence length by the amount of data
     one-config   the settings of `configs/tune/smollm2-135m.cfg` for any amount of data, from the shipped adapter
     classifier   `spacy train configs/rel_classifier_cpu.cfg`
+    universal    `spacy train configs/rel_classifier_universal.cfg`
 
 Rerun the same command to resume. Prints mean micro-F1 with its standard deviation over the seeds, and seconds.
 """
@@ -57,18 +58,19 @@ def tune_with(sample: Path, output: Path, overrides: dict) -> Path:
     return output
 
 
-def train_classifier(sample: Path, output: Path) -> Path:
+def train_classifier(sample: Path, output: Path, config: str) -> Path:
     """Train `rel_classifier` on a sample with `spacy train`; return the pipeline's folder."""
     share = holdout_share(read(sample), HOLDOUT)
     overrides = {"paths.train": str(sample), "paths.dev": str(sample), "vars.holdout": share, "vars.held_out": True}
-    spacy_train(CONFIGS / "rel_classifier_cpu.cfg", output, overrides=overrides)
+    spacy_train(CONFIGS / config, output, overrides=overrides)
     return output / "model-best"
 
 
 SYSTEMS: dict[str, Callable[[Path, Path], Path]] = {
     "tune": lambda sample, output: tune_with(sample, output, {}),
     "one-config": lambda sample, output: tune_with(sample, output, ONE_CONFIG),
-    "classifier": train_classifier,
+    "classifier": lambda sample, output: train_classifier(sample, output, "rel_classifier_cpu.cfg"),
+    "universal": lambda sample, output: train_classifier(sample, output, "rel_classifier_universal.cfg"),
 }
 
 

@@ -1,7 +1,10 @@
-"""Measure an adapter on label sets that it was not tuned on: all pairs of a passage with gold entities.
+"""Measure a model on label sets that it was not tuned on: all pairs of a passage with gold entities.
 
     python benchmarks/unseen_labels.py FOLDER [--sets conll04 …] [--adapter ADAPTER] [--pairs 2000] [--shots 0 1 3 8]
         [--thresholds] [-o OUTPUT.json]
+    python benchmarks/unseen_labels.py FOLDER --encoder [WEIGHTS] …
+
+The first measures the language model with an adapter, the second the encoder for any labels.
 
 FOLDER has label sets as in `assets/universal_corpus`. For each set, whole passages with at most `--pairs` pairs are
 scored. With `--shots`, that many few-shot examples of each label, and of pairs without a relation, are drawn from other
@@ -37,7 +40,9 @@ from spacy_slmre.calibration import calibration_error
 from spacy_slmre.corpus.label_sets import LabelSetCorpus, LabelSetReader, Pair, Passage
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.metrics import PRF, count
+from spacy_slmre.models.base import RelationModel
 from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
+from spacy_slmre.models.encoder.universal import make_universal_encoder
 from spacy_slmre.schema import LabelSchema
 
 MAX_CONTEXT_TOKENS = 512
@@ -125,7 +130,7 @@ def gold_relations(passages: Sequence[Passage]) -> set[tuple[tuple[int, Pair], s
 
 
 def fitting_pairs(
-    lm: SmallLM, passages: Sequence[Passage], schema: LabelSchema
+    model: RelationModel, passages: Sequence[Passage], schema: LabelSchema
 ) -> tuple[list[tuple[int, Pair]], list[RelationInstance]]:
     """Return the pairs of passages with known labels, each once, and their instances, without those that do not fit."""
     known = {
@@ -133,7 +138,7 @@ def fitting_pairs(
         for number, passage in enumerate(passages)
         for instance in passage.instances(schema.negative_label)
     }
-    fitting = zip(known, lm.truncate(list(known.values()), schema, MAX_CONTEXT_TOKENS), strict=True)
+    fitting = zip(known, model.truncate(list(known.values()), schema, MAX_CONTEXT_TOKENS), strict=True)
     kept = [(pair, instance) for pair, instance in fitting if instance is not None]
     return [pair for pair, _ in kept], [instance for _, instance in kept]
 
@@ -165,15 +170,19 @@ def draw_examples(
     return chosen
 
 
-def score(lm: SmallLM, corpus: LabelSetCorpus, max_pairs: int, shots: int, max_tokens: int) -> Scored:
+def score(model: RelationModel, corpus: LabelSetCorpus, max_pairs: int, shots: int, max_tokens: int) -> Scored:
     """Score the pairs of a label set."""
     passages = take_passages(corpus, max_pairs)
     schema = corpus.schema
-    examples = draw_examples(lm, corpus, passages, shots, max_tokens) if shots else []
-    lm.set_prompt_style(replace(lm.style, examples=tuple(example.to_dict() for example in examples)))
-    pairs, instances = fitting_pairs(lm, passages, schema)
+    n_prefix = 0
+    if isinstance(model, SmallLM):
+        examples = draw_examples(model, corpus, passages, shots, max_tokens) if shots else []
+        model.set_prompt_style(replace(model.style, examples=tuple(example.to_dict() for example in examples)))
+        n_prefix = len(model.prompts.prefix(schema))
+    pairs, instances = fitting_pairs(model, passages, schema)
+    model.set_labels(schema)
     start = time.perf_counter()
-    columns, log_probs = lm.top_k(instances, schema)
+    columns, log_probs = model.top_k(instances, schema)
     seconds = time.perf_counter() - start
     return Scored(
         corpus,
@@ -182,7 +191,7 @@ def score(lm: SmallLM, corpus: LabelSetCorpus, max_pairs: int, shots: int, max_t
         [schema.names[column] for column in columns[:, 0]],
         np.exp(log_probs[:, 0]),
         len(pairs) / seconds,
-        len(lm.prompts.prefix(schema)),
+        n_prefix,
     )
 
 
@@ -192,6 +201,7 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--sets", nargs="*", default=[], help="names of label sets (default: all)")
     parser.add_argument("--adapter", default="auto", help="adapter folder, or auto for the shipped one")
+    parser.add_argument("--encoder", nargs="?", const="auto", help="measure the encoder, with these or its own weights")
     parser.add_argument("--pairs", type=int, default=2000, help="maximum number of pairs of a set")
     parser.add_argument("--shots", type=int, nargs="+", default=[0], help="numbers of examples per label")
     parser.add_argument("--example-tokens", type=int, default=5000, help="maximum number of tokens of examples")
@@ -199,12 +209,18 @@ def main() -> None:
     parser.add_argument("--thresholds", action="store_true", help="compare thresholds")
     parser.add_argument("--output", "-o", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
-    lm = make_small_lm(adapter=arguments.adapter).load()
-    threshold = lm.default_threshold if arguments.threshold is None else arguments.threshold
+    if arguments.encoder and arguments.shots != [0]:
+        parser.error("--encoder has no examples: remove --shots.")
+    model: RelationModel = (
+        make_universal_encoder(weights=arguments.encoder)
+        if arguments.encoder
+        else make_small_lm(adapter=arguments.adapter)
+    ).load()
+    threshold = model.default_threshold if arguments.threshold is None else arguments.threshold
     corpora = LabelSetReader((arguments.folder,), tuple(arguments.sets))()
     jobs = [(corpus, shots) for corpus in corpora for shots in arguments.shots]
     scored = [
-        (corpus.name, shots, score(lm, corpus, arguments.pairs, shots, arguments.example_tokens))
+        (corpus.name, shots, score(model, corpus, arguments.pairs, shots, arguments.example_tokens))
         for corpus, shots in track(jobs, "Scoring …", console=Console(stderr=True))
     ]
     rows = [{"set": name, "shots": shots, **one.summary(threshold)} for name, shots, one in scored]

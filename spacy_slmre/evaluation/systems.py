@@ -21,7 +21,7 @@ from spacy_slmre.llm.component import get_llm_component, get_llm_components, loa
 from spacy_slmre.llm.cost import cost_of, estimate
 from spacy_slmre.models.causal_lm.generation import generate_answers
 from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.models.encoder.model import EncoderClassifier
+from spacy_slmre.models.encoder.pair_encoder import PairEncoder
 from spacy_slmre.pipeline.components import get_relation_extractor
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.relations import ANSWERS
@@ -183,9 +183,9 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
         count_tokens = _token_counter(model, pipe.schema)
         if settings.decoding == "generated":
             predict = _generated(pipe, model, settings.max_new_tokens)
-    elif isinstance(model, EncoderClassifier):
+    elif isinstance(model, PairEncoder):
         weights = list(model.network.parameters())
-        info |= {"system": Path(model.settings.base).name, "params": sum(parameter.numel() for parameter in weights)}
+        info |= {"system": model.base_name, "params": sum(parameter.numel() for parameter in weights)}
         device = weights[0].device
         count_tokens = _marked_token_counter(model)
     tuning = nlp.meta.get("tuning") or {}
@@ -313,7 +313,7 @@ def _token_counter(lm: SmallLM, schema: LabelSchema) -> Callable[[Sequence[Relat
     return count
 
 
-def _marked_token_counter(model: EncoderClassifier) -> Callable[[Sequence[RelationInstance]], int]:
+def _marked_token_counter(model: PairEncoder) -> Callable[[Sequence[RelationInstance]], int]:
     def count(instances: Sequence[RelationInstance]) -> int:
         contexts = contexts_of(instances)
         lengths = [len(ids) for ids, _ in model.markers.tokenize(contexts)]

@@ -1,4 +1,4 @@
-"""The factory `rel_classifier`: relation extraction with a trained encoder."""
+"""The factory `rel_classifier`: relation extraction with an encoder."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from spacy_slmre.util.settings import takes_settings
     "rel_classifier",
     assigns=["doc._.relations"],
     requires=["doc.ents"],
-    default_config=default_config({"@architectures": "spacy-slmre.EncoderClassifier.v1"}),
+    default_config=default_config({"@architectures": "spacy-slmre.UniversalEncoder.v1"}),
     default_score_weights=DEFAULT_SCORE_WEIGHTS,
 )
 @takes_settings(ExtractorSettings)
 def make_rel_classifier(
     nlp: Language, name: str, model: RelationModel, settings: ExtractorSettings
 ) -> RelationExtractor:
-    """Make a component that labels pairs with a trained encoder, `@architectures = "spacy-slmre.EncoderClassifier.v1"`.
+    """Make a component that labels pairs with an encoder.
 
-    It has the same settings as `slm_relations` and can replace it.
+    Its model is for any labels by default, `@architectures = "spacy-slmre.UniversalEncoder.v1"`;
+    "spacy-slmre.EncoderClassifier.v1" is trained on its labels. It has the same settings as `slm_relations` and can
+    replace it.
     """
     return make_extractor(nlp, name, model, settings)

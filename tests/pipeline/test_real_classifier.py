@@ -45,7 +45,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["cpu", "roberta", "large"])
+@pytest.mark.parametrize("name", ["universal", "cpu", "roberta", "large"])
 def test_configs_are_complete(work: Path, name: str, tmp_path: Path) -> None:
     config = ROOT / "configs" / f"rel_classifier_{name}.cfg"
     paths = ("--paths.train", work / "train.spacy", "--paths.dev", work / "dev.spacy")

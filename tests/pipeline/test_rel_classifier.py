@@ -210,7 +210,7 @@ def test_unknown_gold_labels_raise_a_warning(trained: Language) -> None:
 
 def test_loss_that_is_nan_raises_an_error(trained: Language) -> None:
     with torch.no_grad():
-        trained.get_pipe("rel_classifier").model.network.output.bias.fill_(float("nan"))
+        trained.get_pipe("rel_classifier").model.network.head.output.bias.fill_(float("nan"))
     with pytest.raises(ValueError, match=r"loss of update \d+ is nan \(documents: \"Ann Lee was born"):
         trained.update(make_examples(trained), sgd=trained.resume_training())
 

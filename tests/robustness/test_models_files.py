@@ -297,6 +297,6 @@ def test_an_encoder_with_damaged_numbers_is_refused_before_the_first_document(ti
     model.start(SCHEMA.names, {"PER", "LOC"})
     model.check(SCHEMA)
     with torch.no_grad():
-        model.network.output.bias[0] = float("nan")
+        model.network.head.output.bias[0] = float("nan")
     with pytest.raises(ModelError, match="cannot score a pair: The encoder computed NaN"):
         model.check(SCHEMA)

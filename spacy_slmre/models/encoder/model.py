@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from thinc.api import Optimizer
 from torch import nn
 
-from spacy_slmre.instances import RelationInstance, truncate_instances
-from spacy_slmre.models.base import ModelError, TrainableModel
+from spacy_slmre.instances import RelationInstance
+from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.encoder import storage
 from spacy_slmre.models.encoder.levitated import LevitatedMarkers
 from spacy_slmre.models.encoder.markers import Markers, SolidMarkers
-from spacy_slmre.models.encoder.network import LevitatedNetwork, RelationNetwork, SolidNetwork, max_tokens
+from spacy_slmre.models.encoder.network import LabelHead, LevitatedNetwork, RelationNetwork, SolidNetwork, max_tokens
+from spacy_slmre.models.encoder.pair_encoder import PairEncoder, Score
 from spacy_slmre.models.encoder.settings import LEVITATED, EncoderSettings
-from spacy_slmre.models.hub import locate_base, resolve_device, resolve_dtype
+from spacy_slmre.models.hub import locate_base, resolve_device
 from spacy_slmre.models.thinc_shim import ThincShim
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.io import read_files, write_files
 from spacy_slmre.util.settings import takes_settings
 
-Score = Callable[..., torch.Tensor]
-"""Takes the network's inputs and returns logits (n, n_labels) in float32."""
 
-
-class EncoderClassifier(TrainableModel):
+class EncoderClassifier(PairEncoder):
     """An encoder with a label head, which is created by training.
 
     Probabilities are a softmax over the labels of the schema; the head must have been trained on all of them.
@@ -43,27 +36,22 @@ class EncoderClassifier(TrainableModel):
         stored: A saved classifier.
     """
 
-    schema: None = None
-    """An encoder knows labels by name only, without wordings and definitions."""
+    settings: EncoderSettings
 
     def __init__(self, settings: EncoderSettings, stored: storage.StoredEncoder | None = None) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.labels: tuple[str, ...] = stored.labels if stored else ()
         """The labels of the head, in the order of its outputs."""
         self.types: tuple[str, ...] = stored.types if stored else ()
         """The mapped entity types of the training data."""
         self._stored = stored
-        self._lock = threading.RLock()
-        self._shim: ThincShim | None = None
-        self._markers: Markers | None = None
-        self._score: Score | None = None
-
-    # -- weights -------------------------------------------------------------------------------------------
 
     @property
-    def is_loaded(self) -> bool:
-        """Whether the weights are in memory."""
-        return self._shim is not None
+    def base_name(self) -> str:
+        """Name of the base encoder."""
+        return Path(self.settings.base).name
+
+    # -- weights -------------------------------------------------------------------------------------------
 
     def load(self) -> Self:
         """Load the weights unless they are loaded.
@@ -85,30 +73,8 @@ class EncoderClassifier(TrainableModel):
         return self
 
     def _forget(self) -> None:
-        """Forget what was made from the weights, which have changed."""
-        self._stored = self._score = None
-
-    def _learn_rate_of(self, parameter: str) -> float:
-        return 1.0 if parameter.startswith("encoder.") else self.settings.head_learn_rate
-
-    @property
-    def network(self) -> RelationNetwork:
-        """The network in float32."""
-        self.load()
-        assert self._shim is not None
-        return cast(RelationNetwork, self._shim.network)
-
-    @property
-    def markers(self) -> Markers:
-        """The markers with their tokenizer."""
-        self.load()
-        assert self._markers is not None
-        return self._markers
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the weights."""
-        return next(self.network.parameters()).device
+        super()._forget()
+        self._stored = None
 
     def initialize(self, schema: LabelSchema, instances: Sequence[RelationInstance]) -> None:
         """Start from the base encoder's weights, with a new head and markers for the instances' entity types.
@@ -147,17 +113,19 @@ class EncoderClassifier(TrainableModel):
             packed = settings.markers == LEVITATED
             encoder, tokenizer = storage.load_encoder(folder, weights=weights, dropout=settings.dropout, packed=packed)
             limit = max_tokens(encoder)
+            std = getattr(encoder.config, "initializer_range", 0.02)
+            make_head = partial(LabelHead, n_labels=len(labels), std=std)
             markers: Markers
             network: RelationNetwork
             if packed:
                 markers = LevitatedMarkers(tokenizer, limit)
-                network = LevitatedNetwork(encoder, len(labels), len(markers.new_tokens))
+                network = LevitatedNetwork(encoder, make_head, len(markers.new_tokens))
             else:
                 n_words = cast(nn.Embedding, encoder.get_input_embeddings()).num_embeddings
                 indexed = types if settings.type_embedding else ()
                 markers = SolidMarkers(tokenizer, limit, n_words, settings.markers, types, indexed)
                 n_types = len(types) + 1 if settings.type_embedding else 0
-                network = SolidNetwork(encoder, len(labels), len(markers.new_tokens), n_types)
+                network = SolidNetwork(encoder, make_head, len(markers.new_tokens), n_types)
             if weights:
                 network.init_markers([markers.ids_of(words) for words in markers.new_tokens])
             if settings.frozen_layers is not None:
@@ -169,7 +137,7 @@ class EncoderClassifier(TrainableModel):
         """Add outputs for new labels to a trained head; the logits of other labels do not change."""
         with self._lock:
             if self.labels and (new := [name for name in schema.names if name not in self.labels]):
-                self.network.add_outputs(len(new))
+                cast(LabelHead, self.network.head).add_outputs(len(new))
                 self.labels += tuple(new)
                 self._forget()
 
@@ -181,119 +149,16 @@ class EncoderClassifier(TrainableModel):
                 "Train it on them, or remove them from the labels."
             )
 
-    # -- scoring -------------------------------------------------------------------------------------------
+    def _logits(self, outputs: torch.Tensor, schema: LabelSchema) -> torch.Tensor:
+        return outputs[:, [self.labels.index(name) for name in schema.names]]
 
-    def truncate(
-        self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
-    ) -> list[RelationInstance | None]:
-        """Truncate long contexts, counting tokens without markers; the encoder's own limit also applies."""
-        with self._lock:
-            limit = min(max_context_tokens, self.markers.max_length - self.markers.max_added)
-            if limit < 1:
-                raise ModelError(
-                    f"The encoder reads at most {self.markers.max_length} tokens, and markers take up to "
-                    f"{self.markers.max_added}, so there is no room for a text. Use another encoder or other markers."
-                )
-            return truncate_instances(
-                instances,
-                limit,
-                count_tokens=lambda contexts: [len(ids) for ids, _ in self.markers.tokenize(contexts)],
-                offsets_of=lambda context: self.markers.tokenize([context])[0][1],
-            )
+    def _make_scorer(self, network: RelationNetwork) -> Score:
+        if self.settings.runtime != "openvino":
+            return super()._make_scorer(network)
+        from spacy_slmre.models.encoder.runtime import OpenVINORuntime
 
-    def log_probs(
-        self,
-        instances: Sequence[RelationInstance],
-        schema: LabelSchema,
-        allowed: np.ndarray | None = None,
-        *,
-        k: int | None = None,
-        min_prob: float = 0.0,
-    ) -> np.ndarray:
-        """Return log-probabilities of all allowed labels; see `RelationModel.log_probs`."""
-        self.set_labels(schema)
-        columns = [self.labels.index(name) for name in schema.names]
-        result = np.zeros((len(instances), len(columns)))
-        with self._lock:
-            score = self._scorer()
-            for rows, inputs in self._batches(instances):
-                logits = score(*inputs)[:, columns].double()
-                if allowed is not None:
-                    logits = logits.masked_fill(~torch.from_numpy(allowed[rows]).to(logits.device), -torch.inf)
-                log_probs = F.log_softmax(logits, dim=-1).cpu().numpy()
-                if allowed is not None:
-                    log_probs[~allowed[rows].any(axis=1)] = -np.inf
-                if np.isnan(log_probs).any():
-                    raise ValueError(
-                        "The encoder computed NaN values. Set model.dtype to float32; if that does not help, the "
-                        "weights are damaged."
-                    )
-                result[rows] = log_probs
-        return result
-
-    def _batches(self, instances: Sequence[RelationInstance]) -> Iterator[tuple[list[int], tuple[torch.Tensor, ...]]]:
-        for rows, arrays in self.markers.batches(instances, self.settings.max_batch_tokens):
-            yield rows, tuple(torch.from_numpy(array).to(self.device) for array in arrays)
-
-    def _scorer(self) -> Score:
-        """Return a function that computes the logits of all labels without gradients."""
-        if self._score is None:
-            network = self.network.eval()
-            if self.settings.runtime == "openvino":
-                from spacy_slmre.models.encoder.runtime import OpenVINORuntime
-
-                file = self._stored.runtime if self._stored is not None else None
-                self._score = OpenVINORuntime.read(file) if file else OpenVINORuntime.convert(network)
-            else:
-                self._score = _torch_scorer(network, self.settings.dtype)
-        return self._score
-
-    # -- training ------------------------------------------------------------------------------------------
-
-    def update(
-        self,
-        instances: Sequence[RelationInstance],
-        schema: LabelSchema,
-        *,
-        drop: float = 0.0,
-        weights: np.ndarray | None = None,
-    ) -> float:
-        """Accumulate the gradients of the mean cross-entropy; see `TrainableModel.update`."""
-        self.set_labels(schema)
-        columns = [self.labels.index(name) for name in schema.names]
-        gold = torch.tensor([schema.index[instance.label or ""] for instance in instances])
-        given = np.ones(len(instances)) if weights is None else np.asarray(weights, dtype=float)
-        shares = torch.from_numpy(given / len(instances))
-        loss = 0.0
-        with self._lock:
-            network = self.network.train()
-            self._forget()
-            network.dropout.p = drop
-            for rows, inputs in self._batches(instances):
-                with self._autocast():
-                    logits = network(*inputs)[:, columns]
-                losses = F.cross_entropy(logits.float(), gold[rows].to(logits.device), reduction="none")
-                part = (losses * shares[rows].to(losses)).sum()
-                value = part.item()
-                if not np.isfinite(value):
-                    network.zero_grad()
-                    return value
-                part.backward()
-                loss += value
-        return loss
-
-    def finish_update(self, optimizer: Optimizer) -> None:
-        """Update the parameters with the accumulated gradients, and clear these."""
-        with self._lock:
-            if self._shim is not None:
-                self._shim.finish_update(optimizer)
-                self._forget()
-
-    def _autocast(self) -> AbstractContextManager:
-        dtype = resolve_dtype("auto", self.device)
-        if not self.settings.mixed_precision or dtype != torch.bfloat16:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=dtype)
+        file = self._stored.runtime if self._stored is not None else None
+        return OpenVINORuntime.read(file) if file else OpenVINORuntime.convert(network)
 
     # -- saving --------------------------------------------------------------------------------------------
 
@@ -349,16 +214,3 @@ class EncoderClassifier(TrainableModel):
 def make_encoder_classifier(settings: EncoderSettings) -> EncoderClassifier:
     """Make an encoder without loading it; `@architectures = "spacy-slmre.EncoderClassifier.v1"`."""
     return EncoderClassifier(settings)
-
-
-def _torch_scorer(network: RelationNetwork, dtype_setting: str) -> Score:
-    dtype = resolve_dtype(dtype_setting, next(network.parameters()).device)
-    # Further training needs the float32 weights, so a lower precision is a copy.
-    serving = network if dtype == torch.float32 else copy.deepcopy(network).to(dtype)
-
-    def score(*inputs: torch.Tensor) -> torch.Tensor:
-        serving.eval()
-        with torch.inference_mode():
-            return serving(*inputs).float()
-
-    return score

@@ -1,9 +1,10 @@
-"""The networks: an encoder, embeddings of new marker tokens, and a label head over the states of the two markers."""
+"""The networks: an encoder, embeddings of new marker tokens, and a head over the states of the two markers."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -16,6 +17,8 @@ from spacy_slmre.models.base import ModelError
 
 TYPE_SIZE = 16
 """Size of a type embedding."""
+# Scale of the cosines of a new head, and a third of it for no relation, which is above those of most labels.
+_FIRST_SCALE = 15.0
 
 
 def first_position(encoder: PreTrainedModel) -> int:
@@ -33,29 +36,118 @@ def max_tokens(encoder: PreTrainedModel) -> int:
     return int(getattr(encoder.config, "max_position_embeddings", None) or 2**31) - first_position(encoder)
 
 
+class LabelHead(nn.Module):
+    """Computes the logit of each label that it was trained on.
+
+    Args:
+        n_inputs: Size of the states of a pair.
+        width: Size of the hidden layer.
+        n_labels: Number of outputs.
+        std: Standard deviation of the initial weights.
+    """
+
+    def __init__(self, n_inputs: int, width: int, n_labels: int, std: float = 0.02) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.0)
+        self.dense = nn.Linear(n_inputs, width)
+        self.output = nn.Linear(width, n_labels)
+        for layer in (self.dense, self.output):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Compute logits, (n, n_labels), from the states of pairs."""
+        return self.output(self.dropout(F.gelu(self.dense(self.dropout(states)))))
+
+    def add_outputs(self, number: int) -> None:
+        """Add outputs for more labels; the logits of existing labels do not change."""
+        old = self.output
+        self.output = nn.Linear(old.in_features, old.out_features + number).to(old.weight)
+        with torch.no_grad():
+            nn.init.normal_(self.output.weight, std=0.02)
+            self.output.weight[: old.out_features] = old.weight
+            self.output.bias.zero_()
+            self.output.bias[: old.out_features] = old.bias
+
+
+class MatchingHead(nn.Module):
+    """Compares pairs with embeddings of labels: the logit of a label is a scaled cosine.
+
+    Pairs start as the mean of their markers' states, and labels as the mean of the embeddings of their wording and of
+    their definition, by the same sentence encoder. So they are comparable before any training.
+
+    Args:
+        n_inputs: Size of the states of a pair: twice `width`.
+        width: Size of the vectors that are compared.
+    """
+
+    def __init__(self, n_inputs: int, width: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.0)
+        self.pair = _MeanWithCorrection(n_inputs, width, self.dropout)
+        self.label = _MeanWithCorrection(n_inputs, width, nn.Dropout(0.0))
+        self.scale = nn.Parameter(torch.tensor([math.log(_FIRST_SCALE)]))  # Thinc needs a dimension
+        self.none = nn.Linear(width, 1)
+        nn.init.zeros_(self.none.weight)
+        nn.init.constant_(self.none.bias, _FIRST_SCALE / 3)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Compute the scaled vectors of pairs, and the logit of no relation: (n, width + 1)."""
+        pairs = self.pair(states)
+        return torch.cat([self.scale.exp() * F.normalize(pairs, dim=-1), self.none(pairs)], dim=1)
+
+    def label_vectors(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Compute the vectors of labels, (n_labels, width).
+
+        Args:
+            embeddings: Embeddings of the wording and of the definition of each label, (n_labels, 2 * width).
+        """
+        return F.normalize(self.label(embeddings), dim=-1)
+
+
+class _MeanWithCorrection(nn.Module):
+    """Adds the output of a hidden layer, at first zero, to a weighted mean of two vectors, at first the plain mean."""
+
+    def __init__(self, n_inputs: int, width: int, dropout: nn.Dropout) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.mean = nn.Linear(n_inputs, width, bias=False)
+        self.dense = nn.Linear(n_inputs, width)
+        self.output = nn.Linear(width, width)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+        with torch.no_grad():
+            self.mean.weight.copy_(torch.cat([torch.eye(width)] * 2, dim=1) / 2)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.mean(inputs) + self.output(F.gelu(self.dense(self.dropout(inputs))))
+
+
 class RelationNetwork(nn.Module, ABC):
-    """Computes label logits from the states of markers.
+    """Computes the outputs of a head from the states of markers.
 
     Args:
         encoder: Any encoder of transformers that accepts `inputs_embeds`.
-        n_labels: Number of outputs.
+        make_head: Makes the head, given the sizes of its inputs and of the encoder's states. Its inputs are the states
+            of both markers of each pair, (n, n_inputs), and it has a layer `dropout`.
         n_markers: Number of new marker tokens.
         n_types: Number of entity types with an embedding; 0 for none.
     """
 
-    def __init__(self, encoder: PreTrainedModel, n_labels: int, n_markers: int, n_types: int = 0) -> None:
+    def __init__(
+        self,
+        encoder: PreTrainedModel,
+        make_head: Callable[[int, int], LabelHead | MatchingHead],
+        n_markers: int,
+        n_types: int = 0,
+    ) -> None:
         super().__init__()
         width = encoder.config.hidden_size
         self.encoder = encoder
         # In some encoders, embeddings and layers have different sizes.
         self.markers = nn.Embedding(n_markers, self.words.embedding_dim) if n_markers else None
         self.types = nn.Embedding(n_types, TYPE_SIZE) if n_types else None
-        self.dropout = nn.Dropout(0.0)
-        self.dense = nn.Linear(2 * (width + (TYPE_SIZE if n_types else 0)), width)
-        self.output = nn.Linear(width, n_labels)
-        for layer in (self.dense, self.output):
-            nn.init.normal_(layer.weight, std=getattr(encoder.config, "initializer_range", 0.02))
-            nn.init.zeros_(layer.bias)
+        self.head = make_head(2 * (width + (TYPE_SIZE if n_types else 0)), width)
 
     @property
     def words(self) -> nn.Embedding:
@@ -63,9 +155,8 @@ class RelationNetwork(nn.Module, ABC):
         return cast(nn.Embedding, self.encoder.get_input_embeddings())
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Compute the logits of pairs, (n, n_labels), from the inputs that `Markers.batches` yields."""
-        pairs = self.dropout(self.marker_states(*inputs))
-        return self.output(self.dropout(F.gelu(self.dense(pairs))))
+        """Compute the head's outputs for pairs, (n, n_outputs), from the inputs that `Markers.batches` yields."""
+        return self.head(self.marker_states(*inputs))
 
     @abstractmethod
     def marker_states(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -77,16 +168,6 @@ class RelationNetwork(nn.Module, ABC):
             with torch.no_grad():
                 for row, words in enumerate(ids):
                     self.markers.weight[row] = self.words.weight[words].mean(dim=0)
-
-    def add_outputs(self, number: int) -> None:
-        """Add outputs for more labels; the logits of existing labels do not change."""
-        old = self.output
-        self.output = nn.Linear(old.in_features, old.out_features + number).to(old.weight)
-        with torch.no_grad():
-            nn.init.normal_(self.output.weight, std=0.02)
-            self.output.weight[: old.out_features] = old.weight
-            self.output.bias.zero_()
-            self.output.bias[: old.out_features] = old.bias
 
     def freeze(self, layers: int) -> None:
         """Freeze the embeddings and the lowest layers, but not new marker tokens.
@@ -148,8 +229,10 @@ class LevitatedNetwork(RelationNetwork):
             computes attention in a way of its own.
     """
 
-    def __init__(self, encoder: PreTrainedModel, n_labels: int, n_markers: int) -> None:
-        super().__init__(encoder, n_labels, n_markers)
+    def __init__(
+        self, encoder: PreTrainedModel, make_head: Callable[[int, int], LabelHead | MatchingHead], n_markers: int
+    ) -> None:
+        super().__init__(encoder, make_head, n_markers)
         if getattr(encoder.config, "position_embedding_type", "absolute") != "absolute" or not any(
             name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
             for name, module in encoder.named_modules()

@@ -31,7 +31,7 @@ def make(base: Path, **settings: object) -> EncoderClassifier:
     model = EncoderClassifier(EncoderSettings(**options))
     model.start(SCHEMA.names, {"PER", "LOC"})
     with torch.no_grad():  # an untrained head gives all pairs nearly the same scores
-        model.network.output.weight.mul_(50)
+        model.network.head.output.weight.mul_(50)
     return model
 
 

@@ -126,7 +126,7 @@ def test_loss_is_the_mean_negative_log_probability(make: Callable) -> None:
 def test_a_loss_that_is_nan_adds_no_gradient(make: Callable) -> None:
     model = make()
     with torch.no_grad():
-        model.network.output.bias[0] = float("nan")
+        model.network.head.output.bias[0] = float("nan")
     assert np.isnan(model.update(INSTANCES, SCHEMA))
     assert not gradients(model)
     with pytest.raises(ValueError, match="NaN"):
@@ -147,7 +147,7 @@ def test_frozen_layers_do_not_change(make: Callable) -> None:
     train(model, steps=2)
     changed = {name for name, tensor in model.network.state_dict().items() if not torch.equal(tensor, before[name])}
     assert not any(name.startswith(("encoder.embeddings", "encoder.encoder.layer.0")) for name in changed)
-    assert {"markers.weight", "output.weight"} <= changed
+    assert {"markers.weight", "head.output.weight"} <= changed
     assert any(name.startswith("encoder.encoder.layer.1") for name in changed)
     with pytest.raises(ValueError, match="has 2 layers"):
         make(frozen_layers=3)
@@ -158,7 +158,7 @@ def test_the_head_has_its_own_learning_rate(make: Callable) -> None:
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     train(model, steps=1, rate=1e-4)
     steps = {name: (tensor - before[name]).abs().max() for name, tensor in model.network.state_dict().items()}
-    assert float(steps["output.bias"]) == pytest.approx(1e-3, rel=0.05)
+    assert float(steps["head.output.bias"]) == pytest.approx(1e-3, rel=0.05)
     assert float(steps["encoder.encoder.layer.1.output.dense.bias"]) == pytest.approx(1e-4, rel=0.05)
 
 

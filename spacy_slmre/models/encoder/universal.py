@@ -1,0 +1,301 @@
+"""An encoder for any labels: it compares pairs with the wordings and definitions of labels."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from spacy_slmre.instances import RelationInstance
+from spacy_slmre.models.base import ModelError
+from spacy_slmre.models.checkpoint import WEIGHTS_FILE
+from spacy_slmre.models.encoder.label_embeddings import LabelEmbeddings
+from spacy_slmre.models.encoder.levitated import LevitatedMarkers
+from spacy_slmre.models.encoder.network import LevitatedNetwork, MatchingHead, max_tokens
+from spacy_slmre.models.encoder.pair_encoder import PairEncoder
+from spacy_slmre.models.encoder.storage import load_encoder
+from spacy_slmre.models.hub import (
+    MODEL_FILES,
+    PACKAGED_ENCODER,
+    BaseModelInfo,
+    identify,
+    locate_base,
+    resolve_device,
+    resolve_dtype,
+)
+from spacy_slmre.models.thinc_shim import ThincShim, cpu_tensors
+from spacy_slmre.schema import LabelSchema
+from spacy_slmre.util.io import read_files, temporary_output, write_files
+from spacy_slmre.util.json_files import check_fields, read_record
+from spacy_slmre.util.settings import check_minimum, check_types, takes_settings
+
+SHIPPED = Path(__file__).parents[2] / "adapters" / "universal_encoder"
+"""The shipped weights."""
+MODEL_FILE = "universal_encoder.json"
+BASE_FOLDER = "base"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniversalEncoderSettings:
+    """Settings of an encoder for any labels: the arguments of `spacy-slmre.UniversalEncoder.v1`.
+
+    Attributes:
+        weights: "auto" for the shipped weights, or a folder that `UniversalEncoder.save` wrote.
+        dropout: Dropout rate inside the encoder in training; null keeps the rate of its config.
+        head_learn_rate: Learning rate of the head and new marker tokens, as a multiple of the encoder's.
+        mixed_precision: Train in bfloat16 if the hardware supports it; weights remain in float32.
+        dtype: Type for inference: "float32", "bfloat16", "float16", or "auto": bfloat16 if the hardware supports it.
+        device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU if there is one.
+        max_batch_tokens: Tokens of a batch, including padding.
+
+    Raises:
+        ModelError: A value is out of range.
+    """
+
+    weights: str = "auto"
+    dropout: float | None = None
+    head_learn_rate: float = 1.0
+    mixed_precision: bool = True
+    dtype: str = "auto"
+    device: str = "auto"
+    max_batch_tokens: int = 4096
+
+    def __post_init__(self) -> None:
+        check_types(self, "model", ModelError)
+        check_minimum(self, "model", ModelError, max_batch_tokens=1)
+        if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
+            raise ModelError(f"model.dropout = {self.dropout}, but it must be at least 0 and below 1.")
+        if not self.head_learn_rate > 0:
+            raise ModelError(f"model.head_learn_rate = {self.head_learn_rate}, but it must be above 0.")
+        resolve_dtype(self.dtype, resolve_device(self.device))
+
+
+@dataclass(frozen=True)
+class StoredUniversalEncoder:
+    """The content of a folder with weights.
+
+    Attributes:
+        base: The encoder that they were trained from, which also embeds the labels.
+        threshold: Default threshold of relations.
+        weights: File with the weights; None to start from the base encoder.
+        base_folder: The base encoder, if it is in the folder.
+    """
+
+    base: BaseModelInfo
+    threshold: float | None
+    weights: Path | None
+    base_folder: Path | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> StoredUniversalEncoder:
+        """Read a folder. Raises ModelError if it is incomplete or damaged."""
+        base, threshold = read_record(folder / MODEL_FILE, _parse, ModelError)
+        embedded = folder / BASE_FOLDER
+        return cls(base, threshold, folder / WEIGHTS_FILE, embedded if embedded.is_dir() else None)
+
+
+def _parse(data: dict[str, Any]) -> tuple[BaseModelInfo, float | None]:
+    check_fields(data, base=dict, threshold=(int, float, type(None)))
+    return BaseModelInfo.from_dict(data["base"]), data["threshold"]
+
+
+class UniversalEncoder(PairEncoder):
+    """An encoder whose labels need no training: the logit of a label depends on its wording and definition.
+
+    Probabilities are a softmax over the labels of a schema. Training does not add weights for labels.
+
+    Args:
+        settings: How to load, train and run it.
+        stored: The weights to use instead of those in the settings.
+
+    Raises:
+        ModelError: The folder of the weights is incomplete or damaged.
+    """
+
+    settings: UniversalEncoderSettings
+
+    def __init__(self, settings: UniversalEncoderSettings, stored: StoredUniversalEncoder | None = None) -> None:
+        super().__init__(settings)
+        folder = SHIPPED if settings.weights == "auto" else Path(settings.weights)
+        self._stored = stored or StoredUniversalEncoder.read(folder)
+        self._embed: LabelEmbeddings | None = None
+        self._is_trained = False
+
+    @classmethod
+    def from_base(cls, settings: UniversalEncoderSettings, base: str = PACKAGED_ENCODER) -> UniversalEncoder:
+        """Make a model that starts from a sentence encoder, to be trained. Raises ModelError if that is not found."""
+        info = identify(locate_base(base), base)
+        return cls(settings, StoredUniversalEncoder(info, None, None))
+
+    @property
+    def default_threshold(self) -> float | None:
+        """The minimum probability of a relation that was best on dev data."""
+        return self._stored.threshold
+
+    @default_threshold.setter
+    def default_threshold(self, threshold: float | None) -> None:
+        self._stored = replace(self._stored, threshold=threshold)
+
+    @property
+    def base_name(self) -> str:
+        """Name of the base encoder."""
+        return self._stored.base.name
+
+    # -- weights -------------------------------------------------------------------------------------------
+
+    def load(self) -> Self:
+        """Load the weights unless they are loaded.
+
+        Raises:
+            ModelError: The base encoder is not available or another one, or the weights are damaged.
+        """
+        with self._lock:
+            if self._shim is None:
+                self._shim, self._markers, self._embed = self._build()
+        return self
+
+    def _build(self) -> tuple[ThincShim, LevitatedMarkers, LabelEmbeddings]:
+        folder = self._base_folder()
+        # Tensors created in inference mode cannot require gradients.
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            encoder, tokenizer = load_encoder(folder, dropout=self.settings.dropout, packed=True)
+            encoder.get_input_embeddings().requires_grad_(False)
+            # The embeddings of words are not trained, so that both encoders can share them.
+            original = copy.deepcopy(encoder, {id(encoder.get_input_embeddings()): encoder.get_input_embeddings()})
+            markers = LevitatedMarkers(tokenizer, max_tokens(encoder))
+            network = LevitatedNetwork(encoder, MatchingHead, len(markers.new_tokens))
+            if self._stored.weights is None:
+                network.init_markers([markers.ids_of(words) for words in markers.new_tokens])
+            else:
+                _load_weights(network, self._stored.weights)
+            device = resolve_device(self.settings.device)
+            network.to(device).eval()
+            original.to(device)  # type: ignore[arg-type]
+        shim = ThincShim(network, learn_rate_of=self._learn_rate_of)
+        return shim, markers, LabelEmbeddings(original, tokenizer)
+
+    def _base_folder(self) -> Path:
+        """Return the checked folder of the base encoder."""
+        base = self._stored.base
+        folder = self._stored.base_folder or locate_base(base.name, base.revision)
+        if identify(folder, base.name, base.revision).fingerprint != base.fingerprint:
+            raise ModelError(
+                f'The weights of this encoder belong to another version of "{base.name}" than the one in {folder}.'
+            )
+        return folder
+
+    def initialize(self, schema: LabelSchema, instances: Sequence[RelationInstance]) -> None:
+        """Do nothing: training continues with the weights, and labels have no weights of their own."""
+
+    def add_labels(self, schema: LabelSchema) -> None:
+        """Do nothing: labels have no weights of their own."""
+
+    def set_labels(self, schema: LabelSchema) -> None:
+        """Embed the labels."""
+        with self._lock:
+            self._embeddings(schema)
+
+    def _embeddings(self, schema: LabelSchema) -> torch.Tensor:
+        """Return the embeddings of the labels, except for the negative one, (n_labels, 2 * width)."""
+        labels = [label for label in schema.labels if label.name != schema.negative_label]
+        self.load()
+        assert self._embed is not None
+        return self._embed(labels)
+
+    def _logits(self, outputs: torch.Tensor, schema: LabelSchema) -> torch.Tensor:
+        head = cast(MatchingHead, self.network.head)
+        logits = outputs[:, :-1] @ head.label_vectors(self._embeddings(schema)).to(outputs).T
+        if schema.negative_label is None:
+            return logits
+        column = schema.index[schema.negative_label]
+        return torch.cat([logits[:, :column], outputs[:, -1:], logits[:, column:]], dim=1)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._is_trained = True
+
+    # -- saving --------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path, *, embed: bool) -> None:
+        """Write the weights, and the base encoder with `embed`; the folder is replaced atomically."""
+        with self._lock, temporary_output(folder) as temporary:
+            temporary.mkdir()
+            self._write_weights(temporary / WEIGHTS_FILE)
+            if embed:
+                (temporary / BASE_FOLDER).mkdir()
+                source = self._base_folder()
+                for pattern in MODEL_FILES:
+                    for file in source.glob(pattern):
+                        shutil.copy(file, temporary / BASE_FOLDER)
+            data = {"base": self._stored.base.to_dict(), "threshold": self._stored.threshold}
+            (temporary / MODEL_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
+
+    def _write_weights(self, file: Path) -> None:
+        if self._stored.weights is not None and not self._is_trained:
+            shutil.copy(self._stored.weights, file)
+        else:
+            untrained = _words_name(cast(LevitatedNetwork, self.network))
+            save_file({name: value for name, value in cpu_tensors(self.network).items() if name != untrained}, file)
+
+    def restore(self, folder: Path, *, temporary: bool = False) -> UniversalEncoder:
+        """Return the model that `save` wrote; see `RelationModel.restore`.
+
+        Raises:
+            ModelError: The folder is incomplete or damaged.
+        """
+        restored = UniversalEncoder(self.settings, StoredUniversalEncoder.read(folder))
+        if temporary:
+            restored.load()
+            # The files will be gone.
+            restored._stored = replace(restored._stored, weights=None, base_folder=None)
+            restored._is_trained = True
+        return restored
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Worker processes read files that exist, or receive the weights.
+        files: dict[str, bytes] = {}
+        if self._is_trained:
+            with tempfile.TemporaryDirectory() as name:
+                self.save(Path(name) / "model", embed=self._stored.base_folder is not None)
+                files = read_files(Path(name) / "model")
+        return {"settings": self.settings, "stored": self._stored, "files": files}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["settings"], state["stored"])  # type: ignore[misc]
+        if state["files"]:
+            with tempfile.TemporaryDirectory() as name:
+                write_files(Path(name), state["files"])
+                restored = self.restore(Path(name), temporary=True)
+            self.__dict__.update({**restored.__dict__, "_lock": self._lock})
+
+
+def _load_weights(network: LevitatedNetwork, file: Path) -> None:
+    """Load stored weights. Raises ModelError if they are damaged, or belong to another network."""
+    try:
+        missing, unknown = network.load_state_dict(load_file(file), strict=False)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"The weights in {file} are damaged or incomplete ({reason}).") from error
+    if wrong := [*unknown, *(name for name in missing if name != _words_name(network))]:
+        raise ModelError(f"The weights in {file} are damaged or incomplete (wrong or missing: {wrong[0]}).")
+
+
+def _words_name(network: LevitatedNetwork) -> str:
+    """Return the name of the embeddings of words, which are not trained and so not stored."""
+    return next(name for name, parameter in network.named_parameters() if parameter is network.words.weight)
+
+
+@takes_settings(UniversalEncoderSettings)
+def make_universal_encoder(settings: UniversalEncoderSettings) -> UniversalEncoder:
+    """Make an encoder for any labels without loading it; `@architectures = "spacy-slmre.UniversalEncoder.v1"`."""
+    return UniversalEncoder(settings)
