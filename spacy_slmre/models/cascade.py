@@ -1,0 +1,119 @@
+"""A fast model that scores all pairs, and a better one for those that may have a relation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from spacy_slmre.instances import RelationInstance
+from spacy_slmre.models.base import ModelError, RelationModel
+from spacy_slmre.schema import LabelSchema
+
+FIRST, SECOND = "first", "second"
+
+
+@dataclass
+class Cascade(RelationModel):
+    """Scores all pairs with the first model, and those that may have a relation with the second, too.
+
+    The probabilities of a pair are those of the first model, or the mean of both. If the labels have no negative label,
+    both models score all pairs.
+
+    Attributes:
+        first: The fast model, such as an encoder for any labels.
+        second: The better model, such as a small language model.
+        min_prob: Minimum probability of any relation, by the first model, for asking the second: higher values are
+            faster and find fewer relations. With 0, both score all pairs.
+        threshold: Minimum probability of a relation that is best for the mean, used with `threshold = "auto"`.
+
+    Raises:
+        ModelError: A value is no probability.
+    """
+
+    first: RelationModel
+    second: RelationModel
+    min_prob: float = 0.3
+    threshold: float | None = 0.2
+
+    def __post_init__(self) -> None:
+        for name, value in (("min_prob", self.min_prob), ("threshold", self.threshold)):
+            if value is not None and not 0 <= value <= 1:
+                raise ModelError(f"model.{name} = {value}, but it must be between 0 and 1.")
+
+    @property
+    def schema(self) -> LabelSchema | None:
+        """The label set that the second model was tuned on, if it was tuned on exactly one."""
+        return self.second.schema
+
+    @property
+    def default_threshold(self) -> float | None:
+        """The minimum probability of a relation."""
+        return self.threshold
+
+    def load(self) -> Self:
+        """Load both models. Raises ModelError if one is unavailable."""
+        self.first.load()
+        self.second.load()
+        return self
+
+    def set_labels(self, schema: LabelSchema) -> None:
+        """Prepare both models for the labels. Raises ModelError if one does not support them."""
+        self.first.set_labels(schema)
+        self.second.set_labels(schema)
+
+    def truncate(
+        self, instances: Sequence[RelationInstance], schema: LabelSchema, max_context_tokens: int
+    ) -> list[RelationInstance | None]:
+        """Truncate contexts so that they fit both models; see `RelationModel.truncate`."""
+        fitted = self.first.truncate(instances, schema, max_context_tokens)
+        rows = [row for row, instance in enumerate(fitted) if instance is not None]
+        again = self.second.truncate([one for one in fitted if one is not None], schema, max_context_tokens)
+        for row, instance in zip(rows, again, strict=True):
+            fitted[row] = instance
+        return fitted
+
+    def log_probs(
+        self,
+        instances: Sequence[RelationInstance],
+        schema: LabelSchema,
+        allowed: np.ndarray | None = None,
+        *,
+        k: int | None = None,
+        min_prob: float = 0.0,
+    ) -> np.ndarray:
+        """Return log-probabilities of all allowed labels; see `RelationModel.log_probs`."""
+        log_probs = self.first.log_probs(instances, schema, allowed)
+        rows = np.arange(len(instances))
+        if schema.negative_label is not None:
+            negative = np.exp(log_probs[:, schema.index[schema.negative_label]])
+            rows = np.flatnonzero(1 - negative >= self.min_prob)
+        if len(rows):
+            of_rows = None if allowed is None else allowed[rows]
+            second = self.second.log_probs([instances[row] for row in rows], schema, of_rows)
+            log_probs[rows] = np.logaddexp(log_probs[rows], second) - np.log(2)
+        return log_probs
+
+    def save(self, folder: Path, *, embed: bool) -> None:
+        """Save both models; `embed` includes weights that are available elsewhere."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.first.save(folder / FIRST, embed=embed)
+        self.second.save(folder / SECOND, embed=embed)
+
+    def restore(self, folder: Path, *, temporary: bool = False) -> Cascade:
+        """Return the model that `save` wrote; see `RelationModel.restore`."""
+        first, second = (
+            model.restore(folder / name, temporary=temporary)
+            for name, model in ((FIRST, self.first), (SECOND, self.second))
+        )
+        return Cascade(first, second, self.min_prob, self.threshold)
+
+
+def make_cascade(
+    first: RelationModel, second: RelationModel, min_prob: float = 0.3, threshold: float | None = 0.2
+) -> Cascade:
+    """Make a cascade of two models without loading them; `@architectures = "spacy-slmre.Cascade.v1"`."""
+    return Cascade(first, second, min_prob, threshold)

@@ -1,0 +1,106 @@
+"""The second model of a cascade only scores pairs that may have a relation."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import spacy
+from spacy.language import Language
+
+from spacy_slmre.instances import RelationInstance
+from spacy_slmre.models.base import ModelError
+from spacy_slmre.models.cascade import Cascade
+from spacy_slmre.models.causal_lm.model import make_small_lm
+from spacy_slmre.models.encoder.universal import UniversalEncoder, UniversalEncoderSettings
+from spacy_slmre.schema import LabelSchema
+from tests.models.encoder.test_model import INSTANCES, SCHEMA
+
+
+@pytest.fixture
+def cascade(tiny_encoder: Path, tiny_base: Path) -> Cascade:
+    exact = {"dtype": "float32", "device": "cpu"}
+    first = UniversalEncoder.from_base(UniversalEncoderSettings(**exact), str(tiny_encoder))
+    return Cascade(first, make_small_lm(base=str(tiny_base), quantization=None, **exact))
+
+
+def count_asked(cascade: Cascade, monkeypatch: pytest.MonkeyPatch) -> list[RelationInstance]:
+    """Record the instances that the second model scores."""
+    asked: list[RelationInstance] = []
+    score = cascade.second.log_probs
+
+    def log_probs(instances: list[RelationInstance], *args: object, **options: object) -> np.ndarray:
+        asked.extend(instances)
+        return score(instances, *args, **options)
+
+    monkeypatch.setattr(cascade.second, "log_probs", log_probs)
+    return asked
+
+
+def test_pairs_without_a_relation_are_not_scored_again(cascade: Cascade, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (model.log_probs(INSTANCES, SCHEMA) for model in (cascade.first, cascade.second))
+    related = 1 - np.exp(first[:, SCHEMA.index["no_relation"]])
+    cascade.min_prob = float(np.sort(related)[1])
+    asked = count_asked(cascade, monkeypatch)
+    log_probs = cascade.log_probs(INSTANCES, SCHEMA)
+    chosen = related >= cascade.min_prob
+    assert asked == [one for one, is_asked in zip(INSTANCES, chosen, strict=True) if is_asked] and len(asked) == 2
+    assert log_probs[~chosen] == pytest.approx(first[~chosen])
+    assert np.exp(log_probs[chosen]) == pytest.approx((np.exp(first) + np.exp(second))[chosen] / 2)
+    assert np.exp(log_probs).sum(axis=1) == pytest.approx(np.ones(3))
+
+
+def test_without_a_negative_label_both_score_all_pairs(cascade: Cascade, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = count_asked(cascade, monkeypatch)
+    schema = LabelSchema(SCHEMA.labels[:2], None)
+    cascade.min_prob = 1.0
+    assert np.exp(cascade.log_probs(INSTANCES, schema)).sum(axis=1) == pytest.approx(np.ones(3))
+    assert asked == INSTANCES
+
+
+def test_excluded_labels_have_no_probability(cascade: Cascade) -> None:
+    cascade.min_prob = 0.0
+    allowed = np.ones((3, 3), dtype=bool)
+    allowed[0, 0] = False
+    log_probs = cascade.log_probs(INSTANCES, SCHEMA, allowed)
+    assert log_probs[0, 0] == -np.inf and np.exp(log_probs).sum(axis=1) == pytest.approx(np.ones(3))
+
+
+def test_contexts_fit_both_models(cascade: Cascade) -> None:
+    text = "Ann " + "and so on " * 300 + "Bo"
+    far = RelationInstance.from_offsets(text, (0, 3, "PER"), (len(text) - 2, len(text), "PER"))
+    fitted = cascade.truncate([INSTANCES[0], far], SCHEMA, 512)
+    assert fitted[0] == INSTANCES[0] and fitted[1] is None
+
+
+def test_saving_keeps_both(cascade: Cascade, tmp_path: Path) -> None:
+    expected = cascade.log_probs(INSTANCES, SCHEMA)
+    cascade.save(tmp_path / "model", embed=False)
+    assert cascade.restore(tmp_path / "model").log_probs(INSTANCES, SCHEMA) == pytest.approx(expected, abs=1e-5)
+    assert pickle.loads(pickle.dumps(cascade)).log_probs(INSTANCES, SCHEMA) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_component_uses_it(cascade: Cascade, tiny_base: Path, tmp_path: Path, blank: Callable[[], Language]) -> None:
+    cascade.first.save(tmp_path / "weights", embed=False)
+    exact = {"dtype": "float32", "device": "cpu"}
+    first = {"@architectures": "spacy-slmre.UniversalEncoder.v1", "weights": str(tmp_path / "weights"), **exact}
+    second = {"@architectures": "spacy-slmre.SmallLM.v1", "base": str(tiny_base), "quantization": None, **exact}
+    model = {"@architectures": "spacy-slmre.Cascade.v1", "first": first, "second": second, "threshold": 0.1}
+    nlp = blank()
+    pipe = nlp.add_pipe("slm_relations", config={"model": model, "labels": ["knows", "employer"]})
+    assert pipe.decoding.threshold == 0.1 and not pipe.is_trainable
+    doc = nlp("Marie Curie married Pierre Curie.")
+    assert doc._.relations_report["scored"] == 2
+    nlp.to_disk(tmp_path / "pipeline")
+    read = spacy.load(tmp_path / "pipeline")
+    scores = [relation.score for relation in doc._.relations]
+    assert [relation.score for relation in read(doc.text)._.relations] == pytest.approx(scores, abs=1e-5)
+
+
+@pytest.mark.parametrize("values", [{"min_prob": 1.5}, {"threshold": -0.1}])
+def test_values_that_are_no_probabilities_are_refused(cascade: Cascade, values: dict) -> None:
+    with pytest.raises(ModelError, match="must be between 0 and 1"):
+        Cascade(cascade.first, cascade.second, **values)
