@@ -21,6 +21,7 @@ from spacy_slmre.llm.component import get_llm_component, get_llm_components, loa
 from spacy_slmre.llm.cost import cost_of, estimate
 from spacy_slmre.models.causal_lm.generation import generate_answers
 from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.models.encoder.model import EncoderClassifier
 from spacy_slmre.models.encoder.pair_encoder import PairEncoder
 from spacy_slmre.pipeline.components import get_relation_extractor
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor
@@ -157,7 +158,7 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
         pipe.candidates = GivenPairs()
     else:
         pipe.use_gold_pairs = False
-    has_own_labels = not isinstance(model, SmallLM) or pipe.has_own_labels
+    has_own_labels = isinstance(model, EncoderClassifier) or pipe.has_own_labels
     if (schema := _corpus_labels(settings, corpus, has_own_labels)) is not None:
         pipe.set_schema(schema)
     if isinstance(model, SmallLM) and settings.prompt != "own":

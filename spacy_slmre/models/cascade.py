@@ -93,7 +93,7 @@ class Cascade(RelationModel):
             rows = np.flatnonzero(1 - negative >= self.min_prob)
         if len(rows):
             of_rows = None if allowed is None else allowed[rows]
-            second = self.second.log_probs([instances[row] for row in rows], schema, of_rows)
+            second = self.second.log_probs([instances[int(row)] for row in rows], schema, of_rows)
             log_probs[rows] = np.logaddexp(log_probs[rows], second) - np.log(2)
         return log_probs
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from spacy.language import Language
 
+from spacy_slmre.models.cascade import Cascade
 from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.models.encoder.universal import UniversalEncoder
 from spacy_slmre.util.io import file_hash, list_files
 
 
@@ -34,8 +36,11 @@ def pipeline_fingerprint(nlp: Language, source: str | Path = "") -> str:
                 value: Any = getattr(part, attribute, None)
                 if hasattr(value, "to_dict"):
                     parts.append((name, attribute, value.to_dict()))
-        if isinstance(model := getattr(component, "model", None), SmallLM):
-            adapter = model.adapter
-            weights = None if adapter is None else hashlib.sha256(adapter.weights).hexdigest()
-            parts.append((name, model.identity().to_dict(), weights))
+        model = getattr(component, "model", None)
+        for part in (model.first, model.second) if isinstance(model, Cascade) else (model,):
+            if isinstance(part, SmallLM):
+                weights = None if part.adapter is None else hashlib.sha256(part.adapter.weights).hexdigest()
+                parts.append((name, part.identity().to_dict(), weights))
+            elif isinstance(part, UniversalEncoder) and part.weights_file is not None:
+                parts.append((name, part.base_name, file_hash(part.weights_file)))
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]

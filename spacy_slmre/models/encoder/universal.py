@@ -146,6 +146,11 @@ class UniversalEncoder(PairEncoder):
         self._stored = replace(self._stored, threshold=threshold)
 
     @property
+    def weights_file(self) -> Path | None:
+        """The file that the weights were read from."""
+        return self._stored.weights
+
+    @property
     def base_name(self) -> str:
         """Name of the base encoder."""
         return self._stored.base.name

@@ -25,6 +25,7 @@ from spacy_slmre.models.encoder.universal import (
     make_universal_encoder,
 )
 from spacy_slmre.models.hub import packaged_encoder
+from spacy_slmre.pipeline.fingerprint import pipeline_fingerprint
 from spacy_slmre.schema import LabelSchema, RelationLabel
 from tests.models.encoder.test_model import INSTANCES, SCHEMA
 
@@ -131,6 +132,21 @@ def test_damaged_weights_and_other_bases_are_refused(model: UniversalEncoder, tm
     (folder / MODEL_FILE).unlink()
     with pytest.raises(ModelError, match=MODEL_FILE):
         make_universal_encoder(weights=str(folder))
+
+
+def test_a_run_is_not_resumed_with_other_weights(model: UniversalEncoder, tmp_path: Path) -> None:
+    def key(folder: Path) -> str:
+        nlp = spacy.blank("en")
+        nlp.add_pipe("rel_classifier", config={"model": {**MODEL, "weights": str(folder)}, "labels": ["born"]})
+        return pipeline_fingerprint(nlp)
+
+    folder = tmp_path / "model"
+    model.save(folder, embed=False)
+    before = key(folder)
+    assert key(folder) == before
+    train(model, steps=1)
+    model.save(folder, embed=False)
+    assert key(folder) != before
 
 
 @pytest.mark.parametrize(
