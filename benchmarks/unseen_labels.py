@@ -1,12 +1,13 @@
 """Measure a model on label sets that it was not tuned on: all pairs of a passage with gold entities.
 
-    python benchmarks/unseen_labels.py FOLDER [--sets conll04 …] [--adapter ADAPTER] [--pairs 2000] [--shots 0 1 3 8]
+    python benchmarks/unseen_labels.py FOLDER … [--sets conll04 …] [--adapter ADAPTER] [--pairs 2000] [--shots 0 1 3 8]
         [--thresholds] [-o OUTPUT.json]
-    python benchmarks/unseen_labels.py FOLDER --encoder [WEIGHTS] …
+    python benchmarks/unseen_labels.py FOLDER … --encoder auto [--cascade 0 0.2 0.4] …
 
-The first measures the language model with an adapter, the second the encoder for any labels.
+The first measures the language model with an adapter, the second the encoder for any labels and, with values of
+`min_prob`, also the language model and cascades of both.
 
-FOLDER has label sets as in `assets/universal_corpus`. For each set, whole passages with at most `--pairs` pairs are
+A FOLDER has label sets as in `assets/universal_corpus`. For each set, whole passages with at most `--pairs` pairs are
 scored. With `--shots`, that many few-shot examples of each label, and of pairs without a relation, are drawn from other
 passages, up to --example-tokens tokens. Prints for each set and number of examples:
 
@@ -23,6 +24,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +43,7 @@ from spacy_slmre.corpus.label_sets import LabelSetCorpus, LabelSetReader, Pair, 
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.metrics import PRF, count
 from spacy_slmre.models.base import RelationModel
+from spacy_slmre.models.cascade import Cascade
 from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
 from spacy_slmre.models.encoder.universal import make_universal_encoder
 from spacy_slmre.schema import LabelSchema
@@ -195,57 +198,75 @@ def score(model: RelationModel, corpus: LabelSetCorpus, max_pairs: int, shots: i
     )
 
 
+def make_systems(arguments: Namespace) -> list[tuple[str, RelationModel, int]]:
+    """Return the name, the model and the number of examples per label of each system."""
+    encoder = make_universal_encoder(weights=arguments.encoder) if arguments.encoder else None
+    if encoder is not None and not arguments.cascade:
+        return [("encoder", encoder, 0)]
+    lm = make_small_lm(adapter=arguments.adapter)
+    if encoder is None:
+        return [(f"{shots} examples", lm, shots) for shots in arguments.shots]
+    cascades = [(f"cascade {value}", Cascade(encoder, lm, value), 0) for value in arguments.cascade]
+    return [("language model", lm, 0), ("encoder", encoder, 0), *cascades]
+
+
 def main() -> None:
     """Measure and print."""
     parser = make_parser(__doc__)
-    parser.add_argument("folder")
+    parser.add_argument("folders", nargs="+", metavar="FOLDER")
     parser.add_argument("--sets", nargs="*", default=[], help="names of label sets (default: all)")
     parser.add_argument("--adapter", default="auto", help="adapter folder, or auto for the shipped one")
     parser.add_argument("--encoder", nargs="?", const="auto", help="measure the encoder, with these or its own weights")
+    parser.add_argument(
+        "--cascade", type=float, nargs="+", help="with --encoder: values of min_prob; measures all three"
+    )
     parser.add_argument("--pairs", type=int, default=2000, help="maximum number of pairs of a set")
     parser.add_argument("--shots", type=int, nargs="+", default=[0], help="numbers of examples per label")
     parser.add_argument("--example-tokens", type=int, default=5000, help="maximum number of tokens of examples")
-    parser.add_argument("--threshold", type=float, help="default: that of the adapter")
+    parser.add_argument("--threshold", type=float, help="default: that of each model")
     parser.add_argument("--thresholds", action="store_true", help="compare thresholds")
     parser.add_argument("--output", "-o", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
     if arguments.encoder and arguments.shots != [0]:
         parser.error("--encoder has no examples: remove --shots.")
-    model: RelationModel = (
-        make_universal_encoder(weights=arguments.encoder)
-        if arguments.encoder
-        else make_small_lm(adapter=arguments.adapter)
-    ).load()
-    threshold = model.default_threshold if arguments.threshold is None else arguments.threshold
-    corpora = LabelSetReader((arguments.folder,), tuple(arguments.sets))()
-    jobs = [(corpus, shots) for corpus in corpora for shots in arguments.shots]
-    scored = [
-        (corpus.name, shots, score(model, corpus, arguments.pairs, shots, arguments.example_tokens))
-        for corpus, shots in track(jobs, "Scoring …", console=Console(stderr=True))
-    ]
-    rows = [{"set": name, "shots": shots, **one.summary(threshold)} for name, shots, one in scored]
-    console = Console(width=110)
+    if arguments.cascade and not arguments.encoder:
+        parser.error("--cascade needs --encoder.")
+    systems = make_systems(arguments)
+    corpora = LabelSetReader(tuple(arguments.folders), tuple(arguments.sets))()
+    jobs = [(corpus, *system) for corpus in corpora for system in systems]
+    scored: list[tuple[str, str, Scored]] = []
+    rows: list[dict[str, Any]] = []
+    for corpus, name, model, shots in track(jobs, "Scoring …", console=Console(stderr=True)):
+        one = score(model.load(), corpus, arguments.pairs, shots, arguments.example_tokens)
+        threshold = model.default_threshold if arguments.threshold is None else arguments.threshold
+        scored.append((corpus.name, name, one))
+        rows.append({"set": corpus.name, "system": name, "threshold": threshold, **one.summary(threshold or 0.0)})
+    console = Console(width=130)
+    names = [name for name, _, _ in systems]
     if arguments.thresholds:
-        table = Table("threshold", *(str(shots) for shots in arguments.shots), title="Mean F1 by examples per label")
+        table = Table("threshold", *names, title="Mean F1")
         for value in THRESHOLDS:
-            means = [fmean(o.counts(value).f1 for _, s, o in scored if s == shots) for shots in arguments.shots]
+            means = [fmean(o.counts(value).f1 for _, system, o in scored if system == name) for name in names]
             table.add_row(f"{value:.2f}", *(f"{mean:.3f}" for mean in means))
         console.print(table)
-    names = [name for name in rows[0] if name not in ("set", "shots")]
-    table = Table("set", "examples", *names, title=f"Threshold {threshold}")
+    values = [name for name in rows[0] if name not in ("set", "system")]
+    table = Table("set", "system", *values)
     for row in rows:
-        table.add_row(row["set"], str(row["shots"]), *(_format(name, row[name]) for name in names))
-    for shots in arguments.shots:
-        means: dict[str, Any] = {
-            name: fmean(row[name] for row in rows if row["shots"] == shots) for name in names if name != "prefix"
+        table.add_row(row["set"], row["system"], *(_format(value, row[value]) for value in values))
+    for name in names:
+        of_system = [row for row in rows if row["system"] == name]
+        mean: dict[str, Any] = {
+            value: fmean(row[value] for row in of_system) for value in values if value not in ("prefix", "threshold")
         }
-        table.add_row("mean", str(shots), *(_format(name, means[name]) if name in means else "" for name in names))
+        table.add_row("mean", name, *(_format(value, mean[value]) if value in mean else "" for value in values))
     console.print(table)
     if arguments.output:
-        arguments.output.write_text(json.dumps({"threshold": threshold, "rows": rows}, indent=2), encoding="utf-8")
+        arguments.output.write_text(json.dumps({"rows": rows}, indent=2), encoding="utf-8")
 
 
-def _format(name: str, value: float) -> str:
+def _format(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
     return f"{value:,.0f}" if name in ("pairs", "relations", "pairs/s", "prefix") else f"{value:.3f}"
 
 
