@@ -205,7 +205,7 @@ print(json.dumps(used))
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_memory_does_not_grow_with_new_words(tmp_path: Path) -> None:
     with (tmp_path / "in.jsonl").open("w") as file:
-        file.writelines(json.dumps({"text": new_words(n)}) + "\n" for n in range(20_000))
+        file.writelines(json.dumps({"text": new_words(n)}) + "\n" for n in range(2_500))
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl")]
     used = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert used[-1] < 1.05 * used[len(used) // 4]

@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from weasel.cli.document import project_document
 from weasel.cli.run import project_run
 
 from spacy_slmre.study.benchmarks.card import all_benchmarks
+from spacy_slmre.study.mixtures import Mixture
 
 ROOT = Path(__file__).parents[2]
 PROJECT = srsly.read_yaml(ROOT / "project.yml")
@@ -27,6 +30,22 @@ REGIMES = ("gentune", "littune", "mixtune")
 MIRROR = "https://raw.githubusercontent.com"
 
 CLASSIFIER = {"train-classifier", "evaluate-classifier"}
+
+
+def run_steps(folder: Path, steps: Sequence[str], *settings: str) -> None:
+    """Run commands of the project in a folder, as one workflow: each start of spaCy's command takes seconds."""
+    project = (ROOT / "project.yml").read_text()
+    workflow = "".join(f"    - {step}\n" for step in steps)
+    (folder / "project.yml").write_text(project.replace("workflows:\n", f"workflows:\n  trial:\n{workflow}"))
+    done = subprocess.run(
+        [sys.executable, "-m", "spacy", "project", "run", "trial", ".", *settings],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_assets_have_the_urls_of_the_cards():
@@ -91,11 +110,20 @@ def test_a_regime_uses_the_selected_benchmarks(sets, regime, capfd):
     assert f" --output output/tuned/m-{name}-2shot " in tune and f" --tune.regime {name} " in tune
 
 
+def test_regimes_differ_only_in_their_mixture():
+    scripts = {command["name"]: command["script"] for command in PROJECT["commands"]}
+    tune = [[line.replace(regime, "REGIME") for line in scripts[f"tune-{regime}"]] for regime in REGIMES]
+    assert tune[0] == tune[1] == tune[2]
+    mixtures = [Mixture.from_file(MIXTURES / f"{regime}-demo.cfg") for regime in REGIMES]
+    assert [mixture.name for mixture in mixtures] == [f"{regime}-demo" for regime in REGIMES]
+    assert all(replace(mixture, name=mixtures[0].name) == mixtures[0] for mixture in mixtures)
+
+
 @pytest.mark.slow
-def test_the_regimes_and_dapt_run(tmp_path, tiny_base):
+def test_a_regime_and_dapt_run(tmp_path, tiny_base, demo):
     """Tune on the demo corpus with the project's commands; the pipelines record how they were made."""
-    for name in ("assets/demo_corpus", "configs"):
-        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    shutil.copytree(demo, tmp_path / "data" / "corpora")
     (tmp_path / "configs" / "tune" / "tiny.cfg").write_text(f"""
 [tune]
 extends = "study.cfg"
@@ -118,24 +146,11 @@ max_steps = 2
     text = (ROOT / "assets" / "demo" / "08_the_lamp.txt").read_text()
     for number in range(6):
         (novels / f"{number}.txt").write_text(text * 20)
-    # One workflow, because each start of the project's command takes seconds.
-    steps = ["demo-corpus", *(f"tune-{regime}" for regime in REGIMES), "dapt", "tune-dapt"]
-    project = (ROOT / "project.yml").read_text()
-    workflow = "".join(f"    - {step}\n" for step in steps)
-    (tmp_path / "project.yml").write_text(project.replace("workflows:\n", f"workflows:\n  trial:\n{workflow}"))
     settings = "--vars.sets=-demo --vars.model tiny --vars.shots 2 --vars.dapt_model tiny --vars.dapt_steps 2"
-    run = [sys.executable, "-m", "spacy", "project", "run", "trial", ".", *settings.split()]
-    done = subprocess.run(
-        [*run, "--vars.base", str(tiny_base)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert done.returncode == 0, done.stdout
-    tuned = {f"tiny-{regime}-demo-2shot": (f"{regime}-demo", False) for regime in REGIMES}
-    tuned["tiny-dapt-littune-demo-2shot"] = ("littune-demo", True)
+    # The other regimes run the same commands with another mixture.
+    steps = ["tune-mixtune", "dapt", "tune-dapt"]
+    run_steps(tmp_path, steps, *settings.split(), "--vars.base", str(tiny_base))
+    tuned = {"tiny-mixtune-demo-2shot": ("mixtune-demo", False), "tiny-dapt-littune-demo-2shot": ("littune-demo", True)}
     output = tmp_path / "output" / "tuned"
     assert {path.name for path in output.iterdir() if path.is_dir()} == set(tuned)
     for name, (regime, dapt) in tuned.items():
@@ -148,11 +163,7 @@ max_steps = 2
 def test_a_fresh_machine_converts_and_mixes(tmp_path):
     for name in ("assets", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    shutil.copy(ROOT / "project.yml", tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for command in ("convert", "demo-corpus", "mix-demo"):
-        run = [sys.executable, "-m", "spacy", "project", "run", command]
-        subprocess.run(run, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    run_steps(tmp_path, ["convert", "demo-corpus", "mix-demo"])
     corpora = tmp_path / "data" / "corpora"
     assert (corpora / "demo" / "train.spacy").is_file() and (corpora / "demo.json").is_file()
 
