@@ -54,13 +54,15 @@ THRESHOLDS = np.round(np.arange(0.0, 1.0, 0.05), 2).tolist()
 
 @dataclass
 class Scored:
-    """The pairs of a label set, with the most probable label of each."""
+    """The pairs of a label set, with the most probable label and the most probable positive label of each."""
 
     corpus: LabelSetCorpus
     passages: list[Passage]
     pairs: list[tuple[int, Pair]]
     predicted: list[str]
     scores: np.ndarray
+    positive: list[str]
+    positive_scores: np.ndarray
     pairs_per_second: float
     n_prefix: int
 
@@ -70,12 +72,9 @@ class Scored:
         return self.corpus.schema.negative_label
 
     def relations(self, threshold: float) -> set[tuple[tuple[int, Pair], str]]:
-        """Return the predicted relations."""
-        return {
-            (pair, label)
-            for pair, label, score in zip(self.pairs, self.predicted, self.scores, strict=True)
-            if label != self.negative and score >= threshold
-        }
+        """Return the predicted relations; a label may be written even if "no relation" is more probable."""
+        scored = zip(self.pairs, self.positive, self.positive_scores, strict=True)
+        return {(pair, label) for pair, label, score in scored if label != self.negative and score >= threshold}
 
     def gold(self) -> set[tuple[tuple[int, Pair], str]]:
         """Return the annotated relations, including those of pairs that do not fit the model."""
@@ -185,14 +184,19 @@ def score(model: RelationModel, corpus: LabelSetCorpus, max_pairs: int, shots: i
     pairs, instances = fitting_pairs(model, passages, schema)
     model.set_labels(schema)
     start = time.perf_counter()
-    columns, log_probs = model.top_k(instances, schema)
+    columns, log_probs = model.top_k(instances, schema, 2)
     seconds = time.perf_counter() - start
+    names = np.array(schema.names)[columns]
+    rows = np.arange(len(pairs))
+    ranks = ((names[:, 0] == schema.negative_label) & (names.shape[1] > 1)).astype(int)
     return Scored(
         corpus,
         passages,
         pairs,
-        [schema.names[column] for column in columns[:, 0]],
+        names[:, 0].tolist(),
         np.exp(log_probs[:, 0]),
+        names[rows, ranks].tolist(),
+        np.exp(log_probs[rows, ranks]),
         len(pairs) / seconds,
         n_prefix,
     )

@@ -36,7 +36,7 @@ class Cascade(RelationModel):
 
     first: RelationModel
     second: RelationModel
-    min_prob: float = 0.3
+    min_prob: float = 0.2
     threshold: float | None = 0.2
 
     def __post_init__(self) -> None:
@@ -113,7 +113,7 @@ class Cascade(RelationModel):
 
 
 def make_cascade(
-    first: RelationModel, second: RelationModel, min_prob: float = 0.3, threshold: float | None = 0.2
+    first: RelationModel, second: RelationModel, min_prob: float = 0.2, threshold: float | None = 0.2
 ) -> Cascade:
     """Make a cascade of two models without loading them; `@architectures = "spacy-slmre.Cascade.v1"`."""
     return Cascade(first, second, min_prob, threshold)
