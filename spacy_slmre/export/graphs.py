@@ -141,9 +141,11 @@ def write_ladybug(path: Path, edges: Iterable[Edge], *, merged: bool) -> None:
     the property `label` has the original name.
 
     Raises:
+        MissingExtraError: Ladybug is not installed.
         ExportError: Ladybug refuses to write.
     """
-    import ladybug
+    with require_extra("ladybug", 'The format "ladybug"'):
+        import ladybug
 
     try:
         # Checkpoints after each statement would dominate the time; closing the database makes one.

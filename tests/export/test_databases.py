@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.export import Edge, ExportError, ExportSettings, export, make_edges, merge_edges, to_networkx
 from spacy_slmre.export.graphs import relationship_properties
+from spacy_slmre.util.extras import MissingExtraError
 from tests.relation_documents import documents, hostile_document, make_document
 
 DOCS = [
@@ -123,7 +124,7 @@ def test_a_refusal_of_the_database_leaves_the_old_one(tmp_path: Path, monkeypatc
 
 def test_a_missing_ladybug_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ladybug", None)
-    with pytest.raises(ExportError, match="pip install ladybug"):
+    with pytest.raises(MissingExtraError, match=r"ladybug.*pip install 'spacy-slmre\[ladybug\]'"):
         export(DOCS[0], tmp_path / "graph.lbug")
     assert not list(tmp_path.iterdir())
 

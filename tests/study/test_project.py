@@ -74,7 +74,7 @@ def test_every_benchmark_and_mixture_has_a_command():
     wanted = {f"convert-{name.replace('_', '-')}" for name in cards if name != "conll04_pairs"}
     # The others have a suffix, which is set by the variable sets.
     wanted |= {f"mix-{path.stem}" for path in MIXTURES.glob("*.cfg") if "-" not in path.stem}
-    others = {"convert", "demo-corpus", "universal-corpora", "package-demo"} | DEMO | TUNING | CLASSIFIER
+    others = {"convert", "demo-corpus", "universal-corpora", "train-universal-encoder", "package-demo"} | DEMO | TUNING | CLASSIFIER
     assert names == wanted | others | EVALUATION
     # A run of a project stops at a command whose files are missing.
     wanted.remove("mix-demo")
