@@ -20,6 +20,8 @@ FIRST, SECOND = "first", "second"
 class Cascade(RelationModel):
     """Scores all pairs with the first model, and those that may have a relation with the second, too.
 
+    `@architectures = "spacy-slmre.Cascade.v1"`; neither model is loaded.
+
     The probabilities of a pair are those of the first model, or the mean of both. If the labels have no negative label,
     both models score all pairs.
 
@@ -31,7 +33,7 @@ class Cascade(RelationModel):
         threshold: Minimum probability of a relation that is best for the mean, used with `threshold = "auto"`.
 
     Raises:
-        ModelError: A value is no probability.
+        ModelError: `min_prob` or `threshold` is not a probability.
     """
 
     first: RelationModel
@@ -110,10 +112,3 @@ class Cascade(RelationModel):
             for name, model in ((FIRST, self.first), (SECOND, self.second))
         )
         return Cascade(first, second, self.min_prob, self.threshold)
-
-
-def make_cascade(
-    first: RelationModel, second: RelationModel, min_prob: float = 0.2, threshold: float | None = 0.2
-) -> Cascade:
-    """Make a cascade of two models without loading them; `@architectures = "spacy-slmre.Cascade.v1"`."""
-    return Cascade(first, second, min_prob, threshold)

@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -150,6 +151,13 @@ def _download(name: str, revision: str | None) -> Path:
         f"the Hugging Face cache, and could not be downloaded ({type(failure).__name__}). Check the name, or "
         f"download it on a machine with network access (`hf download {name}`) and set model.base to the folder."
     ) from failure
+
+
+def copy_model(source: Path, target: Path) -> None:
+    """Copy the files of a model into an existing folder."""
+    for pattern in MODEL_FILES:
+        for file in source.glob(pattern):
+            shutil.copy(file, target)
 
 
 # -- identity ----------------------------------------------------------------------------------------------

@@ -101,6 +101,6 @@ def test_a_component_uses_it(cascade: Cascade, tiny_base: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("values", [{"min_prob": 1.5}, {"threshold": -0.1}])
-def test_values_that_are_no_probabilities_are_refused(cascade: Cascade, values: dict) -> None:
+def test_values_that_are_not_probabilities_are_refused(cascade: Cascade, values: dict) -> None:
     with pytest.raises(ModelError, match="must be between 0 and 1"):
         Cascade(cascade.first, cascade.second, **values)

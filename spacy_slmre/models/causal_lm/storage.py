@@ -13,14 +13,7 @@ from spacy_slmre.models.causal_lm.adapter import Adapter
 from spacy_slmre.models.causal_lm.loading import load_base, quant_method, resolve_quantization
 from spacy_slmre.models.causal_lm.settings import ResolvedSettings, SmallLMSettings, resolve_settings
 from spacy_slmre.models.checkpoint import content_fingerprint, write_origin
-from spacy_slmre.models.hub import (
-    MODEL_FILES,
-    BaseModelInfo,
-    cache_folder,
-    quiet_loading,
-    resolve_device,
-    resolve_dtype,
-)
+from spacy_slmre.models.hub import BaseModelInfo, cache_folder, copy_model, quiet_loading, resolve_device, resolve_dtype
 from spacy_slmre.models.prompts import PromptStyle
 from spacy_slmre.util.io import temporary_output
 from spacy_slmre.util.json_files import check_fields, read_record
@@ -128,9 +121,7 @@ def _embed(
     """Write the base model, in 4 bits if it runs in 4 bits."""
     target.mkdir(parents=True)
     if resolve_quantization(source, quantization) == quant_method(source):
-        for pattern in MODEL_FILES:
-            for file in source.glob(pattern):
-                shutil.copy(file, target)
+        copy_model(source, target)
     else:
         # Quantize the original weights again: 4-bit layers cannot be saved exactly after they were used.
         device = resolve_device(settings.device)

@@ -123,6 +123,9 @@ class _MeanWithCorrection(nn.Module):
         return self.mean(inputs) + self.output(F.gelu(self.dense(self.dropout(inputs))))
 
 
+MakeHead = Callable[[int, int], LabelHead | MatchingHead]
+
+
 class RelationNetwork(nn.Module, ABC):
     """Computes the outputs of a head from the states of markers.
 
@@ -134,13 +137,7 @@ class RelationNetwork(nn.Module, ABC):
         n_types: Number of entity types with an embedding; 0 for none.
     """
 
-    def __init__(
-        self,
-        encoder: PreTrainedModel,
-        make_head: Callable[[int, int], LabelHead | MatchingHead],
-        n_markers: int,
-        n_types: int = 0,
-    ) -> None:
+    def __init__(self, encoder: PreTrainedModel, make_head: MakeHead, n_markers: int, n_types: int = 0) -> None:
         super().__init__()
         width = encoder.config.hidden_size
         self.encoder = encoder
@@ -229,9 +226,7 @@ class LevitatedNetwork(RelationNetwork):
             computes attention in a way of its own.
     """
 
-    def __init__(
-        self, encoder: PreTrainedModel, make_head: Callable[[int, int], LabelHead | MatchingHead], n_markers: int
-    ) -> None:
+    def __init__(self, encoder: PreTrainedModel, make_head: MakeHead, n_markers: int) -> None:
         super().__init__(encoder, make_head, n_markers)
         if getattr(encoder.config, "position_embedding_type", "absolute") != "absolute" or not any(
             name.endswith("position_embeddings") and isinstance(module, nn.Embedding)

@@ -7,7 +7,7 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from spacy_slmre.instances import RelationInstance, truncate_instances
 from spacy_slmre.models.base import ModelError, TrainableModel
 from spacy_slmre.models.encoder.markers import Markers
 from spacy_slmre.models.encoder.network import RelationNetwork
+from spacy_slmre.models.encoder.settings import PairEncoderSettings
 from spacy_slmre.models.hub import resolve_dtype
 from spacy_slmre.models.thinc_shim import ThincShim
 from spacy_slmre.schema import LabelSchema
@@ -26,31 +27,11 @@ Score = Callable[..., torch.Tensor]
 """Takes the network's inputs and returns its outputs (n, n_outputs) in float32."""
 
 
-class PairEncoderSettings(Protocol):
-    """The settings that all encoders have."""
-
-    @property
-    def dtype(self) -> str:
-        """Type for inference."""
-
-    @property
-    def mixed_precision(self) -> bool:
-        """Train in bfloat16 if the hardware supports it."""
-
-    @property
-    def head_learn_rate(self) -> float:
-        """Learning rate of head and marker tokens, as a multiple of the encoder's."""
-
-    @property
-    def max_batch_tokens(self) -> int:
-        """Tokens of a batch, including padding."""
-
-
 class PairEncoder(TrainableModel):
     """An encoder that computes the label probabilities of a pair from the states of its markers."""
 
     schema: None = None
-    settings: Any
+    settings: PairEncoderSettings
 
     def __init__(self, settings: PairEncoderSettings) -> None:
         self.settings = settings

@@ -14,7 +14,32 @@ RUNTIMES = ("torch", "openvino")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderSettings:
+class PairEncoderSettings:
+    """The settings that all encoders have; see `EncoderSettings`.
+
+    Raises:
+        ModelError: A value is out of range.
+    """
+
+    dropout: float | None = None
+    head_learn_rate: float = 1.0
+    mixed_precision: bool = True
+    dtype: str = "auto"
+    device: str = "auto"
+    max_batch_tokens: int = 4096
+
+    def __post_init__(self) -> None:
+        check_types(self, "model", ModelError)
+        check_minimum(self, "model", ModelError, max_batch_tokens=1)
+        if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
+            raise ModelError(f"model.dropout = {self.dropout}, but it must be at least 0 and below 1.")
+        if not self.head_learn_rate > 0:
+            raise ModelError(f"model.head_learn_rate = {self.head_learn_rate}, but it must be above 0.")
+        resolve_dtype(self.dtype, resolve_device(self.device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings(PairEncoderSettings):
     """Settings of an encoder classifier: the arguments of `spacy-slmre.EncoderClassifier.v1`.
 
     Attributes:
@@ -45,25 +70,14 @@ class EncoderSettings:
     revision: str | None = None
     markers: str = "typed"
     type_embedding: bool = False
-    dropout: float | None = None
     frozen_layers: int | None = None
-    head_learn_rate: float = 1.0
-    mixed_precision: bool = True
-    dtype: str = "auto"
-    device: str = "auto"
     runtime: str = "torch"
-    max_batch_tokens: int = 4096
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_types(self, "model", ModelError)
+        super().__post_init__()
         check_choice(self, "model", ModelError, markers=(*STYLES, LEVITATED), runtime=RUNTIMES)
-        check_minimum(self, "model", ModelError, frozen_layers=0, max_batch_tokens=1)
-        if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
-            raise ModelError(f"model.dropout = {self.dropout}, but it must be at least 0 and below 1.")
-        if not self.head_learn_rate > 0:
-            raise ModelError(f"model.head_learn_rate = {self.head_learn_rate}, but it must be above 0.")
-        resolve_dtype(self.dtype, resolve_device(self.device))
+        check_minimum(self, "model", ModelError, frozen_layers=0)
         if self.runtime == "openvino" and self.device not in ("auto", "cpu"):
             raise ModelError(f'model.runtime = "openvino" runs on the CPU, not on "{self.device}".')
         if self.markers == LEVITATED and self.runtime == "openvino":

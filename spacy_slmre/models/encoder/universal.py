@@ -22,21 +22,14 @@ from spacy_slmre.models.encoder.label_embeddings import LabelEmbeddings
 from spacy_slmre.models.encoder.levitated import LevitatedMarkers
 from spacy_slmre.models.encoder.network import LevitatedNetwork, MatchingHead, max_tokens
 from spacy_slmre.models.encoder.pair_encoder import PairEncoder
+from spacy_slmre.models.encoder.settings import PairEncoderSettings
 from spacy_slmre.models.encoder.storage import load_encoder
-from spacy_slmre.models.hub import (
-    MODEL_FILES,
-    PACKAGED_ENCODER,
-    BaseModelInfo,
-    identify,
-    locate_base,
-    resolve_device,
-    resolve_dtype,
-)
+from spacy_slmre.models.hub import PACKAGED_ENCODER, BaseModelInfo, copy_model, identify, locate_base, resolve_device
 from spacy_slmre.models.thinc_shim import ThincShim, cpu_tensors
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.io import read_files, temporary_output, write_files
 from spacy_slmre.util.json_files import check_fields, read_record
-from spacy_slmre.util.settings import check_minimum, check_types, takes_settings
+from spacy_slmre.util.settings import takes_settings
 
 SHIPPED = Path(__file__).parents[2] / "adapters" / "universal_encoder"
 """The shipped weights."""
@@ -45,7 +38,7 @@ BASE_FOLDER = "base"
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniversalEncoderSettings:
+class UniversalEncoderSettings(PairEncoderSettings):
     """Settings of an encoder for any labels: the arguments of `spacy-slmre.UniversalEncoder.v1`.
 
     Attributes:
@@ -62,21 +55,6 @@ class UniversalEncoderSettings:
     """
 
     weights: str = "auto"
-    dropout: float | None = None
-    head_learn_rate: float = 1.0
-    mixed_precision: bool = True
-    dtype: str = "auto"
-    device: str = "auto"
-    max_batch_tokens: int = 4096
-
-    def __post_init__(self) -> None:
-        check_types(self, "model", ModelError)
-        check_minimum(self, "model", ModelError, max_batch_tokens=1)
-        if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
-            raise ModelError(f"model.dropout = {self.dropout}, but it must be at least 0 and below 1.")
-        if not self.head_learn_rate > 0:
-            raise ModelError(f"model.head_learn_rate = {self.head_learn_rate}, but it must be above 0.")
-        resolve_dtype(self.dtype, resolve_device(self.device))
 
 
 @dataclass(frozen=True)
@@ -238,10 +216,7 @@ class UniversalEncoder(PairEncoder):
             self._write_weights(temporary / WEIGHTS_FILE)
             if embed:
                 (temporary / BASE_FOLDER).mkdir()
-                source = self._base_folder()
-                for pattern in MODEL_FILES:
-                    for file in source.glob(pattern):
-                        shutil.copy(file, temporary / BASE_FOLDER)
+                copy_model(self._base_folder(), temporary / BASE_FOLDER)
             data = {"base": self._stored.base.to_dict(), "threshold": self._stored.threshold}
             (temporary / MODEL_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
 
