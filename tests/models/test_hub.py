@@ -127,10 +127,17 @@ def test_the_revision_of_a_cached_model_is_its_commit(base_copy: Path, tmp_path:
     assert hub.identify(snapshot, "owner/model", "main").revision == "0123abc"
 
 
-def test_loading_hides_the_warning_about_an_unused_kernel(caplog: pytest.LogCaptureFixture) -> None:
+def test_loading_hides_the_warning_about_an_unused_kernel(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    with hub.quiet_loading():
-        logger.warning("gemm_4bit_forward is not available")
-        logger.warning("another problem")
-    logger.warning("gemm_4bit_forward after loading")
+    # Independent of what libraries in other tests did to loggers.
+    monkeypatch.setattr(logger, "disabled", False)
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
+    with caplog.at_level(logging.WARNING, logger=logger.name):
+        with hub.quiet_loading():
+            logger.warning("gemm_4bit_forward is not available")
+            logger.warning("another problem")
+        logger.warning("gemm_4bit_forward after loading")
     assert [record.getMessage() for record in caplog.records] == ["another problem", "gemm_4bit_forward after loading"]
