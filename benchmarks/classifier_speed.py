@@ -1,6 +1,7 @@
 """Measure the speed of `rel_classifier` by length, pairs per sentence, markers and runtime, and that of its training.
 
-    python benchmarks/classifier_speed.py [--rounds 5] [--threads 2]
+    python benchmarks/classifier_speed.py [--rounds 5] [--threads 2] [--output classifier.json]
+    python scripts/readme_table.py --classifier classifier.json
 
 Training is compared with the same network in a plain torch loop. All variants are measured in every round of one run,
 and the ratios are what counts. The weights are those of the packaged encoder with an untrained head, because speed does
@@ -12,23 +13,28 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable
-from itertools import permutations
+from collections.abc import Callable, Sequence
+from datetime import date
+from itertools import permutations, product
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from common import make_parser
-from rich.console import Console
-from rich.table import Table
+from speed.tables import classifier_tables, show
 from thinc.api import Adam
 
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.models.encoder.model import EncoderClassifier
 from spacy_slmre.models.encoder.settings import EncoderSettings
-from spacy_slmre.models.hub import resolve_dtype
+from spacy_slmre.models.hub import PACKAGED_ENCODER, resolve_dtype
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.util.io import atomic_write
+from spacy_slmre.util.system import hardware, versions
 
 SCHEMA = LabelSchema.from_labels([f"relation {n}" for n in range(18)])
+TYPED = "typed markers, float32"
+COMPONENT = "`update` and `finish_update`"
 NAMES = ("Ann", "Rome", "Paul", "Paris")
 WORDS = ["the", "old", "mill", "was", "sold", "in", "spring", "and", "nobody", "knew", "why", "she", "left"]
 
@@ -51,7 +57,7 @@ def make_instances(sentences: int, tokens: int, mentions: int = 2) -> list[Relat
 
 
 def make_model(**settings: object) -> EncoderClassifier:
-    """Return the packaged encoder with a new head."""
+    """Return an encoder with a new head."""
     model = EncoderClassifier(EncoderSettings(**settings))
     model.start(SCHEMA.names, ("PER", "LOC"))
     return model
@@ -72,19 +78,19 @@ def compare(ways: dict[str, Callable[[], int]], rounds: int, seconds: float) -> 
     return rates
 
 
-def inference(rounds: int, seconds: float) -> list[dict]:
+def inference(base: str, lengths: Sequence[int], rounds: int, seconds: float) -> list[dict]:
     """Measure pairs per second of whole calls, tokenization included."""
     settings: dict[str, dict] = {
-        "torch, float32": {"dtype": "float32"},
-        "openvino": {"runtime": "openvino"},
-        "levitated, float32": {"dtype": "float32", "markers": "levitated"},
+        TYPED: {"dtype": "float32"},
+        "typed markers, OpenVINO": {"runtime": "openvino"},
+        "levitated markers, float32": {"dtype": "float32", "markers": "levitated"},
     }
     if resolve_dtype("auto", torch.device("cpu")) == torch.bfloat16:
-        settings["torch, bfloat16"] = {"dtype": "bfloat16"}
-        settings["levitated, bfloat16"] = {"dtype": "bfloat16", "markers": "levitated"}
-    models = {name: make_model(device="cpu", **given) for name, given in settings.items()}
+        settings["typed markers, bfloat16"] = {"dtype": "bfloat16"}
+        settings["levitated markers, bfloat16"] = {"dtype": "bfloat16", "markers": "levitated"}
+    models = {name: make_model(base=base, device="cpu", **given) for name, given in settings.items()}
     results = []
-    for tokens, mentions in ((48, 2), (48, 4), (96, 2), (96, 4)):
+    for tokens, mentions in product(lengths, (2, 4)):
         batch = make_instances(64 if mentions == 2 else 16, tokens, mentions)
 
         def run(model: EncoderClassifier, batch: list = batch) -> int:
@@ -93,7 +99,7 @@ def inference(rounds: int, seconds: float) -> list[dict]:
 
         ways = {name: (lambda model=model: run(model)) for name, model in models.items()}
         rates = compare(ways, rounds, seconds)
-        base = rates["torch, float32"]
+        base = rates[TYPED]
         for name, values in rates.items():
             results.append(
                 {
@@ -107,10 +113,10 @@ def inference(rounds: int, seconds: float) -> list[dict]:
     return results
 
 
-def training(rounds: int, seconds: float) -> list[dict]:
+def training(base: str, rounds: int, seconds: float) -> list[dict]:
     """Compare `update` and `finish_update` with the same network in a plain torch loop."""
     batch = make_instances(8, 50)
-    ours, plain = make_model(device="cpu", mixed_precision=False), make_model(device="cpu")
+    ours, plain = (make_model(base=base, device="cpu", mixed_precision=False) for _ in range(2))
     optimizer = Adam(1e-5, L2=0.01, L2_is_weight_decay=True, grad_clip=1.0, use_averages=False)
     network = plain.network.train()
     adamw = torch.optim.AdamW(network.parameters(), lr=1e-5, weight_decay=0.01)
@@ -129,41 +135,37 @@ def training(rounds: int, seconds: float) -> list[dict]:
         adamw.step()
         return len(batch)
 
-    rates = compare({"plain torch loop": loop, "update and finish_update": component}, rounds, seconds)
-    ratios = [a / b for a, b in zip(rates["update and finish_update"], rates["plain torch loop"], strict=True)]
+    rates = compare({"plain torch loop": loop, COMPONENT: component}, rounds, seconds)
+    ratios = [a / b for a, b in zip(rates[COMPONENT], rates["plain torch loop"], strict=True)]
     return [
         {"way": "plain torch loop", "pairs/s": statistics.median(rates["plain torch loop"]), "ratio": 1.0},
-        {
-            "way": "update and finish_update",
-            "pairs/s": statistics.median(rates["update and finish_update"]),
-            "ratio": statistics.median(ratios),
-        },
+        {"way": COMPONENT, "pairs/s": statistics.median(rates[COMPONENT]), "ratio": statistics.median(ratios)},
     ]
 
 
 def main() -> None:
     """Measure and print."""
     parser = make_parser(__doc__)
+    parser.add_argument("--base", default=PACKAGED_ENCODER, help="another encoder")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[48, 96], help="lengths of sentences")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="seconds of each variant per round")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", help="also write the results to this file")
+    parser.add_argument("--output", type=Path, help="JSON file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     results = {
-        "threads": arguments.threads,
-        "inference": inference(arguments.rounds, arguments.seconds),
-        "training": training(arguments.rounds, arguments.seconds),
+        "hardware": hardware(),
+        "versions": versions(),
+        "date": date.today().isoformat(),
+        "rounds": arguments.rounds,
+        "inference": inference(arguments.base, arguments.tokens, arguments.rounds, arguments.seconds),
+        "training": training(arguments.base, arguments.rounds, arguments.seconds),
     }
-    table = Table("", "tokens", "pairs per sentence", "pairs/s", "ratio")
-    for name in ("inference", "training"):
-        for row in results[name]:
-            shape = str(row.get("tokens", 50)), str(row.get("pairs per sentence", 2))
-            table.add_row(f"{name}: {row['way']}", *shape, f"{row['pairs/s']:.0f}", f"{row['ratio']:.2f}")
-    Console().print(table)
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=2)
+    for table in classifier_tables(results):
+        show(table)
+    if arguments.output:
+        atomic_write(arguments.output, json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

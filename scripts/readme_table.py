@@ -1,13 +1,15 @@
 """Update the table of results in README.md, or the tables of measured speed in docs/speed.md and docs/guides/scale.md.
 
 Usage: python scripts/readme_table.py RUNS… [--readme README.md]
-       python scripts/readme_table.py --speed SPEED.json… [--gpu GPU.json] [--document docs/speed.md]
+       python scripts/readme_table.py --speed SPEED.json… [--document docs/speed.md]
+       python scripts/readme_table.py --gpu GPU.json, or --classifier CLASSIFIER.json [--document docs/speed.md]
        python scripts/readme_table.py --scale SCALE.json… [--scale-document docs/guides/scale.md]
 
 RUNS are folders written by `python -m spacy slmre evaluate`; SPEED.json is the output of `benchmarks/inference.py`, one
-file per machine; GPU.json that of `benchmarks/gpu.sh`, SCALE.json that of `benchmarks/scale.py`. The text between the
-markers `<!-- results:begin -->` and `<!-- results:end -->` (or `speed`, `peers`, `gpu`, `scale`) is replaced. Plots of
-speed are written to the folder `images` next to the document.
+file per machine; GPU.json that of `benchmarks/gpu.sh`, CLASSIFIER.json that of `benchmarks/classifier_speed.py`,
+SCALE.json that of `benchmarks/scale.py`. The text between the markers `<!-- results:begin -->` and
+`<!-- results:end -->` (or `speed`, `peers`, `gpu`, `classifier`, `scale`) is replaced. Plots of speed are written to
+the folder `images` next to the document.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from speed.plots import plots  # noqa: E402
-from speed.tables import gpu_tables, markdown, scale_tables, tables  # noqa: E402
+from speed.tables import classifier_tables, gpu_tables, markdown, scale_tables, tables  # noqa: E402
 
 
 def main() -> None:
@@ -36,13 +38,14 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="*")
     parser.add_argument("--speed", type=Path, nargs="+", default=[])
     parser.add_argument("--gpu", type=Path)
+    parser.add_argument("--classifier", type=Path)
     parser.add_argument("--scale", type=Path, nargs="+", default=[])
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     parser.add_argument("--document", type=Path, default=ROOT / "docs" / "speed.md")
     parser.add_argument("--scale-document", type=Path, default=ROOT / "docs" / "guides" / "scale.md")
     args = parser.parse_args()
-    if not (args.runs or args.speed or args.gpu or args.scale):
-        parser.error("give folders of runs, or --speed, --gpu or --scale with files")
+    if not (args.runs or args.speed or args.gpu or args.classifier or args.scale):
+        parser.error("give folders of runs, or --speed, --gpu, --classifier or --scale with files")
     try:
         if args.runs:
             put(args.readme, "results", results_markdown(args.runs))
@@ -50,6 +53,9 @@ def main() -> None:
             put_speed([read_speed(file) for file in args.speed], args.document)
         if args.gpu:
             put(args.document, "gpu", "\n\n".join(map(markdown, gpu_tables(read_gpu(args.gpu)))))
+        if args.classifier:
+            results = read_results(args.classifier, "benchmarks/classifier_speed.py", "versions")
+            put(args.document, "classifier", "\n\n".join(map(markdown, classifier_tables(results))))
         if args.scale:
             found = [read_results(file, "benchmarks/scale.py", "one_process") for file in args.scale]
             put(args.scale_document, "scale", "\n\n".join(markdown(one) for run in found for one in scale_tables(run)))

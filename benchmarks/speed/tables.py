@@ -201,6 +201,20 @@ def scale_tables(results: Mapping[str, Any]) -> Iterator[Table]:
     yield Table("Memory of one process", ("documents", "GB"), rows, (note,))
 
 
+def classifier_tables(results: Mapping[str, Any]) -> Iterator[Table]:
+    """Return the speed of inference and training of `benchmarks/classifier_speed.py`."""
+    shapes = {(row["tokens"], row["pairs per sentence"]): None for row in results["inference"]}
+    ways: dict[str, list[str]] = {}
+    for row in results["inference"]:
+        ways.setdefault(row["way"], []).append(f"{_number(row['pairs/s'])} ({_number(row['ratio'])})")
+    header = ("pairs/s (factor)", *(f"{tokens} tokens, {pairs} pairs per sentence" for tokens, pairs in shapes))
+    note = f"{results['hardware']}, medians of {results['rounds']} rounds, {results['date']}"
+    note += f" (torch {results['versions']['torch']}). Factors are medians of those of the rounds."
+    yield Table("Inference", header, [(way, *cells) for way, cells in ways.items()], (note,))
+    rows = [(row["way"], _number(row["pairs/s"]), _number(row["ratio"])) for row in results["training"]]
+    yield Table("Training", ("", "pairs/s", "factor"), rows)
+
+
 def gpu_tables(results: Mapping[str, Any]) -> Iterator[Table]:
     """Return an overview of the checks of `benchmarks/gpu.py`, and the results of each."""
     checks = results["checks"]
