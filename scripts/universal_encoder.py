@@ -1,11 +1,11 @@
 """Train the encoder for any labels, which is shipped, on tasks with random labels.
 
-    python scripts/universal_encoder.py OUTPUT --train FOLDER … --dev FOLDER … [--names SET …] [--steps 1900]
+    python scripts/universal_encoder.py OUTPUT --train FOLDER … --dev FOLDER … [--names SET …] [--steps 7600]
 
 The folders have label sets; `configs/tune/universal.cfg` names those of the shipped weights, which `python -m spacy
 project run universal-corpora` makes, and how often each is drawn. A step has two tasks of eight passages, about 1,100
 tokens. The threshold with the best mean F1 on the dev sets is stored. `spacy_slmre/adapters/universal_encoder` has what
-was written to OUTPUT.
+was written to OUTPUT. The state after every thousand steps is stored next to OUTPUT: rerun the same command to resume.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import fnmatch
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 
@@ -39,18 +40,29 @@ CONFIG = ROOT / "configs" / "tune" / "universal.cfg"
 TASKS, PASSAGES = 2, 8
 LEARN_RATE, HEAD_RATE, DROPOUT, WARMUP = 2e-4, 1e-3, 0.1, 100
 MAX_CONTEXT_TOKENS = 300
+CHECKPOINT_STEPS = 1000
+CONSOLE = Console(stderr=True)
 
 
-def train(model: UniversalEncoder, sampler: LabelSampler, steps: int) -> None:
-    """Train on random tasks."""
+def train(
+    model: UniversalEncoder, sampler: LabelSampler, steps: int, checkpoint: Path, report: Callable[[int], object]
+) -> None:
+    """Train on random tasks, from the checkpoint if there is one."""
     network = model.load().network
     encoder = [one for name, one in network.named_parameters() if name.startswith("encoder.") and one.requires_grad]
     others = [one for name, one in network.named_parameters() if not name.startswith("encoder.")]
     groups = [{"params": encoder, "lr": LEARN_RATE}, {"params": others, "lr": HEAD_RATE}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
     schedule = get_linear_schedule_with_warmup(optimizer, WARMUP, steps)
-    console, losses = Console(stderr=True), deque(maxlen=100)
-    for step in track(range(steps), "Training …", console=console):
+    state = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    done = 0
+    if checkpoint.exists():
+        stored = torch.load(checkpoint, weights_only=True)
+        done = stored.pop("step")
+        for name, values in stored.items():
+            state[name].load_state_dict(values)
+    losses: deque[float] = deque(maxlen=100)
+    for step in track(range(done, steps), "Training …", console=CONSOLE):
         loss = 0.0
         for number in range(TASKS):
             task = sampler.draw(f"{step}/{number}", PASSAGES, with_examples=False)
@@ -65,7 +77,12 @@ def train(model: UniversalEncoder, sampler: LabelSampler, steps: int) -> None:
         schedule.step()
         losses.append(loss)
         if (step + 1) % 100 == 0:
-            console.print(f"step {step + 1:,}: loss {fmean(losses):.3f}")
+            CONSOLE.print(f"step {step + 1:,}: loss {fmean(losses):.3f}")
+        if (step + 1) % CHECKPOINT_STEPS == 0:
+            report(step + 1)
+            temporary = checkpoint.with_suffix(".tmp")
+            torch.save({"step": step + 1, **{name: one.state_dict() for name, one in state.items()}}, temporary)
+            temporary.replace(checkpoint)
 
 
 def main() -> None:
@@ -76,7 +93,7 @@ def main() -> None:
     parser.add_argument("--dev", nargs="+", required=True, help="folders with label sets that are not trained on")
     parser.add_argument("--names", nargs="*", default=[], help="names of the dev sets (default: all)")
     parser.add_argument("--pairs", type=int, default=400, help="maximum number of pairs of a dev set")
-    parser.add_argument("--steps", type=int, default=1900)
+    parser.add_argument("--steps", type=int, default=7600)
     arguments = parser.parse_args()
     corpora = LabelSetReader(tuple(arguments.train))()
     dev = LabelSetReader(tuple(arguments.dev), tuple(arguments.names))()
@@ -89,15 +106,24 @@ def main() -> None:
         examples=0.0,
     )
     model = UniversalEncoder.from_base(UniversalEncoderSettings(dropout=0.05, max_batch_tokens=1024))
-    train(model, LabelSampler(corpora, sampling), arguments.steps)
-    scored = [score(model, corpus, arguments.pairs, 0, 0) for corpus in dev]
-    means = {threshold: fmean(one.counts(threshold).f1 for one in scored) for threshold in THRESHOLDS}
-    best = max(means, key=lambda threshold: means[threshold])
-    model.default_threshold = best
+
+    def best_threshold(step: int) -> float:
+        """Print and return the threshold with the best mean F1 on the dev sets."""
+        scored = [score(model, corpus, arguments.pairs, 0, 0) for corpus in dev]
+        means = {threshold: fmean(one.counts(threshold).f1 for one in scored) for threshold in THRESHOLDS}
+        best = max(means, key=lambda threshold: means[threshold])
+        of_sets = ", ".join(f"{one.corpus.name} {one.counts(best).f1:.3f}" for one in scored)
+        CONSOLE.print(f"step {step:,}: mean F1 {means[best]:.3f} with threshold {best} ({of_sets})")
+        return best
+
+    checkpoint = arguments.output.with_suffix(".pt")
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    train(model, LabelSampler(corpora, sampling), arguments.steps, checkpoint, best_threshold)
+    model.default_threshold = best_threshold(arguments.steps)
     model.save(arguments.output, embed=False)
     file = arguments.output / WEIGHTS_FILE
     save_file({name: value.to(torch.float16) for name, value in load_file(file).items()}, file)
-    print(f"threshold {best}: mean F1 {means[best]:.3f}; {file.stat().st_size:,} bytes in {file}")
+    CONSOLE.print(f"{file.stat().st_size:,} bytes in {file}")
 
 
 if __name__ == "__main__":

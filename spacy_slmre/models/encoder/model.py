@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,6 @@ from spacy_slmre.models.encoder.settings import LEVITATED, EncoderSettings
 from spacy_slmre.models.hub import locate_base, resolve_device
 from spacy_slmre.models.thinc_shim import ThincShim
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.util.io import read_files, write_files
 from spacy_slmre.util.settings import takes_settings
 
 
@@ -193,21 +191,7 @@ class EncoderClassifier(PairEncoder):
         return restored
 
     def __getstate__(self) -> dict[str, Any]:
-        # Worker processes receive the files of a saved pipeline.
-        files: dict[str, bytes] = {}
-        if self.labels:
-            with tempfile.TemporaryDirectory() as name:
-                self.save(Path(name) / "model", embed=True)
-                files = read_files(Path(name) / "model")
-        return {"settings": self.settings, "files": files}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["settings"])  # type: ignore[misc]
-        if state["files"]:
-            with tempfile.TemporaryDirectory() as name:
-                write_files(Path(name), state["files"])
-                restored = self.restore(Path(name), temporary=True)
-            self.__dict__.update({**restored.__dict__, "_lock": self._lock})
+        return {"arguments": (self.settings,), "files": self._saved_files(embed=True) if self.labels else {}}
 
 
 @takes_settings(EncoderSettings)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from spacy_slmre.models.encoder.settings import PairEncoderSettings
 from spacy_slmre.models.hub import resolve_dtype
 from spacy_slmre.models.thinc_shim import ThincShim
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.util.io import read_files, write_files
 
 Score = Callable[..., torch.Tensor]
 """Takes the network's inputs and returns its outputs (n, n_outputs) in float32."""
@@ -166,8 +169,9 @@ class PairEncoder(TrainableModel):
             network.head.dropout.p = drop
             for rows, inputs in self._batches(instances):
                 with self._autocast():
-                    logits = self._logits(network(*inputs), schema)
-                losses = F.cross_entropy(logits.float(), gold[rows].to(logits.device), reduction="none")
+                    outputs = network(*inputs)
+                logits = self._logits(outputs.float(), schema)
+                losses = F.cross_entropy(logits, gold[rows].to(logits.device), reduction="none")
                 part = (losses * shares[rows].to(losses)).sum()
                 value = part.item()
                 if not np.isfinite(value):
@@ -189,6 +193,23 @@ class PairEncoder(TrainableModel):
         if not self.settings.mixed_precision or dtype != torch.bfloat16:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=dtype)
+
+    # -- pickling ------------------------------------------------------------------------------------------
+
+    def _saved_files(self, *, embed: bool) -> dict[str, bytes]:
+        """Return the files that `save` writes."""
+        with tempfile.TemporaryDirectory() as name:
+            self.save(Path(name) / "model", embed=embed)
+            return read_files(Path(name) / "model")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Worker processes receive the files of a model that was trained; others they read themselves.
+        self.__init__(*state["arguments"])  # type: ignore[misc]
+        if state["files"]:
+            with tempfile.TemporaryDirectory() as name:
+                write_files(Path(name), state["files"])
+                restored = self.restore(Path(name), temporary=True)
+            self.__dict__.update({**restored.__dict__, "_lock": self._lock})
 
 
 def _torch_scorer(network: RelationNetwork, dtype_setting: str) -> Score:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from spacy_slmre.models.encoder.storage import load_encoder
 from spacy_slmre.models.hub import PACKAGED_ENCODER, BaseModelInfo, copy_model, identify, locate_base, resolve_device
 from spacy_slmre.models.thinc_shim import ThincShim, cpu_tensors
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.util.io import read_files, temporary_output, write_files
+from spacy_slmre.util.io import temporary_output
 from spacy_slmre.util.json_files import check_fields, read_record
 from spacy_slmre.util.settings import takes_settings
 
@@ -242,21 +241,8 @@ class UniversalEncoder(PairEncoder):
         return restored
 
     def __getstate__(self) -> dict[str, Any]:
-        # Worker processes read files that exist, or receive the weights.
-        files: dict[str, bytes] = {}
-        if self._is_trained:
-            with tempfile.TemporaryDirectory() as name:
-                self.save(Path(name) / "model", embed=self._stored.base_folder is not None)
-                files = read_files(Path(name) / "model")
-        return {"settings": self.settings, "stored": self._stored, "files": files}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["settings"], state["stored"])  # type: ignore[misc]
-        if state["files"]:
-            with tempfile.TemporaryDirectory() as name:
-                write_files(Path(name), state["files"])
-                restored = self.restore(Path(name), temporary=True)
-            self.__dict__.update({**restored.__dict__, "_lock": self._lock})
+        files = self._saved_files(embed=self._stored.base_folder is not None) if self._is_trained else {}
+        return {"arguments": (self.settings, self._stored), "files": files}
 
 
 def _load_weights(network: LevitatedNetwork, file: Path) -> None:
