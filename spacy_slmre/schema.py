@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -364,20 +364,31 @@ class LabelSchema:
         """Labels that state another label's relation from its tail to its head, and that label.
 
         A symmetric label is its own inverse. Of two inverse labels, the later one is the key: `{"spouse": "spouse",
-        "child": "parent"}` if the schema lists "parent" first. See `spacy_slmre.directions`.
+        "child": "parent"}` if the schema lists "parent" first. Labels that share an inverse, such as "father" and
+        "mother" of "child", are left out, because "child" does not tell which of them holds. See
+        `spacy_slmre.directions`.
         """
         inverses = {label.name: label.name for label in self.labels if label.symmetric}
+        partners: dict[str, set[str]] = defaultdict(set)
         for label in self.labels:
-            if label.inverse in self.index and not {label.name, label.inverse} & {*inverses, *inverses.values()}:
-                first, second = sorted((label.name, label.inverse), key=self.index.__getitem__)
-                inverses[second] = first
+            if label.inverse in self.index:
+                partners[label.name].add(label.inverse)
+                partners[label.inverse].add(label.name)
+        for name, others in partners.items():
+            (first, *more) = others
+            is_pair = not more and partners[first] == {name} and not {name, first} & inverses.keys()
+            if is_pair and self.index[first] < self.index[name]:
+                inverses[name] = first
         return inverses
 
     @cached_property
     def mirrors(self) -> dict[str, str]:
-        """The labels that hold in the other direction, by name: symmetric ones themselves, others their inverse."""
-        mirrors = {label.name: label.name if label.symmetric else label.inverse or "" for label in self.labels}
-        return {name: mirror for name, mirror in mirrors.items() if mirror in self.index}
+        """The labels that then hold in the other direction, by name: symmetric ones themselves, others their inverse.
+
+        "father" and "mother" may both have the mirror "child", which then has none.
+        """
+        declared = {label.name: label.inverse for label in self.labels if label.inverse in self.index}
+        return declared | self.inverse_of | {first: second for second, first in self.inverse_of.items()}
 
     @cached_property
     def iris(self) -> dict[str, str]:

@@ -247,8 +247,11 @@ def test_facts_are_registered_on_import_unless_the_name_is_taken() -> None:
 
 
 def test_a_schema_knows_which_labels_are_inverse_whoever_declares_it() -> None:
-    labels = [{"name": "parent"}, {"name": "child", "inverse": "parent"}, {"name": "kin", "inverse": "parent"}]
+    labels: list[dict[str, Any]] = [{"name": "parent"}, {"name": "child", "inverse": "parent"}]
     labels += [{"name": "spouse", "symmetric": True}, {"name": "boss", "inverse": "unknown"}]
     assert LabelSchema.from_dict({"labels": labels}).inverse_of == {"spouse": "spouse", "child": "parent"}
+    # A child's other side is its father or its mother, so neither can be concluded.
+    labels = [{"name": name, "inverse": "child"} for name in ("father", "mother")] + [{"name": "child"}]
+    assert LabelSchema.from_dict({"labels": labels}).inverse_of == {}
     general = LabelSchema.general().inverse_of
     assert general["child"] == "parent" and "parent" not in general and general["sibling"] == "sibling"

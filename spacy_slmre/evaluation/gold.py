@@ -155,18 +155,20 @@ def make_gold_pairs(
     def is_positive(label: str) -> bool:
         return label != schema.negative_label and not (corpus_format and corpus_format.is_negative(label))
 
-    inverses = schema.inverse_of | {first: second for second, first in schema.inverse_of.items()}
+    mirrors = schema.mirrors
 
     def gold_labels(key: PairKey) -> tuple[str, ...]:
-        other_direction = annotated.labels_of(_reverse(key), None) if inverses else []
-        implied = [inverses[label] for label in other_direction if label in inverses]
+        other_direction = annotated.labels_of(_reverse(key), None) if mirrors else []
+        implied = [mirrors[label] for label in other_direction if label in mirrors]
         return tuple(dict.fromkeys(filter(is_positive, [*annotated.labels_of(key, None), *implied])))
 
     name = _doc_id(example, number)
     source = source_of(example.reference) if example.reference.user_data.get(ID) else name
     ids = {key: f"{name}/{place}" for place, key in enumerate(pairs)}
     return [
-        GoldPair(ids[key], source, key, instance, gold_labels(key), ids.get(_reverse(key), "") if inverses else "")
+        GoldPair(
+            ids[key], source, key, instance, gold_labels(key), ids.get(_reverse(key), "") if schema.mirrors else ""
+        )
         for key, instance in zip(pairs, instances, strict=True)
     ]
 
