@@ -77,13 +77,16 @@ class Decoding:
         """The lowest probability with which a label may be written; 0 without thresholds."""
         return min([0.0 if self.threshold is None else self.threshold, *self.label_thresholds.values()])
 
-    @property
-    def n_needed(self) -> int:
-        """Number of most probable labels of a pair that decide: those that may be written, and the negative one."""
+    def n_needed(self, n_labels: int) -> int:
+        """Return the number of most probable labels of a pair that decide: no others reach a threshold.
+
+        A more probable label does not replace a less probable one: it may miss its own threshold, or exceed a limit of
+        the schema.
+        """
         if self.threshold is None:
             return 1
-        possible = math.floor(1 / self.min_threshold + 1e-9) if self.min_threshold else self.max_labels + 1
-        return max(1, min(self.max_labels + 1, possible))
+        possible = math.floor(1 / self.min_threshold + 1e-9) if self.min_threshold else n_labels
+        return max(1, min(possible, n_labels))
 
     def threshold_of(self, label: str) -> float | None:
         """Return the threshold of a label."""

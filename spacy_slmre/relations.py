@@ -401,10 +401,17 @@ def _copy_records(source: Doc, target: Doc, *, offset: int) -> None:
         for record in records:
             if not _is_of(record, source_id):
                 continue
-            sides = {side: _shift(record[side], offset, len(target.text)) for side in _SIDES}
-            if all(sides.values()):
-                copied.append({**record, **sides, TEXT_ID: target_id})
+            if (moved := _shift_record(record, offset, len(target.text))) is not None:
+                copied.append({**moved, TEXT_ID: target_id})
         target.user_data[key] = copied
+
+
+def _shift_record(record: Mapping[str, Any], offset: int, length: int) -> dict[str, Any] | None:
+    """Return a record about a pair or, like entity decisions, about a span, with shifted offsets; None if outside."""
+    if not record.keys() >= set(_SIDES):
+        return _shift(record, offset, length)
+    sides = {side: _shift(record[side], offset, length) for side in _SIDES}
+    return {**record, **sides} if all(sides.values()) else None
 
 
 def _shift(argument: Any, offset: int, length: int) -> Any:

@@ -109,11 +109,9 @@ def test_only_rows_that_depend_on_each_other_are_computed_completely() -> None:
 
 
 def test_number_of_labels_that_are_needed() -> None:
-    assert Decoding(None, max_labels=3).n_needed == 1
-    assert Decoding(0.5, max_labels=3).n_needed == 2
-    assert Decoding(0.3, max_labels=3).n_needed == 3
-    assert Decoding(0.1, max_labels=3).n_needed == Decoding(0.0, max_labels=3).n_needed == 4
-    assert Decoding(0.6, max_labels=3).n_needed == 1
+    for threshold, expected in ((None, 1), (0.6, 1), (0.5, 2), (0.3, 3), (0.1, 9), (0.0, 9)):
+        assert Decoding(threshold).n_needed(9) == expected
+    assert Decoding(0.5, {"rival": 0.1}).n_needed(9) == 9
 
 
 @given(st.integers(0, 2**31), st.one_of(st.none(), st.floats(0.05, 0.9)), st.integers(1, 4))
@@ -165,15 +163,22 @@ def test_an_inverse_may_be_given_on_one_side_only() -> None:
         assert {(row, schema.names[column]) for row, column, _ in relations} == {(0, "father"), (1, "child")}
 
 
+def test_a_label_below_its_threshold_does_not_hide_one_above() -> None:
+    # Of three labels, "parent" misses its threshold and "no_relation" is not written.
+    log_probs = scores({"parent": 0.3, "rival": 0.2}, {"no_relation": 0.9})
+    assert run(log_probs, 0.5, label_thresholds={"rival": 0.1}) == {(0, "rival")}
+
+
 @given(st.integers(0, 2**31))
 def test_labels_that_are_not_needed_do_not_change_the_result(seed: int) -> None:
     random = np.random.default_rng(seed)
     log_probs = np.log(random.dirichlet(np.full(len(NAMES), 0.3), size=2) + 1e-9)
-    for threshold in (None, 0.3):
-        decoding = Decoding(threshold)
-        best = -np.sort(-log_probs, axis=1)[:, decoding.n_needed - 1]
-        known = np.where(log_probs >= best[:, None], log_probs, -np.inf)
-        rows = incomplete_rows(known, DIRECTIONS, SCHEMA, decoding)
-        known[rows] = log_probs[rows]
-        expected = decode(log_probs, DIRECTIONS, MENTIONS, SCHEMA, decoding)
-        assert set(decode(known, DIRECTIONS, MENTIONS, SCHEMA, decoding)) == set(expected)
+    apart = Directions.from_rows(np.full(2, -1), SCHEMA)
+    for decoding in (Decoding(None), Decoding(0.3), Decoding(0.5, {"rival": 0.1}), Decoding(0.2, max_labels=3)):
+        for directions, mentions in ((DIRECTIONS, MENTIONS), (apart, [("a", "b"), ("a", "c")])):
+            best = -np.sort(-log_probs, axis=1)[:, decoding.n_needed(len(NAMES)) - 1]
+            known = np.where(log_probs >= best[:, None], log_probs, -np.inf)
+            rows = incomplete_rows(known, directions, SCHEMA, decoding)
+            known[rows] = log_probs[rows]
+            expected = decode(log_probs, directions, mentions, SCHEMA, decoding)
+            assert set(decode(known, directions, mentions, SCHEMA, decoding)) == set(expected)

@@ -11,6 +11,7 @@ import spacy
 import srsly
 from spacy.tokens import Doc, DocBin, Span
 
+from spacy_slmre.entity_decisions import EntityDecision, decisions_of, write_decisions
 from spacy_slmre.relations import Relation, install_extensions, join_docs, read_records, span_as_doc
 
 
@@ -107,6 +108,11 @@ def test_relations_are_kept_when_docs_are_split_and_joined(doc: Doc) -> None:
     second = span_as_doc(joined[len(joined) - len(doc) :])
     assert as_text(second) == EXPECTED
     assert other._.relations == ()
+    start = doc[4].idx
+    write_decisions(doc, [EntityDecision(start, start + len(doc[4]), doc[4].text, "", "GPE", 0.9)])
+    assert [one["start"] for one in decisions_of(span_as_doc(doc[4:7]))] == [0]
+    assert decisions_of(span_as_doc(doc[0:4])) == []
+    assert [one["text"] for one in decisions_of(join_docs([first, doc]))] == [doc[4].text]
     with pytest.raises(ValueError, match="no documents"):
         join_docs([])
 

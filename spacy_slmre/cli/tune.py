@@ -28,7 +28,7 @@ NerOption = Annotated[
     str | None,
     typer.Option(help="Pipeline that finds the entities, such as en_core_web_sm, so that the result reads raw text."),
 ]
-LangOption = Annotated[str, typer.Option(help="Language, if there is no --ner.")]
+LangOption = Annotated[str | None, typer.Option(help="Language, if there is no --ner. Default: en.")]
 
 
 @slmre_cli.command("tune", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -45,7 +45,7 @@ def tune_command(
     dev: DevOption = None,
     schema: SchemaOption = None,
     ner: NerOption = None,
-    lang: LangOption = "en",
+    lang: LangOption = None,
     code: CodeOption = None,
     gpu_id: GpuOption = None,
     overwrite: OverwriteOption = False,
@@ -59,12 +59,14 @@ def tune_command(
     """
     from spacy.cli._util import parse_config_overrides
 
-    from spacy_slmre.extraction.pipelines import import_code
+    from spacy_slmre.extraction.pipelines import import_code, select_gpu
 
     is_main = int(os.environ.get("RANK", "0")) == 0
     report = log if is_main else lambda _: None
     shown = {"progress": document_progress()} if is_main else {}
     import_code(code)
+    if gpu_id is not None:
+        select_gpu(gpu_id)
     arguments = list(ctx.args)
     if config is not None and str(config).startswith("--"):  # without a config, the first override is taken for one
         arguments.insert(0, str(config))
@@ -74,9 +76,10 @@ def tune_command(
         raise ValueError("Set the folder for the tuned pipeline: --output DIR.")
     if (config is None) == (data is None):
         raise ValueError("Pass either a config or annotations: `slmre tune CONFIG` or `slmre tune --data FILE`.")
-    options: dict[str, Any] = {"dev": dev, "schema": schema, "ner": ner}
-    for name, value in options.items():
-        if config is not None and value is not None:
+    given: dict[str, Any] = {"dev": dev, "schema": schema, "ner": ner, "lang": lang}
+    options = {name: value for name, value in given.items() if value is not None}
+    for name in options:
+        if config is not None:
             raise ValueError(f"--{name} is only for --data. In the config, it is a setting of [tune] or [corpora].")
 
     from spacy_slmre.models.hub import quiet_loading
@@ -87,12 +90,10 @@ def tune_command(
         from spacy_slmre.training.tune import tune
 
     if data is not None:
-        settings = parse_config(make_config(data, **options, lang=lang, overrides=overrides, log=report), overrides)
+        settings = parse_config(make_config(data, **options, overrides=overrides, log=report), overrides)
     else:
         assert config is not None
         settings = read_config(config, overrides)
-    if gpu_id is not None:
-        settings.setdefault("model", {})["device"] = f"cuda:{gpu_id}" if gpu_id >= 0 else "cpu"
     try:
         resolved = resolve_config(settings, str(config or data))
         metrics = tune(resolved, output, overwrite=overwrite, log=report, **shown)
@@ -112,7 +113,7 @@ def init_config_command(
     dev: DevOption = None,
     schema: SchemaOption = None,
     ner: NerOption = None,
-    lang: LangOption = "en",
+    lang: LangOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write the config with which `slmre tune --data` would tune, to edit it."""
@@ -122,5 +123,5 @@ def init_config_command(
 
     inputs = [path for path in (data, dev, schema) if path is not None]
     with reserve(output, inputs=inputs, overwrite=overwrite):
-        atomic_write(output, make_config(data, dev=dev, schema=schema, ner=ner, lang=lang, log=log))
+        atomic_write(output, make_config(data, dev=dev, schema=schema, ner=ner, lang=lang or "en", log=log))
     log(f"Config: {output}. Next: python -m spacy slmre tune {output} -o OUTPUT")

@@ -33,7 +33,7 @@ def load_pipeline(name: str, *, code: Path | None = None, gpu_id: int | None = N
     from spacy import util
 
     if gpu_id is not None:
-        _select_gpu(gpu_id)
+        select_gpu(gpu_id)
     import_code(code)
     try:
         if name.endswith(".cfg") and Path(name).is_file():
@@ -69,7 +69,8 @@ def import_code(code: Path | None) -> None:
         raise ValueError(f"The code file {code} cannot be imported: {type(error).__name__}: {error}") from error
 
 
-def _select_gpu(gpu_id: int) -> None:
+def select_gpu(gpu_id: int) -> None:
+    """Use this GPU wherever a device is "auto" or "cuda", or with -1 none. Raises ValueError if it does not exist."""
     import torch
     from thinc.util import has_cupy_gpu, require_gpu
 

@@ -79,7 +79,7 @@ def _quality(log_probs: np.ndarray, gold: np.ndarray, pipe: RelationExtractor) -
     best = log_probs.argmax(axis=1)
     confidences = np.exp(log_probs[rows, best])
     decoding, predicted = pipe.decoding, set()
-    for row, labels in enumerate(top_labels(log_probs, schema, decoding.n_needed)):
+    for row, labels in enumerate(top_labels(log_probs, schema, decoding.n_needed(len(schema.labels)))):
         if label := decoding.best_label(labels, schema.negative_label):
             predicted.add((row, label))
     true = {(row, schema.names[column]) for row, column in enumerate(gold)}

@@ -59,7 +59,8 @@ def _predict(
         log_probs = all_log_probs(np.arange(len(instances)))
     else:
         min_prob = decoding.min_threshold if k == 1 else 0.0
-        log_probs = model.log_probs(instances, schema, allowed, k=max(k, decoding.n_needed), min_prob=min_prob)
+        n_needed = max(k, decoding.n_needed(len(schema.labels)))
+        log_probs = model.log_probs(instances, schema, allowed, k=n_needed, min_prob=min_prob)
         rows = incomplete_rows(log_probs, directions, schema, decoding)
         if len(rows):
             log_probs[rows] = all_log_probs(rows)

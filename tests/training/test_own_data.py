@@ -114,6 +114,7 @@ def test_mistakes_end_with_a_message(annotations: Path, tmp_path: Path, tiny) ->
         ([], "either a config or annotations"),
         (["--data", annotations, tmp_path / "own.cfg"], "either a config or annotations"),
         ([tmp_path / "own.cfg", "--ner", "en"], "--ner is only for --data"),
+        ([tmp_path / "own.cfg", "--lang", "de"], "--lang is only for --data"),
         (["--data", tmp_path / "missing.jsonl"], "does not exist"),
         (["--data", few], "only 1 annotated document"),
         (["--data", same_id], "only 1 annotated document (in 3 parts with the same id)"),

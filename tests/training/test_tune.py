@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -202,15 +203,18 @@ def test_an_adapter_can_be_tuned_further(config_file, tmp_path: Path) -> None:
     assert spacy.load(second).get_pipe("slm_relations").model.adapter is not None
 
 
-def test_code_and_gpu_options(config_file, tmp_path: Path) -> None:
+def test_code_and_gpu_options(config_file, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     code = tmp_path / "code.py"
     code.write_text(f"import spacy\n@spacy.registry.misc('own_labels')\ndef own_labels():\n    return {list(LABELS)}\n")
     config_file.write_text(
-        config_file.read_text().replace("schema = null", "")
+        config_file.read_text().replace("schema = null", "").replace('device = "cpu"', 'device = "auto"')
         + "\n[tune.schema]\n@misc = 'own_labels'\n".replace("'", '"')
     )
     output = tmp_path / "out"
     done = run(config_file, "--output", output, "--code", code, "--gpu-id", -1)
     assert done.exit_code == 0, done.output
     assert spacy.load(output).get_pipe("slm_relations").labels == LABELS
-    assert 'device = "cpu"' in (output / "tune.cfg").read_text()
+    # Where it was trained says nothing about where it will be used.
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "" and 'device = "auto"' in (output / "tune.cfg").read_text()
+    assert spacy.load(output).config["components"]["slm_relations"]["model"]["device"] == "auto"
