@@ -81,6 +81,11 @@ def normalize_answer(answer: str) -> str:
     return text.strip("\"'`“”‘’ ") or "none"
 
 
+def means_no_relation(label: str) -> bool:
+    """Return whether a label usually means "no relation", for data that do not say which one does."""
+    return normalize_answer(label) in NEGATIVES
+
+
 def official_macro_f1(gold: Iterable[Item], predicted: Iterable[Item]) -> float:
     """Return the official score of SemEval-2010 Task 8: macro-F1 of the relations, with direction.
 

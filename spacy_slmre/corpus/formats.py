@@ -18,13 +18,11 @@ import catalogue
 
 from spacy_slmre.corpus.records import Record, Reject
 from spacy_slmre.corpus.sources import CorpusError, Sample
+from spacy_slmre.metrics import means_no_relation
 from spacy_slmre.schema import LabelSchema, wording_of
 
 formats = catalogue.create("slmre", "formats", entry_points=True)
 """All formats by name."""
-
-# Labels that mean "no relation" in data without a schema.
-_NEGATIVE_NAMES = frozenset({"none", "other", "no_relation", "na", "nan", "null"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,7 @@ class CorpusFormat:
     def is_negative(self, label: str) -> bool:
         """Return whether a label means "no relation"."""
         if self.schema is None:
-            return label.casefold() in _NEGATIVE_NAMES
+            return means_no_relation(label)
         return label == self.schema.negative_label
 
     def resolve(self, label: str) -> str | None:

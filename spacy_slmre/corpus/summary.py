@@ -11,7 +11,7 @@ from spacy.tokens import Doc
 
 from spacy_slmre.corpus.gold_docs import ID, format_of, negative_label_of
 from spacy_slmre.gold import PairKey, gold_pairs, pair_key
-from spacy_slmre.metrics import NEGATIVES, normalize_answer
+from spacy_slmre.metrics import means_no_relation
 from spacy_slmre.relations import RELATIONS, Relation, relations_of, user_data_key
 
 
@@ -31,7 +31,7 @@ def known_pairs(doc: Doc) -> list[tuple[Relation, bool]]:
         if format is not None:
             return format.is_negative(row.label)
         unrelated = relations is not None and (pair_key(row.head, row.tail), row.label) not in relations
-        return unrelated or normalize_answer(row.label) in NEGATIVES
+        return unrelated or means_no_relation(row.label)
 
     negative = negative_label_of(doc)
     implied = [

@@ -16,7 +16,7 @@ from spacy.training import Example
 from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.gold import gold_pairs, pair_key
 from spacy_slmre.instances import RelationInstance, make_instances
-from spacy_slmre.metrics import NEGATIVES, normalize_answer
+from spacy_slmre.metrics import means_no_relation
 from spacy_slmre.relations import RELATIONS
 from spacy_slmre.schema import LabelSchema
 
@@ -145,8 +145,11 @@ def make_gold_instances(doc: Doc, schema: LabelSchema) -> list[RelationInstance]
 def collect_labels(docs: Iterable[Doc], negative: str | None, attr: str = RELATIONS) -> tuple[list[str], str | None]:
     """Return the labels of a corpus in alphabetical order, and the negative label if there are negative pairs.
 
-    If the expected `negative` label does not occur, but exactly one label does that usually means "no relation"
+    If the expected `negative` label does not occur, but one label does that usually means "no relation"
     (`spacy_slmre.metrics.NEGATIVES`: "NA", "Other", …), it is the negative label. For `attr`, see `gold_pairs`.
+
+    Raises:
+        ValueError: Several labels usually mean "no relation".
     """
     names: set[str] = set()
     has_negatives = False
@@ -154,8 +157,12 @@ def collect_labels(docs: Iterable[Doc], negative: str | None, attr: str = RELATI
         annotated = gold_pairs(doc, attr)
         names.update(row.label for row in annotated.rows)
         has_negatives |= annotated.is_complete
-    others = [label for label in names if normalize_answer(label) in NEGATIVES]
-    if negative is not None and negative not in names and len(others) == 1:
+    if negative is not None and negative not in names and (others := sorted(filter(means_no_relation, names))):
+        if len(others) > 1:
+            raise ValueError(
+                f'The labels {" and ".join(others)} all usually mean "no relation". Set the negative label to the one '
+                "that does, or rename the others."
+            )
         negative = others[0]
     return sorted(names - {negative}), negative if has_negatives or negative in names else None
 

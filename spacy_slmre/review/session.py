@@ -44,7 +44,7 @@ class ReviewSession:
         self._known: dict[ReviewDocument, LabeledPairs] = {}
         self._lines: dict[ReviewDocument, str] = {}
         self._log = DecisionLog(log)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.decisions: dict[int, Decision] = {}  # the latest is last
         for decision in self._log.read(items):
             self._replace(decision)
@@ -56,7 +56,8 @@ class ReviewSession:
     @property
     def n_decided(self) -> int:
         """Number of decided pairs."""
-        return sum(map(self.is_decided, range(len(self.items))))
+        with self._lock:
+            return sum(map(self.is_decided, range(len(self.items))))
 
     def is_decided(self, number: int) -> bool:
         """Return whether the labels of a pair are known, from a decision about it or about its other direction."""
@@ -64,9 +65,10 @@ class ReviewSession:
 
     def next_item(self) -> int | None:
         """Return the first pair that is undecided; skipped ones come last. None if all are decided."""
-        skipped = {number: place for place, number in enumerate(self.decisions)}
-        undecided = (number for number in range(len(self.items)) if not self.is_decided(number))
-        return min(undecided, key=lambda number: (skipped.get(number, -1), number), default=None)
+        with self._lock:
+            skipped = {number: place for place, number in enumerate(self.decisions)}
+            undecided = (number for number in range(len(self.items)) if not self.is_decided(number))
+            return min(undecided, key=lambda number: (skipped.get(number, -1), number), default=None)
 
     def decide(self, decision: Decision) -> None:
         """Save a decision, replacing an earlier one about the same pair. Raises OSError if it cannot be saved."""

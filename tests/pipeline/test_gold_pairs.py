@@ -20,7 +20,7 @@ from spacy_slmre.corpus.summary import Summary
 from spacy_slmre.evaluation.gold import read_gold
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.pipeline.calibrate import calibrate
-from spacy_slmre.pipeline.examples import make_training_instances
+from spacy_slmre.pipeline.examples import collect_labels, make_training_instances
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.study.mixtures import Mixture, make_manifest, mixture_corpus
 from spacy_slmre.training.config import parse_config, resolve_config
@@ -260,3 +260,11 @@ def test_a_corpus_without_negatives_is_a_warning_everywhere(
     component = make(spacy.blank("en"), negative_label=None).get_pipe("slm_relations")
     component.initialize(lambda: relation_corpus(path)(nlp), nlp=nlp)
     assert component.labels == ("sibling",)
+
+
+def test_several_labels_that_mean_no_relation_are_refused(nlp: Language) -> None:
+    doc = nlp("Ann met Bo.")
+    doc._.relation_pairs = [(doc[0:1], doc[2:3], label) for label in ("met", "NA", "other")]
+    assert collect_labels([doc], "NA") == (["met", "other"], "NA")
+    with pytest.raises(ValueError, match='labels NA and other all usually mean "no relation"'):
+        collect_labels([doc], "no_relation")

@@ -42,6 +42,7 @@ def record_of(document: RelationDocument, line: int) -> Record:
         document.entities,
         complete=document.pairs is None,
         sentences=document.sentences,
+        clusters=tuple(tuple(Mention(*bounds, "") for bounds in cluster.mentions) for cluster in document.clusters),
     )
 
 

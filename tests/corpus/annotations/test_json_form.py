@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from spacy_slmre.coreference import find_clusters
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.gold import annotates_pairs
 from tests.corpus.annotations.conftest import entities
@@ -32,6 +33,13 @@ def test_what_extract_writes_becomes_a_corpus(export):
     assert found.relations() == [("Ann", "lives in", "Oslo")] and not annotates_pairs(doc.user_data)
     assert [sent.text for sent in doc.sents] == ["Ann lives in Oslo.", "Bo left."]
     assert doc.user_data["slmre.id"] == "a.txt"
+
+
+def test_coreference_clusters_are_kept(export):
+    text = "Ann lives in Oslo. She left."
+    found = export(ROW | {"text": text, "clusters": [{"name": "Ann", "mentions": [[0, 3], [19, 22]]}]})
+    (cluster,) = find_clusters(found.docs[0])
+    assert (cluster.mentions, cluster.name) == (((0, 3), (19, 22)), "Ann")
 
 
 def test_documents_with_pairs_annotate_pairs(export):
