@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from spacy.language import Language
@@ -19,6 +19,8 @@ from spacy_slmre.instances import RelationInstance, contexts_of, make_instances
 from spacy_slmre.label_parser import LabelParser
 from spacy_slmre.llm.component import get_llm_component, get_llm_components, load_llm_component
 from spacy_slmre.llm.cost import cost_of, estimate
+from spacy_slmre.models.base import RelationModel
+from spacy_slmre.models.cascade import Cascade
 from spacy_slmre.models.causal_lm.generation import generate_answers
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.encoder.model import EncoderClassifier
@@ -172,26 +174,45 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
                 "that each pair gets its most probable label only. Set its threshold, or run slmre calibrate."
             )
         pipe.settings = replace(pipe.settings, max_labels_per_pair=settings.max_labels_per_pair)
-    info: dict[str, Any] = {"kind": "encoder", "system": name, "params": None}
+    described = _describe(model, pipe.schema)
+    info: dict[str, Any] = {"kind": described.kind, "system": described.name or name, "params": described.params}
     info |= {"style": "", "prompt": "", "decoding": ""}
-    predict, device = _scored(pipe, settings.top, several=several or settings.level == "document"), None
-    count_tokens: Callable[[Sequence[RelationInstance]], int] = len
+    predict = _scored(pipe, settings.top, several=several or settings.level == "document")
     if isinstance(model, SmallLM):
-        style, device = model.style, model.decoder.device
-        info |= {"kind": "slm", "system": Path(model.resolved.base).name, "decoding": settings.decoding}
-        info["params"] = model.decoder.n_parameters
-        info |= _prompt_info(len(style.examples_for(pipe.schema)), style.label_list)
-        count_tokens = _token_counter(model, pipe.schema)
+        style = model.style
+        info |= {"decoding": settings.decoding, **_prompt_info(len(style.examples_for(pipe.schema)), style.label_list)}
         if settings.decoding == "generated":
             predict = _generated(pipe, model, settings.max_new_tokens)
-    elif isinstance(model, PairEncoder):
-        weights = list(model.network.parameters())
-        info |= {"system": model.base_name, "params": sum(parameter.numel() for parameter in weights)}
-        device = weights[0].device
-        count_tokens = _marked_token_counter(model)
     tuning = nlp.meta.get("tuning") or {}
     info |= {"regime": str(tuning.get("regime", "")), "dapt": bool(tuning.get("dapt", False))}
-    return EvaluatedSystem(predict, pipe.schema, pipe.candidates, pipe.attr, info, device, count_tokens)
+    return EvaluatedSystem(
+        predict, pipe.schema, pipe.candidates, pipe.attr, info, described.device, described.count_tokens
+    )
+
+
+class _Described(NamedTuple):
+    """What is recorded about a model."""
+
+    kind: str
+    name: str
+    params: int | None
+    device: torch.device | None
+    count_tokens: Callable[[Sequence[RelationInstance]], int]
+
+
+def _describe(model: RelationModel, schema: LabelSchema) -> _Described:
+    if isinstance(model, SmallLM):
+        name, decoder = Path(model.resolved.base).name, model.decoder
+        return _Described("slm", name, decoder.n_parameters, decoder.device, _token_counter(model, schema))
+    if isinstance(model, PairEncoder):
+        size = sum(parameter.numel() for parameter in model.network.parameters())
+        return _Described("encoder", model.base_name, size, model.device, _marked_token_counter(model))
+    if isinstance(model, Cascade):
+        first, second = _describe(model.first, schema), _describe(model.second, schema)
+        params = None if None in (first.params, second.params) else (first.params or 0) + (second.params or 0)
+        # Which pairs the second model reads is only known afterwards.
+        return _Described("cascade", f"{first.name} + {second.name}", params, first.device, first.count_tokens)
+    return _Described("encoder", "", None, None, len)
 
 
 def _llm_system(component: LLMWrapper, settings: EvaluationSettings, corpus: CorpusFormat | None) -> EvaluatedSystem:

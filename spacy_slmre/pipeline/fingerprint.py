@@ -39,8 +39,8 @@ def pipeline_fingerprint(nlp: Language, source: str | Path = "") -> str:
         model = getattr(component, "model", None)
         for part in (model.first, model.second) if isinstance(model, Cascade) else (model,):
             if isinstance(part, SmallLM):
-                weights = None if part.adapter is None else hashlib.sha256(part.adapter.weights).hexdigest()
-                parts.append((name, part.identity().to_dict(), weights))
+                adapter = None if part.adapter is None else part.adapter.fingerprint
+                parts.append((name, part.identity().to_dict(), adapter))
             elif isinstance(part, UniversalEncoder) and part.weights_file is not None:
                 parts.append((name, part.base_name, file_hash(part.weights_file)))
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
@@ -85,7 +84,7 @@ def tune(
         # The files that the config names may change.
         key |= {"prompts": lm.style.to_dict(), "ner": ner}
         if lm.adapter is not None:
-            key["adapter"] = hashlib.sha256(lm.adapter.weights).hexdigest()
+            key["adapter"] = lm.adapter.fingerprint
         if run.completed(key) is not None:
             log(f"{output} is complete, with the same config, data and base model: nothing to do.")
             return read_json(output / METRICS_FILE)

@@ -25,6 +25,7 @@ from spacy_slmre.evaluation.gold import make_gold_pairs, read_gold
 from spacy_slmre.evaluation.results import find_runs
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, Prediction, read_run
 from spacy_slmre.evaluation.systems import EvaluationSettings
+from spacy_slmre.models.encoder.universal import UniversalEncoder, UniversalEncoderSettings
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.study.benchmarks.card import get_benchmark
@@ -393,6 +394,22 @@ def test_a_label_that_means_no_relation_is_the_negative_label(tmp_path: Path) ->
     run("evaluate", tmp_path / "answers.jsonl", tmp_path / "own.spacy", "-o", tmp_path / "runs")
     found = read_run(tmp_path / "runs" / "own")
     assert found.metrics["micro"]["f"] == 1.0 and found.info["negative_label"] == "NA"
+
+
+def test_a_cascade_is_described_by_both_models(
+    corpus: Path, tmp_path: Path, blank: Callable[[], Language], tiny_encoder: Path, tiny_model: dict
+) -> None:
+    first = UniversalEncoder.from_base(UniversalEncoderSettings(device="cpu"), str(tiny_encoder))
+    first.save(tmp_path / "weights", embed=False)
+    encoder = {"@architectures": "spacy-slmre.UniversalEncoder.v1", "weights": str(tmp_path / "weights")}
+    nlp = blank()
+    model = {"@architectures": "spacy-slmre.Cascade.v1", "first": encoder, "second": tiny_model}
+    nlp.add_pipe("slm_relations", config={"model": model})
+    nlp.to_disk(tmp_path / "cascade")
+    run("evaluate", tmp_path / "cascade", corpus, "-o", tmp_path / "runs")
+    found = read_run(tmp_path / "runs" / "demo-test")
+    assert found.info["kind"] == "cascade" and found.info["system"].startswith(f"{tiny_encoder} + ")
+    assert found.info["params"] > sum(weight.numel() for weight in first.network.parameters())
 
 
 def test_missing_answers_are_refused_unless_allowed(corpus: Path, tmp_path: Path) -> None:
