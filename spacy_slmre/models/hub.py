@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from spacy_slmre.models.base import ModelError
-from spacy_slmre.models.checkpoint import check_folder, fingerprint
+from spacy_slmre.models.checkpoint import check_folder, content_fingerprint, fingerprint
+from spacy_slmre.util.io import temporary_output
 from spacy_slmre.util.json_files import check_fields
 
 PACKAGED_BASE = "smollm2-135m-instruct"
@@ -158,6 +159,16 @@ def copy_model(source: Path, target: Path) -> None:
     for pattern in MODEL_FILES:
         for file in source.glob(pattern):
             shutil.copy(file, target)
+
+
+def keep_in_cache(folder: Path) -> Path:
+    """Copy an embedded model from a temporary folder to the cache folder, and return where it is."""
+    # Named by a hash of the actual files: the recorded fingerprint may be wrong.
+    kept = cache_folder() / "embedded" / content_fingerprint(folder)
+    if not kept.exists():
+        with temporary_output(kept) as temporary:
+            shutil.copytree(folder, temporary)
+    return kept
 
 
 # -- identity ----------------------------------------------------------------------------------------------

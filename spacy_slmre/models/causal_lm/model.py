@@ -28,7 +28,15 @@ from spacy_slmre.models.causal_lm.scoring import PreparedLabels, context_limit, 
 from spacy_slmre.models.causal_lm.sequences import TrainingSequences
 from spacy_slmre.models.causal_lm.settings import ResolvedSettings, SmallLMSettings, resolve_settings
 from spacy_slmre.models.checkpoint import check_folder, load_tokenizer
-from spacy_slmre.models.hub import BaseModelInfo, identify, locate_base, quiet_loading, resolve_device, resolve_dtype
+from spacy_slmre.models.hub import (
+    BaseModelInfo,
+    identify,
+    keep_in_cache,
+    locate_base,
+    quiet_loading,
+    resolve_device,
+    resolve_dtype,
+)
 from spacy_slmre.models.prompts import PromptBuilder, PromptStyle
 from spacy_slmre.models.thinc_shim import ThincShim
 from spacy_slmre.schema import LabelSchema
@@ -414,8 +422,8 @@ class SmallLM(TrainableModel):
         have moved. Raises ModelError if the folder is incomplete or damaged.
         """
         stored = storage.read(folder)
-        if temporary:
-            stored = storage.keep_in_cache(stored)
+        if temporary and stored.folder is not None:
+            stored = replace(stored, folder=keep_in_cache(stored.folder))
         resolved, fingerprint = stored.resolve(self.settings, from_bytes=temporary), stored.base.fingerprint
         return SmallLM(self.settings, resolved, folder=stored.folder, fingerprint=fingerprint)
 

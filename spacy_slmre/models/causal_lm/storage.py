@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.adapter import Adapter
 from spacy_slmre.models.causal_lm.loading import load_base, quant_method, resolve_quantization
 from spacy_slmre.models.causal_lm.settings import ResolvedSettings, SmallLMSettings, resolve_settings
-from spacy_slmre.models.checkpoint import content_fingerprint, write_origin
-from spacy_slmre.models.hub import BaseModelInfo, cache_folder, copy_model, quiet_loading, resolve_device, resolve_dtype
+from spacy_slmre.models.checkpoint import write_origin
+from spacy_slmre.models.hub import BaseModelInfo, copy_model, quiet_loading, resolve_device, resolve_dtype
 from spacy_slmre.models.prompts import PromptStyle
 from spacy_slmre.util.io import temporary_output
 from spacy_slmre.util.json_files import check_fields, read_record
@@ -101,18 +100,6 @@ def read(folder: Path) -> StoredModel:
 def _parse(data: dict[str, Any]) -> tuple[BaseModelInfo, PromptStyle, dict[str, Any]]:
     check_fields(data, base=dict, style=dict, configured=dict)
     return BaseModelInfo.from_dict(data["base"]), PromptStyle.from_dict(data["style"]), data["configured"]
-
-
-def keep_in_cache(stored: StoredModel) -> StoredModel:
-    """Copy an embedded base model from a temporary folder to the cache folder."""
-    if stored.folder is None:
-        return stored
-    # Named by a hash of the actual files: the recorded fingerprint may be wrong.
-    kept = cache_folder() / "embedded" / content_fingerprint(stored.folder)
-    if not kept.exists():
-        with temporary_output(kept) as temporary:
-            shutil.copytree(stored.folder, temporary)
-    return replace(stored, folder=kept)
 
 
 def _embed(

@@ -23,7 +23,15 @@ from spacy_slmre.models.encoder.network import LevitatedNetwork, MatchingHead, m
 from spacy_slmre.models.encoder.pair_encoder import PairEncoder
 from spacy_slmre.models.encoder.settings import PairEncoderSettings
 from spacy_slmre.models.encoder.storage import load_encoder
-from spacy_slmre.models.hub import PACKAGED_ENCODER, BaseModelInfo, copy_model, identify, locate_base, resolve_device
+from spacy_slmre.models.hub import (
+    PACKAGED_ENCODER,
+    BaseModelInfo,
+    copy_model,
+    identify,
+    keep_in_cache,
+    locate_base,
+    resolve_device,
+)
 from spacy_slmre.models.thinc_shim import ThincShim, cpu_tensors
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.io import temporary_output
@@ -65,24 +73,26 @@ class StoredUniversalEncoder:
         threshold: Default threshold of relations.
         weights: File with the weights; None to start from the base encoder.
         base_folder: The base encoder, if it is in the folder.
+        configured: The setting `weights` of the model that was saved.
     """
 
     base: BaseModelInfo
     threshold: float | None
     weights: Path | None
     base_folder: Path | None = None
+    configured: str = "auto"
 
     @classmethod
     def read(cls, folder: Path) -> StoredUniversalEncoder:
         """Read a folder. Raises ModelError if it is incomplete or damaged."""
-        base, threshold = read_record(folder / MODEL_FILE, _parse, ModelError)
+        base, threshold, configured = read_record(folder / MODEL_FILE, _parse, ModelError)
         embedded = folder / BASE_FOLDER
-        return cls(base, threshold, folder / WEIGHTS_FILE, embedded if embedded.is_dir() else None)
+        return cls(base, threshold, folder / WEIGHTS_FILE, embedded if embedded.is_dir() else None, configured)
 
 
-def _parse(data: dict[str, Any]) -> tuple[BaseModelInfo, float | None]:
-    check_fields(data, base=dict, threshold=(int, float, type(None)))
-    return BaseModelInfo.from_dict(data["base"]), data["threshold"]
+def _parse(data: dict[str, Any]) -> tuple[BaseModelInfo, float | None, str]:
+    check_fields(data, base=dict, threshold=(int, float, type(None)), configured=str)
+    return BaseModelInfo.from_dict(data["base"]), data["threshold"], data["configured"]
 
 
 class UniversalEncoder(PairEncoder):
@@ -93,17 +103,13 @@ class UniversalEncoder(PairEncoder):
     Args:
         settings: How to load, train and run it.
         stored: The weights to use instead of those in the settings.
-
-    Raises:
-        ModelError: The folder of the weights is incomplete or damaged.
     """
 
     settings: UniversalEncoderSettings
 
     def __init__(self, settings: UniversalEncoderSettings, stored: StoredUniversalEncoder | None = None) -> None:
         super().__init__(settings)
-        folder = SHIPPED if settings.weights == "auto" else Path(settings.weights)
-        self._stored = stored or StoredUniversalEncoder.read(folder)
+        self._found = stored
         self._embed: LabelEmbeddings | None = None
         self._is_trained = False
 
@@ -114,13 +120,21 @@ class UniversalEncoder(PairEncoder):
         return cls(settings, StoredUniversalEncoder(info, None, None))
 
     @property
+    def _stored(self) -> StoredUniversalEncoder:
+        """The weights, found when they are needed: a saved pipeline has its own, wherever those in the settings are."""
+        if self._found is None:
+            weights = self.settings.weights
+            self._found = StoredUniversalEncoder.read(SHIPPED if weights == "auto" else Path(weights))
+        return self._found
+
+    @property
     def default_threshold(self) -> float | None:
         """The minimum probability of a relation that was best on dev data."""
         return self._stored.threshold
 
     @default_threshold.setter
     def default_threshold(self, threshold: float | None) -> None:
-        self._stored = replace(self._stored, threshold=threshold)
+        self._found = replace(self._stored, threshold=threshold)
 
     @property
     def weights_file(self) -> Path | None:
@@ -216,7 +230,8 @@ class UniversalEncoder(PairEncoder):
             if embed:
                 (temporary / BASE_FOLDER).mkdir()
                 copy_model(self._base_folder(), temporary / BASE_FOLDER)
-            data = {"base": self._stored.base.to_dict(), "threshold": self._stored.threshold}
+            stored = {"base": self._stored.base.to_dict(), "threshold": self._stored.threshold}
+            data = {**stored, "configured": self.settings.weights}
             (temporary / MODEL_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
 
     def _write_weights(self, file: Path) -> None:
@@ -229,14 +244,20 @@ class UniversalEncoder(PairEncoder):
     def restore(self, folder: Path, *, temporary: bool = False) -> UniversalEncoder:
         """Return the model that `save` wrote; see `RelationModel.restore`.
 
+        If the setting `weights` was changed after saving, it takes precedence.
+
         Raises:
             ModelError: The folder is incomplete or damaged.
         """
-        restored = UniversalEncoder(self.settings, StoredUniversalEncoder.read(folder))
+        stored = StoredUniversalEncoder.read(folder)
+        if not temporary and self.settings.weights != stored.configured:
+            return UniversalEncoder(self.settings)
+        restored = UniversalEncoder(self.settings, stored)
         if temporary:
             restored.load()
             # The files will be gone.
-            restored._stored = replace(restored._stored, weights=None, base_folder=None)
+            kept = None if stored.base_folder is None else keep_in_cache(stored.base_folder)
+            restored._found = replace(stored, weights=None, base_folder=kept)
             restored._is_trained = True
         return restored
 

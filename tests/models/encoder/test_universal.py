@@ -13,6 +13,7 @@ import pytest
 import spacy
 import torch
 from safetensors.torch import load_file, save_file
+from spacy.language import Language
 from thinc.api import Adam
 
 from spacy_slmre.instances import RelationInstance
@@ -131,7 +132,33 @@ def test_damaged_weights_and_other_bases_are_refused(model: UniversalEncoder, tm
         model.restore(folder).load()
     (folder / MODEL_FILE).unlink()
     with pytest.raises(ModelError, match=MODEL_FILE):
-        make_universal_encoder(weights=str(folder))
+        make_universal_encoder(weights=str(folder)).load()
+
+
+def test_a_saved_pipeline_has_its_own_weights_unless_others_are_set(model: UniversalEncoder, tmp_path: Path) -> None:
+    model.save(tmp_path / "first", embed=True)
+    train(model, steps=5)
+    model.save(tmp_path / "second", embed=True)
+
+    def scores(nlp: Language) -> np.ndarray:
+        return nlp.get_pipe("rel_classifier").model.log_probs(INSTANCES, SCHEMA)
+
+    nlp = spacy.blank("en")
+    weights = {**MODEL, "weights": str(tmp_path / "first")}
+    nlp.add_pipe("rel_classifier", config={"model": weights, "labels": ["born"]})
+    first, second = scores(nlp), model.log_probs(INSTANCES, SCHEMA)
+    nlp.to_disk(tmp_path / "pipeline")
+    changed = {"components.rel_classifier.model.weights": str(tmp_path / "second")}
+    assert scores(spacy.load(tmp_path / "pipeline", config=changed)) == pytest.approx(second, abs=1e-5)
+    shutil.rmtree(tmp_path / "first")
+    read = spacy.load(tmp_path / "pipeline")
+    assert scores(read) == pytest.approx(first, abs=1e-5)
+    # The base encoder is not needed after the pipeline was sent to another process, either.
+    pipe = read.get_pipe("rel_classifier")
+    sent = pickle.loads(pickle.dumps(pipe.model.restore(tmp_path / "second", temporary=True)))
+    shutil.rmtree(tmp_path / "second")
+    sent.save(tmp_path / "third", embed=True)
+    assert (tmp_path / "third" / "base").is_dir()
 
 
 def test_a_run_is_not_resumed_with_other_weights(model: UniversalEncoder, tmp_path: Path) -> None:
