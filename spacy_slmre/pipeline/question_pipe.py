@@ -14,6 +14,7 @@ from spacy.tokens import Doc
 
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.base import RelationModel
+from spacy_slmre.pipeline.batches import annotate_batch
 from spacy_slmre.pipeline.saving import SavedAsFolder
 from spacy_slmre.schema import LabelSchema
 
@@ -48,13 +49,14 @@ class QuestionPipe(SavedAsFolder, Pipe, Generic[Answer]):
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 32) -> Iterator[Doc]:
         """Annotate a stream of documents, scoring the instances of several documents together."""
+        handle = self.get_error_handler()
+
+        def annotate(docs: Sequence[Doc]) -> Sequence[Doc]:
+            self.set_annotations(docs, self.predict(docs))
+            return docs
+
         for docs in util.minibatch(stream, batch_size):
-            try:
-                self.set_annotations(docs, self.predict(docs))
-            except Exception:
-                # Annotate documents one by one, so that only those that fail are lost.
-                docs = [self(doc) for doc in docs]
-            yield from docs
+            yield from annotate_batch(docs, annotate, lambda doc, error: handle(self.name, self, [doc], error))
 
     def predict(self, docs: Iterable[Doc]) -> list[Answer]:
         """Return the answers for each document, without changing it."""

@@ -24,6 +24,7 @@ from spacy_slmre.decoding import Decoding, DocPrediction, PairPrediction, check_
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.instances import DocInstances, describe_training_truncation, make_doc_instances
 from spacy_slmre.models.base import RelationModel, TrainableModel
+from spacy_slmre.pipeline.batches import annotate_batch
 from spacy_slmre.pipeline.examples import (
     TrainingInstances,
     balanced_weights,
@@ -166,6 +167,15 @@ class RelationExtractor(SavedExtractor):
         self.load()
         handle = self.get_error_handler()
         held: list[DocInstances] = []
+
+        def annotate(batch: Sequence[DocInstances]) -> list[Doc]:
+            docs = [one.doc for one in batch]
+            self.set_annotations(docs, self._predict(batch))
+            return docs
+
+        def annotate_held() -> Iterator[Doc]:
+            return annotate_batch(held, annotate, lambda one, error: handle(self.name, self, [one.doc], error))
+
         for doc in stream:
             try:
                 held.append(self._make_instances(doc))
@@ -173,23 +183,10 @@ class RelationExtractor(SavedExtractor):
                 handle(self.name, self, [doc], error)
                 continue
             if len(held) >= batch_size or sum(len(one.instances) for one in held) >= self.batch_size:
-                yield from self._annotate(held, handle)
+                yield from annotate_held()
                 held = []
-        yield from self._annotate(held, handle)
-
-    def _annotate(self, held: list[DocInstances], handle: Callable) -> Iterator[Doc]:
-        docs = [one.doc for one in held]
-        try:
-            self.set_annotations(docs, self._predict(held))
-        except Exception as error:
-            if len(held) == 1:
-                handle(self.name, self, docs, error)
-                return
-            # Annotate documents one by one, so that only those that fail are lost.
-            for single in held:
-                yield from self._annotate([single], handle)
-            return
-        yield from docs
+        if held:
+            yield from annotate_held()
 
     def predict(self, docs: Iterable[Doc], k: int = 1) -> list[DocPrediction]:
         """Predict the k most probable labels of each candidate pair, without changing the documents."""
@@ -268,7 +265,7 @@ class RelationExtractor(SavedExtractor):
             self._doc_schemas[key] = schema
         return self._doc_schemas[key]
 
-    def _predict(self, docs: list[DocInstances], k: int = 1) -> list[DocPrediction]:
+    def _predict(self, docs: Sequence[DocInstances], k: int = 1) -> list[DocPrediction]:
         return predict_docs(self.model, docs, self.decoding, temperature=self.temperature, k=k)
 
     # -- training ------------------------------------------------------------------------------------------
