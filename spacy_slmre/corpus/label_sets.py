@@ -20,6 +20,7 @@ from typing import Any, TextIO
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.schema import NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel
+from spacy_slmre.util.json_files import read_record
 
 Pair = tuple[int, int]
 """Indices of head and tail in the mentions of a context."""
@@ -140,24 +141,19 @@ def _read_set(folder: Path, name: str, file: Path) -> LabelSetCorpus:
 
 
 def _read_labels(file: Path) -> dict[str, RelationLabel]:
-    try:
-        data = json.loads(file.read_text("utf-8"))
+    def parse(data: dict[str, Any]) -> dict[str, RelationLabel]:
         return {
             name: RelationLabel(
                 name, label["wording"], label["definition"], symmetric=label["symmetric"], inverse=label["inverse"]
             )
             for name, label in data.items()
         }
-    except OSError as error:
-        raise CorpusError(f"{file} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorpusError(f"{file}: the labels are malformed ({error!r}).") from error
+
+    return read_record(file, parse, CorpusError)
 
 
 def _read_paraphrases(file: Path) -> dict[str, Paraphrases]:
-    if not file.exists():
-        return {}
-    try:
+    def parse(data: dict[str, Any]) -> dict[str, Paraphrases]:
         return {
             name: Paraphrases(
                 tuple(entry["wordings"]),
@@ -165,10 +161,10 @@ def _read_paraphrases(file: Path) -> dict[str, Paraphrases]:
                 tuple(entry["inverse_wordings"]),
                 entry["inverse_definition"],
             )
-            for name, entry in json.loads(file.read_text("utf-8")).items()
+            for name, entry in data.items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorpusError(f"{file}: the paraphrases are malformed ({error!r}).") from error
+
+    return read_record(file, parse, CorpusError) if file.exists() else {}
 
 
 def _read_passage(row: dict[str, Any], labels: Mapping[str, RelationLabel]) -> Passage:

@@ -10,8 +10,9 @@ from typing import Any
 
 from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.util.errors import OutputError
 from spacy_slmre.util.io import atomic_write
-from spacy_slmre.util.run_folder import read_json
+from spacy_slmre.util.json_files import read_record
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +109,13 @@ def write_items(path: Path, items: Sequence[ReviewItem]) -> None:
 
 def read_items(path: Path) -> list[ReviewItem]:
     """Read items in the order in which they were written. Raises OutputError if the file is missing or damaged."""
-    data = read_json(path)
+    return read_record(path, _parse_items, OutputError)
+
+
+def _parse_items(data: dict[str, Any]) -> list[ReviewItem]:
     schemas = [LabelSchema.from_dict(schema) for schema in data["schemas"]]
     sources = [
-        ReviewDocument(RelationDocument.from_dict(entry["document"], str(path)), schemas[entry["schema"]])
+        ReviewDocument(RelationDocument.from_dict(entry["document"]), schemas[entry["schema"]])
         for entry in data["documents"]
     ]
     mentions = [{mention.key: mention for mention in source.document.entities} for source in sources]

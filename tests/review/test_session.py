@@ -13,7 +13,7 @@ from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.pipeline.examples import make_gold_instances
 from spacy_slmre.review.decisions import Decision
-from spacy_slmre.review.items import ReviewItem
+from spacy_slmre.review.items import ReviewItem, read_items, write_items
 from spacy_slmre.review.session import ReviewSession, open_session
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.errors import OutputError
@@ -153,6 +153,17 @@ def test_damaged_line_of_the_log_is_an_error(start: Callable, tmp_path: Path) ->
     log.write_bytes(b'{"item": 77, "action": "reject"}\n' + log.read_bytes())
     with pytest.raises(OutputError, match=r"decisions\.jsonl:1 is damaged .* no pair with the number 77"):
         start()
+
+
+def test_damaged_pairs_are_an_error(make_items: Callable, tmp_path: Path) -> None:
+    file = tmp_path / "items.json"
+    write_items(file, make_items(PROBABILITIES))
+    assert [item.margin for item in read_items(file)] == [item.margin for item in make_items(PROBABILITIES)]
+    data = json.loads(file.read_text("utf-8"))
+    del data["items"][1]["margin"]
+    file.write_text(json.dumps(data), "utf-8")
+    with pytest.raises(OutputError, match=r"items\.json: the file is damaged: the key 'margin' is missing"):
+        read_items(file)
 
 
 def test_several_documents_are_written_each_once(make_items: Callable, tmp_path: Path) -> None:
