@@ -27,7 +27,7 @@ from spacy_slmre.llm.chat import ChatPrompt, Unanswered, estimate_prompt_tokens
 from spacy_slmre.llm.secrets import redact, secrets_in_fields, secrets_in_headers, secrets_in_url, show_url
 from spacy_slmre.util.errors import ServiceError
 from spacy_slmre.util.extras import require_extra
-from spacy_slmre.util.settings import check_minimum, check_types
+from spacy_slmre.util.settings import check_minimum, check_positive, check_types
 
 _CONNECT_TIMEOUT = 10.0
 _MAX_BACKOFF = 60.0
@@ -131,9 +131,7 @@ class ChatService(ABC):
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError(f'model.base_url = "{self.address}" is not a URL such as https://host/v1.')
         check_minimum(self, "model", concurrency=1, max_tokens=1, max_failures=1, context_length=1, max_retries=0)
-        for setting in ("timeout", "backoff", "max_wait"):
-            if (value := getattr(self, setting)) <= 0:
-                raise ValueError(f"model.{setting} = {value}, but it must be above 0.")
+        check_positive(self, "model", names=["timeout", "backoff", "max_wait"])
         for header, value in (self.extra_headers or {}).items():
             if not value.isprintable():
                 raise ValueError(f'model.extra_headers: "{header}" contains line breaks or control characters.')

@@ -12,6 +12,7 @@ import numpy as np
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.base import ModelError, RelationModel
 from spacy_slmre.schema import LabelSchema
+from spacy_slmre.util.settings import check_probability
 
 FIRST, SECOND = "first", "second"
 
@@ -42,9 +43,7 @@ class Cascade(RelationModel):
     threshold: float | None = 0.2
 
     def __post_init__(self) -> None:
-        for name, value in (("min_prob", self.min_prob), ("threshold", self.threshold)):
-            if value is not None and not 0 <= value <= 1:
-                raise ModelError(f"model.{name} = {value}, but it must be between 0 and 1.")
+        check_probability(self, "model", ModelError, names=["min_prob", "threshold"])
 
     @property
     def schema(self) -> LabelSchema | None:

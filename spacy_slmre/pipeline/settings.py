@@ -11,7 +11,14 @@ from spacy_slmre.candidates import CandidateGenerator, EntityPairs
 from spacy_slmre.decoding import check_thresholds
 from spacy_slmre.relations import RELATIONS
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, RelationLabel, wording_of
-from spacy_slmre.util.settings import check_choice, check_minimum, check_types, defaults_of
+from spacy_slmre.util.settings import (
+    check_choice,
+    check_minimum,
+    check_positive,
+    check_probability,
+    check_types,
+    defaults_of,
+)
 
 DEFAULT_SCORE_WEIGHTS = {
     "rel_micro_f": 1.0,
@@ -97,10 +104,8 @@ class ExtractorSettings:
         check_minimum(self, name, batch_size=1, max_context_tokens=1, max_labels_per_pair=1)
         check_choice(self, name, class_weights=(None, "balanced"), weights=("reference", "embed"))
         check_thresholds(name, self.threshold, self.label_thresholds)
-        if self.temperature <= 0:
-            raise ValueError(f"{name}.temperature = {self.temperature}, but it must be above 0.")
-        if not 0.0 <= self.negative_rate <= 1.0:
-            raise ValueError(f"{name}.negative_rate = {self.negative_rate}, but it must be between 0 and 1.")
+        check_positive(self, name, names=["temperature"])
+        check_probability(self, name, names=["negative_rate"])
 
 
 def configured_schema(settings: ExtractorSettings, tuned: LabelSchema | None) -> LabelSchema | None:

@@ -20,7 +20,7 @@ from spacy_slmre.models.base import RelationModel
 from spacy_slmre.names import noun_chunks
 from spacy_slmre.pipeline.question_pipe import QuestionPipe
 from spacy_slmre.schema import NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel, is_name_type
-from spacy_slmre.util.settings import check_minimum, defaults_of, takes_settings
+from spacy_slmre.util.settings import check_minimum, check_probability, check_types, defaults_of, takes_settings
 
 SAME = "same"
 SCHEMA = LabelSchema(
@@ -73,9 +73,9 @@ class CoreferenceSettings:
     max_context_tokens: int = 512
 
     def __post_init__(self) -> None:
+        check_types(self, "slm_coreference")
         check_minimum(self, "slm_coreference", max_sentences=1, max_antecedents=1, batch_size=1, max_context_tokens=1)
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"slm_coreference.threshold = {self.threshold}, but it must be between 0 and 1.")
+        check_probability(self, "slm_coreference", names=["threshold"])
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,14 @@ from spacy_slmre.names import find_names, find_noun_phrases
 from spacy_slmre.pipeline.question_pipe import QuestionPipe
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.json_files import check_fields, read_record
-from spacy_slmre.util.settings import check_choice, check_minimum, check_types, defaults_of, takes_settings
+from spacy_slmre.util.settings import (
+    check_choice,
+    check_minimum,
+    check_probability,
+    check_types,
+    defaults_of,
+    takes_settings,
+)
 
 _PROBABILITIES = ("retype_threshold", "drop_threshold", "add_threshold")
 
@@ -63,9 +70,7 @@ class EntitySettings:
         check_types(self, "slm_entities")
         check_choice(self, "slm_entities", mode=("retype", "complete", "all"))
         check_minimum(self, "slm_entities", batch_size=1, max_context_tokens=1)
-        for name in _PROBABILITIES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"slm_entities.{name} = {getattr(self, name)}, but it must be between 0 and 1.")
+        check_probability(self, "slm_entities", names=_PROBABILITIES)
         if not isinstance(self.types, str | Path):  # a file is read at first use
             EntityTypes.from_any(self.types)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from spacy_slmre.util.settings import check_minimum, check_types
+from spacy_slmre.util.settings import check_minimum, check_positive, check_types
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 """Names of this machine in the Host header."""
@@ -43,8 +43,7 @@ class ServiceSettings:
     def __post_init__(self) -> None:
         check_types(self, "serve")
         check_minimum(self, "serve", max_bytes=1, max_texts=1, max_waiting=self.max_texts, batch_size=1)
-        if self.timeout <= 0:
-            raise ValueError(f"serve.timeout = {self.timeout}, but it must be above 0.")
+        check_positive(self, "serve", names=["timeout"])
 
     @property
     def is_local(self) -> bool:

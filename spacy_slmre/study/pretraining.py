@@ -29,7 +29,7 @@ from spacy_slmre.training.config import TuningError, validate_section
 from spacy_slmre.training.trainer import ResumableTrainer, explain_out_of_memory
 from spacy_slmre.util.io import remove
 from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, read_json
-from spacy_slmre.util.settings import check_minimum
+from spacy_slmre.util.settings import check_minimum, check_positive, check_probability
 from spacy_slmre.util.system import hardware, peak_memory, versions
 
 # With at least this many documents, whole documents are held out.
@@ -92,13 +92,8 @@ class PretrainingSettings:
         minimum = {"block_size": 8, "max_steps": -1, "lora_rank": 0, "weight_decay": 0}
         counts = ("gradient_accumulation_steps", "max_eval_blocks", "save_steps")
         check_minimum(self, "training", TuningError, **minimum, **dict.fromkeys(counts, 1))
-        for name in ("num_train_epochs", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise TuningError(f"training.{name} = {getattr(self, name)}, but it must be greater than 0.")
-        if not 0 <= self.warmup_ratio < 1:
-            raise TuningError(
-                f"training.warmup_ratio = {self.warmup_ratio}, but it must be at least 0 and less than 1."
-            )
+        check_positive(self, "training", TuningError, names=["num_train_epochs", "learning_rate"])
+        check_probability(self, "training", TuningError, names=["warmup_ratio"], below_1=True)
         if not 0 < self.holdout < 1:
             raise TuningError(
                 f"training.holdout = {self.holdout}, but it must be between 0 and 1: perplexity is measured "

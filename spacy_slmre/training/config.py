@@ -23,7 +23,7 @@ from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.sequences import OBJECTIVES
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.training.label_sampling import SamplingSettings
-from spacy_slmre.util.settings import check_choice, check_language, check_minimum
+from spacy_slmre.util.settings import check_choice, check_language, check_minimum, check_positive, check_probability
 
 SECTIONS = ("paths", "tune", "model", "lora", "training", "sampling", "corpora")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -62,7 +62,7 @@ class TuningSettings:
     def __post_init__(self) -> None:
         check_minimum(self, "tune", TuningError, shots=0)
         check_language(self.lang, "tune.lang", TuningError)
-        _check_fraction("tune.holdout", self.holdout)
+        check_probability(self, "tune", TuningError, names=["holdout"], below_1=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,21 +121,14 @@ class TrainingSettings:
         minima = {"max_tokens": MIN_TEXT_TOKENS, "gradient_accumulation_steps": 1, "max_steps": -1}
         others = ("eval_steps", "early_stopping_patience", "weight_decay", "max_grad_norm")
         check_minimum(self, "training", TuningError, **minima, **dict.fromkeys(others, 0))
-        for name in ("num_train_epochs", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise TuningError(f"training.{name} = {getattr(self, name)}, but it must be greater than 0.")
-        _check_fraction("training.warmup_ratio", self.warmup_ratio)
+        check_positive(self, "training", TuningError, names=["num_train_epochs", "learning_rate"])
+        check_probability(self, "training", TuningError, names=["warmup_ratio"], below_1=True)
         available = get_available_reporting_integrations()
         if self.report_to not in (["all"], ["none"]) and (unknown := {*self.report_to} - {*available}):
             raise TuningError(
                 f"training.report_to: {', '.join(sorted(unknown))} is not supported by transformers, or its package "
                 f"is not installed. Available trackers: {', '.join(available) or 'none'}."
             )
-
-
-def _check_fraction(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise TuningError(f"{name} = {value}, but it must be at least 0 and less than 1.")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from spacy_slmre.corpus.label_sets import LabelSetCorpus, Pair, Paraphrases, Passage
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.schema import NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel, wording_of
-from spacy_slmre.util.settings import check_minimum
+from spacy_slmre.util.settings import check_minimum, check_probability
 
 NEGATIVE_WORDINGS = ("no relation", "no relation", "no relation", "none", "unrelated", "none of these", "other")
 MAX_POSITIVES = 6
@@ -66,9 +66,8 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         check_minimum(self, "sampling", min_labels=2, max_labels=self.min_labels, negatives=0)
-        for name, value in vars(self).items():
-            if isinstance(value, float) and name != "negatives" and not 0 <= value <= 1:
-                raise ValueError(f"sampling.{name} = {value}, but it must be a probability (0 to 1).")
+        probabilities = [name for name, value in vars(self).items() if isinstance(value, float) and name != "negatives"]
+        check_probability(self, "sampling", names=probabilities)
         if bad := [name for name, weight in self.weights.items() if weight < 0]:
             raise ValueError(f"sampling.weights.{bad[0]} = {self.weights[bad[0]]}, but it must not be negative.")
 

@@ -141,6 +141,28 @@ def check_maximum(settings: Any, where: str, error: type[ValueError] = ValueErro
             raise error(f"{where}.{name} = {getattr(settings, name)}, but it must be at most {largest}.")
 
 
+def check_positive(settings: Any, where: str, error: type[ValueError] = ValueError, *, names: Collection[str]) -> None:
+    """Raise an error if one of these settings is not above 0; None is always allowed. See also `check_minimum`."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not value > 0:
+            raise error(f"{where}.{name} = {value}, but it must be above 0.")
+
+
+def check_probability(
+    settings: Any, where: str, error: type[ValueError] = ValueError, *, names: Collection[str], below_1: bool = False
+) -> None:
+    """Raise an error if one of these settings is not between 0 and 1; None is always allowed. See also `check_minimum`.
+
+    With `below_1`, it must also be less than 1, as a dropout rate.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not (0 <= value < 1 if below_1 else 0 <= value <= 1):
+            allowed = "at least 0 and below 1" if below_1 else "between 0 and 1"
+            raise error(f"{where}.{name} = {value}, but it must be {allowed}.")
+
+
 def check_choice(settings: Any, where: str, error: type[ValueError] = ValueError, **choices: tuple[Any, ...]) -> None:
     """Raise an error if a setting is not one of its allowed values; see `check_minimum` for the arguments."""
     for name, allowed in choices.items():

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from spacy_slmre.models.base import ModelError
-from spacy_slmre.util.settings import check_choice, check_maximum, check_minimum, check_types
+from spacy_slmre.util.settings import check_choice, check_maximum, check_minimum, check_probability, check_types
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -56,8 +56,7 @@ class LoraSettings:
         check_choice(self, "lora", ModelError, init_lora=("default", "qera"))
         check_minimum(self, "lora", ModelError, rank=1, alpha=1, top_layers=0)
         check_maximum(self, "lora", ModelError, rank=MAX_RANK)
-        if not 0.0 <= self.dropout < 1.0:
-            raise ModelError(f"lora.dropout = {self.dropout}, but it must be at least 0 and less than 1.")
+        check_probability(self, "lora", ModelError, names=["dropout"], below_1=True)
 
 
 def add_lora(network: PreTrainedModel, settings: LoraSettings, seed: int = 0) -> PeftModel:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.encoder.markers import STYLES
 from spacy_slmre.models.hub import PACKAGED_ENCODER, resolve_device, resolve_dtype
-from spacy_slmre.util.settings import check_choice, check_minimum, check_types
+from spacy_slmre.util.settings import check_choice, check_minimum, check_positive, check_probability, check_types
 
 LEVITATED = "levitated"
 RUNTIMES = ("torch", "openvino")
@@ -31,10 +31,8 @@ class PairEncoderSettings:
     def __post_init__(self) -> None:
         check_types(self, "model", ModelError)
         check_minimum(self, "model", ModelError, max_batch_tokens=1)
-        if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
-            raise ModelError(f"model.dropout = {self.dropout}, but it must be at least 0 and below 1.")
-        if not self.head_learn_rate > 0:
-            raise ModelError(f"model.head_learn_rate = {self.head_learn_rate}, but it must be above 0.")
+        check_probability(self, "model", ModelError, names=["dropout"], below_1=True)
+        check_positive(self, "model", ModelError, names=["head_learn_rate"])
         resolve_dtype(self.dtype, resolve_device(self.device))
 
 
