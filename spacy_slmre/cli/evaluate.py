@@ -39,7 +39,7 @@ def evaluate_command(
     level: Annotated[
         str,
         typer.Option(
-            help="mentions (pairs of mentions), or document: the facts that the component finds between its candidates "
+            help="mentions (pairs of mentions), or facts: the facts that the component finds between its candidates "
             "are compared with the gold facts."
         ),
     ] = "mentions",
@@ -120,7 +120,7 @@ def evaluate_command(
     )
     answers = Path(pipeline) if Path(pipeline).suffix in SUFFIXES else None
     if answers is not None and level != "mentions":
-        raise ValueError("--level document needs a pipeline, because answers of another program are those of mentions.")
+        raise ValueError("--level facts needs a pipeline, because answers of another program are those of mentions.")
     if answers is not None and not answers.is_file():
         raise ValueError(f"The file {answers} does not exist.")
     if output is not None and output.is_file():
@@ -171,7 +171,7 @@ def evaluate_on(
     # Loaded once per corpus, because the evaluation changes its labels and prompt to those of the corpus.
     nlp = load_pipeline(pipeline, code=code, gpu_id=gpu_id)
     gold = read_gold(corpus, nlp, settings.limit)
-    name = gold.run_name + (FACTS_SUFFIX if settings.level == "document" else "")
+    name = gold.run_name + (FACTS_SUFFIX if settings.level == "facts" else "")
     target = _run_folder(folder, name, corpus, runs or [])
     with document_progress(len(gold.examples)) as update:
         return evaluate_corpus(

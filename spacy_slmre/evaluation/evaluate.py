@@ -12,8 +12,8 @@ from typing import Any
 from spacy.language import Language
 from spacy.training import Example
 
-from spacy_slmre.evaluation.document_level import join_pairs
 from spacy_slmre.evaluation.external import check_answers, read_answers
+from spacy_slmre.evaluation.facts import join_pairs
 from spacy_slmre.evaluation.gold import GoldCorpus, GoldPair, make_gold_pairs
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, Prediction, RunWriter, read_run
 from spacy_slmre.evaluation.scoring import score_predictions
@@ -98,7 +98,7 @@ def evaluate_corpus(
                 proposed = system.candidates(example.predicted, system.schema).pairs
                 pairs = make_gold_pairs(example, number, system.schema, proposed, system.attr)
                 tokens += system.count_tokens([pair.instance for pair in pairs])
-                if settings.level == "document":
+                if settings.level == "facts":
                     predictions += join_pairs(example.reference, pairs, doc_answers, _prediction)
                 else:
                     predictions += [_prediction(pair, doc_answers.get(pair.key)) for pair in pairs]
@@ -210,7 +210,7 @@ def _finish(writer: RunWriter, corpus: GoldCorpus, schema: LabelSchema, info: Ma
     )
     data = {
         # Scores of facts cannot be compared with those of relations.
-        "corpus": corpus.name + (FACTS_SUFFIX if info.get("level") == "document" else ""),
+        "corpus": corpus.name + (FACTS_SUFFIX if info.get("level") == "facts" else ""),
         "split": corpus.split,
         "limit": corpus.limit or None,
         "corpus_path": str(corpus.path),

@@ -14,6 +14,7 @@ from spacy.tokens import Doc
 from spacy_slmre.candidates import CandidateGenerator, GivenPairs
 from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.evaluation.runs import EvaluationError
+from spacy_slmre.facts import LEVELS
 from spacy_slmre.gold import PairKey, pair_key
 from spacy_slmre.instances import RelationInstance, contexts_of, make_instances
 from spacy_slmre.label_parser import LabelParser
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from spacy_llm.pipeline import LLMWrapper
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "level": ("mentions", "document"),
+    "level": LEVELS,
     "pairs": ("annotated", "proposed"),
     "labels": ("auto", "pipeline", "corpus"),
     "prompt": ("own", "schema", "generic"),
@@ -50,7 +51,7 @@ class EvaluationSettings:
     Attributes:
         name: Name of the system in reports; by default the name of its model.
         component: The relation component, if there are several.
-        level: "mentions" evaluates pairs of mentions, "document" pairs of entities: the facts that the component finds
+        level: "mentions" evaluates pairs of mentions, "facts" pairs of entities: the facts that the component finds
             with its own candidates and limits are compared with the gold facts, which may be stated anywhere in the
             document. Then `pairs` has no effect.
         pairs: "annotated" evaluates the pairs of the corpus with known labels, by `spacy_slmre.gold`; "proposed" also
@@ -177,7 +178,7 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
     described = _describe(model, pipe.schema)
     info: dict[str, Any] = {"kind": described.kind, "system": described.name or name, "params": described.params}
     info |= {"style": "", "prompt": "", "decoding": ""}
-    predict = _scored(pipe, settings.top, several=several or settings.level == "document")
+    predict = _scored(pipe, settings.top, several=several or settings.level == "facts")
     if isinstance(model, SmallLM):
         style = model.style
         info |= {"decoding": settings.decoding, **_prompt_info(len(style.examples_for(pipe.schema)), style.label_list)}

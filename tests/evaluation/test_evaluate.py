@@ -147,7 +147,7 @@ def test_facts_are_evaluated_by_document(blank: Callable[[], Language], tiny_mod
     reference._.relations = [(bo, ann, "sibling"), (ann, mill, "employer")]
     with DocBinWriter(tmp_path / "dev.spacy") as writer:
         writer.add(reference)
-    shown = run("evaluate", tmp_path / "pipeline", tmp_path / "dev.spacy", "-o", tmp_path, "--level", "document")
+    shown = run("evaluate", tmp_path / "pipeline", tmp_path / "dev.spacy", "-o", tmp_path, "--level", "facts")
     assert "all (micro)" in shown
     (found,), _ = find_runs([tmp_path])
     assert found.info["corpus"].endswith("-facts") and found.folder.name.endswith("-facts")
