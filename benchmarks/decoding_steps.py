@@ -34,13 +34,13 @@ from rich.progress import track
 from rich.table import Table
 from unseen_labels import fitting_pairs, gold_relations, take_passages
 
-from spacy_slmre.corpus.label_sets import LabelSetCorpus, LabelSetReader, Pair
+from spacy_slmre.corpus.label_sets import LabelSetCorpus, LabelSetReader, PairIndices
 from spacy_slmre.decoding import Decoding, Directions, decode
 from spacy_slmre.metrics import count
 from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
 from spacy_slmre.schema import LabelSchema
 
-Relations = set[tuple[tuple[int, Pair], str]]
+Relations = set[tuple[tuple[int, PairIndices], str]]
 MAX_LABELS = 3
 
 
@@ -53,7 +53,7 @@ def with_general_types(schema: LabelSchema) -> LabelSchema | None:
     return replace(schema, labels=labels, type_map=LabelSchema.general().type_map)
 
 
-def contradictions(relations: Relations, pairs: set[tuple[int, Pair]], schema: LabelSchema) -> int:
+def contradictions(relations: Relations, pairs: set[tuple[int, PairIndices]], schema: LabelSchema) -> int:
     """Count contradictions between both directions of pairs."""
     found = 0
     for (number, (head, tail)), name in relations:

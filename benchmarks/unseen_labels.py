@@ -39,7 +39,7 @@ from rich.progress import track
 from rich.table import Table
 
 from spacy_slmre.calibration import calibration_error
-from spacy_slmre.corpus.label_sets import LabelSetCorpus, LabelSetReader, Pair, Passage
+from spacy_slmre.corpus.label_sets import LabelSetCorpus, LabelSetReader, PairIndices, Passage
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.metrics import PRF, count
 from spacy_slmre.models.base import RelationModel
@@ -58,7 +58,7 @@ class Scored:
 
     corpus: LabelSetCorpus
     passages: list[Passage]
-    pairs: list[tuple[int, Pair]]
+    pairs: list[tuple[int, PairIndices]]
     predicted: list[str]
     scores: np.ndarray
     positive: list[str]
@@ -71,12 +71,12 @@ class Scored:
         """The negative label."""
         return self.corpus.schema.negative_label
 
-    def relations(self, threshold: float) -> set[tuple[tuple[int, Pair], str]]:
+    def relations(self, threshold: float) -> set[tuple[tuple[int, PairIndices], str]]:
         """Return the predicted relations; a label may be written even if "no relation" is more probable."""
         scored = zip(self.pairs, self.positive, self.positive_scores, strict=True)
         return {(pair, label) for pair, label, score in scored if label != self.negative and score >= threshold}
 
-    def gold(self) -> set[tuple[tuple[int, Pair], str]]:
+    def gold(self) -> set[tuple[tuple[int, PairIndices], str]]:
         """Return the annotated relations, including those of pairs that do not fit the model."""
         return gold_relations(self.passages)
 
@@ -90,7 +90,7 @@ class Scored:
         for pair, label in gold:
             labels[pair].add(label)
 
-        def other(pair: tuple[int, Pair]) -> tuple[int, Pair]:
+        def other(pair: tuple[int, PairIndices]) -> tuple[int, PairIndices]:
             return pair[0], (pair[1][1], pair[1][0])
 
         found = {pair for pair, _ in relations}
@@ -121,7 +121,7 @@ def take_passages(corpus: LabelSetCorpus, max_pairs: int) -> list[Passage]:
     return taken
 
 
-def gold_relations(passages: Sequence[Passage]) -> set[tuple[tuple[int, Pair], str]]:
+def gold_relations(passages: Sequence[Passage]) -> set[tuple[tuple[int, PairIndices], str]]:
     """Return the annotated relations of passages, including those of pairs that do not fit the model."""
     return {
         ((number, pair), name)
@@ -133,7 +133,7 @@ def gold_relations(passages: Sequence[Passage]) -> set[tuple[tuple[int, Pair], s
 
 def fitting_pairs(
     model: RelationModel, passages: Sequence[Passage], schema: LabelSchema
-) -> tuple[list[tuple[int, Pair]], list[RelationInstance]]:
+) -> tuple[list[tuple[int, PairIndices]], list[RelationInstance]]:
     """Return the pairs of passages with known labels, each once, and their instances, without those that do not fit."""
     known = {
         (number, (instance.head, instance.tail)): instance

@@ -38,7 +38,7 @@ IRIS = "relation_iris"
 TEXT_ID = "text_id"
 """Key of a record with a hash of its document's text: spaCy copies `doc.user_data` to documents with other texts."""
 
-Record = dict[str, Any]
+PlainRecord = dict[str, Any]
 Extension = tuple[type[Doc] | type[Span], str, Callable, Callable | None]
 """Class, name, getter and setter of an extension attribute."""
 _SIDES = ("head", "tail")
@@ -182,7 +182,7 @@ def _set_candidates(doc: Doc, pairs: Iterable[tuple[Span, Span]]) -> None:
     write_records(doc, records, CANDIDATES)
 
 
-def _get_answers(doc: Doc) -> list[Record]:
+def _get_answers(doc: Doc) -> list[PlainRecord]:
     # A DocBin turns lists into tuples.
     return [
         {**answer, "head": list(answer["head"]), "tail": list(answer["tail"])} for answer in read_plain(doc, ANSWERS)
@@ -200,7 +200,7 @@ def describe_unanswered(doc: Doc) -> str | None:
 # -- records -------------------------------------------------------------------------------------------
 
 
-def make_record(doc: Doc, relation: Any) -> Record:
+def make_record(doc: Doc, relation: Any) -> PlainRecord:
     """Return the record of a `Relation`, a tuple (head, tail, label[, score]) or a record, as read from JSON.
 
     Raises:
@@ -221,7 +221,7 @@ def make_record(doc: Doc, relation: Any) -> Record:
     return {"head": _argument(doc, head), "tail": _argument(doc, tail), "label": label, "score": score}
 
 
-def write_records(doc: Doc, records: list[Record], attr: str = RELATIONS) -> None:
+def write_records(doc: Doc, records: list[PlainRecord], attr: str = RELATIONS) -> None:
     """Store records under `doc._.<attr>`, replacing existing ones."""
     text_id = _text_id(doc)
     doc.user_data[user_data_key(attr)] = [{**record, TEXT_ID: text_id} for record in records]
@@ -257,7 +257,7 @@ def iris_of(doc: Doc) -> dict[str, str]:
     return doc.user_data.get(user_data_key(IRIS), {})
 
 
-def write_answers(doc: Doc, answers: list[Record]) -> None:
+def write_answers(doc: Doc, answers: list[PlainRecord]) -> None:
     """Store the answers of a generative model under `doc._.relation_answers`, replacing existing ones.
 
     Args:
@@ -268,7 +268,7 @@ def write_answers(doc: Doc, answers: list[Record]) -> None:
     write_records(doc, answers, ANSWERS)
 
 
-def read_records(doc: Doc, records: Iterable[Record]) -> list[Relation]:
+def read_records(doc: Doc, records: Iterable[PlainRecord]) -> list[Relation]:
     """Return records as relations, in order.
 
     Records are skipped with a warning if their offsets are no longer token boundaries or their text has changed, also
@@ -294,7 +294,7 @@ def read_records(doc: Doc, records: Iterable[Record]) -> list[Relation]:
     return relations
 
 
-def read_plain(doc: Doc, attr: str) -> list[Record]:
+def read_plain(doc: Doc, attr: str) -> list[PlainRecord]:
     """Return the records under `doc._.<attr>` as plain data, without those that were copied from another document."""
     records = doc.user_data.get(user_data_key(attr), ())
     text_id = _text_id(doc) if records else ""
@@ -339,7 +339,7 @@ def _is_of(record: Mapping[str, Any], text_id: str) -> bool:
     return record.get(TEXT_ID, text_id) == text_id
 
 
-def _without_id(record: Mapping[str, Any]) -> Record:
+def _without_id(record: Mapping[str, Any]) -> PlainRecord:
     return {name: value for name, value in record.items() if name != TEXT_ID}
 
 

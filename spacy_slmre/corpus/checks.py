@@ -17,7 +17,7 @@ from spacy.tokens import Doc
 
 from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.corpus.gold_docs import ID
-from spacy_slmre.corpus.summary import Summary, known_pairs
+from spacy_slmre.corpus.summary import Summary, known_rows
 from spacy_slmre.gold import pair_key
 from spacy_slmre.relations import Relation, install_extensions
 
@@ -84,7 +84,7 @@ def sample_pairs(path: Path, number: int, label: str | None = None, seed: int = 
     sample: list[Relation] = []
     seen = 0
     for doc in read_docs(path, spacy.blank("en").vocab):
-        for pair, _ in known_pairs(doc):
+        for pair, _ in known_rows(doc):
             if label is None or pair.label == label:
                 # Reservoir sampling: only the sample is kept in memory.
                 seen += 1
@@ -118,7 +118,7 @@ def _read_pairs(doc: Doc) -> tuple[list[Relation], str]:
     """Return the pairs whose labels are known, and the first warning about invalid arguments or ""."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        pairs = [pair for pair, _ in known_pairs(doc)]
+        pairs = [pair for pair, _ in known_rows(doc)]
     return pairs, str(caught[0].message) if caught else ""
 
 

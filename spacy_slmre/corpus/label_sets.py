@@ -22,7 +22,7 @@ from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.schema import NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel
 from spacy_slmre.util.json_files import read_record
 
-Pair = tuple[int, int]
+PairIndices = tuple[int, int]
 """Indices of head and tail in the mentions of a context."""
 
 
@@ -41,12 +41,12 @@ class Passage:
 
     id: str
     context: Context
-    labels: Mapping[Pair, frozenset[str]]
-    negatives: tuple[Pair, ...] = ()
-    excluded: Mapping[Pair, frozenset[str]] = field(default_factory=dict)
+    labels: Mapping[PairIndices, frozenset[str]]
+    negatives: tuple[PairIndices, ...] = ()
+    excluded: Mapping[PairIndices, frozenset[str]] = field(default_factory=dict)
     checked: frozenset[str] = frozenset()
 
-    def is_negative(self, pair: Pair, labels: frozenset[str]) -> bool:
+    def is_negative(self, pair: PairIndices, labels: frozenset[str]) -> bool:
         """Return whether a pair outside of `negatives` is known to have none of some labels."""
         return labels <= self.checked | self.excluded.get(pair, frozenset()) and not self.labels.get(pair)
 
@@ -173,7 +173,7 @@ def _read_passage(row: dict[str, Any], labels: Mapping[str, RelationLabel]) -> P
     # An entity may be listed twice, with the same offsets; its relations to itself are left out. A relation of one
     # listed entity to itself is meant: the label is a type.
     position = [mentions.index(entity) for entity in entities]
-    found: dict[Pair, set[str]] = defaultdict(set)
+    found: dict[PairIndices, set[str]] = defaultdict(set)
     for relation in row["relations"]:
         label = labels[relation["label"]]
         head, tail = position[relation["head"]], position[relation["tail"]]
@@ -191,7 +191,7 @@ def _read_passage(row: dict[str, Any], labels: Mapping[str, RelationLabel]) -> P
     ]
     if row.get("exhaustive"):
         negatives = list(permutations(range(len(mentions)), 2))
-    excluded: dict[Pair, set[str]] = defaultdict(set)
+    excluded: dict[PairIndices, set[str]] = defaultdict(set)
     for head, tail, name in row.get("label_negatives", ()):
         excluded[position[head], position[tail]].add(name)
     return Passage(

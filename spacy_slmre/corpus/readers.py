@@ -16,7 +16,7 @@ from spacy.training.corpus import walk_corpus
 from spacy_slmre.corpus.conversion import read_annotations
 from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.corpus.gold_docs import PROVENANCE, in_holdout, negative_label_of
-from spacy_slmre.corpus.summary import known_pairs
+from spacy_slmre.corpus.summary import known_rows
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.relations import CANDIDATES, PAIRS, install_extensions
 from spacy_slmre.util.settings import takes_settings
@@ -155,7 +155,7 @@ def add_negatives(doc: Doc, ratio: float, seed: int = 0) -> Doc:
     All other pairs become unknown. The sample of a document depends on its text and the seed.
     """
     annotated = gold_pairs(doc)
-    rows = known_pairs(doc)[: len(annotated.rows)]
+    rows = known_rows(doc)[: len(annotated.rows)]
     negative = [row.label for row, is_negative in rows if is_negative]
     others = [
         pair for key, pair in replace(annotated, is_complete=True).known_pairs().items() if key not in annotated.labels

@@ -15,7 +15,7 @@ from spacy_slmre.metrics import means_no_relation
 from spacy_slmre.relations import RELATIONS, Relation, relations_of, user_data_key
 
 
-def known_pairs(doc: Doc) -> list[tuple[Relation, bool]]:
+def known_rows(doc: Doc) -> list[tuple[Relation, bool]]:
     """Return the pairs of a gold document whose labels are known, each with whether it is negative.
 
     The document's format decides which label is negative. Without a format, these are the labels that usually mean "no
@@ -71,7 +71,7 @@ class Summary:
         """Count a document."""
         self.documents += 1
         by_pair: dict[PairKey, set[str]] = {}
-        for pair, is_negative in known_pairs(doc):
+        for pair, is_negative in known_rows(doc):
             self.labels[pair.label] += 1
             if is_negative:
                 self.negatives += 1

@@ -33,7 +33,7 @@ from spacy_slmre.pipeline.examples import make_gold_instances, resolve_labels
 from spacy_slmre.pipeline.problems import find_problems
 from spacy_slmre.relations import (
     RELATIONS,
-    Record,
+    PlainRecord,
     install_extensions,
     make_record,
     report_name,
@@ -295,8 +295,8 @@ class RelationTask:
                 f'document "{doc.text[:50]}". It must return one answer per prompt, in the same order.'
             )
         counts: Counter[str] = Counter(out_of_schema=0, ill_typed=0, unanswered=0)
-        relations: list[Record] = []
-        answers: list[Record] = []
+        relations: list[PlainRecord] = []
+        answers: list[PlainRecord] = []
         for (head, tail), instance, response in zip(instances.pairs, instances.instances, responses, strict=True):
             answered = isinstance(response, str) and not isinstance(response, Unanswered)
             label = (parser.parse(response) or self.schema.negative_label) if answered else None

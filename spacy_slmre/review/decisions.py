@@ -78,7 +78,7 @@ def labeled_pairs(item: ReviewItem, decision: Decision) -> LabeledPairs:
     return {(head, tail): decision.labels, **({(tail, head): mirrored} if mirrored else {})}
 
 
-def known_pairs(decisions: Iterable[tuple[ReviewItem, Decision]]) -> LabeledPairs:
+def decided_pairs(decisions: Iterable[tuple[ReviewItem, Decision]]) -> LabeledPairs:
     """Return the labels of all pairs of a document that are known from decisions, the latest last.
 
     What follows from a decision about the other direction only counts if the pair itself was not decided.

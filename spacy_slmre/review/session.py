@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spacy_slmre.review.decisions import Decision, DecisionLog, LabeledPairs, known_pairs, reviewed_document
+from spacy_slmre.review.decisions import Decision, DecisionLog, LabeledPairs, decided_pairs, reviewed_document
 from spacy_slmre.review.items import ReviewDocument, ReviewItem, read_items, write_items
 from spacy_slmre.schema import NEGATIVE_LABEL
 from spacy_slmre.util.errors import OutputError
@@ -85,7 +85,7 @@ class ReviewSession:
     def _update(self, source: ReviewDocument) -> None:
         """Update what is known about the pairs of a document."""
         decided = [number for number in self._numbers[source] if number in self.decisions]
-        known = known_pairs((self.items[number], self.decisions[number]) for number in decided)
+        known = decided_pairs((self.items[number], self.decisions[number]) for number in decided)
         self._known[source] = known
         self._lines[source] = ""
         if known:

@@ -28,7 +28,7 @@ from spacy_slmre.corpus.docbin import corpus_files, read_docs, read_user_data
 from spacy_slmre.corpus.gold_docs import FORMAT
 from spacy_slmre.corpus.readers import ExampleReader, ReaderSettings, make_reader
 from spacy_slmre.corpus.sources import CorpusError
-from spacy_slmre.corpus.summary import known_pairs
+from spacy_slmre.corpus.summary import known_rows
 from spacy_slmre.gold import count_rows
 from spacy_slmre.relations import PAIRS, RELATIONS, install_extensions
 from spacy_slmre.study.benchmarks.card import get_benchmark
@@ -291,7 +291,7 @@ def _read_sample(source: Mapping[str, Any], seed: int, split: str, corpora: Path
     excluded = set(source.get("excluded", {}).get("positions", ()))
     for position, doc in enumerate(read_docs(corpora / source["path"], vocab)):
         rank = _rank(seed, source["benchmark"], split, position)
-        if rank > threshold or position in excluded or not known_pairs(doc):
+        if rank > threshold or position in excluded or not known_rows(doc):
             continue
         if rank == threshold:
             _keep(doc, source["last_pairs"])
@@ -300,7 +300,7 @@ def _read_sample(source: Mapping[str, Any], seed: int, split: str, corpora: Path
 
 def _keep(doc: Doc, number: int) -> None:
     """Mark all but the first `number` pairs of a document as unknown."""
-    pairs = known_pairs(doc)[:number]
+    pairs = known_rows(doc)[:number]
     setattr(doc._, PAIRS, [pair for pair, _ in pairs])
     setattr(doc._, RELATIONS, [pair for pair, is_negative in pairs if not is_negative])
 
@@ -330,7 +330,7 @@ def _scan(corpora: Path, name: str, split: str) -> SplitSample:
             raise CorpusError(f"{corpora / relative} has documents of {data.get(FORMAT)!r}, not of {name}.")
         sizes.append(count_rows(data))
     if None in sizes:  # if a document annotates relations, its other pairs follow from its entities
-        sizes = [len(known_pairs(doc)) for doc in read_docs(corpora / relative, Vocab())]
+        sizes = [len(known_rows(doc)) for doc in read_docs(corpora / relative, Vocab())]
     return SplitSample(name, relative, _file_hashes(corpora / relative), [size or 0 for size in sizes])
 
 

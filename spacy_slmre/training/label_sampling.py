@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from spacy_slmre.corpus.label_sets import LabelSetCorpus, Pair, Paraphrases, Passage
+from spacy_slmre.corpus.label_sets import LabelSetCorpus, PairIndices, Paraphrases, Passage
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.schema import NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel, wording_of
 from spacy_slmre.util.settings import check_minimum, check_probability
@@ -322,19 +322,19 @@ class _SampledCorpus:
         return examples
 
 
-def _labels_of(passage: Passage, choices: Sequence[_Choice]) -> dict[Pair, list[str]]:
+def _labels_of(passage: Passage, choices: Sequence[_Choice]) -> dict[PairIndices, list[str]]:
     """Return the labels of a task that pairs of a passage have."""
     by_name: dict[str, list[_Choice]] = defaultdict(list)
     for choice in choices:
         by_name[choice.name].append(choice)
-    labels: dict[Pair, list[str]] = defaultdict(list)
+    labels: dict[PairIndices, list[str]] = defaultdict(list)
     for (head, tail), names in passage.labels.items():
         for choice in (choice for name in sorted(names) for choice in by_name[name]):
             labels[(tail, head) if choice.inverse else (head, tail)].append(choice.label.name)
     return dict(labels)
 
 
-def _alone(context: Context, pair: Pair, label: str, has_types: bool) -> RelationInstance:
+def _alone(context: Context, pair: PairIndices, label: str, has_types: bool) -> RelationInstance:
     """Return an instance whose context has no other mentions."""
     head, tail = (context.mentions[index] for index in pair)
     sides = [(mention.start, mention.end, mention.type if has_types else "") for mention in (head, tail)]
@@ -352,7 +352,7 @@ def _join(passages: Sequence[Passage]) -> Passage:
     ]
     n = len(first.context.mentions)
 
-    def move(pairs: Mapping[Pair, frozenset[str]]) -> dict[Pair, frozenset[str]]:
+    def move(pairs: Mapping[PairIndices, frozenset[str]]) -> dict[PairIndices, frozenset[str]]:
         return {(head + n, tail + n): names for (head, tail), names in pairs.items()}
 
     # A label of a mention with itself is an entity type, which pairs of different mentions cannot have.
