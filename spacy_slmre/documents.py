@@ -171,6 +171,14 @@ class RelationDocument:
             iris={label: iri for label, iri in iris_of(doc).items() if label in labels},
         )
 
+    @property
+    def mentions(self) -> list[EntityMention]:
+        """All entities, and heads and tails of relations, in text order, each once."""
+        sides = (side for relation in self.relations for side in (relation.head, relation.tail))
+        # Only entities surely have their id.
+        by_key = {mention.key: mention for mention in (*sides, *self.entities)}
+        return [by_key[key] for key in sorted(by_key)]
+
     def to_doc(self, nlp: Language) -> Doc:
         """Make a Doc with entities, sentences, `doc._.relations` and, in gold data, `doc._.relation_pairs`.
 

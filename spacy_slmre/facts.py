@@ -193,14 +193,12 @@ def install_facts() -> None:
 
 def find_entities(document: RelationDocument, by: str = "text") -> dict[tuple[int, int, str], Entity[EntityMention]]:
     """Return the entity of each mention, by `EntityMention.key`; see `make_facts` for the arguments."""
-    sides = [side for relation in document.relations for side in (relation.head, relation.tail)]
-    mentions = {mention.key: mention for mention in (*sides, *document.entities)}
     cluster_of: dict[tuple[int, int], MentionCluster] = {}
     for cluster in document.clusters:
         for bounds in cluster.mentions:
             cluster_of.setdefault(bounds, cluster)
     members: dict[MentionCluster | None, list[EntityMention]] = {}
-    for _, mention in sorted(mentions.items()):
+    for mention in document.mentions:
         members.setdefault(cluster_of.get((mention.start, mention.end)), []).append(mention)
 
     # The mentions of each entity with their names, by its key and id.

@@ -11,7 +11,7 @@ import spacy
 from spacy.tokens import Doc, Span
 
 from spacy_slmre.corpus.annotations.doccano import DOCUMENT
-from spacy_slmre.documents import UNTYPED, EntityMention, RelationDocument
+from spacy_slmre.documents import UNTYPED, RelationDocument
 from spacy_slmre.export.spacy_projects import relations_between_entities
 
 
@@ -33,7 +33,7 @@ def write_doccano(path: Path, documents: Iterable[RelationDocument]) -> None:
     """Write JSON lines for a project of the type "sequence labeling" with relations."""
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for document in documents:
-            numbers = {mention.key: number for number, mention in enumerate(_mentions(document))}
+            numbers = {mention.key: number for number, mention in enumerate(document.mentions)}
             entities = [
                 {"id": number, "start_offset": start, "end_offset": end, "label": type or UNTYPED}
                 for (start, end, type), number in numbers.items()
@@ -87,7 +87,7 @@ def write_prodigy(path: Path, documents: Iterable[RelationDocument], lang: str =
 
 
 def _task(document: RelationDocument) -> dict[str, Any]:
-    ids = {mention.key: f"entity-{number}" for number, mention in enumerate(_mentions(document))}
+    ids = {mention.key: f"entity-{number}" for number, mention in enumerate(document.mentions)}
     results: list[dict[str, Any]] = []
     for (start, end, type), id in ids.items():
         value = {"start": start, "end": end, "text": document.text[start:end], "labels": [type or UNTYPED]}
@@ -103,13 +103,6 @@ def _task(document: RelationDocument) -> dict[str, Any]:
     ]
     prediction = {"model_version": document.model or "spacy-slmre", "result": results}
     return {"data": {"id": document.id, "text": document.text}, "predictions": [prediction]}
-
-
-def _mentions(document: RelationDocument) -> list[EntityMention]:
-    """Return all entities, heads and tails in text order, each once."""
-    sides = (side for relation in document.relations for side in (relation.head, relation.tail))
-    by_key = {mention.key: mention for mention in (*document.entities, *sides)}
-    return [by_key[key] for key in sorted(by_key)]
 
 
 def _token(doc: Doc, number: int) -> dict[str, Any]:

@@ -85,8 +85,7 @@ def write_items(path: Path, documents: Iterable[RelationDocument]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for document in documents:
             # Unlike in a Doc, entities may overlap here, so heads and tails can be added.
-            sides = (side for rel in document.relations for side in (rel.head, rel.tail))
-            ordered = sorted({mention.key for mention in (*document.entities, *sides)})
+            ordered = [mention.key for mention in document.mentions]
             index = {key: number for number, key in enumerate(ordered)}
             ents = [{"start_char": start, "end_char": end, "label": label} for start, end, label in ordered]
             relations = [
