@@ -23,27 +23,29 @@ class Cascade(RelationModel):
 
     `@architectures = "spacy-slmre.Cascade.v1"`; neither model is loaded.
 
-    The probabilities of a pair are those of the first model, or the mean of both. If the labels have no negative label,
-    both models score all pairs.
+    The probabilities of a pair are those of the first model or, if both scored it, their weighted geometric mean,
+    normalized (a logarithmic opinion pool). If the labels have no negative label, both models score all pairs.
 
     Attributes:
         first: The fast model, such as an encoder for any labels.
         second: The better model, such as a small language model.
         min_prob: Minimum probability of any relation, by the first model, for asking the second: higher values are
             faster and find fewer relations. With 0, both score all pairs.
+        weight: Weight of the first model in the mean.
         threshold: Minimum probability of a relation that is best for the mean, used with `threshold = "auto"`.
 
     Raises:
-        ModelError: `min_prob` or `threshold` is not a probability.
+        ModelError: `min_prob`, `weight` or `threshold` is not between 0 and 1.
     """
 
     first: RelationModel
     second: RelationModel
-    min_prob: float = 0.2
-    threshold: float | None = 0.2
+    min_prob: float = 0.15
+    weight: float = 0.25
+    threshold: float | None = 0.125
 
     def __post_init__(self) -> None:
-        check_probability(self, "model", ModelError, names=["min_prob", "threshold"])
+        check_probability(self, "model", ModelError, names=["min_prob", "weight", "threshold"])
 
     @property
     def schema(self) -> LabelSchema | None:
@@ -95,7 +97,7 @@ class Cascade(RelationModel):
         if len(rows):
             of_rows = None if allowed is None else allowed[rows]
             second = self.second.log_probs([instances[int(row)] for row in rows], schema, of_rows)
-            log_probs[rows] = np.logaddexp(log_probs[rows], second) - np.log(2)
+            log_probs[rows] = _pool(log_probs[rows], second, self.weight)
         return log_probs
 
     def save(self, folder: Path, *, embed: bool) -> None:
@@ -110,4 +112,13 @@ class Cascade(RelationModel):
             model.restore(folder / name, temporary=temporary)
             for name, model in ((FIRST, self.first), (SECOND, self.second))
         )
-        return Cascade(first, second, self.min_prob, self.threshold)
+        return Cascade(first, second, self.min_prob, self.weight, self.threshold)
+
+
+def _pool(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
+    """Return normalized weighted means of log-probabilities, (n, n_labels); impossible labels remain impossible."""
+    possible = (first > -np.inf) & (second > -np.inf)
+    pooled = np.full(first.shape, -np.inf)
+    pooled[possible] = weight * first[possible] + (1 - weight) * second[possible]
+    total = np.logaddexp.reduce(pooled, axis=1, keepdims=True)
+    return pooled - np.where(total > -np.inf, total, 0.0)

@@ -49,7 +49,8 @@ def test_pairs_without_a_relation_are_not_scored_again(cascade: Cascade, monkeyp
     chosen = related >= cascade.min_prob
     assert asked == [one for one, is_asked in zip(INSTANCES, chosen, strict=True) if is_asked] and len(asked) == 2
     assert log_probs[~chosen] == pytest.approx(first[~chosen])
-    assert np.exp(log_probs[chosen]) == pytest.approx((np.exp(first) + np.exp(second))[chosen] / 2, rel=1e-4)
+    means = np.exp(first[chosen]) ** cascade.weight * np.exp(second[chosen]) ** (1 - cascade.weight)
+    assert np.exp(log_probs[chosen]) == pytest.approx(means / means.sum(axis=1, keepdims=True), rel=1e-4)
     assert np.exp(log_probs).sum(axis=1) == pytest.approx(np.ones(3))
 
 
@@ -100,7 +101,14 @@ def test_a_component_uses_it(cascade: Cascade, tiny_base: Path, tmp_path: Path, 
     assert [relation.score for relation in read(doc.text)._.relations] == pytest.approx(scores, abs=1e-5)
 
 
-@pytest.mark.parametrize("values", [{"min_prob": 1.5}, {"threshold": -0.1}])
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_the_weight_ranges_from_one_model_to_the_other(cascade: Cascade, weight: float) -> None:
+    cascade.min_prob, cascade.weight = 0.0, weight
+    expected = (cascade.first if weight else cascade.second).log_probs(INSTANCES, SCHEMA)
+    assert cascade.log_probs(INSTANCES, SCHEMA) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("values", [{"min_prob": 1.5}, {"weight": 2.0}, {"threshold": -0.1}])
 def test_values_that_are_not_probabilities_are_refused(cascade: Cascade, values: dict) -> None:
     with pytest.raises(ModelError, match="must be between 0 and 1"):
         Cascade(cascade.first, cascade.second, **values)
