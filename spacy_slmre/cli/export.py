@@ -103,9 +103,9 @@ def export_command(
     if counts.skipped:
         log(f"Relations skipped because head or tail overlaps another entity: {counts.skipped}")
     if not counts.found:
-        log("The input has no relations, so the output is empty.")
+        log("The input has no relations, so the output has none.")
     elif not counts.written + counts.skipped:
-        log("No relation matches the minimum score and the labels, so the output is empty.")
+        log("No relation matches the minimum score and the labels, so the output has none.")
 
 
 def _with_progress(documents: Iterable[RelationDocument]) -> Iterator[RelationDocument]:

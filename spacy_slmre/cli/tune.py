@@ -117,9 +117,12 @@ def init_config_command(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write the config with which `slmre tune --data` would tune, to edit it."""
-    from spacy_slmre.training.own_data import make_config
+    from spacy_slmre.models.hub import quiet_loading
     from spacy_slmre.util.io import atomic_write
     from spacy_slmre.util.run_folder import reserve
+
+    with quiet_loading():  # transformers' trainer imports bitsandbytes
+        from spacy_slmre.training.own_data import make_config
 
     inputs = [path for path in (data, dev, schema) if path is not None]
     with reserve(output, inputs=inputs, overwrite=overwrite):

@@ -82,12 +82,13 @@ def convert(
         reserve(*files, inputs=[source, output]),
     ):
         if output.exists() and not overwrite:
-            if existing := _read_summary(output, key):
+            if not (existing := _read_summary(output, key)):
+                raise OutputError(
+                    f"{output} already exists and was not converted from {source} with the same settings. Choose "
+                    "another output, or replace it with overwrite."
+                )
+            if rejects is None or _count_rejects(Path(rejects)) == existing["rejects"]:
                 return existing
-            raise OutputError(
-                f"{output} already exists and was not converted from {source} with the same settings. Choose another "
-                "output, or replace it with overwrite."
-            )
         if rejects is not None and not overwrite:
             _check_rejects(Path(rejects))
         summary = Summary()
@@ -202,6 +203,15 @@ def _nothing_converted(source: str | Path, format: CorpusFormat, examples: Mappi
     for reject in examples.values():
         text += f"\n{reject.file or source}:{reject.line}: {reject.reason}: {reject.detail}"
     return text
+
+
+def _count_rejects(path: Path) -> dict[str, int] | None:
+    """Return the number of rejects in a file by reason; None if there is no such file."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return Counter(json.loads(line)["reason"] for line in file)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _check_rejects(path: Path) -> None:

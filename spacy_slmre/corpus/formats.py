@@ -149,9 +149,14 @@ def guess_format(source: str | Path) -> CorpusFormat:
         return matching[0]
     if sample.error is not None:
         raise sample.error
+    if not matching and sample.is_empty:
+        raise CorpusError(f"{source} is empty.")
     names = [format.name for format in matching]
     result = f"could be {' or '.join(names)}" if names else "matches no known format"
-    raise CorpusError(f"{source} {result}. Set the format to one of: {', '.join(names or known)}.")
+    hint = ""
+    if not matching and len(columns) == 1 and (mark := next((one for one in ";|\t" if one in min(columns)), None)):
+        hint = f" Its columns seem to be separated by {mark!r}: use commas, or tabs in a .tsv file."
+    raise CorpusError(f"{source} {result}.{hint} Set the format to one of: {', '.join(names or known)}.")
 
 
 def _fold(label: str) -> str:

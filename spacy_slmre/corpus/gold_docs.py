@@ -48,6 +48,7 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
     """
     text = record.text
     pairs: list[Pair] = []
+    unrelated: list[Mention] = []
     rejects: list[Reject] = []
     for pair in record.pairs:
         label = format.resolve(pair.label)
@@ -58,6 +59,7 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
         elif record.complete and format.is_negative(label):
             detail = f"{pair.label!r}: in this source, every pair without another label has no relation"
             rejects.append(Reject(record.line, record.id, NEGATIVE, detail))
+            unrelated += [side for side in (head, tail) if side is not None]
         elif head is None or tail is None:
             invalid = pair.head if head is None else pair.tail
             inside = 0 <= invalid.start <= invalid.end <= len(text)
@@ -69,6 +71,7 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
 
     # Entities come last, since they have a knowledge base id, which the arguments of pairs lack.
     mentions: list[Mention | EntityMention] = [mention for pair in pairs for mention in (pair.head, pair.tail)]
+    mentions += unrelated
     mentions += [stripped for mention in record.mentions if (stripped := _strip(text, mention))]
     doc, spans = doc_with_mentions(nlp, text, mentions, record.words, record.sentences)
     for number, cluster in enumerate(record.clusters, 1):

@@ -167,18 +167,22 @@ def place_pair(
     head: str,
     tail: str,
     types: tuple[str, str] = (UNTYPED, UNTYPED),
+    known: tuple[tuple[int, int] | None, tuple[int, int] | None] = (None, None),
     *,
     ignore_case: bool = False,
     unique: bool = False,
 ) -> tuple[Mention, Mention]:
-    """Find head and tail, given as strings, in a text, by the rules of this module.
+    """Find head and tail, given as strings or, in `known`, as offsets, in a text, by the rules of this module.
 
     Raises:
         Malformed: One of them is empty or does not occur in the text.
         Ambiguous: With `unique`: one of them could be placed at several positions.
     """
     occurrences = []
-    for string in (head, tail):
+    for string, offsets in zip((head, tail), known, strict=True):
+        if offsets is not None:
+            occurrences.append([offsets])
+            continue
         if not str(string or "").strip():
             raise Malformed("an argument is empty")
         if not (spans := find_occurrences(text, str(string), ignore_case=ignore_case)):

@@ -24,6 +24,7 @@ _SAMPLE_BYTES = 4096
 _SAMPLE_ROWS = 50
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:\w+)?")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_TABLES = (*_DELIMITERS, ".json", ".jsonl", ".parquet")
 
 
 class CorpusError(ValueError):
@@ -31,8 +32,8 @@ class CorpusError(ValueError):
 
 
 @contextmanager
-def open_text(path: str | Path) -> Iterator[TextIO]:
-    """Open a text file for reading.
+def open_text(path: str | Path, *, newline: str | None = None) -> Iterator[TextIO]:
+    """Open a text file for reading; `newline` as for `open`.
 
     Raises:
         CorpusError: The file cannot be opened, or (while reading) is not valid UTF-8.
@@ -41,7 +42,7 @@ def open_text(path: str | Path) -> Iterator[TextIO]:
     if path.is_dir():
         raise CorpusError(f"{path} is a folder. Specify a file; splits are converted one at a time.")
     try:
-        file = path.open(encoding="utf-8-sig")
+        file = path.open(encoding="utf-8-sig", newline=newline)
     except OSError as error:
         raise CorpusError(f"{path} cannot be read: {error.strerror}.") from error
     with file:
@@ -82,7 +83,8 @@ def read_table(
     Raises:
         CorpusError: The file cannot be read, a column is missing, or a row has too many fields.
     """
-    with open_text(path) as file:
+    # Line breaks inside of cells count in offsets, so they must not be translated.
+    with open_text(path, newline="") as file:
         rows = csv.DictReader(file, delimiter=delimiter)
         try:
             _check_distinct(rows.fieldnames or (), f"{path}:1")
@@ -156,12 +158,20 @@ class Sample:
     def rows(self) -> list[dict[str, Any]]:
         """The first rows of a table or JSON objects of a file; none for other sources."""
         rows: list[dict[str, Any]] = []
-        if self.path.is_file() and self.path.suffix.lower() in (*_DELIMITERS, ".json", ".jsonl", ".parquet"):
+        if self.path.is_file() and self.path.suffix.lower() in _TABLES:
             try:
                 rows.extend(row for _, row in islice(read_rows(self.path, ()), _SAMPLE_ROWS))
             except CorpusError as error:
                 self.error = error
         return rows
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the source is a file without content, or a table or JSON file without rows."""
+        if not self.path.is_file():
+            return False
+        is_blank = self.path.stat().st_size < _SAMPLE_BYTES and not self.path.read_bytes().strip()
+        return is_blank or (self.path.suffix.lower() in _TABLES and not self.rows and self.error is None)
 
     @property
     def columns(self) -> list[str]:

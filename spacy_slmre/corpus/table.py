@@ -113,13 +113,17 @@ def group_rows(
             if isinstance(row, Malformed):
                 yield Reject(line, f"{split}-{number}", "malformed record", str(row))
                 continue
+            label = row["relation"]
+            if label is None or not str(label).strip():
+                yield Reject(line, f"{split}-{number}", "missing label", "the row does not say which relation it has")
+                continue
             try:
                 head, tail = _place(text, row, unique=unique)
             except Malformed as error:
                 reason = "ambiguous argument" if isinstance(error, Ambiguous) else "argument not in the text"
                 yield Reject(line, f"{split}-{number}", reason, str(error))
                 continue
-            pairs.append(Pair(head, tail, str(row["relation"])))
+            pairs.append(Pair(head, tail, str(label)))
         if pairs:
             yield Record(f"{split}-{number}", first, text, tuple(pairs), format=format, complete=complete)
 
@@ -136,10 +140,11 @@ def _rename(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _place(text: str, row: Mapping[str, Any], *, unique: bool) -> tuple[Mention, Mention]:
     types = (str(row.get("entity1Type") or UNTYPED), str(row.get("entity2Type") or UNTYPED))
-    given = [_offsets(text, row, number) for number in (1, 2)]
+    given = _offsets(text, row, 1), _offsets(text, row, 2)
     if given[0] and given[1]:
         return Mention(*given[0], types[0]), Mention(*given[1], types[1])
-    return place_pair(text, row["entity1"], row["entity2"], types, ignore_case=True, unique=unique)
+    names = [str(row.get(name) or "") for name in ("entity1", "entity2")]
+    return place_pair(text, names[0], names[1], types, given, ignore_case=True, unique=unique)
 
 
 def _offsets(text: str, row: Mapping[str, Any], number: int) -> tuple[int, int] | None:
@@ -149,12 +154,12 @@ def _offsets(text: str, row: Mapping[str, Any], number: int) -> tuple[int, int] 
         Malformed: They are no offsets in the text, or the text there is not the argument.
     """
     start, end = (row.get(column) for column in _OFFSETS[number - 1])
-    if start in (None, "") or end in (None, ""):
+    if any(offset in (None, "") or offset != offset for offset in (start, end)):  # NaN is missing, too
         return None
     try:
-        before = int(row.get(_EXPORTED) or 0)
-        first, last = int(start) - before, int(end) - before
-    except (TypeError, ValueError) as error:
+        before = _whole(row.get(_EXPORTED) or 0)
+        first, last = _whole(start) - before, _whole(end) - before
+    except (TypeError, ValueError, OverflowError) as error:
         raise Malformed(f"the offsets {start!r} and {end!r} are not whole numbers") from error
     if not 0 <= first < last <= len(text):
         raise Malformed(f"[{first}:{last}] is outside of the text, which has {len(text)} characters")
@@ -162,6 +167,14 @@ def _offsets(text: str, row: Mapping[str, Any], number: int) -> tuple[int, int] 
     if string and text[first:last].split() != string.split():
         raise Malformed(f"[{first}:{last}] of the text is {text[first:last]!r}, not {string!r}")
     return first, last
+
+
+def _whole(value: Any) -> int:
+    """Return a number that must be whole. "2.0" is: pandas writes integers so in a column with missing values."""
+    number = float(value)
+    if number != int(number):
+        raise ValueError
+    return int(number)
 
 
 def _unescape(cell: str) -> str:

@@ -152,7 +152,7 @@ class RecordBuilder:
         raise Malformed(f"[{start}:{end}] is {self.text[max(start, 0) : max(end, 0)]!r}, not {covered!r}")
 
     def _covers(self, start: int, end: int, covered: str) -> bool:
-        return 0 <= start < end and _without_space(self.text[start:end]) == _without_space(covered)
+        return 0 <= start < end <= len(self.text) and _without_space(self.text[start:end]) == _without_space(covered)
 
 
 class Utf16Offsets:

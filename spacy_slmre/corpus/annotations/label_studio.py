@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,12 @@ def _parse(row: dict[str, Any], *, line: int, id: str, text: str, unlabeled: str
         if other is not chosen:
             builder.reject("another annotation of the task", f"annotation {other.get('id')}")
     regions = [one for one in chosen["result"] if one.get("type") != "relation"]
+    is_other = _regions_of_other_texts(regions, text or "text")
     for region in regions:
-        _add_region(builder, region)
+        if is_other(region):
+            builder.reject_entity(region["id"], "region of another text", f"it is in {region.get('to_name')!r}")
+        else:
+            _add_region(builder, region)
     for relation in chosen["result"]:
         if relation.get("type") == "relation":
             _add_relation(builder, relation, unlabeled)
@@ -64,6 +68,18 @@ def _text_of(data: Mapping[str, Any], key: str) -> Any:
     if "text" not in data and len(strings) > 1:
         raise Malformed(f"several data could be the text ({', '.join(data)}); name one with the setting text")
     return data.get("text", strings[0] if strings else None)
+
+
+def _regions_of_other_texts(regions: Iterable[Mapping[str, Any]], name: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Return a function that tells which regions are in another text of the task.
+
+    Raises:
+        Malformed: There are regions in several texts, and none of these has the name of the text.
+    """
+    names = {str(one["to_name"]) for one in regions if one.get("to_name")}
+    if len(names) > 1 and name not in names:
+        raise Malformed(f"the regions are in several texts ({', '.join(sorted(names))}), of which none is {name!r}")
+    return lambda region: len(names) > 1 and region.get("to_name") != name
 
 
 def _add_region(builder: RecordBuilder, region: Mapping[str, Any]) -> None:

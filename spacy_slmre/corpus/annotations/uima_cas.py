@@ -68,9 +68,11 @@ def _build(file: Path, name: str, relations: str) -> RecordBuilder:
 
 
 def _argument(builder: RecordBuilder, annotation: Any, layers: Collection[str]) -> Hashable:
-    """Return the key of an argument; None if the annotation is not set."""
-    if annotation is None or annotation.type.name in layers:
-        return annotation and annotation.xmiID
+    """Return the key of an argument; None if it is not set, or is no annotation of the text."""
+    if annotation is None or not hasattr(annotation, "begin"):
+        return None
+    if annotation.type.name in layers:
+        return annotation.xmiID
     return builder.key_at(annotation.begin, annotation.end)
 
 

@@ -35,6 +35,7 @@ _STACK = re.compile(r"(?<!\\)\|")
 _NUMBER = re.compile(r"(.*?)(?<!\\)\[(\d+)\]", re.DOTALL)
 _SOURCE = re.compile(r"(\d+-\d+(?:\.\d+)?)(?:\[(\d+)_(\d+)\])?")
 _LINK = re.compile(r".*->(\d+)-(\d+)", re.DOTALL)
+_CHAIN = "referenceRelation"
 _ESCAPED = re.compile(r"\\(->|.)", re.DOTALL)
 _CONTROL = {"t": "\t", "n": "\n", "r": "\r", "f": "\f", "b": "\b"}
 
@@ -215,8 +216,10 @@ class _Document:
 
     def _add_chains(self, builder: RecordBuilder, layer: _Layer) -> None:
         links: dict[tuple[int, int], list[_Row]] = {}
+        # The link is in this column, which comes first in some files and last in others.
+        place = layer.features.index(_CHAIN) if _CHAIN in layer.features else layer.width - 1
         for row in self.rows.values():
-            for cell in _STACK.split(row.cells[layer.first + 1]):
+            for cell in _STACK.split(row.cells[layer.first + place]):
                 if match := _LINK.fullmatch(cell):
                     links.setdefault((int(match[1]), int(match[2])), []).append(row)
         for _, chain in groupby(sorted(links), key=lambda link: link[0]):
