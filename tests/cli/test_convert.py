@@ -48,6 +48,11 @@ def test_an_ambiguous_or_unknown_format_is_an_error_that_lists_the_formats(tmp_p
     (tmp_path / "notes.txt").write_text("nothing")
     shown = convert(tmp_path / "notes.txt", "-o", tmp_path / "a.spacy", code=1)
     assert "matches no known format" in shown and "demo" in shown and "table" in shown
+    for name, content in (("empty.txt", " "), ("empty.json", "[]"), ("header.csv", "text,relation\n")):
+        (tmp_path / name).write_text(content)
+        assert f"{name} is empty." in convert(tmp_path / name, "-o", tmp_path / "a.spacy", code=1)
+    (tmp_path / "other.csv").write_text("text;head;tail;relation\na;b;c;d\n")
+    assert "separated by ';': use commas" in convert(tmp_path / "other.csv", "-o", tmp_path / "a.spacy", code=1)
     shown = convert(tmp_path / "notes.txt", "-o", tmp_path / "a.spacy", "--format", "other", code=1)
     assert 'Unknown format "other"' in shown
 
@@ -60,6 +65,10 @@ def test_rejects_are_listed_and_large_outputs_are_folders(tmp_path):
     assert "unknown label 1" in shown and "malformed relation 5" in shown
     assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 6
     assert len(list((tmp_path / "a.spacy").iterdir())) == 3
+    # They are also listed if the corpus itself is up to date.
+    (tmp_path / "r.jsonl").unlink()
+    convert(source, "-o", tmp_path / "a.spacy", *options)
+    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 6
 
 
 def test_exports_of_annotation_tools_are_recognized_and_what_is_dropped_is_listed(tmp_path):

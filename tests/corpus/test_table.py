@@ -12,7 +12,7 @@ from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.corpus.formats import get_format, guess_format
 from spacy_slmre.corpus.records import Record, Reject
 from spacy_slmre.corpus.sources import CorpusError
-from spacy_slmre.gold import annotates_pairs
+from spacy_slmre.gold import annotates_pairs, gold_pairs
 
 TABLE = get_format("table")
 TEXT = "Ann met Bo. Then Ann left Oslo."
@@ -43,6 +43,37 @@ def test_offsets_say_which_occurrence_is_meant(read):
     (pair,) = record.pairs
     assert (pair.head.start, pair.head.end, pair.head.type) == (17, 20, "PER") and pair.tail.start == 26
     assert not rejects
+
+
+def test_offsets_of_one_argument_are_used(read):
+    row = {name: value for name, value in BY_OFFSET.items() if not name.startswith("entity2") or name == "entity2"}
+    (record,), rejects = read(row | {"entity1Start": "17.0", "entity2Start": None, "entity2End": float("nan")})
+    (pair,) = record.pairs
+    assert (pair.head.start, pair.tail.start) == (17, 26) and not rejects
+
+
+def test_rows_without_a_label_or_an_argument_are_rejected(read):
+    rows = [BY_STRING | {"relation": None}, BY_STRING | {"relation": " "}]
+    offsets_only = {name: value for name, value in BY_OFFSET.items() if name not in ("entity1", "entity2")}
+    (record,), rejects = read(BY_OFFSET, *rows, offsets_only | {"entity1End": ""})
+    assert [pair.label for pair in record.pairs] == ["left"]
+    assert [(one.line, one.reason) for one in rejects] == [
+        (2, "missing label"),
+        (3, "missing label"),
+        (4, "argument not in the text"),
+    ]
+
+
+def test_line_breaks_in_cells_count(nlp, tmp_path):
+    text = "Dear all,\r\nAnn lives\r\nin Oslo."
+    source = tmp_path / "own.csv"
+    with source.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "entity1Start", "entity1End", "entity2Start", "entity2End", "relation"])
+        writer.writerow([text, 11, 14, text.index("Oslo"), text.index("Oslo") + 4, "lives in"])
+    convert(TABLE, source, tmp_path / "own.spacy", split="train")
+    (doc,) = read_docs(tmp_path / "own.spacy", nlp.vocab)
+    assert doc.text == text and [(one.head.text, one.tail.text) for one in doc._.relations] == [("Ann", "Oslo")]
 
 
 def test_without_offsets_a_repeated_string_is_rejected(read):
@@ -78,6 +109,8 @@ def test_a_string_with_one_possible_place_is_not_ambiguous(read, text, head, tai
         ({"entity1Start": 16, "entity1End": 19}, "[16:19] of the text is ' An', not 'Ann'"),
         ({"entity1End": 99}, "[17:99] is outside of the text, which has 31 characters"),
         ({"entity1Start": "x"}, "the offsets 'x' and 20 are not whole numbers"),
+        ({"entity1Start": 17.5}, "the offsets 17.5 and 20 are not whole numbers"),
+        ({"entity1Start": float("inf")}, "the offsets inf and 20 are not whole numbers"),
     ],
 )
 def test_wrong_offsets_are_rejected(read, change, detail):
@@ -108,6 +141,15 @@ def test_rows_annotate_pairs_or_relations(nlp, write, tmp_path):
         convert(TABLE, source, output, split="train", settings={"annotates": annotates})
         (doc,) = read_docs(output, nlp.vocab)
         assert annotates_pairs(doc.user_data) is (annotates == "pairs") and len(doc._.relations) == 1
+
+
+def test_unrelated_entities_are_kept_where_relations_are_annotated(nlp, write, tmp_path):
+    unrelated = {"text": "Cy saw Di.", "entity1": "Cy", "entity2": "Di", "relation": "no_relation"}
+    source = write("rows.jsonl", "\n".join(map(json.dumps, (BY_OFFSET, BY_STRING | {"relation": "none"}, unrelated))))
+    convert(TABLE, source, tmp_path / "own.spacy", split="train", settings={"annotates": "relations"})
+    docs = list(read_docs(tmp_path / "own.spacy", nlp.vocab))
+    assert [[ent.text for ent in doc.ents] for doc in docs] == [["Bo", "Ann", "Oslo"], ["Cy", "Di"]]
+    assert [len(gold_pairs(doc).known_pairs()) for doc in docs] == [6, 2]
 
 
 def test_missing_columns_and_unknown_settings_are_errors(write):

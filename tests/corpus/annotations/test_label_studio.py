@@ -83,6 +83,9 @@ def test_offsets_are_in_characters_or_utf16_units(export, utf16):
         regions.append(one)
     found = export(task(*regions, arrow("a", "b", "lives in"), text=text))
     assert found.relations() == [("Ann", "lives in", "Oslo")] and not found.rejects
+    last = region("c", 15, 17, "X", text="Party with Ann 🎉🎉")
+    last["value"] |= {"end": 17 + shift}
+    assert entities(export(task(last, text="Party with Ann 🎉🎉")).docs[0]) == [("🎉🎉", "X")]
 
 
 def test_whatever_is_dropped_is_counted_by_reason(export):
@@ -141,6 +144,16 @@ def test_the_text_may_have_another_name(export):
     with pytest.raises(CorpusError, match=r"export\.json:2: malformed record: several data could be the text"):
         export(two)
     assert export(two, text="body").relations() == [("Ann", "met", "Bo")]
+
+
+def test_regions_of_other_texts_are_rejected(export):
+    other = region("t", 0, 3, "PER") | {"to_name": "title"}
+    one = task(*ENTITIES, other, arrow("a", "b", "met"), arrow("t", "b", "met"))
+    found = export(one | {"data": {"text": TEXT, "title": "Ann"}})
+    assert found.rejects == {"region of another text": 1, "relation of a rejected entity": 1}
+    assert found.relations() == [("Ann", "met", "Bo")]
+    with pytest.raises(CorpusError, match=r"in several texts \(text, title\), of which none is 'body'"):
+        export(one | {"data": {"body": TEXT, "title": "Ann"}}, text="body")
 
 
 def test_a_truncated_file_is_an_error_with_its_line(write, converted):

@@ -105,9 +105,10 @@ def test_whatever_is_dropped_is_counted_by_reason(export):
     relations = [
         annotation(10, "custom.Relation", 3, 10, **{"@Governor": 5, "@Dependent": 4}),
         annotation(11, "custom.Relation", 3, 10, label="x", **{"@Governor": 5}),
+        annotation(12, "custom.Relation", 3, 10, label="x", **{"@Governor": 1, "@Dependent": 4}),  # the text itself
     ]
     found = export(cas([*STRUCTURES, *relations]))
-    assert found.rejects == {"relation without a label": 1, "relation of a missing entity": 1}
+    assert found.rejects == {"relation without a label": 1, "relation of a missing entity": 2}
     assert found.relations() == [("Ann Lee", "lives in", "Oslo")]
 
 

@@ -88,7 +88,8 @@ def test_escaped_characters_are_restored(export):
     assert found.relations() == [("A[1]", "a->b", "b_c")]
 
 
-def test_chains_are_coreference_clusters(export):
+@pytest.mark.parametrize("link_first", [False, True])
+def test_chains_are_coreference_clusters(export, link_first):
     layer = "de.tudarmstadt.ukp.dkpro.core.api.coref.type.CoreferenceLink"
     header = f"#FORMAT=WebAnno TSV 3.3\n#T_CH={layer}|referenceType|referenceRelation\n\n\n"
     rows = [
@@ -98,6 +99,9 @@ def test_chains_are_coreference_clusters(export):
         "1-4\t14-17\ther\tpr[1]|pr[2]\t*->1-2|*->2-1",
         "1-5\t18-22\tself\tpr[2]\t*->2-2",
     ]
+    if link_first:
+        header = header.replace("referenceType|referenceRelation", "referenceRelation|referenceType")
+        rows = ["\t".join([*cells[:3], *cells[:2:-1]]) for cells in (row.split("\t") for row in rows)]
     (doc,) = export(f"{header}#Text=Ann Lee likes her self\n" + "\n".join(rows) + "\n").docs
     clusters = [[span.text for span in doc.spans[f"{CLUSTERS}_{number}"]] for number in (1, 2)]
     assert clusters == [["Ann Lee", "her"], ["her", "self"]]
