@@ -42,7 +42,7 @@ class Cascade(RelationModel):
     second: RelationModel
     min_prob: float = 0.15
     weight: float = 0.25
-    threshold: float | None = 0.125
+    threshold: float | None = 0.2
 
     def __post_init__(self) -> None:
         check_probability(self, "model", ModelError, names=["min_prob", "weight", "threshold"])
