@@ -166,9 +166,7 @@ def make_gold_pairs(
     source = source_of(example.reference) if example.reference.user_data.get(ID) else name
     ids = {key: f"{name}/{place}" for place, key in enumerate(pairs)}
     return [
-        GoldPair(
-            ids[key], source, key, instance, gold_labels(key), ids.get(_reverse(key), "") if schema.mirrors else ""
-        )
+        GoldPair(ids[key], source, key, instance, gold_labels(key), ids.get(_reverse(key), "") if mirrors else "")
         for key, instance in zip(pairs, instances, strict=True)
     ]
 
