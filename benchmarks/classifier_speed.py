@@ -99,7 +99,7 @@ def inference(base: str, lengths: Sequence[int], rounds: int, seconds: float) ->
 
         ways = {name: (lambda model=model: run(model)) for name, model in models.items()}
         rates = compare(ways, rounds, seconds)
-        base = rates[TYPED]
+        reference = rates[TYPED]
         for name, values in rates.items():
             results.append(
                 {
@@ -107,7 +107,7 @@ def inference(base: str, lengths: Sequence[int], rounds: int, seconds: float) ->
                     "pairs per sentence": mentions * (mentions - 1),
                     "way": name,
                     "pairs/s": statistics.median(values),
-                    "ratio": statistics.median(value / other for value, other in zip(values, base, strict=True)),
+                    "ratio": statistics.median(value / other for value, other in zip(values, reference, strict=True)),
                 }
             )
     return results

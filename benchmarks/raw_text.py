@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--encoder", help="folder of an encoder for any labels, or auto for the shipped one")
     parser.add_argument("--cascade", type=float, help="with --encoder: the minimum probability to ask the other model")
     parser.add_argument("--texts", type=int, default=300, help="number of passages of a set")
-    parser.add_argument("--threshold", type=float, nargs="+", help="default: that of the adapter")
+    parser.add_argument("--threshold", type=float, nargs="+", help="default: that of the model")
     parser.add_argument("--schema", help='"general" or a schema file, for entity types')
     parser.add_argument("--entities", help="mode of slm_entities")
     parser.add_argument("--types", action="store_true", help="general types, including dates and occupations")

@@ -59,6 +59,8 @@ def train(
     if checkpoint.exists():
         stored = torch.load(checkpoint, weights_only=True)
         done = stored.pop("step")
+        if stored.pop("steps") != steps:
+            raise SystemExit(f"{checkpoint} belongs to a run with another number of steps. Remove it to start over.")
         for name, values in stored.items():
             state[name].load_state_dict(values)
     losses: deque[float] = deque(maxlen=100)
@@ -81,7 +83,9 @@ def train(
         if (step + 1) % CHECKPOINT_STEPS == 0:
             report(step + 1)
             temporary = checkpoint.with_suffix(".tmp")
-            torch.save({"step": step + 1, **{name: one.state_dict() for name, one in state.items()}}, temporary)
+            torch.save(
+                {"step": step + 1, "steps": steps, **{name: one.state_dict() for name, one in state.items()}}, temporary
+            )
             temporary.replace(checkpoint)
 
 
@@ -116,13 +120,14 @@ def main() -> None:
         CONSOLE.print(f"step {step:,}: mean F1 {means[best]:.3f} with threshold {best} ({of_sets})")
         return best
 
-    checkpoint = arguments.output.with_suffix(".pt")
+    checkpoint = arguments.output.with_name(f"{arguments.output.name}.pt")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     train(model, LabelSampler(corpora, sampling), arguments.steps, checkpoint, best_threshold)
     model.default_threshold = best_threshold(arguments.steps)
     model.save(arguments.output, embed=False)
     file = arguments.output / WEIGHTS_FILE
     save_file({name: value.to(torch.float16) for name, value in load_file(file).items()}, file)
+    checkpoint.unlink(missing_ok=True)
     CONSOLE.print(f"{file.stat().st_size:,} bytes in {file}")
 
 

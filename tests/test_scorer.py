@@ -35,6 +35,11 @@ def test_a_symmetric_relation_is_right_in_either_direction_and_counted_once() ->
     assert counts([(0, 1, "spouse"), (1, 0, "spouse")], [(1, 0, "spouse")]) == (1.0, 1.0)
 
 
+def test_what_a_label_implies_in_the_other_direction_is_right() -> None:
+    one = example([(0, 1, "father")], [(0, 1, "father"), (1, 0, "child")])
+    assert score_relations([one], mirrors={"father": "child", "mother": "child"})["rel_micro_f"] == 1.0
+
+
 def test_a_relation_and_its_inverse_are_the_same() -> None:
     assert counts([(0, 1, "parent"), (2, 1, "child")], [(1, 0, "child"), (1, 2, "parent")]) == (1.0, 1.0)
     assert counts([(0, 1, "parent")], [(1, 0, "parent")]) == (0.0, 0.0)

@@ -94,6 +94,8 @@ def tune_command(
     else:
         assert config is not None
         settings = read_config(config, overrides)
+    if gpu_id is not None and "device" in settings.get("model", {}):
+        settings["model"]["device"] = "auto"  # the device of this run is not a property of the pipeline
     try:
         resolved = resolve_config(settings, str(config or data))
         metrics = tune(resolved, output, overwrite=overwrite, log=report, **shown)

@@ -191,8 +191,9 @@ def place_pair(
     heads, tails = occurrences
     if unique:
         heads, tails = _unique(text, head, heads, tails), _unique(text, tail, tails, heads)
-    # Place the longer argument first, so that a shorter one is not placed inside it.
-    if len(tail) > len(head):
+    # Place the longer argument first, so that a shorter one is not placed inside it, and before both a known one.
+    is_tail_first = len(tail) > len(head) if known == (None, None) else known[1] is not None
+    if is_tail_first:
         last = tails[0]
         first = _first_clear(heads, last)
     else:

@@ -114,7 +114,7 @@ def group_rows(
                 yield Reject(line, f"{split}-{number}", "malformed record", str(row))
                 continue
             label = row["relation"]
-            if label is None or not str(label).strip():
+            if label is None or label != label or not str(label).strip():  # NaN is missing, too
                 yield Reject(line, f"{split}-{number}", "missing label", "the row does not say which relation it has")
                 continue
             try:

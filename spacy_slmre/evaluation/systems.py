@@ -211,9 +211,9 @@ def _describe(model: RelationModel, schema: LabelSchema) -> _Described:
     if isinstance(model, Cascade):
         first, second = _describe(model.first, schema), _describe(model.second, schema)
         params = None if None in (first.params, second.params) else (first.params or 0) + (second.params or 0)
-        # Which pairs the second model reads is only known afterwards.
-        return _Described("cascade", f"{first.name} + {second.name}", params, first.device, first.count_tokens)
-    return _Described("encoder", "", None, None, len)
+        # Which pairs the second model reads is only known afterwards, so tokens are not counted.
+        return _Described("cascade", f"{first.name} + {second.name}", params, first.device, lambda instances: 0)
+    return _Described("encoder", "", None, None, lambda instances: 0)
 
 
 def _llm_system(component: LLMWrapper, settings: EvaluationSettings, corpus: CorpusFormat | None) -> EvaluatedSystem:

@@ -346,6 +346,7 @@ class RelationTask:
             "labels": self.labels,
             "negative_label": self.schema.negative_label,
             "inverse_of": self.schema.inverse_of,
+            "mirrors": self.schema.mirrors,
             "propose": self.propose,
         }
         return self._scorer(examples, attr=self.attr, **options)

@@ -386,7 +386,7 @@ class RelationExtractor(SavedExtractor):
             )
         options = {"propose": lambda doc: self.propose(doc).pairs, **kwargs}
         options |= {"labels": self.labels, "negative_label": self.schema.negative_label}
-        options["inverse_of"] = self.schema.inverse_of
+        options |= {"inverse_of": self.schema.inverse_of, "mirrors": self.schema.mirrors}
         scores = self.scorer(examples, attr=self.attr, **options)
         if scores.get("rel_candidate_recall") == 0.0:
             self._warn_once(

@@ -52,8 +52,14 @@ def test_offsets_of_one_argument_are_used(read):
     assert (pair.head.start, pair.tail.start) == (17, 26) and not rejects
 
 
+def test_an_argument_without_offsets_is_not_placed_on_the_other(read):
+    row = {"text": "Ann met Ann Lee. Ann Lee left.", "entity1": "Ann", "entity1Start": 8, "entity1End": 11}
+    (record,), _ = read(row | {"entity2": "Ann Lee", "relation": "x"}, ambiguous="first")
+    assert record.pairs[0].tail.start == 17
+
+
 def test_rows_without_a_label_or_an_argument_are_rejected(read):
-    rows = [BY_STRING | {"relation": None}, BY_STRING | {"relation": " "}]
+    rows = [BY_STRING | {"relation": None}, BY_STRING | {"relation": float("nan")}]
     offsets_only = {name: value for name, value in BY_OFFSET.items() if name not in ("entity1", "entity2")}
     (record,), rejects = read(BY_OFFSET, *rows, offsets_only | {"entity1End": ""})
     assert [pair.label for pair in record.pairs] == ["left"]

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,10 @@ def _parse(row: dict[str, Any], *, line: int, id: str, text: str, unlabeled: str
         if other is not chosen:
             builder.reject("another annotation of the task", f"annotation {other.get('id')}")
     regions = [one for one in chosen["result"] if one.get("type") != "relation"]
-    is_other = _regions_of_other_texts(regions, text or "text")
+    names = {one["to_name"] for one in regions if one.get("type") == "labels" and one.get("to_name")}
+    name = _name_of_text(names, text or "text")
     for region in regions:
-        if is_other(region):
+        if region.get("type") == "labels" and name is not None and region.get("to_name", name) != name:
             builder.reject_entity(region["id"], "region of another text", f"it is in {region.get('to_name')!r}")
         else:
             _add_region(builder, region)
@@ -70,16 +71,12 @@ def _text_of(data: Mapping[str, Any], key: str) -> Any:
     return data.get("text", strings[0] if strings else None)
 
 
-def _regions_of_other_texts(regions: Iterable[Mapping[str, Any]], name: str) -> Callable[[Mapping[str, Any]], bool]:
-    """Return a function that tells which regions are in another text of the task.
+def _name_of_text(names: Collection[str], key: str) -> str | None:
+    """Return the name by which regions refer to the text, given all such names of a task; None if it is not known.
 
-    Raises:
-        Malformed: There are regions in several texts, and none of these has the name of the text.
+    An export does not tell which name belongs to which key in `data`, but usually they are the same.
     """
-    names = {str(one["to_name"]) for one in regions if one.get("to_name")}
-    if len(names) > 1 and name not in names:
-        raise Malformed(f"the regions are in several texts ({', '.join(sorted(names))}), of which none is {name!r}")
-    return lambda region: len(names) > 1 and region.get("to_name") != name
+    return key if len(names) > 1 and key in names else None
 
 
 def _add_region(builder: RecordBuilder, region: Mapping[str, Any]) -> None:

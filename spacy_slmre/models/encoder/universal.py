@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -244,13 +245,19 @@ class UniversalEncoder(PairEncoder):
     def restore(self, folder: Path, *, temporary: bool = False) -> UniversalEncoder:
         """Return the model that `save` wrote; see `RelationModel.restore`.
 
-        If the setting `weights` was changed after saving, it takes precedence.
+        If the setting `weights` was changed after saving, it takes precedence, with a warning; not if the folder is
+        temporary.
 
         Raises:
             ModelError: The folder is incomplete or damaged.
         """
         stored = StoredUniversalEncoder.read(folder)
         if not temporary and self.settings.weights != stored.configured:
+            warnings.warn(
+                f'The saved weights are not used: model.weights was "{stored.configured}" when they were saved, and is '
+                f'"{self.settings.weights}" now.',
+                stacklevel=2,
+            )
             return UniversalEncoder(self.settings)
         restored = UniversalEncoder(self.settings, stored)
         if temporary:

@@ -152,8 +152,11 @@ def test_regions_of_other_texts_are_rejected(export):
     found = export(one | {"data": {"text": TEXT, "title": "Ann"}})
     assert found.rejects == {"region of another text": 1, "relation of a rejected entity": 1}
     assert found.relations() == [("Ann", "met", "Bo")]
-    with pytest.raises(CorpusError, match=r"in several texts \(text, title\), of which none is 'body'"):
-        export(one | {"data": {"body": TEXT, "title": "Ann"}}, text="body")
+    # Ratings and the like are no regions, and the text may have another name.
+    rating = {"id": "r", "type": "rating", "to_name": "quality", "value": {"rating": 3}}
+    named = [one | {"to_name": "doc"} for one in ENTITIES]
+    found = export(task(*named, rating, arrow("a", "b", "met")))
+    assert found.rejects == {"neither entity nor relation": 1} and found.relations() == [("Ann", "met", "Bo")]
 
 
 def test_a_truncated_file_is_an_error_with_its_line(write, converted):
