@@ -93,6 +93,8 @@ class PretrainingSettings:
         counts = ("gradient_accumulation_steps", "max_eval_blocks", "save_steps")
         check_minimum(self, "training", TuningError, **minimum, **dict.fromkeys(counts, 1))
         check_positive(self, "training", TuningError, names=["num_train_epochs", "learning_rate"])
+        if self.max_steps == 0:
+            raise TuningError("training.max_steps = 0, but it must be at least 1, or -1 for no limit.")
         check_probability(self, "training", TuningError, names=["warmup_ratio"], below_1=True)
         if not 0 < self.holdout < 1:
             raise TuningError(

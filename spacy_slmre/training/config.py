@@ -122,6 +122,8 @@ class TrainingSettings:
         others = ("eval_steps", "early_stopping_patience", "weight_decay", "max_grad_norm")
         check_minimum(self, "training", TuningError, **minima, **dict.fromkeys(others, 0))
         check_positive(self, "training", TuningError, names=["num_train_epochs", "learning_rate"])
+        if self.max_steps == 0:
+            raise TuningError("training.max_steps = 0, but it must be at least 1, or -1 for no limit.")
         check_probability(self, "training", TuningError, names=["warmup_ratio"], below_1=True)
         available = get_available_reporting_integrations()
         if self.report_to not in (["all"], ["none"]) and (unknown := {*self.report_to} - {*available}):

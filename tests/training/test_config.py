@@ -74,6 +74,7 @@ def test_a_config_inherits_settings_from_the_config_that_it_extends(tmp_path: Pa
     ("changes", "message"),
     [
         ({"training.max_steps": "many"}, r"training\.max_steps = 'many'"),
+        ({"training.max_steps": 0}, r"training\.max_steps = 0, but it must be at least 1, or -1"),
         ({"training.warmup_ratio": 2}, r"training\.warmup_ratio = 2"),
         ({"training.objective": "mlm"}, r'training\.objective = "mlm"'),
         ({"training.max_tokens": 1}, r"training\.max_tokens = 1"),
