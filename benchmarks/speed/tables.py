@@ -13,6 +13,8 @@ from speed.timing import median
 from speed.workload import GIVEN, RAW, work_name
 
 NONE = "–"
+# With fewer documents, the growth of memory is chance.
+MIN_FOR_GROWTH = 10_000
 CPU_TIME = ", in CPU time, which other programs disturb less"
 
 
@@ -194,6 +196,8 @@ def scale_tables(results: Mapping[str, Any]) -> Iterator[Table]:
         notes[0] += " The outputs are identical." if results["same_output"] else " The outputs differ in last digits."
     notes[0] += f" {results['hardware']} (torch {results['versions']['torch']})."
     yield Table("Speed of extraction", header, rows, tuple(notes))
+    if alone["documents"] < MIN_FOR_GROWTH:
+        return
     growth = alone["gb_per_million_documents"]
     rows = [(f"{one['documents']:,}", f"{one['gb']:.3f}") for one in alone["memory"]]
     note = f"Before the first document: {alone['loaded_gb']:.3f} GB. "
