@@ -30,6 +30,7 @@ from spacy_slmre.models.checkpoint import WEIGHTS_FILE
 from spacy_slmre.models.encoder.universal import UniversalEncoder, UniversalEncoderSettings
 from spacy_slmre.training.config import read_config
 from spacy_slmre.training.label_sampling import LabelSampler, SamplingSettings
+from spacy_slmre.util.io import temporary_output
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -82,11 +83,9 @@ def train(
             CONSOLE.print(f"step {step + 1:,}: loss {fmean(losses):.3f}")
         if (step + 1) % CHECKPOINT_STEPS == 0:
             report(step + 1)
-            temporary = checkpoint.with_suffix(".tmp")
-            torch.save(
-                {"step": step + 1, "steps": steps, **{name: one.state_dict() for name, one in state.items()}}, temporary
-            )
-            temporary.replace(checkpoint)
+            weights = {name: one.state_dict() for name, one in state.items()}
+            with temporary_output(checkpoint) as temporary:
+                torch.save({"step": step + 1, "steps": steps, **weights}, temporary)
 
 
 def main() -> None:
@@ -121,7 +120,6 @@ def main() -> None:
         return best
 
     checkpoint = arguments.output.with_name(f"{arguments.output.name}.pt")
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     train(model, LabelSampler(corpora, sampling), arguments.steps, checkpoint, best_threshold)
     model.default_threshold = best_threshold(arguments.steps)
     model.save(arguments.output, embed=False)

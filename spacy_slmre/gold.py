@@ -108,7 +108,12 @@ def turn_pair(key: PairKey, label: str, inverse_of: Mapping[str, str]) -> tuple[
 def directions_of(key: PairKey, label: str, inverse_of: Mapping[str, str]) -> tuple[PairKey, ...]:
     """Return the pairs that can have the label or, in the other direction, its inverse."""
     has_inverse = label in inverse_of or label in inverse_of.values()
-    return (key, (*key[2:], *key[:2])) if has_inverse else (key,)
+    return (key, reverse_key(key)) if has_inverse else (key,)
+
+
+def reverse_key(key: PairKey) -> PairKey:
+    """Return the key of a pair in the other direction."""
+    return (*key[2:], *key[:2])
 
 
 def pair_key(head: Span, tail: Span) -> PairKey:

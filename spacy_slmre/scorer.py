@@ -8,7 +8,7 @@ from typing import Any
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from spacy_slmre.gold import GoldPairs, PairKey, directions_of, gold_pairs, pair_key, turn_pair
+from spacy_slmre.gold import GoldPairs, PairKey, directions_of, gold_pairs, pair_key, reverse_key, turn_pair
 from spacy_slmre.metrics import Item, count, count_per_label, macro_f1
 from spacy_slmre.relations import RELATIONS, relations_of
 from spacy_slmre.schema import NEGATIVE_LABEL
@@ -76,7 +76,7 @@ def score_relations(
 def _gold(annotated: GoldPairs, negative_label: str | None, mirrors: Mapping[str, str]) -> set[tuple[PairKey, str]]:
     """Return the annotated relations, and those that they imply in the other direction."""
     stated = annotated.positives(negative_label)
-    implied = {((key[2], key[3], key[0], key[1]), mirrors[label]) for key, label in stated if label in mirrors}
+    implied = {(reverse_key(key), mirrors[label]) for key, label in stated if label in mirrors}
     return stated | {(key, label) for key, label in implied if annotated.is_known(key)}
 
 

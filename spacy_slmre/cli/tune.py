@@ -65,8 +65,6 @@ def tune_command(
     report = log if is_main else lambda _: None
     shown = {"progress": document_progress()} if is_main else {}
     import_code(code)
-    if gpu_id is not None:
-        select_gpu(gpu_id)
     arguments = list(ctx.args)
     if config is not None and str(config).startswith("--"):  # without a config, the first override is taken for one
         arguments.insert(0, str(config))
@@ -77,10 +75,10 @@ def tune_command(
     if (config is None) == (data is None):
         raise ValueError("Pass either a config or annotations: `slmre tune CONFIG` or `slmre tune --data FILE`.")
     given: dict[str, Any] = {"dev": dev, "schema": schema, "ner": ner, "lang": lang}
-    options = {name: value for name, value in given.items() if value is not None}
-    for name in options:
-        if config is not None:
-            raise ValueError(f"--{name} is only for --data. In the config, it is a setting of [tune] or [corpora].")
+    if config is not None and (options := [name for name, value in given.items() if value is not None]):
+        raise ValueError(f"--{options[0]} is only for --data. In the config, it is a setting of [tune] or [corpora].")
+    if gpu_id is not None:
+        select_gpu(gpu_id)
 
     from spacy_slmre.models.hub import quiet_loading
 
@@ -90,7 +88,7 @@ def tune_command(
         from spacy_slmre.training.tune import tune
 
     if data is not None:
-        settings = parse_config(make_config(data, **options, overrides=overrides, log=report), overrides)
+        settings = parse_config(make_config(data, **given, overrides=overrides, log=report), overrides)
     else:
         assert config is not None
         settings = read_config(config, overrides)
@@ -128,5 +126,5 @@ def init_config_command(
 
     inputs = [path for path in (data, dev, schema) if path is not None]
     with reserve(output, inputs=inputs, overwrite=overwrite):
-        atomic_write(output, make_config(data, dev=dev, schema=schema, ner=ner, lang=lang or "en", log=log))
+        atomic_write(output, make_config(data, dev=dev, schema=schema, ner=ner, lang=lang, log=log))
     log(f"Config: {output}. Next: python -m spacy slmre tune {output} -o OUTPUT")

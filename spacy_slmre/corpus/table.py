@@ -114,7 +114,7 @@ def group_rows(
                 yield Reject(line, f"{split}-{number}", "malformed record", str(row))
                 continue
             label = row["relation"]
-            if label is None or label != label or not str(label).strip():  # NaN is missing, too
+            if _is_missing(label) or not str(label).strip():
                 yield Reject(line, f"{split}-{number}", "missing label", "the row does not say which relation it has")
                 continue
             try:
@@ -154,7 +154,7 @@ def _offsets(text: str, row: Mapping[str, Any], number: int) -> tuple[int, int] 
         Malformed: They are no offsets in the text, or the text there is not the argument.
     """
     start, end = (row.get(column) for column in _OFFSETS[number - 1])
-    if any(offset in (None, "") or offset != offset for offset in (start, end)):  # NaN is missing, too
+    if _is_missing(start) or _is_missing(end):
         return None
     try:
         before = _whole(row.get(_EXPORTED) or 0)
@@ -167,6 +167,10 @@ def _offsets(text: str, row: Mapping[str, Any], number: int) -> tuple[int, int] 
     if string and text[first:last].split() != string.split():
         raise Malformed(f"[{first}:{last}] of the text is {text[first:last]!r}, not {string!r}")
     return first, last
+
+
+def _is_missing(cell: Any) -> bool:
+    return cell is None or cell == "" or cell != cell  # NaN differs from itself
 
 
 def _whole(value: Any) -> int:

@@ -19,7 +19,7 @@ from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.corpus.gold_docs import ID, SPLIT, format_of, source_of
 from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.evaluation.runs import EvaluationError
-from spacy_slmre.gold import PairKey, gold_pairs, pair_key
+from spacy_slmre.gold import PairKey, gold_pairs, pair_key, reverse_key
 from spacy_slmre.instances import RelationInstance, make_instances
 from spacy_slmre.pipeline.examples import collect_labels
 from spacy_slmre.relations import RELATIONS
@@ -158,7 +158,7 @@ def make_gold_pairs(
     mirrors = schema.mirrors
 
     def gold_labels(key: PairKey) -> tuple[str, ...]:
-        other_direction = annotated.labels_of(_reverse(key), None) if mirrors else []
+        other_direction = annotated.labels_of(reverse_key(key), None) if mirrors else []
         implied = [mirrors[label] for label in other_direction if label in mirrors]
         return tuple(dict.fromkeys(filter(is_positive, [*annotated.labels_of(key, None), *implied])))
 
@@ -166,13 +166,9 @@ def make_gold_pairs(
     source = source_of(example.reference) if example.reference.user_data.get(ID) else name
     ids = {key: f"{name}/{place}" for place, key in enumerate(pairs)}
     return [
-        GoldPair(ids[key], source, key, instance, gold_labels(key), ids.get(_reverse(key), "") if mirrors else "")
+        GoldPair(ids[key], source, key, instance, gold_labels(key), ids.get(reverse_key(key), "") if mirrors else "")
         for key, instance in zip(pairs, instances, strict=True)
     ]
-
-
-def _reverse(key: PairKey) -> PairKey:
-    return (*key[2:], *key[:2])
 
 
 def _doc_id(example: Example, number: int) -> str:

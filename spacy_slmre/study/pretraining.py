@@ -25,11 +25,11 @@ from spacy_slmre.models.causal_lm import loading
 from spacy_slmre.models.causal_lm.lora import LoraSettings, add_lora
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1
 from spacy_slmre.training import config as tuning_config
-from spacy_slmre.training.config import TuningError, validate_section
+from spacy_slmre.training.config import TuningError, check_schedule, validate_section
 from spacy_slmre.training.trainer import ResumableTrainer, explain_out_of_memory
 from spacy_slmre.util.io import remove
 from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, read_json
-from spacy_slmre.util.settings import check_minimum, check_positive, check_probability
+from spacy_slmre.util.settings import check_minimum
 from spacy_slmre.util.system import hardware, peak_memory, versions
 
 # With at least this many documents, whole documents are held out.
@@ -89,13 +89,10 @@ class PretrainingSettings:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        minimum = {"block_size": 8, "max_steps": -1, "lora_rank": 0, "weight_decay": 0}
+        minimum = {"block_size": 8, "lora_rank": 0, "weight_decay": 0}
         counts = ("gradient_accumulation_steps", "max_eval_blocks", "save_steps")
         check_minimum(self, "training", TuningError, **minimum, **dict.fromkeys(counts, 1))
-        check_positive(self, "training", TuningError, names=["num_train_epochs", "learning_rate"])
-        if self.max_steps == 0:
-            raise TuningError("training.max_steps = 0, but it must be at least 1, or -1 for no limit.")
-        check_probability(self, "training", TuningError, names=["warmup_ratio"], below_1=True)
+        check_schedule(self)
         if not 0 < self.holdout < 1:
             raise TuningError(
                 f"training.holdout = {self.holdout}, but it must be between 0 and 1: perplexity is measured "

@@ -118,19 +118,25 @@ class TrainingSettings:
             adapter_dtype=tuple(DTYPES),
             optim=("auto", *(name.value for name in OptimizerNames)),
         )
-        minima = {"max_tokens": MIN_TEXT_TOKENS, "gradient_accumulation_steps": 1, "max_steps": -1}
+        minima = {"max_tokens": MIN_TEXT_TOKENS, "gradient_accumulation_steps": 1}
         others = ("eval_steps", "early_stopping_patience", "weight_decay", "max_grad_norm")
         check_minimum(self, "training", TuningError, **minima, **dict.fromkeys(others, 0))
-        check_positive(self, "training", TuningError, names=["num_train_epochs", "learning_rate"])
-        if self.max_steps == 0:
-            raise TuningError("training.max_steps = 0, but it must be at least 1, or -1 for no limit.")
-        check_probability(self, "training", TuningError, names=["warmup_ratio"], below_1=True)
+        check_schedule(self)
         available = get_available_reporting_integrations()
         if self.report_to not in (["all"], ["none"]) and (unknown := {*self.report_to} - {*available}):
             raise TuningError(
                 f"training.report_to: {', '.join(sorted(unknown))} is not supported by transformers, or its package "
                 f"is not installed. Available trackers: {', '.join(available) or 'none'}."
             )
+
+
+def check_schedule(settings: Any) -> None:
+    """Check the length of a training and its learning rate, which [training] has in every config."""
+    check_minimum(settings, "training", TuningError, max_steps=-1)
+    if settings.max_steps == 0:
+        raise TuningError("training.max_steps = 0, but it must be at least 1, or -1 for no limit.")
+    check_positive(settings, "training", TuningError, names=["num_train_epochs", "learning_rate"])
+    check_probability(settings, "training", TuningError, names=["warmup_ratio"], below_1=True)
 
 
 @dataclass(frozen=True)

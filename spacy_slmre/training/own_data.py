@@ -41,7 +41,7 @@ def make_config(
     dev: Path | None = None,
     schema: str | None = None,
     ner: str | None = None,
-    lang: str = "en",
+    lang: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> str:
@@ -52,7 +52,7 @@ def make_config(
         dev: Annotations to choose the best checkpoint with; by default, documents of `data` are held out.
         schema: File with the labels; by default, those that occur.
         ner: Pipeline that finds the entities in raw text.
-        lang: Language, if there is no such pipeline.
+        lang: Language, if there is no such pipeline; English by default.
         overrides: Settings that will be overridden, such as "model.base", whose tokenizer counts the tokens.
         log: Reports what was read and chosen.
 
@@ -65,7 +65,7 @@ def make_config(
         "dev": None if dev is None else str(dev),
         "schema": schema,
         "ner": ner,
-        "lang": lang if ner is None else load_ner(ner).lang,
+        "lang": (lang or "en") if ner is None else load_ner(ner).lang,
     }
     check_language(values["lang"], "tune.lang", TuningError)
     docs = _read(data, values["lang"])

@@ -52,10 +52,7 @@ def _parse(row: dict[str, Any], *, line: int, id: str, text: str, unlabeled: str
     names = {one["to_name"] for one in regions if one.get("type") == "labels" and one.get("to_name")}
     name = _name_of_text(names, text or "text")
     for region in regions:
-        if region.get("type") == "labels" and name is not None and region.get("to_name", name) != name:
-            builder.reject_entity(region["id"], "region of another text", f"it is in {region.get('to_name')!r}")
-        else:
-            _add_region(builder, region)
+        _add_region(builder, region, name)
     for relation in chosen["result"]:
         if relation.get("type") == "relation":
             _add_relation(builder, relation, unlabeled)
@@ -79,8 +76,12 @@ def _name_of_text(names: Collection[str], key: str) -> str | None:
     return key if len(names) > 1 and key in names else None
 
 
-def _add_region(builder: RecordBuilder, region: Mapping[str, Any]) -> None:
+def _add_region(builder: RecordBuilder, region: Mapping[str, Any], name: str | None) -> None:
+    """Add a region of the text with this name; None stands for any."""
     value, kind = region.get("value") or {}, region.get("type")
+    if kind == "labels" and name is not None and (other := region.get("to_name", name)) != name:
+        builder.reject_entity(region["id"], "region of another text", f"it is in {other!r}")
+        return
     if kind != "labels" or "start" not in value:
         builder.reject("neither entity nor relation", f"a result of the type {kind!r}")
         return
