@@ -323,6 +323,10 @@ class SmallLM(TrainableModel):
             if self._peft is None:
                 with quiet_loading():
                     self._peft = add_lora(network, lora, seed)
+            if network.device.type == "cpu":
+                from spacy_slmre.models.causal_lm.fused_lora import fuse_lora  # imports peft
+
+                fuse_lora(network)
             unfreeze_lora(network)
             set_dropout(network, lora.dropout)
             self._tuned_on = {"": schema} if isinstance(schema, LabelSchema) else dict(schema)
