@@ -164,7 +164,9 @@ def train_adapter(
     if sampler is None:
         dataset = PackedDataset(lm, sets, settings)
     else:
-        dataset = SampledDataset(lm, sampler, sets, settings, settings.max_steps * settings.gradient_accumulation_steps)
+        n_processes = int(os.environ.get("WORLD_SIZE", "1"))  # each of them takes its own sequences in a step
+        n_tasks = settings.max_steps * settings.gradient_accumulation_steps * n_processes
+        dataset = SampledDataset(lm, sampler, sets, settings, n_tasks)
     if lora.init_lora == "qera" and is_new and not last_checkpoint(folder):
         order = np.random.default_rng(settings.seed).permutation(len(dataset))[:_QERA_SEQUENCES]
         remedy = 'Set lora.init_lora = "default", which does not need the base model in full precision.'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +185,16 @@ def test_an_interrupted_run_is_resumed(config_file: Path, tmp_path: Path, monkey
     assert tune(config_file, "-o", tmp_path / "out").exit_code == 0
     weights = "slm_relations/model/adapter/adapter_model.safetensors"
     assert (tmp_path / "out" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+
+
+@pytest.mark.slow
+def test_each_of_several_processes_trains_on_sequences_of_its_own(config_file: Path, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    command = [*launch, "-m", "spacy", "slmre", "tune", config_file, "-o", tmp_path / "out"]
+    subprocess.run([str(part) for part in command], check=True, capture_output=True)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["steps"] == 6
+    assert metrics["history"][-1]["epoch"] == 1, "no sequence is used twice"
 
 
 @pytest.mark.parametrize(
