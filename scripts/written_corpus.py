@@ -3,10 +3,11 @@
 Usage: python scripts/written_corpus.py compile FOLDER OUTPUT
        python scripts/written_corpus.py agreement FOLDER OTHER
 
-FOLDER has `passages/*.txt` and `labels/*.json` in the form that `assets/written_corpus/GUIDELINES.md` describes. All
-passages are checked first. `compile` writes to OUTPUT, for each split, the label set `written_general` with all
-passages and `written_<set>` with those of each other label set. `agreement` compares the passages with the same ones
-in OTHER, a folder of such `*.txt` files, and prints F1 of mentions, coreference links and relations.
+FOLDER has `passages/*.txt`, `training/*.txt` and `labels/*.json` in the form that
+`assets/written_corpus/GUIDELINES.md` describes. All passages are checked first. `compile` writes to OUTPUT, for each
+split, the label set `written_general` with all passages and `written_<set>` with those of each other label set; all
+passages of `training` belong to the train split. `agreement` compares the passages with the same ones in OTHER, a
+folder of such `*.txt` files, and prints F1 of mentions, coreference links and relations.
 
 Relations are annotated between entities. In a sentence that mentions both, all pairs of their mentions are positive; if
 there is none, the closest pair is. Other pairs of their mentions are unknown; pairs of mentions of unrelated entities
@@ -52,6 +53,8 @@ GENRES = (
 )
 TYPES = ("PER", "LOC", "ORG", "WORK", "DATE", "EVENT", "PRODUCT", "AWARD", "TITLE", "NORP", "AMOUNT", "MISC")
 SPLITS = {"train": 0.7, "dev": 0.1, "test": 0.2}
+TRAINING = "training"
+"""Folder of passages that all belong to the train split."""
 GENERAL = "general"
 PREFIX = "written_"
 """Prefix of the names of label sets."""
@@ -76,10 +79,13 @@ class Passage:
     """A passage of the written corpus.
 
     Attributes:
+        where: File and line.
+        is_training: Whether it belongs to the train split, whatever its text is.
         relations: (head entity, label, tail entity), as written.
     """
 
     where: str
+    is_training: bool
     genre: str
     label_set: str | None
     text: str
@@ -128,14 +134,14 @@ def read_passages(file: Path, label_sets: dict[str, dict[str, Any]]) -> Iterator
             block.append((number, line.strip()))
         elif block:
             try:
-                yield _read_passage(file.stem, block, label_sets, general)
+                yield _read_passage(file, block, label_sets, general)
             except ValueError as error:
                 yield f"{file}:{block[0][0]}: {error}"
             block = []
 
 
 def _read_passage(
-    name: str, block: list[tuple[int, str]], label_sets: dict[str, dict[str, Any]], general: set[str]
+    file: Path, block: list[tuple[int, str]], label_sets: dict[str, dict[str, Any]], general: set[str]
 ) -> Passage:
     header = _HEADER.fullmatch(block[0][1])
     if header is None or header[1] not in GENRES:
@@ -151,7 +157,8 @@ def _read_passage(
     if mixed := [entity for entity, kinds in types.items() if len(kinds) > 1]:
         raise ValueError(f"entity {mixed[0]} has several types: {', '.join(sorted(types[mixed[0]]))}")
     labels = general | set(label_sets.get(header[2] or "", {}))
-    passage = Passage(f"{name}-{block[0][0]}", header[1], header[2], text, mentions)
+    is_training = file.parent.name == TRAINING
+    passage = Passage(f"{file.stem}-{block[0][0]}", is_training, header[1], header[2], text, mentions)
     for number, line in block[2:]:
         found = _RELATION.fullmatch(line)
         if found is None:
@@ -195,7 +202,8 @@ def read_corpus(folder: Path) -> tuple[list[Passage], dict[str, dict[str, Any]]]
         label_sets = read_label_sets(folder)
     except ValueError as error:
         sys.exit(str(error))
-    found = [one for file in sorted(folder.glob("passages/*.txt")) for one in read_passages(file, label_sets)]
+    files = [file for part in ("passages", TRAINING) for file in sorted(folder.glob(f"{part}/*.txt"))]
+    found = [one for file in files for one in read_passages(file, label_sets)]
     passages = [passage for passage in found if isinstance(passage, Passage)]
     problems = [problem for problem in found if isinstance(problem, str)]
     texts = Counter(passage.text for passage in passages)
@@ -260,7 +268,9 @@ def general_labels() -> dict[str, dict[str, Any]]:
 
 
 def split_of(passage: Passage) -> str:
-    """Return the split of a passage, by a hash of its text."""
+    """Return the split of a passage, by a hash of its text unless its folder decides."""
+    if passage.is_training:
+        return "train"
     share = int.from_bytes(hashlib.blake2b(passage.text.encode(), digest_size=6).digest()) / 2**48
     for split, size in SPLITS.items():
         if share < size:

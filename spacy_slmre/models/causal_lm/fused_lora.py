@@ -1,9 +1,9 @@
 """Layers with LoRA weights that train faster on a CPU.
 
-peft adds the update of LoRA weights to the output of the base layer in several steps: it converts the input to the type of
-the LoRA weights, autocast converts it back, and the update is scaled and added as a tensor of its own. In bfloat16 on a
-CPU, where such passes over memory take as long as the products, one function for all of them makes training 1.3 times
-as fast.
+peft adds the update of LoRA weights to the output of the base layer in several steps: it converts the input to the
+type of the LoRA weights, autocast converts it back, and the update is scaled and added as a tensor of its own. In
+bfloat16 on a CPU, such passes over memory take as long as the products. One function for all of them makes training 1.3
+times as fast.
 """
 
 from __future__ import annotations
