@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from spacy_slmre.corpus.annotations.builder import RecordBuilder
 from spacy_slmre.corpus.sources import CorpusError
 
 TOKEN = "de.tudarmstadt.ukp.dkpro.core.api.segmentation.type.Token"
@@ -60,6 +61,13 @@ def label_of(layer: str, value: str | None) -> str | None:
     """Return the label of an annotation: its value, otherwise the name of its layer unless that is a generic one."""
     name = short_name(layer)
     return value or (name if name not in _GENERIC else None)
+
+
+def reject_slots(builder: RecordBuilder, layer: str, span: tuple[int, int], number: int) -> None:
+    """Count the filled slots of an annotation, which is at these offsets: they are not read as relations."""
+    shown = f"{short_name(layer)} {builder.text[slice(*span)]!r}"
+    for _ in range(number):
+        builder.reject("slot of an annotation", f"{shown}: only relation layers are read")
 
 
 def short_name(layer: str) -> str:

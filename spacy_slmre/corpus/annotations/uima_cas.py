@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from spacy_slmre.corpus.annotations.builder import RecordBuilder
-from spacy_slmre.corpus.annotations.layers import SENTENCE, entity_layers, label_feature, label_of, relation_layers
+from spacy_slmre.corpus.annotations.layers import (
+    SENTENCE,
+    entity_layers,
+    label_feature,
+    label_of,
+    reject_slots,
+    relation_layers,
+)
 from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.corpus.records import Malformed, Record, Reject
 from spacy_slmre.corpus.sources import CorpusError, open_text, source_files
@@ -18,6 +25,7 @@ from spacy_slmre.util.extras import require_extra
 _INITIAL = "INITIAL_CAS.json"
 _HEAD, _TAIL = "Governor", "Dependent"
 _CHAIN_FIRST, _CHAIN_NEXT = "first", "next"
+_SLOT = "target"
 
 
 def read_uima_cas(source: str | Path, split: str, *, relations: str = "") -> Iterator[Record | Reject]:
@@ -62,6 +70,8 @@ def _build(file: Path, name: str, relations: str) -> RecordBuilder:
         if one.type.name in chosen:
             head, tail = (_argument(builder, getattr(one, side), layers) for side in (_HEAD, _TAIL))
             builder.add_relation(head, tail, _label(one))
+    for one in annotations:
+        reject_slots(builder, one.type.name, (one.begin, one.end), _n_slots(one))
     for chain in _chains(cas):
         builder.add_spans_as_cluster(chain)
     return builder
@@ -94,6 +104,13 @@ def _label(annotation: Any) -> str | None:
     features = [feature.name for feature in layer.all_features if feature.rangeType.name == "uima.cas.String"]
     feature = label_feature(features)
     return label_of(layer.name, getattr(annotation, feature) if feature else None)
+
+
+def _n_slots(annotation: Any) -> int:
+    """Return the number of other annotations that fill the slots of an annotation."""
+    values = [getattr(annotation, feature.name) for feature in annotation.type.all_features]
+    links = [link for value in values for link in getattr(value, "elements", None) or ()]
+    return sum(getattr(link, _SLOT, None) is not None for link in links)
 
 
 def _chains(cas: Any) -> Iterator[list[tuple[int, int]]]:

@@ -24,7 +24,15 @@ from itertools import groupby
 from pathlib import Path
 
 from spacy_slmre.corpus.annotations.builder import RecordBuilder, Utf16Offsets
-from spacy_slmre.corpus.annotations.layers import ANY, TOKEN, entity_layers, label_feature, label_of, relation_layers
+from spacy_slmre.corpus.annotations.layers import (
+    ANY,
+    TOKEN,
+    entity_layers,
+    label_feature,
+    label_of,
+    reject_slots,
+    relation_layers,
+)
 from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.corpus.records import Malformed, Record, Reject
 from spacy_slmre.corpus.sources import CorpusError, read_lines, source_files
@@ -36,6 +44,8 @@ _NUMBER = re.compile(r"(.*?)(?<!\\)\[(\d+)\]", re.DOTALL)
 _SOURCE = re.compile(r"(\d+-\d+(?:\.\d+)?)(?:\[(\d+)_(\d+)\])?")
 _LINK = re.compile(r".*->(\d+)-(\d+)", re.DOTALL)
 _CHAIN = "referenceRelation"
+_SLOT = "ROLE_"
+_NEXT_SLOT = ";"
 _ESCAPED = re.compile(r"\\(->|.)", re.DOTALL)
 _CONTROL = {"t": "\t", "n": "\n", "r": "\r", "f": "\f", "b": "\b"}
 
@@ -51,6 +61,11 @@ class _Layer:
     base: str  # of relations: the layer that they connect
     first: int  # its first column
     width: int  # its number of columns
+
+    @property
+    def slots(self) -> list[int]:
+        """The features with the roles of other annotations; the feature after each has these annotations."""
+        return [place for place, feature in enumerate(self.features) if feature.startswith(_SLOT)]
 
 
 @dataclass
@@ -98,9 +113,13 @@ class _Document:
         self._parse()
         bases = {layer.name: layer.base for layer in self.layers if layer.kind == "RL"}
         self.chosen = relation_layers(bases, relations, str(file))
-        spans = [layer for layer in self.layers if layer.kind == "SP"]
-        names = entity_layers(set(self.chosen.values()), [layer.name for layer in spans])
-        self.entities = {layer.name: self._annotations(layer) for layer in spans if layer.name in names}
+        self.spans = {layer.name: self._annotations(layer) for layer in self.layers if layer.kind == "SP"}
+        names = entity_layers(set(self.chosen.values()), self.spans)
+        self.entities = {name: spans for name, spans in self.spans.items() if name in names}
+        for spans in self.entities.values():
+            for key, annotation in spans.items():
+                for row in annotation.rows:
+                    self.keys_in.setdefault(row.id, []).append(key)
 
     def build(self) -> Iterator[Record | Reject]:
         text, bounds = self._text()
@@ -121,6 +140,12 @@ class _Document:
                     self._add_relations(builder, layer, row)
             elif layer.kind == "CH":
                 self._add_chains(builder, layer)
+            elif layer.kind == "SP":
+                for annotation in self.spans[layer.name].values():
+                    builder.line = annotation.rows[0].line
+                    roles = [annotation.values[place] for place in layer.slots]
+                    number = sum(role.count(_NEXT_SLOT) + 1 for role in roles if role)
+                    reject_slots(builder, layer.name, self._span(annotation.rows), number)
         builder.line = 1
         yield from builder.build()
 
@@ -187,7 +212,6 @@ class _Document:
         for row in self.rows.values():
             for key, values in _cell(layer, row):
                 found.setdefault(key, _Annotation(values)).rows.append(row)
-                self.keys_in.setdefault(row.id, []).append(key)
         return found
 
     def _add_relations(self, builder: RecordBuilder, layer: _Layer, row: _Row) -> None:
@@ -248,8 +272,10 @@ def _value(cell: str) -> str | None:
 
 
 def _label(layer: _Layer, values: list[str | None]) -> str | None:
-    feature = label_feature(layer.features)
-    return label_of(layer.name, values[layer.features.index(feature)] if feature else None)
+    slots = {column for place in layer.slots for column in (place, place + 1)}
+    places = {feature: place for place, feature in enumerate(layer.features) if place not in slots}
+    feature = label_feature(list(places))
+    return label_of(layer.name, values[places[feature]] if feature else None)
 
 
 def _unescape(text: str) -> str:

@@ -112,6 +112,20 @@ def test_whatever_is_dropped_is_counted_by_reason(export):
     assert found.relations() == [("Ann Lee", "lives in", "Oslo")]
 
 
+def test_slots_are_counted(export):
+    link = {"%SUPER_TYPE": "uima.cas.TOP", "role": feature("uima.cas.String"), "target": feature("custom.Span")}
+    event = {"kind": feature("uima.cas.String"), "who": feature("custom.WhoLink[]")}
+    structures = [
+        *STRUCTURES,
+        {"%ID": 10, "%TYPE": "custom.WhoLink", "role": "tenant", "@target": 4},
+        {"%ID": 11, "%TYPE": "uima.cas.FSArray", "%ELEMENTS": [10]},
+        annotation(12, "custom.Event", 11, 13, kind="stay", **{"@who": 11}),
+    ]
+    found = export(cas(structures, **{"custom.WhoLink": link, "custom.Event": event}))
+    assert found.rejects == {"slot of an annotation": 1}
+    assert found.relations() == [("Ann Lee", "lives in", "Oslo")]
+
+
 def test_a_folder_is_read_without_the_initial_documents(tmp_path, converted):
     pytest.importorskip("cassis")
     folder = tmp_path / "annotation" / "a.txt"

@@ -127,6 +127,25 @@ def test_relations_without_a_label_are_rejected(export):
     assert found.rejects == {"relation without a label": 1} and len(found.relations()) == 1
 
 
+def test_slots_are_counted(export):
+    slot = "ROLE_custom.Event:who_custom.EventWhoLink|custom.Span"
+    header = f"#FORMAT=WebAnno TSV 3.3\n#T_SP=custom.Event|{slot}|kind\n#T_SP=custom.Span|label\n"
+    header += "#T_RL=custom.Relation|label|BT_custom.Span\n\n\n"
+    body = """#Text=Ann sold Bo tea
+1-1\t0-3\tAnn\t_\t_\t_\tPER\t_\t_\t
+1-2\t4-8\tsold\tseller;buyer\t1-1;1-3\tsale\t_\t_\t_\t
+1-3\t9-11\tBo\t_\t_\t_\tPER\tknows\t1-1[0_0]\t
+1-4\t12-15\ttea\t*\t*\tthing\t_\t_\t_\t
+"""
+    found = export(header + body)
+    assert found.rejects == {"slot of an annotation": 2} and found.relations() == [("Ann", "knows", "Bo")]
+    assert entities(found.docs[0]) == [("Ann", "PER"), ("Bo", "PER")]
+    body = body.replace("knows\t1-1[0_0]", "_\t_").replace("thing\t_\t_\t_", "thing\t_\tof\t1-2[0_0]")
+    with_events = export(header.replace("BT_custom.Span", "BT_custom.Event") + body)
+    assert with_events.relations() == [("sold", "of", "tea")]
+    assert entities(with_events.docs[0]) == [("sold", "sale"), ("tea", "thing")], "roles are no types"
+
+
 def test_a_folder_is_read(tmp_path, converted):
     for name in ("a", "b"):
         (tmp_path / "in" / name).mkdir(parents=True)
