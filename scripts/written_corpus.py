@@ -158,7 +158,8 @@ def _read_passage(
         raise ValueError(f"entity {mixed[0]} has several types: {', '.join(sorted(types[mixed[0]]))}")
     labels = general | set(label_sets.get(header[2] or "", {}))
     is_training = file.parent.name == TRAINING
-    passage = Passage(f"{file.stem}-{block[0][0]}", is_training, header[1], header[2], text, mentions)
+    where = f"{file.parent.name}/{file.stem}-{block[0][0]}" if is_training else f"{file.stem}-{block[0][0]}"
+    passage = Passage(where, is_training, header[1], header[2], text, mentions)
     for number, line in block[2:]:
         found = _RELATION.fullmatch(line)
         if found is None:
@@ -347,6 +348,14 @@ def compare_annotations(folder: Path, other: Path) -> None:
         sys.exit("\n".join(problems))
     others = {passage.text: passage for passage in found if isinstance(passage, Passage)}
     both = [(passage, others[passage.text]) for passage in passages if passage.text in others]
+    _print_agreement("all passages", both, label_sets)
+    parts = {TRAINING: [pair for pair in both if pair[0].is_training]}
+    parts["passages"] = [pair for pair in both if not pair[0].is_training]
+    for name, pairs in parts.items() if all(parts.values()) else ():
+        _print_agreement(name, pairs, label_sets)
+
+
+def _print_agreement(name: str, both: list[tuple[Passage, Passage]], label_sets: dict[str, dict[str, Any]]) -> None:
     kinds = ("mentions", "mentions with type", "coreference links", "relations", "relations of shared mentions")
     totals = {kind: PRF() for kind in kinds}
     for pair in both:
@@ -354,7 +363,7 @@ def compare_annotations(folder: Path, other: Path) -> None:
         items = [_items(one, {**general_labels(), **label_sets.get(one.label_set or "", {})}, shared) for one in pair]
         for kind in kinds:
             totals[kind] += count(items[0][kind], items[1][kind])
-    table = Table("annotation", "first", "second", "F1", title=f"Agreement on {len(both):,} passages")
+    table = Table("annotation", "first", "second", "F1", title=f"Agreement on {len(both):,} passages ({name})")
     for kind, counts in totals.items():
         table.add_row(kind, f"{counts.tp + counts.fn:,}", f"{counts.tp + counts.fp:,}", f"{counts.f1:.3f}")
     Console().print(table)

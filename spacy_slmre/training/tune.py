@@ -85,6 +85,8 @@ def tune(
         key |= {"prompts": lm.style.to_dict(), "ner": ner}
         if lm.adapter is not None:
             key["adapter"] = lm.adapter.fingerprint
+        if _n_processes() > 1:
+            key["processes"] = _n_processes()
         if run.completed(key) is not None:
             log(f"{output} is complete, with the same config, data and base model: nothing to do.")
             return read_json(output / METRICS_FILE)
@@ -164,8 +166,7 @@ def train_adapter(
     if sampler is None:
         dataset = PackedDataset(lm, sets, settings)
     else:
-        n_processes = int(os.environ.get("WORLD_SIZE", "1"))  # each of them takes its own sequences in a step
-        n_tasks = settings.max_steps * settings.gradient_accumulation_steps * n_processes
+        n_tasks = settings.max_steps * settings.gradient_accumulation_steps * _n_processes()
         dataset = SampledDataset(lm, sampler, sets, settings, n_tasks)
     if lora.init_lora == "qera" and is_new and not last_checkpoint(folder):
         order = np.random.default_rng(settings.seed).permutation(len(dataset))[:_QERA_SEQUENCES]
@@ -284,6 +285,11 @@ def _model_card(
             versions=record["versions"],
         )
     )
+
+
+def _n_processes() -> int:
+    """Return the number of processes that train together; each takes its own sequences in a step."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _on_own_device(lm: SmallLM) -> SmallLM:

@@ -110,6 +110,9 @@ def test_splits_have_different_passages(compiled: Path) -> None:
         others = {p.context.text for corpus in corpora.values() for p in corpus.passages}
         assert others == texts[split]
     assert not texts["train"] & (texts["dev"] | texts["test"]) and not texts["dev"] & texts["test"]
+    passages, _ = written_corpus.read_corpus(ASSETS)
+    for_training = {passage.text for passage in passages if passage.is_training}
+    assert for_training and for_training < texts["train"]
 
 
 def test_agreement_of_an_annotation_with_itself_is_perfect(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

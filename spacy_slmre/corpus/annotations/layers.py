@@ -65,8 +65,8 @@ def label_of(layer: str, value: str | None) -> str | None:
 
 def reject_slots(builder: RecordBuilder, layer: str, span: tuple[int, int], number: int) -> None:
     """Count the filled slots of an annotation, which is at these offsets: they are not read as relations."""
-    shown = f"{short_name(layer)} {builder.text[slice(*span)]!r}"
     for _ in range(number):
+        shown = f"{short_name(layer)} {builder.text[slice(*span)]!r}"
         builder.reject("slot of an annotation", f"{shown}: only relation layers are read")
 
 

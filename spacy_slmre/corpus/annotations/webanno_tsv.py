@@ -64,8 +64,8 @@ class _Layer:
 
     @property
     def slots(self) -> list[int]:
-        """The features with the roles of other annotations; the feature after each has these annotations."""
-        return [place for place, feature in enumerate(self.features) if feature.startswith(_SLOT)]
+        """The features that refer to other annotations; the feature before each has their roles."""
+        return [place + 1 for place, feature in enumerate(self.features[:-1]) if feature.startswith(_SLOT)]
 
 
 @dataclass
@@ -143,8 +143,8 @@ class _Document:
             elif layer.kind == "SP":
                 for annotation in self.spans[layer.name].values():
                     builder.line = annotation.rows[0].line
-                    roles = [annotation.values[place] for place in layer.slots]
-                    number = sum(role.count(_NEXT_SLOT) + 1 for role in roles if role)
+                    fillers = [annotation.values[place] for place in layer.slots]
+                    number = sum(filler.count(_NEXT_SLOT) + 1 for filler in fillers if filler)
                     reject_slots(builder, layer.name, self._span(annotation.rows), number)
         builder.line = 1
         yield from builder.build()
@@ -256,12 +256,14 @@ class _Document:
 def _cell(layer: _Layer, row: _Row) -> Iterator[tuple[Key, list[str | None]]]:
     """Yield the annotations of a layer in a row: their keys, and the values of their features."""
     stacks = [_STACK.split(cell) for cell in row.cells[layer.first : layer.first + layer.width]]
-    for position, value in enumerate(stacks[0]):
-        if value == "_":
+    for position in range(len(stacks[0])):
+        cells = [stack[position] if position < len(stack) else "_" for stack in stacks]
+        if all(cell == "_" for cell in cells):
             continue
-        number = _NUMBER.fullmatch(value)
-        values = [_value(stack[position]) if position < len(stack) else None for stack in stacks]
-        yield (layer.name, number[2] if number else f"{row.id}/{position}"), values
+        # The numbers of slots are those of other annotations.
+        own = [cell for place, cell in enumerate(cells) if place not in layer.slots]
+        numbers = [match[2] for cell in own if (match := _NUMBER.fullmatch(cell))]
+        yield (layer.name, numbers[0] if numbers else f"{row.id}/{position}"), [_value(cell) for cell in cells]
 
 
 def _value(cell: str) -> str | None:
@@ -272,7 +274,7 @@ def _value(cell: str) -> str | None:
 
 
 def _label(layer: _Layer, values: list[str | None]) -> str | None:
-    slots = {column for place in layer.slots for column in (place, place + 1)}
+    slots = {column for place in layer.slots for column in (place - 1, place)}
     places = {feature: place for place, feature in enumerate(layer.features) if place not in slots}
     feature = label_feature(list(places))
     return label_of(layer.name, values[places[feature]] if feature else None)

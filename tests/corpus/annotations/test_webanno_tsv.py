@@ -135,15 +135,19 @@ def test_slots_are_counted(export):
 1-1\t0-3\tAnn\t_\t_\t_\tPER\t_\t_\t
 1-2\t4-8\tsold\tseller;buyer\t1-1;1-3\tsale\t_\t_\t_\t
 1-3\t9-11\tBo\t_\t_\t_\tPER\tknows\t1-1[0_0]\t
-1-4\t12-15\ttea\t*\t*\tthing\t_\t_\t_\t
+1-4\t12-15\ttea\t_\t*\tthing\t_\t_\t_\t
 """
     found = export(header + body)
     assert found.rejects == {"slot of an annotation": 2} and found.relations() == [("Ann", "knows", "Bo")]
     assert entities(found.docs[0]) == [("Ann", "PER"), ("Bo", "PER")]
-    body = body.replace("knows\t1-1[0_0]", "_\t_").replace("thing\t_\t_\t_", "thing\t_\tof\t1-2[0_0]")
-    with_events = export(header.replace("BT_custom.Span", "BT_custom.Event") + body)
+    events = body.replace("knows\t1-1[0_0]", "_\t_").replace("thing\t_\t_\t_", "thing\t_\tof\t1-2[0_0]")
+    with_events = export(header.replace("BT_custom.Span", "BT_custom.Event") + events)
     assert with_events.relations() == [("sold", "of", "tea")]
     assert entities(with_events.docs[0]) == [("sold", "sale"), ("tea", "thing")], "roles are no types"
+    without_roles = export(header + body.replace("seller;buyer\t1-1;1-3", "*\t1-3[2]"))
+    assert without_roles.rejects == {"slot of an annotation": 1}
+    escaped = export(header + body.replace("seller;buyer\t1-1;1-3", "seller\\; agent[1]\t1-1[2]"))
+    assert escaped.rejects == {"slot of an annotation": 1}
 
 
 def test_a_folder_is_read(tmp_path, converted):
