@@ -1,6 +1,7 @@
 """Train the encoder for any labels, which is shipped, on tasks with random labels.
 
     python scripts/universal_encoder.py OUTPUT --train FOLDER … --dev FOLDER … [--names SET …] [--steps 7600]
+        [--continue-from auto]
 
 The folders have label sets; `configs/tune/universal.cfg` names those of the shipped weights, which `python -m spacy
 project run universal-corpora` makes, and how often each is drawn. A step has two tasks of eight passages, about 1,100
@@ -15,6 +16,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -97,6 +99,9 @@ def main() -> None:
     parser.add_argument("--names", nargs="*", default=[], help="names of the dev sets (default: all)")
     parser.add_argument("--pairs", type=int, default=400, help="maximum number of pairs of a dev set")
     parser.add_argument("--steps", type=int, default=7600)
+    parser.add_argument(
+        "--continue-from", metavar="WEIGHTS", help="train these weights further; auto for the shipped ones"
+    )
     arguments = parser.parse_args()
     corpora = LabelSetReader(tuple(arguments.train))()
     dev = LabelSetReader(tuple(arguments.dev), tuple(arguments.names))()
@@ -108,7 +113,11 @@ def main() -> None:
         definitions=0.8,
         examples=0.0,
     )
-    model = UniversalEncoder.from_base(UniversalEncoderSettings(dropout=0.05, max_batch_tokens=1024))
+    settings = UniversalEncoderSettings(dropout=0.05, max_batch_tokens=1024)
+    if arguments.continue_from is None:
+        model = UniversalEncoder.from_base(settings)
+    else:
+        model = UniversalEncoder(replace(settings, weights=arguments.continue_from))
 
     def best_threshold(step: int) -> float:
         """Print and return the threshold with the best mean F1 on the dev sets."""
