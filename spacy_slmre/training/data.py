@@ -199,9 +199,12 @@ class TrainingData(Dataset):
 
     Attributes:
         sets: The label sets that are scored.
+        has_threshold: Whether the adapter gets a default threshold. Only one for any labels does: other dev sets may
+            have fewer negative pairs than real text.
     """
 
     sets: list[TuningSet]
+    has_threshold = False
 
     def sequence(self, position: int) -> TrainingSequence:
         """Return a sequence."""

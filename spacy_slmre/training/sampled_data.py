@@ -55,6 +55,8 @@ class SampledDataset(TrainingData):
     A sequence is determined by the seed and its position, so that a run can be resumed.
     """
 
+    has_threshold = True
+
     def __init__(
         self, lm: SmallLM, sampler: LabelSampler, sets: Sequence[TuningSet], settings: TrainingSettings, size: int
     ) -> None:

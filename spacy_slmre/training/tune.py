@@ -182,8 +182,7 @@ def train_adapter(
     dtype = DTYPES[settings.adapter_dtype]
     round_lora(lm.network, dtype)
     scores = trainer.scores()
-    # Only an adapter for any labels gets a threshold: other dev sets may have fewer negative pairs than real text.
-    lm.export_adapter(dtype, threshold=None if sampler is None else scores["threshold"])
+    lm.export_adapter(dtype, threshold=scores["threshold"] if dataset.has_threshold else None)
     return {
         "scores": scores,
         "best_step": trainer.state.best_global_step or trainer.state.global_step,

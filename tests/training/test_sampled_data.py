@@ -168,6 +168,21 @@ def test_an_adapter_for_any_labels_takes_examples_and_no_definitions(config_file
         make_small_lm(adapter=str(adapter), label_list=False).load()
 
 
+def test_checkpoints_are_compared_with_the_best_threshold(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The labels that are most probable get worse, but a threshold finds more of them.
+    scores = iter([(0.5, 0.5), (0.4, 0.6), (0.4, 0.6)])
+
+    def scored(lm: SmallLM, sets: list) -> dict:
+        micro, best = next(scores)
+        return {"micro_f1": micro, "best_micro_f1": best, "sets": {}, "threshold": 0.2, "micro_f1_at_threshold": best}
+
+    monkeypatch.setattr("spacy_slmre.training.trainer.score_sets", scored)
+    assert tune(config_file, "-o", tmp_path / "out").exit_code == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["best_step"] == 6
+
+
 def test_an_interrupted_run_is_resumed(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from spacy_slmre.training.trainer import PackedTrainer
 
