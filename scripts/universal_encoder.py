@@ -16,7 +16,6 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -113,11 +112,9 @@ def main() -> None:
         definitions=0.8,
         examples=0.0,
     )
-    settings = UniversalEncoderSettings(dropout=0.05, max_batch_tokens=1024)
-    if arguments.continue_from is None:
-        model = UniversalEncoder.from_base(settings)
-    else:
-        model = UniversalEncoder(replace(settings, weights=arguments.continue_from))
+    continued = arguments.continue_from
+    settings = UniversalEncoderSettings(weights=continued or "auto", dropout=0.05, max_batch_tokens=1024)
+    model = UniversalEncoder(settings) if continued else UniversalEncoder.from_base(settings)
 
     def best_threshold(step: int) -> float:
         """Print and return the threshold with the best mean F1 on the dev sets."""

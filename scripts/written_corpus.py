@@ -348,25 +348,26 @@ def compare_annotations(folder: Path, other: Path) -> None:
         sys.exit("\n".join(problems))
     others = {passage.text: passage for passage in found if isinstance(passage, Passage)}
     both = [(passage, others[passage.text]) for passage in passages if passage.text in others]
-    _print_agreement("all passages", both, label_sets)
-    parts = {TRAINING: [pair for pair in both if pair[0].is_training]}
-    parts["passages"] = [pair for pair in both if not pair[0].is_training]
-    for name, pairs in parts.items() if all(parts.values()) else ():
-        _print_agreement(name, pairs, label_sets)
-
-
-def _print_agreement(name: str, both: list[tuple[Passage, Passage]], label_sets: dict[str, dict[str, Any]]) -> None:
+    general = general_labels()
     kinds = ("mentions", "mentions with type", "coreference links", "relations", "relations of shared mentions")
-    totals = {kind: PRF() for kind in kinds}
+    everything = "all passages"
+    totals = {part: dict.fromkeys(kinds, PRF()) for part in (everything, "passages", TRAINING)}
+    sizes: Counter[str] = Counter()
     for pair in both:
         shared = set.intersection(*({(m.start, m.end) for m in one.mentions} for one in pair))
-        items = [_items(one, {**general_labels(), **label_sets.get(one.label_set or "", {})}, shared) for one in pair]
-        for kind in kinds:
-            totals[kind] += count(items[0][kind], items[1][kind])
-    table = Table("annotation", "first", "second", "F1", title=f"Agreement on {len(both):,} passages ({name})")
-    for kind, counts in totals.items():
-        table.add_row(kind, f"{counts.tp + counts.fn:,}", f"{counts.tp + counts.fp:,}", f"{counts.f1:.3f}")
-    Console().print(table)
+        items = [_items(one, {**general, **label_sets.get(one.label_set or "", {})}, shared) for one in pair]
+        counted = {kind: count(items[0][kind], items[1][kind]) for kind in kinds}
+        for part in (everything, TRAINING if pair[0].is_training else "passages"):
+            sizes[part] += 1
+            for kind in kinds:
+                totals[part][kind] += counted[kind]
+    for part, of_part in totals.items():
+        if part != everything and sizes[part] in (0, len(both)):
+            continue  # all passages are in one part
+        table = Table("annotation", "first", "second", "F1", title=f"Agreement on {sizes[part]:,} passages ({part})")
+        for kind, counts in of_part.items():
+            table.add_row(kind, f"{counts.tp + counts.fn:,}", f"{counts.tp + counts.fp:,}", f"{counts.f1:.3f}")
+        Console().print(table)
 
 
 def _items(

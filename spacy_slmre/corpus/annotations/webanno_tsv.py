@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
@@ -62,10 +63,18 @@ class _Layer:
     first: int  # its first column
     width: int  # its number of columns
 
-    @property
+    @cached_property
     def slots(self) -> list[int]:
         """The features that refer to other annotations; the feature before each has their roles."""
         return [place + 1 for place, feature in enumerate(self.features[:-1]) if feature.startswith(_SLOT)]
+
+    @cached_property
+    def label(self) -> int | None:
+        """The feature with the label."""
+        of_slots = {column for place in self.slots for column in (place - 1, place)}
+        places = {feature: place for place, feature in enumerate(self.features) if place not in of_slots}
+        feature = label_feature(list(places))
+        return None if feature is None else places[feature]
 
 
 @dataclass
@@ -274,10 +283,7 @@ def _value(cell: str) -> str | None:
 
 
 def _label(layer: _Layer, values: list[str | None]) -> str | None:
-    slots = {column for place in layer.slots for column in (place - 1, place)}
-    places = {feature: place for place, feature in enumerate(layer.features) if place not in slots}
-    feature = label_feature(list(places))
-    return label_of(layer.name, values[places[feature]] if feature else None)
+    return label_of(layer.name, None if layer.label is None else values[layer.label])
 
 
 def _unescape(text: str) -> str:

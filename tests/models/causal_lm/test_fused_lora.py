@@ -36,6 +36,14 @@ def make(dtype: torch.dtype = torch.float32, **settings: object) -> nn.Module:
     return network
 
 
+def make_both(dtype: torch.dtype = torch.float32, **settings: object) -> tuple[nn.Module, nn.Module]:
+    """Return the same network with peft's layers and with fused ones."""
+    plain = make(dtype, **settings)
+    fused = copy.deepcopy(plain)
+    fuse_lora(fused)
+    return plain, fused
+
+
 def n_fused(network: nn.Module) -> int:
     return sum(isinstance(module, FusedLora) for module in network.modules())
 
@@ -52,9 +60,7 @@ def outputs_and_gradients(network: nn.Module, x: torch.Tensor) -> list[torch.Ten
 
 @pytest.mark.parametrize("shape", [(5, 24), (1, 7, 24), (2, 3, 24)])
 def test_fused_layers_equal_those_of_peft(shape: tuple[int, ...]) -> None:
-    plain = make()
-    fused = copy.deepcopy(plain)
-    fuse_lora(fused)
+    plain, fused = make_both()
     assert (n_fused(plain), n_fused(fused)) == (0, 2)
     x = torch.randn(shape)
     for own, other in zip(outputs_and_gradients(fused, x), outputs_and_gradients(plain, x), strict=True):
@@ -70,11 +76,9 @@ def test_gradients_are_those_of_the_product() -> None:
 
 def test_in_bfloat16_rounding_errors_are_about_those_of_peft() -> None:
     exact = make()
-    rounded = make(torch.bfloat16)
-    # Both have the same base weights.
+    rounded, fused = make_both(torch.bfloat16)
+    # All have the same base weights.
     exact.load_state_dict(rounded.state_dict())
-    fused = copy.deepcopy(rounded)
-    fuse_lora(fused)
     x = torch.randn(64, 24).bfloat16()
     truth = outputs_and_gradients(exact, x.float())
     for own, other, right in zip(
@@ -84,9 +88,7 @@ def test_in_bfloat16_rounding_errors_are_about_those_of_peft() -> None:
 
 
 def test_results_may_be_changed_in_place_and_be_empty() -> None:
-    plain = make()
-    fused = copy.deepcopy(plain)
-    fuse_lora(fused)
+    plain, fused = make_both()
     x = torch.randn(3, 24)
     results = []
     for network in (plain, fused):
@@ -97,9 +99,7 @@ def test_results_may_be_changed_in_place_and_be_empty() -> None:
 
 
 def test_float32_weights_work_under_autocast_of_another_type() -> None:
-    plain = make()
-    fused = copy.deepcopy(plain)
-    fuse_lora(fused)
+    plain, fused = make_both()
     with torch.autocast("cpu", torch.bfloat16):
         results = [network(torch.ones(2, 24)) for network in (plain, fused)]
     assert torch.equal(*results)
@@ -107,9 +107,7 @@ def test_float32_weights_work_under_autocast_of_another_type() -> None:
 
 def test_whatever_else_peft_does_still_works() -> None:
     x = torch.randn(4, 24)
-    plain = make()
-    fused = copy.deepcopy(plain)
-    fuse_lora(fused)
+    plain, fused = make_both()
     for network in (plain, fused):
         network.add_adapter("second", LoraConfig(r=2, target_modules=["one"], init_lora_weights=False))
         network.set_adapter("default")
@@ -161,9 +159,7 @@ def test_layers_that_are_not_plain_stay_those_of_peft() -> None:
 
 
 def test_dropout_and_disabled_adapters_work_as_in_peft() -> None:
-    plain = make(lora_dropout=0.5)
-    fused = copy.deepcopy(plain)
-    fuse_lora(fused)
+    plain, fused = make_both(lora_dropout=0.5)
     x = torch.randn(6, 24)
     results = []
     for network in (plain, fused):
