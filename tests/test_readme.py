@@ -54,7 +54,7 @@ def assert_same_output(printed: str, shown: str) -> None:
 
 
 @pytest.mark.slow
-def test_python_examples_print_what_the_readme_shows(tmp_path: Path, real_base: str) -> None:
+def test_python_examples_print_what_the_readme_shows(tmp_path: Path, real_base: str, real_encoder: str) -> None:
     examples, outputs = blocks("python"), blocks("text")
     assert len(examples) == len(outputs) > 0
     for example, output in zip(examples, outputs, strict=True):

@@ -11,6 +11,8 @@ import numpy as np
 
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.base import ModelError, RelationModel
+from spacy_slmre.models.causal_lm.model import make_small_lm
+from spacy_slmre.models.encoder.universal import make_universal_encoder
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.settings import check_probability
 
@@ -20,8 +22,6 @@ FIRST, SECOND = "first", "second"
 @dataclass
 class Cascade(RelationModel):
     """Scores all pairs with the first model, and those that may have a relation with the second, too.
-
-    `@architectures = "spacy-slmre.Cascade.v1"`; neither model is loaded.
 
     The probabilities of a pair are those of the first model or, if both scored it, their weighted geometric mean,
     normalized (a logarithmic opinion pool). If the labels have no negative label, both models score all pairs.
@@ -122,3 +122,18 @@ def _pool(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
     pooled[possible] = weight * first[possible] + (1 - weight) * second[possible]
     total = np.logaddexp.reduce(pooled, axis=1, keepdims=True)
     return pooled - np.where(total > -np.inf, total, 0.0)
+
+
+def make_cascade(
+    first: RelationModel | None = None,
+    second: RelationModel | None = None,
+    *,
+    min_prob: float = Cascade.min_prob,
+    weight: float = Cascade.weight,
+    threshold: float | None = Cascade.threshold,
+) -> Cascade:
+    """Make a cascade without loading its models; `@architectures = "spacy-slmre.Cascade.v1"`.
+
+    By default, they are the shipped encoder for any labels and the packaged language model with the shipped adapter.
+    """
+    return Cascade(first or make_universal_encoder(), second or make_small_lm(), min_prob, weight, threshold)

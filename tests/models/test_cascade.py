@@ -13,8 +13,8 @@ from spacy.language import Language
 
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.base import ModelError
-from spacy_slmre.models.cascade import Cascade
-from spacy_slmre.models.causal_lm.model import make_small_lm
+from spacy_slmre.models.cascade import Cascade, make_cascade
+from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
 from spacy_slmre.models.encoder.universal import UniversalEncoder, UniversalEncoderSettings
 from spacy_slmre.schema import LabelSchema
 from tests.models.encoder.test_model import INSTANCES, SCHEMA
@@ -112,3 +112,12 @@ def test_the_weight_ranges_from_one_model_to_the_other(cascade: Cascade, weight:
 def test_values_that_are_not_probabilities_are_refused(cascade: Cascade, values: dict) -> None:
     with pytest.raises(ModelError, match="must be between 0 and 1"):
         Cascade(cascade.first, cascade.second, **values)
+
+
+def test_by_default_it_joins_the_shipped_encoder_and_the_packaged_language_model() -> None:
+    cascade = make_cascade(min_prob=0.3)
+    assert isinstance(cascade.first, UniversalEncoder) and cascade.first.weights_file is not None
+    assert isinstance(cascade.second, SmallLM) and cascade.second.adapter is not None
+    assert (cascade.min_prob, cascade.weight, cascade.threshold) == (0.3, Cascade.weight, Cascade.threshold)
+    given = make_cascade(cascade.first, cascade.second)
+    assert given.first is cascade.first and given.second is cascade.second

