@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,8 +59,9 @@ def tune_command(
     from spacy.cli._util import parse_config_overrides
 
     from spacy_slmre.extraction.pipelines import import_code, select_gpu
+    from spacy_slmre.util.system import ProcessGroup
 
-    is_main = int(os.environ.get("RANK", "0")) == 0
+    is_main = ProcessGroup.from_environment().is_main
     report = log if is_main else lambda _: None
     shown = {"progress": document_progress()} if is_main else {}
     import_code(code)
@@ -102,7 +102,9 @@ def tune_command(
         raise typer.Exit(130) from None
     for name, scores in metrics["scores"]["sets"].items():
         report(f"{name}: micro-F1 {scores['f']:.3f} (P {scores['p']:.3f}, R {scores['r']:.3f}) on dev")
-    report(f"Tuned in {metrics['seconds']:.0f} s, {metrics['steps']} steps → {output}")
+    steps, limit = metrics["steps"], resolved.training.max_steps
+    of_limit = f" of {limit}" if steps < limit else ""
+    report(f"Tuned in {metrics['seconds']:.0f} s, {steps}{of_limit} steps → {output}")
 
 
 @slmre_cli.command("init-config")

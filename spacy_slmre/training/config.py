@@ -85,6 +85,7 @@ class TrainingSettings:
         gradient_checkpointing: Recompute activations in the backward pass, which saves memory but takes longer.
         eval_steps: Steps between evaluations, each with a checkpoint; 0 evaluates after every epoch.
         early_stopping_patience: Stop after this many evaluations without improvement; 0 disables early stopping.
+        target_loss: Stop when the mean training loss of ten steps is below this; 0 trains for all steps.
         adapter_dtype: Data type of the saved adapter, "bfloat16" or "float32".
         seed: Random seed for weight initialization, data order and dropout.
         report_to: Installed trackers supported by transformers ("tensorboard", "wandb", …).
@@ -104,6 +105,7 @@ class TrainingSettings:
     gradient_checkpointing: bool = False
     eval_steps: int = 0
     early_stopping_patience: int = 0
+    target_loss: float = 0.0
     adapter_dtype: str = "bfloat16"
     seed: int = 42
     report_to: list[str] = field(default_factory=list)
@@ -119,7 +121,7 @@ class TrainingSettings:
             optim=("auto", *(name.value for name in OptimizerNames)),
         )
         minima = {"max_tokens": MIN_TEXT_TOKENS, "gradient_accumulation_steps": 1}
-        others = ("eval_steps", "early_stopping_patience", "weight_decay", "max_grad_norm")
+        others = ("eval_steps", "early_stopping_patience", "target_loss", "weight_decay", "max_grad_norm")
         check_minimum(self, "training", TuningError, **minima, **dict.fromkeys(others, 0))
         check_schedule(self)
         available = get_available_reporting_integrations()

@@ -94,7 +94,7 @@ def make_config(
         f"{', '.join(sets[0].schema.positive_names)}"
     )
     steps, length = ((overrides or {}).get(f"training.{name}", values[name]) for name in ("max_steps", "max_tokens"))
-    log(f"{steps} steps with sequences of up to {length} tokens")
+    log(f"At most {steps} steps with sequences of up to {length} tokens")
     return _render(values)
 
 

@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, Trainer, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -31,6 +38,25 @@ THRESHOLDS = [None, *(round(0.05 * step, 2) for step in range(2, 20))]
 # With the lowest threshold of 0.1, the two most probable labels include the best positive one.
 _N_LABELS = 2
 _REMEDY = "Start over with a lower training.learning_rate or, if model.dtype is float16, with another data type."
+
+
+class TargetLossCallback(TrainerCallback):
+    """Evaluates and stops when the mean training loss since the last log entry is below a target."""
+
+    def __init__(self, target: float) -> None:
+        self.target = target
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Check the loss of a log entry; entries of evaluations have none."""
+        if (logs or {}).get("loss", self.target) < self.target:
+            control.should_evaluate = control.should_save = control.should_training_stop = True
 
 
 class ResumableTrainer(Trainer):
@@ -137,6 +163,8 @@ class PackedTrainer(ResumableTrainer):
         self.loss_is_scaled_for_ga = True
         if settings.early_stopping_patience:
             self.add_callback(EarlyStoppingCallback(settings.early_stopping_patience))
+        if settings.target_loss:
+            self.add_callback(TargetLossCallback(settings.target_loss))
 
     def run(self) -> None:
         """Train; on a GPU, try the longest sequence first, so that a lack of memory is noticed at once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -33,7 +32,7 @@ from spacy_slmre.training.sampled_data import SampledDataset, describe_corpora, 
 from spacy_slmre.training.trainer import PackedTrainer, explain_out_of_memory, last_checkpoint
 from spacy_slmre.util.io import remove
 from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, read_json
-from spacy_slmre.util.system import hardware, peak_memory, versions
+from spacy_slmre.util.system import ProcessGroup, hardware, peak_memory, versions
 
 CONFIG_FILE = "tune.cfg"
 # Number of sequences from which QERA estimates the inputs of each layer.
@@ -68,11 +67,11 @@ def tune(
         TuningError: The data cannot be used, the loss is not finite, or memory is insufficient.
         OutputError: The output exists and belongs to another run, or cannot be written.
     """
-    is_main = int(os.environ.get("RANK", "0")) == 0
+    processes = ProcessGroup.from_environment()
     model = config.model.settings
     inputs = [path for path in (model.base, model.adapter, config.tune.ner) if path is not None]
-    with RunFolder(output, inputs=inputs, kind="folder", overwrite=overwrite, is_main=is_main) as run:
-        lm = _on_own_device(config.model)
+    with RunFolder(output, inputs=inputs, kind="folder", overwrite=overwrite, is_main=processes.is_main) as run:
+        lm = _on_own_device(config.model, processes)
         # Check models before reading the corpora, which may take long.
         ner = None if config.tune.ner is None else pipeline_fingerprint(load_ner(config.tune.ner), config.tune.ner)
         base = lm.identity()
@@ -85,8 +84,8 @@ def tune(
         key |= {"prompts": lm.style.to_dict(), "ner": ner}
         if lm.adapter is not None:
             key["adapter"] = lm.adapter.fingerprint
-        if _n_processes() > 1:
-            key["processes"] = _n_processes()
+        if processes.size > 1:
+            key["processes"] = processes.size
         if run.completed(key) is not None:
             log(f"{output} is complete, with the same config, data and base model: nothing to do.")
             return read_json(output / METRICS_FILE)
@@ -103,7 +102,7 @@ def tune(
                 "hardware": f"{hardware(lm.network.device)}, {lm.network.dtype}",
                 "peak_memory_gb": peak_memory(lm.network.device),
             }
-            if is_main:
+            if processes.is_main:
                 log("Writing the pipeline …")
                 record = {"key": key, "versions": versions()}
                 run.publish(_write_output(run.partial / "output", config, lm, sets, metrics, record))
@@ -166,7 +165,7 @@ def train_adapter(
     if sampler is None:
         dataset = PackedDataset(lm, sets, settings)
     else:
-        n_tasks = settings.max_steps * settings.gradient_accumulation_steps * _n_processes()
+        n_tasks = settings.max_steps * settings.gradient_accumulation_steps * ProcessGroup.from_environment().size
         dataset = SampledDataset(lm, sampler, sets, settings, n_tasks)
     if lora.init_lora == "qera" and is_new and not last_checkpoint(folder):
         order = np.random.default_rng(settings.seed).permutation(len(dataset))[:_QERA_SEQUENCES]
@@ -286,14 +285,8 @@ def _model_card(
     )
 
 
-def _n_processes() -> int:
-    """Return the number of processes that train together; each takes its own sequences in a step."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _on_own_device(lm: SmallLM) -> SmallLM:
-    """Give each of several processes (`accelerate launch`) its own GPU."""
-    rank = os.environ.get("LOCAL_RANK")
-    if rank is not None and has_gpu() and lm.settings.device in ("auto", "cuda"):
-        lm.settings = replace(lm.settings, device=f"cuda:{rank}")
+def _on_own_device(lm: SmallLM, processes: ProcessGroup) -> SmallLM:
+    """Give each of several processes its own GPU."""
+    if processes.local_rank is not None and has_gpu() and lm.settings.device in ("auto", "cuda"):
+        lm.settings = replace(lm.settings, device=f"cuda:{processes.local_rank}")
     return lm

@@ -1,12 +1,14 @@
-"""Hardware, memory use and package versions, as recorded with a run."""
+"""Hardware, processes, memory use and package versions of a run."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -25,6 +27,35 @@ def hardware(device: torch.device | None = None) -> str:
         name = next((line.partition(":")[2].strip() for line in lines if "model name" in line), name)
     threads = torch.get_num_threads()
     return f"{name}, {threads} thread{'s' * (threads > 1)}"
+
+
+class ProcessGroup(NamedTuple):
+    """The place of this process among those that torchrun or `accelerate launch` started together.
+
+    Attributes:
+        rank: Number of this process, from 0; the first one reads, reports and writes for all.
+        local_rank: The same on this machine; None if it was not started with others.
+        size: Number of processes.
+    """
+
+    rank: int = 0
+    local_rank: int | None = None
+    size: int = 1
+
+    @classmethod
+    def from_environment(cls) -> ProcessGroup:
+        """Read the variables that the launcher sets."""
+        local_rank = os.environ.get("LOCAL_RANK")
+        return cls(
+            int(os.environ.get("RANK", "0")),
+            None if local_rank is None else int(local_rank),
+            int(os.environ.get("WORLD_SIZE", "1")),
+        )
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the first process."""
+        return self.rank == 0
 
 
 def peak_memory(device: torch.device | None = None) -> float:

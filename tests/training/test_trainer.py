@@ -140,6 +140,7 @@ def test_incomplete_checkpoints_are_ignored(tmp_path: Path) -> None:
         ({"max_steps": 5}, 5),
         # Nothing is learned at this rate, so no evaluation is better than the first.
         ({"learning_rate": 1e-12, "early_stopping_patience": 2, "max_steps": 20}, 6),
+        ({"target_loss": 50.0, "max_steps": 20}, 10),
     ],
 )
 def test_a_run_interrupted_after_its_last_step_is_not_trained_further(
@@ -153,6 +154,16 @@ def test_a_run_interrupted_after_its_last_step_is_not_trained_further(
         assert result["steps"] == steps and lm.adapter is not None
         found.append((lm.adapter.weights, result["best_step"], result["scores"]))
     assert found[0] == found[1]
+
+
+def test_training_stops_at_the_target_loss_with_an_evaluation(lm, settings, tmp_path: Path) -> None:
+    sets = [make_set("one", SCHEMA)]
+    chosen = settings(target_loss=0.02, max_steps=60, eval_steps=25)
+    result = train_adapter(lm, sets, chosen, LORA, tmp_path)
+    losses = {entry["step"]: entry["loss"] for entry in result["history"] if "loss" in entry}
+    evaluated = [entry["step"] for entry in result["history"] if "eval_micro_f1" in entry]
+    assert 10 < result["steps"] < 60 and max(losses) == result["steps"] == evaluated[-1]
+    assert [step for step, loss in losses.items() if loss < 0.02] == [result["steps"]]
 
 
 def test_a_moved_run_finds_its_best_checkpoint(tiny_base, settings, tmp_path: Path, monkeypatch) -> None:
