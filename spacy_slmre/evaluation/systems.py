@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from spacy.language import Language
@@ -16,16 +16,13 @@ from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.evaluation.runs import EvaluationError
 from spacy_slmre.facts import LEVELS
 from spacy_slmre.gold import PairKey, pair_key
-from spacy_slmre.instances import RelationInstance, contexts_of, make_instances
+from spacy_slmre.instances import RelationInstance, make_instances
 from spacy_slmre.label_parser import LabelParser
 from spacy_slmre.llm.component import get_llm_component, get_llm_components, load_llm_component
 from spacy_slmre.llm.cost import cost_of, estimate
-from spacy_slmre.models.base import RelationModel
-from spacy_slmre.models.cascade import Cascade
 from spacy_slmre.models.causal_lm.generation import generate_answers
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.encoder.model import EncoderClassifier
-from spacy_slmre.models.encoder.pair_encoder import PairEncoder
 from spacy_slmre.pipeline.components import get_relation_extractor
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.relations import ANSWERS
@@ -175,8 +172,8 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
                 "that each pair gets its most probable label only. Set its threshold, or run slmre calibrate."
             )
         pipe.settings = replace(pipe.settings, max_labels_per_pair=settings.max_labels_per_pair)
-    described = _describe(model, pipe.schema)
-    info: dict[str, Any] = {"kind": described.kind, "system": described.name or name, "params": described.params}
+    of_model = model.info
+    info: dict[str, Any] = {"kind": of_model.kind, "system": of_model.name, "params": of_model.n_parameters}
     info |= {"style": "", "prompt": "", "decoding": ""}
     predict = _scored(pipe, settings.top, several=several or settings.level == "facts")
     if isinstance(model, SmallLM):
@@ -187,33 +184,14 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
     tuning = nlp.meta.get("tuning") or {}
     info |= {"regime": str(tuning.get("regime", "")), "dapt": bool(tuning.get("dapt", False))}
     return EvaluatedSystem(
-        predict, pipe.schema, pipe.candidates, pipe.attr, info, described.device, described.count_tokens
+        predict,
+        pipe.schema,
+        pipe.candidates,
+        pipe.attr,
+        info,
+        of_model.device,
+        lambda instances: model.count_tokens(instances, pipe.schema),
     )
-
-
-class _Described(NamedTuple):
-    """What is recorded about a model."""
-
-    kind: str
-    name: str
-    params: int | None
-    device: torch.device | None
-    count_tokens: Callable[[Sequence[RelationInstance]], int]
-
-
-def _describe(model: RelationModel, schema: LabelSchema) -> _Described:
-    if isinstance(model, SmallLM):
-        name, decoder = Path(model.resolved.base).name, model.decoder
-        return _Described("slm", name, decoder.n_parameters, decoder.device, _token_counter(model, schema))
-    if isinstance(model, PairEncoder):
-        size = sum(parameter.numel() for parameter in model.network.parameters())
-        return _Described("encoder", model.base_name, size, model.device, _marked_token_counter(model))
-    if isinstance(model, Cascade):
-        first, second = _describe(model.first, schema), _describe(model.second, schema)
-        params = None if None in (first.params, second.params) else (first.params or 0) + (second.params or 0)
-        # Which pairs the second model reads is only known afterwards, so tokens are not counted.
-        return _Described("cascade", f"{first.name} + {second.name}", params, first.device, lambda instances: 0)
-    return _Described("encoder", "", None, None, lambda instances: 0)
 
 
 def _llm_system(component: LLMWrapper, settings: EvaluationSettings, corpus: CorpusFormat | None) -> EvaluatedSystem:
@@ -323,24 +301,3 @@ def _answered(component: LLMWrapper, schema: LabelSchema) -> Predictor:
         ]
 
     return predict
-
-
-def _token_counter(lm: SmallLM, schema: LabelSchema) -> Callable[[Sequence[RelationInstance]], int]:
-    def count(instances: Sequence[RelationInstance]) -> int:
-        contexts = contexts_of(instances)
-        lengths = dict(zip(contexts, map(len, lm.prompts.contexts(contexts)), strict=True))
-        queries = sum(map(len, lm.prompts.queries(instances)))
-        prefix = len(lm.prompts.prefix(schema))
-        return queries + sum(prefix + lengths[instance.context] for instance in instances)
-
-    return count
-
-
-def _marked_token_counter(model: PairEncoder) -> Callable[[Sequence[RelationInstance]], int]:
-    def count(instances: Sequence[RelationInstance]) -> int:
-        contexts = contexts_of(instances)
-        lengths = [len(ids) for ids, _ in model.markers.tokenize(contexts)]
-        by_context = dict(zip(contexts, lengths, strict=True))
-        return sum(by_context[instance.context] + model.markers.max_added for instance in instances)
-
-    return count

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import torch
 from thinc.api import Optimizer
 
 from spacy_slmre.decoding import top_k
@@ -17,6 +19,23 @@ from spacy_slmre.schema import LabelSchema
 
 class ModelError(ValueError):
     """A model cannot be used; the message names the setting and the remedy."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What reports say about a model.
+
+    Attributes:
+        kind: "slm", "encoder" or "cascade".
+        name: Name of the base model.
+        n_parameters: Number of parameters.
+        device: Where it computes.
+    """
+
+    kind: str
+    name: str
+    n_parameters: int
+    device: torch.device
 
 
 class RelationModel(ABC):
@@ -90,6 +109,22 @@ class RelationModel(ABC):
                 "The model computes probabilities that are not numbers: its weights are damaged, or too large for "
                 "model.dtype. Copy the model or the adapter again, or set model.dtype to float32."
             )
+
+    @property
+    @abstractmethod
+    def info(self) -> ModelInfo:
+        """What reports say about the model, which is loaded. Raises ModelError if it is unavailable."""
+
+    @abstractmethod
+    def count_tokens(self, instances: Sequence[RelationInstance], schema: LabelSchema) -> int:
+        """Count the tokens of instances as if each was read alone; 0 if they are only known after scoring."""
+
+    @abstractmethod
+    def describe_files(self) -> Any:
+        """Describe the content of all files that the settings name, as data for JSON.
+
+        Two models with the same settings and description predict the same. Raises ModelError if a file is missing.
+        """
 
     @abstractmethod
     def save(self, folder: Path, *, embed: bool) -> None:

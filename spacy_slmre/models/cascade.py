@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from spacy_slmre.instances import RelationInstance
-from spacy_slmre.models.base import ModelError, RelationModel
+from spacy_slmre.models.base import ModelError, ModelInfo, RelationModel
 from spacy_slmre.models.causal_lm.model import make_small_lm
 from spacy_slmre.models.encoder.universal import make_universal_encoder
 from spacy_slmre.schema import LabelSchema
@@ -99,6 +99,21 @@ class Cascade(RelationModel):
             second = self.second.log_probs([instances[int(row)] for row in rows], schema, of_rows)
             log_probs[rows] = _pool(log_probs[rows], second, self.weight)
         return log_probs
+
+    @property
+    def info(self) -> ModelInfo:
+        """What reports say about both models."""
+        first, second = self.first.info, self.second.info
+        n_parameters = first.n_parameters + second.n_parameters
+        return ModelInfo("cascade", f"{first.name} + {second.name}", n_parameters, second.device)
+
+    def count_tokens(self, instances: Sequence[RelationInstance], schema: LabelSchema) -> int:
+        """Return 0: which pairs the second model reads is only known after scoring."""
+        return 0
+
+    def describe_files(self) -> Any:
+        """Describe the files of both models; see `RelationModel.describe_files`."""
+        return [self.first.describe_files(), self.second.describe_files()]
 
     def save(self, folder: Path, *, embed: bool) -> None:
         """Save both models; `embed` includes weights that are available elsewhere."""

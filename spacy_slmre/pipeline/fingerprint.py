@@ -9,9 +9,7 @@ from typing import Any
 
 from spacy.language import Language
 
-from spacy_slmre.models.cascade import Cascade
-from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.models.encoder.universal import UniversalEncoder
+from spacy_slmre.models.base import RelationModel
 from spacy_slmre.util.io import file_hash, list_files
 
 
@@ -31,16 +29,10 @@ def pipeline_fingerprint(nlp: Language, source: str | Path = "") -> str:
     for name, component in nlp.pipeline:
         # The task of an LLM component has labels and prompts, too.
         task = getattr(component, "task", component)
-        for part in (task, getattr(component, "model", None)):
-            for attribute in ("schema", "style"):
-                value: Any = getattr(part, attribute, None)
-                if hasattr(value, "to_dict"):
-                    parts.append((name, attribute, value.to_dict()))
-        model = getattr(component, "model", None)
-        for part in (model.first, model.second) if isinstance(model, Cascade) else (model,):
-            if isinstance(part, SmallLM):
-                adapter = None if part.adapter is None else part.adapter.fingerprint
-                parts.append((name, part.identity().to_dict(), adapter))
-            elif isinstance(part, UniversalEncoder) and part.weights_file is not None:
-                parts.append((name, part.base_name, file_hash(part.weights_file)))
+        for attribute in ("schema", "style"):
+            value: Any = getattr(task, attribute, None)
+            if hasattr(value, "to_dict"):
+                parts.append((name, attribute, value.to_dict()))
+        if isinstance(model := getattr(component, "model", None), RelationModel):
+            parts.append((name, model.describe_files()))
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,8 +117,21 @@ def test_values_that_are_not_probabilities_are_refused(cascade: Cascade, values:
 
 def test_by_default_it_joins_the_shipped_encoder_and_the_packaged_language_model() -> None:
     cascade = make_cascade(min_prob=0.3)
-    assert isinstance(cascade.first, UniversalEncoder) and cascade.first.weights_file is not None
+    assert isinstance(cascade.first, UniversalEncoder) and cascade.first.describe_files()["weights"]
     assert isinstance(cascade.second, SmallLM) and cascade.second.adapter is not None
     assert (cascade.min_prob, cascade.weight, cascade.threshold) == (0.3, Cascade.weight, Cascade.threshold)
     given = make_cascade(cascade.first, cascade.second)
     assert given.first is cascade.first and given.second is cascade.second
+
+
+def test_the_files_of_both_models_are_described(cascade: Cascade) -> None:
+    encoder, lm = cascade.describe_files()
+    assert encoder == cascade.first.describe_files() and lm == cascade.second.describe_files()
+    cascade.second.set_prompt_style(replace(cascade.second.style, label_list=False))
+    assert cascade.describe_files() != [encoder, lm]
+
+
+def test_reports_name_both_models(cascade: Cascade) -> None:
+    first, second, both = cascade.first.info, cascade.second.info, cascade.info
+    assert (both.kind, both.name) == ("cascade", f"{first.name} + {second.name}")
+    assert both.n_parameters == first.n_parameters + second.n_parameters

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from thinc.api import Optimizer
 
-from spacy_slmre.instances import RelationInstance, truncate_instances
-from spacy_slmre.models.base import ModelError, TrainableModel
+from spacy_slmre.instances import RelationInstance, contexts_of, truncate_instances
+from spacy_slmre.models.base import ModelError, ModelInfo, TrainableModel
 from spacy_slmre.models.causal_lm import storage
 from spacy_slmre.models.causal_lm.adapter import Adapter, AdapterRecord
 from spacy_slmre.models.causal_lm.decoder import Decoder, NetworkDecoder
@@ -299,6 +299,25 @@ class SmallLM(TrainableModel):
                 max_tokens=self.settings.max_batch_tokens,
                 use_prefix_cache=self.settings.prefix_cache,
             )
+
+    @property
+    def info(self) -> ModelInfo:
+        """What reports say about the model; see `RelationModel.info`."""
+        decoder = self.decoder
+        return ModelInfo("slm", Path(self.resolved.base).name, decoder.n_parameters, decoder.device)
+
+    def count_tokens(self, instances: Sequence[RelationInstance], schema: LabelSchema) -> int:
+        """Count the tokens of prompts without answers; see `RelationModel.count_tokens`."""
+        contexts = contexts_of(instances)
+        lengths = dict(zip(contexts, map(len, self.prompts.contexts(contexts)), strict=True))
+        queries = sum(map(len, self.prompts.queries(instances)))
+        prefix = len(self.prompts.prefix(schema))
+        return queries + sum(prefix + lengths[instance.context] for instance in instances)
+
+    def describe_files(self) -> Any:
+        """Describe base model, adapter and prompts; see `RelationModel.describe_files`."""
+        adapter = None if self.adapter is None else self.adapter.fingerprint
+        return {"base": self.identity().to_dict(), "adapter": adapter, "prompts": self.style.to_dict()}
 
     # -- training ------------------------------------------------------------------------------------------
 

@@ -160,6 +160,9 @@ class EncoderClassifier(PairEncoder):
 
     # -- saving --------------------------------------------------------------------------------------------
 
+    def describe_files(self) -> None:
+        """Return None: trained weights are part of the pipeline; see `RelationModel.describe_files`."""
+
     def save(self, folder: Path, *, embed: bool) -> None:
         """Write everything that `restore` needs; the weights are always included, whatever `embed` is."""
         with self._lock:

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from thinc.api import Optimizer
 
-from spacy_slmre.instances import RelationInstance, truncate_instances
-from spacy_slmre.models.base import ModelError, TrainableModel
+from spacy_slmre.instances import RelationInstance, contexts_of, truncate_instances
+from spacy_slmre.models.base import ModelError, ModelInfo, TrainableModel
 from spacy_slmre.models.encoder.markers import Markers
 from spacy_slmre.models.encoder.network import RelationNetwork
 from spacy_slmre.models.encoder.settings import PairEncoderSettings
@@ -133,6 +133,19 @@ class PairEncoder(TrainableModel):
                     )
                 result[rows] = log_probs
         return result
+
+    @property
+    def info(self) -> ModelInfo:
+        """What reports say about the encoder; see `RelationModel.info`."""
+        n_parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        return ModelInfo("encoder", self.base_name, n_parameters, self.device)
+
+    def count_tokens(self, instances: Sequence[RelationInstance], schema: LabelSchema) -> int:
+        """Count the tokens of contexts and markers; see `RelationModel.count_tokens`."""
+        contexts = contexts_of(instances)
+        lengths = [len(ids) for ids, _ in self.markers.tokenize(contexts)]
+        by_context = dict(zip(contexts, lengths, strict=True))
+        return sum(by_context[instance.context] + self.markers.max_added for instance in instances)
 
     def _batches(self, instances: Sequence[RelationInstance]) -> Iterator[tuple[list[int], tuple[torch.Tensor, ...]]]:
         for rows, arrays in self.markers.batches(instances, self.settings.max_batch_tokens):

@@ -35,7 +35,7 @@ from spacy_slmre.models.hub import (
 )
 from spacy_slmre.models.thinc_shim import ThincShim, cpu_tensors
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.util.io import temporary_output
+from spacy_slmre.util.io import file_hash, temporary_output
 from spacy_slmre.util.json_files import check_fields, read_record
 from spacy_slmre.util.settings import takes_settings
 
@@ -138,11 +138,6 @@ class UniversalEncoder(PairEncoder):
         self._found = replace(self._stored, threshold=threshold)
 
     @property
-    def weights_file(self) -> Path | None:
-        """The file that the weights were read from."""
-        return self._stored.weights
-
-    @property
     def base_name(self) -> str:
         """Name of the base encoder."""
         return self._stored.base.name
@@ -222,6 +217,11 @@ class UniversalEncoder(PairEncoder):
         self._is_trained = True
 
     # -- saving --------------------------------------------------------------------------------------------
+
+    def describe_files(self) -> Any:
+        """Describe base encoder and weights; see `RelationModel.describe_files`."""
+        weights = self._stored.weights
+        return {"base": self.base_name, "weights": None if weights is None else file_hash(weights)}
 
     def save(self, folder: Path, *, embed: bool) -> None:
         """Write the weights, and the base encoder with `embed`; the folder is replaced atomically."""
