@@ -1,13 +1,14 @@
 """Measure how well relations are learned from a few annotated sentences, with the defaults of several commands.
 
     python benchmarks/few_sentences.py OUTPUT NAME=TRAIN,TEST … [--sizes 30 100 300] [--seeds 0 1 2 3 4]
-        [--systems tune classifier universal one-config] [--pairs 1000]
+        [--systems tune tune-lm classifier universal one-config] [--pairs 1000]
 
 TRAIN and TEST are corpora in any form that `slmre convert` recognizes, with one sentence per document. For each size
 and seed, that many sentences are drawn from TRAIN; a fifth of them is held out by the system itself. Whole documents of
 TEST with at most --pairs known pairs are scored, with gold entities. The systems are
 
-    tune         `slmre tune --data`: steps and sequence length by the amount of data
+    tune         `slmre tune --data`: steps and sequence length by the amount of data, and an encoder
+    tune-lm      the same without the encoder
     one-config   the settings of `configs/tune/smollm2-135m.cfg` for any amount of data, from the shipped adapter
     classifier   `spacy train configs/rel_classifier_cpu.cfg`
     universal    `spacy train configs/rel_classifier_universal.cfg`
@@ -49,7 +50,9 @@ ONE_CONFIG = {
     "training.num_train_epochs": 2.0,
     "training.eval_steps": 0,
     "training.lr_scheduler_type": "linear",
+    "training.target_loss": 0.0,
 }
+LM_ALONE = {"encoder.weight": 0.0}
 
 
 def tune_with(sample: Path, output: Path, overrides: dict) -> Path:
@@ -68,7 +71,8 @@ def train_classifier(sample: Path, output: Path, config: str) -> Path:
 
 SYSTEMS: dict[str, Callable[[Path, Path], Path]] = {
     "tune": lambda sample, output: tune_with(sample, output, {}),
-    "one-config": lambda sample, output: tune_with(sample, output, ONE_CONFIG),
+    "tune-lm": lambda sample, output: tune_with(sample, output, LM_ALONE),
+    "one-config": lambda sample, output: tune_with(sample, output, {**ONE_CONFIG, **LM_ALONE}),
     "classifier": lambda sample, output: train_classifier(sample, output, "rel_classifier_cpu.cfg"),
     "universal": lambda sample, output: train_classifier(sample, output, "rel_classifier_universal.cfg"),
 }

@@ -25,7 +25,7 @@ from spacy_slmre.schema import LabelSchema
 from spacy_slmre.training.label_sampling import SamplingSettings
 from spacy_slmre.util.settings import check_choice, check_language, check_minimum, check_positive, check_probability
 
-SECTIONS = ("paths", "tune", "model", "lora", "training", "sampling", "corpora")
+SECTIONS = ("paths", "tune", "model", "lora", "training", "encoder", "sampling", "corpora")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MIN_TEXT_TOKENS = 64
 """Minimum number of tokens that instruction and labels must leave for the texts of a sequence."""
@@ -132,6 +132,34 @@ class TrainingSettings:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class EncoderTuningSettings:
+    """The section [encoder] of a config: an encoder is trained on the same data, and both models become a cascade.
+
+    Training continues with the shipped encoder for any labels; the checkpoint with the best dev score is kept.
+
+    Attributes:
+        weight: Weight of the encoder in the mean of both models; 0 tunes the language model alone.
+        min_prob: Minimum probability of any relation, according to the encoder, for asking the language model.
+        max_epochs: Passes through the training data.
+        max_steps: Stop after this many steps of 32 pairs; 0 sets no limit.
+        patience: Stop after this many steps without improvement; 0 sets no limit.
+        learning_rate: Initial learning rate.
+    """
+
+    weight: float = 0.0
+    min_prob: float = 0.02
+    max_epochs: int = 30
+    max_steps: int = 0
+    patience: int = 300
+    learning_rate: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_probability(self, "encoder", TuningError, names=["weight", "min_prob"])
+        check_minimum(self, "encoder", TuningError, max_epochs=1, max_steps=0, patience=0)
+        check_positive(self, "encoder", TuningError, names=["learning_rate"])
+
+
 def check_schedule(settings: Any) -> None:
     """Check the length of a training and its learning rate, which [training] has in every config."""
     check_minimum(settings, "training", TuningError, max_steps=-1)
@@ -151,6 +179,7 @@ class TuningConfig:
         schema: The label set in `tune.schema`.
         train: Reads the training data: examples, or label sets for training with random labels.
         dev: Reads the dev data, of the same kind.
+        encoder: How the encoder of a cascade is trained.
         sampling: How labels are drawn, for label sets.
     """
 
@@ -163,6 +192,7 @@ class TuningConfig:
     schema: LabelSchema | None
     train: ExampleReader | LabelSetReader
     dev: ExampleReader | LabelSetReader
+    encoder: EncoderTuningSettings = EncoderTuningSettings()
     sampling: SamplingSettings | None = None
 
 
@@ -234,6 +264,7 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
         )
     lora = validate_section(LoraSettings, sections, "lora", name)
     training = validate_section(TrainingSettings, sections, "training", name)
+    encoder = validate_section(EncoderTuningSettings, sections, "encoder", name)
     sampling = validate_section(SamplingSettings, sections, "sampling", name)
     try:
         resolved = registry.resolve({section: sections[section] for section in ("tune", "model", "corpora")})
@@ -258,6 +289,8 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
         raise TuningError(
             f"{name}: labels and few-shot examples are drawn at random: leave out tune.schema and tune.shots."
         )
+    if n_sampled and encoder.weight:
+        raise TuningError(f"{name}: an encoder is not trained with random labels: leave out [encoder].")
     if n_sampled and training.max_steps < 1:
         raise TuningError(f"{name}: every step draws new labels, so training has no epochs: set training.max_steps.")
     if "sampling" in config and not n_sampled:
@@ -276,6 +309,7 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
         schema=schema,
         train=readers["train"],
         dev=readers["dev"],
+        encoder=encoder,
         sampling=sampling if n_sampled else None,
     )
 

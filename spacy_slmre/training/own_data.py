@@ -17,6 +17,7 @@ from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.sequences import LENGTH_ROUND_TO
+from spacy_slmre.models.hub import PACKAGED_BASE
 from spacy_slmre.training.config import TrainingSettings, TuningError, parse_config, resolve_config
 from spacy_slmre.training.data import PackedDataset, TuningSet, read_sets
 from spacy_slmre.training.tune import load_ner
@@ -33,6 +34,8 @@ MIN_ROOM, MAX_ROOM = 256, 1024
 MAX_NEGATIVES = 10.0
 """Maximum number of pairs without a relation for each pair with one."""
 N_EVALUATIONS = 4
+ENCODER_WEIGHT = 0.5
+"""Weight of the encoder that is trained, too, if the language model is the packaged one (larger ones: not measured)."""
 
 
 def make_config(
@@ -76,6 +79,8 @@ def make_config(
             parts = f" (in {len(docs)} parts with the same id)" if len(docs) > 1 else ""
             raise TuningError(f"{data} has only 1 annotated document{parts}. Annotate more, or pass dev data.")
         values["holdout"] = holdout_share(docs, HOLDOUT)
+    is_packaged = (overrides or {}).get("model.base", PACKAGED_BASE) == PACKAGED_BASE
+    values["encoder_weight"] = ENCODER_WEIGHT if is_packaged else 0.0
     # Provisional values, to count tokens with.
     values |= {"max_tokens": 100_000, "max_steps": MIN_STEPS, "eval_steps": MIN_STEPS, "negatives": None}
     provisional = {name: value for name, value in (overrides or {}).items() if not name.startswith("training.")}

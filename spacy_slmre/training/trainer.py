@@ -26,6 +26,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from spacy_slmre.decoding import Decoding, top_labels
 from spacy_slmre.metrics import PRF, count
+from spacy_slmre.models.base import RelationModel
 from spacy_slmre.models.causal_lm.loss import packed_loss
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.training.config import TrainingSettings, TuningError
@@ -249,7 +250,7 @@ def explain_out_of_memory(when: str, remedy: str) -> Iterator[None]:
         raise TuningError(f"The device ran out of memory {when}. {remedy}") from error
 
 
-def score_sets(lm: SmallLM, sets: Sequence[TuningSet]) -> dict[str, Any]:
+def score_sets(model: RelationModel, sets: Sequence[TuningSet]) -> dict[str, Any]:
     """Score a model on the dev instances of label sets.
 
     Returns:
@@ -258,7 +259,7 @@ def score_sets(lm: SmallLM, sets: Sequence[TuningSet]) -> dict[str, Any]:
         of a label; "threshold": the one with the best mean of F0.5, in which precision is twice as important as recall
         (None for the most probable label); "micro_f1_at_threshold": the mean of F1 with it. Each pair has one label.
     """
-    counts = {data.name: _counts_by_threshold(lm, data) for data in sets}
+    counts = {data.name: _counts_by_threshold(model, data) for data in sets}
     means = np.mean([[one.f1 for one in of_set] for of_set in counts.values()], axis=0)
     best = int(np.mean([[one.f_beta(0.5) for one in of_set] for of_set in counts.values()], axis=0).argmax())
     return {
@@ -270,11 +271,11 @@ def score_sets(lm: SmallLM, sets: Sequence[TuningSet]) -> dict[str, Any]:
     }
 
 
-def _counts_by_threshold(lm: SmallLM, data: TuningSet) -> list[PRF]:
+def _counts_by_threshold(model: RelationModel, data: TuningSet) -> list[PRF]:
     # A pair with several labels is predicted once.
     keys = [(id(instance.context), instance.head, instance.tail) for instance in data.dev]
     pairs = dict(zip(keys, data.dev, strict=True))
-    log_probs = lm.log_probs(list(pairs.values()), data.schema, k=_N_LABELS, min_prob=0.1)
+    log_probs = model.log_probs(list(pairs.values()), data.schema, k=_N_LABELS, min_prob=0.1)
     negative = data.schema.negative_label
     labels = top_labels(log_probs, data.schema, _N_LABELS)
     gold = [(key, str(instance.label)) for key, instance in zip(keys, data.dev, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +20,8 @@ from spacy.language import Language
 
 from spacy_slmre.corpus.formats import all_formats
 from spacy_slmre.corpus.label_sets import LabelSetReader
+from spacy_slmre.models.base import RelationModel
+from spacy_slmre.models.cascade import Cascade
 from spacy_slmre.models.causal_lm.loading import check_architecture, resolve_quantization
 from spacy_slmre.models.causal_lm.lora import LoraSettings, round_lora
 from spacy_slmre.models.causal_lm.loss import as_batch
@@ -27,9 +30,10 @@ from spacy_slmre.models.hub import has_gpu
 from spacy_slmre.pipeline.fingerprint import pipeline_fingerprint
 from spacy_slmre.training.config import DTYPES, TrainingSettings, TuningConfig, TuningError
 from spacy_slmre.training.data import PackedDataset, TrainingData, TuningSet, draw_examples, read_sets
+from spacy_slmre.training.encoder import describe_shipped_encoder, train_encoder
 from spacy_slmre.training.label_sampling import LabelSampler
 from spacy_slmre.training.sampled_data import SampledDataset, describe_corpora, dev_sets
-from spacy_slmre.training.trainer import PackedTrainer, explain_out_of_memory, last_checkpoint
+from spacy_slmre.training.trainer import SCORE, PackedTrainer, explain_out_of_memory, last_checkpoint, score_sets
 from spacy_slmre.util.io import remove
 from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, read_json
 from spacy_slmre.util.system import ProcessGroup, hardware, peak_memory, versions
@@ -84,6 +88,12 @@ def tune(
         key |= {"prompts": lm.style.to_dict(), "ner": ner}
         if lm.adapter is not None:
             key["adapter"] = lm.adapter.fingerprint
+        if config.encoder.weight:
+            if len(sets) != 1:
+                raise TuningError(
+                    "An encoder is only trained on one label set: leave out [encoder] or set tune.schema."
+                )
+            key["encoder"] = describe_shipped_encoder()
         if processes.size > 1:
             key["processes"] = processes.size
         if run.completed(key) is not None:
@@ -103,9 +113,12 @@ def tune(
                 "peak_memory_gb": peak_memory(lm.network.device),
             }
             if processes.is_main:
+                tuned: RelationModel = lm
+                if config.encoder.weight:
+                    tuned = _add_encoder(config, lm, sets[0], metrics, run.partial / "encoder", log)
                 log("Writing the pipeline …")
                 record = {"key": key, "versions": versions()}
-                run.publish(_write_output(run.partial / "output", config, lm, sets, metrics, record))
+                run.publish(_write_output(run.partial / "output", config, lm, tuned, sets, metrics, record))
         return metrics
 
 
@@ -192,6 +205,29 @@ def train_adapter(
     }
 
 
+def _add_encoder(
+    config: TuningConfig,
+    lm: SmallLM,
+    data: TuningSet,
+    metrics: dict[str, Any],
+    folder: Path,
+    log: Callable[[str], None],
+) -> Cascade:
+    """Train an encoder on the same data, and return it with the language model as a cascade.
+
+    In the metrics, "scores" become those of the cascade, and "models" has the F1 of each model.
+    """
+    start = time.perf_counter()
+    settings = config.encoder
+    encoder = train_encoder(config, data.schema, folder, log)
+    cascade = Cascade(encoder, lm, settings.min_prob, settings.weight, threshold=None)
+    alone = {"language model": metrics["scores"], "encoder": score_sets(encoder, [data])}
+    metrics["models"] = {name: scores[SCORE] for name, scores in alone.items()}
+    metrics["scores"] = score_sets(cascade, [data])
+    metrics["seconds"] += time.perf_counter() - start
+    return cascade
+
+
 def load_ner(name: str) -> Language:
     """Load the pipeline of `tune.ner`.
 
@@ -213,14 +249,20 @@ def _write_output(
     folder: Path,
     config: TuningConfig,
     lm: SmallLM,
+    model: RelationModel,
     sets: Sequence[TuningSet],
     metrics: Mapping[str, Any],
     record: Mapping[str, Any],
 ) -> Path:
     remove(folder)  # an interrupted run may have left an incomplete one
     nlp = spacy.blank(config.tune.lang) if config.tune.ner is None else load_ner(config.tune.ner)
-    component: Any = nlp.add_pipe("slm_relations", config={"model": config.model_block})
-    component.model = lm
+    block = config.model_block
+    if isinstance(model, Cascade):
+        first = {"@architectures": "spacy-slmre.UniversalEncoder.v1"}
+        block = {"@architectures": "spacy-slmre.Cascade.v1", "first": first, "second": block}
+        block |= {name: getattr(model, name) for name in ("min_prob", "weight", "threshold")}
+    component: Any = nlp.add_pipe("slm_relations", config={"model": block})
+    component.model = model
     if lm.schema is not None:
         component.set_schema(lm.schema)
     base = record["key"]["base"]
@@ -261,6 +303,8 @@ def _model_card(
     restricted = [formats[name].title for name, *_ in sources if name in formats and not formats[name].redistributable]
     settings = {f"lora.{name}": value for name, value in vars(config.lora).items()}
     settings |= {f"training.{name}": value for name, value in vars(config.training).items()}
+    if config.encoder.weight:
+        settings |= {f"encoder.{name}": value for name, value in vars(config.encoder).items()}
     settings.pop("training.report_to")  # does not affect the result
     if config.sampling is not None:
         settings |= {f"sampling.{name}": value for name, value in vars(config.sampling).items()}

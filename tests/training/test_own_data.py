@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import spacy
 from click.testing import Result
+from spacy.util import load_config
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
 from spacy_slmre.corpus.gold_docs import holdout_share, in_holdout
 from spacy_slmre.corpus.readers import relation_corpus
+from spacy_slmre.models.cascade import Cascade
+from spacy_slmre.training import tune
 from spacy_slmre.training.config import read_config, resolve_config
 from spacy_slmre.training.data import read_sets
 
+ROOT = Path(__file__).parents[2]
 NAMES = ("Ann Lee", "Bo Lind", "Cy Ray", "Di Fox", "Eva Holm", "Finn Moe")
 PLACES = ("Rome", "Oslo", "Lima")
 
@@ -88,6 +93,40 @@ def test_annotations_are_tuned_on_without_a_config(annotations: Path, tmp_path: 
     assert "nothing to do" in run(*arguments).output
 
 
+@pytest.mark.slow
+def test_an_encoder_is_trained_on_the_same_data(
+    annotations: Path, tmp_path: Path, tiny, real_encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "model"
+    arguments = ["tune", "--data", annotations, "--output", output, *tiny, "--training.max_steps", 2]
+    arguments += ["--encoder.weight", "0.75", "--encoder.max_steps", 50]
+    write = tune._write_output
+    monkeypatch.setattr(tune, "_write_output", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(*arguments)
+    monkeypatch.setattr(tune, "_write_output", write)
+    # The trained encoder of the interrupted run is used.
+    done = run(*arguments)
+    assert done.exit_code == 0 and "Training the encoder" not in done.output
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["models"]["encoder"] == metrics["scores"]["micro_f1"] == 1.0  # the language model is random
+    pipe = spacy.load(output).get_pipe("slm_relations")
+    assert isinstance(pipe.model, Cascade) and pipe.model.weight == 0.75
+    assert pipe.labels == ("born_in", "no_relation", "teacher")
+    assert (output / "slm_relations" / "model" / "second" / "adapter").is_dir()
+    card = (output / "README.md").read_text()
+    assert (
+        "slm_relations/model/second/adapter" in card and "encoder 1.000" in card and "| encoder.weight | 0.75 |" in card
+    )
+
+
+def test_the_encoder_is_trained_like_the_config_for_encoders() -> None:
+    packaged = load_config(files("spacy_slmre.training") / "encoder.cfg", interpolate=False)
+    config = load_config(ROOT / "configs" / "rel_classifier_universal.cfg", interpolate=False)
+    assert config["training"].pop("logger") == {**packaged["training"].pop("logger"), "progress_bar": True}
+    assert {**config, "paths": {}, "vars": {}, "corpora": {}} == {**packaged, "paths": {}, "vars": {}, "corpora": {}}
+
+
 def test_a_pipeline_with_entities_makes_the_result_read_raw_text(annotations: Path, tmp_path: Path, tiny) -> None:
     ner = spacy.blank("en")
     ner.add_pipe("entity_ruler").add_patterns(
@@ -122,6 +161,7 @@ def test_mistakes_end_with_a_message(annotations: Path, tmp_path: Path, tiny) ->
         (["--data", annotations, "--ner", "no_such_pipeline"], 'tune.ner = "no_such_pipeline" cannot be loaded'),
         (["--data", annotations, "--ner", blank], "has no component that sets doc.ents"),
         (["--data", annotations, "--schema", tmp_path / "missing.json"], "missing.json"),
+        (["--data", annotations, "--encoder.min_prob", "2"], "encoder.min_prob = 2"),
     ]:
         done = run("tune", *arguments, "--output", tmp_path / "out", *tiny)
         assert done.exit_code == 1 and message in done.output, (arguments, done.output)
