@@ -21,7 +21,7 @@ MAX_KILOBYTES = 150
 # Enough to see that every cell runs; the stored outputs are those of the whole run.
 SHORTER = {
     "tune_from_label_studio": {
-        "--training.max_steps 20 --training.eval_steps 20": "--training.max_steps 2 --training.eval_steps 2"
+        "--training.max_steps 20 --training.eval_steps 20": "--training.max_steps 2 --training.eval_steps 2 --encoder.max_steps 25"
     }
 }
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -41,7 +41,7 @@ def messages(notebook: NotebookNode) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @each_notebook
-def test_notebook_runs(path: Path, tmp_path: Path, real_base: str) -> None:
+def test_notebook_runs(path: Path, tmp_path: Path, real_base: str, real_encoder: str) -> None:
     try:
         notebook = run_notebooks.run(path, tmp_path, replace=SHORTER.get(path.stem))
     except CellExecutionError as error:
