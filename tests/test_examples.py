@@ -21,7 +21,9 @@ MAX_KILOBYTES = 150
 # Enough to see that every cell runs; the stored outputs are those of the whole run.
 SHORTER = {
     "tune_from_label_studio": {
-        "--training.max_steps 20 --training.eval_steps 20": "--training.max_steps 2 --training.eval_steps 2 --encoder.max_steps 25"
+        "--training.max_steps 20 --training.eval_steps 20": (
+            "--training.max_steps 2 --training.eval_steps 2 --encoder.max_steps 25"
+        )
     }
 }
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
