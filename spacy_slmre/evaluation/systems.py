@@ -153,7 +153,9 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
     if not isinstance(model, SmallLM):
         for setting, default in (("prompt", "own"), ("decoding", "scored")):
             if (value := getattr(settings, setting)) != default:
-                raise EvaluationError(f'evaluation.{setting} = "{value}", but "{name}" is not a language model.')
+                raise EvaluationError(
+                    f'evaluation.{setting} = "{value}", but the model of "{name}" is not a language model alone.'
+                )
     if settings.uses_given_pairs:
         pipe.candidates = GivenPairs()
     else:

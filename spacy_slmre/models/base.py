@@ -123,7 +123,8 @@ class RelationModel(ABC):
     def describe_files(self) -> Any:
         """Describe the content of all files that the settings name, as data for JSON.
 
-        Two models with the same settings and description predict the same. Raises ModelError if a file is missing.
+        Models that were not trained after loading, and have the same settings and description, predict the same.
+        Raises ModelError if a file is missing.
         """
 
     @abstractmethod

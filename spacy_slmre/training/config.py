@@ -142,7 +142,7 @@ class EncoderTuningSettings:
         weight: Weight of the encoder in the mean of both models; 0 tunes the language model alone.
         min_prob: Minimum probability of any relation, according to the encoder, for asking the language model.
         max_epochs: Passes through the training data.
-        max_steps: Stop after this many steps of 32 pairs; 0 sets no limit.
+        max_steps: Stop after this many steps, each with at least 32 pairs; 0 sets no limit.
         patience: Stop after this many steps without improvement; 0 sets no limit.
         learning_rate: Initial learning rate.
     """

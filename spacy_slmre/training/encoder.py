@@ -1,72 +1,131 @@
-"""Train the encoder that answers together with a tuned language model, with spaCy's training loop."""
+"""Train the encoder that answers together with a tuned language model."""
 
 from __future__ import annotations
 
+import math
+import random
 import shutil
-from collections.abc import Callable
-from importlib.resources import as_file, files
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import spacy
-from confection import Config
-from spacy import util
-from spacy.training.initialize import init_nlp
-from spacy.training.loop import train as train_nlp
+import torch
+from thinc.api import Adam, warmup_linear
 
+from spacy_slmre.instances import RelationInstance
+from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.encoder.universal import UniversalEncoder, make_universal_encoder
 from spacy_slmre.models.hub import locate_base
-from spacy_slmre.schema import LabelSchema
-from spacy_slmre.training.config import TuningConfig
+from spacy_slmre.training.config import EncoderTuningSettings, TuningError
+from spacy_slmre.training.data import TuningSet
+from spacy_slmre.training.trainer import SCORE, score_sets
 from spacy_slmre.util.io import remove
 
-COMPONENT = "rel_classifier"
+BATCH_SIZE = 32
+"""Minimum number of pairs of a step; all pairs of a context are in one."""
+EVAL_STEPS = 25
+# As in configs/rel_classifier_universal.cfg.
+_WARMUP_STEPS, _TOTAL_STEPS = 20, 2000
+_DROPOUT = 0.1
+_HEAD_LEARN_RATE = 5.0
 
 
 def describe_shipped_encoder() -> Any:
     """Describe the files that training starts from. Raises ModelError if the encoder is not installed."""
     encoder = make_universal_encoder()
-    locate_base(encoder.base_name)
+    try:
+        locate_base(encoder.base_name)
+    except ModelError as error:
+        raise ModelError(f"{error}\nOr tune the language model alone, with --encoder.weight 0.") from error
     return encoder.describe_files()
 
 
 def train_encoder(
-    config: TuningConfig, schema: LabelSchema, folder: Path, log: Callable[[str], None] = print
+    data: TuningSet,
+    settings: EncoderTuningSettings,
+    folder: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    log: Callable[[str], None] = print,
 ) -> UniversalEncoder:
-    """Train the shipped encoder on the corpora of a tuning config, and return it as it was at its best step.
+    """Train the shipped encoder, and return it as it was at its best step on the dev instances.
 
     Args:
-        config: The config.
-        schema: The labels.
-        folder: Folder for the trained pipeline. If it exists, it is the result of an interrupted run.
-        log: Reports progress.
+        data: Training and dev instances that fit the encoder.
+        settings: How long to train.
+        folder: Folder for the weights. If it exists, it is the result of an interrupted run.
+        seed: Seed of the order and of dropout.
+        device: Where to compute.
+        log: Reports the dev scores.
+
+    Raises:
+        TuningError: The loss is not finite.
     """
+    encoder = make_universal_encoder(device=str(device), head_learn_rate=_HEAD_LEARN_RATE).load()
     if not folder.exists():
-        log("Training the encoder …")
         temporary = folder.with_suffix(".part")
         remove(temporary)
-        temporary.mkdir(parents=True)
-        train_nlp(init_nlp(_make_config(config, schema)), temporary)
-        shutil.move(temporary / "model-best", folder)
-        remove(temporary)
-    model = spacy.load(folder).get_pipe(COMPONENT).model  # type: ignore[attr-defined]
-    assert isinstance(model, UniversalEncoder)
-    return model.load()
+        _train(encoder, data, settings, temporary, seed, log)
+        shutil.move(temporary, folder)
+    return encoder.restore(folder).load()
 
 
-def _make_config(config: TuningConfig, schema: LabelSchema) -> Config:
-    """Return the config of `spacy train` for a tuning config."""
-    settings = config.encoder
-    overrides = {
-        "nlp.lang": config.tune.lang,
-        "system.seed": config.training.seed,
-        "training.max_epochs": settings.max_epochs,
-        "training.max_steps": settings.max_steps,
-        "training.patience": settings.patience,
-        "training.optimizer.learn_rate.initial_rate": settings.learning_rate,
-    }
-    with as_file(files("spacy_slmre.training") / "encoder.cfg") as path:
-        made = util.load_config(path, overrides=overrides, interpolate=False)
-    made["components"][COMPONENT]["schema"] = schema.to_dict()
-    made["corpora"] = Config().from_str(config.text)["corpora"]
-    return made
+def _train(
+    encoder: UniversalEncoder,
+    data: TuningSet,
+    settings: EncoderTuningSettings,
+    folder: Path,
+    seed: int,
+    log: Callable[[str], None],
+) -> None:
+    """Train, and save the weights with the best micro-F1 in a folder."""
+    log("Training the encoder …")
+    torch.manual_seed(seed)
+    schedule = warmup_linear(settings.learning_rate, _WARMUP_STEPS, _TOTAL_STEPS)
+    optimizer = Adam(  # a schedule is a generator, which Thinc's annotation does not say
+        schedule,  # type: ignore[arg-type]
+        L2=0.01,
+        L2_is_weight_decay=True,
+        grad_clip=1.0,
+        use_averages=False,
+    )
+    steps = _batches(data.train, settings.max_epochs, seed)
+    best_score, best_step, step = -1.0, 0, 0
+    is_last = False
+    while not is_last:
+        batch = next(steps, None)
+        if batch is not None:
+            loss = encoder.update(batch, data.schema, drop=_DROPOUT)
+            if not math.isfinite(loss):
+                raise TuningError(f"The encoder's loss at step {step} is {loss}. Lower encoder.learning_rate.")
+            encoder.finish_update(optimizer)
+            optimizer.step_schedules()
+            step += 1
+        is_last = batch is None or step == settings.max_steps
+        if is_last or step % EVAL_STEPS == 0:
+            score = score_sets(encoder, [data])[SCORE]
+            log(f"  step {step}: micro-F1 {score:.3f} on dev")
+            if score > best_score:
+                best_score, best_step = score, step
+                encoder.save(folder, embed=False)
+            is_last |= 0 < settings.patience <= step - best_step
+
+
+def _batches(instances: Sequence[RelationInstance], n_epochs: int, seed: int) -> Iterator[list[RelationInstance]]:
+    """Yield the instances of each epoch in random order, those of a context together."""
+    by_context: dict[int, list[RelationInstance]] = {}
+    for instance in instances:
+        by_context.setdefault(id(instance.context), []).append(instance)
+    groups = list(by_context.values())
+    rng = random.Random(seed)
+    for _ in range(n_epochs):
+        rng.shuffle(groups)
+        batch: list[RelationInstance] = []
+        for group in groups:
+            batch += group
+            if len(batch) >= BATCH_SIZE:
+                yield batch
+                batch = []
+        if batch:
+            yield batch

@@ -20,6 +20,7 @@ from spacy_slmre.models.causal_lm.sequences import LENGTH_ROUND_TO
 from spacy_slmre.models.hub import PACKAGED_BASE
 from spacy_slmre.training.config import TrainingSettings, TuningError, parse_config, resolve_config
 from spacy_slmre.training.data import PackedDataset, TuningSet, read_sets
+from spacy_slmre.training.trainer import LOGGING_STEPS
 from spacy_slmre.training.tune import load_ner
 from spacy_slmre.util.settings import check_language
 
@@ -132,7 +133,8 @@ def choose_settings(lm: SmallLM, data: TuningSet) -> dict[str, Any]:
     return {
         "max_tokens": room + prefix,
         "max_steps": steps,
-        "eval_steps": ceil(steps / N_EVALUATIONS),
+        # A resumed run only logs the same mean losses, which decide when it stops, if it continues after a log entry.
+        "eval_steps": LOGGING_STEPS * ceil(steps / N_EVALUATIONS / LOGGING_STEPS),
         "negatives": negatives,
     }
 

@@ -35,6 +35,7 @@ from spacy_slmre.util.io import atomic_write
 
 SCORE = "micro_f1"
 BEST_SCORE = f"best_{SCORE}"
+LOGGING_STEPS = 10
 THRESHOLDS = [None, *(round(0.05 * step, 2) for step in range(2, 20))]
 # With the lowest threshold of 0.1, the two most probable labels include the best positive one.
 _N_LABELS = 2
@@ -150,7 +151,7 @@ class PackedTrainer(ResumableTrainer):
             metric_for_best_model=SCORE,
             greater_is_better=True,
             restore_callback_states_from_checkpoint=True,
-            logging_steps=10,
+            logging_steps=LOGGING_STEPS,
             logging_nan_inf_filter=False,
             disable_tqdm=not sys.stderr.isatty(),
             report_to=settings.report_to or "none",

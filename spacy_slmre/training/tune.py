@@ -20,14 +20,17 @@ from spacy.language import Language
 
 from spacy_slmre.corpus.formats import all_formats
 from spacy_slmre.corpus.label_sets import LabelSetReader
+from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.base import RelationModel
 from spacy_slmre.models.cascade import Cascade
 from spacy_slmre.models.causal_lm.loading import check_architecture, resolve_quantization
 from spacy_slmre.models.causal_lm.lora import LoraSettings, round_lora
 from spacy_slmre.models.causal_lm.loss import as_batch
 from spacy_slmre.models.causal_lm.model import SmallLM
+from spacy_slmre.models.encoder.universal import make_universal_encoder
 from spacy_slmre.models.hub import has_gpu
 from spacy_slmre.pipeline.fingerprint import pipeline_fingerprint
+from spacy_slmre.pipeline.settings import ExtractorSettings
 from spacy_slmre.training.config import DTYPES, TrainingSettings, TuningConfig, TuningError
 from spacy_slmre.training.data import PackedDataset, TrainingData, TuningSet, draw_examples, read_sets
 from spacy_slmre.training.encoder import describe_shipped_encoder, train_encoder
@@ -80,6 +83,7 @@ def tune(
         ner = None if config.tune.ner is None else pipeline_fingerprint(load_ner(config.tune.ner), config.tune.ner)
         base = lm.identity()
         check_architecture(lm.locate())
+        encoder = describe_shipped_encoder() if config.encoder.weight else None
         log(f"Reading the corpora for {base.name} …")
         with progress as show:
             sets, sampler, described = _read_data(config, log, show)
@@ -88,12 +92,10 @@ def tune(
         key |= {"prompts": lm.style.to_dict(), "ner": ner}
         if lm.adapter is not None:
             key["adapter"] = lm.adapter.fingerprint
-        if config.encoder.weight:
-            if len(sets) != 1:
-                raise TuningError(
-                    "An encoder is only trained on one label set: leave out [encoder] or set tune.schema."
-                )
-            key["encoder"] = describe_shipped_encoder()
+        if encoder is not None:
+            if len(sets) > 1:
+                raise TuningError("An encoder is trained on one label set: leave out [encoder], or set tune.schema.")
+            key["encoder"] = encoder
         if processes.size > 1:
             key["processes"] = processes.size
         if run.completed(key) is not None:
@@ -110,12 +112,12 @@ def tune(
             metrics = {
                 **train_adapter(lm, sets, config.training, config.lora, checkpoints, sampler),
                 "hardware": f"{hardware(lm.network.device)}, {lm.network.dtype}",
-                "peak_memory_gb": peak_memory(lm.network.device),
             }
             if processes.is_main:
                 tuned: RelationModel = lm
                 if config.encoder.weight:
                     tuned = _add_encoder(config, lm, sets[0], metrics, run.partial / "encoder", log)
+                metrics["peak_memory_gb"] = peak_memory(lm.network.device)
                 log("Writing the pipeline …")
                 record = {"key": key, "versions": versions()}
                 run.publish(_write_output(run.partial / "output", config, lm, tuned, sets, metrics, record))
@@ -215,15 +217,24 @@ def _add_encoder(
 ) -> Cascade:
     """Train an encoder on the same data, and return it with the language model as a cascade.
 
-    In the metrics, "scores" become those of the cascade, and "models" has the F1 of each model.
+    In the metrics, "scores" become those of the cascade, and "models" has the F1 of each model on the same dev
+    instances: those that fit both.
     """
     start = time.perf_counter()
-    settings = config.encoder
-    encoder = train_encoder(config, data.schema, folder, log)
-    cascade = Cascade(encoder, lm, settings.min_prob, settings.weight, threshold=None)
-    alone = {"language model": metrics["scores"], "encoder": score_sets(encoder, [data])}
-    metrics["models"] = {name: scores[SCORE] for name, scores in alone.items()}
-    metrics["scores"] = score_sets(cascade, [data])
+    settings, device = config.encoder, lm.network.device
+    first = make_universal_encoder(device=str(device))
+    cascade = Cascade(first, lm, settings.min_prob, settings.weight, threshold=None)
+
+    def fit(instances: Sequence[RelationInstance]) -> list[RelationInstance]:
+        fitting = cascade.truncate(instances, data.schema, ExtractorSettings.max_context_tokens)
+        return [instance for instance in fitting if instance is not None]
+
+    fitted = replace(data, train=fit(data.train), dev=fit(data.dev))
+    with explain_out_of_memory("while the encoder was trained", "Tune the language model alone: --encoder.weight 0."):
+        cascade.first = train_encoder(fitted, settings, folder, seed=config.training.seed, device=device, log=log)
+        alone: dict[str, RelationModel] = {"language model": lm, "encoder": cascade.first}
+        metrics["models"] = {name: score_sets(model, [fitted])[SCORE] for name, model in alone.items()}
+        metrics["scores"] = score_sets(cascade, [fitted])
     metrics["seconds"] += time.perf_counter() - start
     return cascade
 
@@ -266,7 +277,8 @@ def _write_output(
     if lm.schema is not None:
         component.set_schema(lm.schema)
     base = record["key"]["base"]
-    nlp.meta["description"] = f"Relation extraction by {base['name']} with an adapter tuned by spacy-slmre"
+    both = " and an encoder, both" if isinstance(model, Cascade) else ""
+    nlp.meta["description"] = f"Relation extraction by {base['name']} with an adapter{both} tuned by spacy-slmre"
     nlp.meta["tuning"] = {
         "regime": config.tune.regime,
         "shots": config.tune.shots,
