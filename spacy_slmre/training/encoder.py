@@ -106,7 +106,7 @@ def _train(
         if is_last or step % EVAL_STEPS == 0:
             score = score_sets(encoder, [data])[SCORE]
             log(f"  step {step}: micro-F1 {score:.3f} on dev")
-            if score > best_score:
+            if score >= best_score:  # of equal ones the last, as in spaCy
                 best_score, best_step = score, step
                 encoder.save(folder, embed=False)
             is_last |= 0 < settings.patience <= step - best_step
