@@ -6,6 +6,7 @@ import math
 import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,29 +41,33 @@ def describe_shipped_encoder() -> Any:
     return encoder.describe_files()
 
 
+def load_shipped_encoder(device: torch.device) -> UniversalEncoder:
+    """Load the encoder that training starts from. Raises ModelError if it is not available."""
+    return make_universal_encoder(device=str(device), head_learn_rate=_HEAD_LEARN_RATE).load()
+
+
 def train_encoder(
+    encoder: UniversalEncoder,
     data: TuningSet,
     settings: EncoderTuningSettings,
     folder: Path,
     *,
     seed: int,
-    device: torch.device,
     log: Callable[[str], None] = print,
 ) -> UniversalEncoder:
-    """Train the shipped encoder, and return it as it was at its best step on the dev instances.
+    """Train an encoder, and return it as it was at its best step on the dev instances.
 
     Args:
+        encoder: The encoder; its weights change.
         data: Training and dev instances that fit the encoder.
         settings: How long to train.
         folder: Folder for the weights. If it exists, it is the result of an interrupted run.
         seed: Seed of the order and of dropout.
-        device: Where to compute.
         log: Reports the dev scores.
 
     Raises:
         TuningError: The loss is not finite.
     """
-    encoder = make_universal_encoder(device=str(device), head_learn_rate=_HEAD_LEARN_RATE).load()
     if not folder.exists():
         temporary = folder.with_suffix(".part")
         remove(temporary)
@@ -90,26 +95,23 @@ def _train(
         grad_clip=1.0,
         use_averages=False,
     )
-    steps = _batches(data.train, settings.max_epochs, seed)
-    best_score, best_step, step = -1.0, 0, 0
-    is_last = False
-    while not is_last:
-        batch = next(steps, None)
-        if batch is not None:
-            loss = encoder.update(batch, data.schema, drop=_DROPOUT)
-            if not math.isfinite(loss):
-                raise TuningError(f"The encoder's loss at step {step} is {loss}. Lower encoder.learning_rate.")
-            encoder.finish_update(optimizer)
-            optimizer.step_schedules()
-            step += 1
-        is_last = batch is None or step == settings.max_steps
-        if is_last or step % EVAL_STEPS == 0:
+    steps = list(islice(_batches(data.train, settings.max_epochs, seed), settings.max_steps or None))
+    encoder.save(folder, embed=False)  # kept if there are no steps, because no pair fits
+    best_score, best_step = -1.0, 0
+    for step, batch in enumerate(steps, 1):
+        loss = encoder.update(batch, data.schema, drop=_DROPOUT)
+        if not math.isfinite(loss):
+            raise TuningError(f"The encoder's loss at step {step} is {loss}. Lower encoder.learning_rate.")
+        encoder.finish_update(optimizer)
+        optimizer.step_schedules()
+        if step % EVAL_STEPS == 0 or step == len(steps):
             score = score_sets(encoder, [data])[SCORE]
             log(f"  step {step}: micro-F1 {score:.3f} on dev")
             if score >= best_score:  # of equal ones the last, as in spaCy
                 best_score, best_step = score, step
                 encoder.save(folder, embed=False)
-            is_last |= 0 < settings.patience <= step - best_step
+            if 0 < settings.patience <= step - best_step:
+                break
 
 
 def _batches(instances: Sequence[RelationInstance], n_epochs: int, seed: int) -> Iterator[list[RelationInstance]]:

@@ -27,13 +27,12 @@ from spacy_slmre.models.causal_lm.loading import check_architecture, resolve_qua
 from spacy_slmre.models.causal_lm.lora import LoraSettings, round_lora
 from spacy_slmre.models.causal_lm.loss import as_batch
 from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.models.encoder.universal import make_universal_encoder
 from spacy_slmre.models.hub import has_gpu
 from spacy_slmre.pipeline.fingerprint import pipeline_fingerprint
 from spacy_slmre.pipeline.settings import ExtractorSettings
 from spacy_slmre.training.config import DTYPES, TrainingSettings, TuningConfig, TuningError
 from spacy_slmre.training.data import PackedDataset, TrainingData, TuningSet, draw_examples, read_sets
-from spacy_slmre.training.encoder import describe_shipped_encoder, train_encoder
+from spacy_slmre.training.encoder import describe_shipped_encoder, load_shipped_encoder, train_encoder
 from spacy_slmre.training.label_sampling import LabelSampler
 from spacy_slmre.training.sampled_data import SampledDataset, describe_corpora, dev_sets
 from spacy_slmre.training.trainer import SCORE, PackedTrainer, explain_out_of_memory, last_checkpoint, score_sets
@@ -221,9 +220,9 @@ def _add_encoder(
     instances: those that fit both.
     """
     start = time.perf_counter()
-    settings, device = config.encoder, lm.network.device
-    first = make_universal_encoder(device=str(device))
-    cascade = Cascade(first, lm, settings.min_prob, settings.weight, threshold=None)
+    settings = config.encoder
+    encoder = load_shipped_encoder(lm.network.device)
+    cascade = Cascade(encoder, lm, settings.min_prob, settings.weight, threshold=None)
 
     def fit(instances: Sequence[RelationInstance]) -> list[RelationInstance]:
         fitting = cascade.truncate(instances, data.schema, ExtractorSettings.max_context_tokens)
@@ -231,7 +230,7 @@ def _add_encoder(
 
     fitted = replace(data, train=fit(data.train), dev=fit(data.dev))
     with explain_out_of_memory("while the encoder was trained", "Tune the language model alone: --encoder.weight 0."):
-        cascade.first = train_encoder(fitted, settings, folder, seed=config.training.seed, device=device, log=log)
+        cascade.first = train_encoder(encoder, fitted, settings, folder, seed=config.training.seed, log=log)
         alone: dict[str, RelationModel] = {"language model": lm, "encoder": cascade.first}
         metrics["models"] = {name: score_sets(model, [fitted])[SCORE] for name, model in alone.items()}
         metrics["scores"] = score_sets(cascade, [fitted])
