@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from spacy_slmre.models.encoder.bert import Bert
 from spacy_slmre.schema import RelationLabel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 MAX_TOKENS = 48
 """Longer wordings and definitions are truncated."""
@@ -24,7 +28,7 @@ class LabelEmbeddings:
         tokenizer: Its tokenizer.
     """
 
-    def __init__(self, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, encoder: Bert | PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
         self._encoder = encoder.eval()
         self._tokenizer = tokenizer
         self._known: dict[str, torch.Tensor] = {}
@@ -44,7 +48,9 @@ class LabelEmbeddings:
     def _embed(self, texts: list[str]) -> torch.Tensor:
         inputs = self._tokenizer(
             texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt", verbose=False
-        ).to(self._encoder.device)
-        states = self._encoder(**inputs).last_hidden_state
-        mask = inputs["attention_mask"][:, :, None].to(states)
-        return F.normalize((states * mask).sum(dim=1) / mask.sum(dim=1), dim=-1)
+        )
+        words = cast(torch.nn.Embedding, self._encoder.get_input_embeddings())
+        ids, mask = (inputs[name].to(words.weight.device) for name in ("input_ids", "attention_mask"))
+        states = self._encoder(inputs_embeds=words(ids), attention_mask=mask).last_hidden_state
+        own = mask[:, :, None].to(states)
+        return F.normalize((states * own).sum(dim=1) / own.sum(dim=1), dim=-1)

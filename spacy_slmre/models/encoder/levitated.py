@@ -11,9 +11,9 @@ small encoder does not have to find the mention by its position, and knows types
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from transformers import PreTrainedTokenizerFast
 
 from spacy_slmre.instances import Context, Mention, RelationInstance, contexts_of
 from spacy_slmre.models.encoder.markers import (
@@ -26,6 +26,9 @@ from spacy_slmre.models.encoder.markers import (
     words_of,
 )
 from spacy_slmre.models.packing import ROUND_TO, pack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 MAX_MENTION_TOKENS = 8
 """Tokens of a mention that its marker's embedding contains."""

@@ -10,11 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from transformers import PreTrainedTokenizerFast
 
 from spacy_slmre.instances import Context, Mention, RelationInstance, contexts_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 STYLES = ("typed", "plain", "punctuation")
 """Styles of markers that are inserted into the text."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
 
 from spacy_slmre.models.attention import attention_inputs, use_grouped_attention
 from spacy_slmre.models.base import ModelError
+from spacy_slmre.models.encoder.bert import Bert
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 TYPE_SIZE = 16
 """Size of a type embedding."""
@@ -21,7 +24,7 @@ TYPE_SIZE = 16
 _FIRST_SCALE = 15.0
 
 
-def first_position(encoder: PreTrainedModel) -> int:
+def first_position(encoder: Bert | PreTrainedModel) -> int:
     """Return the position id of the first token."""
     # In RoBERTa, positions start after the padding index.
     for name, module in encoder.named_modules():
@@ -31,7 +34,7 @@ def first_position(encoder: PreTrainedModel) -> int:
     return 0
 
 
-def max_tokens(encoder: PreTrainedModel) -> int:
+def max_tokens(encoder: Bert | PreTrainedModel) -> int:
     """Return the maximum number of tokens that an encoder reads."""
     return int(getattr(encoder.config, "max_position_embeddings", None) or 2**31) - first_position(encoder)
 
@@ -130,14 +133,14 @@ class RelationNetwork(nn.Module, ABC):
     """Computes the outputs of a head from the states of markers.
 
     Args:
-        encoder: Any encoder of transformers that accepts `inputs_embeds`.
+        encoder: Any encoder that accepts `inputs_embeds`.
         make_head: Makes the head, given the sizes of its inputs and of the encoder's states. Its inputs are the states
             of both markers of each pair, (n, n_inputs), and it has a layer `dropout`.
         n_markers: Number of new marker tokens.
         n_types: Number of entity types with an embedding; 0 for none.
     """
 
-    def __init__(self, encoder: PreTrainedModel, make_head: MakeHead, n_markers: int, n_types: int = 0) -> None:
+    def __init__(self, encoder: Bert | PreTrainedModel, make_head: MakeHead, n_markers: int, n_types: int = 0) -> None:
         super().__init__()
         width = encoder.config.hidden_size
         self.encoder = encoder
@@ -226,7 +229,7 @@ class LevitatedNetwork(RelationNetwork):
             computes attention in a way of its own.
     """
 
-    def __init__(self, encoder: PreTrainedModel, make_head: MakeHead, n_markers: int) -> None:
+    def __init__(self, encoder: Bert | PreTrainedModel, make_head: MakeHead, n_markers: int) -> None:
         super().__init__(encoder, make_head, n_markers)
         if getattr(encoder.config, "position_embedding_type", "absolute") != "absolute" or not any(
             name.endswith("position_embeddings") and isinstance(module, nn.Embedding)
@@ -237,7 +240,8 @@ class LevitatedNetwork(RelationNetwork):
                 'markers. Use an encoder such as BERT, RoBERTa or MiniLM, or model.markers = "typed".'
             )
         self._first_position = first_position(encoder)
-        use_grouped_attention(encoder)
+        if not isinstance(encoder, Bert):
+            use_grouped_attention(encoder)
 
     def marker_states(
         self,

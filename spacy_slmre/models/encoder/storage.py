@@ -6,12 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.checkpoint import (
@@ -24,12 +23,16 @@ from spacy_slmre.models.checkpoint import (
     load_network,
     load_tokenizer,
 )
+from spacy_slmre.models.encoder.bert import Bert, is_plain_bert, load_bert
 from spacy_slmre.models.encoder.network import RelationNetwork
 from spacy_slmre.models.encoder.settings import EncoderSettings
 from spacy_slmre.models.hub import quiet_loading, use_one_thread_in_forks
 from spacy_slmre.models.thinc_shim import cpu_tensors
 from spacy_slmre.util.io import temporary_output
 from spacy_slmre.util.json_files import check_fields, read_record
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 MODEL_FILE = "classifier.json"
 RUNTIME_FILE = "openvino.xml"
@@ -39,7 +42,7 @@ SHAPE = ("markers", "type_embedding")
 
 def load_encoder(
     folder: Path, *, weights: bool = True, dropout: float | None = None, packed: bool = False
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+) -> tuple[Bert | PreTrainedModel, PreTrainedTokenizerFast]:
     """Load an encoder in float32 and its tokenizer from a checked folder.
 
     Args:
@@ -57,12 +60,11 @@ def load_encoder(
         rate = 0.0 if packed and "attention" in name else dropout
         if "dropout" in name and type(value) in (int, float) and rate is not None:
             setattr(config, name, rate)
-    with quiet_loading():
-        if weights:
-            encoder = load_network(AutoModel, folder, is_optional=_is_unused, config=config, dtype=torch.float32)
-        else:
-            with explain_errors(folder):
-                encoder = AutoModel.from_config(config, dtype=torch.float32)
+    encoder: Bert | PreTrainedModel | None = None
+    if is_plain_bert(config):
+        encoder = load_bert(folder, config) if weights else Bert(config)
+    if encoder is None:
+        encoder = _load_with_transformers(folder, config, weights)
     if getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"{folder} contains a {type(encoder).__name__}, which is not a plain encoder.")
     if not tokenizer.is_fast or tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
@@ -72,7 +74,17 @@ def load_encoder(
         )
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # type: ignore[assignment]
-    return encoder, cast(PreTrainedTokenizerFast, tokenizer)
+    return encoder, cast("PreTrainedTokenizerFast", tokenizer)
+
+
+def _load_with_transformers(folder: Path, config: PreTrainedConfig, weights: bool) -> PreTrainedModel:
+    from transformers import AutoModel
+
+    with quiet_loading():
+        if weights:
+            return load_network(AutoModel, folder, is_optional=_is_unused, config=config, dtype=torch.float32)
+        with explain_errors(folder):
+            return AutoModel.from_config(config, dtype=torch.float32)
 
 
 def _is_unused(encoder: PreTrainedModel, name: str) -> bool:
