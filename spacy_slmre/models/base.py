@@ -48,7 +48,10 @@ class RelationModel(ABC):
 
     @property
     def default_threshold(self) -> float | None:
-        """The minimum probability of a relation that is best for the model; None for the most probable label."""
+        """The minimum probability of a relation that was best on development data; None for the most probable label.
+
+        Training makes it None, because it belongs to the weights before.
+        """
         return None
 
     @abstractmethod

@@ -317,7 +317,8 @@ class SmallLM(TrainableModel):
     def describe_files(self) -> Any:
         """Describe base model, adapter and prompts; see `RelationModel.describe_files`."""
         adapter = None if self.adapter is None else self.adapter.fingerprint
-        return {"base": self.identity().to_dict(), "adapter": adapter, "prompts": self.style.to_dict()}
+        files = {"base": self.identity().to_dict(), "adapter": adapter, "prompts": self.style.to_dict()}
+        return {**files, "threshold": self.default_threshold}
 
     # -- training ------------------------------------------------------------------------------------------
 

@@ -215,13 +215,15 @@ class UniversalEncoder(PairEncoder):
     def _forget(self) -> None:
         super()._forget()
         self._is_trained = True
+        self.default_threshold = None  # it was chosen for the weights before training
 
     # -- saving --------------------------------------------------------------------------------------------
 
     def describe_files(self) -> Any:
         """Describe base encoder and weights; see `RelationModel.describe_files`."""
         weights = self._stored.weights
-        return {"base": self.base_name, "weights": None if weights is None else file_hash(weights)}
+        files = {"base": self.base_name, "weights": None if weights is None else file_hash(weights)}
+        return {**files, "threshold": self.default_threshold}
 
     def save(self, folder: Path, *, embed: bool) -> None:
         """Write the weights, and the base encoder with `embed`; the folder is replaced atomically."""
