@@ -2,7 +2,7 @@
 
 A document that annotates *pairs* (`doc._.relation_pairs`) says nothing about any other pair: these are unknown, and
 neither learned nor counted. A document that annotates *relations* (`doc._.relations`, possibly none) makes every other
-candidate pair negative.
+candidate pair negative. `no_relation` is always negative, also if a schema calls its negative label something else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from spacy.tokens import Doc, Span
 from spacy_slmre.candidates import CandidateGenerator, EntityPairs
 from spacy_slmre.directions import turn_relation
 from spacy_slmre.relations import PAIRS, RELATIONS, Relation, relations_of, user_data_key
-from spacy_slmre.schema import LabelSchema
+from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 
 PairKey = tuple[int, int, int, int]
 """Head start, head end, tail start and tail end in characters."""
@@ -47,18 +47,27 @@ class GoldPairs:
                 of_pair.append(row.label)
         return labels
 
+    @property
+    def is_annotated(self) -> bool:
+        """Whether relations or pairs were assigned, possibly none; otherwise all pairs are unknown."""
+        return self.is_complete or annotates_pairs(self.doc.user_data)
+
     def is_known(self, key: PairKey) -> bool:
         """Return whether a pair is positive or negative, not unknown."""
         return self.is_complete or key in self.labels
 
     def labels_of(self, key: PairKey, negative_label: str | None) -> list[str]:
         """Return the labels of a pair: the negative one if nothing else is annotated, none if they are unknown."""
-        implied = [negative_label] if self.is_complete and negative_label is not None else []
-        return self.labels.get(key, implied)
+        implied = [NEGATIVE_LABEL] if self.is_complete and negative_label is not None else []
+        labels = self.labels.get(key, implied)
+        if negative_label is None:
+            return labels
+        return [negative_label if label == NEGATIVE_LABEL else label for label in labels]
 
     def positives(self, negative_label: str | None) -> set[tuple[PairKey, str]]:
         """Return the annotated relations: pairs with a label other than the negative one."""
-        return {(key, label) for key, of_pair in self.labels.items() for label in of_pair if label != negative_label}
+        negatives = (negative_label, NEGATIVE_LABEL)
+        return {(key, label) for key, of_pair in self.labels.items() for label in of_pair if label not in negatives}
 
     def known_pairs(
         self, candidates: CandidateGenerator | None = None, schema: LabelSchema | None = None
@@ -77,11 +86,13 @@ class GoldPairs:
 def gold_pairs(doc: Doc, attr: str = RELATIONS) -> GoldPairs:
     """Read the gold annotation of a document.
 
-    Relations are read from `doc._.<attr>` if there are none in `doc._.relations`.
+    Relations are read from `doc._.<attr>` if there are none in `doc._.relations`. If neither was ever assigned, not
+    even an empty list, nothing is known about the document's pairs.
     """
     if annotates_pairs(doc.user_data):
         return GoldPairs(doc, relations_of(doc, PAIRS), False)
-    return GoldPairs(doc, relations_of(doc, RELATIONS) or relations_of(doc, attr), True)
+    is_annotated = annotates_relations(doc.user_data) or annotates_relations(doc.user_data, attr)
+    return GoldPairs(doc, relations_of(doc, RELATIONS) or relations_of(doc, attr), is_annotated)
 
 
 def annotates_pairs(user_data: Mapping[Any, Any]) -> bool:

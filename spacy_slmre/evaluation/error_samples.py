@@ -11,7 +11,7 @@ from spacy_slmre.evaluation.runs import Prediction
 
 ERROR_KINDS = {
     "false positive": "False positives (no gold relation)",
-    "missed": "Missed (no relation predicted)",
+    "missed": "Missed (gold relation not predicted)",
     "wrong label": "Wrong label",
     "unanswered": "Unanswered",
 }
@@ -37,7 +37,8 @@ def error_kind(prediction: Prediction) -> str | None:
         return None
     if not prediction.answered:
         return "unanswered"
-    if prediction.predicted is None:
+    has_only_some = prediction.labels is not None and set(prediction.labels) < set(prediction.gold)
+    if prediction.predicted is None or has_only_some:
         return "missed"
     return "wrong label" if prediction.gold else "false positive"
 

@@ -14,7 +14,7 @@ from spacy.training import Example
 
 from spacy_slmre.evaluation.external import check_answers, read_answers
 from spacy_slmre.evaluation.facts import join_pairs
-from spacy_slmre.evaluation.gold import GoldCorpus, GoldPair, make_gold_pairs
+from spacy_slmre.evaluation.gold import EvaluationPair, GoldCorpus, make_evaluation_pairs
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, Prediction, RunWriter, read_run
 from spacy_slmre.evaluation.scoring import score_predictions
 from spacy_slmre.evaluation.systems import Answer, EvaluationSettings, make_system
@@ -96,7 +96,7 @@ def evaluate_corpus(
             predictions, tokens = [], 0
             for (number, example), doc_answers in zip(batch, answers, strict=True):
                 proposed = system.candidates(example.predicted, system.schema).pairs
-                pairs = make_gold_pairs(example, number, system.schema, proposed, system.attr)
+                pairs = make_evaluation_pairs(example, number, system.schema, proposed, system.attr)
                 tokens += system.count_tokens([pair.instance for pair in pairs])
                 if settings.level == "facts":
                     predictions += join_pairs(example.reference, pairs, doc_answers, _prediction)
@@ -180,7 +180,7 @@ def evaluate_answers(
         return _finish(writer, corpus, schema, info)
 
 
-def _prediction(pair: GoldPair, answer: Answer | None) -> Prediction:
+def _prediction(pair: EvaluationPair, answer: Answer | None) -> Prediction:
     head, tail = pair.instance.head_mention, pair.instance.tail_mention
     given = answer or Answer(None)
     return Prediction(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from spacy.tokens import Doc
 
 from spacy_slmre.documents import RelationDocument
-from spacy_slmre.evaluation.gold import GoldPair
+from spacy_slmre.evaluation.gold import EvaluationPair
 from spacy_slmre.evaluation.runs import Prediction
 from spacy_slmre.evaluation.systems import Answer
 from spacy_slmre.facts import combine_scores, find_entities
@@ -17,9 +17,9 @@ from spacy_slmre.gold import PairKey
 
 def join_pairs(
     reference: Doc,
-    pairs: Sequence[GoldPair],
+    pairs: Sequence[EvaluationPair],
     answers: Mapping[PairKey, Answer],
-    make_prediction: Callable[[GoldPair, Answer | None], Prediction],
+    make_prediction: Callable[[EvaluationPair, Answer | None], Prediction],
 ) -> list[Prediction]:
     """Return one prediction for each ordered pair of entities of a document.
 
@@ -34,7 +34,7 @@ def join_pairs(
     """
     found = find_entities(RelationDocument.from_doc(reference))
     entity_of = {(start, end): entity.key for (start, end, _), entity in found.items()}
-    groups: dict[tuple[str, str], list[GoldPair]] = {}
+    groups: dict[tuple[str, str], list[EvaluationPair]] = {}
     for pair in pairs:
         # A mention that is no entity is only part of annotated pairs.
         head, tail = (entity_of.get(bounds, f"mention:{bounds}") for bounds in (pair.key[:2], pair.key[2:]))

@@ -30,7 +30,7 @@ SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
-class GoldPair:
+class EvaluationPair:
     """A pair to label and its gold labels, without the negative label.
 
     A label that is symmetric, or has an inverse, is gold in both directions. `opposite` is then the id of the pair in
@@ -85,10 +85,10 @@ class GoldCorpus:
         docs = (example.reference for example in self.examples)
         return LabelSchema.from_labels(*collect_labels(docs, NEGATIVE_LABEL))
 
-    def pairs(self, schema: LabelSchema) -> Iterator[GoldPair]:
+    def pairs(self, schema: LabelSchema) -> Iterator[EvaluationPair]:
         """Yield the pairs of all documents whose labels are known."""
         for number, example in enumerate(self.examples):
-            yield from make_gold_pairs(example, number, schema)
+            yield from make_evaluation_pairs(example, number, schema)
 
 
 def read_gold(path: Path, nlp: Language | None = None, limit: int = 0) -> GoldCorpus:
@@ -130,13 +130,13 @@ def read_gold(path: Path, nlp: Language | None = None, limit: int = 0) -> GoldCo
     return GoldCorpus(path, examples, corpus_format, split, sha256, limit)
 
 
-def make_gold_pairs(
+def make_evaluation_pairs(
     example: Example,
     number: int,
     schema: LabelSchema,
     proposed: Sequence[tuple[Span, Span]] = (),
     attr: str = RELATIONS,
-) -> list[GoldPair]:
+) -> list[EvaluationPair]:
     """Return the pairs of a document that its reader copied, followed by additional proposed ones with known labels.
 
     Args:
@@ -153,7 +153,8 @@ def make_gold_pairs(
     corpus_format = format_of(example.reference)
 
     def is_positive(label: str) -> bool:
-        return label != schema.negative_label and not (corpus_format and corpus_format.is_negative(label))
+        is_negative = label in (schema.negative_label, NEGATIVE_LABEL)
+        return not (is_negative or (corpus_format and corpus_format.is_negative(label)))
 
     mirrors = schema.mirrors
 
@@ -166,7 +167,9 @@ def make_gold_pairs(
     source = source_of(example.reference) if example.reference.user_data.get(ID) else name
     ids = {key: f"{name}/{place}" for place, key in enumerate(pairs)}
     return [
-        GoldPair(ids[key], source, key, instance, gold_labels(key), ids.get(reverse_key(key), "") if mirrors else "")
+        EvaluationPair(
+            ids[key], source, key, instance, gold_labels(key), ids.get(reverse_key(key), "") if mirrors else ""
+        )
         for key, instance in zip(pairs, instances, strict=True)
     ]
 

@@ -14,7 +14,7 @@ from spacy_slmre.evaluation.significance import bootstrap_interval, document_cou
 from spacy_slmre.metrics import confusion, count, count_per_label, macro_f1, official_macro_f1
 
 COVERAGE_SCORES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-NEGATIVE = "no relation"
+NO_RELATION = "no relation"
 """Name of the negative class in tables if the label set has no negative label."""
 OUT_OF_SCHEMA = "(out of schema)"
 """Name of out-of-schema answers in tables by label."""
@@ -57,7 +57,7 @@ def score_predictions(
     answers = [label for pair in predictions for label in pair.labels or filter(None, [pair.predicted])]
     names, rows = confusion(
         [
-            (_closest_gold(pair) or negative or NEGATIVE, _table_label(pair, known) or negative or NEGATIVE)
+            (_closest_gold(pair) or negative or NO_RELATION, _table_label(pair, known) or negative or NO_RELATION)
             for pair in predictions
         ]
     )

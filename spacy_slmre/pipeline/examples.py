@@ -18,7 +18,7 @@ from spacy_slmre.gold import gold_pairs, pair_key
 from spacy_slmre.instances import RelationInstance, make_instances
 from spacy_slmre.metrics import means_no_relation
 from spacy_slmre.relations import RELATIONS
-from spacy_slmre.schema import LabelSchema
+from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 
 
 @dataclass
@@ -29,11 +29,22 @@ class TrainingInstances:
         instances: The instances; a pair with several labels has an instance for each.
         n_gold: Number of gold pairs with a relation.
         n_proposed: How many of these pairs the candidate generator proposed.
+        n_unannotated: Number of documents with entities in which nothing is annotated.
     """
 
     instances: list[RelationInstance] = field(default_factory=list)
     n_gold: int = 0
     n_proposed: int = 0
+    n_unannotated: int = 0
+
+    def describe_unannotated(self) -> str | None:
+        """Return a warning if documents have entities, but no annotation, else None."""
+        if not self.n_unannotated:
+            return None
+        return (
+            f"{self.n_unannotated} training documents with entities annotate neither relations nor pairs, so nothing "
+            "is learned from them. If they have no relations, assign an empty list: doc._.relations = []."
+        )
 
     def describe_proposed(self) -> str | None:
         """Return a warning if no gold pair with a relation is a candidate, else None."""
@@ -84,13 +95,15 @@ def make_training_instances(
     result = TrainingInstances()
     for example in examples:
         annotated = gold_pairs(example.reference, attr)
-        if unknown := {row.label for row in annotated.rows} - set(schema.names):
+        known = {*schema.names, *([] if schema.negative_label is None else [NEGATIVE_LABEL])}
+        if unknown := {row.label for row in annotated.rows} - known:
             raise ValueError(
                 f"The training data has labels that the component does not have: {', '.join(sorted(unknown))}. Add "
                 "them (`add_label`, `labels` or `schema`), or remove them from the data."
             )
         positive = {key for key, _ in annotated.positives(schema.negative_label)}
         result.n_gold += len(positive)
+        result.n_unannotated += bool(example.reference.ents) and not annotated.is_annotated
         pairs: list[tuple[Span, Span]] = []
         gold: list[str] = []
         if use_gold_pairs:

@@ -69,7 +69,7 @@ def labeled_pairs(item: ReviewItem, decision: Decision) -> LabeledPairs:
     if decision.action == "skip":
         return {}
     schema, (head, tail) = item.source.schema, item.pair
-    negative = (schema.negative_label or NEGATIVE_LABEL,)
+    negative = (NEGATIVE_LABEL,)  # whatever the schema calls it
     if decision.action == "reject":
         return {(head, tail): negative}
     mirrored = tuple(schema.mirrors[label] for label in decision.labels if label in schema.mirrors)
@@ -91,11 +91,11 @@ def decided_pairs(decisions: Iterable[tuple[ReviewItem, Decision]]) -> LabeledPa
     return implied | decided
 
 
-def reviewed_document(document: RelationDocument, pairs: LabeledPairs, negative_label: str) -> RelationDocument:
+def reviewed_document(document: RelationDocument, pairs: LabeledPairs) -> RelationDocument:
     """Return a document in which only these pairs are annotated; all others are unknown."""
     rows = [DocumentRelation(head, tail, label) for (head, tail), labels in pairs.items() for label in labels]
     rows.sort(key=lambda row: (row.head.key, row.tail.key))
-    relations = tuple(row for row in rows if row.label != negative_label)
+    relations = tuple(row for row in rows if row.label != NEGATIVE_LABEL)
     return replace(document, relations=relations, pairs=tuple(rows), report=None)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from spacy_slmre.review.decisions import Decision, DecisionLog, LabeledPairs, decided_pairs, reviewed_document
 from spacy_slmre.review.items import ReviewDocument, ReviewItem, read_items, write_items
-from spacy_slmre.schema import NEGATIVE_LABEL
 from spacy_slmre.util.errors import OutputError
 from spacy_slmre.util.io import atomic_write
 from spacy_slmre.util.run_folder import RunFolder, partial_dir
@@ -89,7 +88,7 @@ class ReviewSession:
         self._known[source] = known
         self._lines[source] = ""
         if known:
-            reviewed = reviewed_document(source.document, known, source.schema.negative_label or NEGATIVE_LABEL)
+            reviewed = reviewed_document(source.document, known)
             self._lines[source] = json.dumps(reviewed.to_dict(), ensure_ascii=False) + "\n"
 
     def _write(self) -> None:

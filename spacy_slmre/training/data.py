@@ -81,12 +81,17 @@ def read_sets(
     docs: dict[str, dict[str, list[Doc]]] = {}
     readers = {"train": cast(ExampleReader, config.train), "dev": cast(ExampleReader, config.dev)}
     examples = chain.from_iterable(zip(repeat(split), read(nlp)) for split, read in readers.items())
+    n_unannotated = 0
     for number, (split, example) in enumerate(examples, 1):
         progress(number)
         doc = example.reference
-        if gold_pairs(doc).known_pairs():
+        annotated = gold_pairs(doc)
+        n_unannotated += bool(doc.ents) and not annotated.is_annotated
+        if annotated.known_pairs():
             name = CORPUS if config.schema is not None else _benchmark(doc)
             docs.setdefault(name, {"train": [], "dev": []})[split].append(doc)
+    if n_unannotated:
+        log(f"  {n_unannotated:,} documents with entities annotate neither relations nor pairs and are skipped")
     sets = []
     for name, splits in sorted(docs.items()):
         train, dev = splits["train"], splits["dev"]

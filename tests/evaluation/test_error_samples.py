@@ -29,6 +29,8 @@ def prediction(gold: tuple[str, ...] = (), predicted: str | None = None, **more:
         (prediction((), "a"), "false positive"),
         (prediction(("a",)), "missed"),
         (prediction(("a",), "b"), "wrong label"),
+        (prediction(("a", "b"), "a", labels=("a",)), "missed"),
+        (prediction(("a", "b"), "a", labels=("a", "c")), "wrong label"),
         (prediction(answered=False), "unanswered"),
     ],
 )

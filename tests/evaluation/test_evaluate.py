@@ -21,7 +21,7 @@ from spacy_slmre.corpus.gold_docs import FORMAT, ID, SPLIT
 from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.evaluation import evaluate as evaluating
 from spacy_slmre.evaluation.evaluate import evaluate_corpus
-from spacy_slmre.evaluation.gold import make_gold_pairs, read_gold
+from spacy_slmre.evaluation.gold import make_evaluation_pairs, read_gold
 from spacy_slmre.evaluation.results import find_runs
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, Prediction, read_run
 from spacy_slmre.evaluation.systems import EvaluationSettings
@@ -126,11 +126,11 @@ def test_gold_labels_hold_in_both_directions_if_the_schema_says_so(blank: Callab
     predicted._.relation_candidates = [(predicted[a.start : a.end], predicted[b.start : b.end]) for a, b in pairs]
     labels = [{"name": "sibling", "symmetric": True}, {"name": "boss", "inverse": "staff"}]
     schema = LabelSchema.from_dict({"labels": [*labels, {"name": "staff"}, {"name": "born in"}]})
-    found = make_gold_pairs(Example(predicted, reference), 7, schema)
+    found = make_evaluation_pairs(Example(predicted, reference), 7, schema)
     assert [one.gold for one in found] == [("sibling",), ("sibling",), ("boss",), ("staff",), ()]
     assert [one.opposite for one in found] == ["7/1", "7/0", "7/3", "7/2", ""]
     plain = LabelSchema.from_labels(["sibling", "boss", "staff", "born in"])
-    found = make_gold_pairs(Example(predicted, reference), 7, plain)
+    found = make_evaluation_pairs(Example(predicted, reference), 7, plain)
     assert [one.gold for one in found] == [("sibling",), (), (), ("staff",), ()]
     assert {one.opposite for one in found} == {""}
 
@@ -369,6 +369,15 @@ def test_answers_do_not_replace_another_run(pipeline: Path, corpus: Path, tmp_pa
     assert next(read_run(runs / "demo-test").predictions()).answer == "\ufffd"
     write("x")
     assert "different answers" in run("evaluate", answers, corpus, "-o", runs, code=1)
+
+
+def test_options_without_effect_are_refused(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("{}")
+    assert "--top needs a pipeline" in run("evaluate", answers, corpus, "--top", 2, code=1)
+    assert "--allow-missing needs" in run("evaluate", pipeline, corpus, "--allow-missing", code=1)
+    pairs = ("--write-pairs", tmp_path / "pairs.jsonl")
+    assert "--output has no effect" in run("evaluate", corpus, *pairs, "-o", tmp_path / "runs", code=1)
 
 
 def test_written_pairs_replace_a_file_only_with_overwrite_and_never_the_corpus(corpus: Path, tmp_path: Path) -> None:

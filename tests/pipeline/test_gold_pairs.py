@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,9 @@ from spacy.training import Example
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
-from spacy_slmre.corpus.readers import relation_corpus
+from spacy_slmre.corpus.readers import make_predicted, relation_corpus
 from spacy_slmre.corpus.summary import Summary
-from spacy_slmre.evaluation.gold import read_gold
+from spacy_slmre.evaluation.gold import make_evaluation_pairs, read_gold
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.pipeline.calibrate import calibrate
 from spacy_slmre.pipeline.examples import collect_labels, make_training_instances
@@ -135,7 +136,7 @@ def test_predictions_on_unknown_pairs_are_not_counted(blank: Callable[[], Langua
 
 def test_evaluate_leaves_unknown_pairs_out(tmp_path: Path) -> None:
     from spacy_slmre.candidates import EntityPairs
-    from spacy_slmre.evaluation.gold import make_gold_pairs
+    from spacy_slmre.evaluation.gold import make_evaluation_pairs
 
     install_extensions()
     nlp = spacy.blank("en")
@@ -145,7 +146,7 @@ def test_evaluate_leaves_unknown_pairs_out(tmp_path: Path) -> None:
     gold = read_gold(tmp_path / "corpus.spacy")
     proposed = EntityPairs()(gold.examples[0].predicted, None).pairs
     assert len(proposed) == 20
-    assert [pair.gold for pair in make_gold_pairs(gold.examples[0], 0, gold.schema, proposed)] == [("sibling",)]
+    assert [pair.gold for pair in make_evaluation_pairs(gold.examples[0], 0, gold.schema, proposed)] == [("sibling",)]
 
 
 @pytest.mark.parametrize(
@@ -268,3 +269,43 @@ def test_several_labels_that_mean_no_relation_are_refused() -> None:
     assert collect_labels([doc], "NA") == (["met", "other"], "NA")
     with pytest.raises(ValueError, match='labels NA and other all usually mean "no relation"'):
         collect_labels([doc], "no_relation")
+
+
+def test_documents_without_annotation_are_unknown(corpus: Path, tiny_model: dict) -> None:
+    nlp = spacy.blank("en")
+    docs = list(DocBin().from_disk(corpus).get_docs(nlp.vocab))
+    DocBin(docs=[*docs, people(nlp)], store_user_data=True).to_disk(corpus)
+    read = [example.reference for example in relation_corpus(corpus)(nlp)]
+    assert len(read[-1].ents) == 5 and not gold_pairs(read[-1]).known_pairs()
+    test_debug_data_counts_all_pairs(corpus)
+    test_evaluate_counts_all_pairs(corpus)
+    pipe = spacy.blank("en").add_pipe("slm_relations", config={"model": tiny_model, "labels": ["sibling"]})
+    with pytest.warns(UserWarning, match="1 training documents with entities annotate neither"):
+        assert len(pipe.make_training_instances(relation_corpus(corpus)(nlp)).instances) == 400
+    messages: list[str] = []
+    overrides = {"corpora.train.path": str(corpus), "corpora.dev.path": str(corpus)}
+    read_sets(resolve_config(parse_config(CONFIG, overrides), "own.cfg"), messages.append)
+    assert "  2 documents with entities annotate neither relations nor pairs and are skipped" in messages
+
+
+def test_no_relation_is_negative_under_any_schema(tiny_model: dict) -> None:
+    install_extensions()
+    config = {"model": tiny_model, "labels": ["sibling"], "negative_label": "unrelated"}
+    nlp = spacy.blank("en")
+    pipe = nlp.add_pipe("slm_relations", config=config)
+    doc = people(nlp)
+    first, second, third = doc.ents[:3]
+    doc._.relation_pairs = [(first, second, "sibling"), (second, third, "no_relation")]
+    examples = [Example(people(nlp), doc)]
+    training = make_training_instances(examples, pipe.candidates, pipe.schema, pipe.attr)
+    assert [instance.label for instance in training.instances] == ["sibling", "unrelated"]
+    assert [pair.gold for pair in make_evaluation_pairs(make_example(doc), 0, pipe.schema)] == [("sibling",), ()]
+    pipe.set_annotations([examples[0].predicted], pipe.predict([examples[0].predicted]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no_relation is not an unknown label
+        pipe.score(examples)
+
+
+def make_example(doc: Doc) -> Example:
+    """Return the document with its known pairs as candidates, and the document."""
+    return Example(make_predicted(doc), doc)
