@@ -8,10 +8,10 @@ fastcoref (`doc._.coref_clusters`); if several are present, from the first in th
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any
 
 from spacy.tokens import Doc, Span, SpanGroup
@@ -57,17 +57,16 @@ def find_clusters(doc: Doc) -> tuple[MentionCluster, ...]:
     found = next(filter(None, map(list, sources)), [])
     if not found:
         return ()
-    entities = mentions_of(doc)
-    heads = list(map(_head, entities)) if doc.has_annotation("DEP") else []
+    entities = _Entities(doc)
     taken: set[tuple[int, int]] = set()
     clusters = []
     for members, name in found:
-        resolved = [_find_entity(member, entities, heads) or member for member in members]
+        resolved = [entities.find(member) or member for member in members]
         spans = {(span.start_char, span.end_char): span for span in resolved}
         spans = {bounds: spans[bounds] for bounds in sorted(spans) if bounds not in taken}
         taken |= spans.keys()
         if spans:
-            name = _choose_name(spans.values(), entities) if name is None else name
+            name = _choose_name(spans.values(), entities.spans) if name is None else name
             clusters.append(MentionCluster(tuple(spans), name))
     return tuple(sorted(clusters, key=lambda cluster: cluster.mentions))
 
@@ -129,22 +128,34 @@ def _char_span(doc: Doc, start: int, end: int) -> Span | None:
     return doc.char_span(start, end, alignment_mode="expand")
 
 
-def _find_entity(member: Span, entities: Sequence[Span], heads: Sequence[int | None]) -> Span | None:
-    """Return the entity that a cluster member is: the same span, or the longest one with its head or its words.
+class _Entities:
+    """The entity mentions of a document, found by the members of clusters."""
 
-    "Ann Lee, the mayor," is the entity "Ann Lee" by its head, and "the Red Mill's" is "Red Mill" by its words, but "Ann
-    and Bo" and "Ann's sister" are not "Ann".
-    """
-    words = {token.i for token in member if not (token.is_stop or token.is_punct or token.is_space)}
-    head = _head(member) if heads else None
-    found = None
-    for entity, entity_head in zip_longest(entities, heads):
-        if _bounds(entity) == _bounds(member):
-            return entity
-        has_words = member.start <= entity.start and entity.end <= member.end and words <= {*range(*_bounds(entity))}
-        if (has_words or (head is not None and head == entity_head)) and (found is None or len(entity) > len(found)):
-            found = entity
-    return found
+    def __init__(self, doc: Doc) -> None:
+        self.spans = mentions_of(doc)
+        self._by_bounds = {_bounds(span): span for span in reversed(self.spans)}
+        self._by_start = sorted(self.spans)
+        self._starts = [span.start for span in self._by_start]
+        self._by_head: dict[int, Span] = {}  # the longest
+        self._has_heads = doc.has_annotation("DEP")
+        for span in sorted(self.spans, key=len) if self._has_heads else ():
+            if (head := _head(span)) is not None:
+                self._by_head[head] = span
+
+    def find(self, member: Span) -> Span | None:
+        """Return the entity that a member is: the same span, or the longest one with its head or its words.
+
+        "Ann Lee, the mayor," is the entity "Ann Lee" by its head, and "the Red Mill's" is "Red Mill" by its words, but
+        "Ann and Bo" and "Ann's sister" are not "Ann".
+        """
+        if (same := self._by_bounds.get(_bounds(member))) is not None:
+            return same
+        words = {token.i for token in member if not (token.is_stop or token.is_punct or token.is_space)}
+        inside = self._by_start[bisect_left(self._starts, member.start) : bisect_left(self._starts, member.end)]
+        found = [span for span in inside if span.end <= member.end and words <= {*range(*_bounds(span))}]
+        if self._has_heads and (head := _head(member)) in self._by_head:
+            found.append(self._by_head[head])
+        return max(found, key=len, default=None)
 
 
 def _head(span: Span) -> int | None:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -329,12 +330,15 @@ def check_thresholds(
 ) -> None:
     """Check that thresholds are probabilities, and that label thresholds have known labels.
 
+    The common threshold may also be None or "auto".
+
     Raises:
-        ValueError: A threshold is below 0 or above 1, or its label is unknown.
+        ValueError: A threshold is not a number from 0 to 1, or its label is unknown.
     """
-    for name, value in [("threshold", threshold), *label_thresholds.items()]:
-        if isinstance(value, float | int) and not 0.0 <= value <= 1.0:
-            raise ValueError(f"{where}: the threshold {name} = {value} is not a probability (0 to 1).")
+    common = [] if threshold is None or threshold == "auto" else [("threshold", threshold)]
+    for name, value in [*common, *label_thresholds.items()]:
+        if not isinstance(value, Real) or not 0.0 <= value <= 1.0:
+            raise ValueError(f"{where}: the threshold {name} = {value!r} is not a probability (0 to 1).")
     if labels is not None and (unknown := sorted(set(label_thresholds) - set(labels))):
         raise ValueError(
             f"{where}.label_thresholds has unknown labels: {', '.join(unknown)}. The labels are: {', '.join(labels)}."

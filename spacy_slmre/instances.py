@@ -318,6 +318,8 @@ class ContextTruncater:
         # Zero-width tokens (a byte of a longer character, a special token) are not boundaries.
         self.starts = [start for start, end in offsets if end > start]
         self.ends = [end for start, end in offsets if end > start]
+        if self.starts:  # a tokenizer may drop characters, such as zero-width spaces, and a mention may begin with one
+            self.starts[0], self.ends[-1] = 0, len(context.text)
         self.budget = budget
         self._windows: dict[int, tuple[Context, dict[int, int]]] = {}
 

@@ -67,3 +67,11 @@ def test_truncated_contexts_contain_their_pair(data: st.DataObject) -> None:
                 assert short.context.text in text
                 assert short.text_of(short.head_mention) == whole.text_of(whole.head_mention)
                 assert short.text_of(short.tail_mention) == whole.text_of(whole.tail_mention)
+
+
+def test_a_mention_may_begin_with_characters_that_the_tokenizer_drops() -> None:
+    text = "\u200bAnn met Bo\u200b"
+    context = Context(text, (Mention(0, 4, "PER"), Mention(9, 12, "PER")))
+    offsets = [(1, 4), (5, 8), (9, 11)]
+    short = ContextTruncater(context, offsets, 3)(RelationInstance(context, 0, 1))
+    assert short is not None and short.text_of(short.head_mention) == "\u200bAnn"

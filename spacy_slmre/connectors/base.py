@@ -18,7 +18,6 @@ from spacy_slmre.export.edges import Edge, Node, make_edges, merge_edges
 from spacy_slmre.export.graphs import relationship_properties
 from spacy_slmre.extraction.inputs import InputDocument
 from spacy_slmre.extraction.pipelines import ExtractionPipeline, load_extraction_pipeline, prepare_extraction
-from spacy_slmre.extraction.worker import extract_documents
 from spacy_slmre.facts import LEVELS
 from spacy_slmre.schema import LabelSchema
 
@@ -155,11 +154,7 @@ class PipelineRunner:
             loaded = self.load()
             own = None if labels is None and self.labels is None else self.schema(labels)
             inputs = (InputDocument(id, text, labels=own) for id, text in zip(ids, texts, strict=True))
-            with loaded.use_threshold(threshold):
-                results = extract_documents(
-                    loaded.nlp, inputs, batch_size=self.batch_size, model_name=loaded.model_name
-                )
-                return [result.to_document(loaded.attr) for result in results]
+            return loaded.extract(inputs, threshold=threshold, batch_size=self.batch_size)
 
     async def arun(
         self, texts: Sequence[str], ids: Sequence[str] | None = None, **options: Any

@@ -18,7 +18,7 @@ from spacy.tokens import Doc
 
 from spacy_slmre.corpus.docbin import SHARD_SIZE, DocBinWriter, corpus_files
 from spacy_slmre.corpus.formats import CorpusFormat, get_format, guess_format
-from spacy_slmre.corpus.gold_docs import NEGATIVE, make_doc
+from spacy_slmre.corpus.gold_docs import MEANS_NO_RELATION, make_doc
 from spacy_slmre.corpus.records import Record, Reject
 from spacy_slmre.corpus.sources import CorpusError, source_files
 from spacy_slmre.corpus.summary import Summary
@@ -136,7 +136,7 @@ def read_annotations(source: str | Path, nlp: Language, split: str) -> Iterator[
     for item in format.read(source, split):
         doc, rejected = _convert(nlp, item, format, split)
         for reject in rejected:
-            rejects[reject.reason] += reject.reason != NEGATIVE
+            rejects[reject.reason] += reject.reason != MEANS_NO_RELATION
             examples.setdefault(reject.reason, reject)
         if doc is not None:
             number += 1
@@ -156,7 +156,7 @@ def _convert(nlp: Language, item: Record | Reject, format: CorpusFormat, split: 
     if isinstance(item, Reject):
         return None, [item]
     doc, rejected = make_doc(nlp, item, get_format(item.format) if item.format else format, split)
-    lost = sum(reject.reason != NEGATIVE for reject in rejected)
+    lost = sum(reject.reason != MEANS_NO_RELATION for reject in rejected)
     return (None if item.pairs and lost == len(item.pairs) else doc), rejected
 
 

@@ -93,12 +93,19 @@ def corpus_files(path: str | Path) -> list[Path]:
         CorpusError: The file does not exist, or the folder contains no `.spacy` files.
     """
     path = Path(path)
-    # Hidden files and folders are still being written.
-    found = [file for file in list_files(path) if file.suffix.lower() == ".spacy"] if path.is_dir() else [path]
-    files = [file for file in found if file.is_file()]
+    if path.is_dir():
+        # Hidden files and folders are still being written.
+        files = [file for file in list_files(path) if file.suffix.lower() == ".spacy" and file.is_file()]
+    else:
+        files = [path] if path.is_file() else []
     if not files:
         raise CorpusError(f"There is no corpus at {path}. Create one with `python -m spacy slmre convert`.")
     return files
+
+
+def has_docs(path: Path) -> bool:
+    """Return whether a path is a `.spacy` file or a folder that contains one, in contrast to other annotations."""
+    return any(file.suffix.lower() == ".spacy" for file in (list_files(path) if path.is_dir() else [path]))
 
 
 def read_docs(path: str | Path, vocab: Vocab) -> Iterator[Doc]:

@@ -26,7 +26,7 @@ T = TypeVar("T", bound=Mention | EntityMention)
 FORMAT = "slmre.format"
 SPLIT = "slmre.split"
 PROVENANCE = (FORMAT, SPLIT, ID)
-NEGATIVE = "label that means no relation"
+MEANS_NO_RELATION = "label that means no relation"
 """Reason of rejects that lose nothing, since their pairs are negative anyway."""
 # If a reader splits documents into sentences, sentence 3 of document train-12 has the id "train-12-3".
 _SENTENCE_ID = re.compile(r"(.+-\d+)-\d+")
@@ -58,7 +58,7 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
             rejects.append(Reject(record.line, record.id, "unknown label", detail))
         elif record.complete and format.is_negative(label):
             detail = f"{pair.label!r}: in this source, every pair without another label has no relation"
-            rejects.append(Reject(record.line, record.id, NEGATIVE, detail))
+            rejects.append(Reject(record.line, record.id, MEANS_NO_RELATION, detail))
             unrelated += [side for side in (head, tail) if side is not None]
         elif head is None or tail is None:
             invalid = pair.head if head is None else pair.tail

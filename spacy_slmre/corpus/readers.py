@@ -5,16 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 
 from spacy.language import Language
 from spacy.tokens import Doc, Span, SpanGroup
 from spacy.training import Example
-from spacy.training.corpus import walk_corpus
 
 from spacy_slmre.corpus.conversion import read_annotations
-from spacy_slmre.corpus.docbin import read_docs
+from spacy_slmre.corpus.docbin import has_docs, read_docs
 from spacy_slmre.corpus.gold_docs import PROVENANCE, in_holdout, negative_label_of
 from spacy_slmre.corpus.summary import known_rows
 from spacy_slmre.gold import gold_pairs
@@ -91,11 +89,7 @@ def relation_corpus(
         source = Path(path)
         if not source.exists():
             raise ValueError(f"The corpus {source} does not exist.")
-        docs: Iterable[Doc]
-        if source.suffix == ".spacy" or any(source.rglob("*.spacy")):
-            docs = chain.from_iterable(read_docs(file, nlp.vocab) for file in walk_corpus(source, ".spacy"))
-        else:
-            docs = read_annotations(source, nlp, source.stem)
+        docs = read_docs(source, nlp.vocab) if has_docs(source) else read_annotations(source, nlp, source.stem)
         for doc in docs:
             if not holdout or in_holdout(doc, holdout) == held_out:
                 yield doc

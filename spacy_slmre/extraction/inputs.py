@@ -77,7 +77,8 @@ def find_inputs(
     Args:
         paths: Files, folders, or "-" for standard input.
         format: "txt" (one document per file), "lines" (one per line), "jsonl", "parquet" (one per row) or "spacy".
-            By default, it is inferred from the suffix; standard input is JSONL.
+            By default, it is inferred from the suffix; standard input is JSONL. In folders, only files with a suffix of
+            this format are read.
         output: Output of the run, which is skipped if it is in one of the folders, as are hidden files.
         text_field: Text column that every table must have.
         log: Reports what is skipped in folders.
@@ -115,14 +116,16 @@ def _search(folder: Path, format: str | None, output: Path | None, log: Callable
     for file in list_files(folder, skipped):
         if any(file.resolve().is_relative_to(path) for path in own):
             continue
-        if guess := _guess_format(file):
+        guess = _guess_format(file)
+        if guess and format in (None, guess, *(["lines"] if guess == "txt" else [])):
             inputs.append((str(file), format or guess))
         else:
             skipped[f"{file.suffix.lower() or 'other'} file"] += 1
     counts = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in skipped.items())
     if not inputs:
         found = f", but {counts}" if counts else ""
-        raise ExtractionError(f"The folder {folder} contains no {', '.join(_SUFFIXES)} files{found}.")
+        suffixes = [suffix for suffix, guess in _SUFFIXES.items() if format in (None, guess)] or [".txt"]
+        raise ExtractionError(f"The folder {folder} contains no {', '.join(suffixes)} files{found}.")
     if counts:
         log(f"Skipped in {folder}: {counts}.")
     return inputs

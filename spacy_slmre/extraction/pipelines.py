@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from confection import ConfigValidationError
 
+from spacy_slmre.documents import RelationDocument
+from spacy_slmre.util.errors import describe
+
 if TYPE_CHECKING:
     from spacy.language import Language
 
+    from spacy_slmre.extraction.inputs import InputDocument
+    from spacy_slmre.extraction.outputs import ExtractionResult
     from spacy_slmre.schema import LabelSchema
 
 
@@ -130,6 +135,34 @@ class ExtractionPipeline:
         self.check_changes(None, threshold)
         return self.pipe.use_threshold(threshold) if self.can_change else nullcontext()
 
+    def extract(
+        self, inputs: Iterable[InputDocument], *, threshold: float | None = None, batch_size: int = 64
+    ) -> list[RelationDocument]:
+        """Run a few documents through the pipeline, and forget their new words.
+
+        Args:
+            inputs: The documents.
+            threshold: Minimum probability of a relation, instead of the pipeline's own.
+            batch_size: Documents per batch.
+
+        Returns:
+            One document for each; if the pipeline failed on it, it has an `error`.
+
+        Raises:
+            ServiceError: A remote service is unavailable.
+        """
+        from spacy_slmre.extraction.worker import extract_documents, forget_words
+
+        with forget_words(self.nlp), self.use_threshold(threshold):
+            results = extract_documents(self.nlp, inputs, batch_size=batch_size, model_name=self.model_name)
+            return [self._make_document(result) for result in results]
+
+    def _make_document(self, result: ExtractionResult) -> RelationDocument:
+        try:
+            return result.to_document(self.attr)
+        except Exception as error:  # what components of other packages write can be malformed
+            return RelationDocument(result.id, "", error=describe(error))
+
 
 def load_extraction_pipeline(
     name: str, *, code: Path | None = None, gpu_id: int | None = None, log: Callable[[str], None] = warnings.warn
@@ -149,16 +182,20 @@ def load_extraction_pipeline(
 
 
 def prepare_extraction(nlp: Language) -> ExtractionPipeline:
-    """Load the weights of the last relation component of a pipeline.
+    """Load the weights of the last relation component of a pipeline, and of components that ask a model before it.
 
     Raises:
-        ValueError: There is no relation component, or its weights or an API key are missing.
+        ValueError: There is no relation component, or weights or an API key are missing.
     """
     from spacy_slmre.llm.component import load_llm_component
     from spacy_slmre.pipeline.components import get_relation_extractor
+    from spacy_slmre.pipeline.question_pipe import QuestionPipe
 
     component = _find_relation_component(nlp) or get_relation_extractor(nlp)[0]  # raises an error
     pipe: Any = nlp.get_pipe(component)
+    for _, other in nlp.pipeline:
+        if isinstance(other, QuestionPipe):
+            other.load()
     if hasattr(pipe, "task"):
         load_llm_component(pipe)
         return ExtractionPipeline(nlp, component, pipe.task.attr)

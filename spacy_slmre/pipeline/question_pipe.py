@@ -39,8 +39,13 @@ class QuestionPipe(SavedAsFolder, Pipe, Generic[Answer]):
         self._warned: set[str] = set()
         self._checked: tuple[RelationModel, str] | None = None
 
+    def load(self) -> None:
+        """Load the model. Raises ModelError if this fails."""
+        self.model.load()
+
     def __call__(self, doc: Doc) -> Doc:
         """Annotate one document."""
+        self.load()
         try:
             self.set_annotations([doc], self.predict([doc]))
         except Exception as error:
@@ -49,6 +54,7 @@ class QuestionPipe(SavedAsFolder, Pipe, Generic[Answer]):
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = 32) -> Iterator[Doc]:
         """Annotate a stream of documents, scoring the instances of several documents together."""
+        self.load()
         handle = self.get_error_handler()
 
         def annotate(docs: Sequence[Doc]) -> Sequence[Doc]:
@@ -71,13 +77,19 @@ class QuestionPipe(SavedAsFolder, Pipe, Generic[Answer]):
 
         Raises ModelError if the model cannot be loaded or used.
         """
-        self.model.load()
+        self.load()
         self.model.set_labels(schema)
         if self._checked != (self.model, schema.fingerprint):
             self.model.check(schema)
             self._checked = (self.model, schema.fingerprint)
         fitting = self.model.truncate(instances, schema, self.max_context_tokens)
         rows = [row for row, instance in enumerate(fitting) if instance is not None]
+        if skipped := len(instances) - len(rows):
+            self._warn_once(
+                "length",
+                f"{skipped} spans or pairs are too long (max_context_tokens, or the model's own limit), so the model "
+                "was not asked about them; this warning is shown only once.",
+            )
         probs = np.zeros((len(instances), len(schema.labels)))
         for start in range(0, len(rows), self.batch_size):
             batch = rows[start : start + self.batch_size]

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
+import srsly
+from spacy import util
 from spacy.language import Language
+from spacy.pipeline import TrainablePipe
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples, validate_get_examples
 from spacy.vocab import Vocab
@@ -34,8 +39,14 @@ from spacy_slmre.pipeline.examples import (
 )
 from spacy_slmre.pipeline.prediction import predict_docs
 from spacy_slmre.pipeline.problems import find_problems
-from spacy_slmre.pipeline.saving import SavedExtractor
-from spacy_slmre.pipeline.settings import ExtractorSettings, configured_schema, with_known_wordings
+from spacy_slmre.pipeline.saving import SavedAsFolder
+from spacy_slmre.pipeline.settings import (
+    CHANGEABLE,
+    LABEL_SETTINGS,
+    ExtractorSettings,
+    configured_schema,
+    with_known_wordings,
+)
 from spacy_slmre.relations import (
     CANDIDATES,
     install_extensions,
@@ -46,12 +57,13 @@ from spacy_slmre.relations import (
     write_records,
     write_report,
 )
-from spacy_slmre.schema import LabelSchema, is_file_reference
+from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, is_file_reference
+from spacy_slmre.util.json_files import check_fields, read_record
 
 MAX_DOC_SCHEMAS = 256  # label sets of documents that are kept
 
 
-class RelationExtractor(SavedExtractor):
+class RelationExtractor(SavedAsFolder, TrainablePipe):
     """Labels pairs of entities and writes the relations to `doc._.<attr>`; see `ExtractorSettings`."""
 
     def __init__(self, vocab: Vocab, model: RelationModel, name: str, settings: ExtractorSettings) -> None:
@@ -211,7 +223,8 @@ class RelationExtractor(SavedExtractor):
 
     @property
     def decoding(self) -> Decoding:
-        """The rules by which labels are written as relations."""
+        """The rules by which labels are written as relations. Raises ValueError if a threshold is invalid."""
+        check_thresholds(self.name, self.threshold, self.label_thresholds)
         threshold = self.model.default_threshold if isinstance(self.threshold, str) else self.threshold
         return Decoding(threshold, self.label_thresholds, self.settings.max_labels_per_pair)
 
@@ -303,6 +316,7 @@ class RelationExtractor(SavedExtractor):
             # `negative` is the expected label; if it does not occur, the schema has no negative label.
             if negative and (warning := describe_missing_negatives(training.instances, self.schema.negative_label)):
                 self._warn_once("negatives", warning)
+            self._label_weights = {}
             if self.settings.class_weights == "balanced":
                 negative = self.schema.negative_label
                 self._label_weights = balanced_weights(training.instances, negative, self.settings.negative_rate)
@@ -314,8 +328,12 @@ class RelationExtractor(SavedExtractor):
         training = make_training_instances(
             examples, self.candidates, self.schema, self.attr, use_gold_pairs=self.use_gold_pairs
         )
-        if warning := training.describe_proposed():
-            self._warn_once("proposed", warning)
+        for topic, warning in (
+            ("proposed", training.describe_proposed()),
+            ("unannotated", training.describe_unannotated()),
+        ):
+            if warning:
+                self._warn_once(topic, warning)
         return training
 
     def update(
@@ -336,6 +354,11 @@ class RelationExtractor(SavedExtractor):
         examples = list(examples)
         validate_examples(examples, "RelationExtractor.update")
         if not isinstance(self.model, TrainableModel):
+            self._warn_once(
+                "untrainable",
+                f"its model ({type(self.model).__name__}) cannot be trained in a pipeline and stays as it is. Tune it "
+                "with `python -m spacy slmre tune`, or freeze the component.",
+            )
             return losses
         self._n_updates += 1
         training = self.make_training_instances(examples)
@@ -379,7 +402,7 @@ class RelationExtractor(SavedExtractor):
         examples = list(examples)
         validate_examples(examples, "RelationExtractor.score")
         gold = {row.label for example in examples for row in gold_pairs(example.reference, self.attr).rows}
-        if unknown := sorted(gold - set(self.schema.names)):
+        if unknown := sorted(gold - {*self.schema.names, NEGATIVE_LABEL}):
             self._warn_once(
                 "unknown labels",
                 f"the gold data has labels that the component can never predict: {', '.join(unknown)}.",
@@ -396,6 +419,50 @@ class RelationExtractor(SavedExtractor):
                 "spacy slmre evaluate`.",
             )
         return scores
+
+    # -- serialization -------------------------------------------------------------------------------------
+
+    def to_disk(self, path: str | Path, *, exclude: Iterable[str] = ()) -> None:
+        """Write labels, changed settings and the model to a folder."""
+        writers = {
+            "cfg.json": lambda file: srsly.write_json(file, self._get_config()),
+            "model": lambda folder: self.model.save(folder, embed=self.weights == "embed"),
+        }
+        util.to_disk(path, writers, exclude)
+
+    def _read(self, path: str | Path, exclude: Iterable[str], *, temporary: bool = False) -> Self:
+        readers = {
+            "cfg.json": lambda file: read_record(file, lambda data: self._set_config(data, from_bytes=temporary)),
+            "model": lambda folder: setattr(self, "model", self.model.restore(folder, temporary=temporary)),
+        }
+        util.from_disk(path, readers, exclude)
+        return self
+
+    def _get_config(self) -> dict[str, Any]:
+        return {
+            "schema": self.schema.to_dict(),
+            "has_own_labels": self.has_own_labels,
+            "label_weights": self._label_weights,
+            **{name: getattr(self, name) for name in CHANGEABLE},
+            "configured": self.settings.to_dict(),
+        }
+
+    def _set_config(self, config: Mapping[str, Any], *, from_bytes: bool) -> None:
+        # A config that was changed or overridden after saving takes precedence.
+        check_fields(config, configured=dict, schema=dict, has_own_labels=bool, label_weights=dict)
+        check_fields(config["label_weights"], **dict.fromkeys(config["label_weights"], (float, int)))
+        before, now = config["configured"], self.settings.to_dict()
+        same = {name for name in now if now[name] == before[name] or from_bytes}
+        if set(LABEL_SETTINGS) <= same:
+            self._schema = LabelSchema.from_dict(config["schema"]).extend_types(self.settings.type_map)
+            self._schema_was_set = config["has_own_labels"]
+            self._doc_schemas.clear()
+            self._label_weights = config["label_weights"] if self.settings.class_weights else {}
+        saved = {name: config[name] for name in same & set(CHANGEABLE)}
+        replace(self.settings, **saved).check(self.name)
+        for name, value in saved.items():
+            setattr(self, name, value)
+        self._check_thresholds()
 
     def _warn_once(self, topic: str, message: str) -> None:
         if topic not in self._warned:

@@ -16,6 +16,7 @@ import srsly
 from spacy.language import Language
 from spacy.tokens import Doc, Span
 
+from spacy_slmre.coreference import MENTIONS
 from spacy_slmre.entity_decisions import EntityDecision, install_decisions, write_decisions
 from spacy_slmre.entity_types import EntityTypes
 from spacy_slmre.instances import RelationInstance, make_instances
@@ -135,18 +136,16 @@ class EntityCorrector(QuestionPipe[EntityPrediction]):
         """
         asked = [self._make_questions(doc) for doc in docs]
         probs = self._score([instance for one in asked for instance in one.instances], self.types.schema)
-        if skipped := int((probs.sum(axis=1) == 0).sum()):
-            self._warn_once(
-                "length",
-                f"{skipped} spans are too long (max_context_tokens, or the model's own limit), so they were left as "
-                "they are; this warning is shown only once.",
-            )
         ends = np.cumsum([len(one.instances) for one in asked])
         return list(zip(asked, np.split(probs, ends[:-1]), strict=True)) if asked else []
 
     def set_annotations(self, docs: Sequence[Doc], predictions: Sequence[EntityPrediction]) -> None:
         """Replace the entities of the documents, and write the decisions."""
         for doc, prediction in zip(docs, predictions, strict=True):
+            if MENTIONS in doc.spans:  # overlapping mentions, entities among them
+                others = set(map(_bounds, doc.spans[MENTIONS])) - set(map(_bounds, doc.ents))
+                mentions = [span for span in doc.spans[MENTIONS] if _bounds(span) in others]
+                doc.spans[MENTIONS] = sorted([*mentions, *prediction.entities])
             if prediction.entities != list(doc.ents):  # a document without entities remains one that was never asked
                 doc.set_ents(prediction.entities)
             write_decisions(doc, prediction.decisions)

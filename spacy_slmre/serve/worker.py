@@ -18,10 +18,7 @@ from typing import Any
 
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.extraction.inputs import InputDocument
-from spacy_slmre.extraction.outputs import ExtractionResult
 from spacy_slmre.extraction.pipelines import ExtractionPipeline
-from spacy_slmre.extraction.worker import extract_documents, forget_words
-from spacy_slmre.util.errors import describe
 
 Labels = list[Any] | None
 
@@ -156,19 +153,16 @@ class PipelineWorker:
     def _process(self, jobs: list[Job]) -> list[list[RelationDocument] | Exception]:
         """Return the documents of each job, or its error; runs in the thread of the pipeline."""
         results: list[list[RelationDocument] | Exception] = []
-        nlp = self.pipeline.nlp
-        with forget_words(nlp), self.pipeline.use_threshold(jobs[0].threshold):
-            errors = [self._check_labels(job.labels) for job in jobs]
-            valid = [job for job, error in zip(jobs, errors, strict=True) if error is None]
-            inputs = [
-                InputDocument(str(number), text, labels=job.labels)
-                for job in valid
-                for number, text in enumerate(job.texts, 1)
-            ]
-            found = extract_documents(nlp, inputs, batch_size=len(inputs) or 1, model_name=self.pipeline.model_name)
-            documents = map(self._make_document, found)
-            for job, error in zip(jobs, errors, strict=True):
-                results.append(error or list(islice(documents, len(job.texts))))
+        errors = [self._check_labels(job.labels) for job in jobs]
+        valid = [job for job, error in zip(jobs, errors, strict=True) if error is None]
+        inputs = [
+            InputDocument(str(number), text, labels=job.labels)
+            for job in valid
+            for number, text in enumerate(job.texts, 1)
+        ]
+        documents = iter(self.pipeline.extract(inputs, threshold=jobs[0].threshold, batch_size=len(inputs) or 1))
+        for job, error in zip(jobs, errors, strict=True):
+            results.append(error or list(islice(documents, len(job.texts))))
         return results
 
     def _check_labels(self, labels: Labels) -> ValueError | None:
@@ -178,9 +172,3 @@ class PipelineWorker:
         except ValueError as error:
             return ValueError(f"labels: {error}")
         return None
-
-    def _make_document(self, result: ExtractionResult) -> RelationDocument:
-        try:
-            return result.to_document(self.pipeline.attr)
-        except Exception as error:  # what components of other packages write can be malformed
-            return RelationDocument(result.id, "", error=describe(error))

@@ -101,6 +101,8 @@ def make_config(
     )
     steps, length = ((overrides or {}).get(f"training.{name}", values[name]) for name in ("max_steps", "max_tokens"))
     log(f"At most {steps} steps with sequences of up to {length} tokens")
+    if not is_packaged:
+        log("Only the language model is trained: the shipped encoder is for the packaged base model")
     return _render(values)
 
 

@@ -29,6 +29,7 @@ from spacy_slmre.models.causal_lm.loss import as_batch
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.hub import has_gpu
 from spacy_slmre.pipeline.fingerprint import pipeline_fingerprint
+from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.pipeline.settings import ExtractorSettings
 from spacy_slmre.training.config import DTYPES, TrainingSettings, TuningConfig, TuningError
 from spacy_slmre.training.data import PackedDataset, TrainingData, TuningSet, draw_examples, read_sets
@@ -221,15 +222,15 @@ def _add_encoder(
     """
     start = time.perf_counter()
     settings = config.encoder
-    encoder = load_shipped_encoder(lm.network.device)
-    cascade = Cascade(encoder, lm, settings.min_prob, settings.weight, threshold=None)
-
-    def fit(instances: Sequence[RelationInstance]) -> list[RelationInstance]:
-        fitting = cascade.truncate(instances, data.schema, ExtractorSettings.max_context_tokens)
-        return [instance for instance in fitting if instance is not None]
-
-    fitted = replace(data, train=fit(data.train), dev=fit(data.dev))
     with explain_out_of_memory("while the encoder was trained", "Tune the language model alone: --encoder.weight 0."):
+        encoder = load_shipped_encoder(lm.network.device)
+        cascade = Cascade(encoder, lm, settings.min_prob, settings.weight, threshold=None)
+
+        def fit(instances: Sequence[RelationInstance]) -> list[RelationInstance]:
+            fitting = cascade.truncate(instances, data.schema, ExtractorSettings.max_context_tokens)
+            return [instance for instance in fitting if instance is not None]
+
+        fitted = replace(data, train=fit(data.train), dev=fit(data.dev))
         cascade.first = train_encoder(encoder, fitted, settings, folder, seed=config.training.seed, log=log)
         alone: dict[str, RelationModel] = {"language model": lm, "encoder": cascade.first}
         metrics["models"] = {name: score_sets(model, [fitted])[SCORE] for name, model in alone.items()}
@@ -250,8 +251,8 @@ def load_ner(name: str) -> Language:
         raise TuningError(f'tune.ner = "{name}" cannot be loaded: {error}') from error
     if not any("doc.ents" in nlp.get_pipe_meta(pipe).assigns for pipe in nlp.pipe_names):
         raise TuningError(f'tune.ner = "{name}" has no component that sets doc.ents. Its components: {nlp.pipe_names}.')
-    if "slm_relations" in nlp.component_names:
-        raise TuningError(f'tune.ner = "{name}" already has a component slm_relations. Use a pipeline without one.')
+    if found := [pipe for pipe, component in nlp.components if isinstance(component, RelationExtractor)]:
+        raise TuningError(f'tune.ner = "{name}" already has the component {found[0]}. Use a pipeline without one.')
     return nlp
 
 

@@ -62,6 +62,7 @@ def test_settings_are_checked_before_anything_is_loaded() -> None:
         ({"level": "documents"}, "mentions, facts"),
         ({"batch_size": 0}, "at least 1"),
         ({"threshold": 1.5}, "not a probability"),
+        ({"threshold": "0.5"}, "not a probability"),
         ({"labels": []}, "label set is empty"),
         ({"labels": "no_such_file.json"}, "cannot be read"),
     ]:

@@ -77,3 +77,14 @@ def test_unreadable_file_is_named(tmp_path: Path, blank: Callable[[], Language])
         assert document.id == path and document.content is None and "No such file" in document.error
         found = read_inputs([(path, format)], Vocab(), io.BytesIO(), start=Position(items=3), counts=[2])
         assert [(one.id, one.error) for one in found] == [(f"{path}#{n}", document.error) for n in (4, 5)]
+
+
+def test_a_format_selects_files_in_folders(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.jsonl"):
+        (tmp_path / name).write_text("{}")
+    messages: list[str] = []
+    assert find_inputs([str(tmp_path)], "lines", log=messages.append) == [(str(tmp_path / "a.txt"), "lines")]
+    assert find_inputs([str(tmp_path)], "jsonl") == [(str(tmp_path / "b.jsonl"), "jsonl")]
+    assert messages == [f"Skipped in {tmp_path}: 1 .jsonl file."]
+    with pytest.raises(ExtractionError, match=r"contains no \.parquet files, but 1 \.txt file"):
+        find_inputs([str(tmp_path)], "parquet")

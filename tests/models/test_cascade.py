@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import spacy
 from spacy.language import Language
+from spacy.training import Example
 
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.base import ModelError
@@ -135,3 +136,11 @@ def test_reports_name_both_models(cascade: Cascade) -> None:
     first, second, both = cascade.first.info, cascade.second.info, cascade.info
     assert (both.kind, both.name) == ("cascade", f"{first.name} + {second.name}")
     assert both.n_parameters == first.n_parameters + second.n_parameters
+
+
+def test_training_in_a_pipeline_says_that_it_has_no_effect(cascade: Cascade) -> None:
+    nlp = spacy.blank("en")
+    component = nlp.add_pipe("slm_relations", config={"labels": ["kin"]})
+    component.model = cascade
+    with pytest.warns(UserWarning, match="cannot be trained in a pipeline"):
+        nlp.update([Example.from_dict(nlp.make_doc("Ann"), {})])

@@ -238,6 +238,8 @@ def test_negative_rate_and_class_weights(make: Callable[..., Language]) -> None:
     assert {instance.label for instance in instances} == {"born", "employer", "spouse"}
     by_label = dict(zip((instance.label for instance in instances), weights, strict=True))
     assert by_label["employer"] == pytest.approx(2 * by_label["born"])
+    unweighted = make().get_pipe("rel_classifier").from_bytes(component.to_bytes())
+    assert component._label_weights and not unweighted._label_weights
     with pytest.raises(ValueError, match='must be one of null, "balanced"'):
         make(class_weights="rare")
     with pytest.raises(ValueError, match="must be between 0 and 1"):

@@ -14,7 +14,9 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
 
+from spacy_slmre.coreference import MENTIONS
 from spacy_slmre.entity_types import EntityTypes
+from spacy_slmre.extraction.pipelines import prepare_extraction
 from spacy_slmre.pipeline.slm_entities import EntitySettings, Questions, decide
 
 WORDS = ["Ann", "Lee", "lives", "in", "Rome", "since", "1990", "with", "Bo", "Lind", "."]
@@ -217,7 +219,7 @@ def test_spans_that_are_too_long_are_reported(make: Callable[..., Language]) -> 
     nlp = make(mode="retype", max_context_tokens=24)
     doc = Doc(nlp.vocab, words=["Ann"] * 40)
     doc.ents = [Span(doc, 0, 40, "ORG")]
-    with pytest.warns(UserWarning, match="1 spans are too long"):
+    with pytest.warns(UserWarning, match="1 spans or pairs are too long"):
         assert entities(annotate(nlp, doc)) == [(doc.ents[0].text, "ORG")]
 
 
@@ -276,3 +278,22 @@ def test_the_shipped_model_corrects_types_and_finds_missed_names() -> None:
         doc = component(doc)
     doc.ents = [Span(doc, 1, 2, "PERSON")]
     assert {("Oslo", "GPE"), ("Ann Lee", "PERSON"), ("Red Mill", "ORG")} <= set(entities(pipe(doc)))
+
+
+def test_overlapping_mentions_follow_the_entities(make: Callable[..., Language]) -> None:
+    nlp = make(types=TYPES, mode="retype")
+    doc = tagged(nlp)
+    inner = Span(doc, doc.ents[0].start, doc.ents[0].start + 1, label="inner")
+    doc.spans[MENTIONS] = [inner, *doc.ents]
+    annotate(nlp, doc)
+    assert set(doc.spans[MENTIONS]) == {inner, *doc.ents}
+
+
+def test_a_missing_model_is_one_error(make: Callable[..., Language]) -> None:
+    nlp = make(model={"@architectures": "spacy-slmre.SmallLM.v1", "base": "no-such-model"})
+    nlp.set_error_handler(lambda name, proc, docs, error: pytest.fail("not an error of a document"))
+    with pytest.raises(ValueError, match="no-such-model"):
+        list(nlp.pipe(["Ann"]))
+    nlp.add_pipe("rel_classifier")
+    with pytest.raises(ValueError, match="no-such-model"):
+        prepare_extraction(nlp)

@@ -139,6 +139,11 @@ def test_mistakes_end_with_a_message(annotations: Path, tmp_path: Path, tiny) ->
     same_id.write_text("\n".join([line] * 3), encoding="utf-8")
     blank = tmp_path / "blank"
     spacy.blank("en").to_disk(blank)
+    related = tmp_path / "related"
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entity_ruler")
+    nlp.add_pipe("rel_classifier", name="relations")
+    nlp.to_disk(related)
     for arguments, message in [
         ([], "either a config or annotations"),
         (["--data", annotations, tmp_path / "own.cfg"], "either a config or annotations"),
@@ -150,6 +155,7 @@ def test_mistakes_end_with_a_message(annotations: Path, tmp_path: Path, tiny) ->
         (["--data", none], "has a relation"),
         (["--data", annotations, "--ner", "no_such_pipeline"], 'tune.ner = "no_such_pipeline" cannot be loaded'),
         (["--data", annotations, "--ner", blank], "has no component that sets doc.ents"),
+        (["--data", annotations, "--ner", related], "already has the component relations"),
         (["--data", annotations, "--schema", tmp_path / "missing.json"], "missing.json"),
         (["--data", annotations, "--encoder.min_prob", "2"], "encoder.min_prob = 2"),
     ]:

@@ -85,7 +85,9 @@ def test_wording_and_definition_matter_and_the_name_does_not(model: UniversalEnc
 
 def test_it_learns_and_keeps_new_labels_possible(model: UniversalEncoder) -> None:
     words = model.network.words.weight.clone()
+    model.default_threshold = 0.2
     losses = train(model)
+    assert model.default_threshold is None, "it belonged to the weights before"
     assert losses[-1] < 0.1 < losses[0]
     assert [SCHEMA.names[c] for (c,) in model.top_k(INSTANCES, SCHEMA)[0]] == [one.label for one in INSTANCES]
     assert torch.equal(model.network.words.weight, words)
@@ -171,6 +173,9 @@ def test_a_run_is_not_resumed_with_other_weights(model: UniversalEncoder, tmp_pa
     model.save(folder, embed=False)
     before = key(folder)
     assert key(folder) == before
+    model.default_threshold = 0.4
+    model.save(folder, embed=False)
+    assert key(folder) != before, "with another threshold"
     train(model, steps=1)
     model.save(folder, embed=False)
     assert key(folder) != before
