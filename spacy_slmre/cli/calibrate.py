@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from spacy_slmre.cli.app import CodeOption, GpuOption, slmre_cli
+from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, slmre_cli
 from spacy_slmre.cli.output import log, show_errors
 
 CALIBRATION_FILE = "calibration.json"
@@ -25,19 +25,25 @@ def calibrate_command(
     ] = None,
     component: Annotated[str | None, typer.Option(help="The relation component, if there are several.")] = None,
     thresholds: Annotated[
-        bool, typer.Option("--thresholds", help="Also choose the threshold of each label that maximizes its F1.")
+        bool,
+        typer.Option(
+            "--thresholds",
+            help="Also fit a threshold for each label that maximizes its F1. Then the most probable label of a pair is "
+            "written if it reaches its threshold.",
+        ),
     ] = False,
     holdout: Annotated[
         float, typer.Option(min=0.0, max=0.99, help="Share of documents that training held out; only these are used.")
     ] = 0.0,
     code: CodeOption = None,
     gpu_id: GpuOption = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Calibrate the scores of a pipeline.
 
     Afterwards, about 80 % of the relations with a score of 0.8 are correct. Fits a temperature on gold entities and
-    pairs of a development set and saves it with the pipeline. Without --thresholds, only the scores change, not which
-    relations are found. To choose one threshold for all labels, use spacy find-threshold.
+    pairs of a development set and saves it with the pipeline. Thresholds do not change by themselves, so other
+    relations may be found. To choose one threshold for all labels, use spacy find-threshold.
     """
     from spacy_slmre.corpus.readers import relation_corpus
     from spacy_slmre.extraction.pipelines import load_pipeline
@@ -52,7 +58,11 @@ def calibrate_command(
     # Without an output, the pipeline itself is meant to be replaced.
     inputs: list[str | Path] = [corpus] if output is None else [corpus, pipeline]
     reserved = reserve(
-        target, inputs=inputs, overwrite=output is None, kind="folder", is_replaceable=lambda _: output is None
+        target,
+        inputs=inputs,
+        overwrite=overwrite or output is None,
+        kind="folder",
+        is_replaceable=lambda folder: output is None or (folder / CALIBRATION_FILE).is_file(),
     )
     with reserved:
         nlp = load_pipeline(pipeline, code=code, gpu_id=gpu_id)

@@ -40,7 +40,7 @@ def convert_command(
     lang: Annotated[str, typer.Option(help="Language of the tokenizer, for untokenized inputs.")] = "en",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Convert annotations, of annotation tools or as tables, to a .spacy corpus.
+    """Convert exports of annotation tools, or tables, to a .spacy corpus.
 
     The documents have gold entities and relations. A summary is printed and written next to the output, as
     NAME.summary.json. If the conversion fails, no partial output is left behind.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spacy_slmre.cli.app import slmre_cli
+from spacy_slmre.cli.app import refuse_options, slmre_cli
 from spacy_slmre.cli.output import Terminal, print_json, printable, show_errors
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _MAX_LABELS = 25
 @slmre_cli.command("debug-data")
 @show_errors()
 def debug_data_command(
+    ctx: typer.Context,
     corpora: Annotated[
         list[Path], typer.Argument(metavar="TRAIN [DEV] [TEST]", help=".spacy files, or folders of them.")
     ],
@@ -44,6 +45,8 @@ def debug_data_command(
     """
     from spacy_slmre.corpus.checks import check_corpora, sample_pairs
 
+    if as_json:
+        refuse_options(ctx, ["samples", "label", "seed", "verbose"], "has no effect with --json.")
     paths = _named(corpora)
     summaries, findings = check_corpora(paths)
     if label is not None and not any(label in summary.labels for summary in summaries.values()):

@@ -8,19 +8,34 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, slmre_cli
+from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, refuse_options, slmre_cli
 from spacy_slmre.cli.output import console, document_progress, log, show_errors
 
 if TYPE_CHECKING:
     from spacy_slmre.evaluation.runs import EvaluationRun
     from spacy_slmre.evaluation.systems import EvaluationSettings
 
+# Options that do not apply to the answers of another program.
+_FOR_PIPELINES = (
+    "component",
+    "level",
+    "pairs",
+    "labels",
+    "prompt",
+    "decoding",
+    "top",
+    "max_labels_per_pair",
+    "max_new_tokens",
+    "code",
+    "gpu_id",
+)
 LimitOption = Annotated[int, typer.Option(min=0, help="Read documents until they have this many pairs; 0 reads all.")]
 
 
 @slmre_cli.command("evaluate")
 @show_errors()
 def evaluate_command(
+    ctx: typer.Context,
     pipeline: Annotated[
         str,
         typer.Argument(
@@ -99,6 +114,7 @@ def evaluate_command(
     if write_pairs is not None:
         if corpora:
             raise ValueError("--write-pairs needs one corpus and no pipeline.")
+        refuse_options(ctx, [*_FOR_PIPELINES, "output", "name", "allow_missing"], "has no effect with --write-pairs.")
         with reserve(write_pairs, inputs=[pipeline], overwrite=overwrite):
             count = write(read_gold(Path(pipeline), limit=limit), write_pairs)
         log(f"{count:,} pairs → {write_pairs}")
@@ -119,8 +135,10 @@ def evaluate_command(
         limit=limit,
     )
     answers = Path(pipeline) if Path(pipeline).suffix in SUFFIXES else None
-    if answers is not None and level != "mentions":
-        raise ValueError("--level facts needs a pipeline, because answers of another program are those of mentions.")
+    if answers is None:
+        refuse_options(ctx, ["allow_missing"], "needs a file with the answers of another program.")
+    else:
+        refuse_options(ctx, _FOR_PIPELINES, "needs a pipeline: answers of another program are scored as they are.")
     if answers is not None and not answers.is_file():
         raise ValueError(f"The file {answers} does not exist.")
     if output is not None and output.is_file():

@@ -5,11 +5,20 @@ from __future__ import annotations
 import gc
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, slmre_cli
+from spacy_slmre.cli.app import (
+    PIPELINE_HELP,
+    CodeOption,
+    GpuOption,
+    IdFieldOption,
+    OverwriteOption,
+    TextFieldOption,
+    refuse_options,
+    slmre_cli,
+)
 from spacy_slmre.cli.output import console, document_progress, log, show_errors, standard_input
 from spacy_slmre.extraction.pipelines import extraction_key, load_extraction_pipeline
 
@@ -19,12 +28,18 @@ if TYPE_CHECKING:
     from spacy_slmre.extraction.outputs import ExtractionResult
 
 
+# The options that only one of the engines has.
+_ENGINES = {
+    "ray": ("workers", "worker_cpus", "worker_gpus", "ray_address"),
+    "process": ("n_process", "table", "gpu_id"),
+}
+
+
 @slmre_cli.command("extract")
 @show_errors()
 def extract_command(
-    pipeline: Annotated[
-        str, typer.Argument(help="Pipeline package or folder; slm_relations is added if it has no relation component.")
-    ],
+    ctx: typer.Context,
+    pipeline: Annotated[str, typer.Argument(help=PIPELINE_HELP)],
     inputs: Annotated[
         list[str], typer.Argument(help="Files or folders (.txt, .jsonl, .parquet, .spacy), or - for standard input.")
     ],
@@ -40,8 +55,8 @@ def extract_command(
             "Default: by suffix; jsonl for standard input.",
         ),
     ] = None,
-    text_field: Annotated[str, typer.Option(help="JSONL field or Parquet column of the text.")] = "text",
-    id_field: Annotated[str, typer.Option(help="JSONL field or Parquet column of the document id, if any.")] = "id",
+    text_field: TextFieldOption = "text",
+    id_field: IdFieldOption = "id",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Documents per batch.")] = 64,
     shard_size: Annotated[
         int, typer.Option(min=1, help="Documents per shard, which are processed and saved together.")
@@ -107,10 +122,10 @@ def extract_command(
     others = [pipeline, *([str(code)] if code is not None else [])]
     # An output in a folder of inputs is allowed, because it is not read.
     check_not_input([output], [*others, *(path for path in inputs if not Path(path).is_dir())])
-    for_ray = {"workers": workers, "worker-cpus": worker_cpus, "worker-gpus": worker_gpus}
-    for_ray["ray-address"] = ray_address
-    for_process = {"n-process": n_process > 1, "table": table, "gpu-id": gpu_id is not None}
-    _check_engine(engine, {"ray": for_ray, "process": for_process})
+    if engine not in _ENGINES:
+        raise ValueError(f'Unknown engine "{engine}". Use {" or ".join(_ENGINES)}.')
+    for other in _ENGINES.keys() - {engine}:
+        refuse_options(ctx, _ENGINES[other], f"needs --engine {other}. Omit it or change the engine.")
     if engine == "ray":
         if "-" in inputs:
             raise ValueError("The ray engine cannot read standard input: use files.")
@@ -176,15 +191,6 @@ def extract_command(
     if counts.failed:
         log(f"{counts.failed} documents failed; their errors are in the output.")
         raise typer.Exit(1)
-
-
-def _check_engine(engine: str, options: dict[str, dict[str, Any]]) -> None:
-    if engine not in options:
-        raise ValueError(f'Unknown engine "{engine}". Use {" or ".join(options)}.')
-    for other, values in options.items():
-        for name, value in values.items():
-            if value is not None and value is not False and other != engine:
-                raise ValueError(f"--{name} needs --engine {other}. Omit it or change the engine.")
 
 
 def _load(pipeline: str, code: Path | None, gpu_id: int | None) -> Language:

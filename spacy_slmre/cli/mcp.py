@@ -6,18 +6,14 @@ from typing import Annotated
 
 import typer
 
-from spacy_slmre.cli.app import CodeOption, GpuOption, slmre_cli
+from spacy_slmre.cli.app import PIPELINE_HELP, CodeOption, GpuOption, slmre_cli
 from spacy_slmre.cli.output import log, show_errors
 
 
 @slmre_cli.command("mcp")
 @show_errors()
 def mcp_command(
-    pipeline: Annotated[
-        str, typer.Argument(help="Pipeline package or folder; slm_relations is added if it has no relation component.")
-    ],
-    code: CodeOption = None,
-    gpu_id: GpuOption = None,
+    pipeline: Annotated[str, typer.Argument(help=PIPELINE_HELP)], code: CodeOption = None, gpu_id: GpuOption = None
 ) -> None:
     """Serve a pipeline to assistants as MCP tools on standard input and output."""
     from spacy_slmre.connectors.base import PipelineRunner

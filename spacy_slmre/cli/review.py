@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, slmre_cli
+from spacy_slmre.cli.app import (
+    PIPELINE_HELP,
+    CodeOption,
+    GpuOption,
+    IdFieldOption,
+    OverwriteOption,
+    TextFieldOption,
+    slmre_cli,
+)
 from spacy_slmre.cli.output import document_progress, log, show_errors, standard_input
 from spacy_slmre.cli.serve import serve_until_interrupted
 from spacy_slmre.cli.view import OpenOption, ThemeOption, TitleOption
@@ -26,19 +34,15 @@ def review_command(
     documents: Annotated[
         list[str], typer.Argument(help="Files or folders (.txt, .jsonl, .parquet, .spacy), as for slmre extract.")
     ],
-    pipeline: Annotated[
-        str,
-        typer.Option(
-            "--pipeline", help="Pipeline package or folder; slm_relations is added if it has no relation component."
-        ),
-    ],
+    pipeline: Annotated[str, typer.Option("--pipeline", help=PIPELINE_HELP)],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A .jsonl file of reviewed documents or, with --to, of tasks.")
     ],
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="TOOL", help=f"Write pre-annotations for {', '.join(TOOLS)}, ranked likewise, and open no page."
+            metavar="TOOL",
+            help=f"Instead of opening a page, write pre-annotations for {', '.join(TOOLS)}, least certain first.",
         ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of pairs.")] = 1000,
@@ -51,8 +55,8 @@ def review_command(
     format: Annotated[
         str | None, typer.Option("--format", "-f", help="Input format, as for slmre extract. Default: by suffix.")
     ] = None,
-    text_field: Annotated[str, typer.Option(help="JSONL field or Parquet column of the text.")] = "text",
-    id_field: Annotated[str, typer.Option(help="JSONL field or Parquet column of the document id, if any.")] = "id",
+    text_field: TextFieldOption = "text",
+    id_field: IdFieldOption = "id",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 selects a free one.")] = 5055,
     theme: ThemeOption = "auto",
     title: TitleOption = "Review",
@@ -93,7 +97,7 @@ def review_command(
         with require_extra("serve", "slmre review"):
             from spacy_slmre.review.server import make_review_app
             from spacy_slmre.serve.server import PageServer
-    inputs = find_inputs(documents, format, output, text_field)
+    inputs = find_inputs(documents, format, output, text_field, log)
     log(f'Loading "{pipeline}" …')
     loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id, log=log)
     failed: list[ExtractionResult] = []
@@ -123,6 +127,8 @@ def review_command(
     if to is not None:
         counts = export(proposed_documents(rank()), output, to, inputs=sources, overwrite=overwrite)
         log(f"{counts.documents} documents, {counts.written} proposed relations → {output}")
+        if failed:
+            raise typer.Exit(1)
         return
     key = {
         **extraction_key(pipeline, loaded.nlp, code, inputs),

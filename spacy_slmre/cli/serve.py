@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spacy_slmre.cli.app import CodeOption, GpuOption, slmre_cli
+from spacy_slmre.cli.app import PIPELINE_HELP, CodeOption, GpuOption, slmre_cli
 from spacy_slmre.cli.export import LabelOption, MinScoreOption
 from spacy_slmre.cli.output import log, show_errors
 from spacy_slmre.cli.view import OpenOption, ThemeOption, TitleOption
@@ -25,9 +25,7 @@ _DEFAULT = ServiceSettings()
 @slmre_cli.command("serve")
 @show_errors()
 def serve_command(
-    pipeline: Annotated[
-        str, typer.Argument(help="Pipeline package or folder; slm_relations is added if it has no relation component.")
-    ],
+    pipeline: Annotated[str, typer.Argument(help=PIPELINE_HELP)],
     host: Annotated[
         str, typer.Option(help="Address to listen on. With 0.0.0.0, other machines can reach the service.")
     ] = _DEFAULT.host,
@@ -35,8 +33,7 @@ def serve_command(
         int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 selects a free one.")
     ] = _DEFAULT.port,
     allowed_host: Annotated[
-        list[str] | None,
-        typer.Option(help="Name by which clients may address the service; * allows all. Can be repeated."),
+        list[str] | None, typer.Option(help="Additional host name that clients may use; * allows all. Can be repeated.")
     ] = None,
     api_key_env: Annotated[
         str | None, typer.Option(help="Environment variable with a key that clients must send.", show_default=False)

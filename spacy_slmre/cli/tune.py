@@ -49,12 +49,12 @@ def tune_command(
     gpu_id: GpuOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Tune an adapter on annotated relations.
+    """Tune a model on annotated relations.
 
-    Either pass a config, or --data: then length and number of the training steps are chosen by the amount of data, and
-    training starts from the shipped adapter. Settings can be overridden: --training.max_steps 100 --lora.rank 32.
-    Checkpoints are kept in OUTPUT.part until the run is complete; repeat the command to resume an interrupted run. To
-    use several GPUs: accelerate launch -m spacy slmre tune CONFIG --output DIR
+    Pass either a config or --data. With --data, the sequence length and the number of steps are chosen to suit the
+    amount of data, and training starts from the shipped models. Settings can be overridden: --training.max_steps 100
+    --lora.rank 32. Checkpoints are kept in OUTPUT.part until the run is complete; repeat the command to resume an
+    interrupted run. To use several GPUs: accelerate launch -m spacy slmre tune CONFIG --output DIR
     """
     from spacy.cli._util import parse_config_overrides
 
@@ -118,7 +118,7 @@ def init_config_command(
     lang: LangOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write the config with which `slmre tune --data` would tune, to edit it."""
+    """Write the config that `slmre tune --data` would use, so that you can edit it."""
     from spacy_slmre.models.hub import quiet_loading
     from spacy_slmre.util.io import atomic_write
     from spacy_slmre.util.run_folder import reserve

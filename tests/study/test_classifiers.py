@@ -117,6 +117,10 @@ def test_calibrate_writes_another_pipeline(trained: Path, corpora: Path, tmp_pat
     pipe = spacy.load(tmp_path / "calibrated").get_pipe("rel_classifier")
     assert pipe.temperature == pytest.approx(summary["temperature"]) and set(pipe.label_thresholds) <= set(pipe.labels)
     assert "choose a folder to save to" in run("calibrate", "some_package", dev, code=1)
+    again = ("calibrate", trained / "demo", dev, "--output", tmp_path / "calibrated")
+    assert "already exists" in run(*again, code=1)
+    run(*again, "--overwrite")
+    assert not spacy.load(tmp_path / "calibrated").get_pipe("rel_classifier").label_thresholds
 
 
 def test_other_folders_are_not_replaced(corpora: Path, settings: list[str], tmp_path: Path) -> None:
