@@ -5,10 +5,10 @@
 
 POOL and TEST are corpora with gold labels (`slmre convert`). A FOLDER has label sets as in `assets/universal_corpus`;
 then half of the passages of one set are the test data. The model before tuning ranks the pairs of the pool as `slmre
-review` does, with all pairs as near misses. The first pairs, or random ones, get their gold labels, are written as
-`slmre review` writes them, and `slmre tune --data` tunes on them. If they are too few for that, the model stays as it
-was. Settings of the tuning config can be overridden (`--training.max_steps N`). Rerun the same command to resume.
-Prints the micro-F1 on the test pairs: the mean over the seeds, with the lowest and the highest.
+review` does, with all pairs as near misses. The first pairs, random ones, or half of each get their gold labels, are
+written as `slmre review` writes them, and `slmre tune --data` tunes on them. If they are too few for that, the model
+stays as it was. Settings of the tuning config can be overridden (`--training.max_steps N`). Rerun the same command to
+resume. Prints the micro-F1 on the test pairs: the mean over the seeds, with the lowest and the highest.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from spacy_slmre.training.tune import tune
 from spacy_slmre.util.io import atomic_write
 
 MAX_CONTEXT_TOKENS = 512
-CHOICES = ("uncertain", "random")
+CHOICES = ("uncertain", "random", "mixed")
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,11 @@ class Simulation:
 
     def choose(self, choice: str, number: int, seed: int) -> list[list[RelationInstance]]:
         """Choose pairs of the pool in random order."""
-        chosen = self._ranked[:number] if choice == "uncertain" else self._ranked
-        return random.Random(seed).sample(chosen, min(number, len(chosen)))
+        n_uncertain = {"uncertain": number, "random": 0, "mixed": number // 2}[choice]
+        chosen, others = self._ranked[:n_uncertain], self._ranked[n_uncertain:]
+        rng = random.Random(seed)
+        chosen = chosen + rng.sample(others, min(number - len(chosen), len(others)))
+        return rng.sample(chosen, len(chosen))
 
     def run(self, choice: str, number: int, seed: int) -> float:
         """Return the micro-F1 after tuning."""
