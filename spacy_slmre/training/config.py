@@ -144,6 +144,7 @@ class EncoderTuningSettings:
         max_epochs: Passes through the training data.
         max_steps: Stop after this many steps, each with at least 32 pairs; 0 sets no limit.
         patience: Stop after this many steps without improvement; 0 sets no limit.
+        target_loss: Stop when the mean training loss since the last evaluation is below this; 0 sets no target.
         learning_rate: Initial learning rate.
     """
 
@@ -152,11 +153,12 @@ class EncoderTuningSettings:
     max_epochs: int = 30
     max_steps: int = 0
     patience: int = 300
+    target_loss: float = 0.01
     learning_rate: float = 1e-4
 
     def __post_init__(self) -> None:
         check_probability(self, "encoder", TuningError, names=["weight", "min_prob"])
-        check_minimum(self, "encoder", TuningError, max_epochs=1, max_steps=0, patience=0)
+        check_minimum(self, "encoder", TuningError, max_epochs=1, max_steps=0, patience=0, target_loss=0.0)
         check_positive(self, "encoder", TuningError, names=["learning_rate"])
 
 

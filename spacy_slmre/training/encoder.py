@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -98,20 +99,23 @@ def _train(
     steps = list(islice(_batches(data.train, settings.max_epochs, seed), settings.max_steps or None))
     encoder.save(folder, embed=False)  # kept if there are no steps, because no pair fits
     best_score, best_step = -1.0, 0
+    losses: list[float] = []  # since the last evaluation
     for step, batch in enumerate(steps, 1):
         loss = encoder.update(batch, data.schema, drop=_DROPOUT)
         if not math.isfinite(loss):
             raise TuningError(f"The encoder's loss at step {step} is {loss}. Lower encoder.learning_rate.")
         encoder.finish_update(optimizer)
         optimizer.step_schedules()
+        losses.append(loss)
         if step % EVAL_STEPS == 0 or step == len(steps):
             score = score_sets(encoder, [data])[SCORE]
             log(f"  step {step}: micro-F1 {score:.3f} on dev")
             if score >= best_score:  # of equal ones the last, as in spaCy
                 best_score, best_step = score, step
                 encoder.save(folder, embed=False)
-            if 0 < settings.patience <= step - best_step:
+            if 0 < settings.patience <= step - best_step or fmean(losses) < settings.target_loss:
                 break
+            losses.clear()
 
 
 def _batches(instances: Sequence[RelationInstance], n_epochs: int, seed: int) -> Iterator[list[RelationInstance]]:

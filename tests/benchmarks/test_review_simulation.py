@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["corpora", "label set"])
-def test_uncertain_and_random_pairs_are_compared(
+def test_choices_of_pairs_are_compared(
     kind: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source: list[object] = [ROOT / "assets" / "universal_corpus", "--set", "knowledgenet"]
@@ -35,7 +35,9 @@ def test_uncertain_and_random_pairs_are_compared(
     runpy.run_path(script, run_name="__main__")
     assert "80 pairs to review, 80 test" in capsys.readouterr().out
     scores = json.loads(output.read_text("utf-8"))["f1"]
-    assert scores.keys() == {f"{choice} {number} 1" for choice in ("uncertain", "random") for number in (10, 20)}
+    assert scores.keys() == {
+        f"{choice} {number} 1" for choice in ("uncertain", "random", "mixed") for number in (10, 20)
+    }
     assert all(0 <= score <= 1 for score in scores.values())
     # Finished runs are not repeated.
     written = output.stat().st_mtime_ns
