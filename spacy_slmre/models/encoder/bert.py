@@ -54,7 +54,8 @@ def load_bert(folder: Path, config: PreTrainedConfig) -> Bert | None:
         for file in weight_files(folder, str(folder)):
             state |= {name.removeprefix(_PREFIX): tensor.float() for name, tensor in load_file(file).items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith(_UNUSED)}
-    network = Bert(config)
+    with torch.random.fork_rng(devices=[]):  # the weights are replaced, and must not change what is drawn later
+        network = Bert(config)
     expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if {name: tensor.shape for name, tensor in state.items()} != expected:
         return None
