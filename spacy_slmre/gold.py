@@ -69,6 +69,11 @@ class GoldPairs:
         negatives = (negative_label, NEGATIVE_LABEL)
         return {(key, label) for key, of_pair in self.labels.items() for label in of_pair if label not in negatives}
 
+    def unknown_labels(self, schema: LabelSchema) -> set[str]:
+        """Return the annotated labels that a schema does not have."""
+        negative = set() if schema.negative_label is None else {NEGATIVE_LABEL}
+        return {row.label for row in self.rows} - {*schema.names} - negative
+
     def known_pairs(
         self, candidates: CandidateGenerator | None = None, schema: LabelSchema | None = None
     ) -> dict[PairKey, tuple[Span, Span]]:
@@ -86,8 +91,8 @@ class GoldPairs:
 def gold_pairs(doc: Doc, attr: str = RELATIONS) -> GoldPairs:
     """Read the gold annotation of a document.
 
-    Relations are read from `doc._.<attr>` if there are none in `doc._.relations`. If neither was ever assigned, not
-    even an empty list, nothing is known about the document's pairs.
+    Relations are read from `doc._.<attr>` if there are none in `doc._.relations`. If neither attribute has been set,
+    the pairs of the document are unknown; an empty list means that it has no relations.
     """
     if annotates_pairs(doc.user_data):
         return GoldPairs(doc, relations_of(doc, PAIRS), False)

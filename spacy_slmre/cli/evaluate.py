@@ -139,8 +139,8 @@ def evaluate_command(
         refuse_options(ctx, ["allow_missing"], "needs a file with the answers of another program.")
     else:
         refuse_options(ctx, _FOR_PIPELINES, "needs a pipeline: answers of another program are scored as they are.")
-    if answers is not None and not answers.is_file():
-        raise ValueError(f"The file {answers} does not exist.")
+        if not answers.is_file():
+            raise ValueError(f"The file {answers} does not exist.")
     if output is not None and output.is_file():
         raise ValueError(f"{output} is a file, but --output must be a folder for the runs.")
     with tempfile.TemporaryDirectory() as temporary:

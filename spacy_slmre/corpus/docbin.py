@@ -93,11 +93,7 @@ def corpus_files(path: str | Path) -> list[Path]:
         CorpusError: The file does not exist, or the folder contains no `.spacy` files.
     """
     path = Path(path)
-    if path.is_dir():
-        # Hidden files and folders are still being written.
-        files = [file for file in list_files(path) if file.suffix.lower() == ".spacy" and file.is_file()]
-    else:
-        files = [path] if path.is_file() else []
+    files = [file for file in (_find(path) if path.is_dir() else [path]) if file.is_file()]
     if not files:
         raise CorpusError(f"There is no corpus at {path}. Create one with `python -m spacy slmre convert`.")
     return files
@@ -105,7 +101,12 @@ def corpus_files(path: str | Path) -> list[Path]:
 
 def has_docs(path: Path) -> bool:
     """Return whether a path is a `.spacy` file or a folder that contains one, in contrast to other annotations."""
-    return any(file.suffix.lower() == ".spacy" for file in (list_files(path) if path.is_dir() else [path]))
+    return bool(_find(path)) if path.is_dir() else path.suffix.lower() == ".spacy"
+
+
+def _find(folder: Path) -> list[Path]:
+    # Hidden files and folders are still being written.
+    return [file for file in list_files(folder) if file.suffix.lower() == ".spacy"]
 
 
 def read_docs(path: str | Path, vocab: Vocab) -> Iterator[Doc]:

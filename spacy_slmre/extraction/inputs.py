@@ -111,20 +111,20 @@ def find_inputs(
 
 def _search(folder: Path, format: str | None, output: Path | None, log: Callable[[str], None]) -> list[tuple[str, str]]:
     own = [] if output is None else [output.resolve(), partial_dir(output).resolve()]
+    wanted = "txt" if format == "lines" else format
     inputs: list[tuple[str, str]] = []
     skipped: Counter[str] = Counter()
     for file in list_files(folder, skipped):
         if any(file.resolve().is_relative_to(path) for path in own):
             continue
-        guess = _guess_format(file)
-        if guess and format in (None, guess, *(["lines"] if guess == "txt" else [])):
+        if (guess := _guess_format(file)) and wanted in (None, guess):
             inputs.append((str(file), format or guess))
         else:
             skipped[f"{file.suffix.lower() or 'other'} file"] += 1
     counts = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in skipped.items())
     if not inputs:
         found = f", but {counts}" if counts else ""
-        suffixes = [suffix for suffix, guess in _SUFFIXES.items() if format in (None, guess)] or [".txt"]
+        suffixes = [suffix for suffix, guess in _SUFFIXES.items() if wanted in (None, guess)]
         raise ExtractionError(f"The folder {folder} contains no {', '.join(suffixes)} files{found}.")
     if counts:
         log(f"Skipped in {folder}: {counts}.")

@@ -182,7 +182,7 @@ def load_extraction_pipeline(
 
 
 def prepare_extraction(nlp: Language) -> ExtractionPipeline:
-    """Load the weights of the last relation component of a pipeline, and of components that ask a model before it.
+    """Load the weights of the last relation component of a pipeline, and of other components that ask a model.
 
     Raises:
         ValueError: There is no relation component, or weights or an API key are missing.

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.util.json_files import read_object
@@ -178,6 +179,15 @@ def explain_errors(folder: Path) -> Iterator[None]:
             f"The model in {folder} cannot be loaded ({cause}). A file is damaged or belongs to another model: copy "
             "the model again, or use another one."
         ) from error
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read all weights of a checked folder by name. Raises ModelError if a file is damaged."""
+    with explain_errors(folder):
+        state: dict[str, Tensor] = {}
+        for file in weight_files(folder, str(folder)):
+            state |= load_file(file)
+        return state
 
 
 def load_config(folder: Path) -> PreTrainedConfig:

@@ -18,7 +18,7 @@ from spacy_slmre.gold import gold_pairs, pair_key
 from spacy_slmre.instances import RelationInstance, make_instances
 from spacy_slmre.metrics import means_no_relation
 from spacy_slmre.relations import RELATIONS
-from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
+from spacy_slmre.schema import LabelSchema
 
 
 @dataclass
@@ -95,8 +95,7 @@ def make_training_instances(
     result = TrainingInstances()
     for example in examples:
         annotated = gold_pairs(example.reference, attr)
-        known = {*schema.names, *([] if schema.negative_label is None else [NEGATIVE_LABEL])}
-        if unknown := {row.label for row in annotated.rows} - known:
+        if unknown := annotated.unknown_labels(schema):
             raise ValueError(
                 f"The training data has labels that the component does not have: {', '.join(sorted(unknown))}. Add "
                 "them (`add_label`, `labels` or `schema`), or remove them from the data."

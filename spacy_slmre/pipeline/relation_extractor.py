@@ -57,7 +57,7 @@ from spacy_slmre.relations import (
     write_records,
     write_report,
 )
-from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema, is_file_reference
+from spacy_slmre.schema import LabelSchema, is_file_reference
 from spacy_slmre.util.json_files import check_fields, read_record
 
 MAX_DOC_SCHEMAS = 256  # label sets of documents that are kept
@@ -401,8 +401,8 @@ class RelationExtractor(SavedAsFolder, TrainablePipe):
             return {}
         examples = list(examples)
         validate_examples(examples, "RelationExtractor.score")
-        gold = {row.label for example in examples for row in gold_pairs(example.reference, self.attr).rows}
-        if unknown := sorted(gold - {*self.schema.names, NEGATIVE_LABEL}):
+        annotated = (gold_pairs(example.reference, self.attr) for example in examples)
+        if unknown := sorted({label for one in annotated for label in one.unknown_labels(self.schema)}):
             self._warn_once(
                 "unknown labels",
                 f"the gold data has labels that the component can never predict: {', '.join(unknown)}.",

@@ -136,7 +136,6 @@ def test_predictions_on_unknown_pairs_are_not_counted(blank: Callable[[], Langua
 
 def test_evaluate_leaves_unknown_pairs_out(tmp_path: Path) -> None:
     from spacy_slmre.candidates import EntityPairs
-    from spacy_slmre.evaluation.gold import make_evaluation_pairs
 
     install_extensions()
     nlp = spacy.blank("en")

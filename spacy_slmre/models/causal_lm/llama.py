@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 
 from spacy_slmre.models.attention import AttentionGroups
 from spacy_slmre.models.causal_lm.adapter import Adapter
 from spacy_slmre.models.causal_lm.decoder import Decoder, KeyValues
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1, unpack_state
-from spacy_slmre.models.checkpoint import explain_errors, read_model_config, weight_files
+from spacy_slmre.models.checkpoint import explain_errors, read_model_config, read_weights
 from spacy_slmre.models.hub import use_one_thread_in_forks
 from spacy_slmre.models.packing import PackedInput
 
@@ -55,10 +54,7 @@ def load_llama(
         return None
     use_one_thread_in_forks()
     with explain_errors(folder):
-        state: dict[str, Tensor] = {}
-        for file in weight_files(folder, str(folder)):
-            state |= load_file(file)
-        state = unpack_state(state, dtype)
+        state = unpack_state(read_weights(folder), dtype)
     if {name: tuple(tensor.shape) for name, tensor in state.items()} != shapes:
         return None
     if adapter is not None and not adapter.merge_into(

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from spacy_slmre.models.attention import AttentionGroups
-from spacy_slmre.models.checkpoint import explain_errors, weight_files
+from spacy_slmre.models.checkpoint import read_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -49,10 +48,7 @@ def load_bert(folder: Path, config: PreTrainedConfig) -> Bert | None:
     Raises:
         ModelError: A file is damaged.
     """
-    with explain_errors(folder):
-        state: dict[str, Tensor] = {}
-        for file in weight_files(folder, str(folder)):
-            state |= {name.removeprefix(_PREFIX): tensor.float() for name, tensor in load_file(file).items()}
+    state = {name.removeprefix(_PREFIX): tensor.float() for name, tensor in read_weights(folder).items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith(_UNUSED)}
     with torch.random.fork_rng(devices=[]):  # the weights are replaced, and must not change what is drawn later
         network = Bert(config)
