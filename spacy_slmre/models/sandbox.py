@@ -10,7 +10,7 @@ import json
 import math
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import local
 from time import perf_counter
 from typing import Any, ClassVar
@@ -38,6 +38,10 @@ MAX_WIDTH = 1000
 """Maximum number of characters to which a text is filled up or indented."""
 _COUNT, _TEXT, _JOIN = "slmre_count", "slmre_text", "slmre_join"
 _FILLING = frozenset(("center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map"))
+# Filters that turn any value into a text.
+_TO_TEXT = frozenset(
+    ("capitalize", "e", "escape", "forceescape", "indent", "lower", "pprint", "replace", "safe", "string", "striptags")
+) | {"title", "tojson", "trim", "truncate", "upper", "urlencode", "urlize", "wordcount", "xmlattr"}
 # A long number, or a width that is given by an argument.
 _WIDE_FORMAT = re.compile(r"\d{4}|:[^}]*{")
 
@@ -98,7 +102,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     def __init__(self, **options: Any) -> None:
         self.used = local()
         super().__init__(autoescape=False, undefined=self.unknown, finalize=self._count_text, **options)
-        for name in ("center", "format", "wordwrap", "batch", "slice"):  # they fill up
+        for name in ("center", "format", "wordwrap", "batch", "slice", "sum"):  # they fill up, or add lists
             del self.filters[name]
         self.filters = {name: self._limit_filter(name, function) for name, function in self.filters.items()}
         self.filters |= {_COUNT: self._count_items, _TEXT: _keep_text, _JOIN: self._join}
@@ -135,8 +139,12 @@ class _Environment(ImmutableSandboxedEnvironment):
             name = method.__name__
             if name in _FILLING:
                 self._check_widths(args, kwargs)
-                if name.startswith("format") and _WIDE_FORMAT.search(text):
-                    raise SecurityError(f"{name} is only available for widths of at most {MAX_WIDTH}")
+                if name.startswith("format"):
+                    if _WIDE_FORMAT.search(text):
+                        raise SecurityError(f"{name} is only available for widths of at most {MAX_WIDTH}")
+                    self._check_size(len(text) + text.count("{") * self._size([args, kwargs]))
+            elif name == "translate":
+                raise SecurityError(f"{name} is not available")
             elif name == "replace":
                 self._check_replacement(text, *args)
             elif name == "join":
@@ -159,8 +167,13 @@ class _Environment(ImmutableSandboxedEnvironment):
         @functools.wraps(function)
         def limited(*args: Any, **kwargs: Any) -> Any:
             self._count_step()
+            if name in _TO_TEXT:
+                self._check_size(self._size(args))
             if name in ("indent", "tojson"):
                 self._check_widths(args[1:], kwargs)
+            if name == "indent":  # the width may also be a text
+                texts = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, str)]
+                self._check_widths(map(len, texts), {})
             elif name == "replace":
                 self._check_replacement(*map(str, args[1:4]))  # the first argument is the eval context
             elif name == "join":
@@ -171,12 +184,26 @@ class _Environment(ImmutableSandboxedEnvironment):
         return limited
 
     def _join(self, *parts: Any) -> str:
-        return "".join(self._check_parts([str(part) for part in parts]))
+        return "".join(map(str, self._check_parts(parts)))
 
     def _check_parts(self, parts: Iterable[Any], mark: str = "") -> list[Any]:
         found = list(parts)
-        self._check_size(sum(len(part) if isinstance(part, str) else 1 for part in found) + len(found) * len(mark))
+        self._check_size(self._size(found) + len(found) * len(mark))
         return found
+
+    def _size(self, value: Any) -> int:
+        """Return about the number of characters of a value as text; each item of a collection is a step."""
+        if isinstance(value, str):
+            return len(value)
+        if isinstance(value, Mapping):
+            value = [*value.keys(), *value.values()]
+        if not isinstance(value, list | tuple | set | frozenset):
+            return 1
+        size = len(value)
+        for item in value:  # a list may contain itself several times, so its text may be much longer than its source
+            self._count_step()
+            size += self._size(item)
+        return size
 
     def _check_replacement(self, text: str, old: str, new: str, *count: Any) -> None:
         self._check_size(len(text) + text.count(old) * len(new))
@@ -202,9 +229,8 @@ class _Environment(ImmutableSandboxedEnvironment):
             raise SecurityError(f"it takes more than {MAX_SECONDS:.0f} seconds")
 
     def _count_text(self, value: Any) -> Any:
-        if isinstance(value, str):
-            self.used.characters = getattr(self.used, "characters", 0) + len(value)
-            self._check_size(self.used.characters)
+        self.used.characters = getattr(self.used, "characters", 0) + self._size(value)
+        self._check_size(self.used.characters)
         return value
 
 

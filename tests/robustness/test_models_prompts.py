@@ -94,6 +94,7 @@ def test_an_encoder_reads_no_control_tokens_in_a_text(tiny_encoder: Path) -> Non
 
 DOUBLE = "{% set n = namespace(x='xx') %}{% for a in range(99) %}{% set n.x = TEXT %}{% endfor %}"
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}BODY{% endfor %}{% endfor %}"
+NESTED = "{{ text }}{% set n = namespace(x=[1]) %}{% for a in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}"
 FAULTS = {
     "syntax": ("{% if %}", "in line 1"),
     "syntax in line 3": ("Text\n\n{{ text", "in line 3"),
@@ -143,8 +144,14 @@ FAULTS = {
             "format by an argument": "'{:{}}'.format(1, 999999999)",
             "batch": "[1] | batch(10 ** 9, 1)",
             "JSON": "[1] | tojson(999999999)",
+            "sum": "[[1], [1]] | sum(start=[])",
         }.items()
     },
+    "nested lists": (NESTED + "{{ n.x }}", "takes more than"),
+    "nested lists as text": (NESTED + "{% set x = n.x | string %}", "takes more than"),
+    "nested lists in a sum of texts": (NESTED + "{% set x = n.x ~ '' %}", "takes more than"),
+    "huge filled template": ("{{ text }}" + DOUBLE.replace("TEXT", "'{0}{0}'.format(n.x)"), "a text of more than"),
+    "translation": ("{{ text }}{{ 'x'.translate({120: 'y'}) }}", "translate is not available"),
     "private attributes": ("{{ text }}{{ namespace(__class__=1) }}", "begins with an underscore"),
     "too long": ("{{ text }}" + "x" * MAX_CHAT_TEMPLATE, "at most"),
 }
@@ -199,7 +206,7 @@ def test_an_endless_chat_template_is_refused_by_local_chat_models(tiny_base: Pat
 
 def test_templates_have_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.05)
-    template = SafeTemplate("{% for a in range(9000) %}{{ range(9999) | sum }}{% endfor %}", "template")
+    template = SafeTemplate("{% for a in range(9000) %}{{ range(9999) | sort | length }}{% endfor %}", "template")
     with pytest.raises(ValueError, match="takes more than 0 seconds"):
         template.render()
 
