@@ -50,6 +50,13 @@ class Passage:
         """Return whether a pair outside of `negatives` is known to have none of some labels."""
         return labels <= self.checked | self.excluded.get(pair, frozenset()) and not self.labels.get(pair)
 
+    def is_known(self, pair: PairIndices) -> bool:
+        """Return whether a pair with a label, or its other direction, is labeled or negative, not unknown.
+
+        If a passage lists negatives, a direction that is neither labeled nor listed is unknown.
+        """
+        return not self.negatives or pair in self.labels or pair in self.negatives
+
     def instances(self, negative_label: str | None) -> Iterator[RelationInstance]:
         """Yield all pairs whose labels are known; a pair with several labels has an instance for each."""
         known = {pair: sorted(names) for pair, names in self.labels.items()}

@@ -20,6 +20,8 @@ from spacy_slmre.util.settings import check_minimum, check_probability
 NEGATIVE_WORDINGS = ("no relation", "no relation", "no relation", "none", "unrelated", "none of these", "other")
 MAX_POSITIVES = 6
 """Maximum number of pairs of a passage that have a relation, so that no passage dominates a task."""
+MAX_ATTEMPTS = 1000
+"""Number of random tasks to try before giving up."""
 _INVERSE = "inverse of "
 # Minimum length of a word that a perturbed mention may begin with.
 _SHORTEST_EXTENSION = 2
@@ -66,8 +68,8 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         check_minimum(self, "sampling", min_labels=2, max_labels=self.min_labels, negatives=0)
-        probabilities = [name for name, value in vars(self).items() if isinstance(value, float) and name != "negatives"]
-        check_probability(self, "sampling", names=probabilities)
+        others = ("weights", "min_labels", "max_labels", "negatives")
+        check_probability(self, "sampling", names=[name for name in vars(self) if name not in others])
         if bad := [name for name, weight in self.weights.items() if weight < 0]:
             raise ValueError(f"sampling.weights.{bad[0]} = {self.weights[bad[0]]}, but it must not be negative.")
 
@@ -133,13 +135,21 @@ class LabelSampler:
         self._corpora, self._weights = [corpus for corpus, _ in usable], [weight for _, weight in usable]
 
     def draw(self, seed: str, n_passages: int, *, with_examples: bool = True) -> LabelTask:
-        """Return the task of a seed, with instances of about `n_passages` passages."""
+        """Return the task of a seed, with instances of about `n_passages` passages.
+
+        Raises ValueError if no task can be drawn.
+        """
         rng = random.Random(seed)
-        while True:
+        for _ in range(MAX_ATTEMPTS):
             corpus = rng.choices(self._corpora, self._weights)[0]
             task = corpus.draw(rng, n_passages, with_examples)
             if task is not None:
                 return task
+        names = ", ".join(corpus.corpus.name for corpus in self._corpora)
+        raise ValueError(
+            f"{MAX_ATTEMPTS:,} random tasks had fewer than two labels, two labels with the same wording, or no "
+            f"relation. Check the wordings of the labels, or leave out label sets: {names}."
+        )
 
 
 class _SampledCorpus:
@@ -263,12 +273,10 @@ class _SampledCorpus:
         if not has_negative:
             return
         names = frozenset(choice.name for choice in choices)
-        # Pairs with other labels, and the other direction of any pair, are the negatives that models get wrong. If a
-        # passage lists negatives, a direction that is neither labeled nor listed is unknown.
-        confusable = [pair for head, tail in passage.labels for pair in ((head, tail), (tail, head))]
-        if passage.negatives:
-            known = {*passage.labels, *passage.negatives}
-            confusable = [pair for pair in confusable if pair in known]
+        # Pairs with other labels, and the other direction of any pair, are the negatives that models get wrong.
+        confusable = [
+            pair for head, tail in passage.labels for pair in ((head, tail), (tail, head)) if passage.is_known(pair)
+        ]
         excluded = [pair for pair in passage.excluded if passage.is_negative(pair, names)]
         if names <= passage.checked:
             n = len(passage.context.mentions)
@@ -316,8 +324,9 @@ class _SampledCorpus:
                 labels = _labels_of(passage, choices)
                 pair = rng.choice([pair for pair in sorted(labels) if choice.label.name in labels[pair]])
                 examples.append(_alone(passage.context, pair, choice.label.name, has_types))
-                if has_negative and rng.random() < 0.5 and pair[::-1] not in labels:
-                    examples.append(_alone(passage.context, pair[::-1], NEGATIVE_LABEL, has_types))
+                reverse = pair[::-1]
+                if has_negative and rng.random() < 0.5 and reverse not in labels and passage.is_known(reverse):
+                    examples.append(_alone(passage.context, reverse, NEGATIVE_LABEL, has_types))
         rng.shuffle(examples)
         return examples
 
@@ -360,7 +369,8 @@ def _join(passages: Sequence[Passage]) -> Passage:
     across = [] if has_types else [(head, n + tail) for head in range(n) for tail in range(len(moved))]
     # Take only a few, so that they do not outnumber the pairs within a passage.
     across = across[:: max(1, len(across) // 4)]
-    negatives = [*first.negatives, *((head + n, tail + n) for head, tail in second.negatives)]
+    # What is known about each passage remains known: the other directions of pairs, unless negatives are listed.
+    negatives = [*_known_negatives(first), *((head + n, tail + n) for head, tail in _known_negatives(second))]
     return Passage(
         f"{first.id}+{second.id}",
         Context(f"{first.context.text} {second.context.text}", (*first.context.mentions, *moved)),
@@ -369,3 +379,9 @@ def _join(passages: Sequence[Passage]) -> Passage:
         dict(first.excluded) | move(second.excluded),
         first.checked & second.checked,
     )
+
+
+def _known_negatives(passage: Passage) -> list[PairIndices]:
+    """Return the pairs of a passage that have none of the set's labels."""
+    reverse = [pair[::-1] for pair in passage.labels if pair[::-1] not in passage.labels]
+    return [*passage.negatives, *(pair for pair in reverse if passage.is_known(pair))]

@@ -11,9 +11,9 @@ from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.sequences import TrainingSequence, TrainingSequences
 from spacy_slmre.models.prompts import PromptBuilder
-from spacy_slmre.training.config import TrainingSettings
+from spacy_slmre.training.config import TrainingSettings, TuningError
 from spacy_slmre.training.data import TrainingData, TuningSet
-from spacy_slmre.training.label_sampling import LabelSampler
+from spacy_slmre.training.label_sampling import MAX_ATTEMPTS, LabelSampler
 
 MIN_ROOM = 400
 """Minimum number of tokens for texts, even if many labels then make a sequence exceed `training.max_tokens`."""
@@ -94,14 +94,16 @@ class SampledDataset(TrainingData):
         return list(dict.fromkeys(self._draw(position)[1]))
 
     def _draw(self, position: int) -> tuple[TrainingSequence, list[str]]:
-        max_tokens, attempt = self.settings.max_tokens, 0
-        while True:
+        max_tokens = self.settings.max_tokens
+        problem = "The mentions of all pairs are too far apart."
+        for attempt in range(MAX_ATTEMPTS):
             seed = f"{self.settings.seed}/{position}/{attempt}"
-            attempt += 1
             n_passages = max(2, max_tokens // _TOKENS_PER_PASSAGE // 2)
             task = self.sampler.draw(seed, n_passages)
             examples = tuple(example.to_dict() for example in task.examples)
-            prompts = PromptBuilder(self.lm.prompts.tokenizer, replace(self.lm.style, examples=examples))
+            prompts = self.lm.prompts
+            if examples:
+                prompts = PromptBuilder(prompts.tokenizer, replace(self.lm.style, examples=examples))
             n_prefix = len(prompts.prefix(task.schema))
             if examples and n_prefix > _MAX_EXAMPLES * max_tokens:
                 task = self.sampler.draw(seed, n_passages, with_examples=False)
@@ -110,7 +112,8 @@ class SampledDataset(TrainingData):
             room = max(max_tokens - n_prefix, MIN_ROOM)
             try:
                 truncated = self.lm.truncate(task.instances, task.schema, room * 3 // 4)
-            except ModelError:  # two wordings have the same tokens
+            except ModelError as error:  # two wordings have the same tokens, or the labels leave no room for a text
+                problem = str(error)
                 continue
             fitting = [(instance, id) for instance, id in zip(truncated, task.ids, strict=True) if instance is not None]
             instances = [instance for instance, _ in fitting]
@@ -120,3 +123,7 @@ class SampledDataset(TrainingData):
             sequences = TrainingSequences(prompts, instances, task.schema, max_tokens=room, objective=objective)
             sequence = sequences[max(range(len(sequences)), key=sequences.size)]
             return sequence, [f"{task.corpus}:{fitting[row][1]}" for row in sequence.instances]
+        raise TuningError(
+            f"None of {MAX_ATTEMPTS:,} random tasks fits the model. The last one: {problem} Lower sampling.max_labels, "
+            "or use a base model with a higher limit."
+        )

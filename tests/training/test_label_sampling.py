@@ -133,6 +133,43 @@ def test_pairs_across_joined_passages_are_negatives() -> None:
     assert across > 20
 
 
+def test_other_directions_of_joined_passages_are_negatives() -> None:
+    # A passage that lists no negatives has the other direction of its pairs as negatives, also if it is joined.
+    corpus = make_corpus()
+    passages = [replace(passage, negatives=()) for passage in corpus.passages]
+    settings = SamplingSettings(**{**OFF, "neighbors": 1.0, "negative_label": 1.0, "negatives": 8.0})
+    sampler = LabelSampler([replace(corpus, passages=passages)], settings)
+    instances = [instance for seed in range(40) for instance in sampler.draw(str(seed), 6).instances]
+    texts = [[i.text_of(side) for side in (i.head_mention, i.tail_mention)] for i in instances]
+    labels = [instance.label for instance in instances if instance.label in ("author", "employer")]
+    reverse = [
+        instance.label
+        for instance, (head, tail) in zip(instances, texts, strict=True)
+        if head[1:] == tail[1:] and (head[0], tail[0]) == ("b", "a") and instance.label == NEGATIVE_LABEL
+    ]
+    assert len(reverse) > 0.8 * len(labels) > 20
+
+
+def test_examples_have_no_pairs_that_are_unknown() -> None:
+    # A passage that lists negatives says nothing about other pairs.
+    corpus = make_corpus()
+    passages = [replace(passage, negatives=((0, 2),)) for passage in corpus.passages]
+    settings = SamplingSettings(**{**OFF, "examples": 1.0, "negative_label": 1.0})
+    sampler = LabelSampler([replace(corpus, passages=passages)], settings)
+    examples = [example for seed in range(40) for example in sampler.draw(str(seed), 6).examples]
+    one_way = [example for example in examples if example.context.text.split()[1] in ("author", "employer")]
+    assert len(one_way) > 40 and {example.label for example in one_way} == {"author", "employer"}
+
+
+def test_labels_with_the_same_wording_are_an_error() -> None:
+    labels = (RelationLabel("author", "author"), RelationLabel("employer", "Author"))
+    corpus = replace(make_corpus(), schema=LabelSchema((*labels, NEGATIVE), NEGATIVE_LABEL), paraphrases={})
+    kept = [passage for passage in corpus.passages if passage.labels[0, 1] <= {"author", "employer"}]
+    sampler = LabelSampler([replace(corpus, passages=kept)], SamplingSettings(**{**OFF, "min_labels": 2}))
+    with pytest.raises(ValueError, match=r"two labels with the same wording.*: one"):
+        sampler.draw("0", 6)
+
+
 def test_perturbed_mentions_stay_words_of_the_text() -> None:
     corpus = make_corpus()
     passage = Passage(
@@ -153,6 +190,8 @@ def test_perturbed_mentions_stay_words_of_the_text() -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match=r"sampling\.types = 1\.5"):
         SamplingSettings(types=1.5)
+    with pytest.raises(ValueError, match=r"sampling\.hard = 2"):
+        SamplingSettings(hard=2)
     with pytest.raises(ValueError, match=r"unknown label sets: two\. The corpus has: one"):
         LabelSampler([make_corpus()], SamplingSettings(weights={"two": 1.0}))
     with pytest.raises(ValueError, match=r"There is nothing to learn"):

@@ -17,7 +17,7 @@ from spacy_slmre.cli import slmre_cli
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.adapter import Adapter
 from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
-from spacy_slmre.training.config import TrainingSettings
+from spacy_slmre.training.config import TrainingSettings, TuningError
 from spacy_slmre.training.label_sampling import LabelSampler, SamplingSettings
 from spacy_slmre.training.sampled_data import MIN_ROOM, SampledDataset, describe_corpora, dev_sets
 from tests.training.test_label_sampling import make_corpus
@@ -52,6 +52,12 @@ def test_sequences_are_no_longer_than_their_labels_require(lm: SmallLM) -> None:
     assert data[data.longest()]["input_ids"].shape[1] == max(sizes[:16])
     counts = data.counts()
     assert counts["tokens_per_epoch"] == sum(sizes) and counts["pairs_per_epoch"] > 100
+
+
+def test_labels_that_leave_no_room_for_a_text_are_an_error(lm: SmallLM) -> None:
+    lm.network.config.max_position_embeddings = 512
+    with pytest.raises(TuningError, match=r"None of 1,000 random tasks fits the model.*there is no room for a text"):
+        make_dataset(lm)[0]
 
 
 def test_the_description_changes_with_the_data() -> None:
