@@ -136,29 +136,33 @@ class TrainingSettings:
 class EncoderTuningSettings:
     """The section [encoder] of a config: an encoder is trained on the same data, and both models become a cascade.
 
-    Training continues with the shipped encoder for any labels; the checkpoint with the best dev score is kept.
+    Training continues with the shipped encoder for any labels; the checkpoint with the best dev score is kept. Names
+    that are also in [training] mean the same there.
 
     Attributes:
         weight: Weight of the encoder in the mean of both models; 0 tunes the language model alone.
         min_prob: Minimum probability of any relation, according to the encoder, for asking the language model.
-        max_epochs: Passes through the training data.
-        max_steps: Stop after this many steps, each with at least 32 pairs; 0 sets no limit.
-        patience: Stop after this many steps without improvement; 0 sets no limit.
-        target_loss: Stop when the mean training loss since the last evaluation is below this; 0 sets no target.
-        learning_rate: Initial learning rate.
+        num_train_epochs: Passes through the training data.
+        max_steps: Stop after this many steps, each with at least 32 pairs; until then, the learning rate falls to 0.
+        eval_steps: Steps between evaluations.
+        early_stopping_patience: Stop after this many evaluations without improvement; 0 disables early stopping.
+        target_loss: Stop when the mean training loss since the last evaluation is below this; 0 trains for all steps.
+        learning_rate: Peak learning rate.
     """
 
     weight: float = 0.0
     min_prob: float = 0.02
-    max_epochs: int = 30
-    max_steps: int = 0
-    patience: int = 300
+    num_train_epochs: int = 30
+    max_steps: int = 2000
+    eval_steps: int = 25
+    early_stopping_patience: int = 12
     target_loss: float = 0.01
     learning_rate: float = 1e-4
 
     def __post_init__(self) -> None:
         check_probability(self, "encoder", TuningError, names=["weight", "min_prob"])
-        check_minimum(self, "encoder", TuningError, max_epochs=1, max_steps=0, patience=0, target_loss=0.0)
+        check_minimum(self, "encoder", TuningError, **dict.fromkeys(("num_train_epochs", "max_steps", "eval_steps"), 1))
+        check_minimum(self, "encoder", TuningError, early_stopping_patience=0, target_loss=0.0)
         check_positive(self, "encoder", TuningError, names=["learning_rate"])
 
 

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from spacy_slmre.corpus.gold_docs import FORMAT, ID, format_of, in_holdout
 from spacy_slmre.corpus.readers import ExampleReader
 from spacy_slmre.gold import gold_pairs
-from spacy_slmre.instances import Context, RelationInstance
+from spacy_slmre.instances import Context, RelationInstance, describe_training_truncation
 from spacy_slmre.models.causal_lm.loss import as_batch
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.sequences import TrainingSequence, TrainingSequences
@@ -237,7 +237,7 @@ class TrainingData(Dataset):
 
 
 class PackedDataset(TrainingData):
-    """Packed training sequences of all label sets; long contexts are truncated.
+    """Packed training sequences of all label sets; long contexts are truncated, which `log` reports.
 
     Attributes:
         sets: The instances that fit into a sequence.
@@ -248,7 +248,14 @@ class PackedDataset(TrainingData):
         TuningError: `max_tokens` leaves too little room for texts.
     """
 
-    def __init__(self, lm: SmallLM, sets: Sequence[TuningSet], settings: TrainingSettings) -> None:
+    def __init__(
+        self,
+        lm: SmallLM,
+        sets: Sequence[TuningSet],
+        settings: TrainingSettings,
+        log: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._log = log
         self.n_truncated = self.n_skipped = 0
         self.sets: list[TuningSet] = []
         self._items: list[tuple[TuningSet, TrainingSequences, int]] = []  # (set, its sequences, index)
@@ -275,6 +282,8 @@ class PackedDataset(TrainingData):
         truncated = {}
         for split, instances in (("train", data.train), ("dev", data.dev)):
             truncated[split] = lm.truncate(instances, data.schema, max_tokens)
+            if warning := describe_training_truncation(instances, truncated[split], "training.max_tokens"):
+                self._log(f"  Warning: {data.name}, {split}: {warning}")
             for before, after in zip(instances, truncated[split], strict=True):
                 self.n_skipped += after is None
                 self.n_truncated += after is not None and after is not before

@@ -25,9 +25,8 @@ from spacy_slmre.util.io import remove
 
 BATCH_SIZE = 32
 """Minimum number of pairs of a step; all pairs of a context are in one."""
-EVAL_STEPS = 25
 # As in configs/rel_classifier_universal.cfg.
-_WARMUP_STEPS, _TOTAL_STEPS = 20, 2000
+_WARMUP_STEPS = 20
 _DROPOUT = 0.1
 _HEAD_LEARN_RATE = 5.0
 
@@ -88,7 +87,7 @@ def _train(
     """Train, and save the weights with the best micro-F1 in a folder."""
     log("Training the encoder …")
     torch.manual_seed(seed)
-    schedule = warmup_linear(settings.learning_rate, _WARMUP_STEPS, _TOTAL_STEPS)
+    schedule = warmup_linear(settings.learning_rate, _WARMUP_STEPS, settings.max_steps)
     optimizer = Adam(  # a schedule is a generator, which Thinc's annotation does not say
         schedule,  # type: ignore[arg-type]
         L2=0.01,
@@ -96,9 +95,9 @@ def _train(
         grad_clip=1.0,
         use_averages=False,
     )
-    steps = list(islice(_batches(data.train, settings.max_epochs, seed), settings.max_steps or None))
+    steps = list(islice(_batches(data.train, settings.num_train_epochs, seed), settings.max_steps))
     encoder.save(folder, embed=False)  # kept if there are no steps, because no pair fits
-    best_score, best_step = -1.0, 0
+    best_score, n_without_improvement = -1.0, 0
     losses: list[float] = []  # since the last evaluation
     for step, batch in enumerate(steps, 1):
         loss = encoder.update(batch, data.schema, drop=_DROPOUT)
@@ -107,13 +106,16 @@ def _train(
         encoder.finish_update(optimizer)
         optimizer.step_schedules()
         losses.append(loss)
-        if step % EVAL_STEPS == 0 or step == len(steps):
+        if step % settings.eval_steps == 0 or step == len(steps):
             score = score_sets(encoder, [data])[SCORE]
             log(f"  step {step}: micro-F1 {score:.3f} on dev")
-            if score >= best_score:  # of equal ones the last, as in spaCy
-                best_score, best_step = score, step
+            # As in spaCy, the last of equal checkpoints is kept, but does not count as an improvement.
+            if score >= best_score:
                 encoder.save(folder, embed=False)
-            if 0 < settings.patience <= step - best_step or fmean(losses) < settings.target_loss:
+            n_without_improvement = 0 if score > best_score else n_without_improvement + 1
+            best_score = max(score, best_score)
+            is_stuck = 0 < settings.early_stopping_patience <= n_without_improvement
+            if is_stuck or fmean(losses) < settings.target_loss:
                 break
             losses.clear()
 

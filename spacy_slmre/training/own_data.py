@@ -12,7 +12,7 @@ import spacy
 from jinja2 import Environment
 from spacy.tokens import Doc
 
-from spacy_slmre.corpus.gold_docs import holdout_share, source_of
+from spacy_slmre.corpus.gold_docs import holdout_share, in_holdout, source_of
 from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.models.causal_lm.model import SmallLM
@@ -93,7 +93,11 @@ def make_config(
     values |= choose_settings(config.model, sets[0])
     counts = _count(sets[0])
     values |= counts
-    values |= {"n_train": len(set(sets[0].train_ids)), "n_dev": _count_dev(docs, sets[0], dev, values["lang"])}
+    if dev is None:
+        n_dev = sum(in_holdout(doc, values["holdout"]) for doc in docs)
+        values |= {"n_train": len(docs) - n_dev, "n_dev": n_dev}
+    else:
+        values |= {"n_train": len(docs), "n_dev": len(_read(dev, values["lang"]))}
     log(
         f"{values['n_train']:,} documents to train on, {values['n_dev']:,} to choose the best checkpoint with; "
         f"{counts['n_pairs']:,} pairs, {counts['n_positives']:,} of them with a relation; labels: "
@@ -150,10 +154,6 @@ def _count(data: TuningSet) -> dict[str, int]:
 def _read(path: Path, lang: str) -> list[Doc]:
     docs = [example.reference for example in relation_corpus(path)(spacy.blank(lang))]
     return [doc for doc in docs if gold_pairs(doc).known_pairs()]
-
-
-def _count_dev(docs: list[Doc], data: TuningSet, dev: Path | None, lang: str) -> int:
-    return len(docs) - len(set(data.train_ids)) if dev is None else len(_read(dev, lang))
 
 
 def _render(values: dict[str, Any]) -> str:

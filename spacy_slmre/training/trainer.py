@@ -227,6 +227,7 @@ class PackedTrainer(ResumableTrainer):
         Raises:
             TuningError: The device is out of memory.
         """
+        self.lm.clear_cache()  # optimizers of bitsandbytes change weights without raising torch's counter of changes
         limit = self.lm.settings.max_batch_tokens
         remedy = f"Set model.max_batch_tokens below {limit}, or use a smaller base model."
         with explain_out_of_memory("while the dev set was scored", remedy), self.accelerator.autocast():

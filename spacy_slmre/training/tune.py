@@ -20,7 +20,7 @@ from spacy.language import Language
 
 from spacy_slmre.corpus.formats import all_formats
 from spacy_slmre.corpus.label_sets import LabelSetReader
-from spacy_slmre.instances import RelationInstance
+from spacy_slmre.instances import RelationInstance, describe_training_truncation
 from spacy_slmre.models.base import RelationModel
 from spacy_slmre.models.cascade import Cascade
 from spacy_slmre.models.causal_lm.loading import check_architecture, resolve_quantization
@@ -110,7 +110,7 @@ def tune(
             lm.set_prompt_style(replace(lm.style, examples=tuple(examples)))
         with run.explain_disk_errors():
             metrics = {
-                **train_adapter(lm, sets, config.training, config.lora, checkpoints, sampler),
+                **train_adapter(lm, sets, config.training, config.lora, checkpoints, sampler, log),
                 "hardware": f"{hardware(lm.network.device)}, {lm.network.dtype}",
             }
             if processes.is_main:
@@ -151,6 +151,7 @@ def train_adapter(
     lora: LoraSettings,
     folder: Path,
     sampler: LabelSampler | None = None,
+    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Train a new adapter, or continue training the model's adapter; `lm.save` then saves it.
 
@@ -178,7 +179,7 @@ def train_adapter(
     peft_model = lm.begin_training(schemas, lora, seed=settings.seed)
     dataset: TrainingData
     if sampler is None:
-        dataset = PackedDataset(lm, sets, settings)
+        dataset = PackedDataset(lm, sets, settings, log)
     else:
         n_tasks = settings.max_steps * settings.gradient_accumulation_steps * ProcessGroup.from_environment().size
         dataset = SampledDataset(lm, sampler, sets, settings, n_tasks)
@@ -228,6 +229,8 @@ def _add_encoder(
 
         def fit(instances: Sequence[RelationInstance]) -> list[RelationInstance]:
             fitting = cascade.truncate(instances, data.schema, ExtractorSettings.max_context_tokens)
+            if warning := describe_training_truncation(instances, fitting, "max_context_tokens"):
+                log(f"  Warning: {warning}")
             return [instance for instance in fitting if instance is not None]
 
         fitted = replace(data, train=fit(data.train), dev=fit(data.dev))
@@ -313,7 +316,11 @@ def _model_card(
         train, dev = (Counter(one.label for one in split) for split in (sets[0].train, sets[0].dev))
         counts = {name: (train[name], dev[name]) for name in sets[0].schema.names}
     restricted = [formats[name].title for name, *_ in sources if name in formats and not formats[name].redistributable]
-    settings = {f"lora.{name}": value for name, value in vars(config.lora).items()}
+    assert lm.adapter is not None
+    lora = {**vars(config.lora), "rank": lm.adapter.config["r"], "alpha": lm.adapter.config["lora_alpha"]}
+    if "adapter" in record["key"]:  # training continued with it, so these had no effect
+        del lora["top_layers"], lora["init_lora"]
+    settings = {f"lora.{name}": value for name, value in lora.items()}
     settings |= {f"training.{name}": value for name, value in vars(config.training).items()}
     if config.encoder.weight:
         settings |= {f"encoder.{name}": value for name, value in vars(config.encoder).items()}

@@ -167,7 +167,12 @@ def test_long_contexts_are_truncated_and_counted(own, tiny_base: Path) -> None:
     far = RelationInstance.from_offsets("Ann" + " Rome" * 500, (0, 3, "PER"), (2499, 2503, "LOC"), "employer")
     one.train += [long, far]
     one.train_ids += ["long", "far"]
-    data = PackedDataset(lm, [one], TrainingSettings(max_tokens=400))
+    messages: list[str] = []
+    data = PackedDataset(lm, [one], TrainingSettings(max_tokens=400), messages.append)
+    assert [message.partition("(")[0] for message in messages] == [
+        "  Warning: corpus, train: 2 of 32 pairs have contexts that are too long "
+    ]
+    assert "1 were truncated" in messages[0] and "1 were skipped" in messages[0]
     assert (data.n_truncated, data.n_skipped) == (1, 1)
     ids = {id for position in range(len(data)) for id in data.doc_ids(position)}
     assert "corpus:long" in ids and "corpus:far" not in ids

@@ -18,11 +18,22 @@ def test_training_stops_at_the_target_loss(
     exact = UniversalEncoderSettings(dtype="float32", device="cpu")
     encoder = UniversalEncoder.from_base(exact, str(tiny_encoder))
     data = TuningSet("own", SCHEMA, list(INSTANCES), list(INSTANCES), ["doc"] * len(INSTANCES), {})
-    settings = EncoderTuningSettings(max_epochs=60, target_loss=target_loss)
+    settings = EncoderTuningSettings(num_train_epochs=60, target_loss=target_loss)
     messages: list[str] = []
     trained = train_encoder(encoder, data, settings, tmp_path / "encoder", seed=0, log=messages.append)
     assert [message.split(":")[0].strip() for message in messages[1:]] == [f"step {step}" for step in steps]
     assert trained.log_probs(INSTANCES, SCHEMA).shape == (len(INSTANCES), len(SCHEMA.names))
+
+
+def test_training_without_improvement_stops(tiny_encoder: Path, tmp_path: Path) -> None:
+    # Scores that are equal to the best do not count as improvements, although the last of them is kept.
+    exact = UniversalEncoderSettings(dtype="float32", device="cpu")
+    encoder = UniversalEncoder.from_base(exact, str(tiny_encoder))
+    data = TuningSet("own", SCHEMA, list(INSTANCES), list(INSTANCES), ["doc"] * len(INSTANCES), {})
+    settings = EncoderTuningSettings(eval_steps=2, early_stopping_patience=3, target_loss=0.0, learning_rate=1e-12)
+    messages: list[str] = []
+    train_encoder(encoder, data, settings, tmp_path / "encoder", seed=0, log=messages.append)
+    assert [message.split(":")[0].strip() for message in messages[1:]] == ["step 2", "step 4", "step 6", "step 8"]
 
 
 def test_a_negative_target_loss_is_refused() -> None:

@@ -94,6 +94,23 @@ def test_training_learns_several_label_sets_and_keeps_the_best_weights(lm, setti
     assert again.adapter.record.schemas == {"one": SCHEMA, "two": OTHER}
 
 
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_bnb_8bit"])
+def test_dev_scores_are_those_of_the_current_weights(lm, settings, tmp_path: Path, monkeypatch, optim: str) -> None:
+    # The optimizers of bitsandbytes change weights in a way that torch does not notice.
+    original, differences = PackedTrainer.scores, []
+
+    def check(self: PackedTrainer) -> dict:
+        result = original(self)
+        used = lm.log_probs(self.data.sets[0].dev, SCHEMA)
+        lm.clear_cache()
+        differences.append(abs(used - lm.log_probs(self.data.sets[0].dev, SCHEMA)).max())
+        return result
+
+    monkeypatch.setattr(PackedTrainer, "scores", check)
+    train_adapter(lm, [make_set("one", SCHEMA)], settings(optim=optim), LORA, tmp_path)
+    assert differences == [0.0] * len(differences) and len(differences) == 4
+
+
 def test_a_resumed_run_ends_with_the_same_weights(tiny_base, settings, tmp_path: Path, monkeypatch) -> None:
     def run(folder: Path) -> bytes:
         lm = load(tiny_base)
