@@ -124,6 +124,21 @@ def contexts_of(instances: Iterable[RelationInstance]) -> list[Context]:
     return list(dict.fromkeys(instance.context for instance in instances))
 
 
+def gold_columns(instances: Iterable[RelationInstance], schema: LabelSchema) -> list[int]:
+    """Return the column of each instance's label in a schema.
+
+    Raises ValueError if an instance has no label, or one outside the schema.
+    """
+    columns = []
+    for instance in instances:
+        if instance.label not in schema.index:
+            found = "no label" if instance.label is None else f'the label "{instance.label}"'
+            names = ", ".join(schema.names)
+            raise ValueError(f"An instance of {instance.context.text!r} has {found}, but the labels are: {names}.")
+        columns.append(schema.index[instance.label])
+    return columns
+
+
 def invented_instance() -> RelationInstance:
     """Return a pair for trying a model before the first document; another mention has the same text as the tail."""
     mentions = (Mention(0, 7, "PER"), Mention(20, 24, "LOC"), Mention(29, 33, "LOC"))
@@ -244,17 +259,17 @@ def describe_truncation(report: Mapping[str, Any], report_name: str) -> str | No
 
 
 def describe_training_truncation(
-    instances: Sequence[RelationInstance], fitting: Sequence[RelationInstance | None]
+    instances: Sequence[RelationInstance], fitting: Sequence[RelationInstance | None], limits: str
 ) -> str | None:
-    """Return a warning if instances of a training batch were skipped or truncated, else None."""
+    """Return a warning if training instances were skipped or truncated, else None."""
     changed = sum(new is not old for new, old in zip(fitting, instances, strict=True))
     skipped = sum(instance is None for instance in fitting)
     if not changed:
         return None
     return (
-        f"{changed} of {len(instances)} training pairs in a batch have contexts that are too long "
-        f"(max_context_tokens, or the model's own limit): {changed - skipped} were truncated around their arguments, "
-        f"and {skipped} were skipped because their arguments are too far apart."
+        f"{changed:,} of {len(instances):,} pairs have contexts that are too long ({limits}, or the model's own "
+        f"limit): {changed - skipped:,} were truncated around their arguments, and {skipped:,} were skipped because "
+        "their arguments are too far apart."
     )
 
 

@@ -59,12 +59,16 @@ def estimate(component: LLMWrapper, docs: Iterable[Doc]) -> Estimate:
         raise ValueError(f"Costs can only be estimated for RelationTask, not for {type(task).__name__}.")
     count_tokens = getattr(model, "count_tokens", None)
     pairs = requests = input_tokens = 0
-    for prompts, _ in task.generate_prompts(docs):
-        prompts = list(prompts)
-        pending = model.pending(prompts) if hasattr(model, "pending") else prompts
+    sent: set[int] = set()  # hashes, because the prompts of a large corpus do not fit into memory
+    for of_doc, _ in task.generate_prompts(docs):
+        prompts = list(of_doc)
         pairs += len(prompts)
-        requests += len(pending)
-        input_tokens += sum((count_tokens or estimate_prompt_tokens)(prompt) for prompt in pending)
+        if hasattr(model, "pending"):
+            unsent = {hash(repr(prompt)): prompt for prompt in model.pending(prompts)}
+            prompts = [prompt for key, prompt in unsent.items() if key not in sent]
+            sent |= unsent.keys()
+        requests += len(prompts)
+        input_tokens += sum((count_tokens or estimate_prompt_tokens)(prompt) for prompt in prompts)
     longest = max((count_tokens or estimate_tokens)(label.wording) for label in task.schema.labels)
     return Estimate(
         str(model),

@@ -171,6 +171,9 @@ class TrainableModel(RelationModel):
             schema: Their labels.
             drop: Dropout rate.
             weights: Weight of each instance, (n_instances,); the weighted losses are divided by n_instances.
+
+        Raises:
+            ValueError: An instance has no label, or one outside the schema.
         """
 
     @abstractmethod

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -169,7 +170,7 @@ def explain_errors(folder: Path) -> Iterator[None]:
     """Turn errors of the libraries that read a model's files into a ModelError with the folder and the cause."""
     try:
         yield
-    except ModelError:
+    except (ModelError, MemoryError, torch.OutOfMemoryError):  # these say nothing about the files
         raise
     except Exception as error:  # transformers, tokenizers and safetensors raise many kinds, even plain Exception
         cause = "the shapes of the weights differ from those in config.json"

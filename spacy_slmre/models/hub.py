@@ -201,6 +201,8 @@ def resolve_device(device: str) -> torch.device:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ModelError(f'model.device = "{device}" is not a device: use "auto", "cpu" or "cuda".') from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise ModelError(f'model.device = "{device}" is not supported: use "auto", "cpu" or "cuda".')
     if resolved.type == "cuda" and not has_gpu():
         raise ModelError(f'model.device = "{device}", but torch finds no GPU: use "auto" or "cpu".')
     return resolved

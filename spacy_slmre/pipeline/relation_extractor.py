@@ -364,8 +364,8 @@ class RelationExtractor(SavedAsFolder, TrainablePipe):
         training = self.make_training_instances(examples)
         kept = training.sample(self.schema.negative_label, self.settings.negative_rate, self._sampler)
         fitting = self.model.truncate(kept, self.schema, self.max_context_tokens)
-        if warning := describe_training_truncation(kept, fitting):
-            self._warn_once("training", warning)
+        if warning := describe_training_truncation(kept, fitting, "max_context_tokens"):
+            self._warn_once("training", f"in a training batch, {warning}")
         if instances := [instance for instance in fitting if instance is not None]:
             weights = None
             if self._label_weights:

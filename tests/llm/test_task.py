@@ -353,6 +353,8 @@ def test_cost_is_estimated_without_requests(make_nlp, make_model, server: ChatSe
     assert first.output_tokens == 10 * 4  # "place of birth" has 14 bytes
     assert "10 requests to some-model at" in str(first) and "cost unknown" in str(first)
     assert not server.requests
+    twice = estimate(component, [*docs, *docs])  # equal prompts are sent once
+    assert (twice.pairs, twice.requests, twice.input_tokens) == (20, 10, first.input_tokens)
     list(component.pipe([docs[1]]))
     sent = sum(len(json.dumps(body["messages"])) for _, _, body in server.requests)
     prices = {"input_price": 30.0, "output_price": 15.0}

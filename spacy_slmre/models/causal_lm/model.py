@@ -80,7 +80,7 @@ class SmallLM(TrainableModel):
         self._decoder: Decoder | None = None
         self._prompts: PromptBuilder | None = None
         self._peft: PeftModel | None = None
-        self._is_merged = False
+        self._is_merged = self._is_shared = False
         self._tuned_on: Mapping[str, LabelSchema] | None = None
         self._shim: ThincShim | None = None
         self._has_unsaved_weights = False
@@ -159,7 +159,8 @@ class SmallLM(TrainableModel):
         `merge` merges an adapter into the base model if possible, for faster scoring; training needs separate weights.
         """
         with self._lock:
-            if not isinstance(self._decoder, NetworkDecoder) or (self._is_merged and not merge):
+            is_own = isinstance(self._decoder, NetworkDecoder) and not self._is_shared
+            if not is_own or (self._is_merged and not merge):
                 self._reload(merge=merge, as_network=True)
             assert isinstance(self._decoder, NetworkDecoder)
             return self._decoder.network
@@ -167,7 +168,7 @@ class SmallLM(TrainableModel):
     def _reload(self, *, merge: bool = True, as_network: bool = False) -> None:
         base = self.identity()  # may raise, so before anything is dropped
         self._decoder = self._peft = None
-        self._is_merged = False
+        self._is_merged = self._is_shared = False
         self.clear_cache()
         # Tensors created in inference mode cannot require gradients or track versions.
         with torch.inference_mode(False):
@@ -191,25 +192,27 @@ class SmallLM(TrainableModel):
             "keep_4bit": self.settings.keep_4bit,
         }
         folder = self.locate()
-        key = (as_network, base.fingerprint, self.adapter and self.adapter.fingerprint, *options.values())
-        decoder = _SHARED.get(key) if merge else None
+        # Only decoders for scoring are shared: a network that was asked for may be changed.
+        key = (base.fingerprint, self.adapter and self.adapter.fingerprint, *options.values())
+        decoder = None if as_network else _SHARED.get(key)
         if decoder is None and not as_network and not options["keep_4bit"]:
             method = resolve_quantization(folder, options["quantization"])
             decoder = load_llama(folder, self.adapter, method, options["dtype"], device)
         if decoder is not None:
-            self._is_merged = True
             _SHARED[key] = decoder
+            self._is_merged = self._is_shared = True
             with quiet_loading():
                 return decoder, load_tokenizer(folder)
         network, tokenizer = load_base(folder, **options)
         decoder = NetworkDecoder(network)
         if self.adapter is not None:
             self._is_merged = merge and self.adapter.merge(network)
-            if self._is_merged:
-                _SHARED[key] = decoder
-            else:
+            if not self._is_merged:
                 with quiet_loading():
                     self._peft = self.adapter.attach(network)
+            elif not as_network:
+                _SHARED[key] = decoder
+                self._is_shared = True
         return decoder, tokenizer
 
     @property
@@ -221,7 +224,10 @@ class SmallLM(TrainableModel):
 
     @property
     def network(self) -> PreTrainedModel:
-        """The model of transformers, including the adapter; scoring uses it from now on, so it may be changed."""
+        """The model of transformers, including the adapter; scoring uses it from now on, so it may be changed.
+
+        It is not shared with other models.
+        """
         return self._load_network()
 
     @property
@@ -240,7 +246,7 @@ class SmallLM(TrainableModel):
             self.clear_cache()
 
     def clear_cache(self) -> None:
-        """Drop cached prefixes. In-place changes of weights by torch are detected without it."""
+        """Drop cached prefixes. In-place changes of weights by torch's own operators are detected without it."""
         with self._lock:
             self._prepared.clear()
 
@@ -350,6 +356,7 @@ class SmallLM(TrainableModel):
             unfreeze_lora(network)
             set_dropout(network, lora.dropout)
             self._tuned_on = {"": schema} if isinstance(schema, LabelSchema) else dict(schema)
+            self._has_unsaved_weights = True  # any optimizer may change them from now on
             return self._peft
 
     def init_lora_with_qera(self, batches: Iterable[Batch]) -> None:
@@ -376,8 +383,7 @@ class SmallLM(TrainableModel):
     ) -> float:
         """Accumulate the gradients of the mean loss over labeled instances; see `TrainableModel.update`.
 
-        The first update creates an adapter of rank `settings.lora_rank` if there is none. Raises ValueError if an
-        instance has no label, or one outside the schema.
+        The first update creates an adapter of rank `settings.lora_rank` if there is none.
         """
         if not instances:
             return 0.0
@@ -385,6 +391,8 @@ class SmallLM(TrainableModel):
             if self._tuned_on is None:
                 rank = self.settings.lora_rank
                 self.begin_training(schema, LoraSettings(rank=rank, alpha=2 * rank))
+            elif self._tuned_on.keys() == {""}:
+                self._tuned_on = {"": schema}  # labels may have been added
             self.set_labels(schema)
             max_tokens = self.settings.max_batch_tokens
             sequences = TrainingSequences(self.prompts, instances, schema, max_tokens=max_tokens, weights=weights)
@@ -400,7 +408,7 @@ class SmallLM(TrainableModel):
             if self._shim is None:
                 self._shim = ThincShim(self.network)
             self._shim.finish_update(optimizer)
-            self._has_unsaved_weights = True
+            self._has_unsaved_weights = True  # since the last export
             # Torch does not detect Thinc's changes of the weights, so cached prefixes are dropped explicitly.
             self.clear_cache()
 

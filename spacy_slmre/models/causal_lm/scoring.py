@@ -72,7 +72,7 @@ def score_labels(
         k: Compute only as much as needed for the k most probable labels; None computes all labels.
         allowed: Labels to choose from, bool (n_instances, n_labels).
         min_prob: With k, beyond the most probable label, do not compute labels less probable than this.
-        max_tokens: Tokens of a packed sequence.
+        max_tokens: Tokens of a packed sequence after the prefix.
         use_prefix_cache: Compute the prefix only once, and cache its keys and values.
 
     Returns:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spacy_slmre.instances import Context, RelationInstance, contexts_of
+from spacy_slmre.instances import Context, RelationInstance, contexts_of, gold_columns
 from spacy_slmre.models.causal_lm.trie import LabelTrie
 from spacy_slmre.models.packing import ContextGroup, PackedInput, TokenTree, pack
 from spacy_slmre.models.prompts import PromptBuilder
@@ -87,15 +87,8 @@ class TrainingSequences(Sequence[TrainingSequence]):
                 f'"{schema.names[0]}" is the only label, so there is nothing to learn. Add labels, for instance '
                 "one for pairs without a relation."
             )
-        for instance in instances:
-            if instance.label not in schema.index:
-                found = "no label" if instance.label is None else f'the label "{instance.label}"'
-                raise ValueError(
-                    f"An instance of {instance.context.text!r} has {found}, but the labels are: "
-                    f"{', '.join(schema.names)}."
-                )
+        self._columns = gold_columns(instances, schema)
         self._prefix = prompts.prefix(schema)
-        self._columns = [schema.index[instance.label] for instance in instances if instance.label]
         self._weights = [1.0] * len(instances) if weights is None else [float(weight) for weight in weights]
         self._pad_token = prompts.end_token
         contexts = contexts_of(instances)

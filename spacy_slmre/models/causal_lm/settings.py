@@ -32,7 +32,7 @@ class SmallLMSettings:
         keep_4bit: Keep NF4 weights in 4 bits on a CPU, where they are dequantized to `dtype` by default.
         dtype: "float32", "bfloat16", "float16", or "auto": bfloat16 if the hardware supports it.
         device: "cpu", "cuda", "cuda:1", …, or "auto": the GPU if there is one.
-        max_batch_tokens: Tokens of a packed sequence.
+        max_batch_tokens: Tokens of a packed sequence after the instruction, which is computed once.
         prefix_cache: Compute the instruction only once, and cache its keys and values.
         label_list: List the labels in the instruction (default: yes).
         definitions: Include their definitions (default: yes).

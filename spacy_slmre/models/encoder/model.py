@@ -135,7 +135,10 @@ class EncoderClassifier(PairEncoder):
         """Add outputs for new labels to a trained head; the logits of other labels do not change."""
         with self._lock:
             if self.labels and (new := [name for name in schema.names if name not in self.labels]):
-                cast(LabelHead, self.network.head).add_outputs(len(new))
+                network = self.network
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(self.settings.seed)
+                    cast(LabelHead, network.head).add_outputs(len(new))
                 self.labels += tuple(new)
                 self._forget()
 

@@ -46,11 +46,12 @@ class LabelHead(nn.Module):
         n_inputs: Size of the states of a pair.
         width: Size of the hidden layer.
         n_labels: Number of outputs.
-        std: Standard deviation of the initial weights.
+        std: Standard deviation of new weights.
     """
 
     def __init__(self, n_inputs: int, width: int, n_labels: int, std: float = 0.02) -> None:
         super().__init__()
+        self.std = std
         self.dropout = nn.Dropout(0.0)
         self.dense = nn.Linear(n_inputs, width)
         self.output = nn.Linear(width, n_labels)
@@ -67,7 +68,7 @@ class LabelHead(nn.Module):
         old = self.output
         self.output = nn.Linear(old.in_features, old.out_features + number).to(old.weight)
         with torch.no_grad():
-            nn.init.normal_(self.output.weight, std=0.02)
+            nn.init.normal_(self.output.weight, std=self.std)
             self.output.weight[: old.out_features] = old.weight
             self.output.bias.zero_()
             self.output.bias[: old.out_features] = old.bias

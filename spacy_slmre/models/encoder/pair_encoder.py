@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from thinc.api import Optimizer
 
-from spacy_slmre.instances import RelationInstance, contexts_of, truncate_instances
+from spacy_slmre.instances import RelationInstance, contexts_of, gold_columns, truncate_instances
 from spacy_slmre.models.base import ModelError, ModelInfo, TrainableModel
 from spacy_slmre.models.encoder.markers import Markers
 from spacy_slmre.models.encoder.network import RelationNetwork
@@ -172,7 +172,7 @@ class PairEncoder(TrainableModel):
     ) -> float:
         """Accumulate the gradients of the mean cross-entropy; see `TrainableModel.update`."""
         self.set_labels(schema)
-        gold = torch.tensor([schema.index[instance.label or ""] for instance in instances])
+        gold = torch.tensor(gold_columns(instances, schema))
         given = np.ones(len(instances)) if weights is None else np.asarray(weights, dtype=float)
         shares = torch.from_numpy(given / len(instances))
         loss = 0.0

@@ -125,7 +125,7 @@ class UniversalEncoder(PairEncoder):
         """The weights, found when they are needed: a saved pipeline has its own, wherever those in the settings are."""
         if self._found is None:
             weights = self.settings.weights
-            self._found = StoredUniversalEncoder.read(SHIPPED if weights == "auto" else Path(weights))
+            self._found = StoredUniversalEncoder.read(SHIPPED if weights == "auto" else Path(weights).expanduser())
         return self._found
 
     @property

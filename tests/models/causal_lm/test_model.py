@@ -116,6 +116,27 @@ def test_weights_are_released_before_they_are_reloaded(tiny_base: Path, tmp_path
     assert was_alive == [False]
 
 
+def test_training_with_a_torch_optimizer_is_saved(tiny_base: Path, tmp_path: Path) -> None:
+    lm = make_model(base=str(tiny_base))
+    lm.update(INSTANCES, SCHEMA)
+    optimizer = torch.optim.SGD(lm.trainable_parameters(), lr=1.0)
+    for _ in range(3):
+        optimizer.step()
+        lm.update(INSTANCES, SCHEMA)
+    expected = lm.log_probs(INSTANCES, SCHEMA)
+    assert not np.allclose(expected, make_model(base=str(tiny_base)).log_probs(INSTANCES, SCHEMA))
+    lm.save(tmp_path / "model", embed=False)
+    np.testing.assert_allclose(lm.restore(tmp_path / "model").log_probs(INSTANCES, SCHEMA), expected, rtol=1e-4)
+
+
+def test_labels_that_were_added_during_training_are_recorded(tiny_base: Path) -> None:
+    lm = make_model(base=str(tiny_base))
+    lm.update(INSTANCES, SCHEMA)
+    wider = SCHEMA.with_name("sibling")
+    lm.update(INSTANCES, wider)
+    assert lm.export_adapter().record.schema == wider
+
+
 def test_only_contexts_that_are_too_long_are_truncated(make_lm) -> None:
     lm = make_lm()
     words = " ".join(f"w{n}" for n in range(300))

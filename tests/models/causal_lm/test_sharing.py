@@ -69,6 +69,11 @@ def test_training_one_model_leaves_the_other_as_it_is(tiny_base: Path, adapters:
     np.testing.assert_array_equal(one.log_probs(INSTANCES, SCHEMA), expected)
 
 
+def test_a_network_that_may_be_changed_is_not_shared(tiny_base: Path, adapters: list[Path]) -> None:
+    one, two = (load(tiny_base, adapters[0]) for _ in range(2))
+    assert one.network is one.network and one.network is not two.network
+
+
 def test_components_of_a_pipeline_share_their_model(tiny_model: dict, adapters: list[Path], tmp_path: Path) -> None:
     nlp = spacy.blank("en")
     for name in ("slm_entities", "slm_coreference", "slm_relations"):

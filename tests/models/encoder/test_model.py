@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from thinc.api import Adam
 
 from spacy_slmre.instances import RelationInstance
+from spacy_slmre.models import hub
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.encoder.model import EncoderClassifier
 from spacy_slmre.models.encoder.settings import EncoderSettings
@@ -167,10 +169,16 @@ def test_added_labels_keep_the_scores_of_the_others(make: Callable) -> None:
     train(model)
     before = model.log_probs(INSTANCES, SCHEMA)
     wider = SCHEMA.with_name("owner")
+    again = pickle.loads(pickle.dumps(model))
     model.add_labels(wider)
     assert model.labels == ("born", "kin", "no_relation", "owner")
     assert model.log_probs(INSTANCES, SCHEMA) == pytest.approx(before, abs=1e-5)
-    assert model.log_probs(INSTANCES, wider).shape == (3, 4)
+    scores = model.log_probs(INSTANCES, wider)
+    assert scores.shape == (3, 4)
+    # New weights only depend on the seed of the settings.
+    torch.manual_seed(17)
+    again.add_labels(wider)
+    np.testing.assert_allclose(again.log_probs(INSTANCES, wider), scores)
 
 
 def test_long_contexts_are_truncated_to_the_limit_of_the_encoder(make: Callable) -> None:
@@ -298,7 +306,7 @@ def test_unusable_encoders_are_refused(tiny_encoder: Path, tiny_base: Path, tmp_
         ({"dropout": 1.0}, "at least 0 and below 1"),
         ({"max_batch_tokens": 0}, "at least 1"),
         ({"head_learn_rate": 0.0}, "above 0"),
-        ({"runtime": "openvino", "device": "meta"}, "runs on the CPU"),
+        ({"device": "meta"}, "is not supported"),
         ({"base": ""}, "is empty"),
     ],
 )
@@ -337,3 +345,17 @@ def test_bfloat16_is_close_to_float32(make: Callable, markers: str) -> None:
     small._score = None
     expected = np.exp(model.log_probs(INSTANCES, SCHEMA))
     assert np.exp(small.log_probs(INSTANCES, SCHEMA)) == pytest.approx(expected, abs=0.05)
+
+
+def test_instances_without_a_known_label_are_refused(make: Callable) -> None:
+    model = make()
+    model.initialize(SCHEMA, INSTANCES)
+    for label, found in ((None, "has no label"), ("zzz", 'has the label "zzz"')):
+        with pytest.raises(ValueError, match=f"{found}, but the labels are: born, kin"):
+            model.update([replace(INSTANCES[0], label=label)], SCHEMA)
+
+
+def test_openvino_on_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "has_gpu", lambda: True)
+    with pytest.raises(ModelError, match='runs on the CPU, not on "cuda"'):
+        EncoderSettings(runtime="openvino", device="cuda")
