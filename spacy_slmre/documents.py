@@ -145,10 +145,15 @@ class RelationDocument:
     @classmethod
     def from_doc(cls, doc: Doc, id: str | None = None, attr: str = RELATIONS) -> RelationDocument:
         """Convert a Doc with relations in `doc._.<attr>`; `id` is used if `doc.user_data` has none."""
+        entities = tuple(map(EntityMention.from_span, mentions_of(doc)))
+        with_id = {entity.key: entity for entity in entities if entity.kb_id}
+
+        def mention(span: Span) -> EntityMention:
+            found = EntityMention.from_span(span)
+            return with_id.get(found.key, found)
 
         def convert(relation: Relation) -> DocumentRelation:
-            head, tail = EntityMention.from_span(relation.head), EntityMention.from_span(relation.tail)
-            return DocumentRelation(head, tail, relation.label, relation.score)
+            return DocumentRelation(mention(relation.head), mention(relation.tail), relation.label, relation.score)
 
         sentences = None
         if doc.has_annotation("SENT_START"):
@@ -160,7 +165,7 @@ class RelationDocument:
         return cls(
             id=str(doc.user_data.get(ID) or id or "doc"),
             text=doc.text,
-            entities=tuple(map(EntityMention.from_span, mentions_of(doc))),
+            entities=entities,
             relations=relations,
             sentences=sentences,
             report=report_of(doc, attr),

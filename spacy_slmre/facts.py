@@ -204,8 +204,8 @@ def find_entities(document: RelationDocument, by: str = "text") -> dict[tuple[in
     # The mentions of each entity with their names, by its key and id.
     grouped: dict[tuple[str, str], list[tuple[EntityMention, str]]] = {}
     for one, of_cluster in members.items():
-        cluster_id = _most_frequent(mention.kb_id for mention in of_cluster) if one else ""
-        cluster_type = _most_frequent(mention.type for mention in of_cluster)
+        cluster_id = most_frequent(Counter(mention.kb_id for mention in of_cluster)) if one else ""
+        cluster_type = most_frequent(Counter(mention.type for mention in of_cluster))
         for mention in of_cluster:
             name, type_, kb_id = mention.text, mention.type, mention.kb_id or cluster_id
             # A mention whose id differs from that of its cluster is a different entity.
@@ -222,7 +222,7 @@ def find_entities(document: RelationDocument, by: str = "text") -> dict[tuple[in
         pairs.sort(key=lambda pair: pair[0].key)
         of_entity = tuple(mention for mention, _ in pairs)
         name = max((name for _, name in pairs), key=lambda name: len(normalize(name))) or of_entity[0].text
-        entity = Entity(key, name, _most_frequent(mention.type for mention in of_entity), kb_id, of_entity)
+        entity = Entity(key, name, most_frequent(Counter(mention.type for mention in of_entity)), kb_id, of_entity)
         entities |= {mention.key: entity for mention in of_entity}
     return entities
 
@@ -269,7 +269,6 @@ def _to_dict(value: Any) -> dict[str, Any]:
     return (EntityMention.from_span(value) if isinstance(value, Span) else value).to_dict()
 
 
-def _most_frequent(values: Iterable[str]) -> str:
+def most_frequent(counts: Counter[str]) -> str:
     """Return the most frequent value that is not empty, the first of equally frequent ones; "" if there is none."""
-    counts = Counter(filter(None, values))
-    return counts.most_common(1)[0][0] if counts else ""
+    return next((value for value, _ in counts.most_common() if value), "")

@@ -216,8 +216,8 @@ def make_record(doc: Doc, relation: Any) -> PlainRecord:
     score = float(rest[0]) if rest else 1.0
     if not isinstance(label, str) or not label:
         raise ValueError(f"The label of a relation must be a non-empty string, not {label!r}.")
-    if math.isnan(score):
-        raise ValueError(f'The score of the relation "{label}" is not a number.')
+    if not math.isfinite(score):
+        raise ValueError(f'The score of the relation "{label}" is not a finite number.')
     return {"head": _argument(doc, head), "tail": _argument(doc, tail), "label": label, "score": score}
 
 

@@ -46,6 +46,18 @@ def test_json_form_has_the_documented_fields(doc: Doc) -> None:
     assert RelationDocument("b", "", error="too long").to_dict() == {"id": "b", "error": "too long"}
 
 
+def test_arguments_have_the_id_of_their_entity(blank: Callable[[], Language]) -> None:
+    # The mention in `doc.spans` has the id, the argument is another span with the same offsets and type.
+    install_extensions()
+    doc = blank()("Ann Lee was born in Rome.")
+    ann, rome = doc.ents
+    doc.spans[MENTIONS] = [Span(doc, rome.start, rome.end, rome.label_, kb_id="Q220")]
+    doc._.relations = [(ann, rome, "born in", 0.9)]
+    found = RelationDocument.from_doc(doc)
+    assert found.relations[0].tail.kb_id == "Q220"
+    assert found == RelationDocument.from_dict(found.to_dict())
+
+
 def test_document_survives_json(doc: Doc) -> None:
     write_report(doc, {"scored": 3})
     expected = RelationDocument.from_doc(doc)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spacy_slmre.cli.app import OverwriteOption, slmre_cli
+from spacy_slmre.cli.app import OverwriteOption, refuse_options, slmre_cli
 from spacy_slmre.cli.output import document_progress, log, show_errors, standard_input
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ AttrOption = Annotated[str, typer.Option(help="For .spacy files: the attribute d
 @slmre_cli.command("export")
 @show_errors()
 def export_command(
+    ctx: typer.Context,
     inputs: InputArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write, or folder for neo4j.")],
     format: Annotated[
@@ -77,12 +78,12 @@ def export_command(
 
     Documents are streamed, except with --format rel or --merge, which keep all relations in memory.
     """
-    from spacy_slmre.util.settings import check_language
-
-    check_language(lang, "--lang")
     from spacy_slmre.export import ExportSettings, export, read_documents
+    from spacy_slmre.export.formats import find_format
     from spacy_slmre.export.reading import input_files
 
+    unused = {"base", "properties", "lang"} - {*find_format(output, format).settings}
+    refuse_options(ctx, sorted(unused), "has no effect with this format.")
     settings = ExportSettings(
         level=level,
         merge=merge,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+import click
 import typer
 from rich.console import Console
 from rich.segment import Segment
@@ -91,6 +92,10 @@ def show_errors() -> Iterator[None]:
         console.print("✘", style="bold red", end=" ")
         log(describe(error))
         raise typer.Exit(1) from error
+    except click.ClickException as error:  # of spaCy, for overrides; typer only shows exceptions of its own click
+        console.print("✘", style="bold red", end=" ")
+        log(error.format_message())
+        raise typer.Exit(2) from error
     except KeyboardInterrupt:
         log("Interrupted.")
         raise typer.Exit(130) from None

@@ -45,7 +45,7 @@ def report_command(
 
     paths = report_paths(output)
     command = ["python", "-m", "spacy", "slmre", "report", *map(str, runs), "--output", str(output)]
-    command += ["--title", title, "--samples", str(samples), "--seed", str(seed), "--overwrite"]
+    command += ["--title", title, "--theme", theme, "--samples", str(samples), "--seed", str(seed), "--overwrite"]
     options = ReportOptions(title=title, theme=theme, samples=samples, seed=seed, command=shlex.join(command))
     with reserve(*paths, overwrite=overwrite):
         evaluation_runs, notes = find_runs(runs)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from spacy_slmre.cli.app import OverwriteOption, slmre_cli
+from spacy_slmre.cli.app import OverwriteOption, refuse_options, slmre_cli
 from spacy_slmre.cli.export import AttrOption, InputArgument, LabelOption, MinScoreOption
 from spacy_slmre.cli.output import log, show_errors, standard_input
 
@@ -20,6 +20,7 @@ OpenOption = Annotated[bool, typer.Option("--open", help="Open the page in the b
 @slmre_cli.command("view")
 @show_errors()
 def view_command(
+    ctx: typer.Context,
     inputs: InputArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file.")],
     style: Annotated[
@@ -49,6 +50,8 @@ def view_command(
     from spacy_slmre.visual.options import ViewOptions
     from spacy_slmre.visual.rendering import render
 
+    unused = {"arcs": ["merge"], "graph": ["only_related"]}
+    refuse_options(ctx, unused.get(style, ()), f"has no effect with --style {style}.")
     sentences = "related" if only_related else "all"
     labels = frozenset(label or ())
     options = ViewOptions(

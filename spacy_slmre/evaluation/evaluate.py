@@ -174,7 +174,7 @@ def evaluate_answers(
             **dict.fromkeys(("regime", "style", "prompt", "decoding"), ""),
             **dict.fromkeys(("params", "load_seconds", "peak_memory_gb", "cost")),
             "dapt": False,
-            "settings": {"name": name, "limit": corpus.limit},
+            "settings": {"name": name, "limit": corpus.limit, "allow_missing": allow_missing},
             "environment": {"machine": "", "versions": versions()},
         }
         return _finish(writer, corpus, schema, info)
@@ -211,6 +211,7 @@ def _finish(writer: RunWriter, corpus: GoldCorpus, schema: LabelSchema, info: Ma
     data = {
         # Scores of facts cannot be compared with those of relations.
         "corpus": corpus.name + (FACTS_SUFFIX if info.get("level") == "facts" else ""),
+        "corpus_format": None if corpus.format is None else corpus.format.name,
         "split": corpus.split,
         "limit": corpus.limit or None,
         "corpus_path": str(corpus.path),

@@ -14,7 +14,6 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from spacy_slmre.corpus.formats import all_formats
 from spacy_slmre.evaluation import plots
 from spacy_slmre.evaluation.error_samples import ERROR_KINDS, mark_arguments, sample_errors
 from spacy_slmre.evaluation.results import Result, SectionContent, all_sections, by_corpus, make_results
@@ -24,9 +23,9 @@ from spacy_slmre.evaluation.tables import comparison_table, corpus_table, overvi
 from spacy_slmre.export.tables import escape_formula
 from spacy_slmre.util.extras import check_extra
 from spacy_slmre.util.io import atomic_write
-from spacy_slmre.util.settings import check_minimum
+from spacy_slmre.util.settings import check_choice, check_minimum
 from spacy_slmre.visual.colors import relation_styles
-from spacy_slmre.visual.options import ViewOptions
+from spacy_slmre.visual.options import THEMES, ViewOptions
 from spacy_slmre.visual.pages import as_page, stylesheet
 
 _INFO_COLUMNS = (
@@ -52,7 +51,7 @@ class ReportOptions:
         command: The command that recreates the report.
 
     Raises:
-        EvaluationError: The number of samples is negative.
+        EvaluationError: The number of samples is negative, or the theme is unknown.
     """
 
     title: str = "Evaluation report"
@@ -63,6 +62,7 @@ class ReportOptions:
 
     def __post_init__(self) -> None:
         check_minimum(self, "report", EvaluationError, samples=0)
+        check_choice(self, "report", EvaluationError, theme=THEMES)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,6 @@ def make_report(
     Raises:
         MissingExtraError: Matplotlib is not installed.
         EvaluationError: The predictions of a run are damaged.
-        ExportError: The theme is unknown.
     """
     options = options or ReportOptions()
     check_extra("report", "matplotlib", "A report")
@@ -162,7 +161,7 @@ def rerun_command(run: EvaluationRun) -> str:
     parts += ["--output", str(run.folder.parent)]
     for name, value in info.get("settings", {}).items():
         if value not in (None, "", 0, False):
-            parts += [f"--{name.replace('_', '-')}", str(value)]
+            parts += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     return shlex.join(parts)
 
 
@@ -176,7 +175,7 @@ def environment(package: str = "spacy_slmre.evaluation") -> Environment:
 
 
 def _corpus_content(number: int, results: Sequence[Result], options: ReportOptions) -> dict[str, Any]:
-    corpus_format = all_formats().get(results[0].info["corpus"])
+    corpus_format = results[0].run.corpus_format
     confidence = [plots.reliability_plot(results), plots.coverage_plot(results)]
     return {
         "id": f"corpus-{number}",
@@ -219,7 +218,7 @@ def _errors(result: Result, options: ReportOptions) -> list[dict[str, Any]]:
                     "id": error.id,
                     "parts": mark_arguments(error),
                     "gold": ", ".join(error.gold) or negative,
-                    "predicted": error.predicted or (negative if error.answered else "no answer"),
+                    "predicted": ", ".join(error.predicted_labels) or (negative if error.answered else "no answer"),
                     "score": error.score,
                     "answer": error.answer if error.answer != error.predicted else None,
                 }

@@ -102,7 +102,7 @@ class Result:
     @property
     def title(self) -> str:
         """Title of the corpus, with the split unless it is the test set."""
-        return corpus_title(self.info["corpus"], self.info["split"])
+        return self.run.title
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[EvaluationRun], list[str]]:
@@ -170,11 +170,10 @@ def by_corpus(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
     return dict(groups)
 
 
-def corpus_title(name: str, split: str = "test") -> str:
-    """Return the title of a corpus, with the split unless it is the test set."""
+def corpus_title(name: str) -> str:
+    """Return the title of a benchmark."""
     corpus_format = all_formats().get(name)
-    title = corpus_format.title if corpus_format else name
-    return title if split in ("test", "") else f"{title}, {split}"
+    return corpus_format.title if corpus_format else name
 
 
 def system_key(info: Mapping[str, Any]) -> tuple:

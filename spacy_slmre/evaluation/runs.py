@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from spacy_slmre.corpus.formats import CorpusFormat, all_formats
 from spacy_slmre.util.io import atomic_write, sync
 from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, read_json
 
@@ -61,6 +62,13 @@ class Prediction:
     opposite: str = ""
 
     @property
+    def predicted_labels(self) -> tuple[str, ...]:
+        """All predicted labels; none for the negative label or no answer."""
+        if self.labels is not None:
+            return self.labels
+        return () if self.predicted is None else (self.predicted,)
+
+    @property
     def is_correct(self) -> bool:
         """Whether a gold label (or all, if several may be predicted) was predicted, or no relation if there is none."""
         if self.labels is not None:
@@ -105,6 +113,20 @@ class EvaluationRun:
     folder: Path
     info: dict[str, Any]
     metrics: dict[str, Any]
+
+    @property
+    def corpus_format(self) -> CorpusFormat | None:
+        """The format that the corpus was converted from, if it is known."""
+        # Earlier runs only have the name of the corpus, which is that of its format unless it has none.
+        return all_formats().get(self.info.get("corpus_format", self.info["corpus"]) or "")
+
+    @property
+    def title(self) -> str:
+        """Title of the corpus, with the split unless it is the test set."""
+        title, split = self.info["corpus"], self.info["split"]
+        if self.corpus_format is not None:
+            title = self.corpus_format.title + (", facts" if self.info.get("level") == "facts" else "")
+        return title if split in ("test", "") else f"{title}, {split}"
 
     def predictions(self) -> Iterator[Prediction]:
         """Yield the predictions in the order of the corpus.

@@ -54,13 +54,11 @@ def score_predictions(
     micro, per_label = count(gold, predicted), count_per_label(gold, renamed)
     best = [replace(pair, predicted=pair.gold[0] if pair.gold else None) for pair in predictions]
     has_ceiling = gold and all(pair.labels is None for pair in predictions)
-    answers = [label for pair in predictions for label in pair.labels or filter(None, [pair.predicted])]
-    names, rows = confusion(
-        [
-            (_closest_gold(pair) or negative or NO_RELATION, _table_label(pair, known) or negative or NO_RELATION)
-            for pair in predictions
-        ]
-    )
+    answers = [label for pair in predictions for label in pair.predicted_labels]
+    none = negative or NO_RELATION
+    cells = [cell for pair in predictions for cell in _confused(pair)]
+    named = [[label if label in known or not label else OUT_OF_SCHEMA for label in cell] for cell in cells]
+    names, rows = confusion([(gold or none, label or none) for gold, label in named])
     return {
         "micro": {**micro.to_dict(), "tp": micro.tp, "fp": micro.fp, "fn": micro.fn},
         "interval": asdict(bootstrap_interval(list(document_counts(predictions, inverse_of).values()))),
@@ -86,10 +84,19 @@ def _are_directed(labels: Sequence[str], negative: str | None) -> bool:
     return bool(positive) and all(label.endswith(("(e1,e2)", "(e2,e1)")) for label in positive)
 
 
-def _table_label(prediction: Prediction, known: set[str]) -> str:
-    """Return the predicted label for tables; empty for the negative one."""
-    label = prediction.predicted or ""
-    return label if label in known or not label else OUT_OF_SCHEMA
+def _confused(prediction: Prediction) -> list[tuple[str, str]]:
+    """Return gold and predicted labels for the confusion matrix; "" is the negative label.
+
+    If a pair may have several labels, each missed one is confused with each wrong one.
+    """
+    if prediction.labels is None:
+        return [(_closest_gold(prediction), prediction.predicted or "")]
+    gold, predicted = dict.fromkeys(prediction.gold), dict.fromkeys(prediction.labels)
+    correct = [(label, label) for label in gold if label in predicted]
+    missed = [label for label in gold if label not in predicted]
+    wrong = [label for label in predicted if label not in gold]
+    confused = [(one, other) for one in missed or [""] for other in wrong or [""]]
+    return correct if correct and not (missed or wrong) else correct + confused
 
 
 def _closest_gold(prediction: Prediction) -> str:

@@ -48,8 +48,7 @@ class Difference:
 class Comparison:
     """Two systems on the same pairs of a corpus."""
 
-    corpus: str
-    split: str
+    corpus: str  # its title
     first: str
     second: str
     difference: Difference  # first minus second
@@ -65,16 +64,16 @@ def compare_runs(runs: Sequence[EvaluationRun], names: Sequence[str]) -> list[Co
         predictions = list(run.predictions())
         ids = hashlib.sha256("\n".join(pair.id for pair in predictions).encode()).hexdigest()
         correct = [pair.is_correct for pair in predictions]
-        data = (run.info["corpus"], run.info["split"], run.info["data_sha256"], ids)
+        data = (run.title, run.info["data_sha256"], ids)
         groups[data].append((name, document_counts(predictions, run.info.get("inverse_of")), correct))
     comparisons = []
-    for (corpus, split, *_), systems in groups.items():
+    for (corpus, *_), systems in groups.items():
         differences = paired_bootstrap([counts for _, counts, _ in systems])
         corrected = holm([difference.p_value for difference in differences.values()])
         for ((a, b), difference), p_holm in zip(differences.items(), corrected, strict=True):
             (first, _, first_correct), (second, _, second_correct) = systems[a], systems[b]
             p_mcnemar = mcnemar(first_correct, second_correct)
-            comparisons.append(Comparison(corpus, split, first, second, difference, p_mcnemar, p_holm))
+            comparisons.append(Comparison(corpus, first, second, difference, p_mcnemar, p_holm))
     return comparisons
 
 

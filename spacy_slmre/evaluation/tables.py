@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from spacy_slmre.evaluation.results import Result, by_corpus, corpus_title, describe
+from spacy_slmre.evaluation.results import Result, by_corpus, describe
 from spacy_slmre.evaluation.significance import Comparison
 
 NONE = "–"
@@ -64,7 +64,7 @@ def overview_table(results: Sequence[Result]) -> Table:
     for result in results:
         row = rows.setdefault(result.name, [system_cell(result), *[Cell(NONE)] * len(columns)])
         row[1 + columns.index((result.info["corpus"], result.info["split"]))] = score_cell(result)
-    header = ["System", *(corpus_title(*column) for column in columns)]
+    header = ["System", *(group[0].title for group in by_corpus(results).values())]
     caption = "Positive-class micro-F1 with 95 % interval, by system and corpus"
     return Table(caption, header, {"": list(rows.values())})
 
@@ -131,7 +131,7 @@ def comparison_table(comparisons: Iterable[Comparison]) -> Table:
         row.append(Cell(interval, "", difference.low))
         p_values = (difference.p_value, comparison.p_mcnemar, comparison.p_holm)
         row += [Cell("< 0.001", "", value) if value < 0.001 else Cell.of(value) for value in p_values]
-        bodies[corpus_title(comparison.corpus, comparison.split)].append(row)
+        bodies[comparison.corpus].append(row)
     header = ("Systems", "Difference in F1", "95 % interval", "p, bootstrap", "p, McNemar", "p, Holm")
     return Table("Differences between systems on the same pairs", header, dict(bodies))
 

@@ -5,7 +5,7 @@ from spacy_slmre.export.edges import Edge, EdgeSource, ExportError, Node, fact_e
 from spacy_slmre.export.formats import FORMATS, ExportCounts, ExportSettings, export
 from spacy_slmre.export.graphs import to_networkx
 from spacy_slmre.export.reading import as_documents, read_documents
-from spacy_slmre.export.spacy_projects import from_relation_items, read_items, to_rel, to_relation_items
+from spacy_slmre.export.spacy_projects import from_relation_items, read_relation_items, to_rel, to_relation_items
 
 __all__ = [
     "FORMATS",
@@ -23,7 +23,7 @@ __all__ = [
     "make_edges",
     "merge_edges",
     "read_documents",
-    "read_items",
+    "read_relation_items",
     "to_networkx",
     "to_rel",
     "to_relation_items",

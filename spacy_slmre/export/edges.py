@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from spacy_slmre.directions import inverse_label
+from spacy_slmre.directions import inverse_label, turn_relation
 from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
-from spacy_slmre.facts import MERGE_BY, Entity, combine_scores, distinct_relations, escape_key, make_facts
+from spacy_slmre.facts import (
+    MERGE_BY,
+    Entity,
+    combine_scores,
+    distinct_relations,
+    escape_key,
+    make_facts,
+    most_frequent,
+)
 
 
 class ExportError(ValueError):
@@ -135,13 +143,14 @@ class _MergedEntity:
         self.types[entity.type] += count
 
     def node(self, key: str) -> Node:
-        return Node(key, self.names.most_common(1)[0][0], self.types.most_common(1)[0][0], self.kb_id)
+        return Node(key, most_frequent(self.names), most_frequent(self.types), self.kb_id)
 
 
 def merge_edges(documents: Iterable[RelationDocument], by: str = "text") -> list[Edge]:
     """Return the facts of all documents as edges: one for the same label between the same entities.
 
-    `spacy_slmre.facts` defines which mentions are the same entity. All relations are held in memory.
+    `spacy_slmre.facts` defines which mentions are the same entity. A label that is symmetric, or has an inverse,
+    according to one document is so in all of them. All relations are held in memory.
 
     Args:
         documents: The documents, with unique ids.
@@ -156,27 +165,33 @@ def merge_edges(documents: Iterable[RelationDocument], by: str = "text") -> list
     if by not in MERGE_BY:
         raise ExportError(f'Relations cannot be merged by "{by}". Use one of {", ".join(MERGE_BY)}.')
     entities: defaultdict[str, _MergedEntity] = defaultdict(_MergedEntity)
-    sources: defaultdict[tuple[str, str, str], list[EdgeSource]] = defaultdict(list)
-    inverses: dict[tuple[str, str, str], str] = {}
+    of_documents: defaultdict[tuple[str, str, str], list[EdgeSource]] = defaultdict(list)
     iris: dict[str, str] = {}
+    inverse_of: dict[str, str] = {}
     for document in documents:
         for label, iri in document.iris.items():
             iris.setdefault(label, iri)
+        for label, inverse in document.inverse_of.items():
+            if inverse_of.get(inverse, inverse) == inverse:  # unless another document turns them the other way
+                inverse_of.setdefault(label, inverse)
         for fact in make_facts(document, by):
             for entity in (fact.head, fact.tail):
                 entities[entity.key].add(entity, len(fact.relations))
             key = fact.head.key, fact.label, fact.tail.key
-            sources[key] += (_make_source(document, relation) for relation in fact.relations)
-            inverses[key] = fact.inverse
+            of_documents[key] += (_make_source(document, relation) for relation in fact.relations)
+    sources: defaultdict[tuple[str, str, str], list[EdgeSource]] = defaultdict(list)
+    for key, found in of_documents.items():
+        turned = turn_relation(*key, inverse_of)
+        sources[turned] += found if turned == key else [replace(one, head=one.tail, tail=one.head) for one in found]
     nodes = {key: entity.node(key) for key, entity in entities.items()}
     result = []
     for (head, label, tail), merged in sources.items():
         best = tuple(sorted(merged, key=lambda source: -source.score))
         score = combine_scores(source.score for source in best)
-        inverse = inverses[head, label, tail]
+        inverse = inverse_label(label, inverse_of)
+        names = _iris(iris, label, inverse)
         ends = nodes[head], nodes[tail]
-        found = _iris(iris, label, inverse)
-        result.append(Edge(merged_key(head, label, tail), *ends, label, score, best, inverse, *found))
+        result.append(Edge(merged_key(head, label, tail), *ends, label, score, best, inverse, *names))
     return sorted(result, key=lambda edge: (-edge.count, -edge.score))
 
 

@@ -15,11 +15,12 @@ from spacy_slmre.export.edges import Edge, ExportError, fact_edges, make_edges, 
 from spacy_slmre.export.graphs import is_neo4j, write_cypher, write_graphml, write_ladybug, write_neo4j
 from spacy_slmre.export.rdf import DEFAULT_BASE, Namespace, describe, write_jsonld, write_ntriples, write_turtle
 from spacy_slmre.export.reading import as_documents
-from spacy_slmre.export.spacy_projects import write_items, write_rel
+from spacy_slmre.export.spacy_projects import write_rel, write_relation_items
 from spacy_slmre.export.tables import write_csv, write_jsonl, write_parquet
 from spacy_slmre.facts import LEVELS, MERGE_BY
 from spacy_slmre.util.io import temporary_output
 from spacy_slmre.util.run_folder import reserve
+from spacy_slmre.util.settings import check_choice, check_language, check_types
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class ExportSettings:
         lang: For "rel" and "prodigy": language of the tokenizer.
 
     Raises:
-        ExportError: Unknown `level` or `merge`, or `labels` is a string.
+        ExportError: A value has the wrong type or is unknown.
     """
 
     level: str = LEVELS[0]
@@ -50,12 +51,9 @@ class ExportSettings:
     lang: str = "xx"
 
     def __post_init__(self) -> None:
-        if self.level not in LEVELS:
-            raise ExportError(f'level="{self.level}" is unknown. Use one of {", ".join(LEVELS)}.')
-        if self.merge is not None and self.merge not in MERGE_BY:
-            raise ExportError(f'merge="{self.merge}" is unknown. Use one of {", ".join(MERGE_BY)}.')
-        if isinstance(self.labels, str):
-            raise ExportError(f'labels="{self.labels}" must be a list of labels.')
+        check_types(self, "export", ExportError, may_be_empty=("model",))
+        check_choice(self, "export", ExportError, level=LEVELS, merge=(None, *MERGE_BY))
+        check_language(self.lang, "export.lang", ExportError)
 
     @property
     def of_facts(self) -> bool:
@@ -84,6 +82,8 @@ class ExportFormat:
     # Whether `write` takes documents instead of edges; then relations are those between mentions.
     of_documents: bool = False
     is_folder: bool = False
+    # Settings that only some formats have.
+    settings: tuple[str, ...] = ()
 
 
 def export(
@@ -183,7 +183,7 @@ def _rdf_format(suffix: str, description: str, write: Callable[..., None]) -> Ex
         namespace = Namespace(settings.base, settings.properties)
         write(path, describe(edges, namespace, merged=settings.of_facts), namespace)
 
-    return ExportFormat(suffix, description, run)
+    return ExportFormat(suffix, description, run, settings=("base", "properties"))
 
 
 FORMATS = {
@@ -202,7 +202,7 @@ FORMATS = {
     "spacy-llm": ExportFormat(
         ".jsonl",
         "The format of spacy-llm's examples",
-        lambda path, documents, _: write_items(path, documents),
+        lambda path, documents, _: write_relation_items(path, documents),
         of_documents=True,
     ),
     "rel": ExportFormat(
@@ -210,6 +210,7 @@ FORMATS = {
         "The doc._.rel of spaCy's tutorial",
         lambda path, documents, settings: write_rel(path, documents, settings.lang),
         of_documents=True,
+        settings=("lang",),
     ),
     # Without a suffix of its own: .json would be taken for our own form.
     "label-studio": ExportFormat(
@@ -223,6 +224,7 @@ FORMATS = {
         "Pre-annotations for Prodigy",
         lambda path, documents, settings: write_prodigy(path, documents, settings.lang),
         of_documents=True,
+        settings=("lang",),
     ),
     "doccano": ExportFormat(
         ".jsonl",

@@ -136,7 +136,7 @@ def describe(edges: Iterable[Edge], namespace: Namespace, *, merged: bool) -> It
     """Yield facts by subject; a subject may occur repeatedly, with the same or additional facts."""
     term = namespace.term
     seen: set[str] = set()
-    labels: set[str] = set()
+    labels: set[tuple[str, str]] = set()
     models: set[str] = set()
     document = None
     for edge in edges:
@@ -150,8 +150,8 @@ def describe(edges: Iterable[Edge], namespace: Namespace, *, merged: bool) -> It
             head, tail = (namespace.mention(edge.source, side) for side in (edge.source.head, edge.source.tail))
         relation = namespace.property(edge.label, edge.iri)
         inverse = namespace.property(edge.inverse, edge.inverse_iri) if edge.inverse else ""
-        if edge.label not in labels:
-            labels.add(edge.label)
+        if (edge.label, edge.inverse) not in labels:  # documents may have different schemas
+            labels.add((edge.label, edge.inverse))
             facts: PropertyValues = [(TYPE, f"{OWL}SymmetricProperty")] if edge.symmetric else []
             yield relation, [(TYPE, f"{RDF}Property"), (LABEL, Literal(edge.label)), *facts]
             if inverse and not edge.symmetric:

@@ -16,6 +16,7 @@ from spacy_slmre.corpus.docbin import corpus_files, read_docs
 from spacy_slmre.documents import DocumentError, RelationDocument
 from spacy_slmre.relations import RELATIONS, span_as_doc
 from spacy_slmre.util.io import list_files
+from spacy_slmre.util.run_folder import RUN_FILE
 
 
 def as_documents(
@@ -92,9 +93,9 @@ def _read_path(path: str, stdin: BinaryIO, attr: str) -> Iterator[RelationDocume
 def _read_shard(file: Path, vocab: Vocab, attr: str) -> Iterator[RelationDocument]:
     for number, doc in enumerate(read_docs(file, vocab), 1):
         yield RelationDocument.from_doc(doc, f"{file}#{number}", attr)
-    # `slmre extract` lists the documents that failed in a file next to the shard.
+    # In its output folder, `slmre extract` lists the documents that failed in a file next to the shard.
     status = file.with_suffix(".json")
-    if not status.is_file():
+    if not status.is_file() or not (file.parent / RUN_FILE).is_file():
         return
     try:
         entries = json.loads(status.read_bytes())

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import spacy
 from spacy.tokens import Doc, DocBin
 
-from spacy_slmre.documents import DocumentError, DocumentRelation, EntityMention, RelationDocument
-from spacy_slmre.relations import RELATIONS, Relation, relations_of
+from spacy_slmre.documents import DocumentError, RelationDocument
+from spacy_slmre.relations import PAIRS, RELATIONS, Relation, relations_of, user_data_key
 from spacy_slmre.util.extras import require_extra
 
 if TYPE_CHECKING:
@@ -70,17 +70,21 @@ def to_rel(doc: Doc, labels: Sequence[str] = (), attr: str = RELATIONS) -> Rel:
     The tutorial is trained on all pairs of entities. If `labels` are given, all pairs get a score for each of them,
     0.0 if there is no relation; otherwise only existing relations are included.
     """
+    return _make_rel(doc, _between_entities(doc, attr), labels)
+
+
+def _make_rel(doc: Doc, relations: Iterable[Relation], labels: Sequence[str] = ()) -> Rel:
     rel: Rel = {}
     if labels:
         pairs = [(head.start, tail.start) for head in doc.ents for tail in doc.ents]
         rel = {pair: dict.fromkeys(labels, 0.0) for pair in pairs if pair[0] != pair[1]}
-    for relation in _between_entities(doc, attr):
+    for relation in relations:
         scores = rel.setdefault((relation.head.start, relation.tail.start), {})
         scores[relation.label] = max(relation.score, scores.get(relation.label, 0.0))
     return rel
 
 
-def write_items(path: Path, documents: Iterable[RelationDocument]) -> None:
+def write_relation_items(path: Path, documents: Iterable[RelationDocument]) -> None:
     """Write one JSON line per document with `text`, `ents` and `relations`, like spacy-llm's examples."""
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for document in documents:
@@ -96,29 +100,31 @@ def write_items(path: Path, documents: Iterable[RelationDocument]) -> None:
             stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
-def read_items(path: str | Path) -> Iterator[RelationDocument]:
+def read_relation_items(path: str | Path) -> Iterator[RelationDocument]:
     """Read documents from JSON lines with `text`, `ents` and `relations`; scores are 1.
 
     Raises DocumentError if a line is malformed.
     """
     with Path(path).open(encoding="utf-8", newline="\n") as stream:
         for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            source = f"{path}:{number}"
             try:
                 entry = json.loads(line)
-                text, ents = entry["text"], []
-                for ent in entry["ents"]:
-                    start, end = ent["start_char"], ent["end_char"]
-                    ents.append(EntityMention(start, end, text[start:end], ent["label"]))
+                ents = [
+                    {"start": ent["start_char"], "end": ent["end_char"], "type": ent["label"]} for ent in entry["ents"]
+                ]
                 if any(rel[side] < 0 for rel in entry["relations"] for side in ("dep", "dest")):
                     raise IndexError("entities are counted from 0")
                 relations = [
-                    DocumentRelation(ents[rel["dep"]], ents[rel["dest"]], rel["relation"]) for rel in entry["relations"]
+                    {"head": ents[rel["dep"]], "tail": ents[rel["dest"]], "label": rel["relation"]}
+                    for rel in entry["relations"]
                 ]
             except (ValueError, KeyError, IndexError, TypeError) as error:
-                raise DocumentError(
-                    f"{path}:{number}: expected spacy-llm's text, ents and relations ({error!r})."
-                ) from error
-            yield RelationDocument(entry.get("id", f"{path}:{number}"), text, tuple(ents), tuple(relations))
+                raise DocumentError(f"{source}: expected spacy-llm's text, ents and relations ({error!r}).") from error
+            document = {"id": entry.get("id", source), "text": entry["text"], "entities": ents, "relations": relations}
+            yield RelationDocument.from_dict(document, source)
 
 
 def write_rel(path: Path, documents: Iterable[RelationDocument], lang: str = "xx") -> int:
@@ -137,10 +143,10 @@ def write_rel(path: Path, documents: Iterable[RelationDocument], lang: str = "xx
         doc = document.to_doc(nlp)
         kept = relations_between_entities(doc)[0]
         skipped += len(document.relations) - len(kept)
-        doc._.relations = kept
-        doc._.rel = to_rel(doc)
+        doc._.rel = _make_rel(doc, kept)
         # Readers of the tutorial's format do not know our attributes.
-        doc._.relations = []
+        for name in (RELATIONS, PAIRS):
+            doc.user_data.pop(user_data_key(name), None)
         doc.spans.clear()
         docs.add(doc)
     docs.to_disk(path)

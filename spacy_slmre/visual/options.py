@@ -9,10 +9,10 @@ from typing import Any
 
 from spacy_slmre.documents import DocumentRelation, RelationDocument
 from spacy_slmre.facts import MERGE_BY, distinct_relations
-from spacy_slmre.util.settings import check_types
+from spacy_slmre.util.settings import check_choice, check_maximum, check_minimum, check_types
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]+|(?:rgb|hsl|oklch|oklab|lab|lch|hwb)a?\([\w\s.,%/+-]*\)")
-_CHOICES = {"sentences": ("all", "related"), "merge": MERGE_BY, "theme": ("auto", "light", "dark")}
+THEMES = ("auto", "light", "dark")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +50,9 @@ class ViewOptions:
 
     def __post_init__(self) -> None:
         check_types(self, "options", may_be_empty=("title",))
-        for name, allowed in _CHOICES.items():
-            if (value := getattr(self, name)) not in allowed:
-                known = ", ".join(allowed)
-                raise ValueError(f'options["{name}"] = {value!r} is unknown. Use one of {known}.')
-        if not 200 <= self.width <= 10_000:
-            raise ValueError(f'options["width"] = {self.width} must be between 200 and 10000 pixels.')
-        if self.max_relations < 1:
-            raise ValueError(f'options["max_relations"] = {self.max_relations} must be at least 1.')
+        check_choice(self, "options", sentences=("all", "related"), merge=MERGE_BY, theme=THEMES)
+        check_minimum(self, "options", width=200, max_relations=1)
+        check_maximum(self, "options", width=10_000)
         for name, color in self.colors.items():
             if not is_color(color):
                 raise ValueError(f'options["colors"]["{name}"] = {color!r} is not a CSS color like "#fa0".')

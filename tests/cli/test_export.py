@@ -78,9 +78,12 @@ def test_bad_input_gets_one_clear_error_and_changes_nothing(source: Path, tmp_pa
         ((tmp_path / "no.jsonl", "-o", tmp_path / "x.csv"), "no.jsonl does not exist"),
         ((tmp_path / "bad.json", "-o", tmp_path / "x.csv"), "unknown suffix"),
         ((tmp_path / "broken.jsonl", "-o", kept, "--overwrite"), "broken.jsonl:2: invalid JSON"),
-        ((source, "-o", tmp_path / "x.csv", "--merge", "name"), "Use one of text, type"),
+        ((source, "-o", tmp_path / "x.csv", "--merge", "name"), 'must be one of null, "text", "type"'),
         ((source, "-o", tmp_path / "x.spacy", "--merge", "text"), "does not support merged relations"),
         ((source, "-o", tmp_path / "x.ttl", "--base", "nowhere"), "is not a base IRI"),
+        ((source, "-o", tmp_path / "x.csv", "--base", "urn:x:"), "--base has no effect with this format"),
+        ((source, "-o", tmp_path / "x.ttl", "--lang", "en"), "--lang has no effect with this format"),
+        ((source, "-o", tmp_path / "x.spacy", "--lang", "zz"), "is not a language of spaCy"),
         ((source, "-o", tmp_path / "x.ttl", "--properties", tmp_path / "bad.json"), "is not a JSON file"),
     ]
     (tmp_path / "folder").mkdir()

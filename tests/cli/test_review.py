@@ -34,7 +34,7 @@ def invoke(*args: object) -> tuple[int, str]:
         (["TEXTS", "-o", "x.json"], "must end with .jsonl"),
         (["-", "-o", "x.jsonl"], "use files"),
         (["TEXTS", "-o", "x.json", "--to", "excel"], "Use one of label-studio, prodigy, doccano"),
-        (["TEXTS", "-o", "x.jsonl", "--theme", "blue"], "Use one of auto, light, dark"),
+        (["TEXTS", "-o", "x.jsonl", "--theme", "blue"], 'must be one of "auto", "light", "dark"'),
         (["TEXTS", "-o", "TEXTS"], "would replace the input"),
         (["TEXTS", "-o", "EXISTING"], "already exists"),
     ],

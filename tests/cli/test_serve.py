@@ -23,7 +23,7 @@ from tests.conftest import TEXTS
     ("args", "message"),
     [
         (["no_such_pipeline"], "neither an installed package nor a folder"),
-        (["en", "--theme", "blue"], "Use one of auto, light, dark"),
+        (["en", "--theme", "blue"], 'must be one of "auto", "light", "dark"'),
         (["en", "--max-texts", "0"], "serve.max_texts = 0, but it must be at least 1"),
         (["en", "--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY must contain the API key"),
     ],

@@ -35,7 +35,9 @@ def test_bad_input_gets_one_clear_error_and_changes_nothing(source: Path, tmp_pa
         ((source, "-o", source / "page.html"), "cannot be written"),
         ((tmp_path / "no.jsonl", "-o", page, "--overwrite"), "does not exist"),
         ((source, "-o", page, "--overwrite", "--style", "dep"), "Use one of arcs, graph"),
-        ((source, "-o", page, "--overwrite", "--theme", "blue"), "Use one of auto, light, dark"),
+        ((source, "-o", page, "--overwrite", "--merge", "type"), "--merge has no effect with --style arcs"),
+        ((source, "-o", page, "--overwrite", "--style", "graph", "--only-related"), "no effect with --style graph"),
+        ((source, "-o", page, "--overwrite", "--theme", "blue"), 'must be one of "auto", "light", "dark"'),
     ]
     for args, says in cases:
         result = run(*args)

@@ -80,6 +80,21 @@ def test_sample_errors_can_be_omitted(runs: Path, made: Report) -> None:
         ReportOptions(samples=-1)
 
 
+@pytest.mark.parametrize(
+    ("info", "title", "notice"),
+    [
+        ({"corpus": "conll04", "corpus_format": "conll04"}, "CoNLL04", True),
+        ({"corpus": "conll04-facts", "corpus_format": "conll04", "level": "facts"}, "CoNLL04, facts", True),
+        ({"corpus": "conll04", "corpus_format": None}, "conll04", False),  # a user's file of this name
+        ({"corpus": "demo"}, "Demo corpus", False),
+    ],
+)
+def test_the_license_of_the_corpus_is_shown(tmp_path: Path, info: dict, title: str, notice: bool) -> None:
+    run = read_run(write_run(tmp_path, **info))
+    assert run.title == title
+    assert ("does not permit redistributing" in report(tmp_path).html) == notice
+
+
 def test_the_csv_file_has_a_row_per_run(made: Report, runs: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(made.csv)))
     ours = [row for row in rows if row["source"] == "run"]
@@ -105,10 +120,11 @@ def test_special_characters_are_escaped(tmp_path: Path) -> None:
 
 def test_a_run_can_be_repeated_with_its_command(tmp_path: Path) -> None:
     settings = {"name": "My system", "component": None, "pairs": "annotated", "top": 3, "limit": 0}
+    settings["allow_missing"] = True
     folder = write_run(tmp_path / "runs" / "a", pipeline="my model", corpus_path="test.spacy", settings=settings)
     assert rerun_command(read_run(folder)) == (
         f"python -m spacy slmre evaluate 'my model' test.spacy --output {tmp_path / 'runs'} "
-        "--name 'My system' --pairs annotated --top 3"
+        "--name 'My system' --pairs annotated --top 3 --allow-missing"
     )
     assert rerun_command(read_run(write_run(tmp_path / "b"))) == ""
 
@@ -142,7 +158,7 @@ def test_bad_input_gets_one_clear_error_and_changes_nothing(
         ((runs, "-o", tmp_path / "page.txt"), "must end in .html"),
         ((tmp_path / "empty", "-o", page, "--overwrite"), "no complete evaluation run in"),
         ((tmp_path / "none", "-o", page, "--overwrite"), "none does not exist"),
-        ((runs, "-o", page, "--overwrite", "--theme", "blue"), "Use one of auto, light, dark"),
+        ((runs, "-o", page, "--overwrite", "--theme", "blue"), 'must be one of "auto", "light", "dark"'),
     ]
     for args, says in cases:
         result = run_command(*args)

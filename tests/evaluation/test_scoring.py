@@ -48,6 +48,25 @@ def test_an_out_of_schema_answer_is_a_false_positive_and_a_miss() -> None:
     assert (scores["micro"]["tp"], scores["micro"]["fp"], scores["micro"]["fn"]) == (0, 2, 1)
 
 
+def test_the_confusion_matrix_has_all_labels_of_a_pair() -> None:
+    pairs = [
+        pair(0, ("A",), "A", labels=("A", "B")),
+        pair(1, ("A", "C"), "A", labels=("A",)),
+        pair(2, ("B",), "C", labels=("C",)),
+        pair(3, (), None, labels=()),
+    ]
+    confusion = score_predictions(pairs, LABELS, "no_relation")["confusion"]
+    labels = confusion["labels"]
+    found = {
+        (labels[row], labels[column]): number
+        for row, numbers in enumerate(confusion["rows"])
+        for column, number in enumerate(numbers)
+        if number
+    }
+    none = "no_relation"
+    assert found == {("A", "A"): 2, (none, "B"): 1, ("C", none): 1, ("B", "C"): 1, (none, none): 1}
+
+
 def test_pairs_with_several_gold_labels_are_several_instances() -> None:
     scores = score_predictions([pair(0, ("A", "B"), "B"), pair(1, ("C",), "C")], LABELS, "no_relation")
     # Three instances: the first pair's prediction is correct for B and wrong for A.

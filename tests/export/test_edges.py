@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
@@ -72,3 +74,37 @@ def test_each_node_is_new_once_per_document() -> None:
 def test_unknown_merge_raises_an_error() -> None:
     with pytest.raises(ExportError, match="Use one of text, type"):
         merge_edges([], "name")
+
+
+def test_merged_documents_share_their_inverse_labels() -> None:
+    # The order of documents, of which only some know that a label is symmetric, makes no difference.
+    docs = [
+        make_document("a", ["Ann", "Bo"], ["PER", "PER"], [(0, 1, "spouse", 0.5), (0, 1, "parent", 0.4)]),
+        make_document("b", ["Bo", "Ann"], ["PER", "PER"], [(0, 1, "spouse", 0.9), (0, 1, "child", 0.6)]),
+    ]
+    docs[0] = replace(docs[0], inverse_of={"spouse": "spouse", "child": "parent"})
+    for order in (docs, docs[::-1]):
+        edges = merge_edges(order)
+        assert [(edge.head.text, edge.label, edge.tail.text, edge.count, edge.inverse) for edge in edges] == [
+            ("Ann", "spouse", "Bo", 2, "spouse"),
+            ("Ann", "parent", "Bo", 2, "child"),
+        ]
+        for edge in edges:
+            assert {(source.head.text, source.tail.text) for source in edge.sources} == {("Ann", "Bo")}
+
+
+def test_documents_with_opposite_main_labels_are_merged() -> None:
+    docs = [
+        make_document("a", ["Ann", "Bo"], ["PER", "PER"], [(0, 1, "parent", 0.5)]),
+        make_document("b", ["Bo", "Ann"], ["PER", "PER"], [(0, 1, "child", 0.9)]),
+    ]
+    docs = [replace(docs[0], inverse_of={"child": "parent"}), replace(docs[1], inverse_of={"parent": "child"})]
+    for order in (docs, docs[::-1]):
+        assert [edge.count for edge in merge_edges(order)] == [2]
+
+
+def test_a_merged_entity_has_the_type_of_its_typed_mentions() -> None:
+    relations = [(0, 1, "in", 1.0)]
+    docs = [make_document(str(n), ["Ann", "x"], [type, "LOC"], relations) for n, type in enumerate(("PER", "", ""))]
+    (edge,) = merge_edges(docs)
+    assert (edge.head.type, edge.count) == ("PER", 3)

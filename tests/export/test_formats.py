@@ -104,10 +104,10 @@ def test_rdf_states_both_directions_in_one_statement(tmp_path: Path, level: str)
 def test_formats_of_other_tools_have_relations_between_mentions_only(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="does not support facts: it contains relations between mentions"):
         export(DOCUMENT, tmp_path / "out", "doccano", ExportSettings(level="facts"))
-    with pytest.raises(ExportError, match="Use one of mentions, facts"):
+    with pytest.raises(ExportError, match='must be one of "mentions", "facts"'):
         ExportSettings(level="entities")
 
 
 def test_labels_must_be_a_list() -> None:
-    with pytest.raises(ExportError, match="must be a list of labels"):
+    with pytest.raises(ExportError, match="must be a list of texts"):
         ExportSettings(labels="born in")

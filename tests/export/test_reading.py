@@ -49,6 +49,7 @@ def test_failed_documents_are_read(document: RelationDocument, blank: Callable[[
     shard = tmp_path / "out.spacy" / "00000.spacy"
     DocBin(docs=[document.to_doc(blank())], store_user_data=True).to_disk(shard)
     shard.with_suffix(".json").write_text(json.dumps([{"id": "first"}, failed.to_dict()]), encoding="utf-8")
+    (shard.parent / "run.json").write_text("{}", encoding="utf-8")
     assert list(read_documents([str(tmp_path / "out.spacy")], io.BytesIO())) == [document, failed]
 
 

@@ -17,7 +17,7 @@ from antlr4_cypher import CypherLexer, CypherParser
 from hypothesis import given, settings
 
 from spacy_slmre.documents import RelationDocument
-from spacy_slmre.export import Edge, ExportSettings, export, make_edges, merge_edges, read_items, to_networkx
+from spacy_slmre.export import Edge, ExportSettings, export, make_edges, merge_edges, read_relation_items, to_networkx
 from spacy_slmre.export.graphs import cypher_literal
 from tests.export.readers import read_graphml, read_rdf, read_table
 from tests.relation_documents import documents, hostile_document, make_document
@@ -80,7 +80,7 @@ def test_no_csv_cell_is_a_formula(tmp_path: Path) -> None:
 def test_relation_items_are_read_back(tmp_path: Path) -> None:
     docs = [hostile_document(), make_document("plain", ["Ann", "Rome"], ["PER", "LOC"], [(0, 1, "in", 1.0)])]
     path = write(docs, "spacy-llm", ".jsonl", None, str(tmp_path))
-    for found, given_ in zip(read_items(path), docs, strict=True):
+    for found, given_ in zip(read_relation_items(path), docs, strict=True):
         assert found.entities == given_.entities
         assert [(r.head, r.label, r.tail) for r in found.relations] == [
             (r.head, r.label, r.tail) for r in given_.relations

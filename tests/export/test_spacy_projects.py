@@ -12,7 +12,7 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.vocab import Vocab
 
 from spacy_slmre.documents import DocumentError, DocumentRelation, EntityMention, RelationDocument
-from spacy_slmre.export import export, from_rel, from_relation_items, read_items, to_rel, to_relation_items
+from spacy_slmre.export import export, from_rel, from_relation_items, read_relation_items, to_rel, to_relation_items
 from spacy_slmre.export.spacy_projects import install_rel
 from spacy_slmre.relations import install_extensions
 from tests.conftest import TEXTS
@@ -103,9 +103,34 @@ def test_relations_of_overlapping_entities_are_counted_as_skipped(tmp_path: Path
     assert [ent.kb_id_ for ent in doc.ents] == ["", "Q220"]
 
 
-def test_negative_entity_index_raises_an_error(tmp_path: Path) -> None:
-    ents = [{"start_char": 0, "end_char": 3, "label": "PER"}]
-    line = {"text": "Ann", "ents": ents, "relations": [{"dep": -1, "dest": 0, "relation": "is"}]}
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dep": -1}, "counted from 0"),
+        ({"dep": 2}, "IndexError"),
+        ({"end_char": 99}, "1: "),
+        ({"start_char": 3, "end_char": 1}, "1: "),
+        ({"relation": 5}, "1: "),
+    ],
+)
+def test_malformed_items_raise_an_error(tmp_path: Path, changes: dict, message: str) -> None:
+    ent = {"start_char": 0, "end_char": 3, "label": "PER"}
+    relation = {"dep": 0, "dest": 1, "relation": "is"}
+    for part in (ent, relation):
+        part.update({name: value for name, value in changes.items() if name in part})
+    line = {"text": "Ann Bo", "ents": [ent, {**ent, "start_char": 4, "end_char": 6}], "relations": [relation]}
     (tmp_path / "x.jsonl").write_text(json.dumps(line), encoding="utf-8")
-    with pytest.raises(DocumentError, match="counted from 0"):
-        list(read_items(tmp_path / "x.jsonl"))
+    with pytest.raises(DocumentError, match=message):
+        list(read_relation_items(tmp_path / "x.jsonl"))
+
+
+def test_items_may_have_numbers_as_ids_and_blank_lines_between_them(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"id": 5, "text": "Ann", "ents": [], "relations": []}\n\n', encoding="utf-8")
+    assert [document.id for document in read_relation_items(tmp_path / "x.jsonl")] == ["5"]
+
+
+def test_files_for_the_tutorial_have_none_of_our_attributes(tmp_path: Path, doc: Doc) -> None:
+    doc._.relation_pairs = doc._.relations
+    export(doc, tmp_path / "out.spacy", "rel")
+    (written,) = DocBin().from_disk(tmp_path / "out.spacy").get_docs(Vocab())
+    assert not [key for key in written.user_data if "relation" in str(key)]

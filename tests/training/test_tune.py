@@ -53,6 +53,12 @@ def test_the_output_is_a_pipeline_with_card_metrics_config_and_hashes(config_fil
     assert not [path for path in output.rglob("*") if path.suffix in (".pt", ".pth", ".pkl")]
 
 
+def test_a_misspelled_option_is_named(config_file, tmp_path: Path) -> None:
+    done = run(config_file, "--output", tmp_path / "out", "--overwite")
+    assert done.exit_code == 2 and "No such option" in done.output and "--overwite" in done.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_terminal_shows_the_number_of_documents_read(config_file, tmp_path: Path, monkeypatch) -> None:
     shown = io.StringIO()
     terminal = Console(file=shown, force_terminal=True, highlight=False)
