@@ -25,6 +25,7 @@ T = TypeVar("T", bound=Mention | EntityMention)
 # recorded if it has none, as those of annotation tools.
 FORMAT = "slmre.format"
 SPLIT = "slmre.split"
+SPLITS = ("train", "dev", "test")
 PROVENANCE = (FORMAT, SPLIT, ID)
 MEANS_NO_RELATION = "label that means no relation"
 """Reason of rejects that lose nothing, since their pairs are negative anyway."""

@@ -16,7 +16,7 @@ from spacy.training import Example
 from spacy_slmre.candidates import GivenPairs
 from spacy_slmre.corpus.docbin import corpus_files
 from spacy_slmre.corpus.formats import CorpusFormat
-from spacy_slmre.corpus.gold_docs import ID, SPLIT, format_of, source_of
+from spacy_slmre.corpus.gold_docs import ID, SPLIT, SPLITS, format_of, source_of
 from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.evaluation.runs import EvaluationError
 from spacy_slmre.gold import PairKey, gold_pairs, pair_key, reverse_key
@@ -25,8 +25,6 @@ from spacy_slmre.pipeline.examples import collect_labels
 from spacy_slmre.relations import RELATIONS
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 from spacy_slmre.util.io import file_hash
-
-SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)

@@ -58,15 +58,14 @@ def pretrain_command(
 
 
 def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    # A variadic argument also receives unknown options and their values.
+    # A variadic argument also receives unknown options and their values; as in spaCy, one without a value is a flag.
     texts: list[str] = []
     overrides: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        if not argument.startswith("--"):
-            texts.append(argument)
-        else:
-            overrides += [argument] if "=" in argument else [argument, next(rest, "")]
+    is_value = False
+    for argument in arguments:
+        is_option = argument.startswith("--")
+        (overrides if is_option or is_value else texts).append(argument)
+        is_value = is_option and "=" not in argument
     return texts, overrides
 
 
@@ -204,11 +203,16 @@ def evaluate_command(
     from spacy_slmre.evaluation.systems import EvaluationSettings
 
     chosen = _chosen(benchmark, mixture, corpora)
+    if not corpora.is_dir():
+        raise ValueError(f"The folder {corpora} does not exist. Convert corpora with: slmre study convert-all")
     jobs: dict[str, tuple[str, Path, Path]] = {}
     for model in models:
         for pipeline, name, trained_on in _find_pipelines(model):
             if not (wanted := trained_on or chosen):
-                raise ValueError(f"{model} was not trained on benchmarks: choose some with --benchmark or --mixture.")
+                problem = "was not trained on benchmarks" if Path(model).exists() else "is not a folder"
+                raise ValueError(
+                    f"{model} {problem}. Tune or train it first, or choose benchmarks with --benchmark or --mixture."
+                )
             for one in wanted:
                 path = corpora / one / "test.spacy"
                 if chosen and one not in chosen:
@@ -231,7 +235,8 @@ def evaluate_command(
     try:
         _run_each(jobs, evaluate)
     finally:
-        show_runs(runs)
+        if runs:
+            show_runs(runs)
 
 
 def _find_pipelines(model: str) -> list[tuple[str, str, list[str]]]:
@@ -246,16 +251,20 @@ def _find_pipelines(model: str) -> list[tuple[str, str, list[str]]]:
         record = read_json(file)
         data: dict[str, Any] = record.get("data") or record.get("key", {}).get("data", {})
         if "benchmark" in record:  # the classifiers in a folder form one system
-            found.append((str(file.parent), file.parent.parent.name, [record["benchmark"]]))
+            found.append((str(file.parent), file.resolve().parent.parent.name, [record["benchmark"]]))
         elif data:
-            found.append((str(file.parent), file.parent.name, list(data)))
+            found.append((str(file.parent), file.resolve().parent.name, list(data)))
     return found or [(model, folder.stem if folder.suffix == ".cfg" else folder.name, [])]
 
 
 def _chosen(names: list[str] | None, mixture: Path | None, corpora: Path) -> list[str]:
+    from spacy_slmre.study.benchmarks.card import get_benchmark
+    from spacy_slmre.study.mixtures import converted_benchmarks
+
+    for name in names or ():
+        get_benchmark(name)  # so that an unknown name is an error
     if mixture is None:
         return list(names or ())
-    from spacy_slmre.study.mixtures import converted_benchmarks
 
     found, missing = converted_benchmarks(mixture, corpora)
     if missing:

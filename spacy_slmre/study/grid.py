@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from confection import Config
+from pydantic import StrictInt
 
 from spacy_slmre.training.config import TuningError
 from spacy_slmre.util.io import atomic_write
 from spacy_slmre.util.run_folder import METRICS_FILE, is_locked
+from spacy_slmre.util.settings import validate_section
 
 _LOG_LINES_KEPT = 15
 
@@ -90,33 +92,50 @@ class GridRun:
         return not code
 
 
+@dataclass(frozen=True)
+class Grid:
+    """The section [grid] of a config; each combination of the values is a run.
+
+    Attributes:
+        configs: Config files for `slmre tune`, in the folder of the grid.
+        regimes: Regimes of the study.
+        shots: Numbers of few-shot examples.
+    """
+
+    configs: tuple[str, ...]
+    regimes: tuple[str, ...]
+    shots: tuple[StrictInt, ...]
+
+    def __post_init__(self) -> None:
+        for name, values in vars(self).items():
+            if not values or len({*values}) < len(values):
+                raise TuningError(f"grid.{name} needs at least one value, and each only once.")
+
+
 def read_grid(path: Path, output: Path) -> list[GridRun]:
     """Return the runs of a grid in order.
 
     Args:
-        path: A config whose section [grid] has `configs` (files in the same folder), `regimes` and `shots`.
+        path: A config with a section [grid].
         output: The folder for the runs.
 
     Raises:
         TuningError: The file cannot be read, or is not such a config.
     """
     try:
-        section: dict[str, Any] = Config().from_disk(path)["grid"]
-        wanted = {"configs": str, "regimes": str, "shots": int}
-        for name, kind in wanted.items():
-            if not section[name] or not all(isinstance(value, kind) for value in section[name]):
-                raise ValueError(f"grid.{name} must be a list of {kind.__name__}")
+        config = Config().from_disk(path)
     except OSError as error:
         raise TuningError(f"The grid {path} cannot be read: {error.strerror}.") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise TuningError(f"{path} does not describe a grid: {error}.") from error
-    if absent := [name for name in section["configs"] if not (path.parent / name).is_file()]:
+    grid = validate_section(Grid, config, "grid", str(path), TuningError)
+    if absent := [name for name in grid.configs if not (path.parent / name).is_file()]:
         raise TuningError(f"{path}: there is no config {path.parent / absent[0]}.")
     return [
         GridRun(name, path.parent / config, regime, shots, output / name)
-        for config in section["configs"]
-        for regime in section["regimes"]
-        for shots in section["shots"]
+        for config in grid.configs
+        for regime in grid.regimes
+        for shots in grid.shots
         for name in [f"{Path(config).stem}-{regime}-{shots}shot"]
     ]
 

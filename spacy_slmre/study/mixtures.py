@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from confection import Config
+from pydantic import StrictInt
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
 from spacy_slmre.corpus.docbin import corpus_files, read_docs, read_user_data
-from spacy_slmre.corpus.gold_docs import FORMAT
+from spacy_slmre.corpus.gold_docs import FORMAT, SPLITS
 from spacy_slmre.corpus.readers import ExampleReader, ReaderSettings, make_reader
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.corpus.summary import known_rows
@@ -33,7 +34,7 @@ from spacy_slmre.gold import count_rows
 from spacy_slmre.relations import PAIRS, RELATIONS, install_extensions
 from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.util.io import file_hash
-from spacy_slmre.util.settings import takes_settings
+from spacy_slmre.util.settings import check_choice, takes_settings, validate_section
 
 BALANCES = ("none", "domain", "benchmark")
 
@@ -56,16 +57,17 @@ class Mixture:
 
     name: str
     benchmarks: tuple[str, ...]
-    caps: Mapping[str, int]
+    caps: Mapping[str, StrictInt]
     balance: str = "none"
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if self.balance not in BALANCES:
-            raise CorpusError(f'balance = "{self.balance}", but it must be one of {", ".join(BALANCES)}.')
+        check_choice(self, "mixture", CorpusError, balance=BALANCES)
+        if unknown := {*self.caps} - {*SPLITS}:
+            raise CorpusError(f"mixture.caps has the unknown splits {sorted(unknown)}. Use {', '.join(SPLITS)}.")
         if not self.benchmarks or len(set(self.benchmarks)) < len(self.benchmarks):
             raise CorpusError("A mixture needs at least one benchmark, and each only once.")
-        if not self.caps or any(not isinstance(cap, int) or cap < 0 for cap in self.caps.values()):
+        if not self.caps or any(cap < 0 for cap in self.caps.values()):
             raise CorpusError("A mixture needs at least one split, with a cap of 0 (no cap) or more.")
 
     @classmethod
@@ -76,12 +78,12 @@ class Mixture:
             CorpusError: The file cannot be read, or does not describe a mixture.
         """
         try:
-            section = Config().from_disk(path)["mixture"]
-            return cls(**{**section, "benchmarks": tuple(section["benchmarks"])})
+            config = Config().from_disk(path)
         except OSError as error:
             raise CorpusError(f"{path} cannot be read: {error.strerror}.") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             raise CorpusError(f"{path} does not describe a mixture: {error}") from error
+        return validate_section(cls, config, "mixture", str(path), CorpusError)
 
 
 def converted_benchmarks(mixture: str | Path, corpora: Path) -> tuple[list[str], list[str]]:
@@ -91,7 +93,7 @@ def converted_benchmarks(mixture: str | Path, corpora: Path) -> tuple[list[str],
         CorpusError: The mixture is unreadable, or none of its benchmarks has been converted.
     """
     wanted = Mixture.from_file(mixture).benchmarks
-    found = [name for name in wanted if (corpora / name).is_dir()]
+    found = [name for name in wanted if any(_has(corpora, name, split) for split in SPLITS)]
     if not found:
         raise CorpusError(f"No benchmark of {mixture} is in {corpora}. Convert them with: slmre study convert-all")
     return found, [name for name in wanted if name not in found]

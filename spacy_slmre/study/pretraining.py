@@ -25,11 +25,11 @@ from spacy_slmre.models.causal_lm import loading
 from spacy_slmre.models.causal_lm.lora import LoraSettings, add_lora
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1
 from spacy_slmre.training import config as tuning_config
-from spacy_slmre.training.config import TuningError, check_schedule, validate_section
+from spacy_slmre.training.config import TuningError, check_schedule
 from spacy_slmre.training.trainer import ResumableTrainer, explain_out_of_memory
 from spacy_slmre.util.io import remove
 from spacy_slmre.util.run_folder import METRICS_FILE, RUN_FILE, RunFolder, read_json
-from spacy_slmre.util.settings import check_minimum
+from spacy_slmre.util.settings import check_minimum, validate_section
 from spacy_slmre.util.system import hardware, peak_memory, versions
 
 # With at least this many documents, whole documents are held out.
@@ -113,8 +113,8 @@ def read_config(
         raise TuningError(f"{path}: unknown section [{unknown[0]}]. The sections are [model] and [training].")
     sections = {"model": {}, "training": {}, **config}
     return (
-        validate_section(BaseModelSettings, sections, "model", str(path)),
-        validate_section(PretrainingSettings, sections, "training", str(path)),
+        validate_section(BaseModelSettings, sections, "model", str(path), TuningError),
+        validate_section(PretrainingSettings, sections, "training", str(path), TuningError),
     )
 
 

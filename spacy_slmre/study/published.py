@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from spacy_slmre.evaluation.results import Reference
@@ -94,6 +95,10 @@ def published_results() -> tuple[PublishedResult, ...]:
     )
 
 
+# "gpt-5.4-mini" is another model than "GPT-5.4".
+_VARIANTS = {"mini", "nano", "micro", "tiny", "small", "medium", "large", "xl", "pro", "turbo"}
+
+
 def closest_results(info: Mapping[str, Any]) -> list[Reference]:
     """Return the published results closest to a run on its benchmark, if it is one of the study's.
 
@@ -120,8 +125,8 @@ def _distance(one: PublishedResult, info: Mapping[str, Any]) -> tuple:
 
 
 def _has_same_base(one: PublishedResult, info: Mapping[str, Any]) -> bool:
-    base, name = (re.sub(r"[^a-z0-9]", "", text.lower()) for text in (one.system, info["system"]))
-    return base in name
+    base, name = (re.findall(r"[a-z]+|[0-9]+", text.lower()) for text in (one.system, Path(info["system"]).name))
+    return name[: len(base)] == base and not {*name[len(base) :]} & _VARIANTS
 
 
 def _has_same_regime(one: PublishedResult, info: Mapping[str, Any]) -> bool:

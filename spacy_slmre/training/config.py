@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import configparser
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from catalogue import RegistryError
 from confection import Config, ConfigValidationError
-from pydantic import TypeAdapter, ValidationError
 from spacy import registry
 from transformers.integrations import get_available_reporting_integrations
 from transformers.training_args import OptimizerNames
@@ -23,13 +22,19 @@ from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.sequences import OBJECTIVES
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.training.label_sampling import SamplingSettings
-from spacy_slmre.util.settings import check_choice, check_language, check_minimum, check_positive, check_probability
+from spacy_slmre.util.settings import (
+    check_choice,
+    check_language,
+    check_minimum,
+    check_positive,
+    check_probability,
+    validate_section,
+)
 
 SECTIONS = ("paths", "tune", "model", "lora", "training", "encoder", "sampling", "corpora")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MIN_TEXT_TOKENS = 64
 """Minimum number of tokens that instruction and labels must leave for the texts of a sequence."""
-T = TypeVar("T")
 
 
 class TuningError(ValueError):
@@ -268,15 +273,15 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
             f"{name}: corpora.{unset[0]}.path is null. Set it, or the setting in [paths] that it refers to, to a "
             ".spacy file or a folder of them."
         )
-    lora = validate_section(LoraSettings, sections, "lora", name)
-    training = validate_section(TrainingSettings, sections, "training", name)
-    encoder = validate_section(EncoderTuningSettings, sections, "encoder", name)
-    sampling = validate_section(SamplingSettings, sections, "sampling", name)
+    lora = validate_section(LoraSettings, sections, "lora", name, TuningError)
+    training = validate_section(TrainingSettings, sections, "training", name, TuningError)
+    encoder = validate_section(EncoderTuningSettings, sections, "encoder", name, TuningError)
+    sampling = validate_section(SamplingSettings, sections, "sampling", name, TuningError)
     try:
         resolved = registry.resolve({section: sections[section] for section in ("tune", "model", "corpora")})
     except (ConfigValidationError, RegistryError) as error:
         raise TuningError(f"{name}: {_describe(error)}") from error
-    tune = validate_section(TuningSettings, resolved, "tune", name)
+    tune = validate_section(TuningSettings, resolved, "tune", name, TuningError)
     model, readers = resolved["model"], resolved["corpora"]
     if not isinstance(model, SmallLM) or not all(map(callable, readers.values())):
         raise TuningError(
@@ -318,25 +323,6 @@ def resolve_config(config: Config, name: str) -> TuningConfig:
         encoder=encoder,
         sampling=sampling if n_sampled else None,
     )
-
-
-def validate_section(kind: type[T], sections: Mapping[str, Any], section: str, name: str) -> T:
-    """Return a section of a config as an instance of a settings class; `name` is used in error messages."""
-    values = dict(sections[section])
-    known = [setting.name for setting in fields(kind)]  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(known)):
-        names = ", ".join(f"{section}.{setting}" for setting in unknown)
-        raise TuningError(f"{name}: unknown settings: {names}. Settings of [{section}]: {', '.join(known)}.")
-    try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        problems = []
-        for problem in error.errors():
-            setting = ".".join([section, *map(str, problem["loc"])])
-            message = problem["msg"].removeprefix("Value error, ").rstrip(".")
-            # Checks across settings have no location; their messages name the settings.
-            problems.append(f"{setting} = {problem['input']!r}: {message}." if problem["loc"] else f"{message}.")
-        raise TuningError(f"{name}: {' '.join(problems)}") from error
 
 
 def _describe(error: ConfigValidationError | RegistryError) -> str:

@@ -8,11 +8,14 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
 from spacy.util import get_lang_class
 
 SETTINGS = "settings"
+
+T = TypeVar("T")
 
 
 def takes_settings(settings_class: type) -> Callable[[Callable], Callable]:
@@ -170,3 +173,33 @@ def check_choice(settings: Any, where: str, error: type[ValueError] = ValueError
         if value not in allowed:
             shown = ", ".join("null" if choice is None else f'"{choice}"' for choice in allowed)
             raise error(f'{where}.{name} = "{value}", but it must be one of {shown}.')
+
+
+def validate_section(
+    kind: type[T], config: Mapping[str, Any], section: str, name: str, error: type[ValueError] = ValueError
+) -> T:
+    """Return a section of a config as an instance of a settings class.
+
+    Args:
+        kind: The settings class, a dataclass.
+        config: The resolved config.
+        section: Name of the section.
+        name: Name of the config for error messages.
+        error: Error class.
+    """
+    if section not in config:
+        raise error(f"{name} has no section [{section}].")
+    known = [setting.name for setting in fields(kind)]  # type: ignore[arg-type]
+    if unknown := sorted(set(config[section]) - set(known)):
+        names = ", ".join(f"{section}.{setting}" for setting in unknown)
+        raise error(f"{name}: unknown settings: {names}. Settings of [{section}]: {', '.join(known)}.")
+    try:
+        return TypeAdapter(kind).validate_python(dict(config[section]))
+    except ValidationError as cause:
+        problems = []
+        for problem in cause.errors():
+            setting = ".".join([section, *map(str, problem["loc"])])
+            message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+            # Checks across settings have no location; their messages name the settings.
+            problems.append(f"{setting} = {problem['input']!r}: {message}." if problem["loc"] else f"{message}.")
+        raise error(f"{name}: {' '.join(problems)}") from cause

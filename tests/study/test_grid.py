@@ -119,9 +119,17 @@ def test_a_failure_is_recorded_and_the_other_runs_continue(config_file: Path, tm
 
 def test_an_invalid_grid_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "grid.cfg"
-    for text in ("[grid]\nconfigs = []\nregimes = []\nshots = []\n", "[other]\n", "[grid]\nshots = [0]\n"):
+    rest = 'configs = ["a.cfg"]\nregimes = ["a"]\n'
+    for text, message in (
+        ("[grid]\nconfigs = []\nregimes = []\nshots = []\n", "grid.configs needs at least one value"),
+        ("[other]\n", r"has no section \[grid\]"),
+        ("[grid]\nshots = [0]\n", r"grid\.configs"),
+        (f"[grid]\n{rest}shots = [true]\n", r"grid\.shots\.0 = True"),
+        (f"[grid]\n{rest}shots = [0, 0]\n", r"grid\.shots needs .* each only once"),
+        ("nonsense", "does not describe a grid"),
+    ):
         file.write_text(text)
-        with pytest.raises(TuningError, match="does not describe a grid"):
+        with pytest.raises(TuningError, match=message):
             read_grid(file, tmp_path)
     file.write_text('[grid]\nconfigs = ["none.cfg"]\nregimes = ["a"]\nshots = [0]\n')
     with pytest.raises(TuningError, match=r"no config .*none\.cfg"):

@@ -57,6 +57,7 @@ def test_published_averages_are_plain_means() -> None:
         ({"kind": "llm", "params": None}, ["GPT-5.4", "Claude Sonnet 4.6"]),
         ({"kind": "external", "params": None, "system": "gpt-5.4 again"}, ["GPT-5.4"]),
         ({"kind": "external", "params": None}, []),
+        *(({"kind": "external", "params": None, "system": name}, []) for name in ("gpt-5.4-mini", "xlm-roberta-base")),
         ({"corpus": "crossre"}, []),
         ({"corpus": "kbp37"}, []),
     ],
