@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 
 from spacy_slmre.evaluation.runs import Prediction
+from spacy_slmre.visual.marked_text import split_at_spans
 
 ERROR_KINDS = {
     "false positive": "False positives (no gold relation)",
@@ -62,10 +62,8 @@ def mark_arguments(prediction: Prediction) -> list[TextPart]:
     text = prediction.text
     first = max(0, min(start for start, _ in spans.values()) - WINDOW)
     last = min(len(text), max(end for _, end in spans.values()) + WINDOW)
-    offsets = sorted({first, last, *(offset for span in spans.values() for offset in span)})
     parts = [TextPart("… ", (), ())] if first else []
-    for start, end in pairwise(offsets):
-        roles = tuple(role for role, span in spans.items() if span[0] <= start and end <= span[1])
+    for start, end, roles in split_at_spans(first, last, spans):
         ends = tuple((role, types[role]) for role, span in spans.items() if span[1] == end and role in roles)
         parts.append(TextPart(text[start:end], roles, ends))
     return [*parts, TextPart(" …", (), ())] if last < len(text) else parts

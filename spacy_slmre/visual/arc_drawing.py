@@ -93,7 +93,10 @@ def make_blocks(document: RelationDocument, style: PictureStyle) -> Iterator[Tex
 
 
 def _block_bounds(document: RelationDocument, relations: list[DocumentRelation]) -> list[tuple[int, int, bool]]:
-    """Join sentences with relations between them; return start, end, and whether there are relations."""
+    """Join sentences with relations between them; return start, end, and whether there are relations.
+
+    Text outside of all sentences has blocks of its own.
+    """
     spans = [(*document.sentence_of(relation), True) for relation in relations]
     spans += [(start, end, False) for start, end in document.sentence_bounds]
     joined: list[tuple[int, int, bool]] = []
@@ -103,14 +106,16 @@ def _block_bounds(document: RelationDocument, relations: list[DocumentRelation])
             joined[-1] = last[0], max(last[1], end), last[2] or related
         else:
             joined.append((start, end, related))
-    return joined
+    edges = [0, *(edge for start, end, _ in joined for edge in (start, end)), len(document.text)]
+    outside = zip(edges[::2], edges[1::2], strict=True)
+    return sorted([*joined, *((start, end, False) for start, end in outside if document.text[start:end].strip())])
 
 
 def _text_block(document: RelationDocument, start: int, end: int, style: PictureStyle) -> TextBlock:
     html = Markup()
     position = start
-    for entity in document.entities:
-        if entity.start >= position and entity.end <= end:
+    for entity in sorted(document.entities, key=lambda entity: (entity.start, -entity.end)):
+        if entity.start >= position and entity.end <= end:  # the outermost of nested entities
             html += escape(document.text[position : entity.start])
             html += Markup('<mark style="--entity: {}">{}<small>{}</small></mark>').format(
                 color_of(entity.type, style.colors), entity.text, entity.type

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from spacy_slmre.documents import EntityMention
 from spacy_slmre.visual.measure import text_width
@@ -155,6 +155,7 @@ def lay_out(
     if right_to_left:
         for piece in pieces:
             piece.x = width - piece.x - piece.width
+        _mirror_left_to_right_words(pieces)
     for number, level in enumerate(_levels(entities)):
         layout.boxes += _boxes(number, inside[number], level)
     for box in layout.boxes:
@@ -223,8 +224,29 @@ def _break_lines(pieces: list[TextPiece], width: float) -> int:
 
 
 def _is_right_to_left(text: str) -> bool:
-    directions = map(unicodedata.bidirectional, text)
-    return next((direction != "L" for direction in directions if direction in ("L", "R", "AL")), False)
+    return _direction(text) in ("R", "AL")
+
+
+def _direction(text: str) -> str:
+    """Return the class of the first character with a direction: L, R or AL; "" if there is none."""
+    return next((found for found in map(unicodedata.bidirectional, text) if found in ("L", "R", "AL")), "")
+
+
+def _mirror_left_to_right_words(pieces: list[TextPiece]) -> None:
+    """Let successive words of another script, such as "New York", run from left to right in right-to-left text."""
+    direction = ""
+
+    def direction_in_row(piece: TextPiece) -> tuple[int, str]:
+        nonlocal direction
+        direction = _direction(piece.text) or (direction if piece.text.isalnum() else "")  # "May 1990" is one run
+        return piece.row, direction
+
+    for (_, found), group in groupby(pieces, key=direction_in_row):
+        if found == "L":
+            run = list(group)
+            left, right = run[-1].x, run[0].x + run[0].width
+            for piece in run:
+                piece.x = left + right - piece.x - piece.width
 
 
 # -- entities --------------------------------------------------------------------------------------------

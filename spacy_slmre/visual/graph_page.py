@@ -14,6 +14,7 @@ from markupsafe import Markup
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.export.edges import Edge, EdgeSource, Node, merge_edges
 from spacy_slmre.visual.colors import color_of, entity_colors, relation_styles
+from spacy_slmre.visual.marked_text import split_at_spans
 from spacy_slmre.visual.measure import text_width
 from spacy_slmre.visual.options import ViewOptions
 from spacy_slmre.visual.pages import stylesheet, template
@@ -254,13 +255,10 @@ def _details(edge: Edge, style: str) -> dict[str, object]:
 
 
 def _sentence(source: EdgeSource) -> dict[str, object]:
-    """Return a sentence as parts [text, side], where side is "head", "tail" or ""."""
-    parts, position = [], source.start
-    sides = ((source.head, "head"), (source.tail, "tail"))
-    for mention, side in sorted(sides, key=lambda pair: (pair[0].start, pair[0].end)):
-        if mention.start >= position and mention.end <= source.end:
-            parts.append([source.sentence[position - source.start : mention.start - source.start], ""])
-            parts.append([source.sentence[mention.start - source.start : mention.end - source.start], side])
-            position = mention.end
-    parts.append([source.sentence[position - source.start :], ""])
+    """Return a sentence as parts [text, sides], where sides are "head", "tail", both or ""."""
+    spans = {name: (mention.start, mention.end) for name, mention in (("head", source.head), ("tail", source.tail))}
+    parts = [
+        [source.sentence[start - source.start : end - source.start], " ".join(sides)]
+        for start, end, sides in split_at_spans(source.start, source.end, spans)
+    ]
     return {"document": source.document, "score": round(source.score, 4), "parts": parts}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -65,6 +66,14 @@ def test_right_to_left_text_starts_on_the_right() -> None:
     layout = lay_out(text, 0, len(text), [], [], [], 400.0)
     assert [piece.x for piece in layout.pieces] == sorted((piece.x for piece in layout.pieces), reverse=True)
     assert layout.pieces[0].x + layout.pieces[0].width == pytest.approx(400.0)
+
+
+def test_words_of_another_script_run_from_left_to_right() -> None:
+    text = "דני גר ב New York City 1990 היום, 12 13"
+    layout = lay_out(text, 0, len(text), [], [], [], 600.0)
+    placed = sorted(layout.pieces, key=lambda piece: piece.x)
+    assert " ".join(piece.text for piece in placed) == "13 12 היום, New York City 1990 ב גר דני"
+    assert all(left.x + left.width <= right.x for left, right in pairwise(placed))
 
 
 def test_text_widths_match_helvetica() -> None:

@@ -14,7 +14,7 @@ from lxml import html as lxml_html
 from spacy import displacy
 
 import spacy_slmre
-from spacy_slmre.documents import RelationDocument
+from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.visual.pages import stylesheet
 from tests.relation_documents import HOSTILE, hostile_document, make_document
@@ -142,6 +142,27 @@ def test_graph_page_has_sentences_and_scores() -> None:
     assert "1 more are hidden" in page
     frame = spacy_slmre.render(documents, style="graph") or ""
     assert frame.startswith("<iframe sandbox") and frame.count("<") == 2
+
+
+def test_text_outside_of_sentences_and_the_outermost_entities_are_shown() -> None:
+    text = "First part. Ann Lee met Bo. New York University."
+    entities = tuple(EntityMention(text.index(one), text.index(one) + len(one), one, "X") for one in ("New York", "Bo"))
+    university = EntityMention(28, 47, "New York University", "ORG")
+    document = RelationDocument("a", text, (*entities, university), (), sentences=((12, 27),))
+    page = lxml_html.document_fromstring(spacy_slmre.render(document, page=True) or "")
+    shown = " ".join(page.text_content().split())
+    assert "First part." in shown and "Ann Lee met Bo" in shown
+    assert [mark.text for mark in page.xpath("//mark")] == ["Bo", "New York University"]
+
+
+def test_nested_arguments_are_both_marked_in_the_sentences_of_a_graph() -> None:
+    text = "The Bank of England sits in England."
+    head, tail = EntityMention(4, 19, "Bank of England"), EntityMention(12, 19, "England")
+    document = RelationDocument("a", text, (head, tail), (DocumentRelation(head, tail, "in", 1.0),))
+    page = spacy_slmre.render(document, style="graph", page=True) or ""
+    data = json.loads(lxml_html.document_fromstring(page).xpath("//script[@id='data']/text()")[0])
+    parts = [["The ", ""], ["Bank of ", "head"], ["England", "head tail"], [" sits in England.", ""]]
+    assert data[0]["sources"][0]["parts"] == parts
 
 
 def test_notebook_displays_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
