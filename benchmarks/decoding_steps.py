@@ -58,10 +58,9 @@ def contradictions(relations: Relations, pairs: set[tuple[int, PairIndices]], sc
     found = 0
     for (number, (head, tail)), name in relations:
         other = (number, (tail, head))
-        label = schema.labels[schema.index[name]]
         if (mirror := schema.mirrors.get(name)) is not None:
             found += other in pairs and (other, mirror) not in relations
-        if label.symmetric is False or label.inverse is not None:
+        if name in schema.one_way:
             found += head < tail and (other, name) in relations
     return found
 

@@ -66,7 +66,7 @@ def find_clusters(doc: Doc) -> tuple[MentionCluster, ...]:
         spans = {bounds: spans[bounds] for bounds in sorted(spans) if bounds not in taken}
         taken |= spans.keys()
         if spans:
-            name = _choose_name(spans.values(), entities.spans) if name is None else name
+            name = choose_name(spans.values(), entities.spans) if name is None else name
             clusters.append(MentionCluster(tuple(spans), name))
     return tuple(sorted(clusters, key=lambda cluster: cluster.mentions))
 
@@ -168,7 +168,8 @@ def _bounds(span: Span) -> tuple[int, int]:
     return span.start, span.end
 
 
-def _choose_name(members: Iterable[Span], entities: Sequence[Span]) -> str:
+def choose_name(members: Iterable[Span], entities: Sequence[Span]) -> str:
+    """Return the longest name among the members of a cluster, an entity if possible; "" if there is none."""
     names = [span for span in members if _is_name(span)]
     bounds = set(map(_bounds, entities))
     # A member that is not an entity may be a long phrase.

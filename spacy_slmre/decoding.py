@@ -285,9 +285,7 @@ def _contradicts(
     row: int, column: int, accepted: Mapping[tuple[int, int], float], opposite: np.ndarray, schema: LabelSchema
 ) -> bool:
     """Return whether a label that holds in one direction only was accepted in the other."""
-    label = schema.labels[column]
-    is_directed = label.symmetric is False or label.inverse is not None
-    return is_directed and (int(opposite[row]), column) in accepted
+    return schema.names[column] in schema.one_way and (int(opposite[row]), column) in accepted
 
 
 def make_predictions(

@@ -8,11 +8,12 @@
 Offsets are in characters. An entity linked to a knowledge base also has "kb_id". A document that failed in extraction
 is {"id": …, "error": …}. In gold data, "pairs" may list annotated pairs with their labels, including the negative one.
 
-Optional fields tell which relations are the same fact (coreference clusters, and symmetric or inverse labels), and the
-IRIs of labels:
+Optional fields tell which relations are the same fact (coreference clusters, and symmetric or inverse labels), which
+ones exclude each other, and the IRIs of labels:
 
      "clusters": [{"name": "Ann", "mentions": [[0, 3], [20, 23]]}],
      "inverse_of": {"spouse": "spouse", "child": "parent"},
+     "limits": {"place of birth": {"max_per_head": 1, "directions": 1}},
      "iris": {"spouse": "https://schema.org/spouse"}
 """
 
@@ -44,6 +45,7 @@ from spacy_slmre.relations import (
     install_extensions,
     inverses_of,
     iris_of,
+    limits_of,
     relations_of,
     report_of,
     write_label_properties,
@@ -127,6 +129,7 @@ class RelationDocument:
         clusters: Coreference clusters; their mentions need not be entities.
         inverse_of: The symmetric and inverse labels of the relations, see `LabelSchema.inverse_of`.
         iris: The IRIs of the labels of the relations and of their inverses, as far as there are any.
+        limits: How often their labels may hold, see `LabelSchema.limits`; none in gold documents.
     """
 
     id: str
@@ -141,6 +144,7 @@ class RelationDocument:
     clusters: tuple[MentionCluster, ...] = ()
     inverse_of: Mapping[str, str] = field(default_factory=dict)
     iris: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @classmethod
     def from_doc(cls, doc: Doc, id: str | None = None, attr: str = RELATIONS) -> RelationDocument:
@@ -174,6 +178,7 @@ class RelationDocument:
             clusters=find_clusters(doc),
             inverse_of=inverse_of,
             iris={label: iri for label, iri in iris_of(doc).items() if label in labels},
+            limits={label: rules for label, rules in limits_of(doc).items() if label in labels},
         )
 
     @property
@@ -203,7 +208,7 @@ class RelationDocument:
         if self.report is not None:
             write_report(doc, self.report)
         write_clusters(doc, self.clusters)
-        write_label_properties(doc, self.inverse_of, self.iris)
+        write_label_properties(doc, self.inverse_of, self.iris, self.limits)
         return doc
 
     @classmethod
@@ -244,6 +249,7 @@ class RelationDocument:
                 clusters=tuple(_read_cluster(entry, text) for entry in data.get("clusters") or ()),
                 inverse_of=_read_texts(data, "inverse_of"),
                 iris=_read_texts(data, "iris"),
+                limits=_read_limits(data),
             )
         except KeyError as error:
             raise DocumentError(f"{source}: the field {error} is missing.") from error
@@ -267,6 +273,7 @@ class RelationDocument:
             data["pairs"] = [pair.to_dict() for pair in self.pairs]
         clusters = [cluster.to_dict() for cluster in self.clusters]
         optional = {"clusters": clusters, "inverse_of": dict(self.inverse_of), "iris": dict(self.iris)}
+        optional["limits"] = {label: dict(rules) for label, rules in self.limits.items()}
         return data | {name: value for name, value in optional.items() if value}
 
     @cached_property
@@ -393,6 +400,14 @@ def _read_texts(data: Mapping[str, Any], key: str) -> dict[str, str]:
     if not all(isinstance(text, str) for pair in values.items() for text in pair):
         raise ValueError(f'"{key}" must map labels to texts, not {values!r}.')
     return dict(values)
+
+
+def _read_limits(data: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    values = data.get("limits") or {}
+    numbers = [number for rules in values.values() for number in rules.values()]
+    if not all(isinstance(number, int) and number > 0 for number in numbers):
+        raise ValueError(f'"limits" must map labels to positive numbers by rule, not {values!r}.')
+    return {label: dict(rules) for label, rules in values.items()}
 
 
 def _read_offsets(what: str, start: Any, end: Any, *, text: str) -> tuple[int, int]:

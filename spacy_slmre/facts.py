@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -40,6 +40,7 @@ MERGE_BY = ("text", "type")
 _SEPARATORS = re.compile("[%|:#&]")
 MentionT = TypeVar("MentionT")
 RelationT = TypeVar("RelationT")
+FactT = TypeVar("FactT", bound="Fact[Any, Any]")
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,9 @@ def combine_scores(scores: Iterable[float]) -> float:
 def make_facts(document: RelationDocument, by: str = "text") -> list[Fact[EntityMention, DocumentRelation]]:
     """Return the facts of a document, best first.
 
+    An entity has no relation to itself. If a predicted document knows the limits of its labels, a fact that exceeds one
+    together with better facts is left out, as it is among the relations of mentions.
+
     Args:
         document: The document, also one that was read from a file.
         by: "text", or "type" to keep mentions without an id apart if their entity types differ.
@@ -157,7 +161,28 @@ def make_facts(document: RelationDocument, by: str = "text") -> list[Fact[Entity
                 inverse_label(label, document.inverse_of),
             )
         )
-    return sorted(facts, key=lambda fact: -fact.score)
+    return list(_consistent(sorted(facts, key=lambda fact: -fact.score), document.limits))
+
+
+def _consistent(facts: Iterable[FactT], limits: Mapping[str, Mapping[str, int]]) -> Iterator[FactT]:
+    """Yield facts, best first, that do not contradict a better one."""
+    stated: set[tuple[str, str, str]] = set()
+    number: Counter[tuple[str, str, str]] = Counter()  # by side, entity and label
+    for fact in facts:
+        head, tail = fact.head.key, fact.tail.key
+        # The limits of an inverse label are those of the label, turned.
+        rules, turned = limits.get(fact.label, {}), limits.get(fact.inverse, {})
+        per_head = rules.get("max_per_head", turned.get("max_per_tail"))
+        per_tail = rules.get("max_per_tail", turned.get("max_per_head"))
+        counted = []
+        for first, second in ((head, tail), (tail, head))[: 1 + fact.symmetric]:
+            counted += [(("head", first, fact.label), per_head), (("tail", second, fact.label), per_tail)]
+        is_reversed = rules.get("directions") == 1 and (tail, fact.label, head) in stated
+        if head == tail or is_reversed or any(limit is not None and number[key] >= limit for key, limit in counted):
+            continue
+        stated.add((head, fact.label, tail))
+        number.update(key for key, _ in counted)
+        yield fact
 
 
 def facts_of(doc: Doc, attr: str = RELATIONS) -> tuple[Fact[Span, Relation], ...]:

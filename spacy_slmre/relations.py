@@ -35,6 +35,8 @@ INVERSES = "relation_inverses"
 """Name of the symmetric and inverse labels of a document's relations, see `write_label_properties`."""
 IRIS = "relation_iris"
 """Name of the IRIs of the labels of a document's relations, see `write_label_properties`."""
+LIMITS = "relation_limits"
+"""Name of the limits of the labels of a document's relations, see `write_label_properties`."""
 TEXT_ID = "text_id"
 """Key of a record with a hash of its document's text: spaCy copies `doc.user_data` to documents with other texts."""
 
@@ -87,7 +89,7 @@ def install_extensions(attr: str = RELATIONS, *, strict: bool = True) -> None:
         raise ValueError(f'attr="{attr}" cannot be an attribute name: use letters, digits and underscores.')
     if attr.startswith("_") or keyword.iskeyword(attr) or hasattr(Underscore, attr):
         raise ValueError(f"attr=\"{attr}\" is a name of Python's or spaCy's own: choose another name.")
-    if attr in (PAIRS, CANDIDATES, LABELS, ANSWERS, INVERSES, IRIS) or attr.endswith(report_name("")):
+    if attr in (PAIRS, CANDIDATES, LABELS, ANSWERS, INVERSES, IRIS, LIMITS) or attr.endswith(report_name("")):
         raise ValueError(f'attr="{attr}" is reserved for gold annotation, answers or reports: choose another name.')
     extensions: list[Extension] = [
         (Doc, attr, partial(relations_of, attr=attr), partial(_set_relations, attr=attr)),
@@ -232,15 +234,21 @@ def write_report(doc: Doc, report: Mapping[str, Any], attr: str = RELATIONS) -> 
     doc.user_data[user_data_key(report_name(attr))] = {**report, TEXT_ID: _text_id(doc)}
 
 
-def write_label_properties(doc: Doc, inverse_of: Mapping[str, str], iris: Mapping[str, str]) -> None:
+def write_label_properties(
+    doc: Doc,
+    inverse_of: Mapping[str, str],
+    iris: Mapping[str, str],
+    limits: Mapping[str, Mapping[str, int]] | None = None,
+) -> None:
     """Store what facts and exports need to know about the labels.
 
     Args:
         doc: The document.
         inverse_of: The symmetric and inverse labels, see `LabelSchema.inverse_of`.
         iris: The IRIs of the labels that have one.
+        limits: For predicted relations: how often a label may hold, see `LabelSchema.limits`.
     """
-    for name, values in ((INVERSES, inverse_of), (IRIS, iris)):
+    for name, values in ((INVERSES, inverse_of), (IRIS, iris), (LIMITS, limits)):
         if values:
             doc.user_data[user_data_key(name)] = dict(values)
         else:
@@ -255,6 +263,11 @@ def inverses_of(doc: Doc) -> dict[str, str]:
 def iris_of(doc: Doc) -> dict[str, str]:
     """Return the IRIs of labels that `write_label_properties` stored; none by default."""
     return doc.user_data.get(user_data_key(IRIS), {})
+
+
+def limits_of(doc: Doc) -> dict[str, dict[str, int]]:
+    """Return the limits of labels that `write_label_properties` stored; none by default."""
+    return doc.user_data.get(user_data_key(LIMITS), {})
 
 
 def write_answers(doc: Doc, answers: list[PlainRecord]) -> None:
@@ -391,11 +404,16 @@ def join_docs(docs: Sequence[Doc]) -> Doc:
 
 
 def _copy_records(source: Doc, target: Doc, *, offset: int) -> None:
-    write_label_properties(target, inverses_of(target) | inverses_of(source), iris_of(target) | iris_of(source))
+    write_label_properties(
+        target,
+        inverses_of(target) | inverses_of(source),
+        iris_of(target) | iris_of(source),
+        limits_of(target) | limits_of(source),
+    )
     source_id, target_id = _text_id(source), _text_id(target)
     for key, records in source.user_data.items():
         ours = isinstance(key, str) and key.startswith(user_data_key(""))
-        if not ours or key in map(user_data_key, (LABELS, INVERSES, IRIS)) or key.endswith(report_name("")):
+        if not ours or key in map(user_data_key, (LABELS, INVERSES, IRIS, LIMITS)) or key.endswith(report_name("")):
             continue
         copied = list(target.user_data.get(key, ()))
         for record in records:

@@ -121,6 +121,8 @@ class LabelSchema:
                     f'The label "{label.name}" is its own inverse, or symmetric with an inverse: set either '
                     '"symmetric", or "inverse" to another label.'
                 )
+            if label.inverse is not None and label.inverse == self.negative_label:
+                raise ValueError(f'The inverse of the label "{label.name}" is the negative label: remove "inverse".')
 
     @classmethod
     def from_labels(cls, labels: Iterable[str], negative_label: str | None = NEGATIVE_LABEL) -> LabelSchema:
@@ -391,6 +393,27 @@ class LabelSchema:
         return declared | self.inverse_of | {first: second for second, first in self.inverse_of.items()}
 
     @cached_property
+    def one_way(self) -> frozenset[str]:
+        """The labels that hold in one direction only: those that are not symmetric, or that have or are an inverse."""
+        inverses = {label.inverse for label in self.labels}
+        return frozenset(
+            label.name
+            for label in self.labels
+            if label.symmetric is False or label.inverse is not None or label.name in inverses
+        )
+
+    @cached_property
+    def limits(self) -> dict[str, dict[str, int]]:
+        """How often a label may hold: "max_per_head", "max_per_tail", and "directions" = 1 if it is `one_way`."""
+        limits: dict[str, dict[str, int]] = {}
+        for label in self.labels:
+            rules = {name: getattr(label, name) for name in ("max_per_head", "max_per_tail")}
+            rules["directions"] = 1 if label.name in self.one_way else None
+            if found := {name: value for name, value in rules.items() if value is not None}:
+                limits[label.name] = found
+        return limits
+
+    @cached_property
     def iris(self) -> dict[str, str]:
         """The IRIs of the labels that have one, by name."""
         return {label.name: label.iri for label in self.labels if label.iri}
@@ -460,6 +483,12 @@ class LabelSchema:
 def is_name_type(entity_type: str) -> bool:
     """Return whether entities of an annotated type are names, not dates or numbers."""
     return DEFAULT_TYPE_MAP.get(entity_type.upper(), entity_type.upper()) not in _NO_NAMES
+
+
+def is_person_type(entity_type: str) -> bool | None:
+    """Return whether entities of an annotated type are persons; None if the type is not a common one."""
+    common = DEFAULT_TYPE_MAP.get(entity_type.upper())
+    return None if common is None else common == "PER"
 
 
 def wording_of(name: str, *, keep_prefix: bool = False) -> str:

@@ -88,6 +88,18 @@ def test_a_directed_label_holds_in_one_direction_only() -> None:
     assert run(log_probs) == run(log_probs, 0.5) == {(0, "rival"), (1, "rival")}
 
 
+def test_the_inverse_of_several_labels_holds_in_one_direction_only() -> None:
+    # "child" does not tell whether the other direction is "father" or "mother", but it is surely not "child".
+    parents = [{"name": name, "inverse": "child"} for name in ("father", "mother")]
+    schema = LabelSchema.from_dict({"labels": [*parents, "child", "rival"]})
+    assert schema.one_way == {"father", "mother", "child"}
+    log_probs = np.log(np.full((2, len(schema.names)), 0.05))
+    log_probs[:, schema.index["child"]] = np.log([0.8, 0.7])
+    for decoding in (Decoding(), Decoding(0.5)):
+        found = decode(log_probs, Directions.from_rows(np.array([1, 0]), schema), MENTIONS, schema, decoding)
+        assert [(row, schema.names[column]) for row, column, _ in found] == [(0, "child")]
+
+
 def test_limits_keep_the_most_probable_relations() -> None:
     log_probs = scores({"born": 0.7}, {"born": 0.9}, {"born": 0.8})
     mentions = [("a", "x"), ("a", "y"), ("b", "y")]

@@ -18,7 +18,7 @@ from spacy_slmre import Fact, LabelSchema, facts_of
 from spacy_slmre.coreference import CLUSTERS, MentionCluster, find_clusters
 from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument, set_provenance
 from spacy_slmre.export import fact_edges, make_edges, merge_edges
-from spacy_slmre.facts import combine_scores, find_entities, make_facts
+from spacy_slmre.facts import combine_scores, distinct_relations, find_entities, make_facts
 from spacy_slmre.relations import join_docs, span_as_doc, write_label_properties
 from tests.relation_documents import documents, make_document
 
@@ -85,8 +85,8 @@ def test_a_cluster_without_a_name_is_an_entity_of_its_own() -> None:
 
 
 def test_a_mention_in_two_clusters_belongs_to_the_first() -> None:
-    made = document(["Ann", "Bo", "they"], [(2, 0, "in", 0.5)], ("Ann", [0, 2]), ("Bo", [1, 2]))
-    assert texts(made) == [("Ann", "in", "Ann", 1)]
+    made = document(["Ann", "Bo", "they"], [(2, 1, "in", 0.5)], ("Ann", [0, 2]), ("Bo", [1, 2]))
+    assert texts(made) == [("Ann", "in", "Bo", 1)]
     assert [entity.name for entity in find_entities(made).values()] == ["Ann", "Ann", "Bo"]
 
 
@@ -122,7 +122,8 @@ def test_300_entities_with_all_relations_take_seconds() -> None:
     start = time.perf_counter()
     facts = make_facts(made)
     assert time.perf_counter() - start < 20
-    assert len(facts) == 100 * 100 and sum(len(fact.relations) for fact in facts) == len(pairs)
+    between = sum(head // 3 != tail // 3 for head, tail, *_ in pairs)
+    assert len(facts) == 100 * 99 and sum(len(fact.relations) for fact in facts) == between
 
 
 # -- symmetry, inverses and scores -------------------------------------------------------------------
@@ -143,6 +144,45 @@ def test_symmetric_and_inverse_relations_are_one_fact() -> None:
             assert relation.label == fact.label
 
 
+def test_an_entity_has_no_relation_to_itself() -> None:
+    # Two mentions of the same name are a pair, but one entity.
+    assert texts(document(["Kofi", "Ama", "Kofi"], [(0, 2, "teacher", 0.9), (0, 1, "teacher", 0.5)])) == [
+        ("Kofi", "teacher", "Ama", 1)
+    ]
+
+
+def test_facts_of_predicted_documents_do_not_contradict_each_other() -> None:
+    # "Ann is the mother of Bo. Ann obeyed Bo.": each pair of mentions is consistent by itself.
+    words = ["Ann", "Bo", "Ann", "Bo", "Rome", "Oslo"]
+    pairs: Pairs = [(1, 0, "parent", 0.9), (2, 3, "parent", 0.8), (3, 2, "child", 0.7), (0, 1, "teacher", 0.6)]
+    pairs += [(3, 2, "teacher", 0.5), (0, 1, "met", 0.4), (3, 2, "met", 0.3)]
+    pairs += [(0, 4, "place of birth", 0.9), (2, 5, "place of birth", 0.8), (1, 4, "place of birth", 0.2)]
+    limits = {name: {"directions": 1} for name in ("parent", "child", "teacher")}
+    limits["place of birth"] = {"max_per_head": 1}
+    assert texts(document(words, pairs, limits=limits)) == [
+        ("Bo", "parent", "Ann", 1),
+        ("Ann", "place of birth", "Rome", 1),
+        ("Ann", "teacher", "Bo", 1),
+        ("Ann", "met", "Bo", 1),
+        ("Bo", "met", "Ann", 1),
+        ("Bo", "place of birth", "Rome", 1),
+    ]
+    # Annotated documents have no limits, and lose nothing.
+    assert len(make_facts(document(words, pairs))) == 9
+
+
+def test_a_symmetric_fact_counts_for_both_entities() -> None:
+    pairs: Pairs = [(0, 1, "spouse", 0.9), (2, 0, "spouse", 0.8), (2, 3, "spouse", 0.7)]
+    found = texts(document(["Ann", "Bo", "Cy", "Di"], pairs, limits={"spouse": {"max_per_head": 1}}))
+    assert found == [("Ann", "spouse", "Bo", 1), ("Cy", "spouse", "Di", 1)]
+
+
+def test_the_limits_of_an_inverse_label_count_too() -> None:
+    words = ["Ann", "Bo", "Cy", "Di"]
+    pairs: Pairs = [(0, 1, "parent", 0.9), (0, 2, "parent", 0.8), (0, 3, "parent", 0.7)]
+    assert len(make_facts(document(words, pairs, limits={"child": {"max_per_tail": 2}}))) == 2
+
+
 def test_without_a_schema_every_direction_is_a_fact() -> None:
     made = document(["Ann", "Bo"], [(1, 0, "spouse", 0.8), (0, 1, "spouse", 0.6)], inverse_of={})
     assert texts(made) == [("Bo", "spouse", "Ann", 1), ("Ann", "spouse", "Bo", 1)]
@@ -159,7 +199,9 @@ def test_every_relation_supports_one_fact(docs: list[RelationDocument]) -> None:
     for made in docs:
         facts = make_facts(made)
         relations = [relation for fact in facts for relation in fact.relations]
-        assert len(relations) == len(set(relations)) == len(list(make_edges([made])))
+        entities = find_entities(made)
+        keys = [(entities[one.head.key].key, entities[one.tail.key].key) for one in distinct_relations(made)]
+        assert len(relations) == len(set(relations)) == sum(head != tail for head, tail in keys)
         assert {one.head.key for one in relations} | {one.tail.key for one in relations} <= find_entities(made).keys()
         assert len({(fact.head.key, fact.label, fact.tail.key) for fact in facts}) == len(facts)
         assert [fact.score for fact in facts] == sorted((fact.score for fact in facts), reverse=True)

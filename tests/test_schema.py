@@ -184,6 +184,20 @@ def test_a_label_is_not_its_own_inverse() -> None:
             LabelSchema.from_dict({"labels": [label, "other"]})
 
 
+def test_the_negative_label_is_no_inverse() -> None:
+    with pytest.raises(ValueError, match='The inverse of the label "kin" is the negative label'):
+        LabelSchema.from_dict({"labels": [{"name": "kin", "inverse": "no_relation"}]})
+
+
+def test_limits_are_those_of_labels_and_directions() -> None:
+    labels = [{"name": "born in", "max_per_head": 1}, {"name": "parent", "inverse": "child"}, "child", "rival"]
+    assert LabelSchema.from_dict({"labels": labels}).limits == {
+        "born in": {"max_per_head": 1},
+        "parent": {"directions": 1},
+        "child": {"directions": 1},
+    }
+
+
 def test_symmetry_and_inverse_are_saved() -> None:
     schema = LabelSchema.general()
     by_name = {label.name: label for label in LabelSchema.from_dict(schema.to_dict()).labels}

@@ -213,7 +213,7 @@ class RelationExtractor(SavedAsFolder, TrainablePipe):
         """Write the predicted relations."""
         for doc, prediction in zip(docs, predictions, strict=True):
             write_records(doc, [make_record(doc, relation) for relation in prediction.relations], self.attr)
-            write_label_properties(doc, prediction.schema.inverse_of, prediction.schema.iris)
+            write_label_properties(doc, prediction.schema.inverse_of, prediction.schema.iris, prediction.schema.limits)
             write_report(doc, prediction.report, self.attr)
             for topic, message in find_problems(doc, self.candidates, prediction.schema, prediction.report, self.attr):
                 # If other documents have pairs, it is normal that one has only entities of other types.

@@ -14,12 +14,12 @@ import numpy as np
 from spacy.language import Language
 from spacy.tokens import Doc, Span, Token
 
-from spacy_slmre.coreference import MentionCluster, mentions_of, write_clusters
+from spacy_slmre.coreference import MentionCluster, choose_name, mentions_of, write_clusters
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.models.base import RelationModel
 from spacy_slmre.names import noun_chunks
 from spacy_slmre.pipeline.question_pipe import QuestionPipe
-from spacy_slmre.schema import NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel, is_name_type
+from spacy_slmre.schema import NEGATIVE, NEGATIVE_LABEL, LabelSchema, RelationLabel, is_name_type, is_person_type
 from spacy_slmre.util.settings import check_minimum, check_probability, check_types, defaults_of, takes_settings
 
 SAME = "same"
@@ -86,12 +86,14 @@ class Links:
         mentions: All mentions, in text order.
         pairs: Indices of a mention and one before it.
         instances: The instance of each pair.
+        known: The mention before it that a mention certainly is the same as, by index.
     """
 
     doc: Doc
     mentions: list[Span]
     pairs: list[tuple[int, int]]
     instances: list[RelationInstance]
+    known: dict[int, int]
 
 
 class CoreferenceResolver(QuestionPipe[list[MentionCluster]]):
@@ -129,13 +131,19 @@ class CoreferenceResolver(QuestionPipe[list[MentionCluster]]):
             write_clusters(doc, of_doc)
 
     def _make_links(self, doc: Doc, mentions: list[Span]) -> Links:
-        """Pair each pronoun, description and short name with the mentions before it, in a window of sentences."""
+        """Pair each pronoun, description and short name with the mentions before it, in a window of sentences.
+
+        The short name of a person is not paired if only one person before it has such a name.
+        """
         sentences = list(doc.sents) if doc.has_annotation("SENT_START") else [doc[:]]
         starts = [sentence.start for sentence in sentences]
         numbers = [bisect_right(starts, mention.start) - 1 for mention in mentions]
         contexts: dict[int, tuple[Context, int]] = {}
-        pairs, instances = [], []
+        pairs, instances, known = [], [], {}
         for one, mention in enumerate(mentions):
+            if (full_name := _only_full_name(mention, mentions[:one])) is not None:
+                known[one] = full_name
+                continue
             first = max(0, numbers[one] - self.settings.max_sentences + 1)
             before = [
                 other
@@ -151,11 +159,11 @@ class CoreferenceResolver(QuestionPipe[list[MentionCluster]]):
             context, offset = contexts[numbers[one]]
             pairs += [(one, other) for other in before]
             instances += [RelationInstance(context, one - offset, other - offset) for other in before]
-        return Links(doc, mentions, pairs, instances)
+        return Links(doc, mentions, pairs, instances, known)
 
     def _cluster(self, links: Links, scores: np.ndarray) -> list[MentionCluster]:
         """Link each mention to the most probable one before it, the closest of equally probable ones."""
-        best: dict[int, tuple[float, int]] = {}
+        best = {one: (1.0, other) for one, other in links.known.items()}
         for (one, other), score in zip(links.pairs, scores.tolist(), strict=True):
             if score >= self.settings.threshold:
                 best[one] = max(best.get(one, (0.0, -1)), (score, other))
@@ -165,12 +173,13 @@ class CoreferenceResolver(QuestionPipe[list[MentionCluster]]):
             other = best[one][1]
             cluster_of[one] = cluster_of.setdefault(other, other)
             clusters.setdefault(cluster_of[one], [cluster_of[one]]).append(one)
-        return [
-            MentionCluster(
-                tuple((links.mentions[n].start_char, links.mentions[n].end_char) for n in dict.fromkeys(members))
-            )
-            for members in clusters.values()
-        ]
+        entities = mentions_of(links.doc)
+        found = []
+        for members in clusters.values():
+            spans = [links.mentions[n] for n in dict.fromkeys(members)]
+            bounds = tuple((span.start_char, span.end_char) for span in spans)
+            found.append(MentionCluster(bounds, choose_name(spans, entities)))
+        return found
 
 
 def find_mentions(doc: Doc) -> list[Span]:
@@ -202,6 +211,17 @@ def _is_definite(token: Token) -> bool:
     return bool("Def" in morph.get("Definite", []) or "Dem" in morph.get("PronType", []) or morph.get("Poss", []))
 
 
+def _only_full_name(mention: Span, before: Sequence[Span]) -> int | None:
+    """Return the last mention before a person's short name that is the full one; None if several persons have it."""
+    words = _words(mention)
+    if not words or not is_person_type(mention.label_):
+        return None
+    persons = {number: _words(other) for number, other in enumerate(before) if other.label_ == mention.label_}
+    full = {number: found for number, found in persons.items() if words < found}
+    longest = max(full.values(), key=len, default=set())
+    return max(full) if full and all(found <= longest for found in full.values()) else None
+
+
 def _may_refer(mention: Span, other: Span) -> bool:
     """Return whether a mention may be the same as one before it."""
     if other.end > mention.start:  # "her" in "her brother", or the other way round
@@ -211,7 +231,18 @@ def _may_refer(mention: Span, other: Span) -> bool:
         # Lee", but not "Bo Lee".
         short, long = sorted((_words(mention), _words(other)), key=len)
         return mention.text.lower() != other.text.lower() and bool(short) and short <= long
-    return True
+    return _agree(mention, other) and _agree(other, mention)
+
+
+def _agree(pronoun: Span, name: Span) -> bool:
+    """Return whether an English pronoun may refer to a name: "she" is no organization, and "it" is no person.
+
+    In other languages, the gender of a pronoun is often that of a noun.
+    """
+    if not name.label_ or len(pronoun) > 1 or not _is_pronoun(pronoun[0]) or pronoun.doc.lang_ != "en":
+        return True
+    gender = pronoun[0].morph.get("Gender", [])
+    return not gender or is_person_type(name.label_) in (None, "Neut" not in gender)
 
 
 def _words(name: Span) -> set[str]:

@@ -136,6 +136,43 @@ def test_a_name_refers_to_a_longer_one_but_not_to_a_namesake(make: Callable[...,
     assert any("Lee" in one for one in found)
 
 
+def test_the_short_name_of_only_one_person_is_linked_without_asking(make: Callable[..., Language]) -> None:
+    # Also beyond the window of sentences, and whatever the model says. "Lee" may be either of two.
+    nlp = make(threshold=1.0, max_sentences=1)
+    words = ["Grace", "Wanjiru", ".", "Ann", "Lee", ".", "Bo", "Lee", ".", "Wanjiru", ".", "Lee", ".", "Mrs", "Wanjiru"]
+    doc = Doc(nlp.vocab, words=words, pos=["PROPN"] * len(words), sent_starts=[n % 3 == 0 for n in range(len(words))])
+    doc.ents = [Span(doc, *bounds, "PERSON") for bounds in ((0, 2), (3, 5), (6, 8), (9, 10), (11, 12), (13, 15))]
+    assert clusters(nlp.get_pipe("slm_coreference")(doc)) == [["Grace Wanjiru", "Wanjiru", "Mrs Wanjiru"]]
+
+
+@pytest.mark.parametrize(("gender", "refers"), [("Masc", {"Ann Lee"}), ("Neut", {"Rome"}), ("", {"Ann Lee", "Rome"})])
+def test_english_pronouns_agree_with_the_type_of_a_name(
+    make: Callable[..., Language], gender: str, refers: set[str]
+) -> None:
+    nlp = make(threshold=0.0)
+    words = ["Ann", "Lee", "saw", "Rome", ".", "PRON", "left", "."]
+    morphs = [""] * len(words)
+    morphs[5] = f"{PRONOUN}|Gender={gender}" if gender else PRONOUN
+    doc = Doc(nlp.vocab, words=words, pos=[*["PROPN"] * 5, "PRON", "VERB", "PUNCT"], morphs=morphs)
+    doc.ents = [Span(doc, 0, 2, "PERSON"), Span(doc, 3, 4, "GPE")]
+    links = nlp.get_pipe("slm_coreference")._make_links(doc, find_mentions(doc))
+    assert {links.mentions[other].text for _, other in links.pairs} == refers
+
+
+def test_clusters_have_the_name_of_their_entity(make: Callable[..., Language]) -> None:
+    nlp = make(threshold=0.0)
+    doc = nlp.get_pipe("slm_coreference")(tagged(nlp))
+    names = [one.name for one in find_clusters(doc)]
+    assert "Ann Lee" in names
+    # So mentions in clusters and other mentions of that name are one entity, in this document and in others.
+    other = Doc(nlp.vocab, words=["Ann", "Lee", "saw", "Bo", "."])
+    other.ents = [Span(other, 0, 2, "PERSON"), Span(other, 3, 4, "PERSON")]
+    install_extensions()
+    other._.relations = [(other.ents[0], other.ents[1], "knows", 1.0)]
+    doc._.relations = [(doc.ents[0], doc.ents[1], "lives in", 1.0)]
+    assert doc._.facts[0].head.key == other._.facts[0].head.key == "text:ann lee"
+
+
 def test_windows_limit_what_a_mention_refers_to(make: Callable[..., Language]) -> None:
     nlp = make(threshold=0.0, max_sentences=1)
     doc = nlp.get_pipe("slm_coreference")(tagged(nlp))
