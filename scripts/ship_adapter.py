@@ -25,7 +25,7 @@ ABOUT = """# The adapter for any labels
 LoRA weights that `slm_relations` of [spacy-slmre](https://pypi.org/project/spacy-slmre) uses by default
 with the packaged SmolLM2-135M-Instruct, for the labels of the general schema or any others. Set
 `model.adapter = null` to use the base model alone. `python -m spacy project run universal-corpora` and `python -m
-spacy project run tune-universal` tune them again.
+spacy project run tune-universal` tune new ones on the same corpora, in one run.
 """
 
 
