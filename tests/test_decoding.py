@@ -19,6 +19,7 @@ SCHEMA = LabelSchema.from_dict(
             {"name": "boss", "symmetric": False},
             {"name": "rival"},
             {"name": "born", "max_per_head": 1},
+            {"name": "wrote", "max_per_tail": 1},
             {"name": "no_relation"},
         ]
     }
@@ -107,6 +108,13 @@ def test_limits_keep_the_most_probable_relations() -> None:
     assert [(row, NAMES[column]) for row, column, _ in relations] == [(1, "born"), (2, "born")]
 
 
+def test_limits_hold_for_tails_too() -> None:
+    log_probs = scores({"wrote": 0.7}, {"wrote": 0.9}, {"wrote": 0.8})
+    mentions = [("a", "x"), ("b", "x"), ("b", "y")]
+    relations = decode(log_probs, Directions.from_rows(np.full(3, -1), SCHEMA), mentions, SCHEMA, Decoding())
+    assert [(row, NAMES[column]) for row, column, _ in relations] == [(1, "wrote"), (2, "wrote")]
+
+
 def test_only_rows_that_depend_on_each_other_are_computed_completely() -> None:
     unknown = -np.inf
     log_probs = np.full((4, len(NAMES)), unknown)
@@ -139,12 +147,13 @@ def test_relations_never_contradict_each_other(seed: int, threshold: float | Non
     combined = np.exp(directions.combine(log_probs))
     for a, b, label in found:
         assert label != "no_relation"
-        assert ((b, a, label) in found) == (label == "spouse") or label in ("rival", "born")
+        assert ((b, a, label) in found) == (label == "spouse") or label in ("rival", "born", "wrote")
         if label in ("parent", "child"):
             assert (b, a, {"parent": "child", "child": "parent"}[label]) in found
         assert threshold is None or combined[keys.index((a, b)), NAMES.index(label)] >= threshold - 1e-9
         assert sum(one[:2] == (a, b) for one in found) <= max_labels
         assert sum(one[0] == a and one[2] == "born" for one in found) <= 1
+        assert sum(one[1] == b and one[2] == "wrote" for one in found) <= 1
 
 
 def test_types_may_exclude_a_label_in_one_direction() -> None:

@@ -7,6 +7,10 @@ from collections.abc import Callable
 import pytest
 from spacy.language import Language
 
+from spacy_slmre.models.causal_lm import model
+from spacy_slmre.models.causal_lm.scoring import PreparedLabels
+from spacy_slmre.models.prompts import PromptBuilder
+from spacy_slmre.schema import LabelSchema
 from tests.conftest import TEXTS, threshold_between
 from tests.pipeline.test_slm_relations import LABELS, found
 
@@ -34,6 +38,37 @@ def test_labels_of_a_document_replace_those_of_the_component(nlp: Language) -> N
     (other, _), *_ = nlp.pipe([(TEXTS[1], {"labels": own[1]})], as_tuples=True)
     assert found(nlp(doc)) == found(other)
     assert nlp.get_pipe("slm_relations").labels == tuple(LABELS)
+
+
+def test_labels_are_prepared_once(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = []
+
+    class Counted(PreparedLabels):
+        def __init__(self, prompts: PromptBuilder, schema: LabelSchema) -> None:
+            prepared.append(schema.names)
+            super().__init__(prompts, schema)
+
+    nlp(TEXTS[0])
+    monkeypatch.setattr(model, "PreparedLabels", Counted)
+    for labels in (["rival"], ["friend"], ["rival"], ["friend"]):
+        list(nlp.pipe([(TEXTS[1], {"labels": labels})], as_tuples=True))
+    nlp(TEXTS[1])
+    assert len(prepared) == 2
+    assert len(nlp.get_pipe("slm_relations")._doc_schemas) == 2
+
+
+def test_types_exclude_labels_before_probabilities_are_normalized(
+    blank: Callable[[], Language], tiny_model: dict
+) -> None:
+    types = [["PER", "LOC"], ["PERSON", "GPE"]]
+    labels = [{"name": "born in", "types": types}, {"name": "works for", "types": [["PER", "ORG"]]}, "no_relation"]
+    nlp = blank()
+    component = nlp.add_pipe("slm_relations", config={"model": tiny_model, "schema": {"labels": labels}})
+    pairs = component.predict_proba([nlp(TEXTS[0])], k=3)[0]
+    assert pairs
+    for pair in pairs:
+        probs = dict(pair.labels)
+        assert len(probs) < 3 and sum(probs.values()) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_a_document_with_wrong_labels_fails_alone(nlp: Language) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import spacy
 from spacy.language import Language
@@ -13,7 +14,7 @@ from spacy.tokens import Doc, Span
 from spacy_slmre.candidates import EntityPairs
 from spacy_slmre.coreference import find_clusters
 from spacy_slmre.gold import gold_pairs
-from spacy_slmre.pipeline.slm_coreference import find_mentions
+from spacy_slmre.pipeline.slm_coreference import Links, find_mentions
 from spacy_slmre.relations import install_extensions
 
 WORDS = [
@@ -157,6 +158,16 @@ def test_english_pronouns_agree_with_the_type_of_a_name(
     doc.ents = [Span(doc, 0, 2, "PERSON"), Span(doc, 3, 4, "GPE")]
     links = nlp.get_pipe("slm_coreference")._make_links(doc, find_mentions(doc))
     assert {links.mentions[other].text for _, other in links.pairs} == refers
+
+
+def test_a_mention_is_linked_to_the_most_probable_one_before_it(make: Callable[..., Language]) -> None:
+    nlp = make(threshold=0.5)
+    doc = tagged(nlp)
+    ann, rome, she = find_mentions(doc)[:3]
+    links = Links(doc, [ann, rome, she], [(2, 0), (2, 1)], [], {})
+    for scores, expected in (((0.9, 0.6), [["Ann Lee", "She"]]), ((0.6, 0.9), [["Rome", "She"]]), ((0.4, 0.3), [])):
+        found = nlp.get_pipe("slm_coreference")._cluster(links, np.array(scores))
+        assert [[doc.text[start:end] for start, end in one.mentions] for one in found] == expected
 
 
 def test_clusters_have_the_name_of_their_entity(make: Callable[..., Language]) -> None:

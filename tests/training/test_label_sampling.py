@@ -161,6 +161,43 @@ def test_examples_have_no_pairs_that_are_unknown() -> None:
     assert len(one_way) > 40 and {example.label for example in one_way} == {"author", "employer"}
 
 
+def test_other_labels_resemble_those_that_occur() -> None:
+    # Half of the labels connect A and B, the other half B and C; with `hard`, tasks are of one kind.
+    labels = [RelationLabel(f"r{number}", f"relation {number}") for number in range(16)]
+    passages = []
+    for index in range(64):
+        context = make_corpus(1).passages[0].context
+        pair = (0, 1) if index % 2 else (1, 2)
+        passages.append(Passage(str(index), context, {pair: frozenset({f"r{index % 16}"})}))
+    corpus = LabelSetCorpus("one", LabelSchema((*labels, NEGATIVE), NEGATIVE_LABEL), passages, {})
+
+    def share(hard: float) -> float:
+        settings = SamplingSettings(**{**OFF, "hard": hard, "min_labels": 4, "max_labels": 4})
+        sampler = LabelSampler([corpus], settings)
+        shares = []
+        for seed in range(100):
+            task = sampler.draw(str(seed), 4)
+            occurring = {int(one.label[1:]) % 2 for one in task.instances if one.label != NEGATIVE_LABEL}
+            if len(occurring) == 1:
+                names = [int(name[1:]) for name in task.schema.names if name != NEGATIVE_LABEL]
+                shares.append(sum(number % 2 in occurring for number in names) / len(names))
+        assert len(shares) > 15
+        return sum(shares) / len(shares)
+
+    assert share(1.0) > 0.95 > 0.9 > share(0.0)
+
+
+def test_the_inverse_of_a_label_is_often_among_the_others() -> None:
+    def share(labels: tuple[RelationLabel, ...]) -> float:
+        corpus = replace(make_corpus(), schema=LabelSchema((*labels, NEGATIVE), NEGATIVE_LABEL))
+        sampler = LabelSampler([corpus], SamplingSettings(**{**OFF, "hard": 0.0, "min_labels": 2, "max_labels": 2}))
+        tasks = [sampler.draw(str(seed), 2).schema.names for seed in range(400)]
+        of_family = [names for names in tasks if "parent" in names or "child" in names]
+        return sum("parent" in names and "child" in names for names in of_family) / len(of_family)
+
+    assert share(LABELS) > 1.5 * share(tuple(replace(label, inverse=None) for label in LABELS))
+
+
 def test_labels_with_the_same_wording_are_an_error() -> None:
     labels = (RelationLabel("author", "author"), RelationLabel("employer", "Author"))
     corpus = replace(make_corpus(), schema=LabelSchema((*labels, NEGATIVE), NEGATIVE_LABEL), paraphrases={})
