@@ -42,7 +42,7 @@ NAME_TYPE = "NAME"
 OTHER_TYPE = "MISC"
 """In many pipelines, the type of all names but persons, places and organizations: works, events, products, …."""
 _COMMON_TYPES = frozenset({"PER", "LOC", "ORG"})
-_NUMBERS = "CARDINAL ORDINAL MONEY PERCENT QUANTITY QT NUM NUMERIC_VALUE"
+_NUMBERS = "CARDINAL ORDINAL MONEY PERCENT QUANTITY QT NUM NUMERIC_VALUE MSR"
 _NO_NAMES = frozenset({"DATE", *_NUMBERS.split()})
 DEFAULT_TYPE_MAP: Mapping[str, str] = {
     name: type for type, names in _TYPE_NAMES.items() for name in (type, *names.split())

@@ -126,7 +126,7 @@ def test_name_means_any_type_but_dates_and_numbers() -> None:
     assert dates == ["date of birth", "date of death", "inception", "event date", "no_relation"]
 
 
-@pytest.mark.parametrize("name", ["TIME", "Date", "QT", "MONEY", "NUMERIC_VALUE"])
+@pytest.mark.parametrize("name", ["TIME", "Date", "QT", "MONEY", "NUMERIC_VALUE", "MSR"])
 def test_dates_and_numbers_of_all_pipelines_are_no_names(name: str) -> None:
     assert not is_name_type(name) and is_name_type("PERSON") and is_name_type("Gene") and is_name_type("")
 
