@@ -135,7 +135,7 @@ def source_of(doc: Doc) -> str:
     "train-12-3". The ids of annotations that record no format are not changed.
     """
     name = str(doc.user_data.get(ID) or doc.text)
-    split = re.escape(str(doc.user_data.get(SPLIT)))
+    split = re.escape(doc.user_data[SPLIT]) if SPLIT in doc.user_data else ".+"
     match = re.fullmatch(rf"({split}-\d+)-\d+", name) if FORMAT in doc.user_data else None
     return match[1] if match else name
 
