@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,8 @@ from spacy_slmre.cli.app import CodeOption, GpuOption, OverwriteOption, refuse_o
 from spacy_slmre.cli.output import console, document_progress, log, show_errors
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from spacy_slmre.evaluation.runs import EvaluationRun
     from spacy_slmre.evaluation.systems import EvaluationSettings
 
@@ -47,9 +50,11 @@ def evaluate_command(
         list[Path] | None, typer.Argument(help=".spacy files, or folders of them.", metavar="CORPUS…")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the runs, one subfolder per corpus.")
+        Path | None, typer.Option("--output", "-o", help="Folder for the runs: one subfolder per system and corpus.")
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the system in reports.")] = "",
+    name: Annotated[
+        str, typer.Option(help="Name of the system in reports; by default, that of the pipeline's folder or package.")
+    ] = "",
     component: Annotated[str | None, typer.Option(help="The relation component, if there are several.")] = None,
     level: Annotated[
         str,
@@ -121,8 +126,9 @@ def evaluate_command(
         return
     if not corpora:
         raise ValueError("Give at least one corpus to evaluate on.")
+    system = name or _system_name(pipeline)
     settings = EvaluationSettings(
-        name=name,
+        name=system,
         component=component,
         level=level,
         pairs=pairs,
@@ -153,7 +159,7 @@ def evaluate_command(
                 )
             else:
                 gold = read_gold(path, limit=limit)
-                target = _run_folder(folder, gold.run_name, path, runs)
+                target = _run_folder(folder, system, gold.run_name, path, runs)
                 run = evaluate_answers(
                     answers, gold, target, name=name, allow_missing=allow_missing, overwrite=overwrite, log=log
                 )
@@ -179,8 +185,8 @@ def evaluate_on(
 ) -> EvaluationRun:
     """Load a pipeline and evaluate it on a corpus, with a progress bar.
 
-    The run becomes a subfolder of `folder` that is named after the corpus; the folders of other `runs` are refused. For
-    the other arguments, see `load_pipeline` and `evaluate_corpus`.
+    The run becomes a subfolder of `folder` that is named after the corpus and, if `settings` name it, the system; the
+    folders of other `runs` are refused. For the other arguments, see `load_pipeline` and `evaluate_corpus`.
     """
     from spacy_slmre.evaluation.evaluate import FACTS_SUFFIX, evaluate_corpus
     from spacy_slmre.evaluation.gold import read_gold
@@ -190,7 +196,7 @@ def evaluate_on(
     nlp = load_pipeline(pipeline, code=code, gpu_id=gpu_id)
     gold = read_gold(corpus, nlp, settings.limit)
     name = gold.run_name + (FACTS_SUFFIX if settings.level == "facts" else "")
-    target = _run_folder(folder, name, corpus, runs or [])
+    target = _run_folder(folder, settings.name, name, corpus, runs or [])
     with document_progress(len(gold.examples)) as update:
         return evaluate_corpus(
             nlp,
@@ -205,7 +211,16 @@ def evaluate_on(
         )
 
 
-def _run_folder(folder: Path, name: str, corpus: Path, runs: list[EvaluationRun]) -> Path:
+def _system_name(pipeline: str) -> str:
+    """Return the name of a pipeline's folder or package, with the parent of spaCy's `model-best` and `model-last`."""
+    path = Path(pipeline).resolve()
+    name = path.stem if path.is_file() else path.name
+    return f"{path.parent.name}-{name}" if name in ("model-best", "model-last") else name
+
+
+def _run_folder(folder: Path, system: str, name: str, corpus: Path, runs: list[EvaluationRun]) -> Path:
+    if system:  # not all of its characters are allowed in the name of a folder
+        name = re.sub(r"[^\w.-]+", "-", f"{system}-{name}")
     if folder / name in [run.folder for run in runs]:
         raise ValueError(
             f"Two corpora have the same run folder {folder / name}; the second is {corpus}. "
@@ -216,10 +231,9 @@ def _run_folder(folder: Path, name: str, corpus: Path, runs: list[EvaluationRun]
 
 def _show_labels(run: EvaluationRun) -> None:
     """Print a run's scores by label, and its speed."""
-    from rich.table import Table
-
     metrics, info = run.metrics, run.info
-    table = Table("label", "pairs", "precision", "recall", "F1", title=f"{info['system']}: {run.folder.name}")
+    table = _score_table("label", "pairs", "precision", "recall", "F1")
+    table.title = f"{info['system']}: {run.title}"
     for label, scores in metrics["per_label"].items():
         table.add_row(label, f"{scores['gold']:,}", *(f"{scores[key]:.3f}" for key in "prf"))
     interval = metrics["interval"]
@@ -241,14 +255,13 @@ def _show_labels(run: EvaluationRun) -> None:
 
 
 def show_runs(runs: list[EvaluationRun]) -> None:
-    """Print one line per run."""
-    from rich.table import Table
-
-    table = Table("corpus", "pairs", "precision", "recall", "micro-F1", "95 %", "macro-F1", "pairs/s")
+    """Print one row per run."""
+    table = _score_table("run", "pairs", "precision", "recall", "micro-F1", "95 %", "macro-F1", "pairs/s")
+    table.box, table.pad_edge = None, False  # so that all columns fit into 80 characters
     for run in runs:
         interval, seconds = run.metrics["interval"], run.info["seconds"]
         table.add_row(
-            run.folder.name,
+            f"{run.info['system']}: {run.title}",
             f"{run.info['pairs']:,}",
             *(f"{run.metrics['micro'][key]:.3f}" for key in "prf"),
             f"{interval['low']:.3f}-{interval['high']:.3f}",
@@ -256,3 +269,14 @@ def show_runs(runs: list[EvaluationRun]) -> None:
             f"{run.info['pairs'] / seconds:.0f}" if seconds else "",
         )
     console.print(table)
+
+
+def _score_table(name: str, *numbers: str) -> Table:
+    """Return a table in which names are wrapped if the terminal is narrow, but no number is cut."""
+    from rich.table import Table
+
+    table = Table()
+    table.add_column(name, overflow="fold")
+    for header in numbers:
+        table.add_column(header, justify="right", no_wrap=True)
+    return table

@@ -29,8 +29,6 @@ SPLITS = ("train", "dev", "test")
 PROVENANCE = (FORMAT, SPLIT, ID)
 MEANS_NO_RELATION = "label that means no relation"
 """Reason of rejects that lose nothing, since their pairs are negative anyway."""
-# If a reader splits documents into sentences, sentence 3 of document train-12 has the id "train-12-3".
-_SENTENCE_ID = re.compile(r"(.+-\d+)-\d+")
 
 
 def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) -> tuple[Doc, list[Reject]]:
@@ -68,7 +66,9 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
             detail = f"[{invalid.start}:{invalid.end}] in a text of {len(text)} characters"
             rejects.append(Reject(record.line, record.id, reason, detail))
         else:
-            pairs.append(Pair(head, tail, label))
+            # Without a schema, every label that usually means "no relation" does, and is the same label.
+            is_unrelated = format.schema is None and format.is_negative(label)
+            pairs.append(Pair(head, tail, NEGATIVE_LABEL if is_unrelated else label))
 
     # Entities come last, since they have a knowledge base id, which the arguments of pairs lack.
     mentions: list[Mention | EntityMention] = [mention for pair in pairs for mention in (pair.head, pair.tail)]
@@ -108,10 +108,15 @@ def holdout_share(docs: Iterable[Doc], share: float, seed: int = 0) -> float:
     """Return a share close to the given one with which `in_holdout` holds out at least one source document.
 
     The number of source documents that `in_holdout` holds out varies, which matters if there are only a few. With the
-    returned share, it is the given share of them, rounded. There must be at least two.
+    returned share, it is the given share of them, rounded, or more, up to half of them, if otherwise none of those held
+    out would have a relation. There must be at least two.
     """
+    docs = list(docs)
     positions = sorted(_position(source, seed) for source in {source_of(doc) for doc in docs})
     number = min(max(round(share * len(positions)), 1), len(positions) - 1)
+    related = {_position(source_of(doc), seed) for doc in docs if getattr(doc._, RELATIONS)}
+    if len(related) > 1 and (needed := positions.index(min(related)) + 1) <= len(positions) / 2:
+        number = max(number, needed)
     least, most = positions[number - 1], positions[number]
     # As few decimals as possible, since it is written to configs.
     rounded = (round((least + most) / 2, digits) for digits in range(2, 17))
@@ -124,9 +129,14 @@ def _position(source: str, seed: int) -> float:
 
 
 def source_of(doc: Doc) -> str:
-    """Return the id (or, without one, the text) of the source document of a gold document."""
+    """Return the id (or, without one, the text) of the source document of a gold document.
+
+    If the reader of a benchmark splits documents into sentences, sentence 3 of document "train-12" has the id
+    "train-12-3". The ids of annotations that record no format are not changed.
+    """
     name = str(doc.user_data.get(ID) or doc.text)
-    match = _SENTENCE_ID.fullmatch(name)
+    split = re.escape(doc.user_data[SPLIT]) if SPLIT in doc.user_data else ".+"
+    match = re.fullmatch(rf"({split}-\d+)-\d+", name) if FORMAT in doc.user_data else None
     return match[1] if match else name
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import spacy
@@ -125,7 +125,9 @@ def read_gold(path: Path, nlp: Language | None = None, limit: int = 0) -> GoldCo
     if corpus_format is None and path.stem in SPLITS:
         split = split or path.stem
     sha256 = hashlib.sha256(hashes.encode()).hexdigest()
-    return GoldCorpus(path, examples, corpus_format, split, sha256, limit)
+    corpus = GoldCorpus(path, examples, corpus_format, split, sha256, limit)
+    # A corpus that was converted without a split has the name of its file as one.
+    return replace(corpus, split="") if split == corpus.name else corpus
 
 
 def make_evaluation_pairs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +108,8 @@ class Result:
 def find_runs(paths: Sequence[Path]) -> tuple[list[EvaluationRun], list[str]]:
     """Find the complete runs in folders, one for each system, corpus and split.
 
-    If a system has several runs on the same corpus and split, the one with the most pairs is kept, or else the newest.
+    If the same pipeline has several runs on the same corpus and split, the one with the most pairs is kept, or else the
+    newest.
 
     Returns:
         The runs, and notes about skipped runs and runs that cannot be compared.
@@ -149,14 +150,19 @@ def make_results(runs: Iterable[EvaluationRun], sections: Sequence[ReportSection
     order = sorted(
         runs, key=lambda run: (run.info["corpus"], run.info["split"], -run.metrics["micro"]["f"], str(run.folder))
     )
-    series = {key: number for number, key in enumerate(dict.fromkeys(system_key(run.info) for run in order))}
+    series = {name: number for number, name in enumerate(dict.fromkeys(names[run.folder] for run in order))}
     return [
         Result(
             run,
-            names[key := system_key(run.info)],
-            series[key],
+            names[run.folder],
+            series[names[run.folder]],
             _caveats(run.info) + [caveat for section in sections for caveat in section.caveats(run.info)],
-            [reference for section in sections for reference in section.references(run.info)],
+            # Published results are found by the name of the model.
+            [
+                reference
+                for section in sections
+                for reference in section.references({**run.info, "system": run.info.get("model", run.info["system"])})
+            ],
         )
         for run in order
     ]
@@ -188,22 +194,39 @@ def describe(info: Mapping[str, Any]) -> str:
     return ", ".join([*words, "DAPT"] if info.get("dapt") else words)
 
 
-def _system_names(runs: Iterable[EvaluationRun]) -> dict[tuple, str]:
-    """Name each system, with the aspects that distinguish it from others of the same name."""
-    by_name: dict[str, dict[tuple, None]] = defaultdict(dict)
+def _system_names(runs: Sequence[EvaluationRun]) -> dict[Path, str]:
+    """Name the system of each run folder, with the aspects that distinguish it from others of the same name.
+
+    The name of the pipeline is one of them if several pipelines were evaluated on the same data. Otherwise it is not,
+    because a system may have one pipeline for each corpus.
+    """
+    counts = Counter((system_key(run.info), run.info["corpus"], run.info["split"]) for run in runs)
+    several = {key for (key, *_), count in counts.items() if count > 1}
+    keys: dict[Path, tuple] = {}
+    by_name: dict[str, list[tuple]] = defaultdict(list)
     for run in runs:
-        by_name[run.info["system"]][system_key(run.info)] = None
+        key = system_key(run.info)
+        pipeline = f"{run.info.get('pipeline', '')} {_fingerprint(run)[:7]}".strip() if key in several else ""
+        keys[run.folder] = (*key, pipeline)
+        by_name[key[0]].append(keys[run.folder])
     names = {}
-    for name, keys in by_name.items():
-        differing = [place for place in range(1, len(ASPECTS) + 1) if len({key[place] for key in keys}) > 1]
-        for key in keys:
-            words = [
-                str(key[place]) or f"no {aspect}" if (aspect := ASPECTS[place - 1]) != "dapt"
-                else "DAPT" if key[place] else "no DAPT"
-                for place in differing
-            ]  # fmt: skip
-            names[key] = f"{name} ({', '.join(words)})" if words else name
+    for folder, key in keys.items():
+        differing = [place for place in range(1, len(key)) if len({other[place] for other in by_name[key[0]]}) > 1]
+        words = [_describe_aspect((*ASPECTS, "pipeline")[place - 1], key[place]) for place in differing]
+        names[folder] = f"{key[0]} ({', '.join(words)})" if words else key[0]
     return names
+
+
+def _describe_aspect(aspect: str, value: Any) -> str:
+    if aspect == "dapt":
+        return "DAPT" if value else "no DAPT"
+    return str(value) or f"no {aspect}"
+
+
+def _fingerprint(run: EvaluationRun) -> str:
+    """Return the fingerprint of a run's pipeline, or the hash of the answers that it scores."""
+    key = run.info.get("key") or {}
+    return str(key.get("pipeline") or key.get("answers") or "")
 
 
 def _caveats(info: Mapping[str, Any]) -> list[str]:
@@ -216,7 +239,7 @@ def _caveats(info: Mapping[str, Any]) -> list[str]:
 def _remove_duplicates(runs: list[EvaluationRun]) -> tuple[list[EvaluationRun], list[str]]:
     groups: dict[tuple, list[EvaluationRun]] = defaultdict(list)
     for run in runs:
-        groups[system_key(run.info), run.info["corpus"], run.info["split"]].append(run)
+        groups[system_key(run.info), _fingerprint(run), run.info["corpus"], run.info["split"]].append(run)
     kept, notes = [], []
     for group in groups.values():
         best = max(group, key=lambda run: (run.info["pairs"], (run.folder / RUN_FILE).stat().st_mtime))
@@ -237,7 +260,7 @@ def _data_differences(runs: list[EvaluationRun]) -> list[str]:
     hashes: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         info = run.info
-        hashes[info["corpus"], info["split"]][info["data_sha256"]].append(names[system_key(info)])
+        hashes[info["corpus"], info["split"]][info["data_sha256"]].append(names[run.folder])
     return [
         f"{corpus} {split}: systems were evaluated on different data ("
         + "; ".join(f"{sha256[:12]}: {', '.join(systems)}" for sha256, systems in by_hash.items())

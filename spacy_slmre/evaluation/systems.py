@@ -46,7 +46,7 @@ class EvaluationSettings:
     """How a pipeline is evaluated.
 
     Attributes:
-        name: Name of the system in reports; by default the name of its model.
+        name: Name of the system in reports; by default the name of its model. `slmre evaluate` sets it.
         component: The relation component, if there are several.
         level: "mentions" evaluates pairs of mentions, "facts" pairs of entities: the facts that the component finds
             with its own candidates and limits are compared with the gold facts, which may be stated anywhere in the
@@ -176,7 +176,7 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
         pipe.settings = replace(pipe.settings, max_labels_per_pair=settings.max_labels_per_pair)
     of_model = model.info
     info: dict[str, Any] = {"kind": of_model.kind, "system": of_model.name, "params": of_model.n_parameters}
-    info |= {"style": "", "prompt": "", "decoding": ""}
+    info |= {"model": of_model.name, "style": "", "prompt": "", "decoding": ""}
     predict = _scored(pipe, settings.top, several=several or settings.level == "facts")
     if isinstance(model, SmallLM):
         style = model.style
@@ -205,6 +205,7 @@ def _llm_system(component: LLMWrapper, settings: EvaluationSettings, corpus: Cor
         task.style = replace(task.style, label_list=settings.prompt == "schema")
     load_llm_component(component)
     model = component._model  # spacy-llm has no public attribute for the model
+    name = Path(str(getattr(model, "name", type(model).__name__))).name
     return EvaluatedSystem(
         _answered(component, task.schema),
         task.schema,
@@ -212,7 +213,8 @@ def _llm_system(component: LLMWrapper, settings: EvaluationSettings, corpus: Cor
         task.attr,
         info={
             "kind": "llm",
-            "system": Path(str(getattr(model, "name", type(model).__name__))).name,
+            "system": name,
+            "model": name,
             "params": None,
             **_prompt_info(len(task.style.examples_for(task.schema)), task.style.label_list),
             "decoding": "generated",

@@ -18,7 +18,7 @@ from spacy_slmre.gold import gold_pairs, pair_key
 from spacy_slmre.instances import RelationInstance, make_instances
 from spacy_slmre.metrics import means_no_relation
 from spacy_slmre.relations import RELATIONS
-from spacy_slmre.schema import LabelSchema
+from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 
 
 @dataclass
@@ -161,7 +161,7 @@ def collect_labels(docs: Iterable[Doc], negative: str | None, attr: str = RELATI
     (`spacy_slmre.metrics.NEGATIVES`: "NA", "Other", …), it is the negative label. For `attr`, see `gold_pairs`.
 
     Raises:
-        ValueError: Several labels usually mean "no relation".
+        ValueError: Several labels usually mean "no relation", and `negative` does not say which one does.
     """
     names: set[str] = set()
     has_negatives = False
@@ -169,11 +169,13 @@ def collect_labels(docs: Iterable[Doc], negative: str | None, attr: str = RELATI
         annotated = gold_pairs(doc, attr)
         names.update(row.label for row in annotated.rows)
         has_negatives |= annotated.is_complete
-    if negative is not None and negative not in names and (others := sorted(filter(means_no_relation, names))):
+    is_default = negative == NEGATIVE_LABEL
+    others = sorted(filter(means_no_relation, names))
+    if negative is not None and others and (is_default or negative not in names):
         if len(others) > 1:
             raise ValueError(
                 f'The labels {" and ".join(others)} all usually mean "no relation". Set the negative label to the one '
-                "that does, or rename the others."
+                "that does, rename the others, or set the labels."
             )
         negative = others[0]
     return sorted(names - {negative}), negative if has_negatives or negative in names else None

@@ -203,7 +203,11 @@ class RelationExtractor(SavedAsFolder, TrainablePipe):
     def predict(self, docs: Iterable[Doc], k: int = 1) -> list[DocPrediction]:
         """Predict the k most probable labels of each candidate pair, without changing the documents."""
         self.load()
-        return self._predict([self._make_instances(doc) for doc in docs], k)
+        docs = list(docs)
+        predictions = self._predict([self._make_instances(doc) for doc in docs], k)
+        for doc, prediction in zip(docs, predictions, strict=True):
+            self._warn_problems(doc, prediction)
+        return predictions
 
     def predict_proba(self, docs: Iterable[Doc], k: int = 1) -> list[list[PairPrediction]]:
         """Return the candidate pairs of each document with their k most probable labels."""
@@ -215,11 +219,7 @@ class RelationExtractor(SavedAsFolder, TrainablePipe):
             write_records(doc, [make_record(doc, relation) for relation in prediction.relations], self.attr)
             write_label_properties(doc, prediction.schema.inverse_of, prediction.schema.iris, prediction.schema.limits)
             write_report(doc, prediction.report, self.attr)
-            for topic, message in find_problems(doc, self.candidates, prediction.schema, prediction.report, self.attr):
-                # If other documents have pairs, it is normal that one has only entities of other types.
-                if topic != "types" or not self._has_scored:
-                    self._warn_once(topic, message)
-            self._has_scored |= prediction.report["scored"] > 0
+            self._warn_problems(doc, prediction)
 
     @property
     def decoding(self) -> Decoding:
@@ -463,6 +463,13 @@ class RelationExtractor(SavedAsFolder, TrainablePipe):
         for name, value in saved.items():
             setattr(self, name, value)
         self._check_thresholds()
+
+    def _warn_problems(self, doc: Doc, prediction: DocPrediction) -> None:
+        for topic, message in find_problems(doc, self.candidates, prediction.schema, prediction.report, self.attr):
+            # If other documents have pairs, it is normal that one has only entities of other types.
+            if topic != "types" or not self._has_scored:
+                self._warn_once(topic, message)
+        self._has_scored |= prediction.report["scored"] > 0
 
     def _warn_once(self, topic: str, message: str) -> None:
         if topic not in self._warned:

@@ -72,6 +72,14 @@ def make_config(
         "lang": (lang or "en") if ner is None else load_ner(ner).lang,
     }
     check_language(values["lang"], "tune.lang", TuningError)
+    for name in (data, dev, schema, ner):
+        if name is not None and "$" in str(name):
+            raise TuningError(f'{name} contains "$", which stands for a variable in configs. Rename it.')
+    if dev is not None and dev.resolve() == data.resolve():
+        raise TuningError(
+            f"The dev data {dev} are also the training data, so their score would say nothing about new texts. Leave "
+            "the dev data out, so that some documents are held out, or pass other documents."
+        )
     docs = _read(data, values["lang"])
     if not any(doc._.relations for doc in docs):
         raise TuningError(f"None of the {len(docs)} annotated documents of {data} has a relation.")
@@ -90,6 +98,11 @@ def make_config(
     if len(sets) != 1:
         names = ", ".join(one.name for one in sets)
         raise TuningError(f"{data} has several label sets ({names}): pass a schema with the labels that you want.")
+    if len(labels := sets[0].schema.names) == 1:
+        raise TuningError(
+            f'All annotated pairs of {data} have the label "{labels[0]}", so there is nothing to learn. Annotate pairs '
+            "without a relation, or sample other pairs of entities as such: --corpora.train.negatives 2"
+        )
     values |= choose_settings(config.model, sets[0])
     counts = _count(sets[0])
     values |= counts
@@ -124,7 +137,10 @@ def choose_settings(lm: SmallLM, data: TuningSet) -> dict[str, Any]:
     for split, rows in (("training", data.train), ("dev", data.dev)):
         n_positives[split] = sum(one.label != negative for one in rows)
         if not n_positives[split]:
-            raise TuningError(f"None of the {len(rows)} {split} pairs has a relation. Annotate more documents.")
+            raise TuningError(
+                f"None of the {len(rows)} {split} pairs has a relation. Annotate more documents, or pass dev data that "
+                "have relations."
+            )
     ratio = len(data.train) / n_positives["training"] - 1
     negatives = MAX_NEGATIVES if ratio > MAX_NEGATIVES else None
     share = (MAX_NEGATIVES + 1) / (ratio + 1) if negatives else 1.0

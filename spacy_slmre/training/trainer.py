@@ -66,7 +66,6 @@ class ResumableTrainer(Trainer):
 
     _is_complete = False
     _seconds_before = 0.0
-    _steps_before = 0
     _start = 0.0
 
     def __init__(self, *, model: Any, args: TrainingArguments, **kwargs: Any) -> None:
@@ -84,7 +83,6 @@ class ResumableTrainer(Trainer):
             callbacks: Any = state.stateful_callbacks
             # The run may have been interrupted after its last step, while scoring or writing.
             self._is_complete = callbacks["TrainerControl"]["args"]["should_training_stop"]
-            self._steps_before = state.global_step
             self._seconds_before = max((entry.get("seconds", 0.0) for entry in state.log_history), default=0.0)
         self._start = time.perf_counter()
         self.train(resume_from_checkpoint=checkpoint)
@@ -101,10 +99,6 @@ class ResumableTrainer(Trainer):
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log metrics with the training time, which checkpoints store in their log history."""
-        steps = self.state.global_step - self._steps_before
-        if "train_loss" in logs and steps:
-            # `Trainer` divides the sum over the steps since the run was resumed by the number of all steps.
-            logs = {**logs, "train_loss": logs["train_loss"] * self.state.global_step / steps}
         super().log({**logs, "seconds": round(self.seconds, 1)}, *args, **kwargs)
 
 

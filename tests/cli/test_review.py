@@ -82,6 +82,14 @@ def test_nothing_to_review_is_said(tmp_path: Path, pipeline: str) -> None:
     assert code == 0 and "nothing to review" in message
 
 
+def test_the_reason_why_there_is_nothing_to_review_is_said(tmp_path: Path, texts: Path, pipeline: str) -> None:
+    nlp = spacy.load(pipeline, exclude=["entity_ruler"])
+    nlp.to_disk(tmp_path / "no_entities")
+    with pytest.warns(UserWarning, match="no component before this one finds entities"):
+        code, message = invoke(texts, "--pipeline", tmp_path / "no_entities", "-o", tmp_path / "out.jsonl")
+    assert code == 0 and "nothing to review" in message
+
+
 @contextmanager
 def serving(*args: object) -> Iterator[tuple[subprocess.Popen, str, str]]:
     """Run the command; yield its process, its address and what it printed before."""

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spacy_slmre.coreference import MENTIONS
-from spacy_slmre.corpus.gold_docs import FORMAT, SPLIT, format_of, make_doc
+from spacy_slmre.corpus.gold_docs import FORMAT, SPLIT, format_of, make_doc, source_of
 from spacy_slmre.corpus.records import Pair, Record
 from spacy_slmre.documents import ID, tokenize
 from spacy_slmre.instances import Mention, make_instances
@@ -33,6 +33,19 @@ def test_a_document_has_what_its_record_says(nlp):
     assert [doc.user_data[key] for key in (FORMAT, SPLIT, ID)] == ["demo", "dev", "r1"]
     assert format_of(doc) is DEMO
     assert MENTIONS not in doc.spans
+
+
+def test_only_sentence_numbers_of_benchmarks_are_no_part_of_the_source(nlp):
+    doc = nlp("Ann and Bo.")
+    for provenance, source in [
+        ({FORMAT: "re_docred", SPLIT: "train", ID: "train-12-3"}, "train-12"),
+        ({FORMAT: "demo", SPLIT: "train", ID: "train-12"}, "train-12"),
+        ({FORMAT: "demo", SPLIT: "news-2024", ID: "news-2024-3"}, "news-2024-3"),
+        ({SPLIT: "news", ID: "news-2024-000"}, "news-2024-000"),
+        ({}, "Ann and Bo."),
+    ]:
+        doc.user_data = provenance
+        assert source_of(doc) == source
 
 
 def test_a_pair_with_several_labels_is_several_instances(nlp):

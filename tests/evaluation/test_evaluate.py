@@ -15,6 +15,7 @@ from spacy.training import Example
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
+from spacy_slmre.cli.output import console
 from spacy_slmre.corpus.conversion import convert
 from spacy_slmre.corpus.docbin import DocBinWriter, read_docs
 from spacy_slmre.corpus.gold_docs import FORMAT, ID, SPLIT
@@ -22,7 +23,7 @@ from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.evaluation import evaluate as evaluating
 from spacy_slmre.evaluation.evaluate import evaluate_corpus
 from spacy_slmre.evaluation.gold import make_evaluation_pairs, read_gold
-from spacy_slmre.evaluation.results import find_runs
+from spacy_slmre.evaluation.results import find_runs, make_results
 from spacy_slmre.evaluation.runs import EvaluationError, EvaluationRun, Prediction, read_run
 from spacy_slmre.evaluation.systems import EvaluationSettings
 from spacy_slmre.models.encoder.universal import UniversalEncoder, UniversalEncoderSettings
@@ -66,7 +67,7 @@ def test_run_folder_has_predictions_metrics_and_information(pipeline: Path, corp
     shown = run("evaluate", pipeline, corpus, "-o", tmp_path / "runs", "--top", 2)
     assert "all (micro)" in shown and "95 %" in shown
     (found,), _ = find_runs([tmp_path / "runs"])
-    assert found.folder.name == "demo-test"
+    assert found.folder.name == "pipeline-demo-test"
     assert found.info["corpus"] == "demo" and found.info["split"] == "test"
     assert found.info["kind"] == "slm" and found.info["decoding"] == "scored"
     assert found.info["style"] == "0-shot" and found.info["prompt"] == "schema"
@@ -203,10 +204,10 @@ def test_damaged_partial_results_are_not_used(
 
 
 def test_a_folder_that_is_not_a_run_is_never_replaced(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
-    notes = tmp_path / "demo-test" / "notes.txt"
-    notes.parent.mkdir()
+    notes = tmp_path / "runs" / "pipeline-demo-test" / "notes.txt"
+    notes.parent.mkdir(parents=True)
     notes.write_text("years")
-    message = run("evaluate", pipeline, corpus, "-o", tmp_path, "--overwrite", code=1)
+    message = run("evaluate", pipeline, corpus, "-o", tmp_path / "runs", "--overwrite", code=1)
     assert "was not created by this command" in message and notes.read_text() == "years"
 
 
@@ -221,12 +222,48 @@ def test_a_run_is_reused_only_for_the_same_pipeline_corpus_and_settings(
     nlp.to_disk(pipeline)
     assert "different pipeline" in run("evaluate", pipeline, corpus, *output, code=1)
     # A copy of a pipeline is the same pipeline.
-    shutil.copytree(pipeline, tmp_path / "copy")
-    stamp = (tmp_path / "runs" / "demo-test" / "run.json").stat().st_mtime_ns
+    shutil.copytree(pipeline, tmp_path / "copy" / "pipeline")
+    file = tmp_path / "runs" / "pipeline-demo-test" / "run.json"
+    stamp = file.stat().st_mtime_ns
     run("evaluate", pipeline, corpus, *output, "--overwrite")
-    again = (tmp_path / "runs" / "demo-test" / "run.json").stat().st_mtime_ns
-    assert "already complete" in run("evaluate", tmp_path / "copy", corpus, *output)
-    assert (tmp_path / "runs" / "demo-test" / "run.json").stat().st_mtime_ns == again != stamp
+    again = file.stat().st_mtime_ns
+    assert "already complete" in run("evaluate", tmp_path / "copy" / "pipeline", corpus, *output)
+    assert file.stat().st_mtime_ns == again != stamp
+
+
+def test_different_pipelines_have_their_own_runs_and_rows(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
+    nlp = spacy.load(pipeline)
+    nlp.get_pipe("slm_relations").threshold = 0.9
+    for name in ("other", "a/model-best", "b/model-best"):
+        (tmp_path / name).mkdir(parents=True)
+        nlp.to_disk(tmp_path / name)
+    runs = tmp_path / "runs"
+    for name in ("pipeline", "other", "a/model-best", "b/model-best"):
+        run("evaluate", tmp_path / name, corpus, "-o", runs)
+    found, notes = find_runs([runs])
+    names = ["a-model-best", "b-model-best", "other", "pipeline"]
+    assert [one.folder.relative_to(runs) for one in found] == [
+        Path(f"{name}-demo-test") for name in names
+    ] and not notes
+    assert sorted(one.name for one in make_results(found)) == names
+    assert {one.info["model"] for one in found} == {read_run(runs / "other-demo-test").info["model"]}
+
+
+def test_no_number_is_cut_in_a_narrow_terminal(
+    pipeline: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_width", 80)
+    docs = list(read_docs(corpus, spacy.blank("en").vocab))
+    with DocBinWriter(tmp_path / "a_second_corpus_with_a_long_name.spacy") as writer:
+        for doc in docs:
+            doc.user_data = {key: value for key, value in doc.user_data.items() if key not in (FORMAT, SPLIT)}
+            writer.add(doc)
+    second = tmp_path / "a_second_corpus_with_a_long_name.spacy"
+    shown = run("evaluate", pipeline, corpus, second, "-o", tmp_path / "runs", "--name", "a system with a long name")
+    assert "…" not in shown and "precision recall micro-F1 95 % macro-F1 pairs/s" in shown
+    for found in find_runs([tmp_path / "runs"])[0]:
+        interval = found.metrics["interval"]
+        assert f"{found.metrics['micro']['f']:.3f} {interval['low']:.3f}-{interval['high']:.3f}" in shown
 
 
 def test_changed_runs_can_be_replaced_and_unchanged_ones_kept(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
@@ -256,8 +293,16 @@ def test_corpora_of_the_same_name_are_refused(pipeline: Path, corpus: Path, tmp_
             writer.add(doc)
     run("evaluate", pipeline, *(tmp_path / name / "test.spacy" for name in "ab"), "-o", tmp_path / "runs")
     for name in ("a", "b"):
-        found = read_run(tmp_path / "runs" / f"{name}-test")
+        found = read_run(tmp_path / "runs" / f"pipeline-{name}-test")
         assert found.info["corpus"] == name and found.info["split"] == "test"
+
+
+def test_a_split_that_is_the_name_of_the_corpus_is_not_repeated(pipeline: Path, tmp_path: Path) -> None:
+    table = tmp_path / "tiny.csv"
+    table.write_text("text,entity1,entity2,relation\nAnn met Bo.,Ann,Bo,met\nAnn saw Bo.,Ann,Bo,saw\n")
+    run("convert", table, "-o", tmp_path / "tiny.spacy")
+    run("evaluate", pipeline, tmp_path / "tiny.spacy", "-o", tmp_path / "runs")
+    assert read_run(tmp_path / "runs" / "pipeline-tiny").title == "tiny"
 
 
 def test_repeated_document_ids_are_refused(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
@@ -282,7 +327,7 @@ def test_a_limit_counts_relations_where_no_pairs_are_annotated(tmp_path: Path) -
 def test_free_generation_without_the_label_list(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     options = ("--decoding", "generated", "--prompt", "generic", "--max-new-tokens", 3, "--name", "tiny")
     run("evaluate", pipeline, corpus, "-o", tmp_path, *options)
-    found = read_run(tmp_path / "demo-test")
+    found = read_run(tmp_path / "tiny-demo-test")
     assert found.info["prompt"] == "generic" and found.info["decoding"] == "generated"
     assert found.info["system"] == "tiny"
     predictions = list(found.predictions())
@@ -295,7 +340,7 @@ def test_free_generation_without_the_label_list(pipeline: Path, corpus: Path, tm
 def test_proposed_pairs_are_added_to_annotated_ones(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
     run("evaluate", pipeline, corpus, "-o", tmp_path / "given")
     run("evaluate", pipeline, corpus, "-o", tmp_path / "proposed", "--pairs", "proposed")
-    given, proposed = (read_run(tmp_path / name / "demo-test") for name in ("given", "proposed"))
+    given, proposed = (read_run(tmp_path / name / "pipeline-demo-test") for name in ("given", "proposed"))
     assert {one.id for one in given.predictions()} <= {one.id for one in proposed.predictions()}
     golds = [[label for one in found.predictions() for label in one.gold] for found in (given, proposed)]
     assert golds[0] == golds[1]
@@ -319,7 +364,7 @@ def test_answers_of_another_program_are_scored(corpus: Path, tmp_path: Path) -> 
     ]
     answers.write_text("".join(json.dumps(line) + "\n" for line in lines))
     run("evaluate", answers, corpus, "-o", tmp_path / "runs", "--name", "oracle")
-    found = read_run(tmp_path / "runs" / "demo-test")
+    found = read_run(tmp_path / "runs" / "oracle-demo-test")
     assert found.metrics["micro"]["f"] == 1.0 and found.info["kind"] == "external"
     # The same as a table, with one answer that is not a label.
     table = tmp_path / "answers.csv"
@@ -327,7 +372,7 @@ def test_answers_of_another_program_are_scored(corpus: Path, tmp_path: Path) -> 
     rows[0] = rows[0].replace(",", ",some nonsense,", 1).rpartition(",")[0].rpartition(",")[0] + ",0.5"
     table.write_text("id,label,score\n" + "\n".join(rows))
     run("evaluate", table, corpus, "-o", tmp_path / "runs", "--overwrite")
-    found = read_run(tmp_path / "runs" / "demo-test")
+    found = read_run(tmp_path / "runs" / "answers-demo-test")
     assert found.metrics["out_of_schema"] == 1 and found.metrics["calibration"] is not None
 
 
@@ -347,7 +392,7 @@ def test_invalid_answers_are_refused(corpus: Path, tmp_path: Path, lines: str, m
     answers = tmp_path / "answers.jsonl"
     answers.write_text(lines)
     assert message in run("evaluate", answers, corpus, "-o", tmp_path / "runs", code=1)
-    assert not (tmp_path / "runs" / "demo-test").exists()
+    assert not (tmp_path / "runs" / "answers-demo-test").exists()
 
 
 def test_answers_do_not_replace_another_run(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
@@ -360,13 +405,13 @@ def test_answers_do_not_replace_another_run(pipeline: Path, corpus: Path, tmp_pa
 
     write("\ud83d")
     with pytest.raises(KeyboardInterrupt):
-        evaluate(pipeline, corpus, runs / "demo-test", progress=interrupt)
-    partial = (runs / "demo-test.part" / "predictions.jsonl").read_bytes()
+        evaluate(pipeline, corpus, runs / "answers-demo-test", progress=interrupt)
+    partial = (runs / "answers-demo-test.part" / "predictions.jsonl").read_bytes()
     assert "is an interrupted run with different" in run("evaluate", answers, corpus, "-o", runs, code=1)
-    assert (runs / "demo-test.part" / "predictions.jsonl").read_bytes() == partial
+    assert (runs / "answers-demo-test.part" / "predictions.jsonl").read_bytes() == partial
     run("evaluate", answers, corpus, "-o", runs, "--overwrite")
     # Half a character is replaced.
-    assert next(read_run(runs / "demo-test").predictions()).answer == "\ufffd"
+    assert next(read_run(runs / "answers-demo-test").predictions()).answer == "\ufffd"
     write("x")
     assert "different answers" in run("evaluate", answers, corpus, "-o", runs, code=1)
 
@@ -401,7 +446,7 @@ def test_a_label_that_means_no_relation_is_the_negative_label(tmp_path: Path) ->
     answers = [{"id": f"{number}/0", "answer": label} for number, label in enumerate(("met", "NA", "NA"))]
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
     run("evaluate", tmp_path / "answers.jsonl", tmp_path / "own.spacy", "-o", tmp_path / "runs")
-    found = read_run(tmp_path / "runs" / "own")
+    found = read_run(tmp_path / "runs" / "answers-own")
     assert found.metrics["micro"]["f"] == 1.0 and found.info["negative_label"] == "NA"
 
 
@@ -416,8 +461,8 @@ def test_a_cascade_is_described_by_both_models(
     nlp.add_pipe("slm_relations", config={"model": model})
     nlp.to_disk(tmp_path / "cascade")
     run("evaluate", tmp_path / "cascade", corpus, "-o", tmp_path / "runs")
-    found = read_run(tmp_path / "runs" / "demo-test")
-    assert found.info["kind"] == "cascade" and found.info["system"].startswith(f"{tiny_encoder} + ")
+    found = read_run(tmp_path / "runs" / "cascade-demo-test")
+    assert found.info["kind"] == "cascade" and found.info["model"].startswith(f"{tiny_encoder} + ")
     assert found.info["params"] > sum(weight.numel() for weight in first.network.parameters())
 
 
@@ -428,7 +473,7 @@ def test_missing_answers_are_refused_unless_allowed(corpus: Path, tmp_path: Path
     answers.write_text(json.dumps({"id": first["id"], "answer": "other"}))
     assert "no answer for" in run("evaluate", answers, corpus, code=1)
     run("evaluate", answers, corpus, "--allow-missing", "-o", tmp_path / "runs")
-    found = read_run(tmp_path / "runs" / "demo-test")
+    found = read_run(tmp_path / "runs" / "answers-demo-test")
     assert found.metrics["unanswered"] == found.info["pairs"] - 1
 
 

@@ -48,6 +48,24 @@ def test_systems_of_the_same_name_are_named_by_their_differences(tmp_path: Path)
     assert sorted(one.name for one in results) == ["SmolLM2-135M (0-shot)", "SmolLM2-135M (2-shot)"]
 
 
+def test_different_pipelines_of_the_same_name_are_both_kept(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / name, pipeline=f"{name}/model", key={"pipeline": name * 16})
+        write_run(tmp_path / f"{name} again", pipeline=f"{name}/model", key={"pipeline": name * 16}, pairs=30)
+    write_run(tmp_path / "c", "C")
+    runs, notes = find_runs([tmp_path])
+    assert [run.folder.name for run in runs] == ["a", "b", "c"] and len(notes) == 2
+    names = sorted(one.name for one in make_results(runs))
+    assert names == ["C", "SmolLM2-135M (a/model aaaaaaa)", "SmolLM2-135M (b/model bbbbbbb)"]
+
+
+def test_a_system_may_have_one_pipeline_for_each_corpus(tmp_path: Path) -> None:
+    for corpus in ("a", "b"):
+        write_run(tmp_path / corpus, corpus=corpus, pipeline=corpus, key={"pipeline": corpus * 16})
+    first, second = make_results(find_runs([tmp_path])[0])
+    assert first.name == second.name == "SmolLM2-135M" and first.series == second.series
+
+
 def test_different_data_are_reported(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "A")
     write_run(tmp_path / "b", "B", data_sha256="cd" * 32)

@@ -79,8 +79,8 @@ def test_llm_chooses_from_the_labels_of_the_benchmark(
     shown = run(config, corpus, "-o", tmp_path / "runs")
     # The cost is shown before the results.
     assert shown.index("US dollars") < shown.index("all (micro)")
-    found = read_run(tmp_path / "runs" / "demo-test")
-    assert found.info["kind"] == "llm" and found.info["system"] == "some-model"
+    found = read_run(tmp_path / "runs" / "llm-demo-test")
+    assert found.info["kind"] == "llm" and (found.info["system"], found.info["model"]) == ("llm", "some-model")
     assert found.info["prompt"] == "schema" and found.info["cost"] > 0
     born, works, none = found.predictions()
     assert (born.predicted, born.answer) == ("born_in", "Born in")
@@ -100,10 +100,10 @@ def test_unavailable_service_leaves_no_run(server: ChatServer, config: Path, cor
     server.always = failure(500, "down")
     with pytest.warns(UserWarning, match="not answered"):
         assert "repeat the command to resume" in run(config, corpus, "-o", tmp_path / "runs", code=1)
-    assert not (tmp_path / "runs" / "demo-test").exists()
+    assert not (tmp_path / "runs" / "llm-demo-test").exists()
     server.always, server.answer = None, answer
     run(config, corpus, "-o", tmp_path / "runs")
-    assert read_run(tmp_path / "runs" / "demo-test").metrics["unanswered"] == 0
+    assert read_run(tmp_path / "runs" / "llm-demo-test").metrics["unanswered"] == 0
 
 
 def test_service_that_refuses_every_request_leaves_no_run(
@@ -112,7 +112,7 @@ def test_service_that_refuses_every_request_leaves_no_run(
     server.always = failure(400, "temperature is not supported")
     with pytest.warns(UserWarning, match="temperature is not supported"):
         assert "refused all 3 requests" in run(config, corpus, "-o", tmp_path / "runs", code=1)
-    assert not (tmp_path / "runs" / "demo-test").exists()
+    assert not (tmp_path / "runs" / "llm-demo-test").exists()
 
 
 def test_no_speed_is_reported_for_cached_answers(
@@ -124,7 +124,7 @@ def test_no_speed_is_reported_for_cached_answers(
     config.write_text(text.replace("cache = null", f'cache = "{tmp_path / "answers.sqlite"}"'))
     assert "pairs/s," in run(config, corpus, "-o", tmp_path / "first")
     assert "pairs/s," not in run(config, corpus, "-o", tmp_path / "second")
-    first, second = (read_run(tmp_path / name / "demo-test") for name in ("first", "second"))
+    first, second = (read_run(tmp_path / name / "llm-demo-test") for name in ("first", "second"))
     assert first.info["usage"]["requests"] == 3 and first.info["seconds"] > 0
     assert second.info["usage"]["cached"] == 3 and second.info["seconds"] == 0 and second.info["cost"] == 0
 
@@ -134,7 +134,7 @@ def test_lone_surrogates_in_answers_are_replaced(
 ) -> None:
     server.answer = lambda question: "born \ud83d"
     run(config, corpus, "-o", tmp_path / "runs")
-    found = read_run(tmp_path / "runs" / "demo-test")
+    found = read_run(tmp_path / "runs" / "llm-demo-test")
     assert [one.answer for one in found.predictions()] == ["born \ufffd"] * 3
 
 
@@ -143,7 +143,7 @@ def test_refused_key_ends_the_run(
 ) -> None:
     server.always = failure(401, "bad key")
     assert "key" in run(config, corpus, "-o", tmp_path / "runs", code=1)
-    assert not (tmp_path / "runs" / "demo-test").exists()
+    assert not (tmp_path / "runs" / "llm-demo-test").exists()
     server.always = None
     monkeypatch.delenv("TEST_KEY")
     assert "TEST_KEY" in run(config, corpus, "-o", tmp_path / "runs", code=1)

@@ -268,6 +268,28 @@ def test_several_labels_that_mean_no_relation_are_refused() -> None:
     assert collect_labels([doc], "NA") == (["met", "other"], "NA")
     with pytest.raises(ValueError, match='labels NA and other all usually mean "no relation"'):
         collect_labels([doc], "no_relation")
+    doc._.relation_pairs = [(doc[0:1], doc[2:3], label) for label in ("met", "no_relation", "other")]
+    with pytest.raises(ValueError, match='labels no_relation and other all usually mean "no relation"'):
+        collect_labels([doc], "no_relation")
+
+
+def test_labels_that_mean_no_relation_are_negative_for_every_command(tmp_path: Path) -> None:
+    table, path = tmp_path / "own.csv", tmp_path / "own.spacy"
+    rows = [f"{name} {label} Al.,{name},Al,{label}" for name in NAMES for label in ("met", "other", "no_relation")]
+    table.write_text("\n".join(["text,entity1,entity2,relation", *rows]))
+    runner, counts = CliRunner(), {"no_relation": 10, "met": 5}
+    assert runner.invoke(slmre_cli, ["convert", str(table), "-o", str(path)]).exit_code == 0
+    converted = json.loads((tmp_path / "own.summary.json").read_text())
+    checked = json.loads(runner.invoke(slmre_cli, ["debug-data", str(path), "--json"]).output)["corpora"]["own"]
+    for summary in (converted, checked):
+        assert summary["positives"] == 5 and summary["labels"] == counts
+    gold = read_gold(path)
+    assert gold.schema.names == ("met", "no_relation")
+    assert Counter(label for pair in gold.pairs(gold.schema) for label in pair.gold) == {"met": 5}
+    for source in (table, path):
+        config = parse_config(CONFIG, {"corpora.train.path": str(source), "corpora.dev.path": str(source)})
+        (found,) = read_sets(resolve_config(config, "own.cfg"))
+        assert Counter(instance.label for instance in found.train) == counts
 
 
 def test_documents_without_annotation_are_unknown(corpus: Path, tiny_model: dict) -> None:

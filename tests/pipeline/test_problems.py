@@ -33,6 +33,7 @@ def with_types(nlp: Language, *types: str) -> Doc:
 def test_a_pipeline_without_entities_is_a_warning(make: Callable[..., Language]) -> None:
     nlp = make(spacy.blank("en"), labels=LABELS)
     with pytest.warns(UserWarning, match="no component before this one finds entities") as caught:
+        nlp.get_pipe("slm_relations").predict([nlp.make_doc(TEXTS[0])])
         list(nlp.pipe(TEXTS))
         nlp(TEXTS[0])
     assert len(caught) == 1

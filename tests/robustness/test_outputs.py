@@ -92,7 +92,7 @@ def arguments(command: str, folder: Path, pipeline: str, output: Path) -> tuple[
 
 def run_name(folder: Path) -> str:
     """Return the folder of an evaluation run on the gold data."""
-    return read_gold(folder / "gold.spacy").run_name
+    return f"pipeline0-{read_gold(folder / 'gold.spacy').run_name}"
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

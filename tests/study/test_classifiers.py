@@ -103,7 +103,7 @@ def test_the_test_split_is_evaluated_once(trained: Path, corpora: Path, tmp_path
 def test_evaluate_writes_a_run(trained: Path, corpora: Path, tmp_path: Path) -> None:
     shown = run("evaluate", trained / "demo", corpora / "demo" / "dev.spacy", "-o", tmp_path)
     assert "all (micro)" in shown and "64 pairs" in shown
-    assert read_run(tmp_path / "demo-dev").info["params"] > 0
+    assert read_run(tmp_path / "demo-demo-dev").info["params"] > 0
     for option in (("--prompt", "generic"), ("--decoding", "generated")):
         shown = run("evaluate", trained / "demo", corpora / "demo" / "dev.spacy", *option, code=1)
         assert "is not a language model" in shown

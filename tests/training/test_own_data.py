@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from spacy_slmre.corpus.gold_docs import holdout_share, in_holdout
 from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.models.cascade import Cascade
 from spacy_slmre.training import tune
-from spacy_slmre.training.config import read_config, resolve_config
-from spacy_slmre.training.data import read_sets
+from spacy_slmre.training.config import parse_config, read_config, resolve_config
+from spacy_slmre.training.data import PackedDataset, read_sets
+from spacy_slmre.training.own_data import make_config
 
 NAMES = ("Ann Lee", "Bo Lind", "Cy Ray", "Di Fox", "Eva Holm", "Finn Moe")
 PLACES = ("Rome", "Oslo", "Lima")
@@ -26,7 +28,7 @@ def run(*args: object) -> Result:
     return CliRunner().invoke(slmre_cli, [str(arg) for arg in args], catch_exceptions=False)
 
 
-def write_annotations(path: Path, number: int, relations: bool = True) -> Path:
+def write_annotations(path: Path, number: int, has_relations: Callable[[int], bool] = lambda _: True) -> Path:
     """Write documents in the neutral form: a person is born in a place and teaches another person."""
     lines = []
     for n in range(number):
@@ -36,7 +38,7 @@ def write_annotations(path: Path, number: int, relations: bool = True) -> Path:
             {"start": text.index(name), "end": text.index(name) + len(name), "type": kind}
             for name, kind in ((person, "PER"), (place, "LOC"), (other, "PER"))
         ]
-        found = [(0, 1, "born_in"), (2, 0, "teacher")] if relations else []
+        found = [(0, 1, "born_in"), (2, 0, "teacher")] if has_relations(n) else []
         labeled = [{"head": ents[head], "tail": ents[tail], "label": label} for head, tail, label in found]
         lines.append(json.dumps({"text": text, "entities": ents, "relations": labeled}))
     path.write_text("\n".join(lines))
@@ -133,10 +135,15 @@ def test_a_pipeline_with_entities_makes_the_result_read_raw_text(annotations: Pa
 
 def test_mistakes_end_with_a_message(annotations: Path, tmp_path: Path, tiny) -> None:
     few = write_annotations(tmp_path / "few.jsonl", 1)
-    none = write_annotations(tmp_path / "none.jsonl", 30, relations=False)
+    none = write_annotations(tmp_path / "none.jsonl", 30, lambda _: False)
     same_id = tmp_path / "same.jsonl"
     line = json.dumps({"id": "a", **json.loads(few.read_text(encoding="utf-8"))})
     same_id.write_text("\n".join([line] * 3), encoding="utf-8")
+    rare = write_annotations(tmp_path / "rare.jsonl", 30, lambda n: n == 7)
+    variable = write_annotations(tmp_path / "an$notes.jsonl", 30)
+    one_label = tmp_path / "one.csv"
+    rows = [f"{name} taught Bo.,{name},Bo,taught" for name in NAMES]
+    one_label.write_text("\n".join(["text,entity1,entity2,relation", *rows]), encoding="utf-8")
     blank = tmp_path / "blank"
     spacy.blank("en").to_disk(blank)
     related = tmp_path / "related"
@@ -153,6 +160,10 @@ def test_mistakes_end_with_a_message(annotations: Path, tmp_path: Path, tiny) ->
         (["--data", few], "only 1 annotated document"),
         (["--data", same_id], "only 1 annotated document (in 3 parts with the same id)"),
         (["--data", none], "has a relation"),
+        (["--data", rare], "or pass dev data that have relations"),
+        (["--data", annotations, "--dev", annotations], "are also the training data"),
+        (["--data", variable], 'an$notes.jsonl contains "$"'),
+        (["--data", one_label], "--corpora.train.negatives 2"),
         (["--data", annotations, "--ner", "no_such_pipeline"], 'tune.ner = "no_such_pipeline" cannot be loaded'),
         (["--data", annotations, "--ner", blank], "has no component that sets doc.ents"),
         (["--data", annotations, "--ner", related], "already has the component relations"),
@@ -171,6 +182,41 @@ def test_as_many_documents_are_held_out_as_asked_for(annotations: Path) -> None:
     for number, share, expected in ((30, 0.2, 6), (5, 0.2, 1), (2, 0.2, 1), (3, 0.9, 2)):
         chosen = holdout_share(docs[:number], share)
         assert sum(in_holdout(doc, chosen) for doc in docs[:number]) == expected
+
+
+def test_a_rare_relation_is_held_out_if_possible(tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    for place in range(10):
+        path = write_annotations(tmp_path / "rare.jsonl", 30, lambda n, place=place: n % 10 == place)
+        docs = [example.reference for example in relation_corpus(path)(nlp)]
+        share = holdout_share(docs, 0.2)
+        held_out = [doc for doc in docs if in_holdout(doc, share)]
+        n_related = sum(bool(doc._.relations) for doc in held_out)
+        # At most half of the documents are held out.
+        assert 6 <= len(held_out) <= 15 and n_related < 3
+        assert n_related or not any(doc._.relations and in_holdout(doc, holdout_share(docs, 0.5)) for doc in docs)
+
+
+def test_many_negatives_are_sampled_and_steps_grow_with_the_data(tmp_path: Path, tiny_base: Path) -> None:
+    overrides = {"model.base": str(tiny_base), "model.adapter": None, "model.quantization": None}
+    overrides |= {"model.dtype": "float32", "model.device": "cpu"}
+
+    def choose(number: int, has_relations: Callable[[int], bool] = lambda _: True) -> tuple[bool, int, float]:
+        """Return whether negatives are sampled, the steps, and how often these pass through the data."""
+        path = write_annotations(tmp_path / "own.jsonl", number, has_relations)
+        text = make_config(path, overrides=overrides)
+        config = resolve_config(parse_config(text, overrides), "own.cfg")
+        dataset = PackedDataset(config.model, read_sets(config), config.training)
+        passes = config.training.max_steps * config.training.max_tokens / dataset.counts()["tokens_per_epoch"]
+        return "negatives = 10.0" in text, config.training.max_steps, passes
+
+    is_sampled, steps, _ = choose(30)
+    assert not is_sampled and steps == 100
+    is_sampled, steps, passes = choose(1500)
+    assert not is_sampled and steps > 100 and 3 <= passes < 4
+    # One sentence in ten has two relations; there are 29 other pairs for each of them.
+    is_sampled, steps, _ = choose(60, lambda n: n % 10 == 0)
+    assert is_sampled and steps == 100
 
 
 def test_what_cannot_be_converted_is_counted(tmp_path: Path) -> None:

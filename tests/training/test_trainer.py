@@ -141,6 +141,29 @@ def test_a_resumed_run_ends_with_the_same_weights(tiny_base, settings, tmp_path:
         assert run(folder) == whole
 
 
+def test_the_loss_of_a_resumed_run_is_the_mean_of_its_own_steps(
+    tiny_base, settings, tmp_path: Path, monkeypatch
+) -> None:
+    original, losses = PackedTrainer.training_step, []
+
+    def step(self, *args, **kwargs):
+        if self.state.global_step == kill_at:
+            raise KeyboardInterrupt
+        losses.append(float(original(self, *args, **kwargs)))
+        return torch.tensor(losses[-1])
+
+    monkeypatch.setattr(PackedTrainer, "training_step", step)
+    arguments = [make_set("one", SCHEMA)], settings(max_steps=7), LORA, tmp_path
+    kill_at = 5
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(load(tiny_base), *arguments)
+    kill_at = None
+    losses.clear()
+    history = train_adapter(load(tiny_base), *arguments)["history"]
+    assert 0 < len(losses) < 7
+    assert history[-1]["train_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+
+
 def test_incomplete_checkpoints_are_ignored(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path / "none") is None
     for step, state in ((8, '{"best_met'), (6, ""), (4, None), (2, "{}")):
