@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -314,7 +314,8 @@ def doc_with_mentions(
 ) -> tuple[Doc, dict[tuple[int, int, str], Span]]:
     """Make a Doc with entities, and return it with the spans of all mentions by (start, end, type).
 
-    Of overlapping mentions, `doc.ents` contains the longest, and `doc.spans[MENTIONS]` all.
+    Of overlapping mentions, `doc.ents` contains the longest, and `doc.spans[MENTIONS]` all. A mention without a type is
+    one with a type if both have the same offsets.
 
     Args:
         nlp: Provides vocabulary and tokenizer.
@@ -326,20 +327,26 @@ def doc_with_mentions(
     by_key = {(mention.start, mention.end, mention.type): mention for mention in mentions}
     doc = tokenize(nlp, text, by_key.values(), words)
     if sentences is not None:
-        starts = {start for start, _ in sentences}
+        # A sentence may begin with a space, which is no token.
+        offsets = [token.idx for token in doc]
+        starts = {bisect_left(offsets, start) for start, _ in sentences}
         for token in doc:
-            token.is_sent_start = token.idx in starts
+            token.is_sent_start = token.i in starts
+    types = {key[:2]: key[2] for key in sorted(by_key, reverse=True) if key[2] not in ("", UNTYPED)}
+    typed = {
+        key: key if key[2] not in ("", UNTYPED) else (*key[:2], types.get(key[:2], UNTYPED)) for key in sorted(by_key)
+    }
+    kb_ids = {typed[key]: kb_id for key, mention in by_key.items() if (kb_id := getattr(mention, "kb_id", ""))}
     spans: dict[tuple[int, int, str], Span] = {}
-    for key in sorted(by_key):
-        start, end, type = key
-        span = doc.char_span(start, end, label=type or UNTYPED, kb_id=getattr(by_key[key], "kb_id", ""))
+    for key in sorted(set(typed.values())):
+        span = doc.char_span(*key, kb_id=kb_ids.get(key, ""))
         assert span is not None, "tokens are split at mention boundaries"
         spans[key] = span
     entities = filter_spans(spans.values())
     doc.set_ents(entities)
     if len(entities) < len(spans):
         doc.spans[MENTIONS] = list(spans.values())
-    return doc, spans
+    return doc, {key: spans[name] for key, name in typed.items()}
 
 
 def replace_surrogates(text: str) -> str:
@@ -351,7 +358,7 @@ def tokenize(
     nlp: Language, text: str, mentions: Iterable[EntityMention | Mention], words: Sequence[str] | None = None
 ) -> Doc:
     """Make a Doc, splitting tokens at mention boundaries; see `doc_with_mentions` for the arguments."""
-    doc = nlp.make_doc(text)
+    doc = nlp.tokenizer(text)  # without the limit of `nlp.max_length`, which is for parsers
     if words is not None:
         doc = Doc(nlp.vocab, list(words), [True] * (len(words) - 1) + [False])
     mentions = list(mentions)
@@ -411,7 +418,8 @@ def _read_limits(data: Mapping[str, Any]) -> dict[str, dict[str, int]]:
 
 
 def _read_offsets(what: str, start: Any, end: Any, *, text: str) -> tuple[int, int]:
-    if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(text)):
+    is_number = all(isinstance(offset, int) and not isinstance(offset, bool) for offset in (start, end))
+    if not (is_number and 0 <= start < end <= len(text)):
         raise ValueError(f"{what} offsets {start!r} to {end!r} are invalid in a text of {len(text)} characters.")
     return start, end
 

@@ -286,8 +286,20 @@ def read_records(doc: Doc, records: Iterable[PlainRecord]) -> list[Relation]:
 
     Records are skipped with a warning if their offsets are no longer token boundaries or their text has changed, also
     if they were copied from another document, for instance by `span.as_doc(copy_user_data=True)`.
+
+    Raises:
+        ValueError: These are no records.
     """
-    records = list(records)
+    try:
+        return _read_records(doc, list(records))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'The document "{doc.text[:40]}" stores relations in another form than this package writes '
+            f"({type(error).__name__}: {error})."
+        ) from error
+
+
+def _read_records(doc: Doc, records: list[PlainRecord]) -> list[Relation]:
     if not records:
         return []
     text_id = _text_id(doc)
@@ -302,7 +314,7 @@ def read_records(doc: Doc, records: Iterable[PlainRecord]) -> list[Relation]:
         warnings.warn(
             f"{skipped} of {len(records)} relation records were skipped: they do not match the text or the tokens of "
             "their document. To copy a part of a document with its relations, use `spacy_slmre.relations.span_as_doc`.",
-            stacklevel=3,
+            stacklevel=4,
         )
     return relations
 

@@ -125,7 +125,7 @@ def test_relations_are_kept_when_docs_are_split_and_joined(doc: Doc) -> None:
         (lambda doc: [{"head": {"start": 0, "end": 3}}], 'dict with "head" and "tail"'),
         (lambda doc: [(doc[0:1], doc[1:1], "x")], "empty span"),
         (lambda doc: [(doc[0:1], doc[1:2], "")], "label"),
-        (lambda doc: [(doc[0:1], doc[1:2], "x", float("nan"))], "not a number"),
+        (lambda doc: [(doc[0:1], doc[1:2], "x", float("nan"))], "not a finite number"),
         (lambda doc: [(doc[0:1], spacy.blank("en")("other")[0:1], "x")], "its own document"),
     ],
 )
@@ -133,6 +133,12 @@ def test_malformed_relations_raise_an_error(doc: Doc, bad, message: str) -> None
     with pytest.raises(ValueError, match=message):
         doc._.relations = bad(doc)
     assert as_text(doc) == EXPECTED
+
+
+def test_stored_data_in_another_form_are_an_error(doc: Doc) -> None:
+    doc.user_data["spacy_slmre.relations"] = [["Ann", "Rome"]]
+    with pytest.raises(ValueError, match=r'The document "Ann Lee.* stores relations in another form'):
+        doc._.relations  # noqa: B018
 
 
 def test_attribute_of_another_package_is_not_overwritten() -> None:

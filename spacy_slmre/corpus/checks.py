@@ -128,7 +128,10 @@ def _check(name: str, corpus: CorpusStatistics) -> Iterator[Finding]:
         message = f"{name}: {_count(len(corpus.invalid), 'document')} with arguments that do not match the text."
         yield Finding("error", message, corpus.invalid[:_MAX_EXAMPLES])
     if not summary.instances:
-        yield Finding("error", f"{name}: there are no annotated pairs.")
+        yield Finding(
+            "error",
+            f"{name}: there are no annotated pairs. Convert your annotations with: python -m spacy slmre convert",
+        )
     elif not summary.negatives:
         yield Finding(
             "warning",

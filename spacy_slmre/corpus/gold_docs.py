@@ -87,6 +87,8 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
     if format.schema is not None:
         doc.user_data[FORMAT] = format.name
         write_label_properties(doc, format.schema.inverse_of, format.schema.iris)
+    else:
+        write_label_properties(doc, record.inverse_of, record.iris)
     return doc, rejects
 
 

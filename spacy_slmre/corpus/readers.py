@@ -11,6 +11,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span, SpanGroup
 from spacy.training import Example
 
+from spacy_slmre.corpus.annotations.spacy_docs import has_only_rel
 from spacy_slmre.corpus.conversion import read_annotations
 from spacy_slmre.corpus.docbin import has_docs, read_docs
 from spacy_slmre.corpus.gold_docs import PROVENANCE, in_holdout, negative_label_of
@@ -89,7 +90,8 @@ def relation_corpus(
         source = Path(path)
         if not source.exists():
             raise ValueError(f"The corpus {source} does not exist.")
-        docs = read_docs(source, nlp.vocab) if has_docs(source) else read_annotations(source, nlp, source.stem)
+        is_corpus = has_docs(source) and not has_only_rel(source)
+        docs = read_docs(source, nlp.vocab) if is_corpus else read_annotations(source, nlp, source.stem)
         for doc in docs:
             if not holdout or in_holdout(doc, holdout) == held_out:
                 yield doc

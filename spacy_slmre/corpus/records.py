@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import accumulate, permutations
 from typing import Any, TypeVar
 
@@ -53,6 +53,8 @@ class Record:
             other pairs are unknown.
         sentences: Start and end of each sentence, if the source contains them.
         clusters: Mentions of the same entity.
+        inverse_of: The symmetric and inverse labels, if the source contains them.
+        iris: The IRIs of the labels that have one.
     """
 
     id: str
@@ -65,6 +67,8 @@ class Record:
     complete: bool = False
     sentences: tuple[tuple[int, int], ...] | None = None
     clusters: tuple[tuple[Mention, ...], ...] = ()
+    inverse_of: Mapping[str, str] = field(default_factory=dict)
+    iris: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

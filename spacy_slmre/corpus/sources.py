@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from spacy_slmre.util.io import list_files
 
@@ -78,14 +78,20 @@ def read_json(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def read_table(
     path: str | Path, columns: Collection[str], *, delimiter: str = ","
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the rows of a CSV file with a header, with the line that each ends on.
+    """Yield the rows of a CSV or TSV file with a header, with the line that each ends on.
+
+    In CSV, quotes enclose cells, and quotes inside of them are doubled. A TSV file is read in the same way if all of
+    its quotes follow these rules. Otherwise they are text: the cell `"Ann" met Bo` keeps them.
 
     Raises:
         CorpusError: The file cannot be read, a column is missing, or a row has too many fields.
     """
+    csv.field_size_limit(_LONGEST_RECORD)
+    is_plain = delimiter == "\t" and not _has_quoted_cells(path)
     # Line breaks inside of cells count in offsets, so they must not be translated.
     with open_text(path, newline="") as file:
-        rows = csv.DictReader(file, delimiter=delimiter)
+        quoting: Literal[0, 3] = csv.QUOTE_NONE if is_plain else csv.QUOTE_MINIMAL
+        rows = csv.DictReader(file, delimiter=delimiter, quoting=quoting, strict=True)
         try:
             _check_distinct(rows.fieldnames or (), f"{path}:1")
             check_columns(rows.fieldnames or (), columns, f"{path}:1")
@@ -94,7 +100,10 @@ def read_table(
                     raise CorpusError(f"{path}:{rows.line_num}: the row has more fields than the header.")
                 yield rows.line_num, row
         except csv.Error as error:
-            raise CorpusError(f"{path}:{rows.line_num}: the row cannot be read ({error}).") from error
+            raise CorpusError(
+                f"{path}:{rows.line_num}: the row cannot be read ({error}). Quotes must enclose whole cells, and those "
+                "inside of a cell must be doubled."
+            ) from error
 
 
 def read_rows(
@@ -186,6 +195,15 @@ def source_files(path: str | Path, suffix: str = "") -> list[Path]:
     return [file for file in files if file.name.lower().endswith(suffix)]
 
 
+def _has_quoted_cells(path: str | Path) -> bool:
+    """Return whether all quotes in a TSV file are as `csv` writes them."""
+    with open_text(path, newline="") as file:
+        try:
+            return all(True for _ in csv.reader(file, delimiter="\t", strict=True))
+        except csv.Error:
+            return False
+
+
 def check_columns(available: Collection[str], required: Collection[str], where: str) -> None:
     """Raise a CorpusError if required columns are missing."""
     if missing := [column for column in required if column not in available]:
@@ -236,6 +254,8 @@ def _read_json_lines(file: TextIO, path: str | Path) -> Iterator[tuple[int, dict
                 raise CorpusError(
                     f"{path}:{number}: the line is not a JSON object ({error.msg}). Is the file complete?"
                 ) from error
+            except (ValueError, RecursionError) as error:
+                raise CorpusError(f"{path}:{number}: the JSON object cannot be read ({error}).") from error
 
 
 def _read_json_list(file: TextIO, path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -267,6 +287,8 @@ def _read_json_list(file: TextIO, path: str | Path) -> Iterator[tuple[int, dict[
                 ) from error
             buffer, position = buffer[position:] + more, 0
             continue
+        except (ValueError, RecursionError) as error:
+            raise CorpusError(f"{path}:{line}: the JSON object cannot be read ({error}).") from error
         yield line, _as_object(value, path, line)
         line += buffer.count("\n", position, end)
         buffer, position = (buffer[end:], 0) if end > _CHUNK // 2 else (buffer, end)

@@ -50,8 +50,8 @@ def read_table_rows(
     are only compared. entity1Type and entity2Type contain entity types. The columns that `slmre export` writes
     (sentence, head, head_start, …) are read as well. Other columns are ignored.
 
-    Consecutive rows with the same text become one record. Any label is accepted; "none", "other", "no_relation", "na",
-    "nan" and "null" are negative.
+    Consecutive rows with the same text become one record. A list of strings is several labels. Any label is accepted;
+    "none", "other", "no_relation", "na", "nan" and "null" are negative.
 
     Args:
         source: A .csv, .tsv, .json, .jsonl or .parquet file, or a hub id.
@@ -113,9 +113,13 @@ def group_rows(
             if isinstance(row, Malformed):
                 yield Reject(line, f"{split}-{number}", "malformed record", str(row))
                 continue
-            label = row["relation"]
-            if _is_missing(label) or not str(label).strip():
+            labels = row["relation"] if isinstance(row["relation"], list) else [row["relation"]]
+            if not labels or any(_is_missing(label) or not str(label).strip() for label in labels):
                 yield Reject(line, f"{split}-{number}", "missing label", "the row does not say which relation it has")
+                continue
+            # Numbers are labels in CSV files as well.
+            if not all(isinstance(label, str | int) and not isinstance(label, bool) for label in labels):
+                yield Reject(line, f"{split}-{number}", "invalid label", f"{row['relation']!r} is not a string")
                 continue
             try:
                 head, tail = _place(text, row, unique=unique)
@@ -123,7 +127,7 @@ def group_rows(
                 reason = "ambiguous argument" if isinstance(error, Ambiguous) else "argument not in the text"
                 yield Reject(line, f"{split}-{number}", reason, str(error))
                 continue
-            pairs.append(Pair(head, tail, str(label)))
+            pairs += [Pair(head, tail, str(label)) for label in labels]
         if pairs:
             yield Record(f"{split}-{number}", first, text, tuple(pairs), format=format, complete=complete)
 

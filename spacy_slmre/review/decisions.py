@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,30 +64,38 @@ def labeled_pairs(item: ReviewItem, decision: Decision) -> LabeledPairs:
     """Return the labels that follow from a decision, for the pair and for its reverse.
 
     Ann – spouse – Bob also means Bob – spouse – Ann if the label is symmetric. If the direction is reversed, the pair
-    itself has no relation, unless the label has an inverse.
+    itself has no relation, unless the label has an inverse. If all proposed labels are symmetric or have an inverse, a
+    rejected pair has no relation in the other direction either.
     """
     if decision.action == "skip":
         return {}
     schema, (head, tail) = item.source.schema, item.pair
     negative = (NEGATIVE_LABEL,)  # whatever the schema calls it
     if decision.action == "reject":
-        return {(head, tail): negative}
+        settles_both = all(label in schema.mirrors for label, _ in item.labels)
+        return {(head, tail): negative, **({(tail, head): negative} if settles_both else {})}
     mirrored = tuple(schema.mirrors[label] for label in decision.labels if label in schema.mirrors)
     if decision.reversed:
         return {(head, tail): mirrored or negative, (tail, head): decision.labels}
     return {(head, tail): decision.labels, **({(tail, head): mirrored} if mirrored else {})}
 
 
-def decided_pairs(decisions: Iterable[tuple[ReviewItem, Decision]]) -> LabeledPairs:
+def decided_pairs(
+    decisions: Iterable[tuple[ReviewItem, Decision]], shown: Container[tuple[EntityMention, EntityMention]] = ()
+) -> LabeledPairs:
     """Return the labels of all pairs of a document that are known from decisions, the latest last.
 
-    What follows from a decision about the other direction only counts if the pair itself was not decided.
+    What follows from a decision about the other direction only counts if the pair itself was not decided and, if the
+    decision is a rejection, is not among the pairs shown: it may have another relation.
     """
     decided: LabeledPairs = {}
     implied: LabeledPairs = {}
     for item, decision in decisions:
         for pair, labels in labeled_pairs(item, decision).items():
-            (decided if pair == item.pair else implied)[pair] = labels
+            if pair == item.pair:
+                decided[pair] = labels
+            elif decision.action != "reject" or pair not in shown:
+                implied[pair] = labels
     return implied | decided
 
 

@@ -84,7 +84,8 @@ class ReviewSession:
     def _update(self, source: ReviewDocument) -> None:
         """Update what is known about the pairs of a document."""
         decided = [number for number in self._numbers[source] if number in self.decisions]
-        known = decided_pairs((self.items[number], self.decisions[number]) for number in decided)
+        shown = {self.items[number].pair for number in self._numbers[source]}
+        known = decided_pairs(((self.items[number], self.decisions[number]) for number in decided), shown)
         self._known[source] = known
         self._lines[source] = ""
         if known:

@@ -56,7 +56,8 @@ def test_arguments_out_of_bounds_are_an_error(corpus, nlp, tmp_path):
 
 def test_a_corpus_without_pairs_is_an_error(corpus):
     _, findings = check_corpora({"train": corpus("train", "[Di|PER] alone.\n")})
-    assert messages(findings, "error") == ["train: there are no annotated pairs."]
+    (message,) = messages(findings, "error")
+    assert message.startswith("train: there are no annotated pairs. Convert your annotations")
 
 
 def test_many_negatives_are_a_warning(corpus):

@@ -13,6 +13,7 @@ from spacy.util import registry
 from spacy_slmre.candidates import GivenPairs
 from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.corpus.readers import make_predicted, relation_corpus
+from spacy_slmre.gold import gold_pairs
 from spacy_slmre.pipeline.examples import make_gold_instances
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.study.benchmarks.card import get_benchmark
@@ -105,6 +106,17 @@ def test_a_folder_of_corpora_is_read(demo, nlp):
 def test_settings_out_of_range_are_errors(demo, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         relation_corpus(demo / "demo" / "dev.spacy", **options)
+
+
+def test_the_rel_of_spacys_tutorial_is_read(nlp, tmp_path):
+    Doc.set_extension("rel", default={}, force=True)
+    doc = nlp("Ann lives in Oslo.")
+    doc.set_ents([Span(doc, 0, 1, "PER"), Span(doc, 3, 4, "LOC")])
+    doc._.rel = {(0, 3): {"lives in": 1.0}, (3, 0): {"lives in": 0.0}}
+    DocBin(docs=[doc], store_user_data=True).to_disk(tmp_path / "rel.spacy")
+    (example,) = relation_corpus(tmp_path / "rel.spacy")(nlp)
+    assert [(one.head.text, one.label) for one in example.reference._.relations] == [("Ann", "lives in")]
+    assert len(gold_pairs(example.reference).known_pairs()) == 2
 
 
 def test_a_missing_corpus_is_an_error(nlp, tmp_path):

@@ -97,6 +97,35 @@ def test_rows_of_every_file_type(write, tmp_path):
     assert [row for _, row in read_rows(tsv, ("relation",))] == rows
 
 
+@pytest.mark.parametrize("text", ['"Ann" met Bobby', 'He said "Ann met', '"Ann met Bobby', '"Ann met"'])
+def test_quotes_in_a_tsv_file_without_quoted_cells_are_text(write, text):
+    path = write("r.tsv", f'text\trelation\n{text}\tmet\n"Cy" saw Di\tsaw\n')
+    assert [row["text"] for _, row in read_rows(path, ("relation",))] == [text, '"Cy" saw Di']
+
+
+def test_quoted_cells_in_a_tsv_file_are_read(write):
+    path = write("r.tsv", 'text\trelation\n"""Ann"" met\nBo"\tmet\nHe said "no\tx\n')
+    assert [row["text"] for _, row in read_rows(path, ("relation",))] == ['"Ann" met\nBo', 'He said "no']
+
+
+@pytest.mark.parametrize("rows", ['"Ann met,x\nCy saw,y\n', '"Ann" met,x\nCy saw,y\n'])
+def test_stray_quotes_in_a_csv_file_are_an_error(write, rows):
+    with pytest.raises(CorpusError, match=r"r\.csv:\d: the row cannot be read .*Quotes must enclose whole cells"):
+        list(read_rows(write("r.csv", f"text,relation\n{rows}"), ("relation",)))
+
+
+def test_long_cells_are_read(write):
+    ((_, row),) = read_rows(write("r.csv", f'text,relation\n"{"x" * 200_000}",y\n'), ("relation",))
+    assert len(row["text"]) == 200_000
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "9" * 5_000])
+def test_json_that_python_cannot_read_is_an_error_with_its_line(write, value):
+    for name, text in (("r.jsonl", f'{{"a": 1}}\n{{"a": {value}'), ("r.json", f'[{{"a": 1}},\n{{"a": {value}')):
+        with pytest.raises(CorpusError, match=rf"{name}:2: "):
+            list(read_json(write(name, text)))
+
+
 def test_unreadable_tables_are_errors(write, tmp_path):
     with pytest.raises(CorpusError, match="is not a table"):
         list(read_rows(write("r.txt", "text"), ("relation",)))

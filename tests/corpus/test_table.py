@@ -70,6 +70,13 @@ def test_rows_without_a_label_or_an_argument_are_rejected(read):
     ]
 
 
+def test_a_list_is_several_labels_and_other_values_are_rejected(read):
+    rows = [BY_STRING | {"relation": label} for label in (["left", "saw"], 3, False, {"left": 1}, ["left", True], [])]
+    (record,), rejects = read(*rows)
+    assert [pair.label for pair in record.pairs] == ["left", "saw", "3"]
+    assert [one.reason for one in rejects] == ["invalid label"] * 3 + ["missing label"]
+
+
 def test_line_breaks_in_cells_count(nlp, tmp_path):
     text = "Dear all,\r\nAnn lives\r\nin Oslo."
     source = tmp_path / "own.csv"

@@ -101,6 +101,18 @@ def test_a_decision_also_settles_the_other_direction_where_labels_say_so(
     assert rows(tmp_path) == expected
 
 
+def test_rejecting_a_symmetric_label_settles_the_other_direction(make_items: Callable, tmp_path: Path) -> None:
+    items = make_items({("Ann", "Bo"): {"spouse": 0.8}, ("Ann", "Acme"): {"employer": 0.55}})
+    session = ReviewSession(items, tmp_path / "decisions.jsonl", tmp_path / "reviewed.jsonl")
+    for number in range(2):
+        session.decide(Decision(number, "reject"))
+    assert rows(tmp_path) == {
+        ("Ann", "no_relation", "Bo"),
+        ("Bo", "no_relation", "Ann"),
+        ("Ann", "no_relation", "Acme & Sons"),
+    }
+
+
 def test_later_decision_replaces_an_earlier_one_and_what_followed_from_it(start: Callable, tmp_path: Path) -> None:
     session = start()
     session.decide(accept(SPOUSE, "spouse"))

@@ -4,7 +4,8 @@
     R1  lives_in Arg1:T1 Arg2:T2          a relation
     *   Equiv T1 T3                       mentions of the same entity
 
-The fields are separated by tabs, and offsets count characters.
+The fields are separated by tabs, and offsets count characters. Relations go from Arg1 to Arg2; if they have other
+roles, from the first argument to the second.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.corpus.records import Malformed, Record, Reject
 from spacy_slmre.corpus.sources import CorpusError, read_lines, source_files
 
-_RELATION = re.compile(r"(\S+)\s+[^\s:]+:(\S+)\s+[^\s:]+:(\S+)\s*")
+_RELATION = re.compile(r"(\S+)\s+([^\s:]+):(\S+)\s+([^\s:]+):(\S+)\s*")
 _OTHER = {"E": "event", "A": "attribute", "M": "attribute", "N": "normalization", "#": "note"}
 
 
@@ -52,7 +53,7 @@ def _read_document(file: Path, name: str) -> Iterator[Record | Reject]:
         kind = fields[0][:1]
         if kind in _OTHER:
             builder.reject(_OTHER[kind], "\t".join(fields))
-        elif len(fields) < 2 or kind not in ("T", "R", "*"):
+        elif len(fields) < 2 or not fields[1].strip() or kind not in ("T", "R", "*"):
             raise CorpusError(f"{file}:{number}: {_tabs(fields)} is not a line of brat's standoff format.")
         elif kind == "T":
             _add_entity(builder, fields, f"{file}:{number}")
@@ -96,7 +97,10 @@ def _add_entity(builder: RecordBuilder, fields: list[str], where: str) -> None:
 def _add_relation(builder: RecordBuilder, fields: list[str], where: str) -> None:
     if (match := _RELATION.fullmatch(fields[1])) is None:
         raise CorpusError(f"{where}: {_tabs(fields)} is not a relation. Expected: R1, label Arg1:T1 Arg2:T2.")
-    builder.add_relation(match[2], match[3], match[1])
+    label, role, head, other, tail = match.groups()
+    if (role, other) == ("Arg2", "Arg1"):
+        head, tail = tail, head
+    builder.add_relation(head, tail, label)
 
 
 def _tabs(fields: list[str]) -> str:

@@ -35,6 +35,7 @@ class RecordBuilder:
         self.rejects: list[Reject] = []
         self._entities: dict[Hashable, EntityMention] = {}
         self._invalid: set[Hashable] = set()
+        self._utf16: Utf16Offsets | None = None
         self._pairs: dict[Pair, None] = {}
         self._clusters: list[tuple[Mention, ...]] = []
         self._n_relations = 0
@@ -42,6 +43,18 @@ class RecordBuilder:
     def reject(self, reason: str, detail: str) -> None:
         """Count something that cannot be converted."""
         self.rejects.append(Reject(self.line, self.id, reason, detail, self.file))
+
+    def choose_units(self, entities: Iterable[tuple[Any, Any, Any]]) -> None:
+        """Decide what offsets count, for all entities of the text: characters, unless more are right in UTF-16 units.
+
+        Args:
+            entities: Start, end and text of entities; a text that is no string is ignored.
+        """
+        convert, score = Utf16Offsets(self.text), 0
+        for start, end, covered in entities:
+            if isinstance(covered, str) and _are_numbers(start, end):
+                score += self._covers(convert(start), convert(end), covered) - self._covers(start, end, covered)
+        self._utf16 = convert if score > 0 else None
 
     def add_entity(
         self, key: Hashable, start: Any, end: Any, type: Any = None, *, covered: str | None = None, kb_id: str = ""
@@ -56,22 +69,30 @@ class RecordBuilder:
             covered: Its text, if the source contains it. Offsets in UTF-16 code units are recognized by it.
             kb_id: Its id in a knowledge base, if any.
         """
-        if key in self._entities or key in self._invalid:
-            self.reject("repeated id", f"the entity id {key!r} occurs several times")
-            return
         try:
             start, end = self._check_offsets(start, end, covered)
+            if not isinstance(type, str | None):
+                raise Malformed(f"the entity type {type!r} is not a string")
         except Malformed as error:
             self._invalid.add(key)
             self.reject("invalid entity", f"{key!r}: {error}")
             return
-        mention_text = self.text[start:end]
-        self._entities[key] = EntityMention(start, end, mention_text, str(type) if type else UNTYPED, kb_id)
+        if key in self._entities or key in self._invalid:
+            self.reject("repeated id", f"the entity id {key!r} occurs several times")
+            if key in self._entities and (self._entities[key].start, self._entities[key].end) != (start, end):
+                self._invalid.add(key)  # relations do not tell which one they mean
+            return
+        self._entities[key] = EntityMention(start, end, self.text[start:end], type or UNTYPED, kb_id)
 
     def reject_entity(self, key: Hashable, reason: str, detail: str) -> None:
         """Reject an entity, and thereby the relations that refer to it."""
         self._invalid.add(key)
         self.reject(reason, f"{key!r}: {detail}")
+
+    def reject_relation(self, reason: str, detail: str) -> None:
+        """Reject a relation before its arguments are known."""
+        self._n_relations += 1
+        self.reject(reason, detail)
 
     def key_at(self, start: Any, end: Any, type: Any = None) -> Hashable:
         """Return the key of the entity at these offsets, preferably of this type; add one if there is none."""
@@ -101,9 +122,9 @@ class RecordBuilder:
 
     def add_cluster(self, keys: Sequence[Hashable]) -> None:
         """Add entities, given by their keys, that are mentions of the same entity."""
-        known = [key for key in keys if key in self._entities]
+        known = [key for key in keys if key in self._entities and key not in self._invalid]
         if len(known) < len(keys):
-            missing = ", ".join(repr(key) for key in keys if key not in self._entities)
+            missing = ", ".join(repr(key) for key in keys if key not in known)
             self.reject("coreference of a missing entity", missing)
         self.add_spans_as_cluster([(self._entities[key].start, self._entities[key].end) for key in known])
 
@@ -138,8 +159,12 @@ class RecordBuilder:
         return Mention(entity.start, entity.end, entity.type)
 
     def _check_offsets(self, start: Any, end: Any, covered: str | None) -> tuple[int, int]:
-        if not all(isinstance(offset, int) and not isinstance(offset, bool) for offset in (start, end)):
+        if not _are_numbers(start, end):
             raise Malformed(f"the offsets {start!r} and {end!r} are not whole numbers")
+        if self._utf16 is not None:
+            first, last = self._utf16(start), self._utf16(end)
+            if covered is None or self._covers(first, last, covered):
+                start, end, covered = first, last, None
         if covered is None or self._covers(start, end, covered):
             if not 0 <= start < end <= len(self.text):
                 raise Malformed(f"[{start}:{end}] is outside of the text, which has {len(self.text)} characters")
@@ -165,6 +190,10 @@ class Utf16Offsets:
     def __call__(self, offset: int) -> int:
         """Return the offset in characters."""
         return offset - bisect_left(self._wide, offset)
+
+
+def _are_numbers(*offsets: Any) -> bool:
+    return all(isinstance(offset, int) and not isinstance(offset, bool) for offset in offsets)
 
 
 def _without_space(text: str) -> str:

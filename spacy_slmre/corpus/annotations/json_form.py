@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from spacy_slmre.instances import Mention
 def read_json_form(source: str | Path, split: str) -> Iterator[Record | Reject]:
     """Read documents; those with `pairs` annotate pairs, all others relations.
 
+    Relations of pairs that are not in `pairs` are annotated pairs as well.
+
     Args:
         source: A .jsonl file, or a .json file with a list.
         split: The split, used in the identifiers of documents without one.
@@ -28,6 +31,10 @@ def _parse(row: dict[str, Any], *, line: int, id: str) -> Iterator[Record | Reje
     if document.error is not None:
         yield Reject(line, document.id, "failed in extraction", document.error)
         return
+    if document.pairs is not None:
+        listed = {(pair.head.key, pair.tail.key) for pair in document.pairs}
+        others = (one for one in document.relations if (one.head.key, one.tail.key) not in listed)
+        document = replace(document, pairs=(*document.pairs, *others))
     yield record_of(document, line)
 
 
@@ -43,6 +50,8 @@ def record_of(document: RelationDocument, line: int) -> Record:
         complete=document.pairs is None,
         sentences=document.sentences,
         clusters=tuple(tuple(Mention(*bounds, "") for bounds in cluster.mentions) for cluster in document.clusters),
+        inverse_of=document.inverse_of,
+        iris=document.iris,
     )
 
 

@@ -51,6 +51,8 @@ def _parse(row: dict[str, Any], *, line: int, id: str, text: str, unlabeled: str
     regions = [one for one in chosen["result"] if one.get("type") != "relation"]
     names = {one["to_name"] for one in regions if one.get("type") == "labels" and one.get("to_name")}
     name = _name_of_text(names, text or "text")
+    values = [one.get("value") or {} for one in regions if name is None or one.get("to_name", name) == name]
+    builder.choose_units((value.get("start"), value.get("end"), value.get("text")) for value in values)
     for region in regions:
         _add_region(builder, region, name)
     for relation in chosen["result"]:
@@ -85,7 +87,7 @@ def _add_region(builder: RecordBuilder, region: Mapping[str, Any], name: str | N
     if kind != "labels" or "start" not in value:
         builder.reject("neither entity nor relation", f"a result of the type {kind!r}")
         return
-    first, *others = value.get("labels") or [None]
+    first, *others = _labels(value) or [None]
     builder.add_entity(region["id"], value["start"], value["end"], first, covered=value.get("text"))
     for other in others:
         builder.reject("further type of an entity", f"{region['id']!r}: {other!r} besides {first!r}")
@@ -94,12 +96,19 @@ def _add_region(builder: RecordBuilder, region: Mapping[str, Any], name: str | N
 def _add_relation(builder: RecordBuilder, relation: Mapping[str, Any], unlabeled: str) -> None:
     direction = relation.get("direction") or "right"
     if direction not in _DIRECTIONS:
-        builder.reject("unknown direction", f"{direction!r} is none of {', '.join(_DIRECTIONS)}")
+        builder.reject_relation("unknown direction", f"{direction!r} is none of {', '.join(_DIRECTIONS)}")
         return
     ends = relation["from_id"], relation["to_id"]
-    for label in relation.get("labels") or [unlabeled]:
+    for label in _labels(relation) or [unlabeled]:
         for is_reversed in _DIRECTIONS[direction]:
             builder.add_relation(*(ends[::-1] if is_reversed else ends), label)
+
+
+def _labels(result: Mapping[str, Any]) -> list[Any]:
+    labels = result.get("labels") or []
+    if not isinstance(labels, list | str):
+        raise Malformed(f'"labels" is {labels!r}, but must be a list of labels')
+    return [labels] if isinstance(labels, str) else labels
 
 
 def _recognize(sample: Sample) -> bool:

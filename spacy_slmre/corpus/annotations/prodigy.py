@@ -51,7 +51,9 @@ def _parse(row: dict[str, Any], *, line: int, id: str) -> Iterator[Record | Reje
     for relation in row["relations"]:
         head, tail = (_argument(builder, relation, side, tokens, spans) for side in ("head", "child"))
         if head is None or tail is None:
-            builder.reject("ambiguous or missing argument", f"{relation.get('label')!r}: see the tokens and spans")
+            builder.reject_relation(
+                "ambiguous or missing argument", f"{relation.get('label')!r}: see the tokens and spans"
+            )
             continue
         builder.add_relation(head, tail, relation.get("label"))
     yield from builder.build()

@@ -228,7 +228,10 @@ class _Document:
         if sources == "_":
             return
         stacks = [_STACK.split(value) for value in values]
-        for position, source in enumerate(_STACK.split(sources)):
+        split_sources = _STACK.split(sources)
+        if any(len(stack) != len(split_sources) for stack in stacks):
+            raise self._error(row.line, f"{sources!r} and {'|'.join(values)!r} differ in their number of relations")
+        for position, source in enumerate(split_sources):
             match = _SOURCE.fullmatch(source)
             if match is None or match[1] not in self.rows:
                 raise self._error(row.line, f"{source!r} is not the row of another annotation")

@@ -72,6 +72,17 @@ def test_discontinuous_entities_are_rejected_and_counted(corpus, converted):
     assert ("Oslo.\nShe", "X") in entities(found.docs[0]) and len(found.relations()) == 2
 
 
+def test_relations_go_from_the_role_arg1_to_arg2(corpus, converted):
+    found = converted(corpus(ANN.replace("Arg1:T1 Arg2:T2", "Arg2:T1 Arg1:T2") + "\nR3\tlikes Liked:T3 Who:T4"))
+    assert found.relations() == [("Bo", "met", "Ann"), ("Bo", "lives_in", "Oslo"), ("Oslo", "likes", "She")]
+
+
+def test_relations_of_a_repeated_id_are_rejected(corpus, converted):
+    found = converted(corpus(ANN + "\nT4\tPER 0 3\tAnn\nR3\tis Arg1:T4 Arg2:T4"))
+    assert found.rejects == {"repeated id": 1, "relation of a rejected entity": 1, "coreference of a missing entity": 1}
+    assert len(found.relations()) == 2
+
+
 def test_other_annotations_are_counted(corpus, converted):
     more = [
         "E1\tMeet:T1 Who:T2",
@@ -113,6 +124,8 @@ def test_offsets_that_do_not_match_the_text_are_counted(corpus, converted):
         ("T1\tPER 0 x\tAnn", r"a\.ann:1: 'T1 PER 0 x Ann' has no offsets"),
         ("T1\tPER 0 3\tAnn\n\nR1\tmet T1", r"a\.ann:3: 'R1 met T1' is not a relation"),
         ("?\tx", r"a\.ann:1: '\? x' is not a line"),
+        ("T1\tPER 0 3\tAnn\n*\t", r"a\.ann:2: '\* ' is not a line"),
+        ("T2\t", r"a\.ann:1: 'T2 ' is not a line"),
     ],
 )
 def test_malformed_lines_are_errors_with_file_and_line(corpus, converted, annotation, message):

@@ -36,16 +36,19 @@ def test_entities_and_relations_are_read(export):
 def test_whatever_is_dropped_is_counted_by_reason(export):
     more = [
         {"id": 72, "label": "LOC", "start_offset": 15, "end_offset": 99},
-        {"id": 70, "label": "LOC", "start_offset": 0, "end_offset": 1},
+        {"id": 74, "label": "LOC", "start_offset": 0, "end_offset": 1},
+        {"id": 74, "label": "LOC", "start_offset": 6, "end_offset": 11},
         {"id": 73, "label": "X", "start_offset": 5, "end_offset": 6},
+        {"id": 75, "label": ["X"], "start_offset": 6, "end_offset": 11},
     ]
-    relations = [{"from_id": 70, "to_id": 72, "type": "x"}, {"from_id": 70, "to_id": 71, "type": None}]
+    ends = [(70, 72, "x"), (70, 71, None), (70, 74, "x")]
+    relations = [{"from_id": head, "to_id": tail, "type": label} for head, tail, label in ends]
     row = ROW | {"entities": ROW["entities"] + more, "relations": ROW["relations"] + relations}
     found = export(row, {**ROW, "text": None})
     assert found.rejects == {
-        "invalid entity": 2,
+        "invalid entity": 3,
         "repeated id": 1,
-        "relation of a rejected entity": 1,
+        "relation of a rejected entity": 2,
         "relation without a label": 1,
         "malformed record": 1,
     }

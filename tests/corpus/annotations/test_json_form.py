@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from spacy_slmre.coreference import find_clusters
+from spacy_slmre.coreference import MENTIONS, find_clusters
 from spacy_slmre.corpus.sources import CorpusError
+from spacy_slmre.documents import RelationDocument
 from spacy_slmre.gold import annotates_pairs
 from tests.corpus.annotations.conftest import entities
 
@@ -52,9 +53,43 @@ def test_documents_with_pairs_annotate_pairs(export):
     assert len(doc._.relations) == 1
 
 
+def test_relations_that_are_not_among_the_pairs_are_pairs_as_well(export):
+    negative = {"head": OSLO, "tail": ANN, "label": "no_relation"}
+    for pairs in ([], [negative]):
+        found = export(ROW | {"pairs": pairs})
+        assert annotates_pairs(found.docs[0].user_data) and not found.rejects
+        assert found.relations() == [("Ann", "lives in", "Oslo")]
+    # A pair that is listed has the listed labels.
+    (doc,) = export(ROW | {"pairs": [negative, {**negative, "head": ANN, "tail": OSLO}]}).docs
+    assert [one.label for one in doc._.relation_pairs] == ["no_relation", "no_relation"] and not doc._.relations
+
+
+def test_properties_of_labels_are_kept(export):
+    properties = {"inverse_of": {"lives in": "residents"}, "iris": {"lives in": "https://schema.org/address"}}
+    read = RelationDocument.from_doc(export(ROW | properties).docs[0])
+    assert {"inverse_of": read.inverse_of, "iris": read.iris} == properties
+
+
+def test_an_argument_without_a_type_is_the_entity_at_its_offsets(export):
+    ends = {"head": {"start": 0, "end": 3}, "tail": {"start": 13, "end": 17}}
+    (doc,) = export(ROW | {"relations": [{**ends, "label": "lives in"}]}).docs
+    assert entities(doc) == [("Ann", "PER"), ("Oslo", "LOC")] and doc.ents[1].kb_id_ == "Q585"
+    assert doc._.relations[0].tail.label_ == "LOC" and MENTIONS not in doc.spans
+
+
+def test_a_sentence_may_begin_with_a_space(export):
+    (doc,) = export(ROW | {"sentences": [[0, 18], [18, 27]]}).docs
+    assert [sent.text for sent in doc.sents] == ["Ann lives in Oslo.", "Bo left."]
+
+
+def test_long_texts_are_read(export):
+    (doc,) = export(ROW | {"text": ROW["text"] + "x" * 1_000_000}).docs
+    assert len(doc.text) > 1_000_000
+
+
 def test_invalid_documents_are_counted(export):
     wrong = ROW | {"relations": [{"head": ANN | {"end": 99}, "tail": OSLO, "label": "x"}]}
-    found = export(ROW, wrong)
-    assert found.rejects == {"malformed record": 1} and len(found.docs) == 1
+    found = export(ROW, wrong, ROW | {"entities": [ANN | {"start": True, "text": "nn"}]})
+    assert found.rejects == {"malformed record": 2} and len(found.docs) == 1
     with pytest.raises(CorpusError, match=r"relations\.jsonl:1: malformed record: .*a\.txt: entity offsets 0 to 99"):
         export(wrong)

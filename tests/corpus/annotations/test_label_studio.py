@@ -88,6 +88,32 @@ def test_offsets_are_in_characters_or_utf16_units(export, utf16):
     assert entities(export(task(last, text="Party with Ann 🎉🎉")).docs[0]) == [("🎉🎉", "X")]
 
 
+def test_one_entity_in_utf16_units_decides_for_the_text(export):
+    text = "🎉🎉🎉🎉no, no met Bo"
+    regions = []
+    for id, start in (("a", 4), ("b", 15)):
+        one = region(id, start, start + 2, "X", text=text)
+        one["value"] |= {"start": start + 4, "end": start + 6}
+        regions.append(one)
+    # In characters, [8:10] is the second "no".
+    (relation,) = export(task(*regions, arrow("a", "b", "met"), text=text)).docs[0]._.relations
+    assert (relation.head.text, relation.head.start_char, relation.tail.text) == ("no", 4, "Bo")
+
+
+def test_a_string_is_one_label(export):
+    regions = [one | {"value": one["value"] | {"labels": "PER"}} for one in ENTITIES]
+    found = export(task(*regions, arrow("a", "b") | {"labels": "met"}))
+    assert entities(found.docs[0])[0] == ("Ann", "PER") and found.relations() == [("Ann", "met", "Bo")]
+    assert not found.rejects
+    found = export(task(*ENTITIES), task(*ENTITIES, arrow("a", "b") | {"labels": 3}))
+    assert found.rejects == {"malformed record": 1}
+
+
+def test_a_text_whose_only_arrow_has_no_known_direction_is_skipped(export):
+    found = export(task(*ENTITIES), task(*ENTITIES, arrow("a", "b", "met", direction="up")))
+    assert len(found.docs) == 1 and found.rejects == {"unknown direction": 1, "no relation left": 1}
+
+
 def test_whatever_is_dropped_is_counted_by_reason(export):
     choice = {"id": "x", "type": "choices", "value": {"choices": ["good"]}}
     found = export(

@@ -89,6 +89,11 @@ def test_of_nested_spans_the_one_that_ends_at_the_token_is_meant(export):
     assert found.relations() == [("Bo", "y", "Ann Lee of Oslo")]
 
 
+def test_a_text_whose_only_relation_has_no_argument_is_skipped(export):
+    found = export(example(), example(relation(1, 70, "in")))
+    assert len(found.docs) == 1 and found.rejects == {"ambiguous or missing argument": 1, "no relation left": 1}
+
+
 def test_rejected_and_ignored_examples_are_counted(export):
     rows = [example(relation(1, 3, "in")), example(answer="reject"), example(answer="ignore"), example(answer="?")]
     found = export(*rows)

@@ -62,6 +62,36 @@ def test_the_rel_of_spacys_tutorial_is_read(doc, export):
     assert export(doc, threshold=0.7).relations() == [("Ann Lee", "lives in", "Oslo")]
 
 
+def test_a_document_that_loses_all_relations_is_skipped(doc, nlp, export):
+    Doc.set_extension("rel", default={}, force=True)
+    other = nlp.make_doc("Nothing here.")
+    other._.relations = []
+    doc._.rel = {(4, 5): {"met": 1.0}}
+    found = export(doc, other)
+    assert len(found.docs) == 1 and found.rejects == {"relation of a missing entity": 1, "no relation left": 1}
+
+
+def test_malformed_relations_are_counted(doc, nlp, export):
+    Doc.set_extension("rel", default={}, force=True)
+    doc._.rel = {(0, 3): {"in": 1.0}, 3: {"in": 1.0}, (0, 5): {"in": "high"}, (0, 3, 5): {"in": 1.0}, (3, 5): ["in"]}
+    other = nlp.make_doc("Nothing here.")
+    other.user_data["spacy_slmre.relations"] = ["met"]
+    found = export(doc, other)
+    assert found.relations() == [("Ann Lee", "in", "Oslo")]
+    assert found.rejects == {"malformed relation": 4, "malformed record": 1}
+
+
+def test_stored_relations_that_do_not_match_the_text_are_counted(doc, nlp, export):
+    ann, oslo, bo = doc.ents
+    doc._.relations = [(ann, oslo, "lives in"), (ann, bo, "met")]
+    other = nlp.make_doc("Ann Lee of Rome met Bo.")
+    other.user_data |= doc.user_data
+    doc.user_data["spacy_slmre.relations"][1]["tail"]["end"] -= 1
+    found = export(doc, other)
+    assert len(found.docs) == 1 and found.relations() == [("Ann Lee", "lives in", "Oslo")]
+    assert found.rejects == {"relation that does not match the text": 3, "no relation left": 1}
+
+
 def test_documents_without_relation_annotation_are_counted(doc, nlp, export):
     annotated = nlp.make_doc("Nothing here.")
     annotated._.relations = []

@@ -43,6 +43,11 @@ def test_the_last_tab_of_rows_is_optional(export):
     assert len(export(HEADER + BODY.replace("\t\n", "\n")).relations()) == 2
 
 
+def test_a_different_number_of_sources_and_labels_is_an_error(export):
+    with pytest.raises(CorpusError, match=r"doc\.tsv:14: '1-2\[1_0\]\|1-5' and 'knows' differ in their number"):
+        export(HEADER + BODY.replace("knows\t1-2[1_0]", "knows\t1-2[1_0]|1-5"))
+
+
 def test_stacked_annotations_are_told_apart_by_their_numbers(export):
     header = "#FORMAT=WebAnno TSV 3.3\n#T_SP=custom.Span|label\n#T_RL=custom.Relation|label|BT_custom.Span\n\n\n"
     body = (
