@@ -1,7 +1,7 @@
 """Measure how well relations are learned from a few annotated sentences, with the defaults of several commands.
 
     python benchmarks/few_sentences.py OUTPUT NAME=TRAIN,TEST … [--sizes 30 100 300] [--seeds 0 1 2 3 4]
-        [--systems tune tune-lm classifier universal one-config] [--pairs 1000]
+        [--systems tune tune-lm tune-base classifier universal one-config] [--pairs 1000]
 
 TRAIN and TEST are corpora in any form that `slmre convert` recognizes, with one sentence per document. For each size
 and seed, that many sentences are drawn from TRAIN; a fifth of them is held out by the system itself. Whole documents of
@@ -9,6 +9,7 @@ TEST with at most --pairs known pairs are scored, with gold entities. The system
 
     tune         `slmre tune --data`: steps and sequence length by the amount of data, and an encoder
     tune-lm      the same without the encoder
+    tune-base    the same from the base model instead of the shipped adapter
     one-config   the settings of `configs/tune/smollm2-135m.cfg` for any amount of data, from the shipped adapter
     classifier   `spacy train configs/rel_classifier_cpu.cfg`
     universal    `spacy train configs/rel_classifier_universal.cfg`
@@ -77,6 +78,7 @@ def train_classifier(sample: Path, output: Path, config: str) -> Path:
 SYSTEMS: dict[str, Callable[[Path, Path], Path]] = {
     "tune": lambda sample, output: tune_with(sample, output, {}),
     "tune-lm": lambda sample, output: tune_with(sample, output, LM_ALONE),
+    "tune-base": lambda sample, output: tune_with(sample, output, {**LM_ALONE, "model.adapter": None}),
     "one-config": lambda sample, output: tune_with(sample, output, {**ONE_CONFIG, **LM_ALONE}),
     "classifier": lambda sample, output: train_classifier(sample, output, "rel_classifier_cpu.cfg"),
     "universal": lambda sample, output: train_classifier(sample, output, "rel_classifier_universal.cfg"),
