@@ -72,6 +72,7 @@ class ArcBlock:
     pieces: list[tuple[float, float, float, str]]  # center, baseline, width, text
     frames: list[EntityFrame]
     arcs: list[DrawnArc]
+    right_to_left: bool
 
 
 def make_blocks(document: RelationDocument, style: PictureStyle) -> Iterator[TextBlock | ArcBlock]:
@@ -154,7 +155,8 @@ def _arc_block(
         placed = [(segment.label, layout.lane_y(segment), segment.label_width - 4, *label) for segment in segments]
         both = [*frames_of[head], *frames_of[tail]]
         arcs.append(DrawnArc(style.relations[relation.label], description, line, tips, placed, both))
-    return ArcBlock(document.text[start:end], layout.width, layout.height, _runs(layout), frames, arcs)
+    text, runs = document.text[start:end], _runs(layout)
+    return ArcBlock(text, layout.width, layout.height, runs, frames, arcs, layout.right_to_left)
 
 
 def _runs(layout: ArcLayout) -> list[tuple[float, float, float, str]]:

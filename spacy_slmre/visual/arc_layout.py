@@ -112,6 +112,7 @@ class ArcLayout:
     """Text, entities and arcs with their positions."""
 
     width: float
+    right_to_left: bool = False
     height: float = 0.0
     rows: list[TextRow] = field(default_factory=list)
     pieces: list[TextPiece] = field(default_factory=list)
@@ -150,8 +151,9 @@ def lay_out(
     for entity, parts in zip(entities, inside, strict=True):
         if parts:
             _add_padding(parts, text_width(entity.type, TYPE_SIZE) * 1.1 + 6)
-    layout = ArcLayout(width, rows=[TextRow() for _ in range(_break_lines(pieces, width))], pieces=pieces)
     right_to_left = _is_right_to_left(text[start:end])
+    rows = [TextRow() for _ in range(_break_lines(pieces, width))]
+    layout = ArcLayout(width, right_to_left, rows=rows, pieces=pieces)
     if right_to_left:
         for piece in pieces:
             piece.x = width - piece.x - piece.width

@@ -155,6 +155,16 @@ def test_text_outside_of_sentences_and_the_outermost_entities_are_shown() -> Non
     assert [mark.text for mark in page.xpath("//mark")] == ["Bo", "New York University"]
 
 
+def test_words_of_right_to_left_text_are_drawn_in_that_direction() -> None:
+    # Otherwise, the period would be drawn to the right of its word.
+    text = "דני גר ב Rome."
+    head, tail = EntityMention(0, 3, "דני", "PER"), EntityMention(9, 13, "Rome", "GPE")
+    document = RelationDocument("a", text, (head, tail), (DocumentRelation(head, tail, "residence", 1.0),))
+    for drawn, direction in ((document, {"rtl"}), (DOCUMENT, {None})):
+        page = lxml_html.document_fromstring(spacy_slmre.render(drawn, page=True) or "")
+        assert {words.get("direction") for words in page.xpath("//text[@class='words']")} == direction
+
+
 def test_nested_arguments_are_both_marked_in_the_sentences_of_a_graph() -> None:
     text = "The Bank of England sits in England."
     head, tail = EntityMention(4, 19, "Bank of England"), EntityMention(12, 19, "England")
