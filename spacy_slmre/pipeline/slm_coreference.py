@@ -139,10 +139,10 @@ class CoreferenceResolver(QuestionPipe[list[MentionCluster]]):
         starts = [sentence.start for sentence in sentences]
         numbers = [bisect_right(starts, mention.start) - 1 for mention in mentions]
         contexts: dict[int, tuple[Context, int]] = {}
-        pairs, instances, known = [], [], {}
+        pairs, instances = [], []
+        known = _short_names(mentions)
         for one, mention in enumerate(mentions):
-            if (full_name := _only_full_name(mention, mentions[:one])) is not None:
-                known[one] = full_name
+            if one in known:
                 continue
             first = max(0, numbers[one] - self.settings.max_sentences + 1)
             before = [
@@ -211,15 +211,16 @@ def _is_definite(token: Token) -> bool:
     return bool("Def" in morph.get("Definite", []) or "Dem" in morph.get("PronType", []) or morph.get("Poss", []))
 
 
-def _only_full_name(mention: Span, before: Sequence[Span]) -> int | None:
-    """Return the last mention before a person's short name that is the full one; None if several persons have it."""
-    words = _words(mention)
-    if not words or not is_person_type(mention.label_):
-        return None
-    persons = {number: _words(other) for number, other in enumerate(before) if other.label_ == mention.label_}
-    full = {number: found for number, found in persons.items() if words < found}
-    longest = max(full.values(), key=len, default=set())
-    return max(full) if full and all(found <= longest for found in full.values()) else None
+def _short_names(mentions: Sequence[Span]) -> dict[int, int]:
+    """Return for short names of persons the last mention before with the full name, if only one person has it."""
+    names = {number: _words(span) for number, span in enumerate(mentions) if is_person_type(span.label_)}
+    found = {}
+    for one, words in names.items():
+        full = {other: longer for other, longer in names.items() if other < one and words and words < longer}
+        longest = max(full.values(), key=len, default=set())
+        if full and all(longer <= longest for longer in full.values()):
+            found[one] = max(full)
+    return found
 
 
 def _may_refer(mention: Span, other: Span) -> bool:
