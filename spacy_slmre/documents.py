@@ -51,6 +51,7 @@ from spacy_slmre.relations import (
     write_label_properties,
     write_report,
 )
+from spacy_slmre.util.json_files import is_int
 
 ID = "slmre.id"
 """Key in `doc.user_data` of the document's id."""
@@ -418,8 +419,7 @@ def _read_limits(data: Mapping[str, Any]) -> dict[str, dict[str, int]]:
 
 
 def _read_offsets(what: str, start: Any, end: Any, *, text: str) -> tuple[int, int]:
-    is_number = all(isinstance(offset, int) and not isinstance(offset, bool) for offset in (start, end))
-    if not (is_number and 0 <= start < end <= len(text)):
+    if not (is_int(start) and is_int(end) and 0 <= start < end <= len(text)):
         raise ValueError(f"{what} offsets {start!r} to {end!r} are invalid in a text of {len(text)} characters.")
     return start, end
 

@@ -37,6 +37,7 @@ IRIS = "relation_iris"
 """Name of the IRIs of the labels of a document's relations, see `write_label_properties`."""
 LIMITS = "relation_limits"
 """Name of the limits of the labels of a document's relations, see `write_label_properties`."""
+_LABEL_PROPERTIES = (INVERSES, IRIS, LIMITS)
 TEXT_ID = "text_id"
 """Key of a record with a hash of its document's text: spaCy copies `doc.user_data` to documents with other texts."""
 
@@ -89,7 +90,7 @@ def install_extensions(attr: str = RELATIONS, *, strict: bool = True) -> None:
         raise ValueError(f'attr="{attr}" cannot be an attribute name: use letters, digits and underscores.')
     if attr.startswith("_") or keyword.iskeyword(attr) or hasattr(Underscore, attr):
         raise ValueError(f"attr=\"{attr}\" is a name of Python's or spaCy's own: choose another name.")
-    if attr in (PAIRS, CANDIDATES, LABELS, ANSWERS, INVERSES, IRIS, LIMITS) or attr.endswith(report_name("")):
+    if attr in (PAIRS, CANDIDATES, LABELS, ANSWERS, *_LABEL_PROPERTIES) or attr.endswith(report_name("")):
         raise ValueError(f'attr="{attr}" is reserved for gold annotation, answers or reports: choose another name.')
     extensions: list[Extension] = [
         (Doc, attr, partial(relations_of, attr=attr), partial(_set_relations, attr=attr)),
@@ -248,7 +249,7 @@ def write_label_properties(
         iris: The IRIs of the labels that have one.
         limits: For predicted relations: how often a label may hold, see `LabelSchema.limits`.
     """
-    for name, values in ((INVERSES, inverse_of), (IRIS, iris), (LIMITS, limits)):
+    for name, values in zip(_LABEL_PROPERTIES, (inverse_of, iris, limits), strict=True):
         if values:
             doc.user_data[user_data_key(name)] = dict(values)
         else:
@@ -416,16 +417,13 @@ def join_docs(docs: Sequence[Doc]) -> Doc:
 
 
 def _copy_records(source: Doc, target: Doc, *, offset: int) -> None:
-    write_label_properties(
-        target,
-        inverses_of(target) | inverses_of(source),
-        iris_of(target) | iris_of(source),
-        limits_of(target) | limits_of(source),
-    )
+    for key in map(user_data_key, _LABEL_PROPERTIES):
+        if key in source.user_data:
+            target.user_data[key] = target.user_data.get(key, {}) | source.user_data[key]
     source_id, target_id = _text_id(source), _text_id(target)
     for key, records in source.user_data.items():
         ours = isinstance(key, str) and key.startswith(user_data_key(""))
-        if not ours or key in map(user_data_key, (LABELS, INVERSES, IRIS, LIMITS)) or key.endswith(report_name("")):
+        if not ours or key in map(user_data_key, (LABELS, *_LABEL_PROPERTIES)) or key.endswith(report_name("")):
             continue
         copied = list(target.user_data.get(key, ()))
         for record in records:

@@ -17,7 +17,7 @@ import numpy as np
 import srsly
 
 from spacy_slmre.ontology import ABSOLUTE_IRI, SUFFIXES, read_labels
-from spacy_slmre.util.json_files import parse_json
+from spacy_slmre.util.json_files import is_int, parse_json
 
 NEGATIVE_LABEL = "no_relation"
 ANY_TYPE = "*"
@@ -186,7 +186,7 @@ class LabelSchema:
                     f'"symmetric" of the label "{entry["name"]}" must be true or false, and "inverse" a name or null.'
                 )
             limits = {key: entry.get(key) for key in ("max_per_head", "max_per_tail")}
-            if bad := [key for key, value in limits.items() if not (value is None or (_is_int(value) and value > 0))]:
+            if bad := [key for key, value in limits.items() if not (value is None or (is_int(value) and value > 0))]:
                 raise ValueError(f'"{bad[0]}" of the label "{entry["name"]}" must be a positive number or null.')
             iri = entry.get("iri")
             if iri is not None and not (isinstance(iri, str) and ABSOLUTE_IRI.fullmatch(iri)):
@@ -513,10 +513,6 @@ def is_file_reference(value: Any) -> bool:
 def general_schema() -> LabelSchema:
     """Return the default schema; registered as `@misc = "spacy-slmre.GeneralSchema.v1"`."""
     return LabelSchema.general()
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_names(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from spacy.language import Language
@@ -86,12 +87,16 @@ def relation_corpus(
             "held_out requires a holdout greater than 0."
         )
 
+    source = Path(path)
+
+    @cache  # to find out, documents are read, which must not be repeated in each pass
+    def is_corpus() -> bool:
+        return has_docs(source) and not has_only_rel(source)
+
     def read(nlp: Language) -> Iterator[Doc]:
-        source = Path(path)
         if not source.exists():
             raise ValueError(f"The corpus {source} does not exist.")
-        is_corpus = has_docs(source) and not has_only_rel(source)
-        docs = read_docs(source, nlp.vocab) if is_corpus else read_annotations(source, nlp, source.stem)
+        docs = read_docs(source, nlp.vocab) if is_corpus() else read_annotations(source, nlp, source.stem)
         for doc in docs:
             if not holdout or in_holdout(doc, holdout) == held_out:
                 yield doc

@@ -59,12 +59,13 @@ class Table:
 
 def overview_table(results: Sequence[Result]) -> Table:
     """Return micro-F1 by system and corpus."""
-    columns = list(by_corpus(results))
+    groups = by_corpus(results)
+    columns = list(groups)
     rows: dict[str, list[Cell]] = {}
     for result in results:
         row = rows.setdefault(result.name, [system_cell(result), *[Cell(NONE)] * len(columns)])
         row[1 + columns.index((result.info["corpus"], result.info["split"]))] = score_cell(result)
-    header = ["System", *(group[0].title for group in by_corpus(results).values())]
+    header = ["System", *(group[0].title for group in groups.values())]
     caption = "Positive-class micro-F1 with 95 % interval, by system and corpus"
     return Table(caption, header, {"": list(rows.values())})
 

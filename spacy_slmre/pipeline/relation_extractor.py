@@ -203,11 +203,7 @@ class RelationExtractor(SavedAsFolder, TrainablePipe):
     def predict(self, docs: Iterable[Doc], k: int = 1) -> list[DocPrediction]:
         """Predict the k most probable labels of each candidate pair, without changing the documents."""
         self.load()
-        docs = list(docs)
-        predictions = self._predict([self._make_instances(doc) for doc in docs], k)
-        for doc, prediction in zip(docs, predictions, strict=True):
-            self._warn_problems(doc, prediction)
-        return predictions
+        return self._predict([self._make_instances(doc) for doc in docs], k)
 
     def predict_proba(self, docs: Iterable[Doc], k: int = 1) -> list[list[PairPrediction]]:
         """Return the candidate pairs of each document with their k most probable labels."""
@@ -219,7 +215,6 @@ class RelationExtractor(SavedAsFolder, TrainablePipe):
             write_records(doc, [make_record(doc, relation) for relation in prediction.relations], self.attr)
             write_label_properties(doc, prediction.schema.inverse_of, prediction.schema.iris, prediction.schema.limits)
             write_report(doc, prediction.report, self.attr)
-            self._warn_problems(doc, prediction)
 
     @property
     def decoding(self) -> Decoding:
@@ -279,7 +274,10 @@ class RelationExtractor(SavedAsFolder, TrainablePipe):
         return self._doc_schemas[key]
 
     def _predict(self, docs: Sequence[DocInstances], k: int = 1) -> list[DocPrediction]:
-        return predict_docs(self.model, docs, self.decoding, temperature=self.temperature, k=k)
+        predictions = predict_docs(self.model, docs, self.decoding, temperature=self.temperature, k=k)
+        for one, prediction in zip(docs, predictions, strict=True):
+            self._warn_problems(one.doc, prediction)
+        return predictions
 
     # -- training ------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocum
 from spacy_slmre.review.items import ReviewItem
 from spacy_slmre.schema import NEGATIVE_LABEL
 from spacy_slmre.util.errors import OutputError
+from spacy_slmre.util.json_files import is_int
 
 ACTIONS = ("accept", "reject", "skip")
 
@@ -43,7 +44,7 @@ class Decision:
             raise ValueError('A decision is an object with "item" and "action".')
         item, action = data.get("item"), data.get("action")
         labels, is_reversed = data.get("labels", []), data.get("reversed", False)
-        if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item < len(items):
+        if not is_int(item) or not 0 <= item < len(items):
             raise ValueError(f"There is no pair with the number {item!r}; the last one is {len(items) - 1}.")
         if action not in ACTIONS or not isinstance(labels, list) or not isinstance(is_reversed, bool):
             raise ValueError(f'"action" is one of {", ".join(ACTIONS)}; "labels" is a list, and "reversed" a boolean.')

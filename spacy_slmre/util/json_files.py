@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 T = TypeVar("T")
+
+
+def is_int(value: Any) -> TypeGuard[int]:
+    """Return whether a value is an integer; in Python, true and false are, too."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def parse_json(text: str) -> Any:

@@ -151,10 +151,9 @@ def lay_out(
     for entity, parts in zip(entities, inside, strict=True):
         if parts:
             _add_padding(parts, text_width(entity.type, TYPE_SIZE) * 1.1 + 6)
-    right_to_left = _is_right_to_left(text[start:end])
     rows = [TextRow() for _ in range(_break_lines(pieces, width))]
-    layout = ArcLayout(width, right_to_left, rows=rows, pieces=pieces)
-    if right_to_left:
+    layout = ArcLayout(width, _is_right_to_left(text[start:end]), rows=rows, pieces=pieces)
+    if layout.right_to_left:
         for piece in pieces:
             piece.x = width - piece.x - piece.width
         _mirror_left_to_right_words(pieces)
@@ -162,7 +161,7 @@ def lay_out(
         layout.boxes += _boxes(number, inside[number], level)
     for box in layout.boxes:
         layout.rows[box.row].levels = max(layout.rows[box.row].levels, box.level + 1)
-    layout.segments = _segments(ends, labels, layout, right_to_left)
+    layout.segments = _segments(ends, labels, layout)
     for number, row in enumerate(layout.rows):
         own = [segment for segment in layout.segments if segment.row == number]
         _choose_lanes(own, width)
@@ -170,7 +169,7 @@ def lay_out(
         row.top = layout.height
         row.y = row.top + row.lanes * LANE_HEIGHT + (FIRST_LANE if row.lanes else 4.0) + TEXT_SIZE
         layout.height = row.y + 7.0 + row.levels * TYPE_HEIGHT + _LINE_GAP
-    if not right_to_left:
+    if not layout.right_to_left:
         # Shrink to the content, so that a short text needs no scrolling in a narrow window.
         ends_of_text = [piece.x + piece.width + piece.after for piece in pieces]
         layout.width = max([*ends_of_text, *(segment.right for segment in layout.segments)], default=0.0) + 2
@@ -281,9 +280,7 @@ def _boxes(number: int, pieces: list[TextPiece], level: int) -> list[EntityBox]:
 # -- arcs ------------------------------------------------------------------------------------------------
 
 
-def _segments(
-    ends: Sequence[tuple[int, int]], labels: Sequence[str], layout: ArcLayout, right_to_left: bool
-) -> list[ArcSegment]:
+def _segments(ends: Sequence[tuple[int, int]], labels: Sequence[str], layout: ArcLayout) -> list[ArcSegment]:
     width = layout.width
     anchors = {box.entity: box for box in layout.boxes if box.first}
     arcs = {arc: pair for arc, pair in enumerate(ends) if pair[0] in anchors and pair[1] in anchors}
@@ -308,7 +305,7 @@ def _segments(
         if first == last:
             segments.append(ArcSegment(arc, first, x1, x2, label_width, True, True))
         else:
-            forward = (first < last) != right_to_left
+            forward = (first < last) != layout.right_to_left
             exit, entry = (width, 0.0) if forward else (0.0, width)
             segments.append(ArcSegment(arc, first, x1, exit, label_width, True, False))
             segments.append(ArcSegment(arc, last, entry, x2, label_width, False, True))

@@ -9,6 +9,7 @@ from typing import Any
 from spacy_slmre.corpus.records import Malformed, Pair, Record, Reject
 from spacy_slmre.documents import UNTYPED, EntityMention
 from spacy_slmre.instances import Mention
+from spacy_slmre.util.json_files import is_int
 
 
 class RecordBuilder:
@@ -52,7 +53,7 @@ class RecordBuilder:
         """
         convert, score = Utf16Offsets(self.text), 0
         for start, end, covered in entities:
-            if isinstance(covered, str) and _are_numbers(start, end):
+            if isinstance(covered, str) and is_int(start) and is_int(end):
                 score += self._covers(convert(start), convert(end), covered) - self._covers(start, end, covered)
         self._utf16 = convert if score > 0 else None
 
@@ -159,7 +160,7 @@ class RecordBuilder:
         return Mention(entity.start, entity.end, entity.type)
 
     def _check_offsets(self, start: Any, end: Any, covered: str | None) -> tuple[int, int]:
-        if not _are_numbers(start, end):
+        if not (is_int(start) and is_int(end)):
             raise Malformed(f"the offsets {start!r} and {end!r} are not whole numbers")
         if self._utf16 is not None:
             first, last = self._utf16(start), self._utf16(end)
@@ -190,10 +191,6 @@ class Utf16Offsets:
     def __call__(self, offset: int) -> int:
         """Return the offset in characters."""
         return offset - bisect_left(self._wide, offset)
-
-
-def _are_numbers(*offsets: Any) -> bool:
-    return all(isinstance(offset, int) and not isinstance(offset, bool) for offset in offsets)
 
 
 def _without_space(text: str) -> str:

@@ -61,9 +61,8 @@ def read_spacy(
                 yield Reject(line, name, "document without relation annotation", detail, str(file))
                 continue
             with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", message=r"\d+ of \d+ relation records were skipped"
-                )  # counted instead
+                # Skipped records are counted instead.
+                warnings.filterwarnings("ignore", message=r"\d+ of \d+ relation records were skipped")
                 try:
                     document = RelationDocument.from_doc(doc, name, attr)
                 except ValueError as error:
