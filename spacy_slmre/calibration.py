@@ -6,7 +6,7 @@ pair's labels does not change; T > 1 makes a model less confident.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,19 +23,18 @@ def apply_temperature(log_probs: np.ndarray, temperature: float) -> np.ndarray:
     return scaled - np.logaddexp.reduce(scaled, axis=1, keepdims=True)
 
 
-def fit_temperature(log_probs: np.ndarray, gold: np.ndarray) -> float:
+def fit_temperature(gold_log_probs: Callable[[float], np.ndarray]) -> float:
     """Return the temperature that minimizes the negative log-likelihood of the gold labels, to four decimals.
 
-    Takes log-probabilities (n, n_labels) and gold columns (n,). Raises ValueError if there are no pairs.
+    `gold_log_probs` returns their log-probabilities (n,) at a temperature. Raises ValueError if there are none.
     """
     from scipy.optimize import minimize_scalar
 
-    if not len(gold):
+    if not len(gold_log_probs(1.0)):
         raise ValueError("There are no labeled pairs to fit a temperature on.")
-    rows = np.arange(len(gold))
 
     def loss(log_temperature: float) -> float:
-        return -float(apply_temperature(log_probs, float(np.exp(log_temperature)))[rows, gold].mean())
+        return -float(gold_log_probs(float(np.exp(log_temperature))).mean())
 
     bounds = (float(np.log(MIN_TEMPERATURE)), float(np.log(MAX_TEMPERATURE)))
     return round(float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x)), 4)
@@ -83,26 +82,26 @@ def calibration_error(confidences: np.ndarray, correct: np.ndarray, bins: int = 
 
 
 def fit_thresholds(
-    predicted: Sequence[str], confidences: np.ndarray, gold: Sequence[str], negative: str | None
+    predicted: Sequence[str], confidences: np.ndarray, correct: np.ndarray, n_gold: Mapping[str, int]
 ) -> dict[str, float]:
     """Return the lowest threshold that maximizes a label's F1, for each label that benefits from one.
 
     Args:
-        predicted: Predicted labels.
+        predicted: Labels of the predicted relations (n,).
         confidences: Their probabilities (n,).
-        gold: Gold labels.
-        negative: The negative label, which gets no threshold.
+        correct: Whether each of them is correct (n,).
+        n_gold: Number of gold relations of each label.
     """
     thresholds: dict[str, float] = {}
-    answers, truth = np.asarray(predicted, dtype=object), np.asarray(gold, dtype=object)
-    for label in sorted(set(predicted) - {negative}):
+    answers = np.asarray(predicted, dtype=object)
+    for label in sorted(set(predicted)):
         chosen = np.flatnonzero(answers == label)
         order = chosen[np.argsort(-confidences[chosen], kind="stable")]
-        hits = np.cumsum(truth[order] == label)
+        hits = np.cumsum(correct[order])
         kept = np.arange(1, len(order) + 1)
-        f1 = 2 * hits / (kept + (truth == label).sum())
+        f1 = 2 * hits / (kept + n_gold.get(label, 0))
         scores = confidences[order]
-        # A threshold cannot separate pairs with the same score.
+        # A threshold cannot separate relations with the same score.
         last_of_score = np.append(scores[1:] < scores[:-1], True)
         best = int(np.argmax(np.where(last_of_score, f1, -1.0)))
         if best < len(order) - 1 and f1[best] > f1[-1]:

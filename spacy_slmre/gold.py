@@ -2,13 +2,14 @@
 
 A document that annotates *pairs* (`doc._.relation_pairs`) says nothing about any other pair: these are unknown, and
 neither learned nor counted. A document that annotates *relations* (`doc._.relations`, possibly none) makes every other
-candidate pair negative. `no_relation` is always negative, also if a schema calls its negative label something else.
+candidate pair negative, unless a label of the other direction implies one: "A spouse B" also makes (B, A) positive if
+"spouse" is symmetric. `no_relation` is always negative, also if a schema calls its negative label something else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -31,21 +32,25 @@ class GoldPairs:
         doc: The document.
         rows: The annotated pairs with their labels, negative ones included, as annotated: a row may occur twice.
         is_complete: Whether all other pairs are negative; otherwise they are unknown.
+        mirrors: Labels that imply another one in the other direction, see `LabelSchema.mirrors`.
     """
 
     doc: Doc
     rows: Sequence[Relation]
     is_complete: bool
+    mirrors: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def labels(self) -> dict[PairKey, list[str]]:
-        """The distinct labels of each annotated pair."""
-        labels: dict[PairKey, list[str]] = {}
+        """The distinct labels of each pair that has any: annotated ones, and those that the other direction implies."""
+        labels: dict[PairKey, dict[str, None]] = {}
         for row in self.rows:
-            of_pair = labels.setdefault(pair_key(row.head, row.tail), [])
-            if row.label not in of_pair:
-                of_pair.append(row.label)
-        return labels
+            labels.setdefault(pair_key(row.head, row.tail), {})[row.label] = None
+        for row in self.rows:
+            opposite = pair_key(row.tail, row.head)
+            if row.label in self.mirrors and (self.is_complete or opposite in labels):
+                labels.setdefault(opposite, {})[self.mirrors[row.label]] = None
+        return {key: list(of_pair) for key, of_pair in labels.items()}
 
     @property
     def is_annotated(self) -> bool:
@@ -57,15 +62,14 @@ class GoldPairs:
         return self.is_complete or key in self.labels
 
     def labels_of(self, key: PairKey, negative_label: str | None) -> list[str]:
-        """Return the labels of a pair: the negative one if nothing else is annotated, none if they are unknown."""
-        implied = [NEGATIVE_LABEL] if self.is_complete and negative_label is not None else []
-        labels = self.labels.get(key, implied)
+        """Return the labels of a pair: the negative one if it has no other, none if they are unknown."""
         if negative_label is None:
-            return labels
-        return [negative_label if label == NEGATIVE_LABEL else label for label in labels]
+            return self.labels.get(key, [])
+        positive = [label for label in self.labels.get(key, ()) if label not in (negative_label, NEGATIVE_LABEL)]
+        return positive or ([negative_label] if self.is_known(key) else [])
 
     def positives(self, negative_label: str | None) -> set[tuple[PairKey, str]]:
-        """Return the annotated relations: pairs with a label other than the negative one."""
+        """Return the relations: pairs with a label other than the negative one."""
         negatives = (negative_label, NEGATIVE_LABEL)
         return {(key, label) for key, of_pair in self.labels.items() for label in of_pair if label not in negatives}
 
@@ -88,16 +92,17 @@ class GoldPairs:
         return pairs
 
 
-def gold_pairs(doc: Doc, attr: str = RELATIONS) -> GoldPairs:
-    """Read the gold annotation of a document.
+def gold_pairs(doc: Doc, attr: str = RELATIONS, mirrors: Mapping[str, str] | None = None) -> GoldPairs:
+    """Read the gold annotation of a document; with the `mirrors` of a schema, also what the other direction implies.
 
     Relations are read from `doc._.<attr>` if there are none in `doc._.relations`. If neither attribute has been set,
     the pairs of the document are unknown; an empty list means that it has no relations.
     """
     if annotates_pairs(doc.user_data):
-        return GoldPairs(doc, relations_of(doc, PAIRS), False)
+        return GoldPairs(doc, relations_of(doc, PAIRS), False, mirrors or {})
     is_annotated = annotates_relations(doc.user_data) or annotates_relations(doc.user_data, attr)
-    return GoldPairs(doc, relations_of(doc, RELATIONS) or relations_of(doc, attr), is_annotated)
+    rows = relations_of(doc, RELATIONS) or relations_of(doc, attr)
+    return GoldPairs(doc, rows, is_annotated, mirrors or {})
 
 
 def annotates_pairs(user_data: Mapping[Any, Any]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from spacy_slmre.gold import GoldPairs, PairKey, directions_of, gold_pairs, pair_key, reverse_key, turn_pair
+from spacy_slmre.gold import directions_of, gold_pairs, pair_key, turn_pair
 from spacy_slmre.metrics import Item, count, count_per_label, macro_f1
 from spacy_slmre.relations import RELATIONS, relations_of
 from spacy_slmre.schema import NEGATIVE_LABEL
@@ -46,13 +46,13 @@ def score_relations(
         inverse to an earlier one counts as that one) and `rel_candidate_recall`, the share of gold relations whose pair
         was proposed. All are None without gold relations, as in spaCy's own scorers.
     """
-    inverse_of, mirrors = inverse_of or {}, mirrors or {}
+    inverse_of = inverse_of or {}
     gold: set[Item] = set()
     predicted: set[Item] = set()
     proposed = 0
     for number, example in enumerate(examples):
-        annotated = gold_pairs(example.reference, attr)
-        positives = {turn_pair(key, label, inverse_of) for key, label in _gold(annotated, negative_label, mirrors)}
+        annotated = gold_pairs(example.reference, attr, mirrors)
+        positives = {turn_pair(key, label, inverse_of) for key, label in annotated.positives(negative_label)}
         gold |= {((number, *key), label) for key, label in positives}
         for relation in relations_of(example.predicted, attr):
             key, label = turn_pair(pair_key(relation.head, relation.tail), relation.label, inverse_of)
@@ -71,13 +71,6 @@ def score_relations(
         proposed / len(gold) if propose is not None else None,
     )
     return dict(zip(SCORES, values, strict=True))
-
-
-def _gold(annotated: GoldPairs, negative_label: str | None, mirrors: Mapping[str, str]) -> set[tuple[PairKey, str]]:
-    """Return the annotated relations, and those that they imply in the other direction."""
-    stated = annotated.positives(negative_label)
-    implied = {(reverse_key(key), mirrors[label]) for key, label in stated if label in mirrors}
-    return stated | {(key, label) for key, label in implied if annotated.is_known(key)}
 
 
 def make_relation_scorer() -> Callable[..., dict[str, Any]]:

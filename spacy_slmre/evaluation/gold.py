@@ -146,7 +146,7 @@ def make_evaluation_pairs(
         proposed: Pairs that the system proposes.
         attr: Read gold relations from this attribute if `doc._.relations` is empty.
     """
-    annotated = gold_pairs(example.reference, attr)
+    annotated = gold_pairs(example.reference, attr, schema.mirrors)
     given = GivenPairs()(example.predicted, schema).pairs
     pairs = {key: pair for pair in [*given, *proposed] if annotated.is_known(key := pair_key(*pair))}
     instances = make_instances(example.predicted, list(pairs.values()), schema)
@@ -156,19 +156,15 @@ def make_evaluation_pairs(
         is_negative = label in (schema.negative_label, NEGATIVE_LABEL)
         return not (is_negative or (corpus_format and corpus_format.is_negative(label)))
 
-    mirrors = schema.mirrors
-
     def gold_labels(key: PairKey) -> tuple[str, ...]:
-        other_direction = annotated.labels_of(reverse_key(key), None) if mirrors else []
-        implied = [mirrors[label] for label in other_direction if label in mirrors]
-        return tuple(dict.fromkeys(filter(is_positive, [*annotated.labels_of(key, None), *implied])))
+        return tuple(filter(is_positive, annotated.labels_of(key, None)))
 
     name = _doc_id(example, number)
     source = source_of(example.reference) if example.reference.user_data.get(ID) else name
     ids = {key: f"{name}/{place}" for place, key in enumerate(pairs)}
     return [
         EvaluationPair(
-            ids[key], source, key, instance, gold_labels(key), ids.get(reverse_key(key), "") if mirrors else ""
+            ids[key], source, key, instance, gold_labels(key), ids.get(reverse_key(key), "") if schema.mirrors else ""
         )
         for key, instance in zip(pairs, instances, strict=True)
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from spacy.training import Example
 
 from spacy_slmre.calibration import apply_temperature, calibration_error, fit_temperature, fit_thresholds
 from spacy_slmre.candidates import GivenPairs
-from spacy_slmre.decoding import top_labels
+from spacy_slmre.decoding import Decoding, Directions, decode
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.metrics import count
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor
@@ -20,72 +22,116 @@ from spacy_slmre.schema import LabelSchema
 def calibrate(pipe: RelationExtractor, examples: Iterable[Example], *, thresholds: bool = False) -> dict[str, Any]:
     """Fit and set a component's temperature, and optionally a threshold for each label.
 
+    Both are fitted on the scores that the component writes, those of both directions together.
+
     Args:
         pipe: The component; its previous calibration has no effect.
         examples: A development set that is not used for training or testing.
         thresholds: Replace the component's thresholds with fitted ones.
 
     Returns:
-        "pairs", "temperature", and "before" and "after", each with "ece" (expected calibration error), "nll" (mean
-        negative log-likelihood of the gold label) and "micro_f1" (positive class, over these pairs); with thresholds
-        also "label_thresholds".
+        "pairs", "temperature", and "before" and "after", each with "ece" (expected calibration error of the most
+        probable label), "nll" (mean negative log-likelihood of the gold labels) and "micro_f1" (positive class, over
+        these pairs); with thresholds also "label_thresholds".
 
     Raises:
         ValueError: There are no labeled pairs.
     """
     pipe.load()
-    schema = pipe.schema
-    labeled = pipe.make_training_instances(examples).instances
-    fitting = pipe.model.truncate(labeled, schema, pipe.max_context_tokens)
-    instances = [instance for instance in fitting if instance is not None]
-    gold = [instance.label or "" for instance in instances]
-    columns = np.array([schema.index[label] for label in gold], dtype=int)
-    allowed = _allowed(instances, columns, schema) if not isinstance(pipe.candidates, GivenPairs) else None
-    batches = [slice(start, start + pipe.batch_size) for start in range(0, len(instances), pipe.batch_size)]
-    log_probs = np.concatenate(
-        [np.zeros((0, len(schema.labels)))]
-        + [
-            pipe.model.log_probs(instances[rows], schema, None if allowed is None else allowed[rows])
-            for rows in batches
-        ]
-    )
-    temperature = fit_temperature(log_probs, columns)
-    before = _quality(log_probs, columns, pipe)
-    scaled = apply_temperature(log_probs, temperature)
-    summary: dict[str, Any] = {"pairs": len(instances), "temperature": temperature, "before": before}
+    pairs = _read_pairs(pipe, examples)
+    temperature = fit_temperature(lambda temperature: pairs.combined(temperature)[pairs.gold])
+    before = pairs.quality(pipe.decoding)
+    summary: dict[str, Any] = {"pairs": len(pairs.instances), "temperature": temperature, "before": before}
     pipe.temperature = temperature
     if thresholds:
-        predicted = [schema.names[column] for column in scaled.argmax(axis=1)]
-        confidences = np.exp(scaled.max(axis=1))
         pipe.threshold = None
-        pipe.label_thresholds = fit_thresholds(predicted, confidences, gold, schema.negative_label)
+        pipe.label_thresholds = pairs.thresholds(temperature, pipe.decoding.max_labels)
         summary["label_thresholds"] = pipe.label_thresholds
-    summary["after"] = _quality(scaled, columns, pipe)
+    summary["after"] = pairs.quality(pipe.decoding, temperature)
     return summary
 
 
-def _allowed(instances: Sequence[RelationInstance], gold: np.ndarray, schema: LabelSchema) -> np.ndarray | None:
-    """Return the labels that prediction would choose from; the gold label of a pair is always among them."""
-    if not instances or not any(label.types for label in schema.labels):
-        return None
-    allowed = np.stack([schema.allowed(one.head_mention.type, one.tail_mention.type) for one in instances])
-    allowed[np.arange(len(instances)), gold] = True
-    return allowed
+@dataclass(frozen=True)
+class _ScoredPairs:
+    """The pairs of a development set.
+
+    Attributes:
+        instances: The pairs, each once.
+        schema: Their labels.
+        log_probs: Log-probabilities of all labels (n_instances, n_labels).
+        directions: How the pairs depend on each other.
+        gold: Rows and columns of the gold labels, including negative ones; a pair may have several.
+    """
+
+    instances: list[RelationInstance]
+    schema: LabelSchema
+    log_probs: np.ndarray
+    directions: Directions
+    gold: tuple[np.ndarray, np.ndarray]
+
+    def combined(self, temperature: float = 1.0) -> np.ndarray:
+        """Return the log-probabilities with which labels are written (n_instances, n_labels)."""
+        return self.directions.combine(apply_temperature(self.log_probs, temperature))
+
+    def decode(self, decoding: Decoding, temperature: float = 1.0) -> list[tuple[int, int, float]]:
+        """Return the relations that are written, as (row, column, score)."""
+        mentions = [((id(one.context), one.head), (id(one.context), one.tail)) for one in self.instances]
+        log_probs = apply_temperature(self.log_probs, temperature)
+        return decode(log_probs, self.directions, mentions, self.schema, decoding)
+
+    def quality(self, decoding: Decoding, temperature: float = 1.0) -> dict[str, float]:
+        """Return "ece", "nll" and "micro_f1"; see `calibrate`."""
+        combined = self.combined(temperature)
+        best = combined.argmax(axis=1)
+        rows = np.arange(len(best))
+        is_gold = np.zeros(combined.shape, dtype=bool)
+        is_gold[self.gold] = True
+        found = {(row, column) for row, column, _ in self.decode(decoding, temperature)}
+        return {
+            "ece": calibration_error(np.exp(combined[rows, best]), is_gold[rows, best]),
+            "nll": float(-combined[self.gold].mean()),
+            "micro_f1": count(self._positives(), found).f1,
+        }
+
+    def thresholds(self, temperature: float, max_labels: int) -> dict[str, float]:
+        """Return the best thresholds of the labels; see `fit_thresholds`."""
+        positives, found = self._positives(), self.decode(Decoding(max_labels=max_labels), temperature)
+        return fit_thresholds(
+            [self.schema.names[column] for _, column, _ in found],
+            np.array([score for _, _, score in found]),
+            np.array([(row, column) in positives for row, column, _ in found], dtype=bool),
+            Counter(self.schema.names[column] for _, column in positives),
+        )
+
+    def _positives(self) -> set[tuple[int, int]]:
+        negative = self.schema.index.get(self.schema.negative_label or "", -1)
+        return {(int(row), int(column)) for row, column in zip(*self.gold, strict=True) if column != negative}
 
 
-def _quality(log_probs: np.ndarray, gold: np.ndarray, pipe: RelationExtractor) -> dict[str, float]:
+def _read_pairs(pipe: RelationExtractor, examples: Iterable[Example]) -> _ScoredPairs:
     schema = pipe.schema
-    rows = np.arange(len(gold))
-    best = log_probs.argmax(axis=1)
-    confidences = np.exp(log_probs[rows, best])
-    decoding, predicted = pipe.decoding, set()
-    for row, labels in enumerate(top_labels(log_probs, schema, decoding.n_needed(len(schema.labels)))):
-        if label := decoding.best_label(labels, schema.negative_label):
-            predicted.add((row, label))
-    true = {(row, schema.names[column]) for row, column in enumerate(gold)}
-    positive = {item for item in true if item[1] != schema.negative_label}
-    return {
-        "ece": calibration_error(confidences, best == gold),
-        "nll": float(-log_probs[rows, gold].mean()),
-        "micro_f1": count(positive, predicted).f1,
-    }
+    labeled = pipe.make_training_instances(examples).instances
+    fitting = pipe.model.truncate(labeled, schema, pipe.max_context_tokens)
+    # A pair with several labels is scored once. Truncated contexts are new, so pairs are compared before.
+    row_of: dict[tuple[int, int, int], int] = {}
+    instances: list[RelationInstance] = []
+    gold: list[tuple[int, int]] = []
+    for instance, truncated in zip(labeled, fitting, strict=True):
+        if truncated is not None:
+            key = (id(instance.context), instance.head, instance.tail)
+            if key not in row_of:
+                row_of[key] = len(instances)
+                instances.append(truncated)
+            gold.append((row_of[key], schema.index[instance.label or ""]))
+    rows, columns = np.array(gold, dtype=int).reshape(-1, 2).T
+    opposite = np.array([row_of.get((context, tail, head), -1) for context, head, tail in row_of], dtype=int)
+    allowed = None
+    if instances and any(label.types for label in schema.labels) and not isinstance(pipe.candidates, GivenPairs):
+        allowed = np.stack([schema.allowed(one.head_mention.type, one.tail_mention.type) for one in instances])
+        allowed[rows, columns] = True  # a gold label that prediction would not choose from has a loss, too
+    parts = [np.zeros((0, len(schema.labels)))]
+    for start in range(0, len(instances), pipe.batch_size):
+        part = slice(start, start + pipe.batch_size)
+        parts.append(pipe.model.log_probs(instances[part], schema, None if allowed is None else allowed[part]))
+    directions = Directions.from_rows(opposite, schema, allowed)
+    return _ScoredPairs(instances, schema, np.concatenate(parts), directions, (rows, columns))

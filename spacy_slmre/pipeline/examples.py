@@ -94,7 +94,7 @@ def make_training_instances(
     """
     result = TrainingInstances()
     for example in examples:
-        annotated = gold_pairs(example.reference, attr)
+        annotated = gold_pairs(example.reference, attr, schema.mirrors)
         if unknown := annotated.unknown_labels(schema):
             raise ValueError(
                 f"The training data has labels that the component does not have: {', '.join(sorted(unknown))}. Add "
@@ -145,7 +145,7 @@ def make_gold_instances(doc: Doc, schema: LabelSchema) -> list[RelationInstance]
 
     A pair with several labels has several instances, which share their context.
     """
-    annotated = gold_pairs(doc)
+    annotated = gold_pairs(doc, mirrors=schema.mirrors)
     labeled = [
         (pair, label)
         for key, pair in annotated.known_pairs().items()

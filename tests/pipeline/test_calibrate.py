@@ -4,11 +4,15 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import spacy
 from spacy.language import Language
+from spacy.training import Example
 
+from spacy_slmre.instances import RelationInstance
 from spacy_slmre.pipeline.calibrate import calibrate
+from spacy_slmre.schema import LabelSchema
 from tests.conftest import TEXTS
 from tests.pipeline.test_rel_classifier import initialize, make_examples
 
@@ -52,6 +56,31 @@ def test_fitted_thresholds_do_not_lower_f1(nlp: Language) -> None:
     summary = calibrate(pipe, make_examples(nlp), thresholds=True)
     assert summary["label_thresholds"] == pipe.label_thresholds
     assert summary["after"]["micro_f1"] >= summary["before"]["micro_f1"]
+
+
+def test_calibration_is_fitted_on_both_directions_together(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = LabelSchema.from_any({"labels": [{"name": "spouse", "symmetric": True}, {"name": "employer"}]})
+    doc = nlp("Ann Lee married Bo Hill.")
+    pipe = nlp.get_pipe("relations")
+    pipe.set_schema(schema)
+    probabilities = {"Ann Lee": [0.8, 0.1, 0.1], "Bo Hill": [0.2, 0.1, 0.7]}
+
+    def log_probs(instances: list[RelationInstance], *_: object, **__: object) -> np.ndarray:
+        return np.log([probabilities[one.text_of(one.head_mention)] for one in instances])
+
+    monkeypatch.setattr(pipe.model, "log_probs", log_probs)
+    reference = nlp.make_doc(doc.text)
+    for one in (doc, reference):
+        one.ents = [one.char_span(0, 7, "PERSON"), one.char_span(16, 23, "PERSON")]
+    reference._.relations = [(*reference.ents, "spouse")]  # in the other direction, too, because it is symmetric
+    summary = calibrate(pipe, [Example(doc, reference)])
+    assert summary["pairs"] == 2
+    # Both directions have the mean of their log-probabilities: 0.4, so the best label of "Bo Hill" to "Ann Lee" is wrong.
+    assert summary["before"]["nll"] == pytest.approx(-math.log(0.4))
+    assert summary["before"]["ece"] == pytest.approx(0.6 * 0.5 + 0.7 * 0.5)
+    assert summary["before"]["micro_f1"] == summary["after"]["micro_f1"] == 1.0
+    written = pipe(doc)._.relations
+    assert [relation.score for relation in written] == pytest.approx([math.exp(-summary["after"]["nll"])] * 2)
 
 
 def test_calibrating_without_pairs_raises_an_error(nlp: Language) -> None:

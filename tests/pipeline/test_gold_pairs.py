@@ -15,6 +15,7 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 from typer.testing import CliRunner
 
+from spacy_slmre.candidates import EntityPairs
 from spacy_slmre.cli import slmre_cli
 from spacy_slmre.corpus.readers import make_predicted, relation_corpus
 from spacy_slmre.corpus.summary import Summary
@@ -23,6 +24,7 @@ from spacy_slmre.gold import gold_pairs
 from spacy_slmre.pipeline.calibrate import calibrate
 from spacy_slmre.pipeline.examples import collect_labels, make_training_instances
 from spacy_slmre.relations import install_extensions
+from spacy_slmre.schema import LabelSchema
 from spacy_slmre.study.mixtures import Mixture, make_manifest, mixture_corpus
 from spacy_slmre.training.config import parse_config, resolve_config
 from spacy_slmre.training.data import read_sets
@@ -70,6 +72,26 @@ def test_debug_data_counts_all_pairs(corpus: Path) -> None:
     counts = json.loads(result.output)["corpora"]["corpus"]
     assert (counts["instances"], counts["positives"], counts["negatives"]) == (400, 11, 389)
     assert counts["labels"] == LABELS and counts["ceiling"] == 1.0
+
+
+@pytest.mark.parametrize(("mirror", "expected"), [("sibling", ["sibling"] * 2), ("younger", ["sibling", "younger"])])
+def test_what_a_label_implies_in_the_other_direction_is_learned_and_counted(
+    corpus: Path, mirror: str, expected: list[str]
+) -> None:
+    labels = [{"name": "sibling", "symmetric": True}]
+    if mirror == "younger":
+        labels = [{"name": "sibling", "inverse": "younger"}, {"name": "younger"}]
+    schema = LabelSchema.from_any({"labels": labels})
+    example = next(iter(relation_corpus(corpus)(spacy.blank("en"))))
+    training = make_training_instances([example], EntityPairs(), schema, "relations")
+    counted = [pair.gold for pair in make_evaluation_pairs(example, 0, schema) if pair.gold]
+    learned = [one.label for one in training.instances if one.label != "no_relation"]
+    assert learned == [label for gold in counted for label in gold] == expected
+    assert len(training.instances) == 20 and training.n_gold == 2
+    # A pair whose labels are unknown stays unknown.
+    doc = people(spacy.blank("en"))
+    doc._.relation_pairs = [(doc.ents[0], doc.ents[1], "sibling"), (doc.ents[1], doc.ents[2], "no_relation")]
+    assert gold_pairs(doc, mirrors=schema.mirrors).positives("no_relation") == {((0, 3, 4, 6), "sibling")}
 
 
 @pytest.mark.parametrize("candidates", ["EntityPairs", "GivenPairs"])
