@@ -1,7 +1,7 @@
 """Measure a model on label sets that it was not tuned on: all pairs of a passage with gold entities.
 
     python benchmarks/unseen_labels.py FOLDER … [--sets conll04 …] [--adapter ADAPTER] [--pairs 2000] [--shots 0 1 3 8]
-        [--thresholds] [-o OUTPUT.json]
+        [--thresholds] [--temperatures] [-o OUTPUT.json]
     python benchmarks/unseen_labels.py FOLDER … --encoder auto [--cascade 0 0.2 0.4] …
 
 The first measures the language model with an adapter, the second the encoder for any labels and, with values of
@@ -9,14 +9,17 @@ The first measures the language model with an adapter, the second the encoder fo
 
 A FOLDER has label sets as in `assets/universal_corpus`. For each set, whole passages with at most `--pairs` pairs are
 scored. With `--shots`, that many few-shot examples of each label, and of pairs without a relation, are drawn from other
-passages, up to --example-tokens tokens. Prints for each set and number of examples:
+passages, up to --example-tokens tokens. Relations are decoded as by the components, with both directions of a pair
+together. Prints for each set and number of examples:
 
 * precision, recall and micro-F1 of the positive labels; the row "mean" is the mean over sets;
 * reversed: the share of predicted relations whose label holds only in the other direction;
 * co-occurring: the share of pairs without a relation in either direction that are given one;
-* ECE: the expected calibration error of the most probable label.
+* ECE: the expected calibration error of the most probable label;
+* pairs/s: computed like a component does, on at most 300 pairs.
 
-With `--thresholds`, the table shows the mean F1 at several thresholds instead, to choose the default.
+`--thresholds` adds a table of the mean F1 at several thresholds, to choose the default, and `--temperatures` one of the
+mean ECE and negative log-likelihood at several temperatures, and of the best mean F1.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -38,8 +42,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from spacy_slmre.calibration import calibration_error
+from spacy_slmre.calibration import apply_temperature, calibration_error
 from spacy_slmre.corpus.label_sets import LabelSetCorpus, LabelSetReader, PairIndices, Passage
+from spacy_slmre.decoding import Decoding, Directions, decode
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.metrics import PRF, count
 from spacy_slmre.models.base import RelationModel
@@ -49,62 +54,84 @@ from spacy_slmre.models.encoder.universal import make_universal_encoder
 from spacy_slmre.schema import LabelSchema
 
 MAX_CONTEXT_TOKENS = 512
+TIMED_PAIRS = 300
 THRESHOLDS = np.round(np.arange(0.0, 1.0, 0.05), 2).tolist()
+TEMPERATURES = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.7, 2.0)
+
+Pair = tuple[int, PairIndices]
 
 
 @dataclass
 class Scored:
-    """The pairs of a label set, with the most probable label and the most probable positive label of each."""
+    """The pairs of a label set with the log-probabilities of all labels, (n_pairs, n_labels)."""
 
     corpus: LabelSetCorpus
     passages: list[Passage]
-    pairs: list[tuple[int, PairIndices]]
-    predicted: list[str]
-    scores: np.ndarray
-    positive: list[str]
-    positive_scores: np.ndarray
+    pairs: list[Pair]
+    log_probs: np.ndarray
     pairs_per_second: float
     n_prefix: int
 
     @property
-    def negative(self) -> str | None:
-        """The negative label."""
-        return self.corpus.schema.negative_label
+    def schema(self) -> LabelSchema:
+        """The labels."""
+        return self.corpus.schema
 
-    def relations(self, threshold: float) -> set[tuple[tuple[int, PairIndices], str]]:
-        """Return the predicted relations; a label may be written even if "no relation" is more probable."""
-        scored = zip(self.pairs, self.positive, self.positive_scores, strict=True)
-        return {(pair, label) for pair, label, score in scored if label != self.negative and score >= threshold}
+    @cached_property
+    def directions(self) -> Directions:
+        """How the pairs depend on each other."""
+        row_of = {pair: row for row, pair in enumerate(self.pairs)}
+        opposite = [row_of.get((number, (tail, head)), -1) for number, (head, tail) in self.pairs]
+        return Directions.from_rows(np.array(opposite, dtype=int), self.schema)
 
-    def gold(self) -> set[tuple[tuple[int, PairIndices], str]]:
-        """Return the annotated relations, including those of pairs that do not fit the model."""
+    @cached_property
+    def gold(self) -> set[tuple[Pair, str]]:
+        """The annotated relations, including those of pairs that do not fit the model."""
         return gold_relations(self.passages)
 
-    def counts(self, threshold: float = 0.0) -> PRF:
-        """Return the counts of positive labels."""
-        return count(self.gold(), self.relations(threshold))
+    def relations(self, threshold: float | None, temperature: float = 1.0) -> set[tuple[Pair, str]]:
+        """Return the predicted relations."""
+        log_probs = apply_temperature(self.log_probs, temperature)
+        mentions = [((number, head), (number, tail)) for number, (head, tail) in self.pairs]
+        decoded = decode(log_probs, self.directions, mentions, self.schema, Decoding(threshold))
+        return {(self.pairs[row], self.schema.names[column]) for row, column, _ in decoded}
 
-    def summary(self, threshold: float) -> dict[str, float]:
+    def counts(self, threshold: float | None, temperature: float = 1.0) -> PRF:
+        """Return the counts of positive labels."""
+        return count(self.gold, self.relations(threshold, temperature))
+
+    def calibration(self, temperature: float = 1.0) -> tuple[float, float]:
+        """Return the expected calibration error of the most probable label, and the mean loss of the gold labels."""
+        log_probs = self.directions.combine(apply_temperature(self.log_probs, temperature))
+        row_of = {pair: row for row, pair in enumerate(self.pairs)}
+        is_gold = np.zeros(log_probs.shape, dtype=bool)
+        for pair, name in self.gold:
+            if pair in row_of:
+                is_gold[row_of[pair], self.schema.index[name]] = True
+        if self.schema.negative_label is not None:
+            is_gold[~is_gold.any(axis=1), self.schema.index[self.schema.negative_label]] = True
+        rows, best = np.arange(len(self.pairs)), log_probs.argmax(axis=1)
+        return calibration_error(np.exp(log_probs[rows, best]), is_gold[rows, best]), float(-log_probs[is_gold].mean())
+
+    def summary(self, threshold: float | None) -> dict[str, float]:
         """Return the numbers of a row."""
-        gold, relations, labels = self.gold(), self.relations(threshold), defaultdict(set)
-        for pair, label in gold:
+        relations, labels = self.relations(threshold), defaultdict(set)
+        for pair, label in self.gold:
             labels[pair].add(label)
 
-        def other(pair: tuple[int, PairIndices]) -> tuple[int, PairIndices]:
+        def other(pair: Pair) -> Pair:
             return pair[0], (pair[1][1], pair[1][0])
 
         found = {pair for pair, _ in relations}
         unrelated = [pair for pair in self.pairs if not labels[pair] and not labels[other(pair)]]
         turned = [1 for pair, label in relations if label not in labels[pair] and label in labels[other(pair)]]
-        truth = [labels[pair] or {self.negative} for pair in self.pairs]
-        correct = np.array([label in names for label, names in zip(self.predicted, truth, strict=True)])
         return {
             "pairs": len(self.pairs),
-            "relations": len(gold),
+            "relations": len(self.gold),
             **self.counts(threshold).to_dict(),
             "reversed": len(turned) / len(relations) if relations else 0.0,
             "co-occurring": sum(pair in found for pair in unrelated) / len(unrelated) if unrelated else 0.0,
-            "ece": calibration_error(self.scores, correct),
+            "ece": self.calibration()[0],
             "pairs/s": self.pairs_per_second,
             "prefix": self.n_prefix,
         }
@@ -121,7 +148,7 @@ def take_passages(corpus: LabelSetCorpus, max_pairs: int) -> list[Passage]:
     return taken
 
 
-def gold_relations(passages: Sequence[Passage]) -> set[tuple[tuple[int, PairIndices], str]]:
+def gold_relations(passages: Sequence[Passage]) -> set[tuple[Pair, str]]:
     """Return the annotated relations of passages, including those of pairs that do not fit the model."""
     return {
         ((number, pair), name)
@@ -133,7 +160,7 @@ def gold_relations(passages: Sequence[Passage]) -> set[tuple[tuple[int, PairIndi
 
 def fitting_pairs(
     model: RelationModel, passages: Sequence[Passage], schema: LabelSchema
-) -> tuple[list[tuple[int, PairIndices]], list[RelationInstance]]:
+) -> tuple[list[Pair], list[RelationInstance]]:
     """Return the pairs of passages with known labels, each once, and their instances, without those that do not fit."""
     known = {
         (number, (instance.head, instance.tail)): instance
@@ -183,23 +210,13 @@ def score(model: RelationModel, corpus: LabelSetCorpus, max_pairs: int, shots: i
         n_prefix = len(model.prompts.prefix(schema))
     pairs, instances = fitting_pairs(model, passages, schema)
     model.set_labels(schema)
+    log_probs = model.log_probs(instances, schema)
+    decoding = Decoding(model.default_threshold)
+    timed = instances[:TIMED_PAIRS]
     start = time.perf_counter()
-    columns, log_probs = model.top_k(instances, schema, 2)
+    model.log_probs(timed, schema, k=decoding.n_needed(len(schema.names)), min_prob=decoding.min_threshold)
     seconds = time.perf_counter() - start
-    names = np.array(schema.names)[columns]
-    rows = np.arange(len(pairs))
-    ranks = ((names[:, 0] == schema.negative_label) & (names.shape[1] > 1)).astype(int)
-    return Scored(
-        corpus,
-        passages,
-        pairs,
-        names[:, 0].tolist(),
-        np.exp(log_probs[:, 0]),
-        names[rows, ranks].tolist(),
-        np.exp(log_probs[rows, ranks]),
-        len(pairs) / seconds,
-        n_prefix,
-    )
+    return Scored(corpus, passages, pairs, log_probs, len(timed) / seconds, n_prefix)
 
 
 def make_systems(arguments: Namespace) -> list[tuple[str, RelationModel, int]]:
@@ -229,6 +246,7 @@ def main() -> None:
     parser.add_argument("--example-tokens", type=int, default=5000, help="maximum number of tokens of examples")
     parser.add_argument("--threshold", type=float, help="default: that of each model")
     parser.add_argument("--thresholds", action="store_true", help="compare thresholds")
+    parser.add_argument("--temperatures", action="store_true", help="compare temperatures")
     parser.add_argument("--output", "-o", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
     if arguments.encoder and arguments.shots != [0]:
@@ -244,7 +262,7 @@ def main() -> None:
         one = score(model.load(), corpus, arguments.pairs, shots, arguments.example_tokens)
         threshold = model.default_threshold if arguments.threshold is None else arguments.threshold
         scored.append((corpus.name, name, one))
-        rows.append({"set": corpus.name, "system": name, "threshold": threshold, **one.summary(threshold or 0.0)})
+        rows.append({"set": corpus.name, "system": name, "threshold": threshold, **one.summary(threshold)})
     console = Console(width=130)
     names = [name for name, _, _ in systems]
     if arguments.thresholds:
@@ -252,6 +270,17 @@ def main() -> None:
         for value in THRESHOLDS:
             means = [fmean(o.counts(value).f1 for _, system, o in scored if system == name) for name in names]
             table.add_row(f"{value:.2f}", *(f"{mean:.3f}" for mean in means))
+        console.print(table)
+    if arguments.temperatures:
+        table = Table("temperature", *(f"{name}: ECE, loss, F1" for name in names), title="Means")
+        for value in TEMPERATURES:
+            cells = []
+            for name in names:
+                ones = [one for _, system, one in scored if system == name]
+                ece, loss = (fmean(column) for column in zip(*(one.calibration(value) for one in ones), strict=True))
+                best = max(fmean(one.counts(threshold, value).f1 for one in ones) for threshold in THRESHOLDS)
+                cells.append(f"{ece:.3f} {loss:.3f} {best:.3f}")
+            table.add_row(f"{value:.1f}", *cells)
         console.print(table)
     values = [name for name in rows[0] if name not in ("set", "system")]
     table = Table("set", "system", *values)

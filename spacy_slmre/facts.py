@@ -252,6 +252,22 @@ def find_entities(document: RelationDocument, by: str = "text") -> dict[tuple[in
     return entities
 
 
+class EntityKeys(dict[tuple[int, int], str]):
+    """The key of the entity of each mention, by its character offsets; a span that is no mention has a key of its own.
+
+    See `entity_keys`.
+    """
+
+    def __missing__(self, bounds: tuple[int, int]) -> str:
+        return f"mention:{bounds}"
+
+
+def entity_keys(doc: Doc) -> EntityKeys:
+    """Return the keys of the entities of a gold document, which say which of its mentions are the same entity."""
+    found = find_entities(RelationDocument.from_doc(doc))
+    return EntityKeys({(start, end): entity.key for (start, end, _), entity in found.items()})
+
+
 def distinct_relations(document: RelationDocument) -> list[DocumentRelation]:
     """Return the relations that are counted: one for both directions of a symmetric label, and for inverse labels.
 

@@ -40,6 +40,19 @@ def test_what_a_label_implies_in_the_other_direction_is_right() -> None:
     assert score_relations([one], mirrors={"father": "child", "mother": "child"})["rel_micro_f"] == 1.0
 
 
+def test_relations_between_the_mentions_of_two_entities_are_one_fact() -> None:
+    one = example([(0, 1, "boss"), (1, 2, "spouse")], [(0, 1, "boss"), (2, 1, "boss"), (0, 2, "boss")])
+    scores = score_relations([one], inverse_of=INVERSES)
+    assert (scores["rel_fact_p"], scores["rel_fact_r"]) == (1 / 3, 0.5)
+    doc = one.reference
+    doc.ents = [Span(doc, number, number + 1, "PER", kb_id=kb_id) for number, kb_id in enumerate(("Q1", "Q2", "Q1"))]
+    doc._.relations = [(doc.ents[0], doc.ents[1], "boss"), (doc.ents[1], doc.ents[2], "spouse")]
+    scores = score_relations([one], inverse_of=INVERSES)
+    assert (scores["rel_micro_p"], scores["rel_micro_r"]) == (1 / 3, 0.5)
+    # Predicted: Ann – boss – Bo, twice; Ann – boss – Cy is a relation of an entity to itself.
+    assert (scores["rel_fact_p"], scores["rel_fact_r"]) == (1.0, 0.5)
+
+
 def test_a_relation_and_its_inverse_are_the_same() -> None:
     assert counts([(0, 1, "parent"), (2, 1, "child")], [(1, 0, "child"), (1, 2, "parent")]) == (1.0, 1.0)
     assert counts([(0, 1, "parent")], [(1, 0, "parent")]) == (0.0, 0.0)

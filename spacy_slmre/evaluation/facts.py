@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from spacy.tokens import Doc
 
-from spacy_slmre.documents import RelationDocument
 from spacy_slmre.evaluation.gold import EvaluationPair
 from spacy_slmre.evaluation.runs import Prediction
 from spacy_slmre.evaluation.systems import Answer
-from spacy_slmre.facts import combine_scores, find_entities
+from spacy_slmre.facts import combine_scores, entity_keys
 from spacy_slmre.gold import PairKey
 
 
@@ -32,12 +31,10 @@ def join_pairs(
         answers: The system's answers.
         make_prediction: Makes the prediction for a pair of mentions.
     """
-    found = find_entities(RelationDocument.from_doc(reference))
-    entity_of = {(start, end): entity.key for (start, end, _), entity in found.items()}
+    entities = entity_keys(reference)
     groups: dict[tuple[str, str], list[EvaluationPair]] = {}
     for pair in pairs:
-        # A mention that is no entity is only part of annotated pairs.
-        head, tail = (entity_of.get(bounds, f"mention:{bounds}") for bounds in (pair.key[:2], pair.key[2:]))
+        head, tail = entities[pair.key[:2]], entities[pair.key[2:]]
         if head != tail:
             groups.setdefault((head, tail), []).append(pair)
     document = pairs[0].id.rpartition("/")[0] if pairs else ""

@@ -27,6 +27,7 @@ DEFAULT_SCORE_WEIGHTS = {
     "rel_macro_f": None,
     "rel_per_type": None,
     "rel_candidate_recall": 0.0,
+    **dict.fromkeys(("rel_fact_p", "rel_fact_r", "rel_fact_f")),
 }
 
 LABEL_SETTINGS = ("labels", "schema", "label_types", "type_map", "negative_label")
