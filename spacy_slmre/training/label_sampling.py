@@ -7,10 +7,13 @@ Nothing here depends on a model.
 from __future__ import annotations
 
 import fnmatch
+import math
 import random
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 
 from spacy_slmre.corpus.label_sets import LabelSetCorpus, PairIndices, Paraphrases, Passage
 from spacy_slmre.instances import Context, Mention, RelationInstance
@@ -23,6 +26,7 @@ MAX_POSITIVES = 6
 MAX_ATTEMPTS = 1000
 """Number of random tasks to try before giving up."""
 _INVERSE = "inverse of "
+_SENTENCES = re.compile(r"(.+)-s(\d+)(?:-(\d+))?")
 # Minimum length of a word that a perturbed mention may begin with.
 _SHORTEST_EXTENSION = 2
 
@@ -41,13 +45,15 @@ class SamplingSettings:
         negative_label: A task has a negative label.
         dropped: Fraction of a task's passages that are drawn regardless of its labels, so that most of their pairs are
             negative.
-        hard: The other labels resemble those that occur: they connect entities of the same types.
+        hard: The other labels resemble those that occur: they connect entities of the same types, or have a similar
+            wording and definition.
         definitions: Labels have definitions.
         types: Mentions have entity types.
         paraphrases: A label has a paraphrase instead of its own wording.
         inverse: A label is replaced by its inverse, or its inverse is added.
         examples: A task has few-shot examples, 1 to 3 for each label.
-        neighbors: Texts consist of two passages, whose entities are unrelated to each other.
+        neighbors: Texts consist of two passages: neighboring sentences of a document where the corpus has them, with
+            unknown relations between them, otherwise any two, whose entities are unrelated to each other.
         perturbed: A mention is shorter or longer than annotated, as it may be with an entity recognizer.
     """
 
@@ -165,6 +171,8 @@ class _SampledCorpus:
                     self.types[name].add(kinds)
                     if not (of_label := self.with_label[name]) or of_label[-1] is not passage:
                         of_label.append(passage)
+        self.similarity = _similarity(list(corpus.labels.values()))
+        self.neighbors = _find_neighbors(corpus.passages)
         # Rare labels are drawn more often than they occur, but not as often as frequent ones.
         self.frequency = {name: len(passages) ** 0.5 for name, passages in self.with_label.items()}
 
@@ -180,14 +188,12 @@ class _SampledCorpus:
         joined = rng.random() < settings.neighbors
         used: set[str] = set()
         for number in range(n_passages):
-            drawn = [self._draw_passage(rng, occurring[number % len(occurring)], has_negative)]
-            if drawn[0].id in used:  # small corpora have fewer passages than a task has room for
+            passage = self._draw_passage(rng, occurring[number % len(occurring)], has_negative)
+            if passage.id in used:  # small corpora have fewer passages than a task has room for
                 continue
-            if joined and (other := rng.choice(self.corpus.passages)).id not in used:
-                drawn.append(other)
-                rng.shuffle(drawn)
-            passage = _join(drawn)
-            used.update(one.id for one in drawn)
+            parts, unrelated = self._add_neighbor(rng, passage, used) if joined else ([passage], True)
+            used.update(part.id for part in parts)
+            passage = _join(parts, unrelated)
             new = list(self._label(rng, passage, choices, has_negative))
             context = self._vary(rng, passage.context, has_types)
             instances += [replace(instance, context=context) for instance in new]
@@ -214,7 +220,9 @@ class _SampledCorpus:
         rng.shuffle(others)
         if rng.random() < settings.hard:
             kinds = set().union(*(self.types[name] for name in occurring))
-            others.sort(key=lambda name: not kinds & self.types[name])
+            # With random factors, so that the same labels are not always chosen.
+            likeness = {name: rng.random() * max(self.similarity[name, one] for one in occurring) for name in others}
+            others.sort(key=lambda name: (not kinds & self.types[name], -likeness[name]))
         # The inverse of a label is the hardest to distinguish from it.
         inverses = [labels[name].inverse for name in occurring if rng.random() < 0.5]
         others = [name for name in inverses if name in labels and name not in occurring] + others
@@ -257,6 +265,20 @@ class _SampledCorpus:
         if len({label.wording.lower() for label in labels}) < len(labels):
             return None
         return LabelSchema(tuple(labels), NEGATIVE_LABEL if has_negative else None)
+
+    def _add_neighbor(self, rng: random.Random, passage: Passage, used: set[str]) -> tuple[list[Passage], bool]:
+        """Return a passage with a neighboring sentence of its document, or else with any other passage.
+
+        Also returns whether the two are unrelated.
+        """
+        before, after = self.neighbors.get(passage.id, (None, None))
+        pairs = [[one, other] for one, other in ((before, passage), (passage, after)) if one and other]
+        if pairs := [pair for pair in pairs if not {one.id for one in pair} & (used - {passage.id})]:
+            return rng.choice(pairs), False
+        other = rng.choice(self.corpus.passages)
+        pair = [passage] if other is passage or other.id in used else [passage, other]
+        rng.shuffle(pair)
+        return pair, True
 
     def _draw_passage(self, rng: random.Random, name: str, has_negative: bool) -> Passage:
         is_random = has_negative and rng.random() < self.settings.dropped
@@ -350,9 +372,9 @@ def _alone(context: Context, pair: PairIndices, label: str, has_types: bool) -> 
     return RelationInstance.from_offsets(context.text, sides[0], sides[1], label)
 
 
-def _join(passages: Sequence[Passage]) -> Passage:
-    """Return passages as one text. Pairs that cross passages are negative."""
-    if len(passages) == 1 or passages[0] is passages[1]:
+def _join(passages: Sequence[Passage], unrelated: bool) -> Passage:
+    """Return one or two passages as one text. Pairs that cross passages are negative if these are `unrelated`."""
+    if len(passages) == 1:
         return passages[0]
     first, second = passages
     shift = len(first.context.text) + 1
@@ -366,7 +388,7 @@ def _join(passages: Sequence[Passage]) -> Passage:
 
     # A label of a mention with itself is an entity type, which pairs of different mentions cannot have.
     has_types = any(head == tail for head, tail in first.labels)
-    across = [] if has_types else [(head, n + tail) for head in range(n) for tail in range(len(moved))]
+    across = [(head, n + tail) for head in range(n) for tail in range(len(moved)) if unrelated and not has_types]
     # Take only a few, so that they do not outnumber the pairs within a passage.
     across = across[:: max(1, len(across) // 4)]
     # What is known about each passage remains known: the other directions of pairs, unless negatives are listed.
@@ -377,8 +399,44 @@ def _join(passages: Sequence[Passage]) -> Passage:
         dict(first.labels) | move(second.labels),
         tuple([*negatives, *across, *(pair[::-1] for pair in across)]),
         dict(first.excluded) | move(second.excluded),
-        first.checked & second.checked,
+        first.checked & second.checked if unrelated else frozenset(),
     )
+
+
+def _find_neighbors(passages: Sequence[Passage]) -> dict[str, tuple[Passage | None, Passage | None]]:
+    """Return the previous and the next sentence of a passage's document, by its id, where there is one.
+
+    Passages that are sentences have ids such as "DOCUMENT-s7", or "DOCUMENT-s7-9" for several.
+    """
+    starts: dict[tuple[str, int], Passage] = {}
+    ends: dict[tuple[str, int], Passage] = {}
+    for passage in passages:
+        if found := _SENTENCES.fullmatch(passage.id):
+            starts[found[1], int(found[2])] = ends[found[1], int(found[3] or found[2])] = passage
+    before: dict[str, Passage] = {}
+    after: dict[str, Passage] = {}
+    for (document, number), passage in ends.items():
+        if other := starts.get((document, number + 1)):
+            after[passage.id], before[other.id] = other, passage
+    return {one: (before.get(one), after.get(one)) for one in before.keys() | after.keys()}
+
+
+def _similarity(labels: Sequence[RelationLabel]) -> dict[tuple[str, str], float]:
+    """Return how similar two labels are: the share of words that both have in wording and definition.
+
+    Rare words count more, by their inverse document frequency.
+    """
+    words = {one.name: {*re.findall(r"\w+", f"{one.wording} {one.definition}".lower())} for one in labels}
+    counts = Counter(word for of_label in words.values() for word in of_label)
+    weight = {word: math.log(len(labels) / count) for word, count in counts.items()}
+
+    def total(chosen: set[str]) -> float:
+        return sum(weight[word] for word in sorted(chosen))  # the order of a set differs between processes
+
+    return {
+        (one, other): total(first & second) / (total(first | second) or 1.0)
+        for (one, first), (other, second) in permutations(words.items(), 2)
+    }
 
 
 def _known_negatives(passage: Passage) -> list[PairIndices]:

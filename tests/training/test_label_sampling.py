@@ -133,6 +133,21 @@ def test_pairs_across_joined_passages_are_negatives() -> None:
     assert across > 20
 
 
+def test_neighboring_sentences_of_a_document_are_joined_and_relations_across_them_are_unknown() -> None:
+    corpus = make_corpus()
+    # Two sentences each of documents 0 to 19; the second one mentions what the first one does not.
+    passages = [replace(one, id=f"d{n // 2}-s{n % 2}") for n, one in enumerate(corpus.passages)]
+    settings = SamplingSettings(**{**OFF, "neighbors": 1.0, "negative_label": 1.0, "negatives": 8.0})
+    sampler = LabelSampler([replace(corpus, passages=passages)], settings)
+    tasks = [sampler.draw(str(seed), 6) for seed in range(20)]
+    contexts = {instance.context.text for task in tasks for instance in task.instances}
+    numbers = [[int(word[1:]) for word in text.split() if word[0] == "a" and word[1:].isdigit()] for text in contexts]
+    assert all(one % 2 == 0 and other == one + 1 for one, other in numbers) and len(numbers) > 15
+    for instance in (instance for task in tasks for instance in task.instances):
+        head, tail = (instance.text_of(side)[1:] for side in (instance.head_mention, instance.tail_mention))
+        assert head == tail
+
+
 def test_other_directions_of_joined_passages_are_negatives() -> None:
     # A passage that lists no negatives has the other direction of its pairs as negatives, also if it is joined.
     corpus = make_corpus()
@@ -185,6 +200,30 @@ def test_other_labels_resemble_those_that_occur() -> None:
         return sum(shares) / len(shares)
 
     assert share(1.0) > 0.95 > 0.9 > share(0.0)
+
+
+def test_other_labels_have_similar_definitions() -> None:
+    kinds = ("river", "painter", "protein", "ship")
+    labels = [
+        RelationLabel(f"{kind}{n}", f"{kind} {kind[0]}{n}", f"the head is a {kind}") for kind in kinds for n in range(4)
+    ]
+    context = make_corpus(1).passages[0].context
+    passages = [
+        Passage(str(index), context, {(0, 1): frozenset({labels[index % 16].name})}, ((0, 2),)) for index in range(64)
+    ]
+    corpus = LabelSetCorpus("one", LabelSchema((*labels, NEGATIVE), NEGATIVE_LABEL), passages, {})
+
+    def share(hard: float) -> float:
+        """Return how often both labels of a task are of the same kind."""
+        settings = SamplingSettings(**{**OFF, "hard": hard, "min_labels": 2, "max_labels": 2})
+        sampler = LabelSampler([corpus], settings)
+        names = [
+            [one[:-1] for one in sampler.draw(str(seed), 2).schema.names if one[-1].isdigit()] for seed in range(200)
+        ]
+        return sum(one == other for one, other in names) / len(names)
+
+    # Every second task has two labels that occur, which are drawn independently: 3 of 15 others are of the same kind.
+    assert share(1.0) > 0.5 and share(0.0) < 0.3
 
 
 def test_the_inverse_of_a_label_is_often_among_the_others() -> None:
