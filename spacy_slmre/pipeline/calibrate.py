@@ -86,7 +86,7 @@ class _ScoredPairs:
         rows = np.arange(len(best))
         is_gold = np.zeros(combined.shape, dtype=bool)
         is_gold[self.gold] = True
-        found = {(row, column) for row, column, _ in self.decode(decoding, temperature)}
+        found = {(row, self.schema.names[column]) for row, column, _ in self.decode(decoding, temperature)}
         return {
             "ece": calibration_error(np.exp(combined[rows, best]), is_gold[rows, best]),
             "nll": float(-combined[self.gold].mean()),
@@ -95,17 +95,18 @@ class _ScoredPairs:
 
     def thresholds(self, temperature: float, max_labels: int) -> dict[str, float]:
         """Return the best thresholds of the labels; see `fit_thresholds`."""
-        positives, found = self._positives(), self.decode(Decoding(max_labels=max_labels), temperature)
+        positives, decoded = self._positives(), self.decode(Decoding(max_labels=max_labels), temperature)
+        found = [(row, self.schema.names[column]) for row, column, _ in decoded]
         return fit_thresholds(
-            [self.schema.names[column] for _, column, _ in found],
-            np.array([score for _, _, score in found]),
-            np.array([(row, column) in positives for row, column, _ in found], dtype=bool),
-            Counter(self.schema.names[column] for _, column in positives),
+            [label for _, label in found],
+            np.array([score for _, _, score in decoded]),
+            np.array([relation in positives for relation in found], dtype=bool),
+            Counter(label for _, label in positives),
         )
 
-    def _positives(self) -> set[tuple[int, int]]:
-        negative = self.schema.index.get(self.schema.negative_label or "", -1)
-        return {(int(row), int(column)) for row, column in zip(*self.gold, strict=True) if column != negative}
+    def _positives(self) -> set[tuple[int, str]]:
+        labeled = ((int(row), self.schema.names[column]) for row, column in zip(*self.gold, strict=True))
+        return {(row, label) for row, label in labeled if label != self.schema.negative_label}
 
 
 def _read_pairs(pipe: RelationExtractor, examples: Iterable[Example]) -> _ScoredPairs:

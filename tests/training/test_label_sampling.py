@@ -205,7 +205,7 @@ def test_other_labels_resemble_those_that_occur() -> None:
 def test_other_labels_have_similar_definitions() -> None:
     kinds = ("river", "painter", "protein", "ship")
     labels = [
-        RelationLabel(f"{kind}{n}", f"{kind} {kind[0]}{n}", f"the head is a {kind}") for kind in kinds for n in range(4)
+        RelationLabel(f"{kind}{n}", f"{kind} {kind}{n}", f"the head is a {kind}") for kind in kinds for n in range(4)
     ]
     context = make_corpus(1).passages[0].context
     passages = [
