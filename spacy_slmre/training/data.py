@@ -206,10 +206,12 @@ class TrainingData(Dataset):
         sets: The label sets that are scored.
         has_threshold: Whether the adapter gets a default threshold. Only one for any labels does: other dev sets may
             have fewer negative pairs than real text.
+        repeats: Whether a sequence is used again in every epoch.
     """
 
     sets: list[TuningSet]
     has_threshold = False
+    repeats = True
 
     def sequence(self, position: int) -> TrainingSequence:
         """Return a sequence."""

@@ -56,6 +56,7 @@ class SampledDataset(TrainingData):
     """
 
     has_threshold = True
+    repeats = False
 
     def __init__(
         self, lm: SmallLM, sampler: LabelSampler, sets: Sequence[TuningSet], settings: TrainingSettings, size: int

@@ -31,6 +31,7 @@ from spacy_slmre.models.causal_lm.loss import packed_loss
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.training.config import TrainingSettings, TuningError
 from spacy_slmre.training.data import TrainingData, TuningSet
+from spacy_slmre.training.frozen_layers import MAX_BYTES, FrozenLayers
 from spacy_slmre.util.io import atomic_write
 
 SCORE = "micro_f1"
@@ -154,6 +155,7 @@ class PackedTrainer(ResumableTrainer):
             dataloader_pin_memory=on_gpu,
         )
         super().__init__(args=args, train_dataset=data, eval_dataset=data, data_collator=_single, **kwargs)
+        self._frozen_layers = FrozenLayers(network, MAX_BYTES if data.repeats else 0)
         # compute_loss divides by the number of items of the whole step.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -166,7 +168,8 @@ class PackedTrainer(ResumableTrainer):
         """Train; on a GPU, try the longest sequence first, so that a lack of memory is noticed at once."""
         if self.args.device.type == "cuda":
             self.try_longest_sequence()
-        super().run()
+        with self._frozen_layers.installed():
+            super().run()
 
     def try_longest_sequence(self) -> None:
         """Compute the gradients of the longest sequence, and discard them."""
@@ -188,7 +191,8 @@ class PackedTrainer(ResumableTrainer):
         Raises:
             TuningError: The loss is not finite.
         """
-        loss = packed_loss(model, inputs) / num_items_in_batch
+        with self._frozen_layers.of_sequence(int(inputs["position"])):
+            loss = packed_loss(model, inputs) / num_items_in_batch
         if not torch.isfinite(loss):
             doc_ids = self.data.doc_ids(int(inputs["position"]))
             raise TuningError(

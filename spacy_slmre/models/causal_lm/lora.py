@@ -37,7 +37,7 @@ class LoraSettings:
     Attributes:
         alpha: The weights are scaled by alpha / rank.
         dropout: Dropout rate of their inputs in training.
-        top_layers: Adapt only this many upper layers; 0 adapts all layers.
+        top_layers: Train only the weights of this many upper layers; 0 trains all. A new adapter has no others.
         init_lora: "default" starts at zero, so that the model is unchanged before tuning; "qera" compensates for
             the quantization of the base model (`spacy_slmre.models.causal_lm.qera`).
 
@@ -66,10 +66,7 @@ def add_lora(network: PreTrainedModel, settings: LoraSettings, seed: int = 0) ->
     """
     from peft import LoraConfig
 
-    n_layers = network.config.get_text_config().num_hidden_layers
-    if settings.top_layers > n_layers:
-        raise ModelError(f"lora.top_layers = {settings.top_layers}, but the model has {n_layers} layers.")
-    chosen = list(range(n_layers - settings.top_layers, n_layers)) if settings.top_layers else None
+    chosen = _trained_layers(network, settings)
     linear = {
         name.rpartition(".")[2]
         for name, module in network.get_decoder().named_modules()
@@ -80,7 +77,7 @@ def add_lora(network: PreTrainedModel, settings: LoraSettings, seed: int = 0) ->
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=sorted(linear),
-        layers_to_transform=chosen,
+        layers_to_transform=list(chosen) if settings.top_layers else None,
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]):
@@ -102,12 +99,30 @@ def wrap_with_peft(network: PreTrainedModel, config: PeftConfig, **settings: Any
     return peft_model
 
 
-def unfreeze_lora(network: nn.Module) -> None:
-    """Make only LoRA weights trainable, and convert them to float32."""
+def unfreeze_lora(network: PreTrainedModel, settings: LoraSettings) -> None:
+    """Make only the LoRA weights of the upper layers trainable, and convert all LoRA weights to float32.
+
+    Raises ModelError if the model has fewer layers than `top_layers`.
+    """
+    chosen = _trained_layers(network, settings)
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(is_lora(name))
+        number = _layer_number(name)
+        parameter.requires_grad_(is_lora(name) and (number is None or number in chosen))
         if is_lora(name):
             parameter.data = parameter.data.float()
+
+
+def _trained_layers(network: PreTrainedModel, settings: LoraSettings) -> range:
+    n_layers = network.config.get_text_config().num_hidden_layers
+    if settings.top_layers > n_layers:
+        raise ModelError(f"lora.top_layers = {settings.top_layers}, but the model has {n_layers} layers.")
+    return range(n_layers - settings.top_layers if settings.top_layers else 0, n_layers)
+
+
+def _layer_number(name: str) -> int | None:
+    """Return the number of the layer that a module or parameter belongs to, given its name."""
+    found = re.search(r"\.(\d+)\.", name)
+    return None if found is None else int(found[1])
 
 
 def merge_lora(network: PreTrainedModel, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> bool:
@@ -170,8 +185,7 @@ def _is_plain(config: Mapping[str, Any]) -> bool:
 def _is_adapted(name: str, config: Mapping[str, Any]) -> bool:
     """Return whether peft adapts the layer with this name; see `_is_plain`."""
     chosen = config.get("layers_to_transform")
-    number = re.search(r"\.(\d+)\.", name)
-    in_chosen = chosen is None or (number is not None and int(number[1]) in np.atleast_1d(chosen))
+    in_chosen = chosen is None or _layer_number(name) in np.atleast_1d(chosen)
     return in_chosen and name.rpartition(".")[2] in config["target_modules"]
 
 

@@ -341,7 +341,8 @@ class SmallLM(TrainableModel):
 
         The base model remains frozen; the wrapper shares its layers with `network`. `schema` may be several label sets
         by name, or an empty mapping for training with random labels, which makes an adapter for any labels; `lora`
-        describes the adapter that is created if there is none.
+        describes the adapter that is created if there is none, and which of its layers are trained. Raises ModelError
+        if the model has fewer layers.
         """
         with self._lock, torch.inference_mode(False):
             network = self._load_network(merge=False)
@@ -353,7 +354,7 @@ class SmallLM(TrainableModel):
                 from spacy_slmre.models.causal_lm.fused_lora import fuse_lora  # imports peft
 
                 fuse_lora(network)
-            unfreeze_lora(network)
+            unfreeze_lora(network, lora)
             set_dropout(network, lora.dropout)
             self._tuned_on = {"": schema} if isinstance(schema, LabelSchema) else dict(schema)
             self._has_unsaved_weights = True  # any optimizer may change them from now on

@@ -145,6 +145,14 @@ def test_only_the_top_layers_get_lora_weights(make_lm) -> None:
         make_lm().begin_training(SCHEMA, LoraSettings(top_layers=5))
 
 
+def test_only_the_top_layers_of_an_adapter_are_trained(make_lm) -> None:
+    lm = make_lm()
+    lm.begin_training(SCHEMA, LoraSettings(rank=2))
+    lm.begin_training(SCHEMA, LoraSettings(top_layers=2))
+    trained = [name for name, parameter in lm.network.named_parameters() if parameter.requires_grad]
+    assert trained and all("layers.2." in name or "layers.3." in name for name in trained)
+
+
 def test_exporting_requires_training(make_lm) -> None:
     with pytest.raises(ValueError, match="begin_training"):
         make_lm().export_adapter()
