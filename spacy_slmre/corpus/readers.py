@@ -15,7 +15,7 @@ from spacy.training import Example
 from spacy_slmre.corpus.annotations.spacy_docs import has_only_rel
 from spacy_slmre.corpus.conversion import read_annotations
 from spacy_slmre.corpus.docbin import has_docs, read_docs
-from spacy_slmre.corpus.gold_docs import PROVENANCE, in_holdout, negative_label_of
+from spacy_slmre.corpus.gold_docs import PROVENANCE, holdout_positions, negative_label_of
 from spacy_slmre.corpus.summary import known_rows
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.relations import CANDIDATES, PAIRS, install_extensions
@@ -73,7 +73,7 @@ def relation_corpus(
 
     Args:
         path: A `.spacy` file, a folder of them, or annotations in any other form that `slmre convert` recognizes.
-        holdout: Fraction of documents to skip, for a corpus without a dev split; see `in_holdout`.
+        holdout: Fraction of documents to skip, for a corpus without a dev split; see `holdout_positions`.
         held_out: Read only the documents that `holdout` skips.
         settings: Settings of all readers, as keyword arguments.
 
@@ -97,9 +97,9 @@ def relation_corpus(
         if not source.exists():
             raise ValueError(f"The corpus {source} does not exist.")
         docs = read_docs(source, nlp.vocab) if is_corpus() else read_annotations(source, nlp, source.stem)
-        for doc in docs:
-            if not holdout or in_holdout(doc, holdout) == held_out:
-                yield doc
+        if not holdout:
+            return docs
+        return (doc for doc, position in holdout_positions(docs) if (position < holdout) == held_out)
 
     return make_reader(read, settings)
 

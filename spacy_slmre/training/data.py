@@ -17,7 +17,7 @@ import torch
 from spacy.tokens import Doc
 from torch.utils.data import Dataset
 
-from spacy_slmre.corpus.gold_docs import FORMAT, ID, format_of, in_holdout
+from spacy_slmre.corpus.gold_docs import FORMAT, ID, format_of, holdout_positions
 from spacy_slmre.corpus.readers import ExampleReader
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.instances import Context, RelationInstance, describe_training_truncation
@@ -191,8 +191,8 @@ def _benchmark(doc: Doc) -> str:
 def _hold_out(name: str, docs: Sequence[Doc], holdout: float, seed: int) -> tuple[list[Doc], list[Doc]]:
     train: list[Doc] = []
     dev: list[Doc] = []
-    for doc in docs:
-        (dev if in_holdout(doc, holdout, seed) else train).append(doc)
+    for doc, position in holdout_positions(docs, seed):
+        (dev if position < holdout else train).append(doc)
     if not train or not dev:
         raise TuningError(
             f"{name} has no dev documents, and tune.holdout = {holdout} holds out {len(dev)} of its {len(docs)} "

@@ -108,6 +108,27 @@ def test_settings_out_of_range_are_errors(demo, options):
         relation_corpus(demo / "demo" / "dev.spacy", **options)
 
 
+def test_the_same_text_is_never_on_both_sides_of_a_holdout(nlp, tmp_path):
+    entities = [{"start": 0, "end": 3}, {"start": 8, "end": 10}]
+    relation = {"head": entities[0], "tail": entities[1], "label": "met"}
+    names = [f"{first}{second}" for first in "ABCDEFGHIJ" for second in "lmnop"]
+    rows = [
+        # Each text occurs three times, under ids of its own, and once with other white space.
+        {"id": f"{part}/{number}", "text": f"{name}a met Bo.{end}", "entities": entities, "relations": [relation]}
+        for part, end in enumerate(("", "\n", ""))
+        for number, name in enumerate(names)
+    ]
+    # Another text is from the same document as one of these.
+    rows.append({**rows[7], "text": "Ann met Di."})
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    for holdout in (0.2, 0.5):
+        kept, held_out = (texts(relation_corpus(path, holdout=holdout, held_out=side)(nlp)) for side in (False, True))
+        assert len(kept) + len(held_out) == 151 and kept and held_out
+        assert not {text.strip() for text in kept} & {text.strip() for text in held_out}
+        assert any({rows[7]["text"], "Ann met Di."} <= {*side} for side in (kept, held_out))
+
+
 def test_the_rel_of_spacys_tutorial_is_read(nlp, tmp_path):
     Doc.set_extension("rel", default={}, force=True)
     doc = nlp("Ann lives in Oslo.")

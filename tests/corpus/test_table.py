@@ -165,6 +165,28 @@ def test_unrelated_entities_are_kept_where_relations_are_annotated(nlp, write, t
     assert [len(gold_pairs(doc).known_pairs()) for doc in docs] == [6, 2]
 
 
+def test_rows_with_the_same_text_are_one_record_wherever_they_are(read):
+    other = {"text": "Cy saw Di.", "entity1": "Cy", "entity2": "Di", "relation": "saw"}
+    records, _ = read(BY_OFFSET, other, BY_STRING | {"relation": "saw"})
+    assert [(one.text, one.line, [pair.label for pair in one.pairs]) for one in records] == [
+        (TEXT, 1, ["left", "saw"]),
+        ("Cy saw Di.", 2, ["saw"]),
+    ]
+    assert len({one.id for one in records}) == 2
+
+
+def test_texts_of_several_documents_are_kept_apart(read):
+    other = {"text": "Cy saw Di.", "entity1": "Cy", "entity2": "Di", "relation": "saw"}
+    rows = [BY_STRING | {"document": "a"}, BY_OFFSET | {"document": "b"}, other | {"document": "a"}]
+    records, rejects = read(*rows, BY_OFFSET | {"document": "a"}, BY_STRING | {"document": "a", "relation": None})
+    assert [(one.id, one.text, len(one.pairs)) for one in records] == [
+        ("a", TEXT, 2),
+        ("b", TEXT, 1),
+        ("a#5", "Cy saw Di.", 1),
+    ]
+    assert [(one.line, one.id) for one in rejects] == [(5, "a")]
+
+
 def test_missing_columns_and_unknown_settings_are_errors(write):
     source = write("rows.jsonl", json.dumps({"text": TEXT, "entity1": "Ann", "entity2Start": 1, "relation": "x"}))
     with pytest.raises(CorpusError, match=r"rows\.jsonl:1: missing columns: entity2"):
