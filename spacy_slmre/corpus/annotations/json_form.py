@@ -9,6 +9,7 @@ from typing import Any
 
 from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.corpus.records import Pair, Record, Reject, parse_rows
+from spacy_slmre.corpus.rejects import FAILED
 from spacy_slmre.corpus.sources import Sample, read_json
 from spacy_slmre.documents import EntityMention, RelationDocument
 from spacy_slmre.instances import Mention
@@ -29,7 +30,7 @@ def read_json_form(source: str | Path, split: str) -> Iterator[Record | Reject]:
 def _parse(row: dict[str, Any], *, line: int, id: str) -> Iterator[Record | Reject]:
     document = RelationDocument.from_dict({"id": id, **row}, f"document {row.get('id', id)}")
     if document.error is not None:
-        yield Reject(line, document.id, "failed in extraction", document.error)
+        yield Reject(line, document.id, FAILED, document.error)
         return
     if document.pairs is not None:
         listed = {(pair.head.key, pair.tail.key) for pair in document.pairs}
