@@ -10,7 +10,7 @@ TEST with at most --pairs known pairs are scored, with gold entities. The system
     tune         `slmre tune --data`: steps and sequence length by the amount of data, and an encoder
     tune-lm      the same without the encoder
     tune-base    the same from the base model instead of the shipped adapter
-    one-config   the settings of `configs/tune/smollm2-135m.cfg` for any amount of data, from the shipped adapter
+    one-config   the settings of `smollm2-135m.cfg` for any amount of data, from the shipped adapter
     classifier   `spacy train configs/rel_classifier_cpu.cfg`
     universal    `spacy train configs/rel_classifier_universal.cfg`
 
