@@ -119,6 +119,7 @@ def group_rows(
             if isinstance(row, Malformed):
                 yield Reject(line, name, "malformed record", str(row))
                 continue
+            name = _cell(row, "id") or name
             labels = row["relation"] if isinstance(row["relation"], list) else [row["relation"]]
             if not labels or any(_is_missing(label) or not str(label).strip() for label in labels):
                 yield Reject(line, name, "missing label", "the row does not say which relation it has")

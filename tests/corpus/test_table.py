@@ -90,8 +90,8 @@ def test_line_breaks_in_cells_count(nlp, tmp_path):
 
 
 def test_without_offsets_a_repeated_string_is_rejected(read):
-    (record,), (reject,) = read(BY_STRING, BY_STRING | {"entity1": "Ann"})
-    assert len(record.pairs) == 1
+    (record,), (reject,) = read(BY_STRING, BY_STRING | {"entity1": "Ann", "id": "row 2"})
+    assert len(record.pairs) == 1 and reject.id == "row 2"
     assert (reject.line, reject.reason, reject.detail) == (2, "ambiguous argument", "the argument 'Ann' occurs 2 times")
     (record,), rejects = read(BY_STRING | {"entity1": "Ann"}, ambiguous="first")
     assert record.pairs[0].head.start == 0 and not rejects
