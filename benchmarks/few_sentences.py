@@ -10,7 +10,7 @@ TEST with at most --pairs known pairs are scored, with gold entities. The system
     tune         `slmre tune --data`: steps and sequence length by the amount of data, and an encoder
     tune-lm      the same without the encoder
     tune-base    the same from the base model instead of the shipped adapter
-    one-config   the settings of `configs/tune/smollm2-135m.cfg` for any amount of data, from the shipped adapter
+    one-config   the settings of `smollm2-135m.cfg` for any amount of data, from the shipped adapter
     classifier   `spacy train configs/rel_classifier_cpu.cfg`
     universal    `spacy train configs/rel_classifier_universal.cfg`
 
@@ -36,7 +36,7 @@ from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 
 from spacy_slmre.cli.output import log
-from spacy_slmre.corpus.gold_docs import format_of, holdout_share
+from spacy_slmre.corpus.gold_docs import format_of, holdout_positions, holdout_share
 from spacy_slmre.corpus.readers import make_predicted, relation_corpus
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.training.config import parse_config, resolve_config
@@ -65,7 +65,7 @@ def tune_with(sample: Path, output: Path, overrides: dict) -> Path:
 def train_classifier(sample: Path, output: Path, config: str) -> Path:
     """Train `rel_classifier` on a sample with `spacy train`; return the pipeline's folder."""
     docs = read(sample)
-    share = holdout_share(docs, HOLDOUT)
+    share = holdout_share(list(holdout_positions(docs)), HOLDOUT)
     overrides = {"paths.train": str(sample), "paths.dev": str(sample), "vars.holdout": share, "vars.held_out": True}
     if (known := format_of(docs[0])) and known.schema:  # with definitions, which `slmre tune` finds by itself
         schema = output.with_name("schema.json")

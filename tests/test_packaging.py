@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -53,3 +58,21 @@ def test_extras_that_are_documented_exist() -> None:
     for file in ("README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))):
         for names in re.findall(r"spacy-slmre\[([\w,-]+)\]", (ROOT / file).read_text(encoding="utf-8")):
             assert set(names.split(",")) <= set(PROJECT["optional-dependencies"]), file
+
+
+@pytest.mark.slow
+def test_configs_extend_those_of_the_wheel(tmp_path: Path) -> None:
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, ROOT], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    (tmp_path / "own.cfg").write_text('[tune]\nextends = "qwen2.5-0.5b.cfg"\n')
+    code = (
+        "from pathlib import Path; from spacy_slmre.training import config\n"
+        "print(config.__file__, config.read_config(Path('own.cfg'))['lora']['rank'])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == [str(tmp_path / "installed" / "spacy_slmre" / "training" / "config.py"), "32"]

@@ -72,6 +72,13 @@ def export_command(
     ] = "",
     attr: AttrOption = "relations",
     lang: Annotated[str, typer.Option(help="For rel and prodigy: language of the tokenizer.")] = "xx",
+    rejects: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSONL file for documents that failed in extraction, and for entities and relations that the format "
+            "cannot represent."
+        ),
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Export relations to tables, RDF, graphs or annotation tools.
@@ -81,6 +88,7 @@ def export_command(
     from spacy_slmre.export import ExportSettings, export, read_documents
     from spacy_slmre.export.formats import find_format
     from spacy_slmre.export.reading import input_files
+    from spacy_slmre.export.spacy_projects import OVERLAPPING_RELATION
 
     unused = {"base", "properties", "lang"} - {*find_format(output, format).settings}
     refuse_options(ctx, sorted(unused), "has no effect with this format.")
@@ -96,16 +104,15 @@ def export_command(
     )
     documents = _with_progress(read_documents(inputs, standard_input(inputs), attr=attr))
     sources = [*inputs, *input_files(inputs), *filter(None, [properties])]
-    counts = export(documents, output, format, settings, inputs=map(str, sources), overwrite=overwrite)
+    counts = export(documents, output, format, settings, inputs=map(str, sources), rejects=rejects, overwrite=overwrite)
     written = f"{counts.written} " + ("facts" if settings.of_facts else "relations")
     log(f"{counts.documents} documents with {counts.found} relations → {written} in {output}")
-    if counts.failed:
-        log(f"Documents without relations because their extraction failed: {counts.failed}")
-    if counts.skipped:
-        log(f"Relations skipped because head or tail overlaps another entity: {counts.skipped}")
+    if counts.rejects:
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in counts.rejects.items())
+        log(f"Not exported: {reasons}" + ("" if rejects is None else f" (listed in {rejects})"))
     if not counts.found:
         log("The input has no relations, so the output has none.")
-    elif not counts.written + counts.skipped:
+    elif not counts.written + counts.rejects[OVERLAPPING_RELATION]:
         log("No relation matches the minimum score and the labels, so the output has none.")
 
 

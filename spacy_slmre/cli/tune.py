@@ -35,7 +35,10 @@ LangOption = Annotated[str | None, typer.Option(help="Language, if there is no -
 def tune_command(
     ctx: typer.Context,
     config: Annotated[
-        Path | None, typer.Argument(help="Tuning config. `slmre init-config` makes one; see also configs/tune.")
+        Path | None,
+        typer.Argument(
+            help="Tuning config, or the name of a shipped one, such as smollm2-135m.cfg. `slmre init-config` makes one."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the tuned pipeline, which spacy.load can load.")

@@ -7,7 +7,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from spacy_slmre.corpus.docbin import SHARD_SIZE, DocBinWriter, corpus_files
 from spacy_slmre.corpus.formats import CorpusFormat, get_format, guess_format
 from spacy_slmre.corpus.gold_docs import MEANS_NO_RELATION, make_doc
 from spacy_slmre.corpus.records import Record, Reject
+from spacy_slmre.corpus.rejects import check_rejects, count_rejects, rejects_file
 from spacy_slmre.corpus.sources import CorpusError, source_files
 from spacy_slmre.corpus.summary import Summary
 from spacy_slmre.relations import install_extensions
 from spacy_slmre.util.errors import OutputError
-from spacy_slmre.util.io import atomic_write, file_hash, temporary_output
+from spacy_slmre.util.io import atomic_write, file_hash
 from spacy_slmre.util.run_folder import reserve
 
 # A vocabulary grows with every new word; above this size, the next shard starts with a new one.
@@ -87,20 +88,20 @@ def convert(
                     f"{output} already exists and was not converted from {source} with the same settings. Choose "
                     "another output, or replace it with overwrite."
                 )
-            if rejects is None or _count_rejects(Path(rejects)) == existing["rejects"]:
+            if rejects is None or count_rejects(rejects) == existing["rejects"]:
                 return existing
         if rejects is not None and not overwrite:
-            _check_rejects(Path(rejects))
+            check_rejects(rejects)
         summary = Summary()
         examples: dict[str, Reject] = {}
         with ExitStack() as stack:
             writer = stack.enter_context(DocBinWriter(output, shard_size))
-            write_reject = stack.enter_context(_rejects_file(rejects, str(source)))
+            write_reject = stack.enter_context(rejects_file(rejects))
 
             def add_reject(reject: Reject) -> None:
                 summary.rejects[reject.reason] += 1
                 examples.setdefault(reject.reason, reject)
-                write_reject(reject)
+                write_reject(reject.to_dict(str(source)))
 
             nlp = spacy.blank(lang)
             for item in format.read(source, split, **(settings or {})):
@@ -203,41 +204,3 @@ def _nothing_converted(source: str | Path, format: CorpusFormat, examples: Mappi
     for reject in examples.values():
         text += f"\n{reject.file or source}:{reject.line}: {reject.reason}: {reject.detail}"
     return text
-
-
-def _count_rejects(path: Path) -> dict[str, int] | None:
-    """Return the number of rejects in a file by reason; None if there is no such file."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            return Counter(json.loads(line)["reason"] for line in file)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _check_rejects(path: Path) -> None:
-    """Check that an existing file has the rejects of an earlier, failed conversion."""
-    try:
-        with path.open("rb") as file:
-            if not (line := file.readline()) or "reason" in json.loads(line):
-                return
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, TypeError):
-        pass
-    raise OutputError(f"{path} exists and has no rejects. Choose another file for them, or replace it with overwrite.")
-
-
-@contextmanager
-def _rejects_file(path: str | Path | None, source: str) -> Iterator[Callable[[Reject], None]]:
-    """Yield a function that writes rejects to a file, which is kept if the conversion fails, to show why."""
-    if path is None:
-        yield lambda reject: None
-        return
-    failure: BaseException | None = None
-    with temporary_output(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
-        try:
-            yield lambda reject: print(json.dumps(reject.to_dict(source), ensure_ascii=False), file=file)
-        except BaseException as error:
-            failure = error
-    if failure is not None:
-        raise failure

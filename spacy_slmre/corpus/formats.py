@@ -21,6 +21,9 @@ from spacy_slmre.corpus.sources import CorpusError, Sample
 from spacy_slmre.metrics import means_no_relation
 from spacy_slmre.schema import LabelSchema, wording_of
 
+# Share of records that must have a format for it to be recognized.
+_MIN_SHARE = 0.5
+
 formats = catalogue.create("slmre", "formats", entry_points=True)
 """All formats by name."""
 
@@ -35,8 +38,9 @@ class CorpusFormat:
         read: Yields the records of a file: `read(source, split, **settings)`.
         schema: The labels; None accepts any.
         aliases: Other spellings of labels → their name in the schema.
-        recognize: Tells from the beginning of a source whether it certainly has this format.
-        columns: Columns or JSON keys of the first record by which a file of this format is otherwise recognized.
+        recognize: Tells from the beginning of a source whether it certainly has this format, or which share of its
+            first records has.
+        columns: Columns or JSON keys by which a file of this format is otherwise recognized.
         files: Names of the published files by split.
         citation: The publication to cite.
         license: The license as stated by the publishers.
@@ -52,7 +56,7 @@ class CorpusFormat:
     read: Callable[..., Iterator[Record | Reject]] = field(repr=False)
     schema: LabelSchema | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
-    recognize: Callable[[Sample], bool] | None = field(default=None, repr=False)
+    recognize: Callable[[Sample], float] | None = field(default=None, repr=False)
     columns: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     citation: str = ""
@@ -133,13 +137,18 @@ def all_formats() -> dict[str, CorpusFormat]:
 def guess_format(source: str | Path) -> CorpusFormat:
     """Return the only format that recognizes a source, or otherwise whose columns or file names match.
 
+    If formats recognize records of a source, it is the one that recognizes most, and at least half: the other records
+    are malformed, which its reader then reports.
+
     Raises:
         CorpusError: No format matches, several do, or the source cannot be read.
     """
     if not Path(source).exists():
         raise CorpusError(f"There is no file {source}. For a dataset on the hub, set the format.")
     known, sample = all_formats(), Sample(source)
-    matching = [format for format in known.values() if format.recognize and format.recognize(sample)]
+    shares = [float(format.recognize(sample)) if format.recognize else 0.0 for format in known.values()]
+    best = max(shares)
+    matching = [format for format, share in zip(known.values(), shares, strict=True) if share == best >= _MIN_SHARE]
     columns = set(sample.columns)
     matching = matching or [
         format for format in known.values() if format.columns and columns.issuperset(format.columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -92,31 +92,42 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
     return doc, rejects
 
 
-def in_holdout(doc: Doc, share: float, seed: int = 0) -> bool:
-    """Return whether a gold document is held out from training.
+def holdout_positions(docs: Iterable[Doc], seed: int = 0) -> Iterator[tuple[Doc, float]]:
+    """Yield gold documents with a random position from 0 to 1 each: those below the share to hold out are held out.
 
-    This depends only on the id of the source document (or the text, if there is none) and the seed, so sentences of
-    the same source document are held out together.
+    A larger share thus holds out the same documents and more. Documents from the same source (see `source_of`) or with
+    the same text, ignoring white space, have the same position, which depends on the seed and on the first of them. If
+    one has its source in common with an earlier document and its text with another, the text counts.
 
     Args:
-        doc: The document.
-        share: Fraction of documents to hold out; a larger one holds out the same documents and more.
+        docs: The documents, in the same order in every pass.
         seed: Random seed.
     """
-    return _position(source_of(doc), seed) < share
+    positions: dict[bytes, float] = {}
+    for doc in docs:
+        source = source_of(doc)
+        keys = [_digest(f"text/{' '.join(doc.text.split())}"), _digest(f"source/{source}")]
+        known = (positions[key] for key in keys if key in positions)
+        position = next(known, int.from_bytes(_digest(f"{seed}/{source}", 6)) / 2**48)
+        for key in keys:
+            positions.setdefault(key, position)
+        yield doc, position
 
 
-def holdout_share(docs: Iterable[Doc], share: float, seed: int = 0) -> float:
-    """Return a share close to the given one with which `in_holdout` holds out at least one source document.
+def holdout_share(placed: Sequence[tuple[Doc, float]], share: float) -> float:
+    """Return a share close to the given one that holds out at least one document.
 
-    The number of source documents that `in_holdout` holds out varies, which matters if there are only a few. With the
-    returned share, it is the given share of them, rounded, or more, up to half of them, if otherwise none of those held
-    out would have a relation. There must be at least two.
+    The number of documents that a share holds out varies, which matters if there are only a few. With the returned
+    share, it is the given share of those with different positions, rounded, or more, up to half of them, if otherwise
+    none of those held out would have a relation.
+
+    Args:
+        placed: The documents with their `holdout_positions`, at least two of which differ.
+        share: The wanted share.
     """
-    docs = list(docs)
-    positions = sorted(_position(source, seed) for source in {source_of(doc) for doc in docs})
+    positions = sorted({position for _, position in placed})
     number = min(max(round(share * len(positions)), 1), len(positions) - 1)
-    related = {_position(source_of(doc), seed) for doc in docs if getattr(doc._, RELATIONS)}
+    related = {position for doc, position in placed if getattr(doc._, RELATIONS)}
     if len(related) > 1 and (needed := positions.index(min(related)) + 1) <= len(positions) / 2:
         number = max(number, needed)
     least, most = positions[number - 1], positions[number]
@@ -125,9 +136,8 @@ def holdout_share(docs: Iterable[Doc], share: float, seed: int = 0) -> float:
     return next(value for value in rounded if least < value <= most)
 
 
-def _position(source: str, seed: int) -> float:
-    digest = hashlib.blake2b(f"{seed}/{source}".encode(), digest_size=6).digest()
-    return int.from_bytes(digest) / 2**48
+def _digest(text: str, size: int = 12) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=size).digest()
 
 
 def source_of(doc: Doc) -> str:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from spacy.language import Language
@@ -15,10 +16,10 @@ from spacy.training import Example
 from spacy_slmre.corpus.annotations.spacy_docs import has_only_rel
 from spacy_slmre.corpus.conversion import read_annotations
 from spacy_slmre.corpus.docbin import has_docs, read_docs
-from spacy_slmre.corpus.gold_docs import PROVENANCE, in_holdout, negative_label_of
+from spacy_slmre.corpus.gold_docs import PROVENANCE, holdout_positions, negative_label_of
 from spacy_slmre.corpus.summary import known_rows
 from spacy_slmre.gold import gold_pairs
-from spacy_slmre.relations import CANDIDATES, PAIRS, install_extensions
+from spacy_slmre.relations import CANDIDATES, PAIRS, Relation, install_extensions
 from spacy_slmre.util.settings import takes_settings
 
 ExampleReader = Callable[[Language], Iterator[Example]]
@@ -34,9 +35,10 @@ class ReaderSettings:
         pairs: Copy the known pairs, without labels, to the predicted doc.
         limit: Maximum number of documents; 0 reads all.
         max_pairs: Stop after this many known pairs; 0 reads all.
-        negatives: Number of negative pairs for each relation, if the annotated ones are fewer: others are sampled from
-            the candidate pairs without annotation, and all remaining pairs are unknown. -1 takes all candidate pairs.
-            By default, pairs are negative as `spacy_slmre.gold` says.
+        negatives: Number of negative pairs for each relation of the corpus, if the annotated ones are fewer: others are
+            sampled from the candidate pairs without annotation of all documents, and all remaining pairs are unknown.
+            -1 takes all candidate pairs. By default, pairs are negative as `spacy_slmre.gold` says. The corpus is read
+            once more before the first pass, to count its pairs.
         shuffle: Read in random order, different in each epoch; keeps all documents in memory.
         seed: Random seed for shuffling and for the sample of negative pairs.
 
@@ -73,7 +75,7 @@ def relation_corpus(
 
     Args:
         path: A `.spacy` file, a folder of them, or annotations in any other form that `slmre convert` recognizes.
-        holdout: Fraction of documents to skip, for a corpus without a dev split; see `in_holdout`.
+        holdout: Fraction of documents to skip, for a corpus without a dev split; see `holdout_positions`.
         held_out: Read only the documents that `holdout` skips.
         settings: Settings of all readers, as keyword arguments.
 
@@ -97,9 +99,9 @@ def relation_corpus(
         if not source.exists():
             raise ValueError(f"The corpus {source} does not exist.")
         docs = read_docs(source, nlp.vocab) if is_corpus() else read_annotations(source, nlp, source.stem)
-        for doc in docs:
-            if not holdout or in_holdout(doc, holdout) == held_out:
-                yield doc
+        if not holdout:
+            return docs
+        return (doc for doc, position in holdout_positions(docs) if (position < holdout) == held_out)
 
     return make_reader(read, settings)
 
@@ -107,12 +109,15 @@ def relation_corpus(
 def make_reader(read: Callable[[Language], Iterator[Doc]], settings: ReaderSettings) -> ExampleReader:
     """Create a corpus reader from a function that reads gold documents."""
     rng = random.Random(settings.seed)
+    negatives = None if settings.negatives is None else NegativeSampler(settings.negatives, settings.seed)
 
     def examples(nlp: Language) -> Iterator[Example]:
-        found = read(nlp)
-        if (ratio := settings.negatives) is not None:
-            found = (add_negatives(doc, ratio, settings.seed) for doc in found)
-        docs: Iterable[Doc] = _limited(found, settings.limit, settings.max_pairs)
+        def limited() -> Iterator[Doc]:
+            return islice((doc for doc in read(nlp) if len(doc)), settings.limit or None)
+
+        docs: Iterable[Doc] = limited() if negatives is None else negatives(limited)
+        if settings.max_pairs:
+            docs = _until(docs, settings.max_pairs)
         if settings.shuffle:
             docs = list(docs)
             rng.shuffle(docs)
@@ -150,23 +155,62 @@ def make_predicted(reference: Doc, *, gold_entities: bool = True, pairs: bool = 
     return predicted
 
 
-def add_negatives(doc: Doc, ratio: float, seed: int = 0) -> Doc:
-    """Annotate a sample of the candidate pairs without a relation as negative; see `relation_corpus`.
+class NegativeSampler:
+    """Annotates a sample of the candidate pairs without a relation as negative, so that all other pairs are unknown.
 
-    All other pairs become unknown. The sample of a document depends on its text and the seed.
+    The number of negative pairs is relative to the relations of the whole corpus, whose candidate pairs are all equally
+    likely to be sampled, also in documents without relations. Therefore the corpus is read once more before the first
+    pass, to count them. The sample depends on the seed, the texts and their order.
+
+    Args:
+        ratio: Number of negative pairs for each relation, annotated ones included; -1 takes all candidate pairs.
+        seed: Random seed.
     """
+
+    def __init__(self, ratio: float, seed: int = 0) -> None:
+        self.ratio, self.seed = ratio, seed
+        self._share: tuple[int, int] | None = None
+
+    def __call__(self, read: Callable[[], Iterable[Doc]]) -> Iterator[Doc]:
+        """Read the documents and annotate negative pairs."""
+        if self._share is None:
+            self._share = self._count(read())
+        wanted, total = self._share
+        offset = random.Random(self.seed).random()
+        seen = n_sampled = 0
+        for doc in read():
+            annotated, negative, others = _unannotated(doc)
+            # The running total is rounded, not the number of each document, so that all numbers add up.
+            seen += len(others)
+            quota = int(offset + wanted * seen / total) if total else 0
+            number = min(quota - n_sampled, len(others))
+            n_sampled += number
+            rng = random.Random(f"{self.seed}/{doc.text}")
+            sample = [others[place] for place in sorted(rng.sample(range(len(others)), number))]
+            label = negative[0] if negative else negative_label_of(doc)
+            setattr(doc._, PAIRS, [*annotated, *((*pair, label) for pair in sample)])
+            yield doc
+
+    def _count(self, docs: Iterable[Doc]) -> tuple[int, int]:
+        """Return the number of pairs to sample, and of those to sample from."""
+        if self.ratio < 0:
+            return 1, 1
+        n_positive = n_negative = total = 0
+        for doc in docs:
+            annotated, negative, others = _unannotated(doc)
+            n_positive += len(annotated) - len(negative)
+            n_negative += len(negative)
+            total += len(others)
+        return min(max(round(self.ratio * n_positive) - n_negative, 0), total), total
+
+
+def _unannotated(doc: Doc) -> tuple[list[Relation], list[str], list[tuple[Span, Span]]]:
+    """Return the annotated rows of a document, the labels of the negative ones, and all other candidate pairs."""
     annotated = gold_pairs(doc)
     rows = known_rows(doc)[: len(annotated.rows)]
-    negative = [row.label for row, is_negative in rows if is_negative]
-    others = [
-        pair for key, pair in replace(annotated, is_complete=True).known_pairs().items() if key not in annotated.labels
-    ]
-    wanted = len(others) if ratio < 0 else max(0, round(ratio * (len(rows) - len(negative))) - len(negative))
-    rng = random.Random(f"{seed}/{doc.text}")
-    sample = [others[place] for place in sorted(rng.sample(range(len(others)), min(wanted, len(others))))]
-    label = negative[0] if negative else negative_label_of(doc)
-    setattr(doc._, PAIRS, [*annotated.rows, *((*pair, label) for pair in sample)])
-    return doc
+    pairs = replace(annotated, is_complete=True).known_pairs()
+    others = [pair for key, pair in pairs.items() if key not in annotated.labels]
+    return [row for row, _ in rows], [row.label for row, is_negative in rows if is_negative], others
 
 
 def batch_by_pairs(size: int) -> Callable[[Iterable[Example]], Iterator[list[Example]]]:
@@ -201,14 +245,11 @@ def _copy_span(span: Span, doc: Doc) -> Span:
     return Span(doc, span.start, span.end, label=span.label, kb_id=span.kb_id, span_id=span.id)
 
 
-def _limited(docs: Iterator[Doc], limit: int, max_pairs: int) -> Iterator[Doc]:
-    number = known = 0
+def _until(docs: Iterable[Doc], max_pairs: int) -> Iterator[Doc]:
+    """Yield documents until they have this many known pairs."""
+    known = 0
     for doc in docs:
-        if not len(doc):
-            continue
         yield doc
-        number += 1
-        if max_pairs:
-            known += len(gold_pairs(doc).known_pairs())
-        if number == limit or known >= max_pairs > 0:
+        known += len(gold_pairs(doc).known_pairs())
+        if known >= max_pairs:
             return

@@ -103,7 +103,11 @@ class Ambiguous(Malformed):
 
 
 def parse_rows(
-    rows: Iterable[tuple[int, Any]], parse: Callable[..., Iterable[Record | Reject]], split: str, **settings: Any
+    rows: Iterable[tuple[int, Any]],
+    parse: Callable[..., Iterable[Record | Reject]],
+    split: str,
+    ids: Callable[[Any], Iterable[Any]] = lambda row: (),
+    **settings: Any,
 ) -> Iterator[Record | Reject]:
     """Parse rows one by one; malformed rows become rejects.
 
@@ -111,10 +115,12 @@ def parse_rows(
         rows: Line numbers and rows.
         parse: Yields the content of a row: `parse(row, line=…, id=…, **settings)`.
         split: Used in the identifiers of records without one in the source.
+        ids: Returns the possible identifiers of a row, the first of which that is not missing or empty is passed to
+            `parse`. The row may be malformed.
         settings: Passed to `parse`.
     """
     for number, (line, row) in enumerate(rows):
-        name = f"{split}-{number}"
+        name = next((str(one) for one in ids(row) if one is not None and str(one).strip()), f"{split}-{number}")
         try:
             yield from parse(row, line=line, id=name, **settings)
         except Malformed as error:

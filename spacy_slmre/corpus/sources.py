@@ -8,7 +8,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
@@ -184,8 +185,13 @@ class Sample:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of a table, or the keys of the first JSON object."""
-        return list(self.rows[0]) if self.rows else []
+        """The columns of a table, or the keys of at least half of the first JSON objects."""
+        counts = Counter(name for row in self.rows for name in row)
+        return [name for name, count in counts.items() if 2 * count >= len(self.rows)]
+
+    def share(self, is_record: Callable[[dict[str, Any]], bool]) -> float:
+        """Return the share of the rows that are records of a format; 0 without rows."""
+        return sum(map(is_record, self.rows)) / len(self.rows) if self.rows else 0.0
 
 
 def source_files(path: str | Path, suffix: str = "") -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,17 @@ _NAMES = {
     "entity2Start": ("tail_start",),
     "entity2End": ("tail_end",),
 }
+_DOCUMENT = "document"
+"""Column with the id of the document that a text is from; `slmre export` writes it."""
 _OFFSETS = tuple((f"entity{number}Start", f"entity{number}End") for number in (1, 2))
 # Only tables written by `slmre export` have this column. Their offsets refer to the document, their text is a sentence.
 _EXPORTED = "sentence_start"
 # `slmre export` puts an apostrophe before text that a spreadsheet would take for a formula.
 _ESCAPED = re.compile("'+[=+\\-@\t\r\n＝＋－＠]")
 _AMBIGUOUS, _ANNOTATES = ("reject", "first"), ("pairs", "relations")
+
+Row = tuple[int, str | None, dict[str, Any] | Malformed]
+"""Line, format (or None), and the values of a row or the reason why it is malformed."""
 
 
 def read_table_rows(
@@ -50,8 +55,9 @@ def read_table_rows(
     are only compared. entity1Type and entity2Type contain entity types. The columns that `slmre export` writes
     (sentence, head, head_start, …) are read as well. Other columns are ignored.
 
-    Consecutive rows with the same text become one record. A list of strings is several labels. Any label is accepted;
-    "none", "other", "no_relation", "na", "nan" and "null" are negative.
+    All rows with the same text (and the same id in the column document, if there is one) become one record, so the
+    whole table is kept in memory. A list of strings is several labels. Any label is accepted; "none", "other",
+    "no_relation", "na", "nan" and "null" are negative.
 
     Args:
         source: A .csv, .tsv, .json, .jsonl or .parquet file, or a hub id.
@@ -70,7 +76,7 @@ def read_table_rows(
     rows = read_rows(source, (), hub_split or {"dev": "validation"}.get(split, split))
     restore = _unescape if Path(source).suffix.lower() == ".csv" else str
 
-    def named_rows() -> Iterator[tuple[int, str | None, dict[str, Any]]]:
+    def named_rows() -> Iterator[Row]:
         for line, row in rows:
             if _EXPORTED in row:
                 row = {name: restore(value) if isinstance(value, str) else value for name, value in row.items()}
@@ -82,54 +88,72 @@ def read_table_rows(
             check_columns(row, needed, f"{source}:{line}")
             yield line, labels_of or None, named
 
-    return group_rows(named_rows(), split, unique=ambiguous == "reject", complete=annotates == "relations")
+    def rows_by_text() -> Iterator[Row]:
+        groups: dict[tuple[str, str, str | None], list[Row]] = {}
+        for row in named_rows():
+            groups.setdefault(_group_of(row), []).append(row)
+        yield from chain.from_iterable(groups.values())
+
+    return group_rows(rows_by_text(), split, unique=ambiguous == "reject", complete=annotates == "relations")
 
 
 def group_rows(
-    rows: Iterable[tuple[int, str | None, dict[str, Any] | Malformed]],
-    split: str,
-    *,
-    unique: bool = False,
-    complete: bool = False,
+    rows: Iterable[Row], split: str, *, unique: bool = False, complete: bool = False
 ) -> Iterator[Record | Reject]:
-    """Merge consecutive rows with the same text and format into records.
+    """Merge consecutive rows with the same text, document and format into records.
 
     Args:
-        rows: Line, format (or None), and the values of each row or the reason why it is malformed.
-        split: The split, used in the identifiers of records.
+        rows: The rows.
+        split: The split, used in the identifiers of records without a document.
         unique: Reject arguments without offsets that could be placed at several positions.
         complete: Whether the rows of a text are all of its relations.
     """
-
-    def text_and_format(row: tuple[int, str | None, dict[str, Any] | Malformed]) -> tuple[str, str | None]:
-        return ("" if isinstance(row[2], Malformed) else str(row[2]["text"] or "")), row[1]
-
     number = 0
-    for (text, format), group in groupby(rows, key=text_and_format):
+    documents: set[str] = set()
+    for (text, document, format), group in groupby(rows, key=_group_of):
         pairs, first = [], 0
         for line, _, row in group:
             number += 1
             first = first or line
+            name = document or f"{split}-{number}"
             if isinstance(row, Malformed):
-                yield Reject(line, f"{split}-{number}", "malformed record", str(row))
+                yield Reject(line, name, "malformed record", str(row))
                 continue
+            name = _cell(row, "id") or name
             labels = row["relation"] if isinstance(row["relation"], list) else [row["relation"]]
             if not labels or any(_is_missing(label) or not str(label).strip() for label in labels):
-                yield Reject(line, f"{split}-{number}", "missing label", "the row does not say which relation it has")
+                yield Reject(line, name, "missing label", "the row does not say which relation it has")
                 continue
             # Numbers are labels in CSV files as well.
             if not all(isinstance(label, str | int) and not isinstance(label, bool) for label in labels):
-                yield Reject(line, f"{split}-{number}", "invalid label", f"{row['relation']!r} is not a string")
+                yield Reject(line, name, "invalid label", f"{row['relation']!r} is not a string")
                 continue
             try:
                 head, tail = _place(text, row, unique=unique)
             except Malformed as error:
                 reason = "ambiguous argument" if isinstance(error, Ambiguous) else "argument not in the text"
-                yield Reject(line, f"{split}-{number}", reason, str(error))
+                yield Reject(line, name, reason, str(error))
                 continue
             pairs += [Pair(head, tail, str(label)) for label in labels]
         if pairs:
-            yield Record(f"{split}-{number}", first, text, tuple(pairs), format=format, complete=complete)
+            name = document or f"{split}-{number}"
+            if name in documents:  # another sentence of it
+                name = f"{name}#{number}"
+            documents.add(document)
+            yield Record(name, first, text, tuple(pairs), format=format, complete=complete)
+
+
+def _group_of(row: Row) -> tuple[str, str, str | None]:
+    """Return text, document (or "") and format of a row."""
+    _, format, values = row
+    if isinstance(values, Malformed):
+        return "", "", format
+    return _cell(values, "text"), _cell(values, _DOCUMENT), format
+
+
+def _cell(row: Mapping[str, Any], column: str) -> str:
+    """Return a cell as text; "" if it is missing."""
+    return "" if _is_missing(value := row.get(column)) else str(value)
 
 
 def _rename(row: Mapping[str, Any]) -> dict[str, Any]:

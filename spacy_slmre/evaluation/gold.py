@@ -21,7 +21,7 @@ from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.evaluation.runs import EvaluationError
 from spacy_slmre.gold import PairKey, gold_pairs, pair_key, reverse_key
 from spacy_slmre.instances import RelationInstance, make_instances
-from spacy_slmre.pipeline.examples import collect_labels
+from spacy_slmre.pipeline.examples import collect_schema
 from spacy_slmre.relations import RELATIONS
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 from spacy_slmre.util.io import file_hash
@@ -81,7 +81,9 @@ class GoldCorpus:
         if self.format is not None and self.format.schema is not None:
             return self.format.schema
         docs = (example.reference for example in self.examples)
-        return LabelSchema.from_labels(*collect_labels(docs, NEGATIVE_LABEL))
+        if (schema := collect_schema(docs, NEGATIVE_LABEL)) is None:
+            raise EvaluationError(f"None of the annotated pairs of {self.path} has a relation.")
+        return schema
 
     def pairs(self, schema: LabelSchema) -> Iterator[EvaluationPair]:
         """Yield the pairs of all documents whose labels are known."""

@@ -12,7 +12,7 @@ from spacy.tokens import Doc, Span
 
 from spacy_slmre.corpus.annotations.doccano import DOCUMENT
 from spacy_slmre.documents import UNTYPED, RelationDocument
-from spacy_slmre.export.spacy_projects import relations_between_entities
+from spacy_slmre.export.spacy_projects import RejectWriter, without_overlaps
 
 
 def write_label_studio(path: Path, documents: Iterable[RelationDocument]) -> None:
@@ -51,21 +51,16 @@ def write_doccano(path: Path, documents: Iterable[RelationDocument]) -> None:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def write_prodigy(path: Path, documents: Iterable[RelationDocument], lang: str = "xx") -> int:
+def write_prodigy(path: Path, documents: Iterable[RelationDocument], lang: str, reject: RejectWriter) -> None:
     """Write JSON lines for `prodigy rel.manual` or `prodigy mark --view-id relations`.
 
-    Texts are tokenized in the language `lang`, with tokens split at entity boundaries.
-
-    Returns:
-        The number of relations skipped because their head or tail overlaps with another entity.
+    Texts are tokenized in the language `lang`, with tokens split at entity boundaries. Entities that overlap longer
+    ones, and their relations, are rejected.
     """
     nlp = spacy.blank(lang)
-    skipped = 0
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for document in documents:
             doc = document.to_doc(nlp)
-            kept, others = relations_between_entities(doc)
-            skipped += len(others)
             row = {
                 "text": doc.text,
                 "meta": {"id": document.id},
@@ -79,11 +74,10 @@ def write_prodigy(path: Path, documents: Iterable[RelationDocument], lang: str =
                         "child_span": _span(relation.tail),
                         "label": relation.label,
                     }
-                    for relation in kept
+                    for relation in without_overlaps(document, doc, reject)
                 ],
             }
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return skipped
 
 
 def _task(document: RelationDocument) -> dict[str, Any]:

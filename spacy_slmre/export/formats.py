@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 from spacy.tokens import Doc, Span
 
+from spacy_slmre.corpus.rejects import FAILED, check_rejects, rejects_file
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.export.annotation_tools import write_doccano, write_label_studio, write_prodigy
 from spacy_slmre.export.edges import Edge, ExportError, fact_edges, make_edges, merge_edges
 from spacy_slmre.export.graphs import is_neo4j, write_cypher, write_graphml, write_ladybug, write_neo4j
 from spacy_slmre.export.rdf import DEFAULT_BASE, Namespace, describe, write_jsonld, write_ntriples, write_turtle
 from spacy_slmre.export.reading import as_documents
-from spacy_slmre.export.spacy_projects import write_rel, write_relation_items
+from spacy_slmre.export.spacy_projects import OVERLAPPING_RELATION, RejectWriter, write_rel, write_relation_items
 from spacy_slmre.export.tables import write_csv, write_jsonl, write_parquet
 from spacy_slmre.facts import LEVELS, MERGE_BY
 from spacy_slmre.util.io import temporary_output
@@ -66,19 +68,19 @@ class ExportCounts:
     """Numbers of documents and relations."""
 
     documents: int = 0  # read
-    failed: int = 0  # documents that failed in extraction and have no relations
     found: int = 0  # relations read
     written: int = 0  # relations written, after filtering and merging
-    skipped: int = 0  # relations that the format cannot represent
+    # What is not in the output, by reason: documents that failed, and what the format cannot represent.
+    rejects: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """An export format; `write` returns the number of relations that it cannot represent, if any."""
+    """An export format; `write` rejects what it cannot represent."""
 
     suffix: str
     description: str
-    write: Callable[[Path, Iterator[Any], ExportSettings], int | None]
+    write: Callable[[Path, Iterator[Any], ExportSettings, RejectWriter], None]
     # Whether `write` takes documents instead of edges; then relations are those between mentions.
     of_documents: bool = False
     is_folder: bool = False
@@ -93,6 +95,7 @@ def export(
     settings: ExportSettings | None = None,
     *,
     inputs: Iterable[str] = (),
+    rejects: str | Path | None = None,
     overwrite: bool = False,
 ) -> ExportCounts:
     """Write the relations of documents to a file, or for "neo4j" to a folder, and count them.
@@ -103,6 +106,8 @@ def export(
         format: A name in `FORMATS`; None chooses by the suffix of the output.
         settings: What to export, and how.
         inputs: Files and folders that the documents are read from, which the output must not replace.
+        rejects: JSONL file for the documents that failed, and for the entities and relations that the format cannot
+            represent.
         overwrite: Replace an existing output.
 
     Raises:
@@ -114,7 +119,7 @@ def export(
     if settings.of_facts and chosen.of_documents:
         kind = "merged relations" if settings.merge else "facts"
         raise ExportError(f"{chosen.description} does not support {kind}: it contains relations between mentions.")
-    counts = ExportCounts()
+    counts, inputs = ExportCounts(), list(inputs)
     reserved = reserve(
         output,
         inputs=inputs,
@@ -122,11 +127,19 @@ def export(
         kind="folder" if chosen.is_folder else "file",
         is_replaceable=is_neo4j,
     )
-    with reserved, temporary_output(output) as path:
-        selected = _select(as_documents(docs), settings, counts)
-        items = _counted(selected if chosen.of_documents else _edges(selected, settings), counts)
-        counts.skipped = chosen.write(path, items, settings) or 0
-        counts.written -= counts.skipped
+    with reserved, reserve(*([] if rejects is None else [Path(rejects)]), inputs=[*inputs, output]):
+        if rejects is not None and not overwrite:
+            check_rejects(rejects)
+        with rejects_file(rejects) as write_reject, temporary_output(output) as path:
+
+            def reject(id: str, reason: str, detail: str) -> None:
+                counts.rejects[reason] += 1
+                write_reject({"id": id, "reason": reason, "detail": detail})
+
+            selected = _select(as_documents(docs), settings, counts, reject)
+            items = _counted(selected if chosen.of_documents else _edges(selected, settings), counts)
+            chosen.write(path, items, settings, reject)
+            counts.written -= counts.rejects[OVERLAPPING_RELATION]
     return counts
 
 
@@ -143,12 +156,12 @@ def find_format(output: Path, name: str | None = None) -> ExportFormat:
 
 
 def _select(
-    documents: Iterable[RelationDocument], settings: ExportSettings, counts: ExportCounts
+    documents: Iterable[RelationDocument], settings: ExportSettings, counts: ExportCounts, reject: RejectWriter
 ) -> Iterator[RelationDocument]:
     for document in documents:
         counts.documents += 1
         if document.error is not None:
-            counts.failed += 1
+            reject(document.id, FAILED, document.error)
             continue
         counts.found += len(document.relations)
         relations = tuple(
@@ -172,14 +185,14 @@ def _counted(items: Iterable[Any], counts: ExportCounts) -> Iterator[Any]:
 
 
 def _edge_format(suffix: str, description: str, write: Callable[..., None]) -> ExportFormat:
-    def run(path: Path, edges: Iterator[Edge], settings: ExportSettings) -> None:
+    def run(path: Path, edges: Iterator[Edge], settings: ExportSettings, _: RejectWriter) -> None:
         write(path, edges, merged=settings.of_facts)
 
     return ExportFormat(suffix, description, run)
 
 
 def _rdf_format(suffix: str, description: str, write: Callable[..., None]) -> ExportFormat:
-    def run(path: Path, edges: Iterator[Edge], settings: ExportSettings) -> None:
+    def run(path: Path, edges: Iterator[Edge], settings: ExportSettings, _: RejectWriter) -> None:
         namespace = Namespace(settings.base, settings.properties)
         write(path, describe(edges, namespace, merged=settings.of_facts), namespace)
 
@@ -197,18 +210,18 @@ FORMATS = {
     "neo4j": replace(
         _edge_format("", "A folder of tables for neo4j-admin database import", write_neo4j), is_folder=True
     ),
-    "cypher": ExportFormat(".cypher", "A Cypher script", lambda path, edges, _: write_cypher(path, edges)),
+    "cypher": ExportFormat(".cypher", "A Cypher script", lambda path, edges, *_: write_cypher(path, edges)),
     "ladybug": _edge_format(".lbug", "A Ladybug database", write_ladybug),
     "spacy-llm": ExportFormat(
         ".jsonl",
         "The format of spacy-llm's examples",
-        lambda path, documents, _: write_relation_items(path, documents),
+        lambda path, documents, *_: write_relation_items(path, documents),
         of_documents=True,
     ),
     "rel": ExportFormat(
         ".spacy",
         "The doc._.rel of spaCy's tutorial",
-        lambda path, documents, settings: write_rel(path, documents, settings.lang),
+        lambda path, documents, settings, reject: write_rel(path, documents, settings.lang, reject),
         of_documents=True,
         settings=("lang",),
     ),
@@ -216,20 +229,20 @@ FORMATS = {
     "label-studio": ExportFormat(
         "",
         "Pre-annotations for Label Studio",
-        lambda path, documents, _: write_label_studio(path, documents),
+        lambda path, documents, *_: write_label_studio(path, documents),
         of_documents=True,
     ),
     "prodigy": ExportFormat(
         ".jsonl",
         "Pre-annotations for Prodigy",
-        lambda path, documents, settings: write_prodigy(path, documents, settings.lang),
+        lambda path, documents, settings, reject: write_prodigy(path, documents, settings.lang, reject),
         of_documents=True,
         settings=("lang",),
     ),
     "doccano": ExportFormat(
         ".jsonl",
         "Pre-annotations for doccano",
-        lambda path, documents, _: write_doccano(path, documents),
+        lambda path, documents, *_: write_doccano(path, documents),
         of_documents=True,
     ),
 }

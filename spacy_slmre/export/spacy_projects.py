@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import spacy
 from spacy.tokens import Doc, DocBin
 
-from spacy_slmre.documents import DocumentError, RelationDocument
+from spacy_slmre.documents import UNTYPED, DocumentError, RelationDocument
 from spacy_slmre.relations import PAIRS, RELATIONS, Relation, relations_of, user_data_key
 from spacy_slmre.util.extras import require_extra
 
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 _ATTRS = ("ORTH", "SPACY", "SENT_START", "ENT_IOB", "ENT_TYPE", "ENT_KB_ID")
 
+OVERLAPPING_RELATION = "relation of an overlapping entity"
+"""Reason of rejects."""
+
 Rel = dict[tuple[int, int], dict[str, float]]
+RejectWriter = Callable[[str, str, str], None]
+"""Takes the id of a document, and reason and details of something in it that a format cannot represent."""
 
 
 def to_relation_items(doc: Doc, attr: str = RELATIONS) -> list[RelationItem]:
@@ -127,30 +132,24 @@ def read_relation_items(path: str | Path) -> Iterator[RelationDocument]:
             yield RelationDocument.from_dict(document, source)
 
 
-def write_rel(path: Path, documents: Iterable[RelationDocument], lang: str = "xx") -> int:
+def write_rel(path: Path, documents: Iterable[RelationDocument], lang: str, reject: RejectWriter) -> None:
     """Write a `.spacy` file whose documents have the tutorial's `doc._.rel`; all of it is held in memory.
 
-    Documents are tokenized in the language `lang`, with tokens split at entity boundaries.
-
-    Returns:
-        The number of relations skipped because their head or tail overlaps with another entity.
+    Documents are tokenized in the language `lang`, with tokens split at entity boundaries. Entities that overlap longer
+    ones, and their relations, are rejected.
     """
     install_rel()
     nlp = spacy.blank(lang)
     docs = DocBin(attrs=_ATTRS, store_user_data=True)
-    skipped = 0
     for document in documents:
         doc = document.to_doc(nlp)
-        kept = relations_between_entities(doc)[0]
-        skipped += len(document.relations) - len(kept)
-        doc._.rel = _make_rel(doc, kept)
+        doc._.rel = _make_rel(doc, without_overlaps(document, doc, reject))
         # Readers of the tutorial's format do not know our attributes.
         for name in (RELATIONS, PAIRS):
             doc.user_data.pop(user_data_key(name), None)
         doc.spans.clear()
         docs.add(doc)
     docs.to_disk(path)
-    return skipped
 
 
 def install_rel() -> None:
@@ -160,7 +159,7 @@ def install_rel() -> None:
 
 
 def _between_entities(doc: Doc, attr: str) -> list[Relation]:
-    kept, skipped = relations_between_entities(doc, attr)
+    kept, skipped = _split_relations(doc, attr)
     if skipped:
         warnings.warn(
             f"{len(skipped)} of {len(kept) + len(skipped)} relations were skipped: this format only "
@@ -170,7 +169,28 @@ def _between_entities(doc: Doc, attr: str) -> list[Relation]:
     return kept
 
 
-def relations_between_entities(doc: Doc, attr: str = RELATIONS) -> tuple[list[Relation], list[Relation]]:
+def without_overlaps(document: RelationDocument, doc: Doc, reject: RejectWriter) -> list[Relation]:
+    """Return the relations between entities in `doc.ents`, and reject all others and the entities that are not there.
+
+    Args:
+        document: The document.
+        doc: The result of `document.to_doc`.
+        reject: Called with the document's id, the reason and details.
+    """
+    labels = {(ent.start_char, ent.end_char): ent.label_ for ent in doc.ents}
+    for mention in document.mentions:
+        label = labels.get((mention.start, mention.end))
+        if label is None or mention.type not in ("", UNTYPED, label):
+            detail = f"{mention.text!r} [{mention.start}:{mention.end}] {mention.type}".rstrip()
+            reject(document.id, "entity that overlaps another one", detail)
+    kept, others = _split_relations(doc)
+    for relation in others:
+        detail = f"{relation.head.text!r} – {relation.label} – {relation.tail.text!r}"
+        reject(document.id, OVERLAPPING_RELATION, detail)
+    return kept
+
+
+def _split_relations(doc: Doc, attr: str = RELATIONS) -> tuple[list[Relation], list[Relation]]:
     """Return the relations between entities in `doc.ents`, and all others."""
     ents = {(ent.start, ent.end) for ent in doc.ents}
     kept: list[Relation] = []

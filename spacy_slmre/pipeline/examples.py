@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from spacy.tokens import Doc, Span
@@ -17,7 +19,7 @@ from spacy_slmre.candidates import CandidateGenerator
 from spacy_slmre.gold import gold_pairs, pair_key
 from spacy_slmre.instances import RelationInstance, make_instances
 from spacy_slmre.metrics import means_no_relation
-from spacy_slmre.relations import RELATIONS
+from spacy_slmre.relations import RELATIONS, inverses_of, iris_of, limits_of
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 
 
@@ -154,21 +156,29 @@ def make_gold_instances(doc: Doc, schema: LabelSchema) -> list[RelationInstance]
     return make_instances(doc, [pair for pair, _ in labeled], schema, [label for _, label in labeled])
 
 
-def collect_labels(docs: Iterable[Doc], negative: str | None, attr: str = RELATIONS) -> tuple[list[str], str | None]:
-    """Return the labels of a corpus in alphabetical order, and the negative label if there are negative pairs.
+def collect_schema(docs: Iterable[Doc], negative: str | None, attr: str = RELATIONS) -> LabelSchema | None:
+    """Return the labels of a corpus in alphabetical order, with what its documents know about them; None without any.
 
-    If the expected `negative` label does not occur, but one label does that usually means "no relation"
-    (`spacy_slmre.metrics.NEGATIVES`: "NA", "Other", …), it is the negative label. For `attr`, see `gold_pairs`.
+    The negative label is last, if there are negative pairs. If the expected `negative` label does not occur, but one
+    label does that usually means "no relation" (`spacy_slmre.metrics.NEGATIVES`: "NA", "Other", …), it is the negative
+    label. For `attr`, see `gold_pairs`.
+
+    Documents may know which labels are symmetric or have an inverse, their limits and their IRIs, see
+    `write_label_properties`. A property that they do not agree about is left out with a warning.
 
     Raises:
-        ValueError: Several labels usually mean "no relation", and `negative` does not say which one does.
+        ValueError: Several labels usually mean "no relation", and `negative` does not say which one does; or a property
+            is invalid.
     """
     names: set[str] = set()
     has_negatives = False
+    properties: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
     for doc in docs:
         annotated = gold_pairs(doc, attr)
         names.update(row.label for row in annotated.rows)
         has_negatives |= annotated.is_complete
+        for name, key, value in _label_properties(doc):
+            properties[name][key].add(value)
     is_default = negative == NEGATIVE_LABEL
     others = sorted(filter(means_no_relation, names))
     if negative is not None and others and (is_default or negative not in names):
@@ -178,7 +188,44 @@ def collect_labels(docs: Iterable[Doc], negative: str | None, attr: str = RELATI
                 "that does, rename the others, or set the labels."
             )
         negative = others[0]
-    return sorted(names - {negative}), negative if has_negatives or negative in names else None
+    if not names - {negative}:
+        return None
+    has_negatives |= negative in names
+    schema = LabelSchema.from_labels(sorted(names - {negative}), negative if has_negatives else None)
+    labels = [
+        {"name": label.name, "wording": label.wording, **_agreed(label.name, properties[label.name])}
+        for label in schema.labels
+    ]
+    return LabelSchema.from_dict({"labels": labels, "negative_label": schema.negative_label})
+
+
+def _label_properties(doc: Doc) -> Iterator[tuple[str, str, Any]]:
+    """Yield what a document knows about labels: name, key of `RelationLabel`, and value."""
+    for name, other in inverses_of(doc).items():
+        if name == other:
+            yield name, "symmetric", True
+        else:
+            yield name, "inverse", other
+            yield other, "inverse", name
+    for name, limits in limits_of(doc).items():
+        for key, value in limits.items():
+            yield (name, "symmetric", False) if key == "directions" else (name, key, value)
+    for name, iri in iris_of(doc).items():
+        yield name, "iri", iri
+
+
+def _agreed(name: str, properties: Mapping[str, set[Any]]) -> dict[str, Any]:
+    """Return the properties of a label that all documents agree about."""
+    disputed = {key for key, values in properties.items() if len(values) > 1}
+    if True in properties.get("symmetric", ()) and "inverse" in properties:
+        disputed |= {"symmetric", "inverse"}
+    if disputed:
+        warnings.warn(
+            f'The documents disagree about these properties of the label "{name}", which are not used: '
+            f"{', '.join(sorted(disputed))}. Set a schema to choose.",
+            stacklevel=3,
+        )
+    return {key: value for key, (value, *_) in properties.items() if key not in disputed}
 
 
 def resolve_labels(
@@ -197,5 +244,4 @@ def resolve_labels(
         return LabelSchema.from_any(labels, negative)
     if configured is not None:
         return configured
-    found, negative = collect_labels((example.reference for example in get_examples()), negative, attr)
-    return LabelSchema.from_labels(found, negative) if found else None
+    return collect_schema((example.reference for example in get_examples()), negative, attr)

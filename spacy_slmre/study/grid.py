@@ -17,7 +17,7 @@ from typing import Any
 from confection import Config
 from pydantic import StrictInt
 
-from spacy_slmre.training.config import TuningError
+from spacy_slmre.training.config import TuningError, find_config
 from spacy_slmre.util.io import atomic_write
 from spacy_slmre.util.run_folder import METRICS_FILE, is_locked
 from spacy_slmre.util.settings import validate_section
@@ -97,7 +97,7 @@ class Grid:
     """The section [grid] of a config; each combination of the values is a run.
 
     Attributes:
-        configs: Config files for `slmre tune`, in the folder of the grid.
+        configs: Config files for `slmre tune`, in the folder of the grid, or names of shipped ones.
         regimes: Regimes of the study.
         shots: Numbers of few-shot examples.
     """
@@ -129,14 +129,15 @@ def read_grid(path: Path, output: Path) -> list[GridRun]:
     except ValueError as error:
         raise TuningError(f"{path} does not describe a grid: {error}.") from error
     grid = validate_section(Grid, config, "grid", str(path), TuningError)
-    if absent := [name for name in grid.configs if not (path.parent / name).is_file()]:
-        raise TuningError(f"{path}: there is no config {path.parent / absent[0]}.")
+    configs = [find_config(name, path.parent) for name in grid.configs]
+    if absent := [config for config in configs if not config.is_file()]:
+        raise TuningError(f"{path}: there is no config {absent[0]}.")
     return [
-        GridRun(name, path.parent / config, regime, shots, output / name)
-        for config in grid.configs
+        GridRun(name, config, regime, shots, output / name)
+        for config in configs
         for regime in grid.regimes
         for shots in grid.shots
-        for name in [f"{Path(config).stem}-{regime}-{shots}shot"]
+        for name in [f"{config.stem}-{regime}-{shots}shot"]
     ]
 
 

@@ -33,6 +33,8 @@ from spacy_slmre.util.settings import (
 
 SECTIONS = ("paths", "tune", "model", "lora", "training", "encoder", "sampling", "corpora")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SHIPPED_CONFIGS = Path(__file__).parent / "configs"
+"""Folder of the configs that a config can extend by name: one for each base model, and what these share."""
 MIN_TEXT_TOKENS = 64
 """Minimum number of tokens that instruction and labels must leave for the texts of a sequence."""
 
@@ -213,15 +215,29 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
     A config with `extends = "other.cfg"` in its section [tune] inherits the settings of that file; the path is
     relative to the config.
 
+    Args:
+        path: The config, or the name of a shipped one, see `find_config`.
+        overrides: Settings by name.
+
     Raises:
         TuningError: A file cannot be read or parsed, or an overridden setting does not exist.
     """
     try:
-        return Config().from_str(_merge(path, ()).to_str(), overrides=dict(overrides or {}))
+        return Config().from_str(_merge(find_config(path), ()).to_str(), overrides=dict(overrides or {}))
     except OSError as error:
-        raise TuningError(f"The config {error.filename} cannot be read: {error.strerror}.") from error
+        names = ", ".join(sorted(file.name for file in SHIPPED_CONFIGS.iterdir()))
+        raise TuningError(
+            f"The config {error.filename} cannot be read: {error.strerror}. Shipped configs: {names}."
+        ) from error
     except ConfigValidationError as error:
         raise TuningError(f"{path}: {_describe(error)}") from error
+
+
+def find_config(name: str | Path, folder: Path = Path()) -> Path:
+    """Return the path of a config, given relative to a folder; if there is no such file, that of the shipped one."""
+    path, shipped = folder / name, SHIPPED_CONFIGS / name
+    is_name = len(Path(name).parts) == 1
+    return shipped if is_name and shipped.is_file() and not path.exists() else path
 
 
 def parse_config(text: str, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -245,8 +261,13 @@ def _merge(path: Path, children: tuple[Path, ...]) -> Config:
         raise TuningError(f"{path} is not a valid config: {error}") from error
     extended = config.get("tune", {}).pop("extends", None)
     if not isinstance(extended, str | None):
-        raise TuningError(f"{path}: tune.extends = {extended!r}, but it must be the path of another config.")
-    return _merge(path.parent / extended, (*children, path)).merge(config) if extended else config
+        raise TuningError(
+            f"{path}: tune.extends = {extended!r}, but it must be the path of another config or the name of a shipped "
+            "one."
+        )
+    if not extended:
+        return config
+    return _merge(find_config(extended, path.parent), (*children, path)).merge(config)
 
 
 def resolve_config(config: Config, name: str) -> TuningConfig:

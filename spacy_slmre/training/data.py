@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
+from operator import attrgetter
 from typing import Any, cast
 
 import spacy
@@ -16,14 +17,14 @@ import torch
 from spacy.tokens import Doc
 from torch.utils.data import Dataset
 
-from spacy_slmre.corpus.gold_docs import FORMAT, ID, format_of, in_holdout
+from spacy_slmre.corpus.gold_docs import FORMAT, ID, format_of, holdout_positions
 from spacy_slmre.corpus.readers import ExampleReader
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.instances import Context, RelationInstance, describe_training_truncation
 from spacy_slmre.models.causal_lm.loss import as_batch
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.sequences import TrainingSequence, TrainingSequences
-from spacy_slmre.pipeline.examples import collect_labels, describe_missing_negatives, make_gold_instances
+from spacy_slmre.pipeline.examples import collect_schema, describe_missing_negatives, make_gold_instances
 from spacy_slmre.schema import NEGATIVE_LABEL, LabelSchema
 from spacy_slmre.training.config import MIN_TEXT_TOKENS, TrainingSettings, TuningConfig, TuningError
 
@@ -98,7 +99,7 @@ def read_sets(
         if not train:
             log(f"  {name}: {len(dev):,} dev documents skipped because it has no training documents")
             continue
-        schema = config.schema or _collect_schema([*train, *dev])
+        schema = config.schema or _collect_schema(name, [*train, *dev])
         if not dev:
             total = len(train)
             train, dev = _hold_out(name, train, config.tune.holdout, config.training.seed)
@@ -174,12 +175,13 @@ def _make_instances(docs: Sequence[Doc], schema: LabelSchema) -> tuple[list[Rela
     return instances, instance_docs
 
 
-def _collect_schema(docs: Sequence[Doc]) -> LabelSchema:
+def _collect_schema(name: str, docs: Sequence[Doc]) -> LabelSchema:
     corpus_format = format_of(docs[0])
     if corpus_format is not None and corpus_format.schema is not None:
         return corpus_format.schema
-    labels, negative = collect_labels(docs, NEGATIVE_LABEL)
-    return LabelSchema.from_labels(labels if negative is None else sorted({*labels, negative}), negative)
+    if (schema := collect_schema(docs, NEGATIVE_LABEL)) is None:
+        raise TuningError(f"None of the annotated pairs of {name} has a relation.")
+    return replace(schema, labels=tuple(sorted(schema.labels, key=attrgetter("name"))))
 
 
 def _benchmark(doc: Doc) -> str:
@@ -189,8 +191,8 @@ def _benchmark(doc: Doc) -> str:
 def _hold_out(name: str, docs: Sequence[Doc], holdout: float, seed: int) -> tuple[list[Doc], list[Doc]]:
     train: list[Doc] = []
     dev: list[Doc] = []
-    for doc in docs:
-        (dev if in_holdout(doc, holdout, seed) else train).append(doc)
+    for doc, position in holdout_positions(docs, seed):
+        (dev if position < holdout else train).append(doc)
     if not train or not dev:
         raise TuningError(
             f"{name} has no dev documents, and tune.holdout = {holdout} holds out {len(dev)} of its {len(docs)} "

@@ -12,7 +12,7 @@ import spacy
 from jinja2 import Environment
 from spacy.tokens import Doc
 
-from spacy_slmre.corpus.gold_docs import holdout_share, in_holdout, source_of
+from spacy_slmre.corpus.gold_docs import holdout_positions, holdout_share
 from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.models.causal_lm.model import SmallLM
@@ -81,11 +81,11 @@ def make_config(
             "the dev data out, so that some documents are held out, or pass other documents."
         )
     docs = _read(data, values["lang"])
-    if not any(doc._.relations for doc in docs):
+    if not any(doc._.relations for doc, _ in docs):
         raise TuningError(f"None of the {len(docs)} annotated documents of {data} has a relation.")
     if dev is None:
-        if len({source_of(doc) for doc in docs}) < 2:
-            parts = f" (in {len(docs)} parts with the same id)" if len(docs) > 1 else ""
+        if len({position for _, position in docs}) < 2:
+            parts = f" (in {len(docs)} parts with the same id or text)" if len(docs) > 1 else ""
             raise TuningError(f"{data} has only 1 annotated document{parts}. Annotate more, or pass dev data.")
         values["holdout"] = holdout_share(docs, HOLDOUT)
     is_packaged = (overrides or {}).get("model.base", PACKAGED_BASE) == PACKAGED_BASE
@@ -107,7 +107,7 @@ def make_config(
     counts = _count(sets[0])
     values |= counts
     if dev is None:
-        n_dev = sum(in_holdout(doc, values["holdout"]) for doc in docs)
+        n_dev = sum(position < values["holdout"] for _, position in docs)
         values |= {"n_train": len(docs) - n_dev, "n_dev": n_dev}
     else:
         values |= {"n_train": len(docs), "n_dev": len(_read(dev, values["lang"]))}
@@ -167,9 +167,10 @@ def _count(data: TuningSet) -> dict[str, int]:
     return {"n_pairs": len(rows), "n_positives": positives, "n_labels": len(data.schema.positive_names)}
 
 
-def _read(path: Path, lang: str) -> list[Doc]:
-    docs = [example.reference for example in relation_corpus(path)(spacy.blank(lang))]
-    return [doc for doc in docs if gold_pairs(doc).known_pairs()]
+def _read(path: Path, lang: str) -> list[tuple[Doc, float]]:
+    """Return the documents with known pairs, and their `holdout_positions`."""
+    docs = (example.reference for example in relation_corpus(path)(spacy.blank(lang)))
+    return [(doc, position) for doc, position in holdout_positions(docs) if gold_pairs(doc).known_pairs()]
 
 
 def _render(values: dict[str, Any]) -> str:

@@ -45,11 +45,27 @@ def test_every_format_is_written_and_listed_in_the_help(name: str, source: Path,
     result = run(source, "--format", name, "-o", output)
     assert result.exit_code == 0, result.output
     assert "3 documents with 2 relations → 2 relations in" in result.output
-    assert "their extraction failed: 1" in result.output
+    assert "Not exported: failed in extraction: 1" in result.output
     assert output.exists() and name in spacy_slmre.cli.export.FORMATS
     assert run(source, "--format", name, "-o", output).exit_code == 1
     assert run(source, "--format", name, "-o", output, "-F").exit_code == 0
     assert sorted(os.listdir(tmp_path)) == sorted([output.name, source.name])
+
+
+def test_what_is_not_exported_is_listed(source: Path, tmp_path: Path) -> None:
+    rejects, output = tmp_path / "rejects.jsonl", tmp_path / "out.jsonl"
+    arguments = (source, "--format", "prodigy", "-o", output, "--rejects", rejects)
+    result = run(*arguments)
+    assert f"failed in extraction: 1 (listed in {rejects})" in " ".join(result.output.split())
+    assert json.loads(rejects.read_text()) == {"id": "b.txt", "reason": "failed in extraction", "detail": "not UTF-8"}
+    output.unlink()
+    assert run(*arguments).exit_code == 0  # rejects of an earlier command are replaced, but no other file
+    output.unlink()
+    for other in (source, tmp_path / "thesis.txt"):
+        (tmp_path / "thesis.txt").write_text("years")
+        result = run(*arguments[:-1], other)
+        assert result.exit_code == 1 and not output.exists(), result.output
+    assert (tmp_path / "thesis.txt").read_text() == "years"
 
 
 def test_relations_are_merged_selected_and_mapped_to_properties(source: Path, tmp_path: Path) -> None:

@@ -108,6 +108,27 @@ def test_settings_out_of_range_are_errors(demo, options):
         relation_corpus(demo / "demo" / "dev.spacy", **options)
 
 
+def test_the_same_text_is_never_on_both_sides_of_a_holdout(nlp, tmp_path):
+    entities = [{"start": 0, "end": 3}, {"start": 8, "end": 10}]
+    relation = {"head": entities[0], "tail": entities[1], "label": "met"}
+    names = [f"{first}{second}" for first in "ABCDEFGHIJ" for second in "lmnop"]
+    rows = [
+        # Each text occurs three times, under ids of its own, and once with other white space.
+        {"id": f"{part}/{number}", "text": f"{name}a met Bo.{end}", "entities": entities, "relations": [relation]}
+        for part, end in enumerate(("", "\n", ""))
+        for number, name in enumerate(names)
+    ]
+    # Another text is from the same document as one of these.
+    rows.append({**rows[7], "text": "Ann met Di."})
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    for holdout in (0.2, 0.5):
+        kept, held_out = (texts(relation_corpus(path, holdout=holdout, held_out=side)(nlp)) for side in (False, True))
+        assert len(kept) + len(held_out) == 151 and kept and held_out
+        assert not {text.strip() for text in kept} & {text.strip() for text in held_out}
+        assert any({rows[7]["text"], "Ann met Di."} <= {*side} for side in (kept, held_out))
+
+
 def test_the_rel_of_spacys_tutorial_is_read(nlp, tmp_path):
     Doc.set_extension("rel", default={}, force=True)
     doc = nlp("Ann lives in Oslo.")
@@ -191,25 +212,49 @@ def annotated(tmp_path):
     return tmp_path / "corpus.spacy"
 
 
-@pytest.mark.parametrize(
-    ("negatives", "numbers"), [(None, [10, 1]), (0, [0, 1]), (1, [2, 2]), (1.5, [3, 3]), (9, [10, 10]), (-1, [10, 10])]
-)
-def test_negatives_are_sampled_from_the_pairs_without_annotation(annotated, nlp, negatives, numbers):
+@pytest.mark.parametrize(("negatives", "number"), [(None, 11), (0, 1), (1, 4), (1.5, 6), (9, 20), (-1, 20)])
+def test_negatives_are_sampled_from_the_pairs_without_annotation(annotated, nlp, negatives, number):
     def read(seed=0):
         examples = relation_corpus(annotated, negatives=negatives, seed=seed)(nlp)
         return [make_gold_instances(example.reference, SCHEMA) for example in examples]
 
     labels = [Counter(instance.label for instance in instances) for instances in read()]
-    assert [count["no_relation"] for count in labels] == numbers
-    assert [count["knows"] for count in labels] == [2, 2]
+    assert sum(count["no_relation"] for count in labels) == number
+    assert [count["knows"] for count in labels] == [2, 2] and labels[1]["no_relation"] >= 1
     examples = relation_corpus(annotated, negatives=negatives)(nlp)
-    assert [len(pairs(example.predicted)) for example in examples] == [2 + number for number in numbers]
+    assert [len(pairs(example.predicted)) for example in examples] == [count.total() for count in labels]
 
     def chosen(seed):
         return [[(i.head, i.tail) for i in instances] for instances in read(seed)]
 
     assert chosen(1) == chosen(1)
     assert (len({str(chosen(seed)) for seed in range(5)}) > 1) == (negatives in (1, 1.5))
+
+
+def test_documents_without_relations_have_their_share_of_the_negatives(nlp, tmp_path):
+    docs = []
+    for number in range(60):
+        doc = Doc(nlp.vocab, words=["A", "B", "C", str(number)])
+        doc.set_ents([Span(doc, n, n + 1, "PERSON") for n in range(3)])
+        doc._.relations = [(doc.ents[0], doc.ents[1], "knows")] * (number < 30)
+        docs.append(doc)
+    DocBin(docs=docs, store_user_data=True).to_disk(tmp_path / "corpus.spacy")
+
+    def sampled(**settings):
+        reader = relation_corpus(tmp_path / "corpus.spacy", **settings)
+        first, second = (
+            [len(example.reference._.relation_pairs) - len(example.reference._.relations) for example in reader(nlp)]
+            for _ in range(2)
+        )
+        assert first == second
+        return first
+
+    # 30 of 330 candidate pairs have a relation, 150 are in the same documents, and 180 in others.
+    for seed in range(5):
+        numbers = sampled(negatives=4, seed=seed)
+        assert sum(numbers) == 120 and sum(numbers[:30]) in (54, 55)
+    assert sum(sampled(negatives=4, limit=45)) == 120 and sum(sampled(negatives=1, limit=45)) == 30
+    assert sampled(negatives=0) == [0] * 60 and sampled(negatives=-1) == [5] * 30 + [6] * 30
 
 
 def test_negatives_out_of_range_are_an_error(annotated):

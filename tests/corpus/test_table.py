@@ -90,8 +90,8 @@ def test_line_breaks_in_cells_count(nlp, tmp_path):
 
 
 def test_without_offsets_a_repeated_string_is_rejected(read):
-    (record,), (reject,) = read(BY_STRING, BY_STRING | {"entity1": "Ann"})
-    assert len(record.pairs) == 1
+    (record,), (reject,) = read(BY_STRING, BY_STRING | {"entity1": "Ann", "id": "row 2"})
+    assert len(record.pairs) == 1 and reject.id == "row 2"
     assert (reject.line, reject.reason, reject.detail) == (2, "ambiguous argument", "the argument 'Ann' occurs 2 times")
     (record,), rejects = read(BY_STRING | {"entity1": "Ann"}, ambiguous="first")
     assert record.pairs[0].head.start == 0 and not rejects
@@ -163,6 +163,28 @@ def test_unrelated_entities_are_kept_where_relations_are_annotated(nlp, write, t
     docs = list(read_docs(tmp_path / "own.spacy", nlp.vocab))
     assert [[ent.text for ent in doc.ents] for doc in docs] == [["Bo", "Ann", "Oslo"], ["Cy", "Di"]]
     assert [len(gold_pairs(doc).known_pairs()) for doc in docs] == [6, 2]
+
+
+def test_rows_with_the_same_text_are_one_record_wherever_they_are(read):
+    other = {"text": "Cy saw Di.", "entity1": "Cy", "entity2": "Di", "relation": "saw"}
+    records, _ = read(BY_OFFSET, other, BY_STRING | {"relation": "saw"})
+    assert [(one.text, one.line, [pair.label for pair in one.pairs]) for one in records] == [
+        (TEXT, 1, ["left", "saw"]),
+        ("Cy saw Di.", 2, ["saw"]),
+    ]
+    assert len({one.id for one in records}) == 2
+
+
+def test_texts_of_several_documents_are_kept_apart(read):
+    other = {"text": "Cy saw Di.", "entity1": "Cy", "entity2": "Di", "relation": "saw"}
+    rows = [BY_STRING | {"document": "a"}, BY_OFFSET | {"document": "b"}, other | {"document": "a"}]
+    records, rejects = read(*rows, BY_OFFSET | {"document": "a"}, BY_STRING | {"document": "a", "relation": None})
+    assert [(one.id, one.text, len(one.pairs)) for one in records] == [
+        ("a", TEXT, 2),
+        ("b", TEXT, 1),
+        ("a#5", "Cy saw Di.", 1),
+    ]
+    assert [(one.line, one.id) for one in rejects] == [(5, "a")]
 
 
 def test_missing_columns_and_unknown_settings_are_errors(write):

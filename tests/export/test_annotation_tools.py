@@ -73,9 +73,26 @@ def test_prodigy_cannot_show_relations_of_overlapping_entities(tmp_path: Path) -
     long, short, rome = EntityMention(0, 7, "Ann Lee"), EntityMention(4, 7, "Lee"), EntityMention(11, 15, "Rome")
     relations = (DocumentRelation(long, rome, "in"), DocumentRelation(short, rome, "in"))
     document = RelationDocument("a", "Ann Lee in Rome", (long, short, rome), relations)
-    counts = export(document, tmp_path / "out.jsonl", "prodigy")
-    assert (counts.written, counts.skipped) == (1, 1)
-    assert export(document, tmp_path / "doccano.jsonl", "doccano").skipped == 0
+    failed = RelationDocument("b", "", error="too long")
+    counts = export([document, failed], tmp_path / "out.jsonl", "prodigy", rejects=tmp_path / "rejects.jsonl")
+    assert (counts.documents, counts.found, counts.written) == (2, 2, 1)
+    listed = [json.loads(line) for line in (tmp_path / "rejects.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert listed == [
+        {"id": "a", "reason": "entity that overlaps another one", "detail": "'Lee' [4:7]"},
+        {"id": "a", "reason": "relation of an overlapping entity", "detail": "'Lee' – in – 'Rome'"},
+        {"id": "b", "reason": "failed in extraction", "detail": "too long"},
+    ]
+    assert counts.rejects == {one["reason"]: 1 for one in listed}
+    assert not export(document, tmp_path / "doccano.jsonl", "doccano").rejects
+
+
+def test_prodigy_has_one_entity_at_the_same_offsets(tmp_path: Path) -> None:
+    entities = (EntityMention(0, 3, "Ann"), EntityMention(0, 3, "Ann", "PER"), EntityMention(0, 3, "Ann", "ROLE"))
+    document = RelationDocument("a", "Ann left.", entities)
+    # An entity without a type is the one with a type.
+    assert export(document, tmp_path / "out.jsonl", "prodigy").rejects == {"entity that overlaps another one": 1}
+    (row,) = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(row["spans"]) == 1
 
 
 def accept(path: Path, format: str) -> None:

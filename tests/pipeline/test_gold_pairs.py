@@ -22,8 +22,8 @@ from spacy_slmre.corpus.summary import Summary
 from spacy_slmre.evaluation.gold import make_evaluation_pairs, read_gold
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.pipeline.calibrate import calibrate
-from spacy_slmre.pipeline.examples import collect_labels, make_training_instances
-from spacy_slmre.relations import install_extensions
+from spacy_slmre.pipeline.examples import collect_schema, make_training_instances
+from spacy_slmre.relations import install_extensions, write_label_properties
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.study.mixtures import Mixture, make_manifest, mixture_corpus
 from spacy_slmre.training.config import parse_config, resolve_config
@@ -287,12 +287,75 @@ def test_a_corpus_without_negatives_is_a_warning_everywhere(
 def test_several_labels_that_mean_no_relation_are_refused() -> None:
     doc = spacy.blank("en")("Ann met Bo.")
     doc._.relation_pairs = [(doc[0:1], doc[2:3], label) for label in ("met", "NA", "other")]
-    assert collect_labels([doc], "NA") == (["met", "other"], "NA")
+    schema = collect_schema([doc], "NA")
+    assert schema is not None and schema.names == ("met", "other", "NA") and schema.negative_label == "NA"
     with pytest.raises(ValueError, match='labels NA and other all usually mean "no relation"'):
-        collect_labels([doc], "no_relation")
+        collect_schema([doc], "no_relation")
     doc._.relation_pairs = [(doc[0:1], doc[2:3], label) for label in ("met", "no_relation", "other")]
     with pytest.raises(ValueError, match='labels no_relation and other all usually mean "no relation"'):
-        collect_labels([doc], "no_relation")
+        collect_schema([doc], "no_relation")
+
+
+def labeled(*labels: str, **properties: dict) -> Doc:
+    doc = spacy.blank("en")("Ann met Bo.")
+    doc._.relation_pairs = [(doc[0:1], doc[2:3], label) for label in (*labels, "no_relation")]
+    write_label_properties(doc, properties.get("inverse_of", {}), properties.get("iris", {}), properties.get("limits"))
+    return doc
+
+
+def test_labels_of_documents_keep_their_properties() -> None:
+    given = LabelSchema.from_dict(
+        {
+            "labels": [
+                {"name": "born in", "max_per_head": 1, "symmetric": False},
+                {"name": "child", "inverse": "parent"},
+                {"name": "parent", "max_per_tail": 2, "iri": "https://schema.org/parent"},
+                {"name": "spouse", "symmetric": True},
+            ]
+        }
+    )
+    properties = {"inverse_of": given.inverse_of, "iris": given.iris, "limits": given.limits}
+    # A document without properties contradicts nothing, and labels that do not occur are not added.
+    docs = [labeled("spouse", "child", **properties), labeled("spouse", "born in"), labeled("parent", **properties)]
+    assert collect_schema(docs[:1], "no_relation").names == ("child", "spouse", "no_relation")
+    found = collect_schema(docs, "no_relation")
+    assert found.names == given.names
+    assert (found.inverse_of, found.mirrors) == (given.inverse_of, given.mirrors)
+    assert (found.limits, found.iris) == (given.limits, given.iris)
+
+
+def test_contradicting_properties_of_labels_are_not_used() -> None:
+    docs = [
+        labeled("met", "spouse", inverse_of={"met": "met", "spouse": "spouse"}, limits={"spouse": {"max_per_head": 1}}),
+        labeled("met", "spouse", limits={"met": {"directions": 1}, "spouse": {"max_per_head": 2}}),
+    ]
+    with (
+        pytest.warns(UserWarning, match='of the label "met", which are not used: symmetric'),
+        pytest.warns(UserWarning, match='of the label "spouse", which are not used: max_per_head'),
+    ):
+        found = collect_schema(docs, "no_relation")
+    assert [label.symmetric for label in found.labels] == [None, True, None] and not found.limits
+    with pytest.warns(UserWarning, match="which are not used: inverse, symmetric"):
+        found = collect_schema([docs[0], labeled("met", inverse_of={"met": "met by"})], "no_relation")
+    assert found.mirrors == {"spouse": "spouse"}
+
+
+def test_every_command_learns_the_properties_of_labels(tmp_path: Path, make: Callable[..., Language]) -> None:
+    given = {"labels": [{"name": "spouse", "symmetric": True}, {"name": "teacher", "inverse": "student"}, "student"]}
+    inverse_of = LabelSchema.from_dict(given).inverse_of
+    source, entities = tmp_path / "own.jsonl", [{"start": 0, "end": 3}, {"start": 8, "end": 10}]
+    sides = dict(zip(("head", "tail"), entities, strict=True))
+    row = {"text": "Ann met Bo.", "entities": entities, "inverse_of": inverse_of}
+    relations = [{**sides, "label": label} for label in ("spouse", "student", "teacher")]
+    source.write_text(json.dumps({**row, "relations": relations}))
+    nlp = spacy.blank("en")
+    component = make(nlp).get_pipe("slm_relations")
+    component.initialize(lambda: relation_corpus(source)(nlp), nlp=nlp)
+    config = parse_config(CONFIG, {"corpora.train.path": str(source), "corpora.dev.path": str(source)})
+    (tuned,) = read_sets(resolve_config(config, "own.cfg"))
+    assert CliRunner().invoke(slmre_cli, ["convert", str(source), "-o", str(tmp_path / "own.spacy")]).exit_code == 0
+    for schema in (component.schema, tuned.schema, read_gold(tmp_path / "own.spacy").schema):
+        assert schema.mirrors == {"spouse": "spouse", "student": "teacher", "teacher": "student"}
 
 
 def test_labels_that_mean_no_relation_are_negative_for_every_command(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ COMMANDS = {
     "view": "view {folder}/in.jsonl -o {output}.html",
     "report": "report {folder}/runs -o {output}.html",
     "mix": "study mix configs/mixtures/demo.cfg {folder}/corpora -o {output}.json",
-    "tune": "tune configs/tune/smollm2-135m.cfg -o {output}",
+    "tune": "tune smollm2-135m.cfg -o {output}",
     "train-classifiers": "study train-classifiers configs/rel_classifier_cpu.cfg {folder}/corpora -b demo -o {output}",
     "review": "review {folder}/texts --pipeline {pipeline} -o {output}.jsonl",
     "review in a tool": "review {folder}/texts --pipeline {pipeline} --to doccano -o {output}.jsonl",

@@ -125,7 +125,7 @@ def test_a_regime_and_dapt_run(tmp_path, tiny_base, demo):
     """Tune on the demo corpus with the project's commands; the pipelines record how they were made."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     shutil.copytree(demo, tmp_path / "data" / "corpora")
-    (tmp_path / "configs" / "tune" / "tiny.cfg").write_text(f"""
+    (tmp_path / "tiny.cfg").write_text(f"""
 [tune]
 extends = "study.cfg"
 

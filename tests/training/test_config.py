@@ -11,10 +11,11 @@ from spacy_slmre.models.hub import packaged_folder
 from spacy_slmre.models.prompts import PromptBuilder
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.study.benchmarks.card import all_benchmarks
-from spacy_slmre.training.config import TuningError, read_config, resolve_config
+from spacy_slmre.training.config import SHIPPED_CONFIGS, TuningError, read_config, resolve_config
 from tests.training.conftest import ROOT
 
-CONFIGS = sorted(path for path in (ROOT / "configs" / "tune").glob("*.cfg") if path.stem != "grid")
+OWN = [path for path in (ROOT / "configs" / "tune").glob("*.cfg") if path.stem != "grid"]
+CONFIGS = sorted([*OWN, *SHIPPED_CONFIGS.glob("*.cfg")])
 SHIPPED = PACKAGED_ADAPTER / "tune.cfg"
 
 
@@ -28,7 +29,7 @@ def test_shipped_configs_resolve(path: Path) -> None:
 def test_configs_have_the_settings_of_the_study() -> None:
     sizes = {}
     for name in ("smollm2-360m", "qwen2.5-0.5b", "smollm3-3b", "qwen2.5-3b", "llama3.2-3b"):
-        config = resolve_config(read_config(ROOT / "configs" / "tune" / f"{name}.cfg"), name)
+        config = resolve_config(read_config(Path(f"{name}.cfg")), name)
         training = config.training
         assert (training.learning_rate, training.num_train_epochs, training.warmup_ratio) == (1e-4, 2, 0.03)
         assert (training.weight_decay, training.seed, config.lora.dropout) == (0.01, 42, 0.05)
@@ -54,7 +55,7 @@ def test_every_label_list_leaves_room_for_texts(real_base: str) -> None:
 
 
 def test_regime_and_shots_can_be_overridden() -> None:
-    path = ROOT / "configs" / "tune" / "qwen2.5-3b.cfg"
+    path = Path("qwen2.5-3b.cfg")
     config = read_config(path, {"tune.regime": "littune", "tune.shots": 0}).interpolate()
     assert config["corpora"]["train"]["manifest"] == "data/corpora/littune.json"
     assert resolve_config(read_config(path, {"tune.shots": 0}), "x").tune.shots == 0
@@ -67,6 +68,19 @@ def test_a_config_inherits_settings_from_the_config_that_it_extends(tmp_path: Pa
     assert (config.lora.rank, config.lora.alpha, config.training.max_steps) == (2, 8, 4)
     file.write_text('[tune]\nextends = "more.cfg"\n')
     with pytest.raises(TuningError, match="extends itself"):
+        read_config(file)
+
+
+def test_a_config_extends_a_shipped_one_unless_there_is_a_file_with_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "own.cfg"
+    file.write_text('[tune]\nextends = "smollm2-135m.cfg"\n\n[lora]\nrank = 2\n')
+    config = resolve_config(read_config(file), "own")
+    assert (config.lora.rank, config.lora.alpha, config.model.settings.base) == (2, 32, "smollm2-135m-instruct")
+    (tmp_path / "smollm2-135m.cfg").write_text('[tune]\nextends = "study.cfg"\n\n[lora]\nalpha = 7\n')
+    config = resolve_config(read_config(file), "own")
+    assert (config.lora.rank, config.lora.alpha) == (2, 7)
+    file.write_text('[tune]\nextends = "gone.cfg"\n')
+    with pytest.raises(TuningError, match=r"gone\.cfg cannot be read: .* Shipped configs: llama3\.2-3b\.cfg, .*study"):
         read_config(file)
 
 

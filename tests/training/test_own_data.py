@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import spacy
 from click.testing import Result
+from spacy.tokens import Doc
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
-from spacy_slmre.corpus.gold_docs import holdout_share, in_holdout
+from spacy_slmre.corpus.gold_docs import holdout_positions, holdout_share
 from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.models.cascade import Cascade
 from spacy_slmre.training import tune
@@ -158,7 +159,7 @@ def test_mistakes_end_with_a_message(annotations: Path, tmp_path: Path, tiny) ->
         ([tmp_path / "own.cfg", "--lang", "de"], "--lang is only for --data"),
         (["--data", tmp_path / "missing.jsonl"], "does not exist"),
         (["--data", few], "only 1 annotated document"),
-        (["--data", same_id], "only 1 annotated document (in 3 parts with the same id)"),
+        (["--data", same_id], "only 1 annotated document (in 3 parts with the same id or text)"),
         (["--data", none], "has a relation"),
         (["--data", rare], "or pass dev data that have relations"),
         (["--data", annotations, "--dev", annotations], "are also the training data"),
@@ -177,24 +178,26 @@ def test_mistakes_end_with_a_message(annotations: Path, tmp_path: Path, tiny) ->
     assert done.exit_code == 1 and "--output" in done.output
 
 
+def placed_docs(path: Path) -> list[tuple[Doc, float]]:
+    return list(holdout_positions(example.reference for example in relation_corpus(path)(spacy.blank("en"))))
+
+
 def test_as_many_documents_are_held_out_as_asked_for(annotations: Path) -> None:
-    docs = [example.reference for example in relation_corpus(annotations)(spacy.blank("en"))]
+    placed = placed_docs(annotations)
     for number, share, expected in ((30, 0.2, 6), (5, 0.2, 1), (2, 0.2, 1), (3, 0.9, 2)):
-        chosen = holdout_share(docs[:number], share)
-        assert sum(in_holdout(doc, chosen) for doc in docs[:number]) == expected
+        chosen = holdout_share(placed[:number], share)
+        assert sum(position < chosen for _, position in placed[:number]) == expected
 
 
 def test_a_rare_relation_is_held_out_if_possible(tmp_path: Path) -> None:
-    nlp = spacy.blank("en")
     for place in range(10):
-        path = write_annotations(tmp_path / "rare.jsonl", 30, lambda n, place=place: n % 10 == place)
-        docs = [example.reference for example in relation_corpus(path)(nlp)]
-        share = holdout_share(docs, 0.2)
-        held_out = [doc for doc in docs if in_holdout(doc, share)]
+        placed = placed_docs(write_annotations(tmp_path / "rare.jsonl", 30, lambda n, place=place: n % 10 == place))
+        share, half = (holdout_share(placed, wanted) for wanted in (0.2, 0.5))
+        held_out = [doc for doc, position in placed if position < share]
         n_related = sum(bool(doc._.relations) for doc in held_out)
         # At most half of the documents are held out.
         assert 6 <= len(held_out) <= 15 and n_related < 3
-        assert n_related or not any(doc._.relations and in_holdout(doc, holdout_share(docs, 0.5)) for doc in docs)
+        assert n_related or not any(doc._.relations and position < half for doc, position in placed)
 
 
 def test_many_negatives_are_sampled_and_steps_grow_with_the_data(tmp_path: Path, tiny_base: Path) -> None:

@@ -26,11 +26,11 @@ def read_doccano(source: str | Path, split: str) -> Iterator[Record | Reject]:
         source: The .jsonl file.
         split: The split, used in the identifiers of texts without one.
     """
-    return parse_rows(read_json(source), _parse, split)
+    return parse_rows(read_json(source), _parse, split, lambda row: (row.get(DOCUMENT), row.get("id")))
 
 
 def _parse(row: dict[str, Any], *, line: int, id: str) -> Iterator[Record | Reject]:
-    builder = RecordBuilder(row["text"], line=line, id=str(row.get(DOCUMENT) or row.get("id", id)))
+    builder = RecordBuilder(row["text"], line=line, id=id)
     for entity in row["entities"]:
         builder.add_entity(entity["id"], entity["start_offset"], entity["end_offset"], entity.get("label"))
     for relation in row["relations"]:
@@ -38,16 +38,17 @@ def _parse(row: dict[str, Any], *, line: int, id: str) -> Iterator[Record | Reje
     yield from builder.build()
 
 
-def _recognize(sample: Sample) -> bool:
-    rows = sample.rows
-    if not rows or not all({"text", "entities", "relations"} <= row.keys() for row in rows):
-        return False
-    return all(map(_is_example, rows)) and any(row["entities"] or "Comments" in row for row in rows)
+def _recognize(sample: Sample) -> float:
+    # Texts without entities could be of our own JSON form.
+    is_certain = any(_is_example(row) and (row["entities"] or "Comments" in row) for row in sample.rows)
+    return sample.share(_is_example) if is_certain else 0.0
 
 
 def _is_example(row: dict[str, Any]) -> bool:
-    return isinstance(row["entities"], list) and all(
-        isinstance(entity, dict) and {"start_offset", "end_offset"} <= entity.keys() for entity in row["entities"]
+    return (
+        {"text", "entities", "relations"} <= row.keys()
+        and isinstance(row["entities"], list)
+        and all(isinstance(one, dict) and {"start_offset", "end_offset"} <= one.keys() for one in row["entities"])
     )
 
 

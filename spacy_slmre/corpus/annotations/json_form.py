@@ -9,7 +9,8 @@ from typing import Any
 
 from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.corpus.records import Pair, Record, Reject, parse_rows
-from spacy_slmre.corpus.sources import Sample, read_json
+from spacy_slmre.corpus.rejects import FAILED
+from spacy_slmre.corpus.sources import read_json
 from spacy_slmre.documents import EntityMention, RelationDocument
 from spacy_slmre.instances import Mention
 
@@ -23,13 +24,13 @@ def read_json_form(source: str | Path, split: str) -> Iterator[Record | Reject]:
         source: A .jsonl file, or a .json file with a list.
         split: The split, used in the identifiers of documents without one.
     """
-    return parse_rows(read_json(source), _parse, split)
+    return parse_rows(read_json(source), _parse, split, lambda row: [row.get("id")])
 
 
 def _parse(row: dict[str, Any], *, line: int, id: str) -> Iterator[Record | Reject]:
-    document = RelationDocument.from_dict({"id": id, **row}, f"document {row.get('id', id)}")
+    document = RelationDocument.from_dict({**row, "id": id}, f"document {id}")
     if document.error is not None:
-        yield Reject(line, document.id, "failed in extraction", document.error)
+        yield Reject(line, document.id, FAILED, document.error)
         return
     if document.pairs is not None:
         listed = {(pair.head.key, pair.tail.key) for pair in document.pairs}
@@ -59,12 +60,9 @@ def _mention(mention: EntityMention) -> Mention:
     return Mention(mention.start, mention.end, mention.type)
 
 
-def _recognize(sample: Sample) -> bool:
-    rows = [row for row in sample.rows if not isinstance(row.get("error"), str)]
-    return bool(rows) and all(map(_is_document, rows))
-
-
 def _is_document(row: dict[str, Any]) -> bool:
+    if isinstance(row.get("error"), str):  # a document that failed in extraction
+        return "id" in row
     entities, relations = row.get("entities", []), row.get("relations")
     return (
         isinstance(row.get("text"), str)
@@ -76,4 +74,9 @@ def _is_document(row: dict[str, Any]) -> bool:
     )
 
 
-JSON_FORM = CorpusFormat(name="json", title="spacy-slmre's JSON form", read=read_json_form, recognize=_recognize)
+JSON_FORM = CorpusFormat(
+    name="json",
+    title="spacy-slmre's JSON form",
+    read=read_json_form,
+    recognize=lambda sample: sample.share(_is_document),
+)

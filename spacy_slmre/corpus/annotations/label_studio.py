@@ -14,7 +14,7 @@ from typing import Any
 from spacy_slmre.corpus.annotations.builder import RecordBuilder
 from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.corpus.records import Malformed, Record, Reject, parse_rows
-from spacy_slmre.corpus.sources import Sample, read_json
+from spacy_slmre.corpus.sources import read_json
 
 # Pairs of (reversed?) that each arrow direction stands for. Label Studio draws "right" by default.
 _DIRECTIONS = {"right": (False,), "left": (True,), "bi": (False, True)}
@@ -33,12 +33,16 @@ def read_label_studio(
         text: Key in `data` of the text; the default is "text", or the only string in `data`.
         unlabeled: Label of arrows without a label; by default, they are rejected.
     """
-    return parse_rows(read_json(source), _parse, split, text=text, unlabeled=unlabeled)
+    return parse_rows(read_json(source), _parse, split, _ids, text=text, unlabeled=unlabeled)
+
+
+def _ids(row: dict[str, Any]) -> list[Any]:
+    data = row.get("data")
+    return [data.get("id") if isinstance(data, Mapping) else None, row.get("id")]
 
 
 def _parse(row: dict[str, Any], *, line: int, id: str, text: str, unlabeled: str) -> Iterator[Record | Reject]:
     data = row["data"]
-    id = str(data.get("id") or row.get("id", id))
     annotations = [one for one in row.get("annotations") or () if not one.get("was_cancelled")]
     if not annotations:
         yield Reject(line, id, "task without annotation", "nobody annotated the task, or it was skipped")
@@ -111,12 +115,11 @@ def _labels(result: Mapping[str, Any]) -> list[Any]:
     return [labels] if isinstance(labels, str) else labels
 
 
-def _recognize(sample: Sample) -> bool:
-    return bool(sample.rows) and all(
-        isinstance(row.get("data"), dict)
-        and any(isinstance(row.get(key), list) for key in ("annotations", "predictions"))
-        for row in sample.rows
-    )
+def _is_task(row: dict[str, Any]) -> bool:
+    has_results = any(isinstance(row.get(key), list) for key in ("annotations", "predictions"))
+    return isinstance(row.get("data"), dict) and has_results
 
 
-LABEL_STUDIO = CorpusFormat(name="label_studio", title="Label Studio", read=read_label_studio, recognize=_recognize)
+LABEL_STUDIO = CorpusFormat(
+    name="label_studio", title="Label Studio", read=read_label_studio, recognize=lambda sample: sample.share(_is_task)
+)

@@ -18,7 +18,7 @@ from typing import Any
 from spacy_slmre.corpus.annotations.builder import RecordBuilder
 from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.corpus.records import Malformed, Record, Reject, parse_rows
-from spacy_slmre.corpus.sources import Sample, read_json
+from spacy_slmre.corpus.sources import read_json
 
 _SKIPPED = {"reject": "rejected by the annotator", "ignore": "ignored by the annotator"}
 
@@ -30,12 +30,15 @@ def read_prodigy(source: str | Path, split: str) -> Iterator[Record | Reject]:
         source: The .jsonl file.
         split: The split, used in the identifiers of examples without one.
     """
-    return parse_rows(read_json(source), _parse, split)
+    return parse_rows(read_json(source), _parse, split, _ids)
+
+
+def _ids(row: dict[str, Any]) -> list[Any]:
+    meta = row.get("meta")
+    return [meta.get("id")] if isinstance(meta, Mapping) else []
 
 
 def _parse(row: dict[str, Any], *, line: int, id: str) -> Iterator[Record | Reject]:
-    meta = row.get("meta") or {}
-    id = str(meta.get("id") or id)
     answer = row.get("answer", "accept")
     if answer != "accept":
         yield Reject(line, id, _SKIPPED.get(answer, "unknown answer"), f"answer: {answer}")
@@ -82,15 +85,16 @@ def _argument(
     return None
 
 
-def _recognize(sample: Sample) -> bool:
-    return bool(sample.rows) and all(
+def _is_example(row: dict[str, Any]) -> bool:
+    return (
         isinstance(row.get("text"), str)
         and isinstance(row.get("relations"), list)
         and all(isinstance(one, dict) and "child" in one for one in row["relations"])
         and "entities" not in row
         and ("tokens" in row or "spans" in row)
-        for row in sample.rows
     )
 
 
-PRODIGY = CorpusFormat(name="prodigy", title="Prodigy", read=read_prodigy, recognize=_recognize)
+PRODIGY = CorpusFormat(
+    name="prodigy", title="Prodigy", read=read_prodigy, recognize=lambda sample: sample.share(_is_example)
+)

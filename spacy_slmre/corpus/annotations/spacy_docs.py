@@ -15,7 +15,7 @@ from spacy_slmre.corpus.annotations.json_form import record_of
 from spacy_slmre.corpus.docbin import corpus_files, read_docs, read_user_data
 from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.corpus.records import Record, Reject
-from spacy_slmre.documents import DocumentError, RelationDocument
+from spacy_slmre.documents import ID, DocumentError, RelationDocument
 from spacy_slmre.gold import annotates_pairs, annotates_relations
 from spacy_slmre.relations import (
     PAIRS,
@@ -47,7 +47,7 @@ def read_spacy(
     number = 0
     for file in corpus_files(source):
         for line, doc in enumerate(read_docs(file, spacy.blank("xx").vocab), 1):
-            name = f"{split}-{number}"
+            name = str(doc.user_data.get(ID) or f"{split}-{number}")
             number += 1
             rel = doc.user_data.get(_REL)
             rejects: list[Reject] = []

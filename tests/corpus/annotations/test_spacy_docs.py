@@ -4,7 +4,9 @@ import pytest
 from spacy.tokens import Doc, DocBin, Span
 
 from spacy_slmre.coreference import MENTIONS
+from spacy_slmre.corpus.formats import get_format
 from spacy_slmre.corpus.sources import CorpusError
+from spacy_slmre.documents import ID
 from spacy_slmre.gold import annotates_pairs
 from tests.corpus.annotations.conftest import entities
 
@@ -98,6 +100,14 @@ def test_documents_without_relation_annotation_are_counted(doc, nlp, export):
     found = export(doc, annotated)
     assert found.rejects == {"document without relation annotation": 1}
     assert [one.text for one in found.docs] == ["Nothing here."]
+
+
+def test_rejects_have_the_ids_of_their_documents(doc, tmp_path):
+    doc.user_data[ID] = "news/7"
+    path = tmp_path / "own.spacy"
+    DocBin(docs=[doc], store_user_data=True).to_disk(path)
+    (reject,) = get_format("spacy").read(path, "train")
+    assert (reject.line, reject.id, reject.reason) == (1, "news/7", "document without relation annotation")
 
 
 def test_a_corpus_can_be_converted_again(doc, export):
