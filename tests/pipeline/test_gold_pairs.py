@@ -343,9 +343,10 @@ def test_contradicting_properties_of_labels_are_not_used() -> None:
 def test_every_command_learns_the_properties_of_labels(tmp_path: Path, make: Callable[..., Language]) -> None:
     given = {"labels": [{"name": "spouse", "symmetric": True}, {"name": "teacher", "inverse": "student"}, "student"]}
     inverse_of = LabelSchema.from_dict(given).inverse_of
-    source, entities = tmp_path / "own.jsonl", [{"start": 0, "end": 3}, {"start": 8, "end": 10}]
-    sides = dict(zip(("head", "tail"), entities, strict=True))
-    row = {"text": "Ann met Bo.", "entities": entities, "inverse_of": inverse_of}
+    source = tmp_path / "own.jsonl"
+    entities = [{"start": start, "end": end} for start, end in ((0, 3), (8, 10), (15, 17))]
+    sides = {"head": entities[0], "tail": entities[1]}
+    row = {"text": "Ann met Bo and Cy.", "entities": entities, "inverse_of": inverse_of}
     relations = [{**sides, "label": label} for label in ("spouse", "student", "teacher")]
     source.write_text(json.dumps({**row, "relations": relations}))
     nlp = spacy.blank("en")
