@@ -225,7 +225,7 @@ def read_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
     try:
         return Config().from_str(_merge(find_config(path), ()).to_str(), overrides=dict(overrides or {}))
     except OSError as error:
-        names = ", ".join(sorted(file.name for file in SHIPPED_CONFIGS.iterdir()))
+        names = ", ".join(sorted(file.name for file in SHIPPED_CONFIGS.glob("*.cfg")))
         raise TuningError(
             f"The config {error.filename} cannot be read: {error.strerror}. Shipped configs: {names}."
         ) from error
