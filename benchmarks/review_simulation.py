@@ -30,7 +30,7 @@ from spacy.cli._util import parse_config_overrides
 
 from spacy_slmre.cli.output import log
 from spacy_slmre.corpus.label_sets import LabelSetReader
-from spacy_slmre.decoding import Decoding, top_labels
+from spacy_slmre.decoding import Decoding, Directions, decode, mention_keys, top_labels
 from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument
 from spacy_slmre.evaluation.gold import read_gold
 from spacy_slmre.instances import Context, RelationInstance
@@ -121,16 +121,6 @@ class Simulation:
         self.f1_before = self.f1(lm)
         self._ranked = self._rank(lm)
 
-    def probabilities(
-        self, lm: RelationModel, pairs: Sequence[Sequence[RelationInstance]]
-    ) -> list[tuple[tuple[str, float], ...]]:
-        """Return the most probable labels of pairs; none for those that do not fit the model."""
-        schema = self.answers.schema
-        fitting = lm.truncate([instances[0] for instances in pairs], schema, MAX_CONTEXT_TOKENS)
-        instances = [instance for instance in fitting if instance is not None]
-        found = iter(top_labels(lm.log_probs(instances, schema, k=N_LABELS), schema, N_LABELS))
-        return [() if instance is None else next(found) for instance in fitting]
-
     def choose(self, choice: str, number: int, seed: int) -> list[list[RelationInstance]]:
         """Choose pairs of the pool in random order."""
         n_uncertain = {"uncertain": number, "random": 0, "mixed": number // 2}[choice]
@@ -157,18 +147,30 @@ class Simulation:
 
     def f1(self, lm: RelationModel) -> float:
         """Return the micro-F1 on the test pairs."""
-        negative, decoding = self.answers.schema.negative_label, Decoding(lm.default_threshold)
-        gold = {(place, one.label or "") for place, pair in enumerate(self.answers.test) for one in pair}
-        best = [decoding.best_label(labels, negative) for labels in self.probabilities(lm, self.answers.test)]
-        predicted = {(place, label) for place, label in enumerate(best) if label is not None}
-        return count({item for item in gold if item[1] != negative}, predicted).f1
+        schema, test = self.answers.schema, self.answers.test
+        places, instances = self._fitting(lm, test)
+        log_probs, directions = lm.log_probs(instances, schema), Directions.of_instances(instances, schema)
+        decoded = decode(log_probs, directions, mention_keys(instances), schema, Decoding(lm.default_threshold))
+        predicted = {(places[row], schema.names[column]) for row, column, _ in decoded}
+        gold = {(place, one.label or "") for place, pair in enumerate(test) for one in pair}
+        return count({item for item in gold if item[1] != schema.negative_label}, predicted).f1
+
+    def _fitting(
+        self, lm: RelationModel, pairs: Sequence[Sequence[RelationInstance]]
+    ) -> tuple[list[int], list[RelationInstance]]:
+        """Return an instance of each pair that fits the model, and the places of these pairs."""
+        fitting = lm.truncate([instances[0] for instances in pairs], self.answers.schema, MAX_CONTEXT_TOKENS)
+        places = [place for place, instance in enumerate(fitting) if instance is not None]
+        return places, [instance for instance in fitting if instance is not None]
 
     def _rank(self, lm: SmallLM) -> list[list[RelationInstance]]:
         """Return the pairs of the pool, the least certain first."""
-        negative, decoding = self.answers.schema.negative_label, Decoding(lm.default_threshold)
+        schema, decoding = self.answers.schema, Decoding(lm.default_threshold)
+        places, instances = self._fitting(lm, self.answers.pool)
+        probable = top_labels(lm.log_probs(instances, schema, k=N_LABELS), schema, N_LABELS)
         ranked = []
-        for place, labels in enumerate(self.probabilities(lm, self.answers.pool)):
-            if positive := [one for one in labels if one[0] != negative]:
+        for place, labels in zip(places, probable, strict=True):
+            if positive := [one for one in labels if one[0] != schema.negative_label]:
                 label, score = positive[0]
                 ranked.append((abs(score - boundary(label, labels, decoding)), place))
         return [self.answers.pool[place] for _, place in sorted(ranked)]

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from spacy.tokens import Span
 
-from spacy_slmre.instances import DocInstances
+from spacy_slmre.instances import DocInstances, RelationInstance
 from spacy_slmre.schema import LabelSchema
 
 
@@ -98,12 +98,6 @@ class Decoding:
         threshold = self.threshold_of(label)
         return threshold is None or score >= threshold
 
-    def best_label(self, labels: Sequence[tuple[str, float]], negative_label: str | None) -> str | None:
-        """Return the best label of a pair by itself, given its most probable labels, best first; None for none."""
-        if self.threshold is None:
-            labels = labels[:1]
-        return next((label for label, score in labels if label != negative_label and self.passes(label, score)), None)
-
 
 def top_k(log_probs: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the k most probable labels, best first; ties are broken by the order of the labels.
@@ -170,6 +164,16 @@ class Directions:
             keys = [((head.start, head.end), (tail.start, tail.end)) for head, tail in doc.pairs]
             row_of = {key: len(opposite) + number for number, key in enumerate(keys)}
             opposite += [row_of.get((tail, head), -1) for head, tail in keys]
+        return cls.from_rows(np.array(opposite, dtype=int), schema, allowed)
+
+    @classmethod
+    def of_instances(
+        cls, instances: Sequence[RelationInstance], schema: LabelSchema, allowed: np.ndarray | None = None
+    ) -> Directions:
+        """Return the directions for distinct instances; those of a pair share their context."""
+        keys = [(id(one.context), one.head, one.tail) for one in instances]
+        row_of = {key: row for row, key in enumerate(keys)}
+        opposite = [row_of.get((context, tail, head), -1) for context, head, tail in keys]
         return cls.from_rows(np.array(opposite, dtype=int), schema, allowed)
 
     @classmethod
@@ -252,6 +256,11 @@ def decode(
             per_head[mentions[r][0], c] += 1
             per_tail[mentions[r][1], c] += 1
     return [(row, column, score) for (row, column), score in accepted.items()]
+
+
+def mention_keys(instances: Sequence[RelationInstance]) -> list[tuple[Any, Any]]:
+    """Return keys of the head and tail of each instance, as `decode` takes them."""
+    return [((id(one.context), one.head), (id(one.context), one.tail)) for one in instances]
 
 
 def _likely(log_probs: np.ndarray, decoding: Decoding) -> np.ndarray:

@@ -12,7 +12,7 @@ from spacy.training import Example
 
 from spacy_slmre.calibration import apply_temperature, calibration_error, fit_temperature, fit_thresholds
 from spacy_slmre.candidates import GivenPairs
-from spacy_slmre.decoding import Decoding, Directions, decode
+from spacy_slmre.decoding import Decoding, Directions, decode, mention_keys
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.metrics import count
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor
@@ -75,9 +75,8 @@ class _ScoredPairs:
 
     def decode(self, decoding: Decoding, temperature: float = 1.0) -> list[tuple[int, int, float]]:
         """Return the relations that are written, as (row, column, score)."""
-        mentions = [((id(one.context), one.head), (id(one.context), one.tail)) for one in self.instances]
         log_probs = apply_temperature(self.log_probs, temperature)
-        return decode(log_probs, self.directions, mentions, self.schema, decoding)
+        return decode(log_probs, self.directions, mention_keys(self.instances), self.schema, decoding)
 
     def quality(self, decoding: Decoding, temperature: float = 1.0) -> dict[str, float]:
         """Return "ece", "nll" and "micro_f1"; see `calibrate`."""
@@ -113,7 +112,7 @@ def _read_pairs(pipe: RelationExtractor, examples: Iterable[Example]) -> _Scored
     schema = pipe.schema
     labeled = pipe.make_training_instances(examples).instances
     fitting = pipe.model.truncate(labeled, schema, pipe.max_context_tokens)
-    # A pair with several labels is scored once. Truncated contexts are new, so pairs are compared before.
+    # A pair with several labels is scored once.
     row_of: dict[tuple[int, int, int], int] = {}
     instances: list[RelationInstance] = []
     gold: list[tuple[int, int]] = []
@@ -125,7 +124,6 @@ def _read_pairs(pipe: RelationExtractor, examples: Iterable[Example]) -> _Scored
                 instances.append(truncated)
             gold.append((row_of[key], schema.index[instance.label or ""]))
     rows, columns = np.array(gold, dtype=int).reshape(-1, 2).T
-    opposite = np.array([row_of.get((context, tail, head), -1) for context, head, tail in row_of], dtype=int)
     allowed = None
     if instances and any(label.types for label in schema.labels) and not isinstance(pipe.candidates, GivenPairs):
         allowed = np.stack([schema.allowed(one.head_mention.type, one.tail_mention.type) for one in instances])
@@ -134,5 +132,5 @@ def _read_pairs(pipe: RelationExtractor, examples: Iterable[Example]) -> _Scored
     for start in range(0, len(instances), pipe.batch_size):
         part = slice(start, start + pipe.batch_size)
         parts.append(pipe.model.log_probs(instances[part], schema, None if allowed is None else allowed[part]))
-    directions = Directions.from_rows(opposite, schema, allowed)
+    directions = Directions.of_instances(instances, schema, allowed)
     return _ScoredPairs(instances, schema, np.concatenate(parts), directions, (rows, columns))

@@ -24,7 +24,7 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
-from spacy_slmre.decoding import Decoding, top_labels
+from spacy_slmre.decoding import Decoding, Directions, decode, incomplete_rows, mention_keys
 from spacy_slmre.metrics import PRF, count
 from spacy_slmre.models.base import RelationModel
 from spacy_slmre.models.causal_lm.loss import packed_loss
@@ -37,8 +37,9 @@ from spacy_slmre.util.io import atomic_write
 SCORE = "micro_f1"
 BEST_SCORE = f"best_{SCORE}"
 LOGGING_STEPS = 10
-THRESHOLDS = [None, *(round(0.05 * step, 2) for step in range(2, 20))]
-# With the lowest threshold of 0.1, the two most probable labels include the best positive one.
+_MIN_THRESHOLD = 0.1
+THRESHOLDS = [None, *(round(0.05 * step, 2) for step in range(round(_MIN_THRESHOLD / 0.05), 20))]
+# With the lowest threshold, the two most probable labels include the best positive one.
 _N_LABELS = 2
 _REMEDY = "Start over with a lower training.learning_rate or, if model.dtype is float16, with another data type."
 
@@ -272,19 +273,24 @@ def score_sets(model: RelationModel, sets: Sequence[TuningSet]) -> dict[str, Any
 
 
 def _counts_by_threshold(model: RelationModel, data: TuningSet) -> list[PRF]:
+    """Return the counts with each threshold, decoded as the components do."""
+    schema = data.schema
     # A pair with several labels is predicted once.
     keys = [(id(instance.context), instance.head, instance.tail) for instance in data.dev]
     pairs = dict(zip(keys, data.dev, strict=True))
-    log_probs = model.log_probs(list(pairs.values()), data.schema, k=_N_LABELS, min_prob=0.1)
-    negative = data.schema.negative_label
-    labels = top_labels(log_probs, data.schema, _N_LABELS)
+    instances, decodings = list(pairs.values()), [Decoding(threshold) for threshold in THRESHOLDS]
+    directions = Directions.of_instances(instances, schema)
+    log_probs = model.log_probs(instances, schema, k=_N_LABELS, min_prob=_MIN_THRESHOLD)
+    rows = {row for one in decodings[:2] for row in incomplete_rows(log_probs, directions, schema, one).tolist()}
+    for row, complete in zip(rows, model.log_probs([instances[row] for row in rows], schema), strict=True):
+        log_probs[row] = complete
     gold = [(key, str(instance.label)) for key, instance in zip(keys, data.dev, strict=True)]
-    gold = [item for item in gold if item[1] != negative]
+    gold = [item for item in gold if item[1] != schema.negative_label]
+    names, mentions = list(pairs), mention_keys(instances)
     counts = []
-    for threshold in THRESHOLDS:
-        decoding = Decoding(threshold)
-        found = zip(pairs, (decoding.best_label(one, negative) for one in labels), strict=True)
-        counts.append(count(gold, [(key, label) for key, label in found if label is not None]))
+    for decoding in decodings:
+        found = decode(log_probs, directions, mentions, schema, decoding)
+        counts.append(count(gold, [(names[row], schema.names[column]) for row, column, _ in found]))
     return counts
 
 

@@ -54,7 +54,11 @@ def make_items() -> Callable[..., list[ReviewItem]]:
         for (head, tail), labels in probabilities.items():
             ranked = tuple(sorted(labels.items(), key=lambda one: -one[1]))
             pairs.append(PairPrediction(spans[head], spans[tail], ranked, False))
-            if label := decoding.best_label(ranked, SCHEMA.negative_label):
+            positive = [
+                label for label, score in ranked if label != SCHEMA.negative_label and decoding.passes(label, score)
+            ]
+            label = positive[0] if positive else ""
+            if label and (threshold is not None or label == ranked[0][0]):
                 relations.append((spans[head], spans[tail], label, labels[label]))
         prediction = DocPrediction(SCHEMA, pairs, relations, {})
         return find_items(RelationDocument.from_doc(doc, id), prediction, decoding, near_miss)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import TrainingArguments
@@ -316,6 +317,24 @@ def test_a_pair_with_several_labels_is_predicted_once(lm, monkeypatch) -> None:
     monkeypatch.setattr(lm, "log_probs", counted)
     scores = score_sets(lm, [one])["sets"]["one"]
     assert scores["instances"] == 2 and len(predicted) == 1
+
+
+def test_dev_scores_decide_both_directions_together(lm, monkeypatch) -> None:
+    schema = LabelSchema.from_any({"labels": [{"name": "spouse", "symmetric": True}, {"name": "employer"}]})
+    context = Context("Ann married Bo", (Mention(0, 3, "PER"), Mention(12, 14, "PER")))
+    dev = [RelationInstance(context, head, 1 - head, "spouse") for head in (0, 1)]
+    probabilities = np.array([[0.9, 0.06, 0.04], [0.5, 0.02, 0.48]])
+    calls = []
+
+    def log_probs(instances, *_, k=None, **__):
+        calls.append(len(instances))
+        rows = np.log(probabilities[[one.head for one in instances]])
+        return rows if k is None else np.where(np.exp(rows) >= 0.6, rows, -np.inf)
+
+    monkeypatch.setattr(lm, "log_probs", log_probs)
+    scores = score_sets(lm, [TuningSet("one", schema, [], dev, [])])
+    # The second direction is scored completely, because the first one needs it: their mean is 0.67.
+    assert calls == [2, 2] and scores["micro_f1"] == scores["best_micro_f1"] == 1.0
 
 
 def test_empty_data_are_an_error(lm, settings, tmp_path: Path) -> None:
