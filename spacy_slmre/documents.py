@@ -165,7 +165,7 @@ class RelationDocument:
             sentences = tuple((sent.start_char, sent.end_char) for sent in doc.sents)
         relations = tuple(map(convert, relations_of(doc, attr)))
         labels = {relation.label for relation in relations}
-        inverse_of = {one: other for one, other in inverses_of(doc).items() if labels & {one, other}}
+        inverse_of = {one: other for one, other in inverses_of(doc, attr).items() if labels & {one, other}}
         labels |= {*inverse_of, *inverse_of.values()}
         return cls(
             id=str(doc.user_data.get(ID) or id or "doc"),
@@ -178,8 +178,8 @@ class RelationDocument:
             pairs=tuple(map(convert, relations_of(doc, PAIRS))) if annotates_pairs(doc.user_data) else None,
             clusters=find_clusters(doc),
             inverse_of=inverse_of,
-            iris={label: iri for label, iri in iris_of(doc).items() if label in labels},
-            limits={label: rules for label, rules in limits_of(doc).items() if label in labels},
+            iris={label: iri for label, iri in iris_of(doc, attr).items() if label in labels},
+            limits={label: rules for label, rules in limits_of(doc, attr).items() if label in labels},
         )
 
     @property

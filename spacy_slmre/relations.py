@@ -240,6 +240,7 @@ def write_label_properties(
     inverse_of: Mapping[str, str],
     iris: Mapping[str, str],
     limits: Mapping[str, Mapping[str, int]] | None = None,
+    attr: str = RELATIONS,
 ) -> None:
     """Store what facts and exports need to know about the labels.
 
@@ -248,27 +249,37 @@ def write_label_properties(
         inverse_of: The symmetric and inverse labels, see `LabelSchema.inverse_of`.
         iris: The IRIs of the labels that have one.
         limits: For predicted relations: how often a label may hold, see `LabelSchema.limits`.
+        attr: The labels are those of the relations in `doc._.<attr>`.
     """
     for name, values in zip(_LABEL_PROPERTIES, (inverse_of, iris, limits), strict=True):
         if values:
-            doc.user_data[user_data_key(name)] = dict(values)
+            doc.user_data[_property_key(name, attr)] = dict(values)
         else:
-            doc.user_data.pop(user_data_key(name), None)
+            doc.user_data.pop(_property_key(name, attr), None)
 
 
-def inverses_of(doc: Doc) -> dict[str, str]:
+def inverses_of(doc: Doc, attr: str = RELATIONS) -> dict[str, str]:
     """Return the symmetric and inverse labels that `write_label_properties` stored; none by default."""
-    return doc.user_data.get(user_data_key(INVERSES), {})
+    return doc.user_data.get(_property_key(INVERSES, attr), {})
 
 
-def iris_of(doc: Doc) -> dict[str, str]:
+def iris_of(doc: Doc, attr: str = RELATIONS) -> dict[str, str]:
     """Return the IRIs of labels that `write_label_properties` stored; none by default."""
-    return doc.user_data.get(user_data_key(IRIS), {})
+    return doc.user_data.get(_property_key(IRIS, attr), {})
 
 
-def limits_of(doc: Doc) -> dict[str, dict[str, int]]:
+def limits_of(doc: Doc, attr: str = RELATIONS) -> dict[str, dict[str, int]]:
     """Return the limits of labels that `write_label_properties` stored; none by default."""
-    return doc.user_data.get(user_data_key(LIMITS), {})
+    return doc.user_data.get(_property_key(LIMITS, attr), {})
+
+
+def _property_key(name: str, attr: str) -> str:
+    # Two components of a pipeline may have labels with the same names and other properties.
+    return user_data_key(name if attr == RELATIONS else f"{attr}.{name}")
+
+
+def _is_property(key: str) -> bool:
+    return key.endswith(tuple(f".{name}" for name in _LABEL_PROPERTIES))
 
 
 def write_answers(doc: Doc, answers: list[PlainRecord]) -> None:
@@ -417,13 +428,13 @@ def join_docs(docs: Sequence[Doc]) -> Doc:
 
 
 def _copy_records(source: Doc, target: Doc, *, offset: int) -> None:
-    for key in map(user_data_key, _LABEL_PROPERTIES):
-        if key in source.user_data:
-            target.user_data[key] = target.user_data.get(key, {}) | source.user_data[key]
     source_id, target_id = _text_id(source), _text_id(target)
     for key, records in source.user_data.items():
         ours = isinstance(key, str) and key.startswith(user_data_key(""))
-        if not ours or key in map(user_data_key, (LABELS, *_LABEL_PROPERTIES)) or key.endswith(report_name("")):
+        if not ours or key == user_data_key(LABELS) or key.endswith(report_name("")):
+            continue
+        if _is_property(key):
+            target.user_data[key] = target.user_data.get(key, {}) | records
             continue
         copied = list(target.user_data.get(key, ()))
         for record in records:

@@ -213,7 +213,8 @@ class RelationExtractor(SavedAsFolder, TrainablePipe):
         """Write the predicted relations."""
         for doc, prediction in zip(docs, predictions, strict=True):
             write_records(doc, [make_record(doc, relation) for relation in prediction.relations], self.attr)
-            write_label_properties(doc, prediction.schema.inverse_of, prediction.schema.iris, prediction.schema.limits)
+            schema = prediction.schema
+            write_label_properties(doc, schema.inverse_of, schema.iris, schema.limits, self.attr)
             write_report(doc, prediction.report, self.attr)
 
     @property
