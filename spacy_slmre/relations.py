@@ -13,6 +13,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from spacy.tokens import Doc, Span
@@ -160,7 +161,9 @@ def _set_labels(doc: Doc, labels: Any) -> None:
     if labels is None:
         doc.user_data.pop(user_data_key(LABELS), None)
     else:
-        doc.user_data[user_data_key(LABELS)] = labels
+        # Plain data, which `to_bytes` and worker processes need.
+        plain = labels.to_dict() if hasattr(labels, "to_dict") else str(labels) if isinstance(labels, Path) else labels
+        doc.user_data[user_data_key(LABELS)] = plain
 
 
 def _set_relations(doc: Doc, relations: Iterable, *, attr: str) -> None:
@@ -209,18 +212,23 @@ def make_record(doc: Doc, relation: Any) -> PlainRecord:
     Raises:
         ValueError: The relation is malformed, or an argument is empty or not a span of this document.
     """
-    if isinstance(relation, Relation):
+    # A relation of another document, as `Doc.from_json` passes it on, is read by its offsets and texts.
+    if isinstance(relation, Relation) and relation.head.doc is doc:
         relation = (relation.head, relation.tail, relation.label, relation.score)
     elif isinstance(relation, Mapping):
         relation = _from_record(doc, relation)
     if not isinstance(relation, Sequence) or len(relation) not in (3, 4):
         raise ValueError(f"A relation must be a Relation or a tuple (head, tail, label[, score]), not {relation!r}.")
     head, tail, label, *rest = relation
-    score = float(rest[0]) if rest else 1.0
+    given = rest[0] if rest else 1.0
     if not isinstance(label, str) or not label:
         raise ValueError(f"The label of a relation must be a non-empty string, not {label!r}.")
+    try:
+        score = float(given)
+    except (TypeError, ValueError):
+        score = math.nan
     if not math.isfinite(score):
-        raise ValueError(f'The score of the relation "{label}" is not a finite number.')
+        raise ValueError(f'The score of the relation "{label}" is not a finite number: {given!r}.')
     return {"head": _argument(doc, head), "tail": _argument(doc, tail), "label": label, "score": score}
 
 
@@ -340,13 +348,24 @@ def read_plain(doc: Doc, attr: str) -> list[PlainRecord]:
 
 def _from_record(doc: Doc, record: Mapping[str, Any]) -> tuple[Any, ...]:
     try:
-        ends = [(record[side]["start"], record[side]["end"], record[side].get("type", "")) for side in _SIDES]
-        return (*(doc.char_span(*end) for end in ends), record["label"], record.get("score", 1.0))
+        return (*(_find_argument(doc, record[side]) for side in _SIDES), record["label"], record.get("score", 1.0))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             'A relation must be a Relation, a tuple (head, tail, label[, score]), or a dict with "head" and "tail" '
             f'(each with "start", "end" and "type") and "label", not {record!r}.'
         ) from error
+
+
+def _find_argument(doc: Doc, argument: Mapping[str, Any]) -> Span:
+    start, end = argument["start"], argument["end"]
+    span = doc.char_span(start, end, argument.get("type", ""))
+    if span is None:
+        raise ValueError(
+            f"The offsets {start} to {end} of an argument are not those of tokens of its document, so there is no span."
+        )
+    if argument.get("text", span.text) != span.text:
+        raise ValueError(f'An argument has the text "{argument["text"]}", but its offsets are those of "{span.text}".')
+    return span
 
 
 def _argument(doc: Doc, span: Any) -> dict[str, Any]:

@@ -84,6 +84,7 @@ def test_an_empty_name_is_not_the_current_folder(name: str, tiny_base: Path, mon
 COMPONENT = [
     ({"threshold": "0.5"}, "threshold = '0.5', but it must be a number or \"auto\" or null"),
     ({"threshold": 1.5}, "is not a probability"),
+    ({"candidates": "all"}, "candidates"),
     ({"temperature": "1"}, "temperature = '1', but it must be a number"),
     ({"temperature": 0}, "temperature = 0, but it must be above 0"),
     ({"label_thresholds": {"a": "0.5"}}, "label_thresholds"),
