@@ -224,7 +224,7 @@ class RelationDocument:
             DocumentError: The data is malformed.
         """
         if isinstance(data, Mapping) and isinstance(data.get("error"), str):
-            return cls(replace_surrogates(str(data.get("id", source))), "", error=replace_surrogates(data["error"]))
+            return cls(_read_id(data, source), "", error=replace_surrogates(data["error"]))
         if not isinstance(data, Mapping) or not isinstance(data.get("text"), str):
             raise DocumentError(
                 f'{source}: expected a JSON object with "text" and "relations", as written by '
@@ -239,7 +239,7 @@ class RelationDocument:
             pairs = data.get("pairs")
             sentences = [_read_offsets("sentence", *bounds, text=text) for bounds in data.get("sentences") or ()]
             return cls(
-                id=replace_surrogates(str(data.get("id", source))),
+                id=_read_id(data, source),
                 text=replace_surrogates(text),
                 entities=tuple(entities),
                 relations=relations,
@@ -374,6 +374,11 @@ def tokenize(
         pieces += [text[first:last] for first, last in pairwise(cuts)]
         spaces += [False] * (len(cuts) - 2) + [bool(token.whitespace_)]
     return Doc(nlp.vocab, pieces, spaces)
+
+
+def _read_id(data: Mapping[str, Any], source: str) -> str:
+    id = data.get("id")
+    return replace_surrogates(source if id is None else str(id))
 
 
 def _read_mention(data: Mapping[str, Any], text: str) -> EntityMention:

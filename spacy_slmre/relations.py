@@ -147,6 +147,13 @@ def report_of(doc: Doc, attr: str = RELATIONS) -> dict[str, Any] | None:
     return None if report is None or not _is_of(report, _text_id(doc)) else _without_id(report)
 
 
+def predicted_attributes(doc: Doc) -> list[str]:
+    """Return the names of the attributes to which components wrote relations, which are those with a report."""
+    start, end = user_data_key(""), report_name("")
+    names = (key for key in doc.user_data if isinstance(key, str) and key.startswith(start) and key.endswith(end))
+    return [key.removeprefix(start).removesuffix(end) for key in names]
+
+
 def own_labels(doc: Doc) -> Any:
     """Return the labels to predict in a document, in any form that a schema is given in; None for the component's.
 

@@ -68,6 +68,7 @@ class ExportCounts:
     documents: int = 0  # read
     failed: int = 0  # documents that failed in extraction and have no relations
     found: int = 0  # relations read
+    labels: set[str] = field(default_factory=set)  # their labels
     written: int = 0  # relations written, after filtering and merging
     skipped: int = 0  # relations that the format cannot represent
 
@@ -151,6 +152,7 @@ def _select(
             counts.failed += 1
             continue
         counts.found += len(document.relations)
+        counts.labels.update(relation.label for relation in document.relations)
         relations = tuple(
             rel
             for rel in document.relations
