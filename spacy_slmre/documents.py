@@ -87,7 +87,8 @@ class EntityMention:
     @classmethod
     def from_span(cls, span: Span) -> EntityMention:
         """Convert a span."""
-        return cls(span.start_char, span.end_char, span.text, span.label_, _normalize_id(span.kb_id_) or span.id_)
+        kb_id = _normalize_id(span.kb_id_) or _normalize_id(span.id_)
+        return cls(span.start_char, span.end_char, span.text, span.label_, kb_id)
 
     @property
     def key(self) -> tuple[int, int, str]:

@@ -70,6 +70,9 @@ class Relation(dict[str, Any]):
     def __hash__(self) -> int:  # type: ignore[override]
         return hash((self.head.start_char, self.tail.start_char, self.label, self.score))
 
+    def __repr__(self) -> str:
+        return f"<Relation: {self}>"
+
     def __str__(self) -> str:
         return f"{self.head.text} – {self.label} – {self.tail.text} ({self.score:.2f})"
 

@@ -109,6 +109,15 @@ def test_the_id_of_an_entity_ruler_identifies_an_entity_without_kb_id() -> None:
     assert edge.count == 2 and edge.head.kb_id == "ann"
 
 
+def test_a_wikidata_iri_of_an_entity_ruler_is_shortened_like_that_of_a_linker() -> None:
+    nlp = spacy.blank("en")
+    iri = "http://www.wikidata.org/entity/Q220"
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": "LOC", "pattern": "Rome", "id": iri}])
+    document = RelationDocument.from_doc(nlp("She left Rome."))
+    assert [entity.kb_id for entity in document.entities] == ["Q220"]
+    assert RelationDocument.from_dict(document.to_dict()) == document
+
+
 def test_annotated_pairs_are_read(blank: Callable[[], Language]) -> None:
     mentions = [{"start": 0, "end": 3, "type": "PER"}, {"start": 8, "end": 12, "type": "LOC"}]
     pair = {"head": mentions[0], "tail": mentions[1], "label": "no relation"}

@@ -159,6 +159,11 @@ def test_attribute_of_another_package_is_not_overwritten() -> None:
         install_extensions("not a name")
 
 
+def test_relations_are_readable_when_they_are_printed(doc: Doc) -> None:
+    text = str(doc._.relations[0])
+    assert "employer" in text and str(doc._.relations[:1]) == f"(<Relation: {text}>,)"
+
+
 def test_relations_are_written_and_read_as_json(doc: Doc) -> None:
     data = json.loads(json.dumps(doc.to_json(underscore=["relations", "relation_pairs"])))
     assert data["_"]["relations"][0]["label"] == "employer" and data["_"]["relations"][0]["head"]["text"] == "Ann Lee"
