@@ -169,7 +169,8 @@ def load_extraction_pipeline(
 ) -> ExtractionPipeline:
     """Load a pipeline (see `load_pipeline`) with the weights of its last relation component.
 
-    If it has no relation component, `slm_relations` is added. `log` is called with a message then, or if it has several.
+    If it has no relation component, `slm_relations` is added. `log` is called with a message then, and if it has
+    several.
 
     Raises:
         ValueError: The pipeline cannot be loaded, or its weights or an API key are missing.
