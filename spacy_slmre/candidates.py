@@ -6,7 +6,7 @@ import bisect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from spacy.tokens import Doc, Span
 
@@ -33,6 +33,7 @@ class Candidates:
     typed: bool = True
 
 
+@runtime_checkable
 class CandidateGenerator(Protocol):
     """Proposes pairs of a document, given a schema with type constraints, or None for no constraints."""
 

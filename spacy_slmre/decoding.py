@@ -343,9 +343,10 @@ def check_thresholds(
         ValueError: A threshold is not a number from 0 to 1, or its label is unknown.
     """
     common = [] if threshold is None or threshold == "auto" else [("threshold", threshold)]
-    for name, value in [*common, *label_thresholds.items()]:
+    named = [(f'label_thresholds["{label}"]', value) for label, value in label_thresholds.items()]
+    for name, value in [*common, *named]:
         if not isinstance(value, Real) or not 0.0 <= value <= 1.0:
-            raise ValueError(f"{where}: the threshold {name} = {value!r} is not a probability (0 to 1).")
+            raise ValueError(f"{where}: {name} = {value!r} is not a probability (0 to 1).")
     if labels is not None and (unknown := sorted(set(label_thresholds) - set(labels))):
         raise ValueError(
             f"{where}.label_thresholds has unknown labels: {', '.join(unknown)}. The labels are: {', '.join(labels)}."

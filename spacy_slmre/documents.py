@@ -87,7 +87,8 @@ class EntityMention:
     @classmethod
     def from_span(cls, span: Span) -> EntityMention:
         """Convert a span."""
-        return cls(span.start_char, span.end_char, span.text, span.label_, _normalize_id(span.kb_id_) or span.id_)
+        kb_id = _normalize_id(span.kb_id_) or _normalize_id(span.id_)
+        return cls(span.start_char, span.end_char, span.text, span.label_, kb_id)
 
     @property
     def key(self) -> tuple[int, int, str]:
@@ -165,7 +166,7 @@ class RelationDocument:
             sentences = tuple((sent.start_char, sent.end_char) for sent in doc.sents)
         relations = tuple(map(convert, relations_of(doc, attr)))
         labels = {relation.label for relation in relations}
-        inverse_of = {one: other for one, other in inverses_of(doc).items() if labels & {one, other}}
+        inverse_of = {one: other for one, other in inverses_of(doc, attr).items() if labels & {one, other}}
         labels |= {*inverse_of, *inverse_of.values()}
         return cls(
             id=str(doc.user_data.get(ID) or id or "doc"),
@@ -178,8 +179,8 @@ class RelationDocument:
             pairs=tuple(map(convert, relations_of(doc, PAIRS))) if annotates_pairs(doc.user_data) else None,
             clusters=find_clusters(doc),
             inverse_of=inverse_of,
-            iris={label: iri for label, iri in iris_of(doc).items() if label in labels},
-            limits={label: rules for label, rules in limits_of(doc).items() if label in labels},
+            iris={label: iri for label, iri in iris_of(doc, attr).items() if label in labels},
+            limits={label: rules for label, rules in limits_of(doc, attr).items() if label in labels},
         )
 
     @property
@@ -224,7 +225,7 @@ class RelationDocument:
             DocumentError: The data is malformed.
         """
         if isinstance(data, Mapping) and isinstance(data.get("error"), str):
-            return cls(replace_surrogates(str(data.get("id", source))), "", error=replace_surrogates(data["error"]))
+            return cls(_read_id(data, source), "", error=replace_surrogates(data["error"]))
         if not isinstance(data, Mapping) or not isinstance(data.get("text"), str):
             raise DocumentError(
                 f'{source}: expected a JSON object with "text" and "relations", as written by '
@@ -232,22 +233,26 @@ class RelationDocument:
             )
         text = data["text"]
         try:
-            entities = sorted((_read_mention(entry, text) for entry in data.get("entities", ())), key=attrgetter("key"))
+            entities = sorted(
+                (_read_mention(entry, text) for entry in _read_list(data, "entities")), key=attrgetter("key")
+            )
             # Heads and tails get the kb_id of the matching entity.
             kb_ids = {entity.key: entity.kb_id for entity in entities}
-            relations = tuple(_read_relation(entry, text, kb_ids) for entry in data["relations"])
-            pairs = data.get("pairs")
-            sentences = [_read_offsets("sentence", *bounds, text=text) for bounds in data.get("sentences") or ()]
+            relations = tuple(
+                _read_relation(entry, text, kb_ids) for entry in _read_list(data, "relations", required=True)
+            )
+            pairs = tuple(_read_relation(entry, text, kb_ids) for entry in _read_list(data, "pairs"))
+            sentences = [_read_bounds("sentence", bounds, text) for bounds in _read_list(data, "sentences")]
             return cls(
-                id=replace_surrogates(str(data.get("id", source))),
+                id=_read_id(data, source),
                 text=replace_surrogates(text),
                 entities=tuple(entities),
                 relations=relations,
                 sentences=tuple(sorted(sentences)) or None,
-                report=data.get("report"),
+                report=None if data.get("report") is None else _read_object(data, "report"),
                 model=replace_surrogates(str(data.get("model") or "")),
-                pairs=None if pairs is None else tuple(_read_relation(entry, text, kb_ids) for entry in pairs),
-                clusters=tuple(_read_cluster(entry, text) for entry in data.get("clusters") or ()),
+                pairs=None if data.get("pairs") is None else pairs,
+                clusters=tuple(_read_cluster(entry, text) for entry in _read_list(data, "clusters")),
                 inverse_of=_read_texts(data, "inverse_of"),
                 iris=_read_texts(data, "iris"),
                 limits=_read_limits(data),
@@ -376,7 +381,30 @@ def tokenize(
     return Doc(nlp.vocab, pieces, spaces)
 
 
-def _read_mention(data: Mapping[str, Any], text: str) -> EntityMention:
+def _read_id(data: Mapping[str, Any], source: str) -> str:
+    id = data.get("id")
+    return replace_surrogates(source if id is None else str(id))
+
+
+def _read_list(data: Mapping[str, Any], key: str, *, required: bool = False) -> list[Any]:
+    values = data[key] if required else data.get(key)
+    if values is None and not required:
+        return []
+    if not isinstance(values, list | tuple):
+        raise ValueError(f'"{key}" must be a list, not {values!r:.80}.')
+    return list(values)
+
+
+def _read_object(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    values = data.get(key)
+    if not isinstance(values, Mapping | None):
+        raise ValueError(f'"{key}" must be an object, not {values!r:.80}.')
+    return values or {}
+
+
+def _read_mention(data: Any, text: str) -> EntityMention:
+    if not isinstance(data, Mapping):
+        raise ValueError(f'an entity must be an object with "start" and "end", not {data!r:.80}.')
     start, end = _read_offsets("entity", data["start"], data["end"], text=text)
     covered = text[start:end]
     if data.get("text", covered) != covered:
@@ -387,7 +415,9 @@ def _read_mention(data: Mapping[str, Any], text: str) -> EntityMention:
     )
 
 
-def _read_relation(data: Mapping[str, Any], text: str, kb_ids: Mapping[tuple[int, int, str], str]) -> DocumentRelation:
+def _read_relation(data: Any, text: str, kb_ids: Mapping[tuple[int, int, str], str]) -> DocumentRelation:
+    if not isinstance(data, Mapping):
+        raise ValueError(f'a relation must be an object with "head", "tail" and "label", not {data!r:.80}.')
     label, score = data["label"], data.get("score", 1.0)
     if not isinstance(label, str) or not label:
         raise ValueError(f"the label of a relation must be a non-empty string, not {label!r}.")
@@ -398,24 +428,32 @@ def _read_relation(data: Mapping[str, Any], text: str, kb_ids: Mapping[tuple[int
     return DocumentRelation(head, tail, replace_surrogates(label), float(score))
 
 
-def _read_cluster(data: Mapping[str, Any], text: str) -> MentionCluster:
-    mentions = sorted(_read_offsets("mention", *bounds, text=text) for bounds in data["mentions"])
+def _read_cluster(data: Any, text: str) -> MentionCluster:
+    if not isinstance(data, Mapping):
+        raise ValueError(f'a cluster must be an object with "mentions", not {data!r:.80}.')
+    mentions = sorted(_read_bounds("mention", bounds, text) for bounds in _read_list(data, "mentions", required=True))
     return MentionCluster(tuple(mentions), replace_surrogates(str(data.get("name") or "")))
 
 
 def _read_texts(data: Mapping[str, Any], key: str) -> dict[str, str]:
-    values = data.get(key) or {}
+    values = _read_object(data, key)
     if not all(isinstance(text, str) for pair in values.items() for text in pair):
         raise ValueError(f'"{key}" must map labels to texts, not {values!r}.')
     return dict(values)
 
 
 def _read_limits(data: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    values = data.get("limits") or {}
-    numbers = [number for rules in values.values() for number in rules.values()]
-    if not all(isinstance(number, int) and number > 0 for number in numbers):
+    values = _read_object(data, "limits")
+    rules = [_read_object(values, label) for label in values]
+    if not all(is_int(number) and number > 0 for rule in rules for number in rule.values()):
         raise ValueError(f'"limits" must map labels to positive numbers by rule, not {values!r}.')
-    return {label: dict(rules) for label, rules in values.items()}
+    return {label: dict(rule) for label, rule in zip(values, rules, strict=True)}
+
+
+def _read_bounds(what: str, bounds: Any, text: str) -> tuple[int, int]:
+    if not isinstance(bounds, list | tuple) or len(bounds) != 2:
+        raise ValueError(f"a {what} must be a list of start and end, not {bounds!r:.80}.")
+    return _read_offsets(what, *bounds, text=text)
 
 
 def _read_offsets(what: str, start: Any, end: Any, *, text: str) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from spacy.tokens import Doc, Span
@@ -68,6 +69,9 @@ class Relation(dict[str, Any]):
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash((self.head.start_char, self.tail.start_char, self.label, self.score))
+
+    def __repr__(self) -> str:
+        return f"<Relation: {self}>"
 
     def __str__(self) -> str:
         return f"{self.head.text} – {self.label} – {self.tail.text} ({self.score:.2f})"
@@ -146,6 +150,13 @@ def report_of(doc: Doc, attr: str = RELATIONS) -> dict[str, Any] | None:
     return None if report is None or not _is_of(report, _text_id(doc)) else _without_id(report)
 
 
+def predicted_attributes(doc: Doc) -> list[str]:
+    """Return the names of the attributes to which components wrote relations, which are those with a report."""
+    start, end = user_data_key(""), report_name("")
+    names = (key for key in doc.user_data if isinstance(key, str) and key.startswith(start) and key.endswith(end))
+    return [key.removeprefix(start).removesuffix(end) for key in names]
+
+
 def own_labels(doc: Doc) -> Any:
     """Return the labels to predict in a document, in any form that a schema is given in; None for the component's.
 
@@ -160,7 +171,9 @@ def _set_labels(doc: Doc, labels: Any) -> None:
     if labels is None:
         doc.user_data.pop(user_data_key(LABELS), None)
     else:
-        doc.user_data[user_data_key(LABELS)] = labels
+        # Plain data, which `to_bytes` and worker processes need.
+        plain = labels.to_dict() if hasattr(labels, "to_dict") else str(labels) if isinstance(labels, Path) else labels
+        doc.user_data[user_data_key(LABELS)] = plain
 
 
 def _set_relations(doc: Doc, relations: Iterable, *, attr: str) -> None:
@@ -209,18 +222,23 @@ def make_record(doc: Doc, relation: Any) -> PlainRecord:
     Raises:
         ValueError: The relation is malformed, or an argument is empty or not a span of this document.
     """
-    if isinstance(relation, Relation):
+    # A relation of another document, as `Doc.from_json` passes it on, is read by its offsets and texts.
+    if isinstance(relation, Relation) and relation.head.doc is doc:
         relation = (relation.head, relation.tail, relation.label, relation.score)
     elif isinstance(relation, Mapping):
         relation = _from_record(doc, relation)
     if not isinstance(relation, Sequence) or len(relation) not in (3, 4):
         raise ValueError(f"A relation must be a Relation or a tuple (head, tail, label[, score]), not {relation!r}.")
     head, tail, label, *rest = relation
-    score = float(rest[0]) if rest else 1.0
+    given = rest[0] if rest else 1.0
     if not isinstance(label, str) or not label:
         raise ValueError(f"The label of a relation must be a non-empty string, not {label!r}.")
+    try:
+        score = float(given)
+    except (TypeError, ValueError):
+        score = math.nan
     if not math.isfinite(score):
-        raise ValueError(f'The score of the relation "{label}" is not a finite number.')
+        raise ValueError(f'The score of the relation "{label}" is not a finite number: {given!r}.')
     return {"head": _argument(doc, head), "tail": _argument(doc, tail), "label": label, "score": score}
 
 
@@ -240,6 +258,7 @@ def write_label_properties(
     inverse_of: Mapping[str, str],
     iris: Mapping[str, str],
     limits: Mapping[str, Mapping[str, int]] | None = None,
+    attr: str = RELATIONS,
 ) -> None:
     """Store what facts and exports need to know about the labels.
 
@@ -248,27 +267,37 @@ def write_label_properties(
         inverse_of: The symmetric and inverse labels, see `LabelSchema.inverse_of`.
         iris: The IRIs of the labels that have one.
         limits: For predicted relations: how often a label may hold, see `LabelSchema.limits`.
+        attr: The labels are those of the relations in `doc._.<attr>`.
     """
     for name, values in zip(_LABEL_PROPERTIES, (inverse_of, iris, limits), strict=True):
         if values:
-            doc.user_data[user_data_key(name)] = dict(values)
+            doc.user_data[_property_key(name, attr)] = dict(values)
         else:
-            doc.user_data.pop(user_data_key(name), None)
+            doc.user_data.pop(_property_key(name, attr), None)
 
 
-def inverses_of(doc: Doc) -> dict[str, str]:
+def inverses_of(doc: Doc, attr: str = RELATIONS) -> dict[str, str]:
     """Return the symmetric and inverse labels that `write_label_properties` stored; none by default."""
-    return doc.user_data.get(user_data_key(INVERSES), {})
+    return doc.user_data.get(_property_key(INVERSES, attr), {})
 
 
-def iris_of(doc: Doc) -> dict[str, str]:
+def iris_of(doc: Doc, attr: str = RELATIONS) -> dict[str, str]:
     """Return the IRIs of labels that `write_label_properties` stored; none by default."""
-    return doc.user_data.get(user_data_key(IRIS), {})
+    return doc.user_data.get(_property_key(IRIS, attr), {})
 
 
-def limits_of(doc: Doc) -> dict[str, dict[str, int]]:
+def limits_of(doc: Doc, attr: str = RELATIONS) -> dict[str, dict[str, int]]:
     """Return the limits of labels that `write_label_properties` stored; none by default."""
-    return doc.user_data.get(user_data_key(LIMITS), {})
+    return doc.user_data.get(_property_key(LIMITS, attr), {})
+
+
+def _property_key(name: str, attr: str) -> str:
+    # Two components of a pipeline may have labels with the same names and other properties.
+    return user_data_key(name if attr == RELATIONS else f"{attr}.{name}")
+
+
+def _is_property(key: str) -> bool:
+    return key.endswith(tuple(f".{name}" for name in _LABEL_PROPERTIES))
 
 
 def write_answers(doc: Doc, answers: list[PlainRecord]) -> None:
@@ -329,13 +358,24 @@ def read_plain(doc: Doc, attr: str) -> list[PlainRecord]:
 
 def _from_record(doc: Doc, record: Mapping[str, Any]) -> tuple[Any, ...]:
     try:
-        ends = [(record[side]["start"], record[side]["end"], record[side].get("type", "")) for side in _SIDES]
-        return (*(doc.char_span(*end) for end in ends), record["label"], record.get("score", 1.0))
+        return (*(_find_argument(doc, record[side]) for side in _SIDES), record["label"], record.get("score", 1.0))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             'A relation must be a Relation, a tuple (head, tail, label[, score]), or a dict with "head" and "tail" '
             f'(each with "start", "end" and "type") and "label", not {record!r}.'
         ) from error
+
+
+def _find_argument(doc: Doc, argument: Mapping[str, Any]) -> Span:
+    start, end = argument["start"], argument["end"]
+    span = doc.char_span(start, end, argument.get("type", ""))
+    if span is None:
+        raise ValueError(
+            f"The offsets {start} to {end} of an argument are not those of tokens of its document, so there is no span."
+        )
+    if argument.get("text", span.text) != span.text:
+        raise ValueError(f'An argument has the text "{argument["text"]}", but its offsets are those of "{span.text}".')
+    return span
 
 
 def _argument(doc: Doc, span: Any) -> dict[str, Any]:
@@ -417,13 +457,13 @@ def join_docs(docs: Sequence[Doc]) -> Doc:
 
 
 def _copy_records(source: Doc, target: Doc, *, offset: int) -> None:
-    for key in map(user_data_key, _LABEL_PROPERTIES):
-        if key in source.user_data:
-            target.user_data[key] = target.user_data.get(key, {}) | source.user_data[key]
     source_id, target_id = _text_id(source), _text_id(target)
     for key, records in source.user_data.items():
         ours = isinstance(key, str) and key.startswith(user_data_key(""))
-        if not ours or key in map(user_data_key, (LABELS, *_LABEL_PROPERTIES)) or key.endswith(report_name("")):
+        if not ours or key == user_data_key(LABELS) or key.endswith(report_name("")):
+            continue
+        if _is_property(key):
+            target.user_data[key] = target.user_data.get(key, {}) | records
             continue
         copied = list(target.user_data.get(key, ()))
         for record in records:

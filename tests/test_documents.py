@@ -109,6 +109,15 @@ def test_the_id_of_an_entity_ruler_identifies_an_entity_without_kb_id() -> None:
     assert edge.count == 2 and edge.head.kb_id == "ann"
 
 
+def test_a_wikidata_iri_of_an_entity_ruler_is_shortened_like_that_of_a_linker() -> None:
+    nlp = spacy.blank("en")
+    iri = "http://www.wikidata.org/entity/Q220"
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": "LOC", "pattern": "Rome", "id": iri}])
+    document = RelationDocument.from_doc(nlp("She left Rome."))
+    assert [entity.kb_id for entity in document.entities] == ["Q220"]
+    assert RelationDocument.from_dict(document.to_dict()) == document
+
+
 def test_annotated_pairs_are_read(blank: Callable[[], Language]) -> None:
     mentions = [{"start": 0, "end": 3, "type": "PER"}, {"start": 8, "end": 12, "type": "LOC"}]
     pair = {"head": mentions[0], "tail": mentions[1], "label": "no relation"}
@@ -142,10 +151,19 @@ def test_unknown_sentences_are_split_at_punctuation(doc: Doc) -> None:
         ({"relations": [{"head": {"start": 0, "end": 3}, "label": "x"}]}, "'tail' is missing"),
         ({"entities": [{"start": 0, "end": 999}]}, "entity offsets 0 to 999 are invalid in a text of 7 characters"),
         ({"entities": [{"start": 0, "end": 3, "text": "Bob"}]}, 'text[0:3] is "Ann"'),
-        ({"relations": 3}, "not iterable"),
+        ({"relations": 3}, '"relations" must be a list, not 3'),
         ({"sentences": [[0, 99]]}, "sentence offsets 0 to 99 are invalid"),
         ({"sentences": [[3, 3]]}, "sentence offsets 3 to 3 are invalid"),
         ({"pairs": [{}]}, "'label' is missing"),
+        ({"relations": None}, '"relations" must be a list, not None'),
+        ({"relations": ["born in"]}, "a relation must be an object"),
+        ({"entities": "Ann"}, "\"entities\" must be a list, not 'Ann'"),
+        ({"entities": ["Ann"]}, 'an entity must be an object with "start" and "end"'),
+        ({"sentences": [[0, 5, 6]]}, "a sentence must be a list of start and end, not [0, 5, 6]"),
+        ({"report": 5}, '"report" must be an object, not 5'),
+        ({"clusters": [1]}, 'a cluster must be an object with "mentions"'),
+        ({"iris": "x"}, '"iris" must be an object'),
+        ({"limits": {"x": 5}}, '"x" must be an object'),
     ],
 )
 def test_malformed_data_raise_an_error_with_their_source(change: dict[str, Any], message: str) -> None:

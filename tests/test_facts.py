@@ -19,7 +19,7 @@ from spacy_slmre.coreference import CLUSTERS, MentionCluster, find_clusters
 from spacy_slmre.documents import DocumentRelation, EntityMention, RelationDocument, set_provenance
 from spacy_slmre.export import fact_edges, make_edges, merge_edges
 from spacy_slmre.facts import combine_scores, distinct_relations, find_entities, make_facts
-from spacy_slmre.relations import join_docs, span_as_doc, write_label_properties
+from spacy_slmre.relations import install_extensions, join_docs, span_as_doc, write_label_properties
 from tests.relation_documents import documents, make_document
 
 INVERSES = {"spouse": "spouse", "child": "parent"}
@@ -253,6 +253,17 @@ def test_facts_of_a_file_are_those_of_the_doc(doc: Doc) -> None:
     assert expected[0]["head"]["mentions"][1] == {"start": 26, "end": 29, "text": "She", "type": "PER"}
 
 
+def test_relations_in_another_attribute_have_label_properties_of_their_own(doc: Doc) -> None:
+    install_extensions("more_relations")
+    ann, _, _, bo, _ = doc.ents
+    doc._.more_relations = [(ann, bo, "spouse", 0.9), (bo, ann, "spouse", 0.8), (ann, bo, "knows", 0.7)]
+    write_label_properties(doc, {"knows": "knows"}, {}, attr="more_relations")
+    for one in (doc, span_as_doc(doc[:]), join_docs([doc])):
+        assert [(fact.label, fact.symmetric) for fact in one._.facts] == [("born in", False), ("spouse", True)]
+        facts = [(fact.label, fact.symmetric) for fact in facts_of(one, "more_relations")]
+        assert facts == [("spouse", False), ("spouse", False), ("knows", True)]
+
+
 def test_split_and_joined_docs_keep_symmetric_labels(doc: Doc) -> None:
     assert [fact.symmetric for fact in span_as_doc(doc[7:12])._.facts] == [True]
     joined = join_docs([doc, doc])
@@ -274,6 +285,10 @@ def test_a_component_stores_the_symmetric_labels(blank: Callable[[], Language], 
     doc = nlp("Ann Lee was born in Rome. Her brother Bo Lee works for Red Mill in Warsaw.")
     assert RelationDocument.from_doc(doc).inverse_of.items() <= {"sibling": "sibling", "staff": "boss"}.items()
     assert doc._.relations and {fact.label for fact in doc._.facts} <= {"sibling", "boss"}
+    # A second component has other labels.
+    nlp.add_pipe("slm_relations", name="other", config={"model": tiny_model, "labels": ["knows"], "attr": "others"})
+    both = nlp(doc.text)
+    assert [fact.to_dict() for fact in both._.facts] == [fact.to_dict() for fact in doc._.facts]
 
 
 def test_facts_are_registered_on_import_unless_the_name_is_taken() -> None:

@@ -117,6 +117,10 @@ def test_relations_are_kept_when_docs_are_split_and_joined(doc: Doc) -> None:
         join_docs([])
 
 
+def as_record(doc: Doc, **head: object) -> dict:
+    return {**doc._.relations[0], "head": {**doc._.relations[0]["head"], **head}}
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -126,6 +130,9 @@ def test_relations_are_kept_when_docs_are_split_and_joined(doc: Doc) -> None:
         (lambda doc: [(doc[0:1], doc[1:1], "x")], "empty span"),
         (lambda doc: [(doc[0:1], doc[1:2], "")], "label"),
         (lambda doc: [(doc[0:1], doc[1:2], "x", float("nan"))], "not a finite number"),
+        (lambda doc: [(doc[0:1], doc[1:2], "x", "high")], "not a finite number: 'high'"),
+        (lambda doc: [as_record(doc, start=1)], "offsets 1 to 7 of an argument are not those of tokens"),
+        (lambda doc: [as_record(doc, text="Bo Lee")], 'the text "Bo Lee", but its offsets are those of "Ann Lee"'),
         (lambda doc: [(doc[0:1], spacy.blank("en")("other")[0:1], "x")], "its own document"),
     ],
 )
@@ -152,10 +159,17 @@ def test_attribute_of_another_package_is_not_overwritten() -> None:
         install_extensions("not a name")
 
 
+def test_relations_are_readable_when_they_are_printed(doc: Doc) -> None:
+    text = str(doc._.relations[0])
+    assert "employer" in text and str(doc._.relations[:1]) == f"(<Relation: {text}>,)"
+
+
 def test_relations_are_written_and_read_as_json(doc: Doc) -> None:
     data = json.loads(json.dumps(doc.to_json(underscore=["relations", "relation_pairs"])))
     assert data["_"]["relations"][0]["label"] == "employer" and data["_"]["relations"][0]["head"]["text"] == "Ann Lee"
     again = Doc(doc.vocab).from_json(data)
+    assert as_text(again) == EXPECTED and len(again._.relation_pairs) == 2
+    again = Doc(doc.vocab).from_json(doc.to_json(underscore=["relations", "relation_pairs"]))
     assert as_text(again) == EXPECTED and len(again._.relation_pairs) == 2
     assert srsly.json_loads(srsly.json_dumps(doc.to_json(underscore=["relations"])))["_"]["relations"]
 

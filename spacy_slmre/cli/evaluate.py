@@ -109,6 +109,7 @@ def evaluate_command(
     environment; slmre report shows them. Repeat the command to resume an interrupted run. Use spacy evaluate for
     end-to-end scores on raw text.
     """
+    from spacy_slmre.corpus.docbin import corpus_files
     from spacy_slmre.evaluation.evaluate import evaluate_answers
     from spacy_slmre.evaluation.external import SUFFIXES
     from spacy_slmre.evaluation.external import write_pairs as write
@@ -149,6 +150,10 @@ def evaluate_command(
             raise ValueError(f"The file {answers} does not exist.")
     if output is not None and output.is_file():
         raise ValueError(f"{output} is a file, but --output must be a folder for the runs.")
+    for path in corpora:  # before the first is evaluated, which may take long
+        corpus_files(path)
+        if [other.resolve() for other in corpora].count(path.resolve()) > 1:
+            raise ValueError(f"The corpus {path} is named more than once.")
     with tempfile.TemporaryDirectory() as temporary:
         folder = output or Path(temporary)
         runs: list[EvaluationRun] = []

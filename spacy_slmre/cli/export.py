@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,10 +110,18 @@ def export_command(
     if counts.rejects:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in counts.rejects.items())
         log(f"Not exported: {reasons}" + ("" if rejects is None else f" (listed in {rejects})"))
+    if counts.found:
+        log_unknown_labels(label or (), counts.labels)
     if not counts.found:
         log("The input has no relations, so the output has none.")
     elif not counts.written + counts.rejects[OVERLAPPING_RELATION]:
         log("No relation matches the minimum score and the labels, so the output has none.")
+
+
+def log_unknown_labels(chosen: Iterable[str], known: Collection[str]) -> None:
+    """Report chosen labels that no relation has, which may be misspelled."""
+    if unknown := [label for label in chosen if label not in known]:
+        log(f"No relation has the label {', '.join(unknown)}. The labels of the input: {', '.join(sorted(known))}.")
 
 
 def _with_progress(documents: Iterable[RelationDocument]) -> Iterator[RelationDocument]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from spacy_slmre.cli.app import OverwriteOption, refuse_options, slmre_cli
-from spacy_slmre.cli.export import AttrOption, InputArgument, LabelOption, MinScoreOption
+from spacy_slmre.cli.export import AttrOption, InputArgument, LabelOption, MinScoreOption, log_unknown_labels
 from spacy_slmre.cli.output import log, show_errors, standard_input
 
 ThemeOption = Annotated[str, typer.Option(help="auto (follow the system), light or dark.")]
@@ -64,6 +64,8 @@ def view_command(
         atomic_write(output, render(documents, style, page=True, jupyter=False, options=options) or "")
     relations = sum(len(options.shown_relations(document)) for document in documents)
     log(f"{len(documents)} documents, {relations} relations → {output}")
+    if found := {relation.label for document in documents for relation in document.relations}:
+        log_unknown_labels(label or (), found)
     if not relations:
         log("There are no relations to show" + (" with these settings." if min_score or label else "."))
     if open_browser:

@@ -92,8 +92,11 @@ class PipelineRunner:
             raise ValueError(f'level = "{level}" is unknown. Use one of {", ".join(LEVELS)}.')
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size}, but it must be at least 1.")
-        if labels is not None:
-            LabelSchema.from_any(labels)
+        try:
+            if labels is not None:
+                LabelSchema.from_any(labels)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
         check_thresholds(type(self).__name__, threshold, {})
         self.pipeline = pipeline
         self.labels, self.threshold, self.level, self.batch_size = labels, threshold, level, batch_size

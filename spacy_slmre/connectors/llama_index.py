@@ -44,7 +44,17 @@ class SpacyPathExtractor(TransformComponent):
     batch_size: int = 64
     _runner: PipelineRunner = PrivateAttr()
 
-    def __init__(self, pipeline: Language | str | Path, **settings: Any) -> None:
+    # Not **settings, because LlamaIndex ignores unknown ones.
+    def __init__(
+        self,
+        pipeline: Language | str | Path,
+        *,
+        labels: Any = None,
+        threshold: float | None = None,
+        level: str = "facts",
+        batch_size: int = 64,
+    ) -> None:
+        settings = {"labels": labels, "threshold": threshold, "level": level, "batch_size": batch_size}
         super().__init__(pipeline=pipeline, **settings)
         self._runner = PipelineRunner(
             pipeline, labels=self.labels, threshold=self.threshold, level=self.level, batch_size=self.batch_size

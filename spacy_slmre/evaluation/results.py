@@ -119,12 +119,16 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[EvaluationRun], list[str]]:
     """
     # Paths are not resolved, because shared reports should not reveal where files are stored.
     folders: dict[Path, Path] = {}
+    runs: list[EvaluationRun] = []
+    notes: list[str] = []
+    empty: list[str] = []
     for path in paths:
         if not path.exists():
             raise EvaluationError(f"The folder {path} does not exist.")
-        files = (file for file in list_files(path) if file.name in (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE))
+        files = [file for file in list_files(path) if file.name in (RUN_FILE, METRICS_FILE, PREDICTIONS_FILE)]
+        if not files:
+            empty.append(f"There is no evaluation run in {path}.")
         folders |= {file.parent.resolve(): file.parent for file in files}
-    runs, notes = [], []
     for folder in sorted(folders.values()):
         if folder.name.endswith(".part") or not (folder / RUN_FILE).exists():
             notes.append(f"Skipped {folder}: the evaluation is not finished. Repeat its command to resume it.")
@@ -136,11 +140,11 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[EvaluationRun], list[str]]:
     if not runs:
         raise EvaluationError(
             f"There is no complete evaluation run in {', '.join(map(str, paths))} (a folder with {RUN_FILE}, "
-            f"{METRICS_FILE} and {PREDICTIONS_FILE}). {' '.join(notes)} Run: python -m spacy slmre evaluate "
-            "PIPELINE CORPUS --output DIR"
+            f"{METRICS_FILE} and {PREDICTIONS_FILE}). {''.join(f'{note} ' for note in notes)}Run: python -m spacy "
+            "slmre evaluate PIPELINE CORPUS --output DIR"
         )
     runs, duplicates = _remove_duplicates(runs)
-    return runs, [*notes, *duplicates, *_data_differences(runs)]
+    return runs, [*empty, *notes, *duplicates, *_data_differences(runs)]
 
 
 def make_results(runs: Iterable[EvaluationRun], sections: Sequence[ReportSection] = ()) -> list[Result]:

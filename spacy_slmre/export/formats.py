@@ -69,6 +69,7 @@ class ExportCounts:
 
     documents: int = 0  # read
     found: int = 0  # relations read
+    labels: set[str] = field(default_factory=set)  # their labels
     written: int = 0  # relations written, after filtering and merging
     # What is not in the output, by reason: documents that failed, and what the format cannot represent.
     rejects: Counter[str] = field(default_factory=Counter)
@@ -164,6 +165,7 @@ def _select(
             reject(document.id, FAILED, document.error)
             continue
         counts.found += len(document.relations)
+        counts.labels.update(relation.label for relation in document.relations)
         relations = tuple(
             rel
             for rel in document.relations

@@ -14,7 +14,7 @@ from spacy.vocab import Vocab
 
 from spacy_slmre.corpus.docbin import corpus_files, read_docs
 from spacy_slmre.documents import DocumentError, RelationDocument
-from spacy_slmre.relations import RELATIONS, span_as_doc
+from spacy_slmre.relations import RELATIONS, predicted_attributes, span_as_doc
 from spacy_slmre.util.io import list_files
 from spacy_slmre.util.run_folder import RUN_FILE
 
@@ -52,7 +52,8 @@ def read_documents(paths: Iterable[str], stdin: BinaryIO, *, attr: str = RELATIO
         attr: In `.spacy` files, relations are read from `doc._.<attr>`.
 
     Raises:
-        DocumentError: A path does not exist or has an unknown suffix, or a line is malformed.
+        DocumentError: A path does not exist, is named twice or has an unknown suffix, a line is malformed, or a
+            pipeline wrote its relations to another attribute.
         CorpusError: A `.spacy` file is damaged.
     """
     paths = list(paths)
@@ -66,6 +67,9 @@ def read_documents(paths: Iterable[str], stdin: BinaryIO, *, attr: str = RELATIO
                 f"{path}: unknown suffix. Relations are read from .jsonl files written by `python -m spacy "
                 "slmre extract`, from .spacy files and from folders of .spacy files."
             )
+    resolved = [path if path == "-" else str(Path(path).resolve()) for path in paths]
+    if repeated := next((path for path, place in zip(paths, resolved, strict=True) if resolved.count(place) > 1), None):
+        raise DocumentError(f"The input {repeated} is named more than once, so its relations would be counted twice.")
     seen: dict[str, int] = {}
     for path in paths:
         for document in _read_path(path, stdin, attr):
@@ -92,6 +96,11 @@ def _read_path(path: str, stdin: BinaryIO, attr: str) -> Iterator[RelationDocume
 
 def _read_shard(file: Path, vocab: Vocab, attr: str) -> Iterator[RelationDocument]:
     for number, doc in enumerate(read_docs(file, vocab), 1):
+        if (predicted := predicted_attributes(doc)) and attr not in predicted:
+            raise DocumentError(
+                f"{file}: the relations were not written to doc._.{attr}, but to doc._.{', doc._.'.join(predicted)}. "
+                f'Set attr to "{predicted[0]}".'
+            )
         yield RelationDocument.from_doc(doc, f"{file}#{number}", attr)
     # In its output folder, `slmre extract` lists the documents that failed in a file next to the shard.
     status = file.with_suffix(".json")

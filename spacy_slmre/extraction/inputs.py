@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -72,7 +73,7 @@ def find_inputs(
 ) -> list[tuple[str, str]]:
     """Return the input files with their formats; folders are searched recursively, in alphabetical order.
 
-    Text files may be compressed (.txt.gz, .jsonl.gz).
+    Text files may be compressed (.txt.gz, .jsonl.gz). A file that is named several times is read once.
 
     Args:
         paths: Files, folders, or "-" for standard input.
@@ -103,6 +104,12 @@ def find_inputs(
             inputs.append((path, file_format))
         else:
             raise ExtractionError(f"{path}: unknown suffix. Set the format to one of {', '.join(FORMATS)}.")
+    distinct: dict[str, tuple[str, str]] = {}
+    for path, file_format in inputs:
+        distinct.setdefault(path if path == "-" else os.path.abspath(path), (path, file_format))
+    if repeated := len(inputs) - len(distinct):
+        inputs = list(distinct.values())
+        log(f"Files that are named several times, but read only once: {repeated}.")
     for path, file_format in inputs:
         if file_format == "parquet":
             open_table(path, text_field).close()
@@ -252,7 +259,8 @@ def _parse_record(place: str, line: str, text_field: str, id_field: str) -> Inpu
         return InputDocument(place, error=f"invalid JSON ({error})")
     if not isinstance(record, dict) or not isinstance(record.get(text_field), str):
         return InputDocument(place, error=f'no text in the field "{text_field}"')
-    id, text = str(record.get(id_field, place)), record[text_field]
+    id, text = record.get(id_field), record[text_field]
+    id = place if id is None else str(id)
     try:
         f"{id}{text}".encode()
     except UnicodeEncodeError:

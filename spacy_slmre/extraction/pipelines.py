@@ -169,13 +169,17 @@ def load_extraction_pipeline(
 ) -> ExtractionPipeline:
     """Load a pipeline (see `load_pipeline`) with the weights of its last relation component.
 
-    If it has no relation component, `slm_relations` is added, and `log` is called with a message.
+    If it has no relation component, `slm_relations` is added. `log` is called with a message then, and if it has
+    several.
 
     Raises:
         ValueError: The pipeline cannot be loaded, or its weights or an API key are missing.
     """
     nlp = load_pipeline(name, code=code, gpu_id=gpu_id)
-    if _find_relation_component(nlp) is None:
+    found = _find_relation_components(nlp)
+    if len(found) > 1:
+        log(f'"{name}" has several relation components, {", ".join(found)}: using the relations of the last one.')
+    if not found:
         log(f'"{name}" has no relation component: adding slm_relations with default settings.')
         nlp.add_pipe("slm_relations")
     return prepare_extraction(nlp)
@@ -191,7 +195,8 @@ def prepare_extraction(nlp: Language) -> ExtractionPipeline:
     from spacy_slmre.pipeline.components import get_relation_extractor
     from spacy_slmre.pipeline.question_pipe import QuestionPipe
 
-    component = _find_relation_component(nlp) or get_relation_extractor(nlp)[0]  # raises an error
+    found = _find_relation_components(nlp)
+    component = found[-1] if found else get_relation_extractor(nlp)[0]  # raises an error
     pipe: Any = nlp.get_pipe(component)
     for _, other in nlp.pipeline:
         if isinstance(other, QuestionPipe):
@@ -203,13 +208,13 @@ def prepare_extraction(nlp: Language) -> ExtractionPipeline:
     return ExtractionPipeline(nlp, component, pipe.attr)
 
 
-def _find_relation_component(nlp: Language) -> str | None:
-    """Return the last relation component, or else the last LLM component with our task."""
+def _find_relation_components(nlp: Language) -> list[str]:
+    """Return the relation components or, if there are none, the LLM components with our task."""
     from spacy_slmre.llm.component import get_llm_components
     from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 
     extractors = [name for name, pipe in nlp.pipeline if isinstance(pipe, RelationExtractor)]
-    return next(reversed(extractors or [*get_llm_components(nlp)]), None)
+    return extractors or [*get_llm_components(nlp)]
 
 
 def extraction_key(name: str, nlp: Language, code: Path | None, inputs: Iterable[tuple[str, str]]) -> dict[str, Any]:

@@ -102,7 +102,10 @@ def extract_documents(
 
 def _input_error(nlp: Language, document: InputDocument) -> str | None:
     if isinstance(document.content, str) and len(document.content) > nlp.max_length:
-        return f"{len(document.content)} characters are more than nlp.max_length ({nlp.max_length})"
+        return (
+            f"{len(document.content)} characters are more than nlp.max_length ({nlp.max_length}); split the text, for "
+            "instance into chapters"
+        )
     return document.error
 
 

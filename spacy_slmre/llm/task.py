@@ -327,7 +327,8 @@ class RelationTask:
                 else:
                     counts["ill_typed"] += 1
         write_records(doc, relations, self.attr)
-        write_label_properties(doc, self.schema.inverse_of, self.schema.iris, self.schema.limits)
+        schema = self.schema
+        write_label_properties(doc, schema.inverse_of, schema.iris, schema.limits, self.attr)
         write_answers(doc, answers)
         write_report(doc, {**instances.report, **counts}, self.attr)
         for topic, message in find_problems(doc, self.candidates, self.schema, instances.report, self.attr):

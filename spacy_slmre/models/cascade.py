@@ -14,7 +14,7 @@ from spacy_slmre.models.base import ModelError, ModelInfo, RelationModel
 from spacy_slmre.models.causal_lm.model import make_small_lm
 from spacy_slmre.models.encoder.universal import make_universal_encoder
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.util.settings import check_probability
+from spacy_slmre.util.settings import check_probability, check_types
 
 FIRST, SECOND = "first", "second"
 
@@ -35,7 +35,7 @@ class Cascade(RelationModel):
         threshold: Minimum probability of a relation that is best for the mean, used with `threshold = "auto"`.
 
     Raises:
-        ModelError: `min_prob`, `weight` or `threshold` is not between 0 and 1.
+        ModelError: `min_prob`, `weight` or `threshold` is not a number between 0 and 1.
     """
 
     first: RelationModel
@@ -45,6 +45,7 @@ class Cascade(RelationModel):
     threshold: float | None = 0.2
 
     def __post_init__(self) -> None:
+        check_types(self, "model", ModelError)
         check_probability(self, "model", ModelError, names=["min_prob", "weight", "threshold"])
 
     @property

@@ -59,6 +59,7 @@ from spacy_slmre.relations import (
 )
 from spacy_slmre.schema import LabelSchema, is_file_reference
 from spacy_slmre.util.json_files import check_fields, read_record
+from spacy_slmre.util.settings import check_positive
 
 MAX_DOC_SCHEMAS = 256  # label sets of documents that are kept
 
@@ -158,6 +159,7 @@ class RelationExtractor(SavedAsFolder, TrainablePipe):
 
     def _check_thresholds(self) -> None:
         check_thresholds(self.name, self.threshold, self.label_thresholds, self.schema.names)
+        check_positive(self, self.name, names=["temperature"])
 
     # -- prediction ----------------------------------------------------------------------------------------
 
@@ -213,7 +215,8 @@ class RelationExtractor(SavedAsFolder, TrainablePipe):
         """Write the predicted relations."""
         for doc, prediction in zip(docs, predictions, strict=True):
             write_records(doc, [make_record(doc, relation) for relation in prediction.relations], self.attr)
-            write_label_properties(doc, prediction.schema.inverse_of, prediction.schema.iris, prediction.schema.limits)
+            schema = prediction.schema
+            write_label_properties(doc, schema.inverse_of, schema.iris, schema.limits, self.attr)
             write_report(doc, prediction.report, self.attr)
 
     @property

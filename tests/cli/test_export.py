@@ -79,6 +79,13 @@ def test_relations_are_merged_selected_and_mapped_to_properties(source: Path, tm
     assert result.exit_code == 0 and "No relation matches" in result.output
 
 
+def test_labels_that_do_not_occur_are_reported(source: Path, tmp_path: Path) -> None:
+    labels = ["--label", "place of brith", "--label", "place of birth"]
+    result = run(source, "-o", tmp_path / "out.csv", *labels)
+    assert result.exit_code == 0 and "2 relations in" in result.output
+    assert "No relation has the label place of brith. The labels of the input: place of birth." in result.output
+
+
 def test_bad_input_gets_one_clear_error_and_changes_nothing(source: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept.csv"
     kept.write_text("mine", encoding="utf-8")
@@ -89,6 +96,7 @@ def test_bad_input_gets_one_clear_error_and_changes_nothing(source: Path, tmp_pa
         ((source, "-o", tmp_path / "x.txt"), "matches no format"),
         ((source, "-o", tmp_path / "x.txt", "-f", "xml"), 'Unknown format "xml". Use one of jsonl, csv'),
         ((source, "-o", kept), "already exists"),
+        ((source, source, "-o", tmp_path / "x.csv"), "relations.jsonl is named more than once"),
         ((source, "-o", source, "--overwrite"), "would replace the input"),
         ((source, "-o", source / "x.csv"), "cannot be written"),
         ((tmp_path / "no.jsonl", "-o", tmp_path / "x.csv"), "no.jsonl does not exist"),

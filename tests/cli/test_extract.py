@@ -46,6 +46,17 @@ def test_facts_are_added_to_the_lines(pipeline: str, tmp_path: Path) -> None:
     assert run(pipeline, tmp_path / "in.txt", "-o", output, "--level", "x").exit_code == 1
 
 
+def test_of_several_relation_components_the_last_one_is_named(pipeline: str, tiny_model: dict, tmp_path: Path) -> None:
+    nlp = spacy.load(pipeline)
+    nlp.add_pipe("slm_relations", name="other", config={"model": tiny_model, "labels": ["rival"], "attr": "others"})
+    nlp.to_disk(tmp_path / "two")
+    (tmp_path / "in.txt").write_text(TEXTS[0], encoding="utf-8")
+    result = run(tmp_path / "two", tmp_path / "in.txt", "-o", tmp_path / "out.jsonl")
+    assert "has several relation components, slm_relations, other: using the relations of the last one" in result.output
+    (line,) = lines(tmp_path / "out.jsonl")
+    assert line["model"].endswith(" other") and {one["label"] for one in line["relations"]} <= {"rival"}
+
+
 def test_jsonl_lines_and_standard_input_are_read(pipeline: str, tmp_path: Path) -> None:
     records = [{"id": "a", "text": TEXTS[0]}, {"text": TEXTS[1]}, {"id": 3, "body": "no text"}, "not an object"]
     data = "\ufeff".encode() + "\r\n".join(json.dumps(record) for record in records).encode() + b'\n\n{"text": \n\xff\n'

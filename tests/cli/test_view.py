@@ -45,3 +45,5 @@ def test_bad_input_gets_one_clear_error_and_changes_nothing(source: Path, tmp_pa
     assert page.read_text(encoding="utf-8") == "mine" and sorted(os.listdir(tmp_path)) == ["page.html", source.name]
     result = run(source, "-o", tmp_path / "none.html", "--min-score", "0.99")
     assert result.exit_code == 0 and "no relations to show with these settings" in result.output
+    result = run(source, "-o", tmp_path / "none.html", "--label", "spose", "--overwrite")
+    assert result.exit_code == 0 and "No relation has the label spose." in result.output

@@ -64,6 +64,7 @@ def test_settings_are_checked_before_anything_is_loaded() -> None:
         ({"threshold": 1.5}, "not a probability"),
         ({"threshold": "0.5"}, "not a probability"),
         ({"labels": []}, "label set is empty"),
+        ({"labels": 5}, "A schema must be a list"),
         ({"labels": "no_such_file.json"}, "cannot be read"),
     ]:
         with pytest.raises(ValueError, match=message):

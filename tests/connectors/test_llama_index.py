@@ -50,6 +50,13 @@ def test_index_contains_the_relations_and_survives_a_round_trip(pipeline: str, t
     assert sorted(map(key, again)) == sorted(map(key, triplets))
 
 
+def test_an_unknown_setting_is_refused_and_known_ones_are_serialized(pipeline: str) -> None:
+    with pytest.raises(TypeError, match="treshold"):
+        SpacyPathExtractor(pipeline, treshold=0.5)  # type: ignore[call-arg]
+    again = SpacyPathExtractor.from_dict(SpacyPathExtractor(pipeline, labels=["rival"], threshold=0.5).to_dict())
+    assert (again.labels, again.threshold, again.level) == (["rival"], 0.5, "facts")
+
+
 def test_asynchronous_extraction_and_another_process_give_the_same(pipeline: str) -> None:
     extractor = SpacyPathExtractor(pipeline, labels=["rival", "sibling"], threshold=0.1, level="mentions")
     expected = dump(extractor(text_nodes()))

@@ -281,8 +281,13 @@ def test_changed_runs_can_be_replaced_and_unchanged_ones_kept(pipeline: Path, co
 
 
 def test_corpora_of_the_same_name_are_refused(pipeline: Path, corpus: Path, tmp_path: Path) -> None:
-    twice = ("evaluate", pipeline, corpus, corpus, "-o", tmp_path / "runs")
-    assert "Two corpora have the same run folder" in run(*twice, code=1)
+    runs = tmp_path / "runs"
+    assert "is named more than once" in run("evaluate", pipeline, corpus, corpus, "-o", runs, code=1)
+    assert "There is no corpus at" in run("evaluate", pipeline, corpus, tmp_path / "none.spacy", "-o", runs, code=1)
+    assert not runs.exists()
+    (tmp_path / "other").mkdir()
+    copy = shutil.copy(corpus, tmp_path / "other")
+    assert "Two corpora have the same run folder" in run("evaluate", pipeline, corpus, copy, "-o", runs, code=1)
     # Users' own corpora are named after their folders.
     nlp = spacy.blank("en")
     for name in ("a", "b"):

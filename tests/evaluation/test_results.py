@@ -30,6 +30,13 @@ def test_the_error_without_runs_says_what_was_expected(tmp_path: Path) -> None:
         find_runs([tmp_path / "nowhere"])
 
 
+def test_a_folder_without_a_run_is_noted(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "a")
+    (tmp_path / "texts").mkdir()
+    runs, notes = find_runs([tmp_path / "runs", tmp_path / "texts"])
+    assert len(runs) == 1 and notes == [f"There is no evaluation run in {tmp_path / 'texts'}."]
+
+
 def test_of_duplicates_the_larger_and_then_the_newer_run_is_kept(tmp_path: Path) -> None:
     old, new = write_run(tmp_path / "old", seed=1), write_run(tmp_path / "new", seed=2)
     os.utime(old / "run.json", (1, 1))

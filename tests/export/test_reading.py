@@ -11,7 +11,7 @@ from spacy.tokens import DocBin
 
 from spacy_slmre.documents import DocumentError, RelationDocument
 from spacy_slmre.export import as_documents, read_documents
-from spacy_slmre.relations import install_extensions
+from spacy_slmre.relations import install_extensions, write_report
 from tests.conftest import TEXTS
 
 
@@ -51,6 +51,28 @@ def test_failed_documents_are_read(document: RelationDocument, blank: Callable[[
     shard.with_suffix(".json").write_text(json.dumps([{"id": "first"}, failed.to_dict()]), encoding="utf-8")
     (shard.parent / "run.json").write_text("{}", encoding="utf-8")
     assert list(read_documents([str(tmp_path / "out.spacy")], io.BytesIO())) == [document, failed]
+
+
+def test_a_document_whose_id_is_null_is_named_after_its_place(document: RelationDocument) -> None:
+    line = json.dumps({**document.to_dict(), "id": None}).encode()
+    assert [one.id for one in read_documents(["-"], io.BytesIO(line + b"\n" + line))] == ["-:1", "-:2"]
+
+
+def test_relations_in_another_attribute_are_an_error_that_names_it(
+    document: RelationDocument, blank: Callable[[], Language], tmp_path: Path
+) -> None:
+    install_extensions("others")
+    doc = document.to_doc(blank())
+    doc._.others = doc._.relations
+    write_report(doc, {"considered": 2}, "others")
+    DocBin(docs=[doc], store_user_data=True).to_disk(tmp_path / "a.spacy")
+    for attr, expected in (("others", 1), ("othrs", None), ("relations", None)):
+        if expected is None:
+            with pytest.raises(DocumentError, match=rf'not written to doc._.{attr}, but to .*\. Set attr to "others"'):
+                list(read_documents([str(tmp_path / "a.spacy")], io.BytesIO(), attr=attr))
+        else:
+            (read,) = read_documents([str(tmp_path / "a.spacy")], io.BytesIO(), attr=attr)
+            assert len(read.relations) == expected
 
 
 @pytest.mark.parametrize(("line", "message"), [("{", "invalid JSON"), ("3", "expected a JSON object")])

@@ -17,6 +17,16 @@ def read(path: Path, **fields: str) -> list[InputDocument]:
     return list(read_inputs([(str(path), "parquet")], Vocab(), io.BytesIO(), **fields))
 
 
+def test_a_file_that_is_named_several_times_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.txt", "b.txt"):
+        Path(name).write_text("Ann", encoding="utf-8")
+    messages: list[str] = []
+    found = find_inputs(["b.txt", ".", str(tmp_path / "a.txt")], log=messages.append)
+    assert found == [("b.txt", "txt"), ("a.txt", "txt")]
+    assert messages == ["Files that are named several times, but read only once: 2."]
+
+
 def test_each_row_of_a_table_is_a_document(tmp_path: Path) -> None:
     file = tmp_path / "in.parquet"
     texts = pa.array([b"a", b"\xff", None, "Zoë 🦊".encode()]).view(pa.string())
@@ -88,3 +98,10 @@ def test_a_format_selects_files_in_folders(tmp_path: Path) -> None:
     assert messages == [f"Skipped in {tmp_path}: 1 .jsonl file."]
     with pytest.raises(ExtractionError, match=r"contains no \.parquet files, but 1 \.txt file"):
         find_inputs([str(tmp_path)], "parquet")
+
+
+def test_a_line_whose_id_is_null_is_named_after_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"id": null, "text": "Ann"}\n{"id": 0, "text": "Bo"}\n', encoding="utf-8")
+    documents = list(read_inputs([(str(file), "jsonl")], Vocab(), io.BytesIO()))
+    assert [document.id for document in documents] == [f"{file}:1", "0"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import srsly
 from spacy.language import Language
+from spacy.tokens import DocBin
 
 from spacy_slmre.models.causal_lm import model
 from spacy_slmre.models.causal_lm.scoring import PreparedLabels
@@ -38,6 +41,20 @@ def test_labels_of_a_document_replace_those_of_the_component(nlp: Language) -> N
     (other, _), *_ = nlp.pipe([(TEXTS[1], {"labels": own[1]})], as_tuples=True)
     assert found(nlp(doc)) == found(other)
     assert nlp.get_pipe("slm_relations").labels == tuple(LABELS)
+
+
+def test_labels_of_a_document_are_stored_as_plain_data(nlp: Language, tmp_path: Path) -> None:
+    schema = LabelSchema.from_labels(["friend", "employer"], None)
+    path = tmp_path / "schema.json"
+    srsly.write_json(path, schema.to_dict())
+    results = []
+    for labels in (schema, schema.to_dict(), path):
+        doc = nlp.make_doc(TEXTS[1])
+        doc._.relation_labels = labels
+        (copy,) = DocBin(docs=[doc], store_user_data=True).get_docs(nlp.vocab)
+        results.append(found(nlp(copy)))
+        assert results[-1] == found(nlp(doc))
+    assert results[0] and results == [results[0]] * 3
 
 
 def test_labels_are_prepared_once(nlp: Language, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,3 +114,17 @@ def test_labels_that_the_model_cannot_use_fail_each_time(blank: Callable[[], Lan
     for _ in range(2):
         with pytest.raises(ValueError, match="not trained on the labels rival"):
             pipe.make_schema(["rival"])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("threshold", 1.5, "threshold = 1.5 is not a probability"),
+        ("label_thresholds", {"rival": 0.5}, "unknown labels: rival"),
+        ("temperature", 0, "slm_relations.temperature = 0, but it must be above 0"),
+    ],
+)
+def test_settings_that_are_changed_later_are_checked(nlp: Language, setting: str, value: object, message: str) -> None:
+    setattr(nlp.get_pipe("slm_relations"), setting, value)
+    with pytest.raises(ValueError, match=message):
+        nlp(TEXTS[0])

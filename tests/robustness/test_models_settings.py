@@ -84,9 +84,11 @@ def test_an_empty_name_is_not_the_current_folder(name: str, tiny_base: Path, mon
 COMPONENT = [
     ({"threshold": "0.5"}, "threshold = '0.5', but it must be a number or \"auto\" or null"),
     ({"threshold": 1.5}, "is not a probability"),
+    ({"candidates": "all"}, "candidates"),
     ({"temperature": "1"}, "temperature = '1', but it must be a number"),
     ({"temperature": 0}, "temperature = 0, but it must be above 0"),
     ({"label_thresholds": {"a": "0.5"}}, "label_thresholds"),
+    ({"labels": ["a"], "label_thresholds": {"a": 2.0}}, r'label_thresholds\["a"\] = 2.0 is not a probability'),
     ({"batch_size": "9"}, "batch_size = '9', but it must be a whole number"),
     ({"schema": 5}, "A schema must be a list, a dict, a path or a LabelSchema, not 5"),
     ({"schema": {"labels": ["a"], "type_map": {"FIRM": ["ORG"]}}}, '"type_map" an object of names'),
