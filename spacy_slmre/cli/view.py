@@ -24,7 +24,10 @@ def view_command(
     inputs: InputArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file.")],
     style: Annotated[
-        str, typer.Option(help="arcs (between mentions, above the text) or graph (of the facts of all documents).")
+        str,
+        typer.Option(
+            help="arcs (between mentions, above the text) or graph (by default of the facts of all documents)."
+        ),
     ] = "arcs",
     min_score: MinScoreOption = 0.0,
     label: LabelOption = None,
@@ -33,6 +36,13 @@ def view_command(
     only_related: Annotated[
         bool, typer.Option("--only-related", help="For arcs: omit sentences without relations.")
     ] = False,
+    level: Annotated[
+        str | None,
+        typer.Option(
+            help="For graph: mentions (relations between mentions) or facts (between the entities of each document). "
+            "By default, the entities of all documents are joined."
+        ),
+    ] = None,
     merge: Annotated[
         str, typer.Option(help="For graph: merge entities with the same name (text), or the same name and type (type).")
     ] = "text",
@@ -50,12 +60,13 @@ def view_command(
     from spacy_slmre.visual.options import ViewOptions
     from spacy_slmre.visual.rendering import render
 
-    unused = {"arcs": ["merge"], "graph": ["only_related"]}
+    unused = {"arcs": ["level", "merge"], "graph": ["only_related"]}
     refuse_options(ctx, unused.get(style, ()), f"has no effect with --style {style}.")
+    refuse_options(ctx, ["merge"] if level is not None else [], "has no effect with --level.")
     sentences = "related" if only_related else "all"
     labels = frozenset(label or ())
     options = ViewOptions(
-        min_score=min_score, labels=labels, theme=theme, title=title, sentences=sentences, merge=merge
+        min_score=min_score, labels=labels, theme=theme, title=title, sentences=sentences, level=level, merge=merge
     )
     if output.suffix not in (".html", ".htm"):
         raise ValueError(f"The output {output} must end in .html.")

@@ -91,6 +91,19 @@ class Edge:
         return [source.to_dict() for source in self.sources]
 
 
+def edges_of(documents: Iterable[RelationDocument], level: str, merge: str | None) -> Iterable[Edge]:
+    """Return the relations of documents as edges.
+
+    Args:
+        documents: The documents, with unique ids.
+        level: "mentions" for relations between mentions, or "facts" for those between the entities of each document.
+        merge: Instead, merge the facts of all documents by "text" or "type"; see `merge_edges`.
+    """
+    if merge is not None:
+        return merge_edges(documents, merge)
+    return fact_edges(documents) if level == "facts" else make_edges(documents)
+
+
 def make_edges(documents: Iterable[RelationDocument]) -> Iterator[Edge]:
     """Yield an edge between two mentions for each relation, in order; see `distinct_relations`."""
     for document in documents:

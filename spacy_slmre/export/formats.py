@@ -13,7 +13,7 @@ from spacy.tokens import Doc, Span
 from spacy_slmre.corpus.rejects import FAILED, check_rejects, rejects_file
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.export.annotation_tools import write_doccano, write_label_studio, write_prodigy
-from spacy_slmre.export.edges import Edge, ExportError, fact_edges, make_edges, merge_edges
+from spacy_slmre.export.edges import Edge, ExportError, edges_of
 from spacy_slmre.export.graphs import is_neo4j, write_cypher, write_graphml, write_ladybug, write_neo4j
 from spacy_slmre.export.rdf import DEFAULT_BASE, Namespace, describe, write_jsonld, write_ntriples, write_turtle
 from spacy_slmre.export.reading import as_documents
@@ -138,7 +138,9 @@ def export(
                 write_reject({"id": id, "reason": reason, "detail": detail})
 
             selected = _select(as_documents(docs), settings, counts, reject)
-            items = _counted(selected if chosen.of_documents else _edges(selected, settings), counts)
+            items = _counted(
+                selected if chosen.of_documents else edges_of(selected, settings.level, settings.merge), counts
+            )
             chosen.write(path, items, settings, reject)
             counts.written -= counts.rejects[OVERLAPPING_RELATION]
     return counts
@@ -172,12 +174,6 @@ def _select(
             if rel.score >= settings.min_score and (not settings.labels or rel.label in settings.labels)
         )
         yield replace(document, relations=relations, model=document.model or settings.model)
-
-
-def _edges(documents: Iterable[RelationDocument], settings: ExportSettings) -> Iterable[Edge]:
-    if settings.merge is not None:
-        return merge_edges(documents, settings.merge)
-    return fact_edges(documents) if settings.of_facts else make_edges(documents)
 
 
 def _counted(items: Iterable[Any], counts: ExportCounts) -> Iterator[Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from spacy_slmre.documents import RelationDocument
-from spacy_slmre.export.edges import Edge, EdgeSource, Node, merge_edges
+from spacy_slmre.export.edges import Edge, EdgeSource, Node, edges_of
 from spacy_slmre.visual.colors import color_of, entity_colors, relation_styles
 from spacy_slmre.visual.marked_text import split_at_spans
 from spacy_slmre.visual.measure import text_width
@@ -65,8 +65,10 @@ class DrawnEdge:
 
 def graph_page(documents: Sequence[RelationDocument], options: ViewOptions) -> str:
     """Return a page with the graph, the sentences of each relation, and a table of all relations."""
-    edges = merge_edges(
-        (replace(document, relations=tuple(options.shown_relations(document))) for document in documents), options.merge
+    drawn_documents = [replace(one, relations=tuple(options.shown_relations(one))) for one in documents]
+    merge = options.merge if options.level is None else None
+    edges = sorted(
+        edges_of(drawn_documents, options.level or "facts", merge), key=lambda edge: (-edge.count, -edge.score)
     )
     shown = edges[: options.max_relations]
     counts = Counter(edge.label for edge in shown)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from spacy_slmre.documents import DocumentRelation, RelationDocument
-from spacy_slmre.facts import MERGE_BY, distinct_relations
+from spacy_slmre.facts import LEVELS, MERGE_BY, distinct_relations
 from spacy_slmre.util.settings import check_choice, check_maximum, check_minimum, check_types
 
 _COLOR = re.compile(r"#[0-9a-fA-F]{3,8}|[a-zA-Z]+|(?:rgb|hsl|oklch|oklab|lab|lch|hwb)a?\([\w\s.,%/+-]*\)")
@@ -27,9 +27,12 @@ class ViewOptions:
         scores: Show scores next to labels; None shows them unless all are 1, as in gold data.
         sentences: For arcs: show "all" sentences, or only "related" ones, which have a relation.
         width: For arcs: width of a line in pixels.
-        merge: For the graph, whose nodes are entities (see `spacy_slmre.facts`): "text", or "type" to merge mentions
+        level: For the graph: nodes are "mentions", or the entities of each document ("facts"); None joins the entities
+            of all documents.
+        merge: For the graph, if it joins entities (see `spacy_slmre.facts`): "text", or "type" to merge mentions
             without an id only if their entity types are equal.
-        max_relations: For the graph: maximum number of relations; the most frequent ones are shown.
+        max_relations: For the graph: maximum number of relations; those that occur most often are shown, and of equally
+            frequent ones, those with the highest score.
         theme: "auto" (the reader's system setting), "light" or "dark".
         title: Title of a page.
 
@@ -43,6 +46,7 @@ class ViewOptions:
     scores: bool | None = None
     sentences: str = "all"
     width: int = 880
+    level: str | None = None
     merge: str = "text"
     max_relations: int = 500
     theme: str = "auto"
@@ -51,6 +55,7 @@ class ViewOptions:
     def __post_init__(self) -> None:
         check_types(self, "options", may_be_empty=("title",))
         check_choice(self, "options", sentences=("all", "related"), merge=MERGE_BY, theme=THEMES)
+        check_choice(self, "options", level=(None, *LEVELS))
         check_minimum(self, "options", width=200, max_relations=1)
         check_maximum(self, "options", width=10_000)
         for name, color in self.colors.items():

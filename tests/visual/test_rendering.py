@@ -144,6 +144,18 @@ def test_graph_page_has_sentences_and_scores() -> None:
     assert frame.startswith("<iframe sandbox") and frame.count("<") == 2
 
 
+@pytest.mark.parametrize(("level", "n_relations", "n_nodes"), [(None, 1, 2), ("facts", 2, 4), ("mentions", 3, 6)])
+def test_nodes_of_a_graph_are_entities_or_mentions(level: str | None, n_relations: int, n_nodes: int) -> None:
+    again = [(0, 1, "born in", 0.7), (2, 3, "born in", 0.6)]
+    other = make_document("b", ["Ann", "Rome", "ANN", "rome"], ["PER", "LOC", "PER", "LOC"], again)
+    one = make_document("a", ["Ann", "Rome"], ["PER", "LOC"], [(0, 1, "born in", 0.9)])
+    page = spacy_slmre.render([one, other], style="graph", page=True, options={"level": level}) or ""
+    drawn = lxml_html.document_fromstring(page)
+    data = json.loads(drawn.xpath("//script[@id='data']/text()")[0])
+    assert len(data) == n_relations and sum(one["count"] for one in data) == 3
+    assert len(drawn.xpath("//*[name()='g' and contains(concat(' ', @class, ' '), ' node ')]")) == n_nodes
+
+
 def test_text_outside_of_sentences_and_the_outermost_entities_are_shown() -> None:
     text = "First part. Ann Lee met Bo. New York University."
     entities = tuple(EntityMention(text.index(one), text.index(one) + len(one), one, "X") for one in ("New York", "Bo"))
