@@ -18,7 +18,7 @@ from spacy.tokens import Doc
 
 from spacy_slmre.corpus.docbin import SHARD_SIZE, DocBinWriter, corpus_files
 from spacy_slmre.corpus.formats import CorpusFormat, get_format, guess_format
-from spacy_slmre.corpus.gold_docs import MEANS_NO_RELATION, make_doc
+from spacy_slmre.corpus.gold_docs import MEANS_NO_RELATION, make_doc, warn_if_predicted
 from spacy_slmre.corpus.records import Record, Reject
 from spacy_slmre.corpus.rejects import check_rejects, count_rejects, rejects_file
 from spacy_slmre.corpus.sources import CorpusError, source_files
@@ -103,13 +103,14 @@ def convert(
                 examples.setdefault(reject.reason, reject)
                 write_reject(reject.to_dict(str(source)))
 
-            nlp = spacy.blank(lang)
+            nlp, warned = spacy.blank(lang), False
             for item in format.read(source, split, **(settings or {})):
                 doc, rejected = _convert(nlp, item, format, split)
                 for reject in rejected:
                     add_reject(reject)
                 if doc is None:
                     continue
+                warned = warned or warn_if_predicted(source, doc)
                 summary.add(doc)
                 if writer.add(doc) and len(nlp.vocab) > _MAX_VOCABULARY:
                     nlp = spacy.blank(lang)

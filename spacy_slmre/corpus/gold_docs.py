@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 from spacy.language import Language
@@ -14,7 +16,8 @@ from spacy.tokens import Doc
 from spacy_slmre.coreference import CLUSTERS
 from spacy_slmre.corpus.formats import CorpusFormat, get_format
 from spacy_slmre.corpus.records import Pair, Record, Reject
-from spacy_slmre.documents import ID, EntityMention, doc_with_mentions
+from spacy_slmre.documents import ID, MODEL, EntityMention, doc_with_mentions
+from spacy_slmre.gold import annotates_pairs
 from spacy_slmre.instances import Mention
 from spacy_slmre.relations import PAIRS, RELATIONS, write_label_properties
 from spacy_slmre.schema import NEGATIVE_LABEL
@@ -84,12 +87,38 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
     positives = dict.fromkeys(item for item in annotated if not format.is_negative(item[2]))
     setattr(doc._, RELATIONS, list(positives))
     doc.user_data |= {SPLIT: split, ID: record.id}
+    if record.predicted_by:
+        doc.user_data[MODEL] = record.predicted_by
     if format.schema is not None:
         doc.user_data[FORMAT] = format.name
         write_label_properties(doc, format.schema.inverse_of, format.schema.iris)
     else:
         write_label_properties(doc, record.inverse_of, record.iris)
     return doc, rejects
+
+
+def warn_if_predicted(source: str | Path, doc: Doc) -> bool:
+    """Warn if the relations of a document are what `slmre extract` wrote; return whether they are.
+
+    `slmre review` annotates pairs, so reviewed predictions are annotations.
+    """
+    model = doc.user_data.get(MODEL)
+    if not model or annotates_pairs(doc.user_data):
+        return False
+    warnings.warn(
+        f"{source}: the relations were predicted by {model} and not annotated, so they include its errors. Correct "
+        "them with `python -m spacy slmre review` before you train or evaluate with them.",
+        stacklevel=2,
+    )
+    return True
+
+
+def warn_of_predictions(source: str | Path, docs: Iterable[Doc]) -> Iterator[Doc]:
+    """Yield gold documents, with one warning if there are predictions among them; see `warn_if_predicted`."""
+    warned = False
+    for doc in docs:
+        warned = warned or warn_if_predicted(source, doc)
+        yield doc
 
 
 def holdout_positions(docs: Iterable[Doc], seed: int = 0) -> Iterator[tuple[Doc, float]]:

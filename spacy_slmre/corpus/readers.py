@@ -16,7 +16,7 @@ from spacy.training import Example
 from spacy_slmre.corpus.annotations.spacy_docs import has_only_rel
 from spacy_slmre.corpus.conversion import read_annotations
 from spacy_slmre.corpus.docbin import has_docs, read_docs
-from spacy_slmre.corpus.gold_docs import PROVENANCE, holdout_positions, negative_label_of
+from spacy_slmre.corpus.gold_docs import PROVENANCE, holdout_positions, negative_label_of, warn_of_predictions
 from spacy_slmre.corpus.summary import known_rows
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.relations import CANDIDATES, PAIRS, Relation, install_extensions
@@ -98,7 +98,8 @@ def relation_corpus(
     def read(nlp: Language) -> Iterator[Doc]:
         if not source.exists():
             raise ValueError(f"The corpus {source} does not exist.")
-        docs = read_docs(source, nlp.vocab) if is_corpus() else read_annotations(source, nlp, source.stem)
+        found = read_docs(source, nlp.vocab) if is_corpus() else read_annotations(source, nlp, source.stem)
+        docs = warn_of_predictions(source, found)
         if not holdout:
             return docs
         return (doc for doc, position in holdout_positions(docs) if (position < holdout) == held_out)

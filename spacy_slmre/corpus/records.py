@@ -55,6 +55,7 @@ class Record:
         clusters: Mentions of the same entity.
         inverse_of: The symmetric and inverse labels, if the source contains them.
         iris: The IRIs of the labels that have one.
+        predicted_by: The pipeline that predicted the pairs, if they are not annotated.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Record:
     clusters: tuple[tuple[Mention, ...], ...] = ()
     inverse_of: Mapping[str, str] = field(default_factory=dict)
     iris: Mapping[str, str] = field(default_factory=dict)
+    predicted_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ def record_of(document: RelationDocument, line: int) -> Record:
         clusters=tuple(tuple(Mention(*bounds, "") for bounds in cluster.mentions) for cluster in document.clusters),
         inverse_of=document.inverse_of,
         iris=document.iris,
+        predicted_by=document.model if document.pairs is None else "",
     )
 
 

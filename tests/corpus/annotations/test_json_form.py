@@ -3,8 +3,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import spacy
+from spacy.tokens import DocBin
 
 from spacy_slmre.coreference import MENTIONS, find_clusters
+from spacy_slmre.corpus.readers import relation_corpus
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.documents import RelationDocument
 from spacy_slmre.gold import annotates_pairs
@@ -34,6 +37,23 @@ def test_what_extract_writes_becomes_a_corpus(export):
     assert found.relations() == [("Ann", "lives in", "Oslo")] and not annotates_pairs(doc.user_data)
     assert [sent.text for sent in doc.sents] == ["Ann lives in Oslo.", "Bo left."]
     assert doc.user_data["slmre.id"] == "a.txt"
+
+
+def test_predictions_are_not_taken_for_annotations_without_a_warning(export, write, tmp_path):
+    predicted = {**ROW, "model": "en_pipeline 1.0.0 slm_relations"}
+    with pytest.warns(
+        UserWarning, match=r"relations.jsonl: the relations were predicted by en_pipeline 1.0.0"
+    ) as warned:
+        (doc,) = export(predicted).docs
+    assert len(warned) == 1
+    # Also where the converted corpus, or the file itself, is read to train on it.
+    DocBin(docs=[doc], store_user_data=True).to_disk(tmp_path / "corpus.spacy")
+    for source in (tmp_path / "corpus.spacy", write("other.jsonl", json.dumps(predicted))):
+        with pytest.warns(UserWarning, match="predicted by en_pipeline"):
+            assert len(list(relation_corpus(source)(spacy.blank("en")))) == 1
+    # What `slmre review` writes is annotated.
+    reviewed = {**predicted, "pairs": predicted["relations"]}
+    assert export(reviewed).relations() == [("Ann", "lives in", "Oslo")]
 
 
 def test_coreference_clusters_are_kept(export):
