@@ -177,8 +177,9 @@ def collect_schema(docs: Iterable[Doc], negative: str | None, attr: str = RELATI
         annotated = gold_pairs(doc, attr)
         names.update(row.label for row in annotated.rows)
         has_negatives |= annotated.is_complete
-        for name, key, value in _label_properties(doc):
-            properties[name][key].add(value)
+        for source in {RELATIONS, attr}:
+            for name, key, value in _label_properties(doc, source):
+                properties[name][key].add(value)
     is_default = negative == NEGATIVE_LABEL
     others = sorted(filter(means_no_relation, names))
     if negative is not None and others and (is_default or negative not in names):
@@ -199,18 +200,18 @@ def collect_schema(docs: Iterable[Doc], negative: str | None, attr: str = RELATI
     return LabelSchema.from_dict({"labels": labels, "negative_label": schema.negative_label})
 
 
-def _label_properties(doc: Doc) -> Iterator[tuple[str, str, Any]]:
-    """Yield what a document knows about labels: name, key of `RelationLabel`, and value."""
-    for name, other in inverses_of(doc).items():
+def _label_properties(doc: Doc, attr: str) -> Iterator[tuple[str, str, Any]]:
+    """Yield what a document knows about the labels in an attribute: name, key of `RelationLabel`, and value."""
+    for name, other in inverses_of(doc, attr).items():
         if name == other:
             yield name, "symmetric", True
         else:
             yield name, "inverse", other
             yield other, "inverse", name
-    for name, limits in limits_of(doc).items():
+    for name, limits in limits_of(doc, attr).items():
         for key, value in limits.items():
             yield (name, "symmetric", False) if key == "directions" else (name, key, value)
-    for name, iri in iris_of(doc).items():
+    for name, iri in iris_of(doc, attr).items():
         yield name, "iri", iri
 
 
