@@ -203,7 +203,12 @@ class RelationExtractor(SavedAsFolder, TrainablePipe):
             yield from annotate_held()
 
     def predict(self, docs: Iterable[Doc], k: int = 1) -> list[DocPrediction]:
-        """Predict the k most probable labels of each candidate pair, without changing the documents."""
+        """Predict the k most probable labels of each candidate pair, without changing the documents.
+
+        Raises TypeError if a single document is given.
+        """
+        if isinstance(docs, Doc):
+            raise TypeError("A list of documents is needed, also for one: [doc].")
         self.load()
         return self._predict([self._make_instances(doc) for doc in docs], k)
 

@@ -92,6 +92,8 @@ def test_a_threshold_writes_several_labels_of_a_pair(blank: Callable[[], Languag
     component = nlp.add_pipe("slm_relations", config=config)
     doc = nlp(TEXTS[4])
     expected = set()
+    with pytest.raises(TypeError, match="list of documents"):
+        component.predict_proba(doc)
     for pair in component.predict_proba([doc], k=5)[0]:
         best = [label for label, score in pair.labels if label != "no_relation" and score >= 0.1][:2]
         expected |= {(pair.head.start_char, pair.tail.start_char, label) for label in best}
