@@ -71,10 +71,8 @@ def measure(lm: SmallLM, corpus: LabelSetCorpus, max_pairs: int, threshold: floa
     passages = take_passages(corpus, max_pairs)
     gold = gold_relations(passages)
     pairs, instances = fitting_pairs(lm, passages, schema)
-    row_of = {pair: row for row, pair in enumerate(pairs)}
-    alone = np.full(len(pairs), -1)
-    opposite = np.array([row_of.get((number, (tail, head)), -1) for number, (head, tail) in pairs])
     mentions = [((number, head), (number, tail)) for number, (head, tail) in pairs]
+    alone, opposite = np.full(len(pairs), -1), Directions.of_mentions(mentions, schema).opposite
     n_labels = len(schema.names)
 
     def row(step: str, log_probs: np.ndarray, rows: np.ndarray, decoding: Decoding, keep: Any = None) -> dict[str, Any]:

@@ -149,8 +149,9 @@ class Simulation:
         """Return the micro-F1 on the test pairs."""
         schema, test = self.answers.schema, self.answers.test
         places, instances = self._fitting(lm, test)
-        log_probs, directions = lm.log_probs(instances, schema), Directions.of_instances(instances, schema)
-        decoded = decode(log_probs, directions, mention_keys(instances), schema, Decoding(lm.default_threshold))
+        mentions = mention_keys(instances)
+        directions = Directions.of_mentions(mentions, schema)
+        decoded = decode(lm.log_probs(instances, schema), directions, mentions, schema, Decoding(lm.default_threshold))
         predicted = {(places[row], schema.names[column]) for row, column, _ in decoded}
         gold = {(place, one.label or "") for place, pair in enumerate(test) for one in pair}
         return count({item for item in gold if item[1] != schema.negative_label}, predicted).f1

@@ -78,11 +78,14 @@ class Scored:
         return self.corpus.schema
 
     @cached_property
+    def mentions(self) -> list[tuple[Any, Any]]:
+        """Keys of the head and tail of each pair."""
+        return [((number, head), (number, tail)) for number, (head, tail) in self.pairs]
+
+    @cached_property
     def directions(self) -> Directions:
         """How the pairs depend on each other."""
-        row_of = {pair: row for row, pair in enumerate(self.pairs)}
-        opposite = [row_of.get((number, (tail, head)), -1) for number, (head, tail) in self.pairs]
-        return Directions.from_rows(np.array(opposite, dtype=int), self.schema)
+        return Directions.of_mentions(self.mentions, self.schema)
 
     @cached_property
     def gold(self) -> set[tuple[Pair, str]]:
@@ -92,8 +95,7 @@ class Scored:
     def relations(self, threshold: float | None, temperature: float = 1.0) -> set[tuple[Pair, str]]:
         """Return the predicted relations."""
         log_probs = apply_temperature(self.log_probs, temperature)
-        mentions = [((number, head), (number, tail)) for number, (head, tail) in self.pairs]
-        decoded = decode(log_probs, self.directions, mentions, self.schema, Decoding(threshold))
+        decoded = decode(log_probs, self.directions, self.mentions, self.schema, Decoding(threshold))
         return {(self.pairs[row], self.schema.names[column]) for row, column, _ in decoded}
 
     def counts(self, threshold: float | None, temperature: float = 1.0) -> PRF:

@@ -157,23 +157,15 @@ class Directions:
     mirror: np.ndarray
 
     @classmethod
-    def of_docs(cls, docs: Sequence[DocInstances], schema: LabelSchema, allowed: np.ndarray | None) -> Directions:
-        """Return the directions for the instances of documents; `allowed` is the result of `allowed_labels`."""
-        opposite: list[int] = []
-        for doc in docs:
-            keys = [((head.start, head.end), (tail.start, tail.end)) for head, tail in doc.pairs]
-            row_of = {key: len(opposite) + number for number, key in enumerate(keys)}
-            opposite += [row_of.get((tail, head), -1) for head, tail in keys]
-        return cls.from_rows(np.array(opposite, dtype=int), schema, allowed)
-
-    @classmethod
-    def of_instances(
-        cls, instances: Sequence[RelationInstance], schema: LabelSchema, allowed: np.ndarray | None = None
+    def of_mentions(
+        cls, mentions: Sequence[tuple[Any, Any]], schema: LabelSchema, allowed: np.ndarray | None = None
     ) -> Directions:
-        """Return the directions for distinct instances; those of a pair share their context."""
-        keys = [(id(one.context), one.head, one.tail) for one in instances]
-        row_of = {key: row for row, key in enumerate(keys)}
-        opposite = [row_of.get((context, tail, head), -1) for context, head, tail in keys]
+        """Return the directions for pairs with these keys of head and tail, as `decode` takes them.
+
+        `allowed` is the result of `allowed_labels`.
+        """
+        row_of = {key: row for row, key in enumerate(mentions)}
+        opposite = [row_of.get((tail, head), -1) for head, tail in mentions]
         return cls.from_rows(np.array(opposite, dtype=int), schema, allowed)
 
     @classmethod

@@ -132,5 +132,5 @@ def _read_pairs(pipe: RelationExtractor, examples: Iterable[Example]) -> _Scored
     for start in range(0, len(instances), pipe.batch_size):
         part = slice(start, start + pipe.batch_size)
         parts.append(pipe.model.log_probs(instances[part], schema, None if allowed is None else allowed[part]))
-    directions = Directions.of_instances(instances, schema, allowed)
+    directions = Directions.of_mentions(mention_keys(instances), schema, allowed)
     return _ScoredPairs(instances, schema, np.concatenate(parts), directions, (rows, columns))

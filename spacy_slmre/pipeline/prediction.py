@@ -49,7 +49,12 @@ def _predict(
     schema = docs[0].schema
     instances = [instance for one in docs for instance in one.instances]
     allowed = allowed_labels(docs, schema)
-    directions = Directions.of_docs(docs, schema, allowed)
+    mentions = [
+        ((number, head.start, head.end), (number, tail.start, tail.end))
+        for number, doc in enumerate(docs)
+        for head, tail in doc.pairs
+    ]
+    directions = Directions.of_mentions(mentions, schema, allowed)
 
     def all_log_probs(rows: Any) -> np.ndarray:
         of_rows = None if allowed is None else allowed[rows]
@@ -64,10 +69,5 @@ def _predict(
         rows = incomplete_rows(log_probs, directions, schema, decoding)
         if len(rows):
             log_probs[rows] = all_log_probs(rows)
-    mentions = [
-        ((number, head.start, head.end), (number, tail.start, tail.end))
-        for number, doc in enumerate(docs)
-        for head, tail in doc.pairs
-    ]
     relations = decode(log_probs, directions, mentions, schema, decoding)
     return make_predictions(docs, schema, log_probs, relations, k)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -29,11 +30,8 @@ class FrozenLayers:
     """
 
     def __init__(self, network: PreTrainedModel, max_bytes: int) -> None:
-        self.layers: list[nn.Module] = []
-        for layer in network.get_decoder().layers:
-            if has_dropout(network) or any(weights.requires_grad for weights in layer.parameters()):
-                break
-            self.layers.append(layer)
+        layers = [] if has_dropout(network) else network.get_decoder().layers
+        self.layers: list[nn.Module] = [*takewhile(_is_frozen, layers)]
         self._room = max_bytes
         self._outputs: dict[int, Tensor] = {}
         self._sequence: int | None = None
@@ -77,6 +75,10 @@ class FrozenLayers:
             return output
 
         return forward
+
+
+def _is_frozen(layer: nn.Module) -> bool:
+    return not any(weights.requires_grad for weights in layer.parameters())
 
 
 def has_dropout(network: PreTrainedModel) -> bool:

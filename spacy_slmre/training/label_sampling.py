@@ -273,7 +273,7 @@ class _SampledCorpus:
         """
         before, after = self.neighbors.get(passage.id, (None, None))
         pairs = [[one, other] for one, other in ((before, passage), (passage, after)) if one and other]
-        if pairs := [pair for pair in pairs if not {one.id for one in pair} & (used - {passage.id})]:
+        if pairs := [pair for pair in pairs if used.isdisjoint(one.id for one in pair)]:
             return rng.choice(pairs), False
         other = rng.choice(self.corpus.passages)
         pair = [passage] if other is passage or other.id in used else [passage, other]

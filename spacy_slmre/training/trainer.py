@@ -279,15 +279,15 @@ def _counts_by_threshold(model: RelationModel, data: TuningSet) -> list[PRF]:
     keys = [(id(instance.context), instance.head, instance.tail) for instance in data.dev]
     pairs = dict(zip(keys, data.dev, strict=True))
     instances, decodings = list(pairs.values()), [Decoding(threshold) for threshold in THRESHOLDS]
-    directions = Directions.of_instances(instances, schema)
+    mentions = mention_keys(instances)
+    directions = Directions.of_mentions(mentions, schema)
     log_probs = model.log_probs(instances, schema, k=_N_LABELS, min_prob=_MIN_THRESHOLD)
     rows = {row for one in decodings[:2] for row in incomplete_rows(log_probs, directions, schema, one).tolist()}
     for row, complete in zip(rows, model.log_probs([instances[row] for row in rows], schema), strict=True):
         log_probs[row] = complete
     gold = [(key, str(instance.label)) for key, instance in zip(keys, data.dev, strict=True)]
     gold = [item for item in gold if item[1] != schema.negative_label]
-    names, mentions = list(pairs), mention_keys(instances)
-    counts = []
+    names, counts = list(pairs), []
     for decoding in decodings:
         found = decode(log_probs, directions, mentions, schema, decoding)
         counts.append(count(gold, [(names[row], schema.names[column]) for row, column, _ in found]))
