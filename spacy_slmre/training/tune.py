@@ -27,11 +27,11 @@ from spacy_slmre.models.causal_lm.loading import check_architecture, resolve_qua
 from spacy_slmre.models.causal_lm.lora import LoraSettings, round_lora
 from spacy_slmre.models.causal_lm.loss import as_batch
 from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.models.hub import has_gpu
+from spacy_slmre.models.hub import DTYPES, has_gpu
 from spacy_slmre.pipeline.fingerprint import pipeline_fingerprint
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.pipeline.settings import ExtractorSettings
-from spacy_slmre.training.config import DTYPES, TrainingSettings, TuningConfig, TuningError
+from spacy_slmre.training.config import TrainingSettings, TuningConfig, TuningError
 from spacy_slmre.training.data import PackedDataset, TrainingData, TuningSet, draw_examples, read_sets
 from spacy_slmre.training.encoder import describe_shipped_encoder, load_shipped_encoder, train_encoder
 from spacy_slmre.training.label_sampling import LabelSampler
