@@ -128,10 +128,12 @@ def convert(
         return result
 
 
-def read_annotations(source: str | Path, nlp: Language, split: str) -> Iterator[Doc]:
+def read_annotations(
+    source: str | Path, nlp: Language, split: str, warn: Callable[[str], None] = warnings.warn
+) -> Iterator[Doc]:
     """Yield the gold documents of annotations in any form that `convert` recognizes.
 
-    A warning counts what could not be converted, by reason.
+    At the end, `warn` is called with the numbers of what could not be converted, by reason.
 
     Raises:
         CorpusError: The format is not recognized, the source cannot be read, or nothing in it could be converted.
@@ -151,10 +153,9 @@ def read_annotations(source: str | Path, nlp: Language, split: str) -> Iterator[
     if not number:
         raise CorpusError(_nothing_converted(source, format, examples))
     if counts := ", ".join(f"{reason}: {count:,}" for reason, count in rejects.items() if count):
-        warnings.warn(
+        warn(
             f"{source}: records and pairs that could not be converted were skipped ({counts}). `python -m spacy slmre "
-            "convert` lists them with --rejects.",
-            stacklevel=2,
+            "convert` lists them with --rejects."
         )
 
 
