@@ -198,10 +198,9 @@ class UniversalEncoder(PairEncoder):
 
     def _embeddings(self, schema: LabelSchema) -> torch.Tensor:
         """Return the embeddings of the labels, except for the negative one, (n_labels, 2 * width)."""
-        labels = [label for label in schema.labels if label.name != schema.negative_label]
         self.load()
         assert self._embed is not None
-        return self._embed(labels)
+        return self._embed(schema.positive_labels)
 
     def _logits(self, outputs: torch.Tensor, schema: LabelSchema) -> torch.Tensor:
         head = cast(MatchingHead, self.network.head)
