@@ -128,13 +128,14 @@ class EntityPairs:
 class GivenPairs:
     """The pairs in `doc._.relation_candidates`; `spacy-slmre.GivenPairs.v1` in configs.
 
-    Use it to label known pairs, such as those of a gold corpus: there are no limits and no type constraints.
+    Use it to label known pairs, such as those of a gold corpus: there are no limits and no type constraints. A pair
+    that is given twice counts once.
     """
 
     def __call__(self, doc: Doc, schema: LabelSchema | None) -> Candidates:
         """Return the candidate pairs of a document."""
-        pairs: Sequence[tuple[Span, Span]] = getattr(doc._, CANDIDATES)
-        return Candidates(list(pairs), len(pairs), typed=False)
+        pairs = list(dict.fromkeys(getattr(doc._, CANDIDATES)))
+        return Candidates(pairs, len(pairs), typed=False)
 
 
 def _are_same(one: tuple[str, int | None], other: tuple[str, int | None]) -> bool:

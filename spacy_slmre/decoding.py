@@ -127,20 +127,22 @@ def top_labels(log_probs: np.ndarray, schema: LabelSchema, k: int) -> list[tuple
     ]
 
 
-def allowed_labels(docs: list[DocInstances], schema: LabelSchema) -> np.ndarray | None:
+def allowed_labels(
+    instances: Sequence[RelationInstance], schema: LabelSchema, typed: Sequence[bool]
+) -> np.ndarray | None:
     """Return which labels the entity types of each instance allow: bool (n_instances, n_labels).
 
     None means all labels: the schema has no type constraints, or there are no instances.
+
+    Args:
+        instances: The instances.
+        schema: Their labels.
+        typed: Whether each of them may only have labels that the schema allows for its entity types.
     """
-    if not any(label.types for label in schema.labels):
+    if not instances or not any(label.types for label in schema.labels):
         return None
-    all_labels = np.ones(len(schema.labels), dtype=bool)
-    rows = [
-        schema.allowed(instance.head_mention.type, instance.tail_mention.type) if doc.typed else all_labels
-        for doc in docs
-        for instance in doc.instances
-    ]
-    return np.stack(rows) if rows else None
+    allowed = [schema.allowed(one.head_mention.type, one.tail_mention.type) for one in instances]
+    return np.stack(allowed) | ~np.array(typed)[:, None]
 
 
 @dataclass(frozen=True)

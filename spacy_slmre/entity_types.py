@@ -71,8 +71,7 @@ class EntityTypes:
             schema = LabelSchema.from_any(value)
         except TypeError as error:
             raise ValueError(f"Entity types must be names, definitions by name, or a schema, not {value!r}.") from error
-        labels = tuple(label for label in schema.labels if label.name != schema.negative_label)
-        return cls(LabelSchema((*labels, NEGATIVE), NEGATIVE_LABEL, schema.type_map))
+        return cls(LabelSchema((*schema.positive_labels, NEGATIVE), NEGATIVE_LABEL, schema.type_map))
 
     def find(self, name: str) -> str | None:
         """Return the type that an annotated type means: itself, or one that the built-in type map maps to the same."""

@@ -107,15 +107,12 @@ def _undirected(label: str) -> str:
     return label.partition("(")[0]
 
 
-def confusion(
-    pairs: Sequence[tuple[str, str]], max_labels: int = 40, other: str = "other labels"
-) -> tuple[list[str], list[list[int]]]:
+def confusion(pairs: Sequence[tuple[str, str]], max_labels: int = 40) -> tuple[list[str], list[list[int]]]:
     """Return a confusion matrix, most frequent labels first.
 
     Args:
         pairs: Gold and predicted label of each pair.
-        max_labels: If there are more labels, the least frequent ones are merged.
-        other: Name of the merged labels.
+        max_labels: If there are more labels, the least frequent ones are merged to "other labels".
 
     Returns:
         The labels, and the counts: rows are gold labels, columns predicted labels.
@@ -123,7 +120,7 @@ def confusion(
     counts = Counter(label for pair in pairs for label in pair)
     labels = [label for label, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     if len(labels) > max_labels:
-        labels = [*labels[: max_labels - 1], other]
+        labels = [*labels[: max_labels - 1], "other labels"]
     index = {label: column for column, label in enumerate(labels)}
     rows = [[0] * len(labels) for _ in labels]
     for gold, predicted in pairs:

@@ -434,9 +434,8 @@ def join_docs(docs: Sequence[Doc]) -> Doc:
     """
     if not docs:
         raise ValueError("There are no documents to join.")
-    annotate_pairs = {
-        user_data_key(PAIRS) in doc.user_data for doc in docs if user_data_key(RELATIONS) in doc.user_data
-    }
+    keys = {user_data_key(PAIRS), user_data_key(RELATIONS)}
+    annotate_pairs = {user_data_key(PAIRS) in doc.user_data for doc in docs if keys & doc.user_data.keys()}
     if len(annotate_pairs) > 1:
         raise ValueError(f"Some documents have doc._.{PAIRS} and others only doc._.{RELATIONS}: join them separately.")
     with warnings.catch_warnings():

@@ -103,7 +103,7 @@ class LabelSchema:
     type_map: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not [label for label in self.labels if label.name != self.negative_label]:
+        if not self.positive_labels:
             raise ValueError("The label set is empty: name at least one relation in `labels` or in a `schema`.")
         for attribute in ("name", "wording"):
             values = [getattr(label, attribute) for label in self.labels]
@@ -364,9 +364,14 @@ class LabelSchema:
         return tuple(label.name for label in self.labels)
 
     @cached_property
+    def positive_labels(self) -> tuple[RelationLabel, ...]:
+        """All labels except the negative one."""
+        return tuple(label for label in self.labels if label.name != self.negative_label)
+
+    @cached_property
     def positive_names(self) -> tuple[str, ...]:
         """The names of all labels except the negative one."""
-        return tuple(name for name in self.names if name != self.negative_label)
+        return tuple(label.name for label in self.positive_labels)
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -456,7 +461,7 @@ class LabelSchema:
     @cached_property
     def allowed_types(self) -> frozenset[str] | None:
         """The mapped types, in upper case, that at least one label allows for its head or tail; None if all."""
-        constraints = [label.types for label in self.labels if label.name != self.negative_label]
+        constraints = [label.types for label in self.positive_labels]
         types = {self.map_type(type).upper() for pairs in constraints for pair in pairs for type in pair}
         return frozenset(types) if all(constraints) and ANY_TYPE not in types else None
 

@@ -102,6 +102,13 @@ def test_given_pairs_are_proposed_without_type_constraints(doc: Doc) -> None:
     assert [(h.text, t.text) for h, t in found.pairs] == [("Ann", "Bo")] and not found.typed
 
 
+def test_a_pair_that_is_given_twice_is_proposed_once(doc: Doc) -> None:
+    install_extensions()
+    doc._.relation_candidates = [(doc[0:1], doc[2:3]), (doc[2:3], doc[0:1]), (doc[0:1], doc[2:3])]
+    found = GivenPairs()(doc, ANY)
+    assert [(h.text, t.text) for h, t in found.pairs] == [("Ann", "Bo"), ("Bo", "Ann")] and found.considered == 2
+
+
 @given(st.data())
 def test_agrees_with_a_plain_count_of_all_pairs(data: st.DataObject) -> None:
     length = data.draw(st.integers(1, 25))

@@ -117,6 +117,18 @@ def test_relations_are_kept_when_docs_are_split_and_joined(doc: Doc) -> None:
         join_docs([])
 
 
+@pytest.mark.parametrize("has_relations", [True, False])
+def test_documents_that_annotate_pairs_are_not_joined_with_others(doc: Doc, has_relations: bool) -> None:
+    pairs = spacy.blank("en")("Bo met Di.")
+    pairs._.relation_pairs = [(pairs[0:1], pairs[2:3], "met")]
+    if has_relations:
+        pairs._.relations = []
+    relations = spacy.blank("en")("Ann met Bo.")
+    relations._.relations = [(relations[0:1], relations[2:3], "met")]
+    with pytest.raises(ValueError, match="join them separately"):
+        join_docs([pairs, relations])
+
+
 def as_record(doc: Doc, **head: object) -> dict:
     return {**doc._.relations[0], "head": {**doc._.relations[0]["head"], **head}}
 

@@ -90,8 +90,10 @@ def highlight_pair(pair: Relation) -> Text:
 
 
 def _named(paths: Sequence[Path]) -> dict[str, Path]:
-    if 1 < len(paths) <= 3:
-        return dict(zip(("train", "dev", "test"), paths, strict=False))
+    from spacy_slmre.corpus.gold_docs import SPLITS
+
+    if 1 < len(paths) <= len(SPLITS):
+        return dict(zip(SPLITS, paths, strict=False))
     stems = [path.stem for path in paths]
     return dict(zip(stems if len(set(stems)) == len(stems) else map(str, paths), paths, strict=True))
 

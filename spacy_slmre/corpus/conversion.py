@@ -16,7 +16,7 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
 
-from spacy_slmre.corpus.docbin import SHARD_SIZE, DocBinWriter, corpus_files
+from spacy_slmre.corpus.docbin import SHARD_SIZE, DocBinWriter, corpus_hashes
 from spacy_slmre.corpus.formats import CorpusFormat, get_format, guess_format
 from spacy_slmre.corpus.gold_docs import MEANS_NO_RELATION, make_doc, warn_if_predicted
 from spacy_slmre.corpus.records import Record, Reject
@@ -118,15 +118,22 @@ def convert(
                     progress(summary.documents)
             if not summary.documents:
                 raise CorpusError(_nothing_converted(source, format, examples))
-        result = {**key, **summary.to_dict(), "official_instances": format.splits.get(split), "files": _hashes(output)}
+        result = {
+            **key,
+            **summary.to_dict(),
+            "official_instances": format.splits.get(split),
+            "files": corpus_hashes(output),
+        }
         atomic_write(summary_path(output), json.dumps(result, indent=2, ensure_ascii=False) + "\n")
         return result
 
 
-def read_annotations(source: str | Path, nlp: Language, split: str) -> Iterator[Doc]:
+def read_annotations(
+    source: str | Path, nlp: Language, split: str, warn: Callable[[str], None] = warnings.warn
+) -> Iterator[Doc]:
     """Yield the gold documents of annotations in any form that `convert` recognizes.
 
-    A warning counts what could not be converted, by reason.
+    At the end, `warn` is called with the numbers of what could not be converted, by reason.
 
     Raises:
         CorpusError: The format is not recognized, the source cannot be read, or nothing in it could be converted.
@@ -146,10 +153,9 @@ def read_annotations(source: str | Path, nlp: Language, split: str) -> Iterator[
     if not number:
         raise CorpusError(_nothing_converted(source, format, examples))
     if counts := ", ".join(f"{reason}: {count:,}" for reason, count in rejects.items() if count):
-        warnings.warn(
+        warn(
             f"{source}: records and pairs that could not be converted were skipped ({counts}). `python -m spacy slmre "
-            "convert` lists them with --rejects.",
-            stacklevel=2,
+            "convert` lists them with --rejects."
         )
 
 
@@ -172,7 +178,7 @@ def _read_summary(output: Path, key: Mapping[str, Any]) -> dict[str, Any] | None
     try:
         summary = json.loads(summary_path(output).read_text(encoding="utf-8"))
         unchanged = all(summary[name] == value for name, value in key.items())
-        return summary if unchanged and summary["files"] == _hashes(output) else None
+        return summary if unchanged and summary["files"] == corpus_hashes(output) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -184,10 +190,6 @@ def _is_conversion(folder: Path) -> bool:
         return {file.name for file in folder.iterdir()} <= {file["name"] for file in summary["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return not any(folder.iterdir())
-
-
-def _hashes(output: Path) -> list[dict[str, str]]:
-    return [{"name": file.name, "sha256": file_hash(file)} for file in corpus_files(output)]
 
 
 def _source_hash(source: Path) -> str | None:

@@ -13,7 +13,7 @@ from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 
 from spacy_slmre.corpus.sources import CorpusError
-from spacy_slmre.util.io import list_files, shard_name, temporary_output
+from spacy_slmre.util.io import file_hash, list_files, shard_name, temporary_output
 
 SHARD_SIZE = 20_000
 """Maximum number of documents in one `.spacy` file."""
@@ -97,6 +97,11 @@ def corpus_files(path: str | Path) -> list[Path]:
     if not files:
         raise CorpusError(f"There is no corpus at {path}. Create one with `python -m spacy slmre convert`.")
     return files
+
+
+def corpus_hashes(path: str | Path) -> list[dict[str, str]]:
+    """Return name and SHA-256 of the `.spacy` files of a corpus. Raises CorpusError as `corpus_files` does."""
+    return [{"name": file.name, "sha256": file_hash(file)} for file in corpus_files(path)]
 
 
 def has_docs(path: Path) -> bool:

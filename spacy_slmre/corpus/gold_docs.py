@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -97,7 +97,7 @@ def make_doc(nlp: Language, record: Record, format: CorpusFormat, split: str) ->
     return doc, rejects
 
 
-def warn_if_predicted(source: str | Path, doc: Doc) -> bool:
+def warn_if_predicted(source: str | Path, doc: Doc, warn: Callable[[str], None] = warnings.warn) -> bool:
     """Warn if the relations of a document are what `slmre extract` wrote; return whether they are.
 
     `slmre review` annotates pairs, so reviewed predictions are annotations.
@@ -105,19 +105,18 @@ def warn_if_predicted(source: str | Path, doc: Doc) -> bool:
     model = doc.user_data.get(MODEL)
     if not model or annotates_pairs(doc.user_data):
         return False
-    warnings.warn(
+    warn(
         f"{source}: the relations were predicted by {model} and not annotated, so they include its errors. Correct "
-        "them with `python -m spacy slmre review` before you train or evaluate with them.",
-        stacklevel=2,
+        "them with `python -m spacy slmre review` before you train or evaluate with them."
     )
     return True
 
 
-def warn_of_predictions(source: str | Path, docs: Iterable[Doc]) -> Iterator[Doc]:
+def warn_of_predictions(source: str | Path, docs: Iterable[Doc], warn: Callable[[str], None]) -> Iterator[Doc]:
     """Yield gold documents, with one warning if there are predictions among them; see `warn_if_predicted`."""
     warned = False
     for doc in docs:
-        warned = warned or warn_if_predicted(source, doc)
+        warned = warned or warn_if_predicted(source, doc, warn)
         yield doc
 
 

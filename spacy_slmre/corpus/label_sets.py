@@ -103,7 +103,7 @@ class LabelSetCorpus:
     @property
     def labels(self) -> dict[str, RelationLabel]:
         """The labels by name, without the negative one."""
-        return {label.name: label for label in self.schema.labels if label.name != self.schema.negative_label}
+        return {label.name: label for label in self.schema.positive_labels}
 
     def instances(self, max_pairs: int = 0) -> list[RelationInstance]:
         """Return the pairs with known labels, skipping passages with which there would be more than `max_pairs`."""

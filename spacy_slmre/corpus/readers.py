@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,7 +21,7 @@ from spacy_slmre.corpus.gold_docs import PROVENANCE, holdout_positions, negative
 from spacy_slmre.corpus.summary import known_rows
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.relations import CANDIDATES, PAIRS, Relation, install_extensions
-from spacy_slmre.util.settings import takes_settings
+from spacy_slmre.util.settings import check_choice, check_minimum, takes_settings
 
 ExampleReader = Callable[[Language], Iterator[Example]]
 
@@ -55,11 +56,8 @@ class ReaderSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.entities not in ("gold", "predicted"):
-            raise ValueError(f'entities = "{self.entities}", but it must be "gold" or "predicted".')
-        for name, value in (("limit", self.limit), ("max_pairs", self.max_pairs)):
-            if value < 0:
-                raise ValueError(f"{name} = {value}, but it must be 0 (no limit) or more.")
+        check_choice(self, "reader", entities=("gold", "predicted"))
+        check_minimum(self, "reader", limit=0, max_pairs=0)
         if self.negatives is not None and self.negatives < 0 and self.negatives != -1:
             raise ValueError(f"negatives = {self.negatives}, but it must be 0 or more, or -1 (all candidate pairs).")
 
@@ -95,11 +93,15 @@ def relation_corpus(
     def is_corpus() -> bool:
         return has_docs(source) and not has_only_rel(source)
 
+    @cache  # documents are read in each pass, but the user needs to know it only once
+    def warn(message: str) -> None:
+        warnings.warn(message, stacklevel=3)
+
     def read(nlp: Language) -> Iterator[Doc]:
         if not source.exists():
             raise ValueError(f"The corpus {source} does not exist.")
-        found = read_docs(source, nlp.vocab) if is_corpus() else read_annotations(source, nlp, source.stem)
-        docs = warn_of_predictions(source, found)
+        found = read_docs(source, nlp.vocab) if is_corpus() else read_annotations(source, nlp, source.stem, warn)
+        docs = warn_of_predictions(source, found, warn)
         if not holdout:
             return docs
         return (doc for doc, position in holdout_positions(docs) if (position < holdout) == held_out)

@@ -141,6 +141,11 @@ def read_rows(
         yield line, row
 
 
+def hub_split_of(split: str) -> str:
+    """Return the usual name on the hub of one of our splits."""
+    return "validation" if split == "dev" else split
+
+
 class Sample:
     """The beginning of a source, by which formats recognize it.
 

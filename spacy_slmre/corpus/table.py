@@ -10,7 +10,7 @@ from typing import Any
 
 from spacy_slmre.corpus.formats import CorpusFormat, get_format
 from spacy_slmre.corpus.records import UNTYPED, Ambiguous, Malformed, Pair, Record, Reject, place_pair
-from spacy_slmre.corpus.sources import CorpusError, Sample, check_columns, read_rows
+from spacy_slmre.corpus.sources import CorpusError, Sample, check_columns, hub_split_of, read_rows
 from spacy_slmre.instances import Mention
 
 COLUMNS = ("text", "entity1", "entity2", "relation")
@@ -73,7 +73,7 @@ def read_table_rows(
             raise CorpusError(f'{name}="{value}" must be one of: {", ".join(allowed)}.')
     if labels_of:
         get_format(labels_of)
-    rows = read_rows(source, (), hub_split or {"dev": "validation"}.get(split, split))
+    rows = read_rows(source, (), hub_split or hub_split_of(split))
     restore = _unescape if Path(source).suffix.lower() == ".csv" else str
 
     def named_rows() -> Iterator[Row]:

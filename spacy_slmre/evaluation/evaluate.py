@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from spacy.language import Language
-from spacy.training import Example
 
+from spacy_slmre.corpus.readers import batch_by_pairs
 from spacy_slmre.evaluation.external import check_answers, read_answers
 from spacy_slmre.evaluation.facts import join_pairs
 from spacy_slmre.evaluation.gold import EvaluationPair, GoldCorpus, make_evaluation_pairs
@@ -85,8 +85,8 @@ def evaluate_corpus(
             progress(writer.totals.docs)
         if system.estimate is not None:
             log(system.estimate([example.predicted for example in corpus.examples[writer.totals.docs :]]))
-        for batch in _batches(corpus.examples, writer.totals.docs):
-            docs = [example.predicted for _, example in batch]
+        for batch in batch_by_pairs(BATCH_PAIRS)(corpus.examples[writer.totals.docs :]):
+            docs = [example.predicted for example in batch]
             before, start = Counter(system.usage()), time.perf_counter()
             answers = system.predict(docs)
             seconds = time.perf_counter() - start
@@ -94,7 +94,7 @@ def evaluate_corpus(
             usage.subtract(before)
             _check_service(usage, writer)
             predictions, tokens = [], 0
-            for (number, example), doc_answers in zip(batch, answers, strict=True):
+            for number, (example, doc_answers) in enumerate(zip(batch, answers, strict=True), writer.totals.docs):
                 proposed = system.candidates(example.predicted, system.schema).pairs
                 pairs = make_evaluation_pairs(example, number, system.schema, proposed, system.attr)
                 tokens += system.count_tokens([pair.instance for pair in pairs])
@@ -239,19 +239,6 @@ def _check_service(usage: Counter[str], writer: RunWriter) -> None:
         f"The evaluation stopped: {problem} (see the warnings above). {writer.totals.docs:,} documents are "
         "finished; repeat the command to resume."
     )
-
-
-def _batches(examples: Sequence[Example], start: int) -> Iterator[list[tuple[int, Example]]]:
-    batch: list[tuple[int, Example]] = []
-    pairs = 0
-    for number, example in enumerate(examples[start:], start):
-        batch.append((number, example))
-        pairs += len(example.predicted._.relation_candidates) or 1
-        if pairs >= BATCH_PAIRS:
-            yield batch
-            batch, pairs = [], 0
-    if batch:
-        yield batch
 
 
 def _warn_unknown_labels(corpus: GoldCorpus, schema: LabelSchema, log: Log) -> None:

@@ -126,24 +126,16 @@ def document_counts(
     return counts
 
 
-def bootstrap_interval(
-    counts: Sequence[np.ndarray], samples: int = SAMPLES, level: float = LEVEL, seed: int = 0
-) -> Interval:
+def bootstrap_interval(counts: Sequence[np.ndarray]) -> Interval:
     """Return the interval of micro-F1 over documents drawn with replacement, from their TP, FP and FN."""
-    scores = _sampled_f1([np.stack(counts)], samples, seed)[0]
-    low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level, samples)
+    return Interval(*_percentiles(_sampled_f1([np.stack(counts)], SAMPLES)[0]))
 
 
-def paired_bootstrap(
-    systems: Sequence[dict[str, np.ndarray]], samples: int = PAIRED_SAMPLES, seed: int = 0
-) -> dict[tuple[int, int], Difference]:
+def paired_bootstrap(systems: Sequence[dict[str, np.ndarray]]) -> dict[tuple[int, int], Difference]:
     """Return the difference in micro-F1 between any two systems, by their positions.
 
     Args:
-        systems: The `document_counts` of each system.
-        samples: Number of bootstrap samples, which are the same for all systems.
-        seed: Random seed.
+        systems: The `document_counts` of each system. Bootstrap samples are the same for all systems.
 
     Raises:
         ValueError: The systems have different documents.
@@ -151,16 +143,15 @@ def paired_bootstrap(
     if any(system.keys() != systems[0].keys() for system in systems):
         raise ValueError("Systems can only be compared on the same documents.")
     counts = [np.stack([system[doc] for doc in sorted(system)]) for system in systems]
-    sampled = _sampled_f1(counts, samples, seed)
+    sampled = _sampled_f1(counts, PAIRED_SAMPLES)
     observed = [float(_f1(system.sum(0)[None])[0]) for system in counts]
     results = {}
     for a, b in combinations(range(len(systems)), 2):
         differences = sampled[a] - sampled[b]
-        low, high = np.quantile(differences, [0.025, 0.975])
         # The observed data count as one sample, so that no p-value is 0.
-        tails = [(1 + np.sum(side)) / (samples + 1) for side in (differences <= 0, differences >= 0)]
+        tails = [(1 + np.sum(side)) / (PAIRED_SAMPLES + 1) for side in (differences <= 0, differences >= 0)]
         p_value = min(1.0, 2 * float(min(tails)))
-        results[a, b] = Difference(observed[a] - observed[b], float(low), float(high), p_value)
+        results[a, b] = Difference(observed[a] - observed[b], *_percentiles(differences), p_value)
     return results
 
 
@@ -185,10 +176,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return result.tolist()
 
 
-def _sampled_f1(counts: Sequence[np.ndarray], samples: int, seed: int) -> np.ndarray:
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    """Return the bounds of the interval that contains `LEVEL` of the values."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _sampled_f1(counts: Sequence[np.ndarray], samples: int) -> np.ndarray:
     """Return bootstrapped micro-F1 (n_systems, samples), from counts of (n_documents, 3) per system."""
     documents = len(counts[0])
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     scores = np.empty((len(counts), samples))
     for start in range(0, samples, 100):  # in chunks, to limit memory
         stop = min(start + 100, samples)

@@ -16,7 +16,7 @@ from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.evaluation.runs import EvaluationError
 from spacy_slmre.facts import LEVELS
 from spacy_slmre.gold import PairKey, pair_key
-from spacy_slmre.instances import RelationInstance, make_instances
+from spacy_slmre.instances import RelationInstance, make_doc_instances
 from spacy_slmre.label_parser import LabelParser
 from spacy_slmre.llm.component import get_llm_component, get_llm_components, load_llm_component
 from spacy_slmre.llm.cost import cost_of, estimate
@@ -270,22 +270,20 @@ def _generated(pipe: RelationExtractor, lm: SmallLM, max_new_tokens: int) -> Pre
     """Predict as in the study: generate free text and compare it with the labels."""
     parse = LabelParser(pipe.schema).parse
 
+    def truncate(instances: Sequence[RelationInstance]) -> list[RelationInstance | None]:
+        return lm.truncate(instances, pipe.schema, pipe.max_context_tokens)
+
     def predict(docs: Sequence[Doc]) -> list[dict[PairKey, Answer]]:
-        keys: list[tuple[int, PairKey, bool]] = []
-        prompts = []
-        for number, doc in enumerate(docs):
-            pairs = pipe.candidates(doc, pipe.schema).pairs
-            instances = make_instances(doc, pairs, pipe.schema)
-            fitting = lm.truncate(instances, pipe.schema, pipe.max_context_tokens)
-            for pair, prompt, instance in zip(pairs, fitting, instances, strict=True):
-                if prompt is not None:
-                    keys.append((number, pair_key(*pair), prompt is not instance))
-                    prompts.append(prompt)
-        texts = generate_answers(lm, prompts, pipe.schema, max_new_tokens=max_new_tokens)
-        answers: list[dict[PairKey, Answer]] = [{} for _ in docs]
-        for (number, key, truncated), text in zip(keys, texts, strict=True):
-            answers[number][key] = Answer(parse(text), (), text, truncated)
-        return answers
+        found = [make_doc_instances(doc, pipe.candidates, pipe.schema, truncate) for doc in docs]
+        instances = [instance for of_doc in found for instance in of_doc.instances]
+        texts = iter(generate_answers(lm, instances, pipe.schema, max_new_tokens=max_new_tokens))
+        return [
+            {
+                pair_key(*pair): Answer(parse(text), (), text, truncated)
+                for pair, truncated, text in zip(of_doc.pairs, of_doc.truncated, texts, strict=False)
+            }
+            for of_doc in found
+        ]
 
     return predict
 

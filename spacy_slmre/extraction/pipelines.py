@@ -99,7 +99,7 @@ class ExtractionPipeline:
 
     @property
     def model_name(self) -> str:
-        """Return the pipeline's name, version and component, which are recorded with each document."""
+        """The pipeline's name, version and component, which are recorded with each document."""
         meta = self.nlp.meta
         return f"{meta['lang']}_{meta['name']} {meta['version']} {self.component}"
 

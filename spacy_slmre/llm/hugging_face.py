@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import typing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,9 +11,6 @@ from spacy_slmre.util.settings import check_choice, check_minimum, check_types
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-# Placeholder for a message's content while the chat template is rendered around it.
-_PLACEHOLDER = "\u2402{}\u2403"
 
 
 @dataclass(kw_only=True)
@@ -118,21 +114,14 @@ class HuggingFaceChat:
 
     def _encode(self, prompt: ChatPrompt) -> list[int]:
         """Tokenize a prompt; special tokens in message contents are encoded as ordinary text."""
-        from spacy_slmre.models.prompts import render_chat
+        from spacy_slmre.models.prompts import FrameEncoder, render_chat
 
         tokenizer = self.load()[1]
         if not tokenizer.chat_template:
             return tokenizer(f"{prompt}\n", split_special_tokens=True)["input_ids"]
-        frame = [{**message, "content": _PLACEHOLDER.format(n)} for n, message in enumerate(prompt.messages)]
-        # Pieces of the template alternate with message numbers.
-        pieces = re.split(_PLACEHOLDER.format(r"(\d+)"), render_chat(tokenizer, frame))
-        tokens: list[int] = []
-        for position, piece in enumerate(pieces):
-            is_content = position % 2 == 1
-            text = prompt.messages[int(piece)]["content"] if is_content else piece
-            if text:
-                tokens += tokenizer(text, add_special_tokens=False, split_special_tokens=is_content)["input_ids"]
-        return tokens
+        frames = FrameEncoder(tokenizer)
+        messages = [{**message, "content": frames.mask(message["content"])} for message in prompt.messages]
+        return frames.encode(render_chat(tokenizer, messages))
 
     def _generate(self, prompts: list[list[int]]) -> list[str]:
         from spacy_slmre.models.causal_lm.generation import complete

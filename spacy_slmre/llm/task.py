@@ -66,16 +66,16 @@ class RelationTask:
     Files are read at first use and saved with the task.
 
     Args:
-        schema: Labels with wordings, definitions and types: a list, a dict, a JSON file, or a registered
-            function. By default the general schema.
+        schema: Labels with wordings, definitions and types: a list, a dict, the path of a JSON, YAML or ontology file,
+            or a registered function. By default the general schema.
         labels: Label names, instead of a schema.
         negative_label: The label that means "no relation"; added to the labels if missing. None if every pair has a
             relation.
         candidates: Proposes the pairs; `EntityPairs` by default.
         label_list: List the labels in the instruction ("schema-enumerated" in the study; otherwise "generic").
         definitions: Also list their definitions.
-        examples: JSONL file of few-shot examples, each with "text", "head" and "tail" as [start, end, type], and
-            "label".
+        examples: JSONL file of few-shot examples: documents with entities and relations, as `slmre extract` writes
+            them, or pairs with "text", "head" and "tail" as [start, end, type], and "label".
         templates: Folder with system.jinja, context.jinja and query.jinja; missing files have defaults.
         max_context_words: Longer contexts are truncated around the pair.
         attr: Relations are written to `doc._.<attr>`.

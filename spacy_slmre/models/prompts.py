@@ -221,6 +221,44 @@ class PromptTexts:
         ]
 
 
+class FrameEncoder:
+    """Tokenizes rendered chat templates, in which only the special tokens of the template are special.
+
+    Those in the texts of the user, such as "<|im_end|>", are replaced by private characters before a text is inserted
+    into the template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder.values()
+        self._special = {token.content: chr(_FIRST_MASK + n) for n, token in enumerate(t for t in added if t.special)}
+
+    def mask(self, text: str) -> str:
+        """Replace special tokens by private characters, which chat templates do not change."""
+        # Longer tokens first, because one may contain another.
+        for token in sorted(self._special, key=len, reverse=True):
+            text = text.replace(token, self._special[token])
+        return text
+
+    def unmask(self, text: str) -> str:
+        """Return the text that was masked."""
+        for token, character in self._special.items():
+            text = text.replace(character, token)
+        return text
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """Return the tokens of a text with masked parts."""
+        first, *others = _MASKED.split(text)
+        tokens = list(self._tokenizer(first, add_special_tokens=add_special_tokens)["input_ids"])
+        for position, piece in enumerate(others):
+            if is_masked := position % 2 == 0:
+                piece = self.unmask(piece)
+            if piece:
+                options = {"add_special_tokens": False, "split_special_tokens": is_masked}
+                tokens += self._tokenizer(piece, **options)["input_ids"]
+        return tokens
+
+
 class PromptBuilder:
     """Makes the tokens of prompts, for one tokenizer and one style.
 
@@ -232,13 +270,14 @@ class PromptBuilder:
         self.tokenizer = tokenizer
         self.style = style
         self.texts = PromptTexts(style)
+        self._frames = FrameEncoder(tokenizer)
         # Contexts are needed twice, for truncation and for scoring.
         self._context_tokens: WeakKeyDictionary[Context, list[int]] = WeakKeyDictionary()
 
     def prefix(self, schema: LabelSchema) -> list[int]:
         """Return the tokens before the context."""
         # A chat template adds the begin-of-text token itself if the model needs one.
-        return self._encode_frame(self._frame(schema)[0], add_special_tokens=not self.tokenizer.chat_template)
+        return self._frames.encode(self._frame(schema)[0], add_special_tokens=not self.tokenizer.chat_template)
 
     def contexts(self, contexts: Sequence[Context]) -> list[list[int]]:
         """Return the tokens of contexts, each followed by the start of the model's turn."""
@@ -260,7 +299,7 @@ class PromptBuilder:
     def text(self, instance: RelationInstance, schema: LabelSchema) -> str:
         """Return the complete prompt of an instance as text."""
         before, after = self._frame(schema)
-        return self._unmask(before) + self.texts.context(instance.context) + after + self.texts.query(instance)
+        return self._frames.unmask(before) + self.texts.context(instance.context) + after + self.texts.query(instance)
 
     def token_offsets(self, text: str) -> list[tuple[int, int]]:
         """Return the character offsets (start, end) of the tokens of a text."""
@@ -277,15 +316,18 @@ class PromptBuilder:
     @cached_property
     def _opening(self) -> list[int]:
         # The same for every schema, with or without examples.
-        return self._encode_frame(self._wrap("", [])[1])
+        return self._frames.encode(self._wrap("", [])[1])
 
     def _frame(self, schema: LabelSchema) -> tuple[str, str]:
         """Return the text before and after the context, with masked special tokens in the texts of the user."""
         turns = [
-            (self._mask(self.texts.context(shown.context)), self._mask(self.texts.query(shown) + _answer_text(wording)))
+            (
+                self._frames.mask(self.texts.context(shown.context)),
+                self._frames.mask(self.texts.query(shown) + _answer_text(wording)),
+            )
             for shown, wording in self.texts.examples(schema)
         ]
-        return self._wrap(self._mask(self.texts.system(schema)), turns)
+        return self._wrap(self._frames.mask(self.texts.system(schema)), turns)
 
     def _wrap(self, system: str, turns: Sequence[tuple[str, str]]) -> tuple[str, str]:
         if not self.tokenizer.chat_template:
@@ -307,33 +349,6 @@ class PromptBuilder:
         if not texts:
             return []
         return self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-
-    def _encode_frame(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Tokenize a frame, in which special tokens are meant unless they are masked."""
-        first, *others = _MASKED.split(text)
-        tokens = list(self.tokenizer(first, add_special_tokens=add_special_tokens)["input_ids"])
-        for position, piece in enumerate(others):
-            if position % 2 == 0:
-                tokens += self._encode([self._unmask(piece)])[0]
-            elif piece:
-                tokens += self.tokenizer(piece, add_special_tokens=False)["input_ids"]
-        return tokens
-
-    @cached_property
-    def _special_tokens(self) -> tuple[str, ...]:
-        return tuple(token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special)
-
-    def _mask(self, text: str) -> str:
-        """Replace special tokens such as "<|im_end|>" by private characters, which chat templates do not change."""
-        # Longer tokens first, because one may contain another.
-        for number, token in sorted(enumerate(self._special_tokens), key=lambda item: -len(item[1])):
-            text = text.replace(token, chr(_FIRST_MASK + number))
-        return text
-
-    def _unmask(self, text: str) -> str:
-        for number, token in enumerate(self._special_tokens):
-            text = text.replace(chr(_FIRST_MASK + number), token)
-        return text
 
 
 def _answer_text(wording: str) -> str:

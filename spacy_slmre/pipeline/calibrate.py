@@ -12,7 +12,7 @@ from spacy.training import Example
 
 from spacy_slmre.calibration import apply_temperature, calibration_error, fit_temperature, fit_thresholds
 from spacy_slmre.candidates import GivenPairs
-from spacy_slmre.decoding import Decoding, Directions, decode, mention_keys
+from spacy_slmre.decoding import Decoding, Directions, allowed_labels, decode, mention_keys
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.metrics import count
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor
@@ -41,7 +41,7 @@ def calibrate(pipe: RelationExtractor, examples: Iterable[Example], *, threshold
     pairs = _read_pairs(pipe, examples)
     temperature = fit_temperature(lambda temperature: pairs.combined(temperature)[pairs.gold])
     before = pairs.quality(pipe.decoding)
-    summary: dict[str, Any] = {"pairs": len(pairs.instances), "temperature": temperature, "before": before}
+    summary: dict[str, Any] = {"pairs": len(pairs.mentions), "temperature": temperature, "before": before}
     pipe.temperature = temperature
     if thresholds:
         pipe.threshold = None
@@ -56,27 +56,27 @@ class _ScoredPairs:
     """The pairs of a development set.
 
     Attributes:
-        instances: The pairs, each once.
+        mentions: Keys of the head and tail of each pair, each pair once.
         schema: Their labels.
-        log_probs: Log-probabilities of all labels (n_instances, n_labels).
+        log_probs: Log-probabilities of all labels (n_pairs, n_labels).
         directions: How the pairs depend on each other.
         gold: Rows and columns of the gold labels, including negative ones; a pair may have several.
     """
 
-    instances: list[RelationInstance]
+    mentions: list[tuple[Any, Any]]
     schema: LabelSchema
     log_probs: np.ndarray
     directions: Directions
     gold: tuple[np.ndarray, np.ndarray]
 
     def combined(self, temperature: float = 1.0) -> np.ndarray:
-        """Return the log-probabilities with which labels are written (n_instances, n_labels)."""
+        """Return the log-probabilities with which labels are written (n_pairs, n_labels)."""
         return self.directions.combine(apply_temperature(self.log_probs, temperature))
 
     def decode(self, decoding: Decoding, temperature: float = 1.0) -> list[tuple[int, int, float]]:
         """Return the relations that are written, as (row, column, score)."""
         log_probs = apply_temperature(self.log_probs, temperature)
-        return decode(log_probs, self.directions, mention_keys(self.instances), self.schema, decoding)
+        return decode(log_probs, self.directions, self.mentions, self.schema, decoding)
 
     def quality(self, decoding: Decoding, temperature: float = 1.0) -> dict[str, float]:
         """Return "ece", "nll" and "micro_f1"; see `calibrate`."""
@@ -113,24 +113,23 @@ def _read_pairs(pipe: RelationExtractor, examples: Iterable[Example]) -> _Scored
     labeled = pipe.make_training_instances(examples).instances
     fitting = pipe.model.truncate(labeled, schema, pipe.max_context_tokens)
     # A pair with several labels is scored once.
-    row_of: dict[tuple[int, int, int], int] = {}
+    row_of: dict[tuple[Any, Any], int] = {}
     instances: list[RelationInstance] = []
     gold: list[tuple[int, int]] = []
-    for instance, truncated in zip(labeled, fitting, strict=True):
+    for key, instance, truncated in zip(mention_keys(labeled), labeled, fitting, strict=True):
         if truncated is not None:
-            key = (id(instance.context), instance.head, instance.tail)
             if key not in row_of:
                 row_of[key] = len(instances)
                 instances.append(truncated)
             gold.append((row_of[key], schema.index[instance.label or ""]))
     rows, columns = np.array(gold, dtype=int).reshape(-1, 2).T
-    allowed = None
-    if instances and any(label.types for label in schema.labels) and not isinstance(pipe.candidates, GivenPairs):
-        allowed = np.stack([schema.allowed(one.head_mention.type, one.tail_mention.type) for one in instances])
+    allowed = allowed_labels(instances, schema, [not isinstance(pipe.candidates, GivenPairs)] * len(instances))
+    if allowed is not None:
         allowed[rows, columns] = True  # a gold label that prediction would not choose from has a loss, too
     parts = [np.zeros((0, len(schema.labels)))]
     for start in range(0, len(instances), pipe.batch_size):
         part = slice(start, start + pipe.batch_size)
         parts.append(pipe.model.log_probs(instances[part], schema, None if allowed is None else allowed[part]))
-    directions = Directions.of_mentions(mention_keys(instances), schema, allowed)
-    return _ScoredPairs(instances, schema, np.concatenate(parts), directions, (rows, columns))
+    mentions = list(row_of)
+    directions = Directions.of_mentions(mentions, schema, allowed)
+    return _ScoredPairs(mentions, schema, np.concatenate(parts), directions, (rows, columns))

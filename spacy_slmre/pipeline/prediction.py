@@ -48,7 +48,7 @@ def _predict(
 ) -> list[DocPrediction]:
     schema = docs[0].schema
     instances = [instance for one in docs for instance in one.instances]
-    allowed = allowed_labels(docs, schema)
+    allowed = allowed_labels(instances, schema, [one.typed for one in docs for _ in one.instances])
     mentions = [
         ((number, head.start, head.end), (number, tail.start, tail.end))
         for number, doc in enumerate(docs)

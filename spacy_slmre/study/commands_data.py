@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 BenchmarkOption = Annotated[
     list[str] | None, typer.Option("--benchmark", "-b", help="Only this benchmark; can be repeated.")
 ]
-_SPLITS = ("train", "dev", "test")
 
 
 @show_errors()
@@ -50,15 +49,17 @@ def _list_cards(cards: list[dict[str, Any]]) -> Table:
     from rich.box import SIMPLE
     from rich.table import Table
 
+    from spacy_slmre.corpus.gold_docs import SPLITS
+
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     for column in ("name", "domain"):
         table.add_column(column, no_wrap=True)
-    for column in ("labels", *_SPLITS):
+    for column in ("labels", *SPLITS):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("license", overflow="ellipsis", no_wrap=True, max_width=18)
     for card in cards:
         labels = str(len(card["schema"]["labels"])) if card["schema"] else "any"
-        sizes = [f"{card['splits'][split]:,}" if split in card["splits"] else "" for split in _SPLITS]
+        sizes = [f"{card['splits'][split]:,}" if split in card["splits"] else "" for split in SPLITS]
         table.add_row(card["name"], card["domain"], labels, *sizes, card["license"])
     return table
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spacy_slmre.cli.app import OverwriteOption
+from spacy_slmre.cli.evaluate import LimitOption
 from spacy_slmre.cli.output import console, log, show_errors, standard_input
 from spacy_slmre.study.commands_data import BenchmarkOption
 
@@ -190,7 +191,7 @@ def evaluate_command(
     mixture: MixtureOption = None,
     prompt: Annotated[str, typer.Option(help="As in slmre evaluate.")] = "own",
     decoding: Annotated[str, typer.Option(help="As in slmre evaluate.")] = "scored",
-    limit: Annotated[int, typer.Option(min=0, help="Maximum pairs per benchmark; 0 takes all.")] = 0,
+    limit: LimitOption = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Evaluate models on the test splits of the benchmarks that each was trained on.

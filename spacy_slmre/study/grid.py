@@ -19,7 +19,7 @@ from pydantic import StrictInt
 
 from spacy_slmre.training.config import TuningError, find_config
 from spacy_slmre.util.io import atomic_write
-from spacy_slmre.util.run_folder import METRICS_FILE, is_locked
+from spacy_slmre.util.run_folder import METRICS_FILE, is_locked, partial_dir
 from spacy_slmre.util.settings import validate_section
 
 _LOG_LINES_KEPT = 15
@@ -65,8 +65,7 @@ class GridRun:
         if self.failure.exists():
             error = _read_value(self.failure, "error")
             return "failed", str(error) if error else f"{self.failure} is damaged; log: {self.log}"
-        partial = self.output.with_name(f"{self.output.name}.part")
-        return "missing", "interrupted" if partial.exists() else ""
+        return "missing", "interrupted" if partial_dir(self.output).exists() else ""
 
     def run(self, overrides: Sequence[str] = ()) -> bool:
         """Tune in a new process, record a failure, and return whether the run succeeded.

@@ -25,7 +25,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
-from spacy_slmre.corpus.docbin import corpus_files, read_docs, read_user_data
+from spacy_slmre.corpus.docbin import corpus_hashes, read_docs, read_user_data
 from spacy_slmre.corpus.gold_docs import FORMAT, SPLITS
 from spacy_slmre.corpus.readers import ExampleReader, ReaderSettings, make_reader
 from spacy_slmre.corpus.sources import CorpusError
@@ -33,7 +33,6 @@ from spacy_slmre.corpus.summary import known_rows
 from spacy_slmre.gold import count_rows
 from spacy_slmre.relations import PAIRS, RELATIONS, install_extensions
 from spacy_slmre.study.benchmarks.card import get_benchmark
-from spacy_slmre.util.io import file_hash
 from spacy_slmre.util.settings import check_choice, takes_settings, validate_section
 
 BALANCES = ("none", "domain", "benchmark")
@@ -229,7 +228,7 @@ def verify_manifest(manifest: Mapping[str, Any], split: str, corpora: str | Path
     """
     for source in _sources(manifest, split):
         path = Path(corpora) / source["path"]
-        if _file_hashes(path) != source["files"]:
+        if corpus_hashes(path) != source["files"]:
             raise CorpusError(
                 f"{path} is not the corpus that the mixture was made from. Convert it as before, or make the "
                 "mixture again."
@@ -333,7 +332,7 @@ def _scan(corpora: Path, name: str, split: str) -> SplitSample:
         sizes.append(count_rows(data))
     if None in sizes:  # if a document annotates relations, its other pairs follow from its entities
         sizes = [len(known_rows(doc)) for doc in read_docs(corpora / relative, Vocab())]
-    return SplitSample(name, relative, _file_hashes(corpora / relative), [size or 0 for size in sizes])
+    return SplitSample(name, relative, corpus_hashes(corpora / relative), [size or 0 for size in sizes])
 
 
 def _scan_dev_for_training(corpora: Path, name: str) -> SplitSample:
@@ -349,10 +348,6 @@ def _scan_dev_for_training(corpora: Path, name: str) -> SplitSample:
             source.sizes[position] = 0  # so that it is not drawn
     source.excluded = {"test": test, "positions": positions}
     return source
-
-
-def _file_hashes(path: Path) -> list[dict[str, str]]:
-    return [{"name": file.name, "sha256": file_hash(file)} for file in corpus_files(path)]
 
 
 def _draw(sources: list[SplitSample], mixture: Mixture, split: str, cap: int) -> None:

@@ -34,6 +34,7 @@ from spacy_slmre.util.system import hardware, peak_memory, versions
 
 # With at least this many documents, whole documents are held out.
 _MIN_DOCUMENTS_TO_HOLD_OUT = 10
+_SAVED_DTYPE = torch.bfloat16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +176,7 @@ def run_pretraining(
             result = run.partial / "output"
             remove(result)
             with hub.quiet_loading():
-                torch.nn.Module.to(model, torch.bfloat16)
+                torch.nn.Module.to(model, _SAVED_DTYPE)
                 model.save_pretrained(result)
                 tokenizer.save_pretrained(result)
             for name, content in ((RUN_FILE, {"key": key, "versions": versions()}), (METRICS_FILE, metrics)):
@@ -262,12 +263,7 @@ def _cut(parts: Sequence[np.ndarray], size: int) -> np.ndarray:
 
 
 def pretrain(
-    model: PreTrainedModel,
-    blocks: TokenBlocks,
-    settings: PretrainingSettings,
-    folder: Path,
-    *,
-    dtype: torch.dtype = torch.bfloat16,
+    model: PreTrainedModel, blocks: TokenBlocks, settings: PretrainingSettings, folder: Path
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Train a model on blocks of text.
 
@@ -276,10 +272,10 @@ def pretrain(
         blocks: The text.
         settings: How to train.
         folder: Folder of the checkpoints; training resumes from the last one.
-        dtype: Data type that the weights will be saved in; perplexity is that of the rounded weights.
 
     Returns:
-        The model with rounded weights, and "perplexity_before", "perplexity_after", "steps" and "seconds".
+        The model with weights rounded to the type in which they are saved, and "perplexity_before", "perplexity_after"
+        (with these weights), "steps" and "seconds".
 
     Raises:
         TuningError: The loss is not finite, or memory is exhausted.
@@ -323,7 +319,7 @@ def pretrain(
     plain: PreTrainedModel = trained.merge_and_unload() if settings.lora_rank else model
     with torch.no_grad():
         for parameter in plain.parameters():
-            parameter.copy_(parameter.to(dtype))
+            parameter.copy_(parameter.to(_SAVED_DTYPE))
     return plain, {
         "perplexity_before": before,
         "perplexity_after": perplexity(plain, blocks.held_out),

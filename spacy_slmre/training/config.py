@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from catalogue import RegistryError
 from confection import Config, ConfigValidationError
 from spacy import registry
@@ -32,7 +31,7 @@ from spacy_slmre.util.settings import (
 )
 
 SECTIONS = ("paths", "tune", "model", "lora", "training", "encoder", "sampling", "corpora")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ADAPTER_DTYPES = ("float32", "bfloat16")
 SHIPPED_CONFIGS = Path(__file__).parent / "configs"
 """Folder of the configs that a config can extend by name: one for each base model, and what these share."""
 MIN_TEXT_TOKENS = 64
@@ -124,7 +123,7 @@ class TrainingSettings:
             TuningError,
             objective=OBJECTIVES,
             lr_scheduler_type=("linear", "cosine", "constant_with_warmup"),
-            adapter_dtype=tuple(DTYPES),
+            adapter_dtype=ADAPTER_DTYPES,
             optim=("auto", *(name.value for name in OptimizerNames)),
         )
         minima = {"max_tokens": MIN_TEXT_TOKENS, "gradient_accumulation_steps": 1}

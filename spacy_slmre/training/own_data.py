@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import spacy
-from jinja2 import Environment
 from spacy.tokens import Doc
 
 from spacy_slmre.corpus.gold_docs import holdout_positions, holdout_share
@@ -21,7 +19,7 @@ from spacy_slmre.models.hub import PACKAGED_BASE
 from spacy_slmre.training.config import TrainingSettings, TuningError, parse_config, resolve_config
 from spacy_slmre.training.data import PackedDataset, TuningSet, read_sets
 from spacy_slmre.training.trainer import LOGGING_STEPS
-from spacy_slmre.training.tune import load_ner
+from spacy_slmre.training.tune import load_ner, render_template
 from spacy_slmre.util.settings import check_language
 
 HOLDOUT = 0.2
@@ -174,7 +172,5 @@ def _read(path: Path, lang: str) -> list[tuple[Doc, float]]:
 
 
 def _render(values: dict[str, Any]) -> str:
-    template = (files("spacy_slmre.training") / "own.cfg.jinja").read_text("utf-8")
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     defaults = dict.fromkeys(("n_train", "n_dev", "n_pairs", "n_positives", "n_labels", "holdout"), 0)
-    return environment.from_string(template).render({**defaults, **values})
+    return render_template("own.cfg.jinja", **{**defaults, **values})

@@ -276,10 +276,10 @@ def _counts_by_threshold(model: RelationModel, data: TuningSet) -> list[PRF]:
     """Return the counts with each threshold, decoded as the components do."""
     schema = data.schema
     # A pair with several labels is predicted once.
-    keys = [(id(instance.context), instance.head, instance.tail) for instance in data.dev]
+    keys = mention_keys(data.dev)
     pairs = dict(zip(keys, data.dev, strict=True))
-    instances, decodings = list(pairs.values()), [Decoding(threshold) for threshold in THRESHOLDS]
-    mentions = mention_keys(instances)
+    mentions, instances = list(pairs), list(pairs.values())
+    decodings = [Decoding(threshold) for threshold in THRESHOLDS]
     directions = Directions.of_mentions(mentions, schema)
     log_probs = model.log_probs(instances, schema, k=_N_LABELS, min_prob=_MIN_THRESHOLD)
     rows = {row for one in decodings[:2] for row in incomplete_rows(log_probs, directions, schema, one).tolist()}
@@ -287,10 +287,10 @@ def _counts_by_threshold(model: RelationModel, data: TuningSet) -> list[PRF]:
         log_probs[row] = complete
     gold = [(key, str(instance.label)) for key, instance in zip(keys, data.dev, strict=True)]
     gold = [item for item in gold if item[1] != schema.negative_label]
-    names, counts = list(pairs), []
+    counts = []
     for decoding in decodings:
         found = decode(log_probs, directions, mentions, schema, decoding)
-        counts.append(count(gold, [(names[row], schema.names[column]) for row, column, _ in found]))
+        counts.append(count(gold, [(mentions[row], schema.names[column]) for row, column, _ in found]))
     return counts
 
 

@@ -27,11 +27,11 @@ from spacy_slmre.models.causal_lm.loading import check_architecture, resolve_qua
 from spacy_slmre.models.causal_lm.lora import LoraSettings, round_lora
 from spacy_slmre.models.causal_lm.loss import as_batch
 from spacy_slmre.models.causal_lm.model import SmallLM
-from spacy_slmre.models.hub import has_gpu
+from spacy_slmre.models.hub import DTYPES, has_gpu
 from spacy_slmre.pipeline.fingerprint import pipeline_fingerprint
 from spacy_slmre.pipeline.relation_extractor import RelationExtractor
 from spacy_slmre.pipeline.settings import ExtractorSettings
-from spacy_slmre.training.config import DTYPES, TrainingSettings, TuningConfig, TuningError
+from spacy_slmre.training.config import TrainingSettings, TuningConfig, TuningError
 from spacy_slmre.training.data import PackedDataset, TrainingData, TuningSet, draw_examples, read_sets
 from spacy_slmre.training.encoder import describe_shipped_encoder, load_shipped_encoder, train_encoder
 from spacy_slmre.training.label_sampling import LabelSampler
@@ -327,25 +327,28 @@ def _model_card(
     settings.pop("training.report_to")  # does not affect the result
     if config.sampling is not None:
         settings |= {f"sampling.{name}": value for name, value in vars(config.sampling).items()}
-    template = (files("spacy_slmre.training") / "card.md.jinja").read_text("utf-8")
-    return (
-        Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-        .from_string(template)
-        .render(
-            base=record["key"]["base"],
-            quantization=resolve_quantization(lm.locate(), lm.quantization),
-            tune=config.tune,
-            adapter_dtype=config.training.adapter_dtype,
-            data=rows,
-            label_counts=counts,
-            label_sets=record["key"]["data"].get("train") if config.sampling else None,
-            restricted=restricted,
-            settings=settings,
-            metrics=metrics,
-            scores=metrics["scores"]["sets"],
-            versions=record["versions"],
-        )
+    return render_template(
+        "card.md.jinja",
+        base=record["key"]["base"],
+        quantization=resolve_quantization(lm.locate(), lm.quantization),
+        tune=config.tune,
+        adapter_dtype=config.training.adapter_dtype,
+        data=rows,
+        label_counts=counts,
+        label_sets=record["key"]["data"].get("train") if config.sampling else None,
+        restricted=restricted,
+        settings=settings,
+        metrics=metrics,
+        scores=metrics["scores"]["sets"],
+        versions=record["versions"],
     )
+
+
+def render_template(name: str, **values: Any) -> str:
+    """Return the text of a template in this package."""
+    template = (files("spacy_slmre.training") / name).read_text("utf-8")
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    return environment.from_string(template).render(values)
 
 
 def _on_own_device(lm: SmallLM, processes: ProcessGroup) -> SmallLM:

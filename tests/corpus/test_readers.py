@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import json
 import pickle
+import warnings
 from collections import Counter
 
 import pytest
@@ -255,6 +256,17 @@ def test_documents_without_relations_have_their_share_of_the_negatives(nlp, tmp_
         assert sum(numbers) == 120 and sum(numbers[:30]) in (54, 55)
     assert sum(sampled(negatives=4, limit=45)) == 120 and sum(sampled(negatives=1, limit=45)) == 30
     assert sampled(negatives=0) == [0] * 60 and sampled(negatives=-1) == [5] * 30 + [6] * 30
+
+
+def test_a_warning_about_rejects_is_given_once(nlp, tmp_path):
+    row = {"text": "Ann met Bo.", "entity1": "Ann", "entity2": "Bo", "relation": "met"}
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(map(json.dumps, [row, {**row, "text": "Nobody came."}])), encoding="utf-8")
+    read = relation_corpus(path, negatives=1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert texts(read(nlp)) == texts(read(nlp)) == ["Ann met Bo."]
+    assert ["could not be converted" in str(one.message) for one in caught] == [True]
 
 
 def test_negatives_out_of_range_are_an_error(annotated):

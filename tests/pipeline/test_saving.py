@@ -133,7 +133,7 @@ def test_adapter_is_kept_without_its_folder(blank: Callable[[], Language], tiny_
     folder = tmp_path / "adapter"
     get_peft_model(lm.network, LoraConfig(r=2, init_lora_weights=False)).save_pretrained(folder)
     tuned = LabelSchema.from_labels(LABELS, None)
-    record = AdapterRecord(lm.identity(), PromptStyle(definitions=False), tuned)
+    record = AdapterRecord(lm.identity(), PromptStyle(definitions=False), {"": tuned})
     (folder / RECORD_FILE).write_text(json.dumps(record.to_dict()))
 
     nlp = blank()

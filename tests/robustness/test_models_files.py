@@ -266,7 +266,7 @@ ADAPTER_FAULTS = {
     "a base of another form": (edit_json(RECORD_FILE, base="x"), f'{RECORD_FILE}: .*"base" must be'),
     "a base without a name": (edit_json(RECORD_FILE, base={"revision": None}), f"{RECORD_FILE}: .*'name' is missing"),
     "an unknown quantization": (edit_json(RECORD_FILE, quantization="int3"), 'adapter.quantization = "int3"'),
-    "a threshold above 1": (edit_json(RECORD_FILE, threshold=2.0), "threshold = 2.0 is not a probability"),
+    "a threshold above 1": (edit_json(RECORD_FILE, threshold=2.0), "threshold = 2.0, but it must be between 0 and 1"),
     "a threshold as text": (edit_json(RECORD_FILE, threshold="0.5"), '"threshold" must be'),
     "a style of another form": (edit_json(RECORD_FILE, style={"label_list": "yes"}), f'{RECORD_FILE}: .*"label_list"'),
     "a schema of another form": (edit_json(RECORD_FILE, schema={"labels": 5}), f"{RECORD_FILE}: .*A schema is"),

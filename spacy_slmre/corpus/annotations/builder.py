@@ -57,9 +57,7 @@ class RecordBuilder:
                 score += self._covers(convert(start), convert(end), covered) - self._covers(start, end, covered)
         self._utf16 = convert if score > 0 else None
 
-    def add_entity(
-        self, key: Hashable, start: Any, end: Any, type: Any = None, *, covered: str | None = None, kb_id: str = ""
-    ) -> None:
+    def add_entity(self, key: Hashable, start: Any, end: Any, type: Any = None, *, covered: str | None = None) -> None:
         """Add an entity, unless it is invalid.
 
         Args:
@@ -68,7 +66,6 @@ class RecordBuilder:
             end: Offset after its last character.
             type: Its entity type, if any.
             covered: Its text, if the source contains it. Offsets in UTF-16 code units are recognized by it.
-            kb_id: Its id in a knowledge base, if any.
         """
         try:
             start, end = self._check_offsets(start, end, covered)
@@ -83,7 +80,7 @@ class RecordBuilder:
             if key in self._entities and (self._entities[key].start, self._entities[key].end) != (start, end):
                 self._invalid.add(key)  # relations do not tell which one they mean
             return
-        self._entities[key] = EntityMention(start, end, self.text[start:end], type or UNTYPED, kb_id)
+        self._entities[key] = EntityMention(start, end, self.text[start:end], type or UNTYPED)
 
     def reject_entity(self, key: Hashable, reason: str, detail: str) -> None:
         """Reject an entity, and thereby the relations that refer to it."""

@@ -21,7 +21,7 @@ from spacy_slmre.models.hub import BaseModelInfo
 from spacy_slmre.models.prompts import PromptStyle
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.json_files import check_fields, read_record
-from spacy_slmre.util.settings import check_choice
+from spacy_slmre.util.settings import check_choice, check_probability
 
 if TYPE_CHECKING:
     import torch
@@ -42,9 +42,8 @@ class AdapterRecord:
     """How an adapter was tuned.
 
     Attributes:
-        schema: The labels; None if it was tuned on several label sets.
-        schemas: The label sets by name, if it was tuned on several; empty if labels were random, so that the adapter is
-            for any labels, with or without definitions and few-shot examples.
+        schemas: The label sets that it was tuned on, by name; empty if labels were random, so that the adapter is for
+            any labels, with or without definitions and few-shot examples.
         quantization: The quantization setting of the base model.
         threshold: The minimum probability of a relation that was best on development data; None for the most probable
             label of each pair.
@@ -52,18 +51,23 @@ class AdapterRecord:
 
     base: BaseModelInfo
     style: PromptStyle
-    schema: LabelSchema | None = None
     schemas: Mapping[str, LabelSchema] = field(default_factory=dict)
     quantization: str | None = "auto"
     threshold: float | None = None
 
     @property
+    def schema(self) -> LabelSchema | None:
+        """The label set; None unless it was tuned on exactly one."""
+        return next(iter(self.schemas.values())) if len(self.schemas) == 1 else None
+
+    @property
     def is_for_any_labels(self) -> bool:
         """Whether the adapter was tuned with random labels."""
-        return self.schema is None and not self.schemas
+        return not self.schemas
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
+        """Return plain data for JSON, in which the only label set has no name."""
+        several = {} if self.schema else self.schemas
         return {
             "base": self.base.to_dict(),
             "quantization": self.quantization,
@@ -71,7 +75,7 @@ class AdapterRecord:
             "schema": self.schema.to_dict() if self.schema else None,
             "layout": LAYOUT,
             "threshold": self.threshold,
-            "schemas": {name: schema.to_dict() for name, schema in self.schemas.items()},
+            "schemas": {name: schema.to_dict() for name, schema in several.items()},
         }
 
     @classmethod
@@ -87,17 +91,16 @@ class AdapterRecord:
         check_fields(
             data, base=dict, style=dict, schema=(dict, NoneType), schemas=dict, threshold=(float, int, NoneType)
         )
+        schemas = {"": data["schema"]} if data["schema"] else data["schemas"]
         record = cls(
             BaseModelInfo.from_dict(data["base"]),
             PromptStyle.from_dict(data["style"]),
-            LabelSchema.from_dict(data["schema"]) if data["schema"] else None,
-            {name: LabelSchema.from_dict(one) for name, one in data["schemas"].items()},
+            {name: LabelSchema.from_dict(one) for name, one in schemas.items()},
             data["quantization"],
             data["threshold"],
         )
         check_choice(record, "adapter", quantization=QUANTIZATIONS)
-        if record.threshold is not None and not 0 <= record.threshold <= 1:
-            raise ValueError(f"adapter.threshold = {record.threshold} is not a probability (0 to 1).")
+        check_probability(record, "adapter", names=["threshold"])
         return record
 
 

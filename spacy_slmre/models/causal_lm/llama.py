@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spacy_slmre.models.attention import AttentionGroups
+from spacy_slmre.models.attention import attention_inputs
 from spacy_slmre.models.causal_lm.adapter import Adapter
 from spacy_slmre.models.causal_lm.decoder import Decoder, KeyValues
 from spacy_slmre.models.causal_lm.q4_1 import Q4_1, unpack_state
@@ -141,8 +141,7 @@ class LlamaDecoder(Decoder):
         device = self.device
         chosen = torch.tensor(rows, dtype=torch.long, device=device)
         mask = torch.from_numpy(packed.mask).to(device)  # (n_tokens, n_computed + n_tokens)
-        # On GPUs many small products are slower than one large one.
-        groups = AttentionGroups(mask) if device.type == "cpu" else None
+        groups = attention_inputs(mask).get("attention_groups")
         hidden = self._embeddings[torch.from_numpy(packed.tokens).to(device)]  # (n_tokens, hidden_size)
         rotation = self._rotation(torch.from_numpy(packed.positions).to(device))
         own: slice | Tensor = slice(None)

@@ -426,9 +426,7 @@ class SmallLM(TrainableModel):
             raise ValueError("There is no adapter to export: call `begin_training` first.")
         with self._lock:
             config, weights = read_lora(self._peft, dtype)
-            only = next(iter(self._tuned_on.values())) if len(self._tuned_on) == 1 else None
-            several = {} if only is not None else dict(self._tuned_on)
-            record = AdapterRecord(self.identity(), self.style, only, several, self.quantization, threshold)
+            record = AdapterRecord(self.identity(), self.style, self._tuned_on, self.quantization, threshold)
             adapter = Adapter(config, weights, record)
             self._resolved = replace(self.resolved, adapter=adapter)
             self._has_unsaved_weights = False

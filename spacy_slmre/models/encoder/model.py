@@ -66,7 +66,7 @@ class EncoderClassifier(PairEncoder):
                         "pipeline."
                     )
                 shim, markers = self._build(self._stored.folder, self.labels, self.types, weights=False)
-                storage.load_weights(shim.network, self._stored)
+                storage.load_weights(shim.network, self._stored.weights)
                 self._shim, self._markers = shim, markers
         return self
 

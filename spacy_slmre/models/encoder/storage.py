@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -119,6 +119,11 @@ class StoredEncoder:
     shape: dict[str, Any]
     runtime: Path | None
 
+    @property
+    def weights(self) -> Path:
+        """The file with the weights."""
+        return self.folder / WEIGHTS_FILE
+
 
 def write(
     folder: Path, settings: EncoderSettings, labels: Sequence[str], types: Sequence[str], weights: TrainedWeights | None
@@ -164,15 +169,16 @@ def _parse(data: dict[str, Any]) -> tuple[bool, tuple[str, ...], tuple[str, ...]
     return data["trained"], tuple(map(str, data["labels"])), tuple(map(str, data["types"])), shape
 
 
-def load_weights(network: torch.nn.Module, stored: StoredEncoder) -> None:
-    """Load the saved weights into a network.
+def load_weights(network: torch.nn.Module, file: Path, *, not_stored: Collection[str] = ()) -> None:
+    """Load saved weights into a network, in which those that are `not_stored` keep their values.
 
     Raises:
         ModelError: They are damaged, or belong to another network.
     """
-    file = stored.folder / WEIGHTS_FILE
     try:
-        network.load_state_dict(load_file(file))
+        missing, unknown = network.load_state_dict(load_file(file), strict=False)
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"The weights in {file} are damaged or incomplete ({reason}).") from error
+    if wrong := [*unknown, *(name for name in missing if name not in not_stored)]:
+        raise ModelError(f"The weights in {file} are damaged or incomplete (wrong or missing: {wrong[0]}).")

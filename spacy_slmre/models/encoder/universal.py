@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.base import ModelError
@@ -23,7 +22,7 @@ from spacy_slmre.models.encoder.levitated import LevitatedMarkers
 from spacy_slmre.models.encoder.network import LevitatedNetwork, MatchingHead, max_tokens
 from spacy_slmre.models.encoder.pair_encoder import PairEncoder
 from spacy_slmre.models.encoder.settings import PairEncoderSettings
-from spacy_slmre.models.encoder.storage import load_encoder
+from spacy_slmre.models.encoder.storage import load_encoder, load_weights
 from spacy_slmre.models.hub import (
     PACKAGED_ENCODER,
     BaseModelInfo,
@@ -169,7 +168,7 @@ class UniversalEncoder(PairEncoder):
             if self._stored.weights is None:
                 network.init_markers([markers.ids_of(words) for words in markers.new_tokens])
             else:
-                _load_weights(network, self._stored.weights)
+                load_weights(network, self._stored.weights, not_stored=[_words_name(network)])
             device = resolve_device(self.settings.device)
             network.to(device).eval()
             original.to(device)  # type: ignore[arg-type]
@@ -199,10 +198,9 @@ class UniversalEncoder(PairEncoder):
 
     def _embeddings(self, schema: LabelSchema) -> torch.Tensor:
         """Return the embeddings of the labels, except for the negative one, (n_labels, 2 * width)."""
-        labels = [label for label in schema.labels if label.name != schema.negative_label]
         self.load()
         assert self._embed is not None
-        return self._embed(labels)
+        return self._embed(schema.positive_labels)
 
     def _logits(self, outputs: torch.Tensor, schema: LabelSchema) -> torch.Tensor:
         head = cast(MatchingHead, self.network.head)
@@ -273,17 +271,6 @@ class UniversalEncoder(PairEncoder):
     def __getstate__(self) -> dict[str, Any]:
         files = self._saved_files(embed=self._stored.base_folder is not None) if self._is_trained else {}
         return {"arguments": (self.settings, self._stored), "files": files}
-
-
-def _load_weights(network: LevitatedNetwork, file: Path) -> None:
-    """Load stored weights. Raises ModelError if they are damaged, or belong to another network."""
-    try:
-        missing, unknown = network.load_state_dict(load_file(file), strict=False)
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"The weights in {file} are damaged or incomplete ({reason}).") from error
-    if wrong := [*unknown, *(name for name in missing if name != _words_name(network))]:
-        raise ModelError(f"The weights in {file} are damaged or incomplete (wrong or missing: {wrong[0]}).")
 
 
 def _words_name(network: LevitatedNetwork) -> str:

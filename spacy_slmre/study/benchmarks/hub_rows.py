@@ -9,7 +9,7 @@ from typing import Any
 
 from spacy_slmre.corpus.formats import get_format
 from spacy_slmre.corpus.records import Malformed, Record, Reject
-from spacy_slmre.corpus.sources import CorpusError, check_columns, read_rows
+from spacy_slmre.corpus.sources import CorpusError, check_columns, hub_split_of, read_rows
 from spacy_slmre.corpus.table import COLUMNS, group_rows
 from spacy_slmre.study.benchmarks.card import get_benchmark, load_card
 
@@ -50,7 +50,7 @@ def read_hub_rows(
         pattern = re.compile(prompt or _PROMPT_PART)
     except re.error as error:
         raise CorpusError(f"prompt = {prompt} is not a regular expression ({error}).") from error
-    rows = read_rows(source, ("relation",), hub_split or {"dev": "validation"}.get(split, split))
+    rows = read_rows(source, ("relation",), hub_split or hub_split_of(split))
 
     def plain_rows() -> Iterator[tuple[int, str | None, dict[str, Any] | Malformed]]:
         for line, row in rows:

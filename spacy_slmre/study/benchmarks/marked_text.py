@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spacy_slmre.corpus.records import UNTYPED, Malformed, Pair, Record, Reject, parse_rows, place_pair
-from spacy_slmre.corpus.sources import check_columns, read_lines, read_rows
+from spacy_slmre.corpus.sources import check_columns, hub_split_of, read_lines, read_rows
 from spacy_slmre.instances import Mention
 from spacy_slmre.study.benchmarks.card import load_card
 
@@ -84,7 +84,7 @@ def read_biographical(source: str | Path, split: str, *, hub_split: str = "") ->
         split: Name of the split, which becomes part of each record's identifier.
         hub_split: Name of the split on the hub; the default is "validation" for dev, otherwise the split.
     """
-    rows = read_rows(source, ("relation",), hub_split or {"dev": "validation"}.get(split, split))
+    rows = read_rows(source, ("relation",), hub_split or hub_split_of(split))
     return parse_rows(rows_with_text(rows, ("sentence", "text"), source), _parse_biographical, split)
 
 

@@ -31,7 +31,7 @@ def adapter_folder(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) ->
             torch.nn.init.normal_(parameter, std=0.3)
     folder = tmp_path_factory.mktemp("adapter")
     network.save_pretrained(folder)
-    record = AdapterRecord(lm.identity(), PromptStyle(definitions=False), SCHEMA)
+    record = AdapterRecord(lm.identity(), PromptStyle(definitions=False), {"": SCHEMA})
     (folder / RECORD_FILE).write_text(json.dumps(record.to_dict()), encoding="utf-8")
     return folder
 
