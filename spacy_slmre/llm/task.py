@@ -28,7 +28,8 @@ from spacy_slmre.instances import (
 )
 from spacy_slmre.label_parser import LabelParser
 from spacy_slmre.llm.chat import Unanswered, chat_prompts
-from spacy_slmre.models.prompts import PromptStyle, PromptTexts, read_examples, read_templates
+from spacy_slmre.models.few_shot import read_examples
+from spacy_slmre.models.prompts import PromptStyle, PromptTexts, read_templates
 from spacy_slmre.pipeline.examples import make_gold_instances, resolve_labels
 from spacy_slmre.pipeline.problems import find_problems
 from spacy_slmre.relations import (

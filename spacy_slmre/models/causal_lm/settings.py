@@ -9,8 +9,9 @@ from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.adapter import PACKAGED_ADAPTER, Adapter
 from spacy_slmre.models.causal_lm.loading import QUANTIZATIONS
 from spacy_slmre.models.causal_lm.lora import MAX_RANK
+from spacy_slmre.models.few_shot import read_examples
 from spacy_slmre.models.hub import PACKAGED_BASE, resolve_device, resolve_dtype
-from spacy_slmre.models.prompts import PromptStyle, read_examples, read_templates
+from spacy_slmre.models.prompts import PromptStyle, read_templates
 from spacy_slmre.util.settings import check_choice, check_maximum, check_minimum, check_types
 
 
