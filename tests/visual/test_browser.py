@@ -105,6 +105,18 @@ def test_page_follows_the_color_scheme_of_the_system(browser: webdriver.Chrome, 
     assert grounds["light"][1] != grounds["dark"][1]
 
 
+@pytest.mark.parametrize("style", ["arcs", "graph"])
+def test_narrow_window_is_not_scrolled_sideways(browser: webdriver.Chrome, tmp_path: Path, style: str) -> None:
+    document = make_document("long", ["Ann" * 20, "Bo" * 30], ["PER", "PER"], [(0, 1, "has_met_" * 12, 0.9)])
+    size = {"width": 420, "height": 700, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    show(browser, spacy_slmre.render(document, style=style, page=True), tmp_path)
+    try:
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 420
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_graph_zooms_and_shows_details(browser: webdriver.Chrome, tmp_path: Path) -> None:
     show(browser, spacy_slmre.render([DOCUMENT, hostile_document()], style="graph", page=True), tmp_path)
     graph, panel = browser.find_element(By.ID, "graph"), browser.find_element(By.ID, "panel")
