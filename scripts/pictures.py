@@ -25,6 +25,8 @@ from spacy_slmre.study.benchmarks.card import get_benchmark
 
 ROOT = Path(__file__).parent.parent
 SENTENCES = ("train-21", "train-44", "train-186", "train-108")
+# Graphs open at a readable size.
+SHOW_ALL = "<script>document.querySelector('[data-zoom=all]').click()</script>"
 
 
 def main() -> None:
@@ -61,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, (html, size) in pages.items():
             page = Path(folder) / f"{name}.html"
-            page.write_text(html or "", encoding="utf-8")
+            page.write_text((html or "") + SHOW_ALL * (name == "graph"), encoding="utf-8")
             image = ROOT / "docs" / "images" / f"{name}.png"
             command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
             command += [f"--window-size={size}", f"--screenshot={image}", page.as_uri()]

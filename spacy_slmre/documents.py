@@ -375,14 +375,18 @@ def tokenize(
     mentions = list(mentions)
     if all(doc.char_span(mention.start, mention.end) is not None for mention in mentions):
         return doc
-    edges = {edge for mention in mentions for edge in (mention.start, mention.end)}
+    starts, ends = {mention.start for mention in mentions}, {mention.end for mention in mentions}
     pieces: list[str] = []
     spaces: list[bool] = []
     for token in doc:
         end = token.idx + len(token)
-        cuts = [token.idx, *sorted(edge for edge in edges if token.idx < edge < end), end]
+        cuts = [token.idx, *sorted(edge for edge in starts | ends if token.idx < edge < end), end]
         pieces += [text[first:last] for first, last in pairwise(cuts)]
         spaces += [False] * (len(cuts) - 2) + [bool(token.whitespace_)]
+        if token.whitespace_ and (end in starts or end + 1 in ends):  # the space belongs to a mention
+            spaces[-1] = False
+            pieces.append(" ")
+            spaces.append(False)
     return Doc(nlp.vocab, pieces, spaces)
 
 

@@ -94,6 +94,15 @@ def test_tokens_are_split_at_mention_boundaries_and_overlapping_mentions_are_kep
     assert [(one.head.text, one.tail.text) for one in made._.relations] == [("war", "post-war")]
 
 
+def test_mentions_may_begin_and_end_with_a_space(blank: Callable[[], Language]) -> None:
+    ann, bo, space = (EntityMention(*bounds, "PER") for bounds in ((0, 4, "Ann "), (7, 10, " Bo"), (10, 11, " ")))
+    relations = (DocumentRelation(ann, bo, "met", 0.5), DocumentRelation(bo, space, "met", 0.5))
+    document = RelationDocument("a", "Ann met Bo .", (ann, bo, space), relations, ((0, 12),))
+    made = document.to_doc(blank())
+    assert made.text == document.text and [token.text for token in made] == ["Ann", " ", "met", " ", "Bo", " ", "."]
+    assert RelationDocument.from_doc(made).relations == relations
+
+
 def test_the_id_of_an_entity_ruler_identifies_an_entity_without_kb_id() -> None:
     nlp = spacy.blank("en")
     patterns = [("Ann Lee", "ann"), ("Ms Lee", "ann"), ("Rome", "rome")]

@@ -96,7 +96,8 @@ def review_command(
     else:
         with require_extra("serve", "slmre review"):
             from spacy_slmre.review.server import make_review_app
-            from spacy_slmre.serve.server import PageServer
+            from spacy_slmre.serve.server import PageServer, check_port
+        check_port(port=port)
     inputs = find_inputs(documents, format, output, text_field, log)
     log(f'Loading "{pipeline}" …')
     loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id, log=log)

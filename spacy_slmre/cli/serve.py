@@ -59,7 +59,7 @@ def serve_command(
     from spacy_slmre.visual.options import ViewOptions
 
     with require_extra("serve", "slmre serve"):
-        from spacy_slmre.serve.server import PageServer
+        from spacy_slmre.serve.server import PageServer, check_port
         from spacy_slmre.serve.service import make_service
 
     settings = ServiceSettings(
@@ -74,6 +74,7 @@ def serve_command(
         timeout=timeout,
     )
     settings.read_api_key()
+    check_port(host, port)
     options = ViewOptions(min_score=min_score, labels=frozenset(label or ()), theme=theme, title=title)
     log(f'Loading "{pipeline}" …')
     loaded = load_extraction_pipeline(pipeline, code=code, gpu_id=gpu_id, log=log)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,14 @@ class SpacyGraphTransformer:
     ) -> None:
         self._runner = PipelineRunner(pipeline, labels=labels, threshold=threshold, level=level, batch_size=batch_size)
 
-    def convert_to_graph_documents(self, documents: Sequence[Document]) -> list[GraphDocument]:
+    def convert_to_graph_documents(self, documents: Iterable[Document]) -> list[GraphDocument]:
         """Return a graph document for each document, in order."""
+        documents = list(documents)
         return _convert(documents, self._runner.graphs(*_texts(documents)))
 
-    async def aconvert_to_graph_documents(self, documents: Sequence[Document]) -> list[GraphDocument]:
+    async def aconvert_to_graph_documents(self, documents: Iterable[Document]) -> list[GraphDocument]:
         """Do the same in a thread."""
+        documents = list(documents)
         return _convert(documents, await self._runner.agraphs(*_texts(documents)))
 
 

@@ -30,7 +30,7 @@ def make_review_app(session: ReviewSession, options: ViewOptions | None = None) 
 
     @app.get("/")
     def page() -> HTMLResponse:
-        return page_response("review", __package__, options)
+        return page_response("review", __package__, options, visited=list(session.decisions))
 
     @app.post("/item")
     def show_item(data: Data) -> dict[str, Any]:

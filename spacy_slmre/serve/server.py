@@ -30,13 +30,7 @@ class PageServer:
     """
 
     def __init__(self, app: FastAPI, host: str = "127.0.0.1", port: int = 0, timeout: float = 300.0) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._socket = socket.create_server((host, port), family=family)
-        except (OSError, OverflowError) as error:
-            raise ValueError(
-                f"Port {port} of {host} is not available ({error}). Choose another port, or 0 for any free port."
-            ) from error
+        self._socket = _listen(host, port)
         self.server_address: tuple[str, int] = self._socket.getsockname()[:2]
         name = f"[{host}]" if ":" in host else host
         self.address = f"http://{name}:{self.server_address[1]}/"
@@ -70,3 +64,18 @@ class PageServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._socket.close()
+
+
+def check_port(host: str = "127.0.0.1", port: int = 0) -> None:
+    """Raise ValueError if a port is not available, so that this is reported before a pipeline is loaded."""
+    _listen(host, port).close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise ValueError(
+            f"Port {port} of {host} is not available ({error}). Choose another port, or 0 for any free port."
+        ) from error

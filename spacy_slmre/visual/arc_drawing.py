@@ -146,12 +146,13 @@ def _arc_block(
         segments = [segment for segment in layout.segments if segment.arc == arc]
         if not segments:  # head or tail is only white space and has no position
             continue
-        score = f"{relation.score:.2f}"
-        description = f"{relation.head.text} – {relation.label} – {relation.tail.text}, score {score}"
+        score = f"{relation.score:.2f}" if style.scores else ""
+        description = f"{relation.head.text} – {relation.label} – {relation.tail.text}"
+        description += f", score {score}" if score else ""
         line = " ".join(_line(layout, segment) for segment in segments)
         directed = inverse_label(relation.label, document.inverse_of) != relation.label
         tips = " ".join(_tip(layout, segment) for segment in segments) if directed else ""
-        label = relation.label, score if style.scores else ""
+        label = relation.label, score
         placed = [(segment.label, layout.lane_y(segment), segment.label_width - 4, *label) for segment in segments]
         both = [*frames_of[head], *frames_of[tail]]
         arcs.append(DrawnArc(style.relations[relation.label], description, line, tips, placed, both))

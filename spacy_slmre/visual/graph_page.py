@@ -82,6 +82,7 @@ def graph_page(documents: Sequence[RelationDocument], options: ViewOptions) -> s
         nodes=nodes,
         edges=drawn,
         box=box,
+        center=max(nodes, key=lambda node: node.degree, default=None),
         rows=shown,
         hidden=len(edges) - len(shown),
         legend=[(label, count, styles[label]) for label, count in counts.most_common()],

@@ -24,7 +24,7 @@ class ViewOptions:
             points `spacy_displacy_colors`).
         min_score: Hide relations with a lower score.
         labels: Only show relations with these labels; empty means all.
-        scores: Show scores next to labels; None shows them unless all are 1, as in gold data.
+        scores: Show scores of relations; None shows them unless all are 1, as in gold data.
         sentences: For arcs: show "all" sentences, or only "related" ones, which have a relation.
         width: For arcs: width of a line in pixels.
         level: For the graph: nodes are "mentions", or the entities of each document ("facts"); None joins the entities

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -23,7 +24,7 @@ from spacy_slmre.gold import gold_pairs
 
 
 def invoke(*args: object) -> tuple[int, str]:
-    result = CliRunner().invoke(slmre_cli, ["review", *map(str, args)])
+    result = CliRunner().invoke(slmre_cli, ["review", "--port", "0", *map(str, args)])
     return result.exit_code, result.output
 
 
@@ -52,6 +53,13 @@ def test_bad_input_gets_one_clear_error(
     code, output = invoke(*(names.get(arg, arg) for arg in args), "--pipeline", pipeline)
     assert code == 1 and message in output and "Traceback" not in output
     assert existing.read_text() == "mine"
+
+
+def test_port_in_use_is_reported_before_the_pipeline_is_loaded(texts: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, output = invoke(texts, "--pipeline", "no_such_pipeline", "-o", tmp_path / "x.jsonl", "--port", port)
+    assert code == 1 and f"Port {port} of 127.0.0.1 is not available" in output
 
 
 def test_tools_are_export_formats_that_convert_reads() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,8 +30,15 @@ from tests.conftest import TEXTS
     ],
 )
 def test_bad_input_gets_one_clear_error(args: list[str], message: str) -> None:
-    result = CliRunner().invoke(slmre_cli, ["serve", *args])
+    result = CliRunner().invoke(slmre_cli, ["serve", "--port", "0", *args])
     assert result.exit_code == 1 and message in " ".join(result.output.split())
+
+
+def test_port_in_use_is_reported_before_the_pipeline_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        result = CliRunner().invoke(slmre_cli, ["serve", "no_such_pipeline", "--port", str(port)])
+    assert result.exit_code == 1 and f"Port {port} of 127.0.0.1 is not available" in result.output
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,9 @@ def test_documents_become_graph_documents_in_order(pipeline: str) -> None:
         assert relationship.properties["sentence"] in TEXTS[0] and 0 < relationship.properties["score"] <= 1
     assert not graphs[2].nodes and not graphs[3].nodes
     assert asyncio.run(transformer.aconvert_to_graph_documents(given)) == graphs
+    # What loaders return from `lazy_load` can only be read once.
+    assert transformer.convert_to_graph_documents(iter(given)) == graphs
+    assert asyncio.run(transformer.aconvert_to_graph_documents(iter(given))) == graphs
 
 
 def test_a_failed_document_has_its_error_and_the_others_their_graphs(nlp: Language) -> None:

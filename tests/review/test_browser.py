@@ -91,6 +91,19 @@ def test_all_pairs_are_reviewed_with_keys(browser: webdriver.Chrome, server: Pag
     press("a")
     wait.until(lambda _: "All pairs are decided" in text("done"))
     assert not browser.find_element(By.ID, "pair").is_displayed()
+    press("b")
+    shows("Cy – employer")
+    # The pairs before are known after the page was closed, too.
+    press("k")
+    browser.refresh()
+    wait.until(lambda _: "All pairs are decided" in text("done"))
+    press("a", "b")
+    shows("Cy – employer")
+    assert "Your decision was: accept" in text("status") and text("count") == "5 of 5 pairs decided"
+    press("b")
+    shows("Ann – parent – Bo")
+    press("k")
+    wait.until(lambda _: "All pairs are decided" in text("done"))
     (document,) = map(json.loads, (tmp_path / "reviewed.jsonl").read_text("utf-8").splitlines())
     assert [(row["head"]["text"], row["label"], row["tail"]["text"]) for row in document["pairs"]] == [
         ("Ann", "parent", "Bo"),

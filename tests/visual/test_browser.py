@@ -105,9 +105,22 @@ def test_page_follows_the_color_scheme_of_the_system(browser: webdriver.Chrome, 
     assert grounds["light"][1] != grounds["dark"][1]
 
 
+@pytest.mark.parametrize("style", ["arcs", "graph"])
+def test_narrow_window_is_not_scrolled_sideways(browser: webdriver.Chrome, tmp_path: Path, style: str) -> None:
+    document = make_document("long", ["Ann" * 20, "Bo" * 30], ["PER", "PER"], [(0, 1, "has_met_" * 12, 0.9)])
+    size = {"width": 420, "height": 700, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    show(browser, spacy_slmre.render(document, style=style, page=True), tmp_path)
+    try:
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 420
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_graph_zooms_and_shows_details(browser: webdriver.Chrome, tmp_path: Path) -> None:
     show(browser, spacy_slmre.render([DOCUMENT, hostile_document()], style="graph", page=True), tmp_path)
     graph, panel = browser.find_element(By.ID, "graph"), browser.find_element(By.ID, "panel")
+    graph.send_keys("0")
     whole = graph.get_dom_attribute("viewBox")
     browser.find_element(By.CSS_SELECTOR, "[data-zoom=in]").click()
     assert graph.get_dom_attribute("viewBox") != whole
@@ -129,6 +142,33 @@ def test_graph_zooms_and_shows_details(browser: webdriver.Chrome, tmp_path: Path
         browser.execute_script("arguments[0].dispatchEvent(new Event('pointerenter'))", arc)
     assert not all_of(browser, "#panel img, #panel script")
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_large_graph_opens_at_a_readable_size(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    names = [f"Person {number}" for number in range(90)]
+    pairs = [(number, number + 1, "knows", 0.5) for number in range(0, 90, 2)] + [
+        (44, number, "met", 0.5) for number in (46, 48)
+    ]
+    document = make_document("people", names, ["PER"] * 90, pairs)
+    show(browser, spacy_slmre.render(document, style="graph", page=True), tmp_path)
+
+    def inside() -> list[str]:
+        left, top, right, bottom = box(browser.find_element(By.ID, "graph"))
+        boxes = {node.accessible_name.partition(",")[0]: box(node) for node in all_of(browser, ".node")}
+        return [name for name, (x1, y1, x2, y2) in boxes.items() if left < x1 < x2 < right and top < y1 < y2 < bottom]
+
+    def height() -> float:
+        return all_of(browser, ".node rect")[0].rect["height"]
+
+    assert height() > 17
+    # Part of the graph with the entity that has the most relations, and then all of it.
+    assert "Person 44" in inside() and len(inside()) < 90
+    # The Tab key reaches the rest.
+    browser.find_element(By.CSS_SELECTOR, "[data-zoom=in]").send_keys(Keys.SHIFT, Keys.TAB)
+    last = browser.switch_to.active_element.accessible_name.partition(",")[0]
+    assert last in inside() and "Person 44" not in inside()
+    browser.find_element(By.CSS_SELECTOR, "[data-zoom=all]").click()
+    assert height() < 15 and len(inside()) == 90
 
 
 def test_long_chapter_opens_in_two_seconds(browser: webdriver.Chrome, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
   const [pair, figure, labels, select, reverse, back, keep, status] =
     ["pair", "figure", "labels", "label", "reverse", "back", "keep", "status"].map(get);
   const buttons = [...document.querySelectorAll("button[data-key]")];
-  const visited = []; // the pairs before the current one
+  const visited = JSON.parse(back.dataset.visited); // the pairs before the current one, the latest last
   let state = null; // what the server said about the current pair, with the chosen labels and direction
   let busy = false;
   let picture = 0; // number of the last picture that was asked for
@@ -43,12 +43,12 @@
     get("progress").max = Math.max(content.total, 1);
     get("progress").value = content.decided;
     get("count").textContent = `${content.decided} of ${content.total} pairs decided`;
+    back.disabled = !visited.length;
     pair.hidden = content.item === null;
     get("done").hidden = content.item !== null;
     if (content.item === null) return;
     get("kind").textContent = content.is_predicted ? "Predicted relation" : "Near miss";
     get("document").textContent = `in ${content.document}`;
-    back.disabled = !visited.length;
     select.replaceChildren(...content.choices.map((name) => new Option(name)));
     showProbabilities();
     showChoice();
@@ -102,7 +102,7 @@
   keep.addEventListener("click", () => leave("/item", {}));
   select.addEventListener("change", () => choose([select.value], state.reversed));
   document.addEventListener("keydown", (event) => {
-    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || pair.hidden) return;
+    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
     if (document.activeElement === select) {
       if (event.key === "Enter" || event.key === "Escape") select.blur();
       return; // letters select an option
@@ -110,7 +110,7 @@
     const key = event.key.toLowerCase();
     const button = [...buttons, ...labels.querySelectorAll("button")].find((one) => one.dataset.key === key);
     if (key === "l") select.focus();
-    else if (button && !button.disabled && !button.hidden) button.click();
+    else if (button?.offsetParent && !button.disabled) button.click(); // those without a parent are hidden
     else return;
     event.preventDefault();
   });

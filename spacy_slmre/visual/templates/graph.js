@@ -9,14 +9,17 @@
   const all = { x: whole.x, y: whole.y, width: whole.width, height: whole.height };
   let view = { ...all };
   let selected = null; // selected by a click: stays in the panel
+  const READABLE = 0.7; // pixels per unit
 
   // -- zooming and moving
   function show() {
     graph.setAttribute("viewBox", `${view.x} ${view.y} ${view.width} ${view.height}`);
-    const box = graph.getBoundingClientRect();
-    const scale = Math.min(box.width / view.width, box.height / view.height);
     // Labels too small to read would only hide the graph.
-    graph.classList.toggle("far", scale < 0.42);
+    graph.classList.toggle("far", scale() < 0.42);
+  }
+  function scale() {
+    const box = graph.getBoundingClientRect();
+    return Math.min(box.width / view.width, box.height / view.height);
   }
   function zoom(factor, x = view.x + view.width / 2, y = view.y + view.height / 2) {
     const width = Math.min(Math.max(view.width * factor, 80), all.width * 4);
@@ -28,6 +31,13 @@
     view.x += x;
     view.y += y;
     show();
+  }
+  function reveal(item) {
+    const { left, right, top, bottom } = graph.getBoundingClientRect();
+    const inner = item.getBoundingClientRect();
+    if (left <= inner.left && inner.right <= right && top <= inner.top && inner.bottom <= bottom) return;
+    const box = item.getBBox();
+    move(box.x + box.width / 2 - view.x - view.width / 2, box.y + box.height / 2 - view.y - view.height / 2);
   }
   function place(event) {
     const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(graph.getScreenCTM().inverse());
@@ -129,9 +139,15 @@
   for (const item of [...arcs, ...nodes]) {
     item.addEventListener("pointerenter", () => { if (!from) highlight(item); });
     item.addEventListener("pointerleave", () => { if (!from) highlight(selected); });
-    item.addEventListener("focus", () => { if (item.matches(":focus-visible")) highlight(item); });
+    item.addEventListener("focus", () => {
+      if (!item.matches(":focus-visible")) return;
+      highlight(item);
+      reveal(item);
+    });
     item.addEventListener("blur", () => highlight(selected));
     item.addEventListener("click", () => { if (!moved) select(item); });
   }
-  show();
+  // A large graph opens at a size at which names can be read, around the entity with the most relations.
+  const opened = scale() || 1; // 0 in a hidden frame
+  zoom(Math.min(1, opened / READABLE), ...graph.dataset.center.split(" ").map(Number));
 })();
