@@ -176,11 +176,11 @@ class RelationTask:
         """
         if not isinstance(label, str):
             raise ValueError(f"A label must be a string, not {label!r}.")
-        if label in self.labels:
-            return 0
         if self._schema is None:
             labels = {"labels": [{"name": label, "definition": label_definition}]}
             self.schema = LabelSchema.from_dict({**labels, "negative_label": self.negative_label})
+        elif label in self.schema.index:
+            return 0
         else:
             self.schema = self.schema.with_name(label, label_definition or "")
         return 1

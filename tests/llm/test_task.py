@@ -16,6 +16,7 @@ from spacy.training import Example
 
 from spacy_slmre.llm.component import get_llm_component, get_llm_components
 from spacy_slmre.llm.cost import estimate
+from spacy_slmre.llm.task import RelationTask
 from spacy_slmre.relations import join_docs, span_as_doc
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.errors import ServiceError
@@ -222,6 +223,12 @@ def test_labels_can_be_added_and_cleared(nlp: Language) -> None:
     component.add_label("place of birth")
     assert component.labels == ("place of birth", "no_relation")
     assert found(nlp(TEXT)) == [("Ann Lee", "place of birth", "Rome")]
+
+
+def test_labels_of_an_unread_file_are_not_added_again(tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text(json.dumps({"labels": LABELS}))
+    task = RelationTask(schema=str(tmp_path / "schema.json"))
+    assert task.add_label(LABELS[0]) == 0 and task.add_label("spouse") == 1
 
 
 def test_labels_and_prompt_can_be_set(make_nlp, make_model, server: ChatServer) -> None:
