@@ -218,7 +218,7 @@ class RelationTask:
         if n_prompt_examples:
             shown = list(self.style.examples)
             for example in get_examples():
-                for instance in make_gold_instances(example.reference, self.schema):
+                for instance in make_gold_instances(example.reference, self.schema, self.attr):
                     if n_prompt_examples < 0 or len(shown) < n_prompt_examples:
                         shown.append(instance.to_dict())
             self.style = replace(self.style, examples=tuple(shown))

@@ -263,6 +263,15 @@ def test_initialize_takes_labels_and_examples_from_the_data(make_nlp, make_model
     assert server.requests[0][2]["messages"][2] == {"role": "assistant", "content": "place of birth"}
 
 
+def test_examples_are_taken_from_the_attribute_of_the_task() -> None:
+    task = RelationTask(attr="found_relations")
+    doc = spacy.blank("en")(TEXT)
+    doc._.found_relations = [(doc[0:2], doc[5:6], "place of birth")]
+    task.initialize(lambda: [Example(doc, doc)], n_prompt_examples=-1)
+    assert task.labels == ("place of birth", "no_relation")
+    assert [shown["label"] for shown in task.style.examples] == ["place of birth"]
+
+
 def test_relations_are_scored_against_gold(nlp: Language) -> None:
     scores = nlp.evaluate([gold(nlp)])
     assert scores["rel_micro_f"] == 1.0 and scores["rel_candidate_recall"] == 1.0
