@@ -28,7 +28,7 @@ from spacy_slmre.instances import (
 )
 from spacy_slmre.label_parser import LabelParser
 from spacy_slmre.llm.chat import Unanswered, chat_prompts
-from spacy_slmre.models.prompts import PromptStyle, PromptTexts, read_examples, read_templates
+from spacy_slmre.models.prompts import PromptStyle, PromptTexts, read_style
 from spacy_slmre.pipeline.examples import make_gold_instances, resolve_labels
 from spacy_slmre.pipeline.problems import find_problems
 from spacy_slmre.relations import (
@@ -150,13 +150,7 @@ class RelationTask:
             ValueError: The examples or templates cannot be read.
         """
         if self._style is None:
-            label_list, definitions, examples, templates = self._style_settings
-            files: dict[str, Any] = {}
-            if examples is not None:
-                files["examples"] = read_examples(Path(examples))
-            if templates is not None:
-                files["templates"] = read_templates(templates)
-            self._style = PromptStyle(label_list=label_list, definitions=definitions, **files)
+            self._style = PromptStyle(**read_style(*self._style_settings))
         return self._style
 
     @style.setter

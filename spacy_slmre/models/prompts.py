@@ -94,6 +94,19 @@ def read_examples(path: str | Path) -> tuple[dict[str, Any], ...]:
     return tuple(examples)
 
 
+def read_style(
+    label_list: bool | None, definitions: bool | None, examples: str | None, templates: str | None
+) -> dict[str, Any]:
+    """Return the arguments of `PromptStyle` that settings specify, with the content of the files that they name.
+
+    Raises ValueError if a file cannot be read; see `read_examples` and `read_templates`.
+    """
+    style: dict[str, Any] = {"label_list": label_list, "definitions": definitions}
+    style["examples"] = None if examples is None else read_examples(examples)
+    style["templates"] = None if templates is None else read_templates(templates)
+    return {name: value for name, value in style.items() if value is not None}
+
+
 def _read_line(line: str) -> list[RelationInstance]:
     if not line.strip():
         return []
