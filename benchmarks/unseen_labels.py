@@ -9,8 +9,9 @@ The first measures the language model with an adapter, the second the encoder fo
 
 A FOLDER has label sets as in `assets/universal_corpus`. For each set, whole passages with at most `--pairs` pairs are
 scored. With `--shots`, that many few-shot examples of each label, and of pairs without a relation, are drawn from other
-passages, up to --example-tokens tokens. Relations are decoded as by the components, with both directions of a pair
-together. Prints for each set and number of examples:
+passages: for a language model up to --example-tokens tokens; in a cascade, only the encoder gets them. Relations are
+decoded as by the components, with both directions of a pair together.
+Prints for each set and number of examples:
 
 * precision, recall and micro-F1 of the positive labels; the row "mean" is the mean over sets;
 * reversed: the share of predicted relations whose label holds only in the other direction;
@@ -50,7 +51,7 @@ from spacy_slmre.metrics import PRF, count
 from spacy_slmre.models.base import RelationModel
 from spacy_slmre.models.cascade import Cascade
 from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
-from spacy_slmre.models.encoder.universal import make_universal_encoder
+from spacy_slmre.models.encoder.universal import UniversalEncoder, make_universal_encoder
 from spacy_slmre.schema import LabelSchema
 
 MAX_CONTEXT_TOKENS = 512
@@ -174,10 +175,8 @@ def fitting_pairs(
     return [pair for pair, _ in kept], [instance for _, instance in kept]
 
 
-def draw_examples(
-    lm: SmallLM, corpus: LabelSetCorpus, passages: Sequence[Passage], shots: int, max_tokens: int
-) -> list[RelationInstance]:
-    """Draw `shots` short examples of each label from other passages; fewer if they take too many tokens."""
+def draw_examples(corpus: LabelSetCorpus, passages: Sequence[Passage], shots: int) -> list[RelationInstance]:
+    """Draw `shots` examples of each label from other passages, short ones first, one of each label in turn."""
     used = {passage.context.text for passage in passages}
     pool = [passage for passage in corpus.passages if passage.context.text not in used]
     rng = random.Random(0)
@@ -194,22 +193,30 @@ def draw_examples(
                 sides = [passage.context.mentions[index] for index in (head, tail)]
                 offsets = [(side.start, side.end, side.type) for side in sides]
                 by_label[name].append(RelationInstance.from_offsets(passage.context.text, *offsets, name))
-    rounds = [found[number] for number in range(shots) for found in by_label.values() if number < len(found)]
-    sizes = np.cumsum([len(tokens) + 30 for tokens in lm.prompts.contexts([one.context for one in rounds])])
-    chosen = rounds[: int(np.searchsorted(sizes, max_tokens))]
-    rng.shuffle(chosen)
-    return chosen
+    return [found[number] for number in range(shots) for found in by_label.values() if number < len(found)]
+
+
+def set_examples(model: RelationModel, examples: Sequence[RelationInstance], max_tokens: int) -> None:
+    """Give a model few-shot examples: a language model, an encoder, or the encoder of a cascade."""
+    if isinstance(model, SmallLM):
+        sizes = np.cumsum([len(tokens) + 30 for tokens in model.prompts.contexts([one.context for one in examples])])
+        chosen = list(examples[: int(np.searchsorted(sizes, max_tokens))])
+        random.Random(0).shuffle(chosen)
+        model.set_prompt_style(replace(model.style, examples=tuple(example.to_dict() for example in chosen)))
+    elif isinstance(model, Cascade):
+        set_examples(model.first, examples, max_tokens)
+        set_examples(model.second, [], max_tokens)
+    else:
+        assert isinstance(model, UniversalEncoder)
+        model.set_examples(examples)
 
 
 def score(model: RelationModel, corpus: LabelSetCorpus, max_pairs: int, shots: int, max_tokens: int) -> Scored:
     """Score the pairs of a label set."""
     passages = take_passages(corpus, max_pairs)
     schema = corpus.schema
-    n_prefix = 0
-    if isinstance(model, SmallLM):
-        examples = draw_examples(model, corpus, passages, shots, max_tokens) if shots else []
-        model.set_prompt_style(replace(model.style, examples=tuple(example.to_dict() for example in examples)))
-        n_prefix = len(model.prompts.prefix(schema))
+    set_examples(model, draw_examples(corpus, passages, shots), max_tokens)
+    n_prefix = len(model.prompts.prefix(schema)) if isinstance(model, SmallLM) else 0
     pairs, instances = fitting_pairs(model, passages, schema)
     model.set_labels(schema)
     log_probs = model.log_probs(instances, schema)
@@ -223,14 +230,19 @@ def score(model: RelationModel, corpus: LabelSetCorpus, max_pairs: int, shots: i
 
 def make_systems(arguments: Namespace) -> list[tuple[str, RelationModel, int]]:
     """Return the name, the model and the number of examples per label of each system."""
-    encoder = make_universal_encoder(weights=arguments.encoder) if arguments.encoder else None
-    if encoder is not None and not arguments.cascade:
-        return [("encoder", encoder, 0)]
-    lm = make_small_lm(adapter=arguments.adapter)
-    if encoder is None:
+    if not arguments.encoder:
+        lm = make_small_lm(adapter=arguments.adapter)
         return [(f"{shots} examples", lm, shots) for shots in arguments.shots]
-    cascades = [(f"cascade {value}", Cascade(encoder, lm, value), 0) for value in arguments.cascade]
-    return [("language model", lm, 0), ("encoder", encoder, 0), *cascades]
+    encoder = make_universal_encoder(weights=arguments.encoder)
+    systems: list[tuple[str, RelationModel, int]] = []
+    for shots in arguments.shots:
+        suffix = f", {shots} examples" if shots else ""
+        systems.append((f"encoder{suffix}", encoder, shots))
+        if arguments.cascade:
+            lm = make_small_lm(adapter=arguments.adapter)
+            cascades = [Cascade(encoder, lm, value, arguments.weight) for value in arguments.cascade]
+            systems += [(f"cascade {one.min_prob}{suffix}", one, shots) for one in cascades]
+    return [("language model", make_small_lm(adapter=arguments.adapter), 0), *systems] if arguments.cascade else systems
 
 
 def main() -> None:
@@ -243,6 +255,7 @@ def main() -> None:
     parser.add_argument(
         "--cascade", type=float, nargs="+", help="with --encoder: values of min_prob; measures all three"
     )
+    parser.add_argument("--weight", type=float, default=Cascade.weight, help="weight of the encoder in a cascade")
     parser.add_argument("--pairs", type=int, default=2000, help="maximum number of pairs of a set")
     parser.add_argument("--shots", type=int, nargs="+", default=[0], help="numbers of examples per label")
     parser.add_argument("--example-tokens", type=int, default=5000, help="maximum number of tokens of examples")
@@ -251,8 +264,6 @@ def main() -> None:
     parser.add_argument("--temperatures", action="store_true", help="compare temperatures")
     parser.add_argument("--output", "-o", type=Path, help="JSON file for the numbers")
     arguments = parser.parse_args()
-    if arguments.encoder and arguments.shots != [0]:
-        parser.error("--encoder has no examples: remove --shots.")
     if arguments.cascade and not arguments.encoder:
         parser.error("--cascade needs --encoder.")
     systems = make_systems(arguments)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from spacy.tokens import Doc, Span
 
-from spacy_slmre.coreference import find_clusters, referring_mentions
+from spacy_slmre.coreference import find_clusters, mention_id, referring_mentions
 from spacy_slmre.relations import CANDIDATES
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.settings import check_minimum, check_types
@@ -46,7 +46,8 @@ class EntityPairs:
     """Ordered pairs of entities that are close to each other; `spacy-slmre.EntityPairs.v1` in configs.
 
     Skipped pairs are counted as "sentence", "distance", "type" (no label of the schema allows the two entity types),
-    "same_span" (two annotations of the same tokens), "same_entity" (two mentions of one coreference cluster) and "cap".
+    "same_span" (two annotations of the same tokens), "same_entity" (two mentions with the
+    same id, or of one coreference cluster) and "cap".
 
     Attributes:
         spans_key: Take the entities from `doc.spans[spans_key]`, which may overlap, instead of `doc.ents`.
@@ -79,13 +80,14 @@ class EntityPairs:
         spans = sorted(found, key=lambda span: (span.start_char, span.end_char, span.label_))
         candidates = Candidates([], len(spans) * (len(spans) - 1))
         types = [schema.map_type(span.label_) if schema else "" for span in spans]
+        identities = [(mention_id(span), cluster_of.get((span.start_char, span.end_char))) for span in spans]
         n_close = 0
         for i, j in self._close(doc, spans):
             n_close += 2
             left, right = spans[i], spans[j]
             if (left.start, left.end) == (right.start, right.end):
                 candidates.skipped["same_span"] += 2
-            elif cluster_of and _are_same(left, right, cluster_of):
+            elif _are_same(identities[i], identities[j]):
                 candidates.skipped["same_entity"] += 2
             elif self.max_distance is not None and right.start - left.end > self.max_distance:
                 candidates.skipped["distance"] += 2
@@ -136,10 +138,14 @@ class GivenPairs:
         return Candidates(pairs, len(pairs), typed=False)
 
 
-def _are_same(one: Span, other: Span, cluster_of: Mapping[tuple[int, int], int]) -> bool:
-    """Return whether two mentions are in the same coreference cluster."""
-    number = cluster_of.get((one.start_char, one.end_char))
-    return number is not None and number == cluster_of.get((other.start_char, other.end_char))
+def _are_same(one: tuple[str, int | None], other: tuple[str, int | None]) -> bool:
+    """Return whether two mentions, given by id and cluster, are the same entity; different ids are different entities.
+
+    Equal names do not suffice here, unlike in `spacy_slmre.facts`: father and son may have the same.
+    """
+    if one[0] and other[0]:
+        return one[0] == other[0]
+    return one[1] is not None and one[1] == other[1]
 
 
 def _distance(head: Span, tail: Span) -> int:

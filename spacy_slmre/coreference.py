@@ -1,4 +1,4 @@
-"""Entity mentions, and their coreference clusters as found by other components.
+"""Entity mentions, their ids, and their coreference clusters as found by other components.
 
 Clusters are read from spacy-experimental (`doc.spans["coref_clusters_1"]`, … or, where spans are not resolved,
 `doc.spans["coref_head_clusters_1"]`, …), coreferee (`doc._.coref_chains`) and
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spacy.pipeline import EntityLinker
 from spacy.tokens import Doc, Span, SpanGroup
 
 MENTIONS = "relation_mentions"
@@ -23,6 +24,7 @@ CLUSTERS = "coref_clusters"
 
 _KEY = re.compile(rf"{CLUSTERS}_\d+")
 _HEAD_KEY = re.compile(r"coref_head_clusters_\d+")
+_WIKIDATA = re.compile(r"https?://www\.wikidata\.org/(?:entity|wiki)/(Q[1-9]\d*)")
 _NAME = "name"
 _Found = tuple[list[Span], str | None]  # the members, and their name if it is known
 
@@ -49,6 +51,18 @@ class MentionCluster:
 def mentions_of(doc: Doc) -> list[Span]:
     """Return the entity mentions of a document, overlapping ones included."""
     return list(doc.spans.get(MENTIONS) or doc.ents)
+
+
+def mention_id(span: Span) -> str:
+    """Return the id that an entity linker (`kb_id_`) or else an entity ruler (`ent_id_`) gave to a mention, or ""."""
+    return normalize_id(span.kb_id_) or normalize_id(span.id_)
+
+
+def normalize_id(kb_id: str) -> str:
+    """Shorten IRIs of Wikidata to the id, and turn the id of an unknown entity into ""."""
+    if wikidata := _WIKIDATA.fullmatch(kb_id):
+        return wikidata[1]
+    return "" if kb_id == EntityLinker.NIL else kb_id
 
 
 def find_clusters(doc: Doc) -> tuple[MentionCluster, ...]:

@@ -31,11 +31,18 @@ from typing import Any
 
 import spacy
 from spacy.language import Language
-from spacy.pipeline import EntityLinker
 from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
-from spacy_slmre.coreference import MENTIONS, MentionCluster, find_clusters, mentions_of, write_clusters
+from spacy_slmre.coreference import (
+    MENTIONS,
+    MentionCluster,
+    find_clusters,
+    mention_id,
+    mentions_of,
+    normalize_id,
+    write_clusters,
+)
 from spacy_slmre.gold import annotates_pairs
 from spacy_slmre.instances import Mention
 from spacy_slmre.relations import (
@@ -61,7 +68,6 @@ UNTYPED = "ENTITY"
 """Label of entities without a type in their source: spaCy requires one."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_WIKIDATA = re.compile(r"https?://www\.wikidata\.org/(?:entity|wiki)/(Q[1-9]\d*)")
 
 
 class DocumentError(ValueError):
@@ -87,8 +93,7 @@ class EntityMention:
     @classmethod
     def from_span(cls, span: Span) -> EntityMention:
         """Convert a span."""
-        kb_id = _normalize_id(span.kb_id_) or _normalize_id(span.id_)
-        return cls(span.start_char, span.end_char, span.text, span.label_, kb_id)
+        return cls(span.start_char, span.end_char, span.text, span.label_, mention_id(span))
 
     @property
     def key(self) -> tuple[int, int, str]:
@@ -409,7 +414,7 @@ def _read_mention(data: Any, text: str) -> EntityMention:
     covered = text[start:end]
     if data.get("text", covered) != covered:
         raise ValueError(f'an entity has the text "{data["text"]}", but text[{start}:{end}] is "{covered}".')
-    kb_id = _normalize_id(replace_surrogates(str(data.get("kb_id") or "")))
+    kb_id = normalize_id(replace_surrogates(str(data.get("kb_id") or "")))
     return EntityMention(
         start, end, replace_surrogates(covered), replace_surrogates(str(data.get("type") or "")), kb_id
     )
@@ -460,12 +465,6 @@ def _read_offsets(what: str, start: Any, end: Any, *, text: str) -> tuple[int, i
     if not (is_int(start) and is_int(end) and 0 <= start < end <= len(text)):
         raise ValueError(f"{what} offsets {start!r} to {end!r} are invalid in a text of {len(text)} characters.")
     return start, end
-
-
-def _normalize_id(kb_id: str) -> str:
-    if wikidata := _WIKIDATA.fullmatch(kb_id):
-        return wikidata[1]
-    return "" if kb_id == EntityLinker.NIL else kb_id
 
 
 @cache

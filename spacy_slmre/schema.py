@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -201,6 +203,16 @@ class LabelSchema:
             raise ValueError('"negative_label" is a name or null, and "type_map" an object of names.')
         if labels and negative_label is not None and negative_label not in [label.name for label in labels]:
             labels.append(RelationLabel(negative_label, wording_of(negative_label)))
+        # A part of a schema may lack the inverse of a label, but a similar name is probably a spelling mistake.
+        names = [label.name for label in labels]
+        for label in labels:
+            if label.inverse and label.inverse not in names:
+                for similar in get_close_matches(label.inverse, names, 1, cutoff=0.8):
+                    warnings.warn(
+                        f'The inverse "{label.inverse}" of the label "{label.name}" is not one of the labels. Did you '
+                        f'mean "{similar}"?',
+                        stacklevel=2,
+                    )
         own = {name: type for name, type in type_map.items() if DEFAULT_TYPE_MAP.get(name.upper()) != type}
         return cls(tuple(labels), negative_label, own)
 

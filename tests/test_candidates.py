@@ -76,6 +76,19 @@ def test_docs_without_sentences_entities_or_text() -> None:
     assert pairs(nlp("")) == (set(), {})
 
 
+def test_mentions_with_the_same_id_are_no_pair_and_those_with_different_ids_are(doc: Doc) -> None:
+    doc.ents = [
+        Span(doc, ent.start, ent.end, ent.label_, kb_id={"Ann": "Q1", "Bo": "Q1"}.get(ent.text, "")) for ent in doc.ents
+    ]
+    found, skipped = pairs(doc)
+    assert found == {"Ann-Rome", "Rome-Ann", "Bo-Rome", "Rome-Bo", "Dee-Eva", "Eva-Dee"}
+    assert skipped == {"sentence": 22, "same_entity": 2}
+    doc.spans["coref_clusters_1"] = [doc[9:10], doc[11:12]]  # Dee and Eva
+    assert not {"Dee-Eva", "Eva-Dee"} & pairs(doc)[0]
+    doc.ents = [Span(doc, ent.start, ent.end, ent.label_, kb_id=ent.text) for ent in doc.ents]
+    assert {"Ann-Bo", "Dee-Eva"} <= pairs(doc)[0]
+
+
 @pytest.mark.parametrize("setting", ["max_sentences", "max_pairs"])
 def test_limits_out_of_range_raise_an_error(setting: str) -> None:
     with pytest.raises(ValueError, match=rf"candidates\.{setting} = 0"):

@@ -172,6 +172,13 @@ def test_the_general_schema_is_documented() -> None:
     assert f"{len(schema.positive_names)} everyday relations" in readme
 
 
+def test_a_misspelled_inverse_is_reported_and_a_missing_one_is_not() -> None:
+    with pytest.warns(UserWarning, match='The inverse "chlid" of the label "parent" .* Did you mean "child"'):
+        schema = LabelSchema.from_dict({"labels": [{"name": "parent", "inverse": "chlid"}, "child"]})
+    assert schema.inverse_of == {}
+    LabelSchema.from_dict({"labels": [{"name": "parent", "inverse": "child"}, "spouse"]})
+
+
 @pytest.mark.parametrize("label", [{"name": "kin", "symmetric": "yes"}, {"name": "kin", "inverse": 1}])
 def test_symmetry_and_inverse_are_checked(label: dict) -> None:
     with pytest.raises(ValueError, match='"symmetric" of the label "kin" must be true or false'):

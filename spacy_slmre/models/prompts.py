@@ -25,11 +25,11 @@ from weakref import WeakKeyDictionary
 from jinja2 import TemplateError
 from jinja2.sandbox import SecurityError
 
-from spacy_slmre.documents import RelationDocument
 from spacy_slmre.instances import Context, RelationInstance
+from spacy_slmre.models.few_shot import labeled_instances, read_examples
 from spacy_slmre.models.sandbox import SafeTemplate
 from spacy_slmre.schema import LabelSchema
-from spacy_slmre.util.json_files import check_fields, parse_json
+from spacy_slmre.util.json_files import check_fields
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,29 +71,6 @@ def read_templates(folder: str | Path) -> dict[str, str]:
     return default_templates() | own
 
 
-def read_examples(path: str | Path) -> tuple[dict[str, Any], ...]:
-    """Read few-shot examples from a JSONL file: documents with relations, or labeled instances.
-
-    A document in the form of `RelationDocument` gives an example for each of its relations and annotated pairs.
-
-    Raises:
-        ValueError: The file cannot be read, or a line is neither.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ValueError(f'examples = "{path}" cannot be read: {error.strerror}.') from error
-    except UnicodeError as error:
-        raise ValueError(f'examples = "{path}" is not a text in UTF-8: {error}.') from error
-    examples = []
-    for number, line in enumerate(lines, 1):
-        try:
-            examples += [_check_example(instance).to_dict() for instance in _read_line(line)]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path}:{number}: {error}") from error
-    return tuple(examples)
-
-
 def read_style(
     label_list: bool | None, definitions: bool | None, examples: str | None, templates: str | None
 ) -> dict[str, Any]:
@@ -105,36 +82,6 @@ def read_style(
     style["examples"] = None if examples is None else read_examples(examples)
     style["templates"] = None if templates is None else read_templates(templates)
     return {name: value for name, value in style.items() if value is not None}
-
-
-def _read_line(line: str) -> list[RelationInstance]:
-    if not line.strip():
-        return []
-    data = parse_json(line)
-    if isinstance(data, dict) and "relations" in data:
-        return _document_examples(RelationDocument.from_dict(data))
-    return [RelationInstance.from_dict(data)]
-
-
-def _check_example(instance: RelationInstance) -> RelationInstance:
-    """Return a few-shot example. Raises ValueError if it has no label, or is a pair of a mention with itself."""
-    if not isinstance(instance.label, str) or not instance.label:
-        raise ValueError('an example needs a "label"')
-    head, tail = instance.head_mention, instance.tail_mention
-    if (head.start, head.end) == (tail.start, tail.end):
-        raise ValueError(f'the head and the tail of an example are the same mention, "{instance.text_of(head)}"')
-    return instance
-
-
-def _map_types(instance: RelationInstance, schema: LabelSchema) -> RelationInstance:
-    """Return a few-shot example with entity types as in the instances of a pipeline."""
-    head, tail = ((m.start, m.end, schema.map_type(m.type)) for m in (instance.head_mention, instance.tail_mention))
-    return RelationInstance.from_offsets(instance.context.text, head, tail, instance.label)
-
-
-def _document_examples(document: RelationDocument) -> list[RelationInstance]:
-    pairs = {(pair.head.key, pair.tail.key, pair.label) for pair in (*document.relations, *(document.pairs or ()))}
-    return [RelationInstance.from_offsets(document.text, head, tail, label) for head, tail, label in sorted(pairs)]
 
 
 @dataclass(frozen=True)
@@ -221,17 +168,8 @@ class PromptTexts:
         Raises:
             ValueError: An example has a label that is not in the schema.
         """
-        shown = [RelationInstance.from_dict(data) for data in self.style.examples_for(schema)]
-        for instance in shown:
-            if instance.label not in schema.index:
-                raise ValueError(
-                    f'A few-shot example has the label "{instance.label}", which is not in the schema. Its '
-                    f"labels are: {', '.join(schema.names)}."
-                )
-        return [
-            (_map_types(instance, schema), schema.labels[schema.index[instance.label or ""]].wording)
-            for instance in shown
-        ]
+        shown = labeled_instances(self.style.examples_for(schema), schema)
+        return [(instance, schema.labels[schema.index[instance.label or ""]].wording) for instance in shown]
 
 
 class FrameEncoder:

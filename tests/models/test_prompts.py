@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from spacy_slmre.instances import Context, Mention, RelationInstance
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.model import make_small_lm
+from spacy_slmre.models.few_shot import read_examples
 from spacy_slmre.models.prompts import (
     PromptBuilder,
     PromptStyle,
     PromptTexts,
     default_templates,
     number_mentions,
-    read_examples,
     read_templates,
 )
 from spacy_slmre.schema import LabelSchema

@@ -22,7 +22,8 @@ from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.model import SmallLM
 from spacy_slmre.models.causal_lm.settings import SmallLMSettings
 from spacy_slmre.models.encoder.markers import SolidMarkers
-from spacy_slmre.models.prompts import PromptBuilder, PromptStyle, default_templates, read_examples, render_chat
+from spacy_slmre.models.few_shot import read_examples
+from spacy_slmre.models.prompts import PromptBuilder, PromptStyle, default_templates, render_chat
 from spacy_slmre.models.sandbox import MAX_CHAT_TEMPLATE, SafeTemplate
 from spacy_slmre.schema import LabelSchema, RelationLabel
 

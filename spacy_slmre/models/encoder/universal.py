@@ -6,7 +6,8 @@ import copy
 import json
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -18,11 +19,13 @@ from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.checkpoint import WEIGHTS_FILE
 from spacy_slmre.models.encoder.label_embeddings import LabelEmbeddings
+from spacy_slmre.models.encoder.label_fitting import fit_labels
 from spacy_slmre.models.encoder.levitated import LevitatedMarkers
 from spacy_slmre.models.encoder.network import LevitatedNetwork, MatchingHead, max_tokens
 from spacy_slmre.models.encoder.pair_encoder import PairEncoder
 from spacy_slmre.models.encoder.settings import PairEncoderSettings
 from spacy_slmre.models.encoder.storage import load_encoder, load_weights
+from spacy_slmre.models.few_shot import labeled_instances, read_examples
 from spacy_slmre.models.hub import (
     PACKAGED_ENCODER,
     BaseModelInfo,
@@ -42,6 +45,8 @@ SHIPPED = Path(__file__).parents[2] / "adapters" / "universal_encoder"
 """The shipped weights."""
 MODEL_FILE = "universal_encoder.json"
 BASE_FOLDER = "base"
+MAX_FITTED = 64
+"""Number of label sets whose fitted vectors are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,8 @@ class UniversalEncoderSettings(PairEncoderSettings):
 
     Attributes:
         weights: "auto" for the shipped weights, or a folder that `UniversalEncoder.save` wrote.
+        examples: JSONL file of few-shot examples, as for a language model. Labels move towards the pairs of their
+            examples, which takes no time per pair. The file is read when the model is first used.
         dropout: Dropout rate inside the encoder in training; null keeps the rate of its config.
         head_learn_rate: Learning rate of the head and new marker tokens, as a multiple of the encoder's.
         mixed_precision: Train in bfloat16 if the hardware supports it; weights remain in float32.
@@ -62,6 +69,7 @@ class UniversalEncoderSettings(PairEncoderSettings):
     """
 
     weights: str = "auto"
+    examples: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class StoredUniversalEncoder:
         weights: File with the weights; None to start from the base encoder.
         base_folder: The base encoder, if it is in the folder.
         configured: The setting `weights` of the model that was saved.
+        examples: The content of its few-shot examples.
     """
 
     base: BaseModelInfo
@@ -81,18 +90,23 @@ class StoredUniversalEncoder:
     weights: Path | None
     base_folder: Path | None = None
     configured: str = "auto"
+    examples: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> StoredUniversalEncoder:
         """Read a folder. Raises ModelError if it is incomplete or damaged."""
-        base, threshold, configured = read_record(folder / MODEL_FILE, _parse, ModelError)
+        stored = read_record(folder / MODEL_FILE, _parse, ModelError)
         embedded = folder / BASE_FOLDER
-        return cls(base, threshold, folder / WEIGHTS_FILE, embedded if embedded.is_dir() else None, configured)
+        return replace(stored, weights=folder / WEIGHTS_FILE, base_folder=embedded if embedded.is_dir() else None)
 
 
-def _parse(data: dict[str, Any]) -> tuple[BaseModelInfo, float | None, str]:
-    check_fields(data, base=dict, threshold=(int, float, type(None)), configured=str)
-    return BaseModelInfo.from_dict(data["base"]), data["threshold"], data["configured"]
+def _parse(data: dict[str, Any]) -> StoredUniversalEncoder:
+    examples = data.setdefault("examples", [])
+    check_fields(data, base=dict, threshold=(int, float, type(None)), configured=str, examples=list)
+    for example in examples:
+        RelationInstance.from_dict(example)
+    base = BaseModelInfo.from_dict(data["base"])
+    return StoredUniversalEncoder(base, data["threshold"], None, None, data["configured"], tuple(examples))
 
 
 class UniversalEncoder(PairEncoder):
@@ -111,6 +125,7 @@ class UniversalEncoder(PairEncoder):
         super().__init__(settings)
         self._found = stored
         self._embed: LabelEmbeddings | None = None
+        self._fitted: OrderedDict[str, torch.Tensor] = OrderedDict()
         self._is_trained = False
 
     @classmethod
@@ -123,8 +138,14 @@ class UniversalEncoder(PairEncoder):
     def _stored(self) -> StoredUniversalEncoder:
         """The weights, found when they are needed: a saved pipeline has its own, wherever those in the settings are."""
         if self._found is None:
-            weights = self.settings.weights
-            self._found = StoredUniversalEncoder.read(SHIPPED if weights == "auto" else Path(weights).expanduser())
+            weights, examples = self.settings.weights, self.settings.examples
+            found = StoredUniversalEncoder.read(SHIPPED if weights == "auto" else Path(weights).expanduser())
+            if examples is not None:
+                try:
+                    found = replace(found, examples=read_examples(examples))
+                except ValueError as error:
+                    raise ModelError(f"model.{error}") from error
+            self._found = found
         return self._found
 
     @property
@@ -140,6 +161,12 @@ class UniversalEncoder(PairEncoder):
     def base_name(self) -> str:
         """Name of the base encoder."""
         return self._stored.base.name
+
+    def set_examples(self, examples: Sequence[RelationInstance]) -> None:
+        """Replace the few-shot examples, labeled pairs; they are saved with the model."""
+        with self._lock:
+            self._found = replace(self._stored, examples=tuple(example.to_dict() for example in examples))
+            self._fitted.clear()
 
     # -- weights -------------------------------------------------------------------------------------------
 
@@ -192,19 +219,47 @@ class UniversalEncoder(PairEncoder):
         """Do nothing: labels have no weights of their own."""
 
     def set_labels(self, schema: LabelSchema) -> None:
-        """Embed the labels."""
-        with self._lock:
-            self._embeddings(schema)
+        """Embed the labels, and fit them to the few-shot examples.
 
-    def _embeddings(self, schema: LabelSchema) -> torch.Tensor:
-        """Return the embeddings of the labels, except for the negative one, (n_labels, 2 * width)."""
-        self.load()
+        Raises ValueError if an example has another label, and ModelError if one is too long.
+        """
+        with self._lock:
+            self.load()
+            self._label_vectors(schema)
+
+    def _label_vectors(self, schema: LabelSchema) -> torch.Tensor:
+        """Return the vectors of the labels, except for the negative one, (n_labels, width)."""
         assert self._embed is not None
-        return self._embed(schema.positive_labels)
+        head = cast(MatchingHead, self.network.head)
+        if not self._stored.examples or self.network.training:
+            return head.label_vectors(self._embed(schema.positive_labels))
+        if schema.fingerprint not in self._fitted:
+            self._fitted[schema.fingerprint] = self._fit(schema)
+            if len(self._fitted) > MAX_FITTED:
+                self._fitted.popitem(last=False)
+        return self._fitted[schema.fingerprint]
+
+    @torch.inference_mode(False)  # tensors created in inference mode cannot be used to compute gradients
+    def _fit(self, schema: LabelSchema) -> torch.Tensor:
+        """Return the vectors of the labels, fitted to the few-shot examples."""
+        assert self._embed is not None
+        examples = labeled_instances(self._stored.examples, schema)
+        instances = self.truncate(examples, schema, self.markers.max_length)
+        fitting = [instance for instance in instances if instance is not None]
+        if len(fitting) < len(examples):
+            text = examples[instances.index(None)].context.text
+            raise ModelError(f'The pair of a few-shot example is too far apart for the encoder: "{text[:60]} …".')
+        with torch.no_grad():
+            vectors = cast(MatchingHead, self.network.head).label_vectors(self._embed(schema.positive_labels))
+            outputs = torch.empty(len(fitting), vectors.shape[1] + 1, device=vectors.device)
+            for rows, inputs in self._batches(fitting):
+                outputs[rows] = self._scorer()(*inputs)
+        column = {label.name: number for number, label in enumerate(schema.positive_labels)}
+        gold = torch.tensor([column.get(one.label or "", len(column)) for one in fitting], device=vectors.device)
+        return fit_labels(vectors, outputs, gold, negative=schema.negative_label is not None)
 
     def _logits(self, outputs: torch.Tensor, schema: LabelSchema) -> torch.Tensor:
-        head = cast(MatchingHead, self.network.head)
-        logits = outputs[:, :-1] @ head.label_vectors(self._embeddings(schema)).to(outputs).T
+        logits = outputs[:, :-1] @ self._label_vectors(schema).to(outputs).T
         if schema.negative_label is None:
             return logits
         column = schema.index[schema.negative_label]
@@ -212,6 +267,7 @@ class UniversalEncoder(PairEncoder):
 
     def _forget(self) -> None:
         super()._forget()
+        self._fitted.clear()
         self._is_trained = True
         self.default_threshold = None  # it was chosen for the weights before training
 
@@ -221,7 +277,7 @@ class UniversalEncoder(PairEncoder):
         """Describe base encoder and weights; see `RelationModel.describe_files`."""
         weights = self._stored.weights
         files = {"base": self.base_name, "weights": None if weights is None else file_hash(weights)}
-        return {**files, "threshold": self.default_threshold}
+        return {**files, "threshold": self.default_threshold, "examples": list(self._stored.examples)}
 
     def save(self, folder: Path, *, embed: bool) -> None:
         """Write the weights, and the base encoder with `embed`; the folder is replaced atomically."""
@@ -232,7 +288,7 @@ class UniversalEncoder(PairEncoder):
                 (temporary / BASE_FOLDER).mkdir()
                 copy_model(self._base_folder(), temporary / BASE_FOLDER)
             stored = {"base": self._stored.base.to_dict(), "threshold": self._stored.threshold}
-            data = {**stored, "configured": self.settings.weights}
+            data = {**stored, "configured": self.settings.weights, "examples": list(self._stored.examples)}
             (temporary / MODEL_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
 
     def _write_weights(self, file: Path) -> None:

@@ -234,3 +234,62 @@ def test_examples_of_a_pipeline_are_learned(model: UniversalEncoder, tmp_path: P
         pipe.model.update([instance], pipe.schema)
         pipe.finish_update(optimizer)
     assert pipe.model.log_probs([instance], pipe.schema)[0, column] > before[column]
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    file = tmp_path / "examples.jsonl"
+    file.write_text(json.dumps(EXAMPLE) + "\n")
+    return file
+
+
+EXAMPLE = {"text": "Ann was born in Rome.", "head": [0, 3, "PER"], "tail": [16, 20, "LOC"], "label": "born"}
+
+
+def test_labels_move_towards_their_examples(model: UniversalEncoder, tmp_path: Path, examples: Path) -> None:
+    weights = tmp_path / "weights"
+    model.save(weights, embed=True)
+    schema = LabelSchema.from_labels(["born", "kin"])
+    pair = RelationInstance.from_offsets("Eva was born in Oslo.", (0, 3, "PER"), (16, 20, "LOC"))
+    before = model.log_probs([pair], schema)[0]
+    few_shot = make_universal_encoder(**vars(settings(weights=str(weights), examples=str(examples))))
+    after = few_shot.log_probs([pair], schema)[0]
+    assert np.exp(after).sum() == pytest.approx(1)
+    born, kin, none = range(3)
+    # A label without examples moves away from those of others, and no relation stays where it is.
+    assert after[born] - after[none] > before[born] - before[none]
+    assert after[kin] - after[none] < before[kin] - before[none]
+    model.set_examples([RelationInstance.from_dict(EXAMPLE)])
+    assert model.log_probs([pair], schema)[0] == pytest.approx(after, abs=1e-5)
+    model.set_examples([RelationInstance.from_dict({**EXAMPLE, "label": "no_relation"})])
+    assert (model.log_probs([pair], schema)[0] - before)[none] > 0
+    # They are saved with the model, and their file is no longer needed.
+    few_shot.save(tmp_path / "saved", embed=True)
+    examples.unlink()
+    restored = few_shot.restore(tmp_path / "saved")
+    for other in (restored, few_shot.restore(tmp_path / "saved", temporary=True), pickle.loads(pickle.dumps(restored))):
+        assert other.log_probs([pair], schema)[0] == pytest.approx(after, abs=1e-5)
+    model.set_examples([])
+    assert model.log_probs([pair], schema)[0] == pytest.approx(before, abs=1e-5)
+    few_shot.update(INSTANCES, schema)  # computes gradients for the labels without examples
+    assert few_shot.log_probs([pair], schema)[0] == pytest.approx(after, abs=1e-5)
+
+
+def test_a_run_is_not_resumed_with_other_examples(model: UniversalEncoder, tmp_path: Path, examples: Path) -> None:
+    model.save(tmp_path / "weights", embed=False)
+    first = make_universal_encoder(weights=str(tmp_path / "weights")).describe_files()
+    assert make_universal_encoder(weights=str(tmp_path / "weights"), examples=str(examples)).describe_files() != first
+
+
+def test_bad_examples_are_refused(model: UniversalEncoder, tmp_path: Path, examples: Path) -> None:
+    model.save(tmp_path / "weights", embed=True)
+    few_shot = make_universal_encoder(weights=str(tmp_path / "weights"), examples=str(examples))
+    with pytest.raises(ValueError, match='A few-shot example has the label "born", which is not in the schema'):
+        few_shot.set_labels(LabelSchema.from_labels(["kin"]))
+    missing = make_universal_encoder(weights=str(tmp_path / "weights"), examples=str(tmp_path / "missing.jsonl"))
+    with pytest.raises(ModelError, match=r"model\.examples = .*missing.jsonl.* cannot be read"):
+        missing.load()
+    far = "Ann. " + "word " * 400 + "Rome."
+    model.set_examples([RelationInstance.from_offsets(far, (0, 3, "PER"), (len(far) - 5, len(far) - 1, "LOC"), "born")])
+    with pytest.raises(ModelError, match="The pair of a few-shot example is too far apart"):
+        model.set_labels(LabelSchema.from_labels(["born"]))
