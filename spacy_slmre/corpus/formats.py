@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import catalogue
+from pydantic import TypeAdapter, ValidationError
 
 from spacy_slmre.corpus.records import Record, Reject
 from spacy_slmre.corpus.sources import CorpusError, Sample
@@ -108,11 +109,10 @@ class CorpusFormat:
             if name not in self.settings:
                 known = ", ".join(self.settings) or "none"
                 raise CorpusError(f'The format {self.name} has no setting "{name}". Available settings: {known}.')
-            kinds = [kind for kind in typing.get_args(hints[name]) or (hints[name],) if kind is not type(None)]
             try:
-                values[name] = kinds[0](text)
-            except ValueError as error:
-                raise CorpusError(f"The setting {name}={text} must be of type {kinds[0].__name__}.") from error
+                values[name] = TypeAdapter(hints[name]).validate_strings(text)
+            except ValidationError as error:
+                raise CorpusError(f"The setting {name}={text} is wrong: {error.errors()[0]['msg']}.") from error
         return values
 
 

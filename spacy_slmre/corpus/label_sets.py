@@ -122,10 +122,10 @@ def read_label_sets(folder: str | Path) -> list[LabelSetCorpus]:
         CorpusError: The folder holds no label set, or a file is malformed.
     """
     folder = Path(folder)
-    files = {file.name.split(".")[0]: file for file in sorted(folder.glob("*.jsonl*"))}
+    files = sorted(folder.glob("*.jsonl*"))
     if not files:
         raise CorpusError(f"{folder} has no file SET.jsonl or SET.jsonl.xz.")
-    return [_read_set(folder, name, file) for name, file in files.items()]
+    return [_read_set(folder, file.name.split(".")[0], file) for file in files]
 
 
 def _read_set(folder: Path, name: str, file: Path) -> LabelSetCorpus:
@@ -231,14 +231,14 @@ class LabelSetReader:
         """Return the corpora, each with its passages in random order.
 
         Raises:
-            CorpusError: A file is missing or malformed, no set is left, or two folders have sets of one name.
+            CorpusError: A file is missing or malformed, no set is left, or two files have sets of one name.
         """
         if not self.paths:
             raise CorpusError("No folder with label sets: set at least one of corpora.*.paths.")
         corpora = [corpus for path in self.paths for corpus in read_label_sets(path)]
         found = [corpus.name for corpus in corpora]
         if repeated := sorted({name for name in found if found.count(name) > 1}):
-            raise CorpusError(f"The label set {repeated[0]} is in more than one of: {', '.join(self.paths)}.")
+            raise CorpusError(f"The label set {repeated[0]} is in more than one file of: {', '.join(self.paths)}.")
         if self.names and not set(self.names) & set(found):
             places = ", ".join(self.paths)
             raise CorpusError(f"None of {', '.join(self.names)} is in {places}, which have only {', '.join(found)}.")

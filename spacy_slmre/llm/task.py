@@ -28,8 +28,7 @@ from spacy_slmre.instances import (
 )
 from spacy_slmre.label_parser import LabelParser
 from spacy_slmre.llm.chat import Unanswered, chat_prompts
-from spacy_slmre.models.few_shot import read_examples
-from spacy_slmre.models.prompts import PromptStyle, PromptTexts, read_templates
+from spacy_slmre.models.prompts import PromptStyle, PromptTexts, read_style
 from spacy_slmre.pipeline.examples import make_gold_instances, resolve_labels
 from spacy_slmre.pipeline.problems import find_problems
 from spacy_slmre.relations import (
@@ -151,13 +150,7 @@ class RelationTask:
             ValueError: The examples or templates cannot be read.
         """
         if self._style is None:
-            label_list, definitions, examples, templates = self._style_settings
-            files: dict[str, Any] = {}
-            if examples is not None:
-                files["examples"] = read_examples(Path(examples))
-            if templates is not None:
-                files["templates"] = read_templates(templates)
-            self._style = PromptStyle(label_list=label_list, definitions=definitions, **files)
+            self._style = PromptStyle(**read_style(*self._style_settings))
         return self._style
 
     @style.setter
@@ -177,11 +170,11 @@ class RelationTask:
         """
         if not isinstance(label, str):
             raise ValueError(f"A label must be a string, not {label!r}.")
-        if label in self.labels:
-            return 0
         if self._schema is None:
             labels = {"labels": [{"name": label, "definition": label_definition}]}
             self.schema = LabelSchema.from_dict({**labels, "negative_label": self.negative_label})
+        elif label in self.schema.index:
+            return 0
         else:
             self.schema = self.schema.with_name(label, label_definition or "")
         return 1
@@ -219,7 +212,7 @@ class RelationTask:
         if n_prompt_examples:
             shown = list(self.style.examples)
             for example in get_examples():
-                for instance in make_gold_instances(example.reference, self.schema):
+                for instance in make_gold_instances(example.reference, self.schema, self.attr):
                     if n_prompt_examples < 0 or len(shown) < n_prompt_examples:
                         shown.append(instance.to_dict())
             self.style = replace(self.style, examples=tuple(shown))

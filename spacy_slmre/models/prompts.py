@@ -26,7 +26,7 @@ from jinja2 import TemplateError
 from jinja2.sandbox import SecurityError
 
 from spacy_slmre.instances import Context, RelationInstance
-from spacy_slmre.models.few_shot import labeled_instances
+from spacy_slmre.models.few_shot import labeled_instances, read_examples
 from spacy_slmre.models.sandbox import SafeTemplate
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.json_files import check_fields
@@ -69,6 +69,19 @@ def read_templates(folder: str | Path) -> dict[str, str]:
         except (OSError, UnicodeError) as error:
             raise ValueError(f"The template {file} cannot be read: {error}") from error
     return default_templates() | own
+
+
+def read_style(
+    label_list: bool | None, definitions: bool | None, examples: str | None, templates: str | None
+) -> dict[str, Any]:
+    """Return the arguments of `PromptStyle` that settings specify, with the content of the files that they name.
+
+    Raises ValueError if a file cannot be read; see `read_examples` and `read_templates`.
+    """
+    style: dict[str, Any] = {"label_list": label_list, "definitions": definitions}
+    style["examples"] = None if examples is None else read_examples(examples)
+    style["templates"] = None if templates is None else read_templates(templates)
+    return {name: value for name, value in style.items() if value is not None}
 
 
 @dataclass(frozen=True)

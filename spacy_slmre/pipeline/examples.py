@@ -142,12 +142,12 @@ def describe_missing_negatives(instances: Collection[RelationInstance], negative
     )
 
 
-def make_gold_instances(doc: Doc, schema: LabelSchema) -> list[RelationInstance]:
+def make_gold_instances(doc: Doc, schema: LabelSchema, attr: str = RELATIONS) -> list[RelationInstance]:
     """Return the labeled instances of all pairs of a gold document whose labels are known.
 
-    A pair with several labels has several instances, which share their context.
+    A pair with several labels has several instances, which share their context. For `attr`, see `gold_pairs`.
     """
-    annotated = gold_pairs(doc, mirrors=schema.mirrors)
+    annotated = gold_pairs(doc, attr, schema.mirrors)
     labeled = [
         (pair, label)
         for key, pair in annotated.known_pairs().items()

@@ -8,6 +8,7 @@ from spacy.tokens import DocBin
 
 from spacy_slmre.corpus.conversion import convert, summary_path
 from spacy_slmre.corpus.docbin import corpus_files, read_docs
+from spacy_slmre.corpus.formats import CorpusFormat
 from spacy_slmre.corpus.sources import CorpusError
 from spacy_slmre.study.benchmarks.card import get_benchmark
 from spacy_slmre.util.errors import OutputError
@@ -156,3 +157,12 @@ def test_the_source_is_not_an_output(write):
     source = write("own.spacy", json.dumps(ROWS))
     with pytest.raises(OutputError, match="would replace the input"):
         convert(get_benchmark("nyt"), source, source, split="test", overwrite=True)
+
+
+def read_own(source, split, *, exact: bool = True):
+    yield from ()
+
+
+def test_a_setting_can_be_true_or_false():
+    own = CorpusFormat(name="own", title="Own", read=read_own)
+    assert [own.parse_settings({"exact": text})["exact"] for text in ("true", "false")] == [True, False]

@@ -101,8 +101,15 @@ def test_reader(tmp_path: Path) -> None:
     assert corpus.name == "other"
     with pytest.raises(CorpusError, match=r"None of work is in .*one, which have only family, other"):
         LabelSetReader((str(one),), ("work",))()
-    with pytest.raises(CorpusError, match=r"family is in more than one of"):
+    with pytest.raises(CorpusError, match=r"family is in more than one file of"):
         LabelSetReader((str(one), str(write(tmp_path / "two", row()))))()
+
+
+def test_a_set_in_two_files_of_a_folder_is_an_error(tmp_path: Path) -> None:
+    folder = write(tmp_path, row())
+    (folder / "family.jsonl").write_text(json.dumps(row(id="2")) + "\n")
+    with pytest.raises(CorpusError, match=r"family is in more than one file of"):
+        LabelSetReader((str(folder),))()
 
 
 def test_malformed_files_are_named(tmp_path: Path) -> None:

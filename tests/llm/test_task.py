@@ -16,6 +16,7 @@ from spacy.training import Example
 
 from spacy_slmre.llm.component import get_llm_component, get_llm_components
 from spacy_slmre.llm.cost import estimate
+from spacy_slmre.llm.task import RelationTask
 from spacy_slmre.relations import join_docs, span_as_doc
 from spacy_slmre.schema import LabelSchema
 from spacy_slmre.util.errors import ServiceError
@@ -224,6 +225,12 @@ def test_labels_can_be_added_and_cleared(nlp: Language) -> None:
     assert found(nlp(TEXT)) == [("Ann Lee", "place of birth", "Rome")]
 
 
+def test_labels_of_an_unread_file_are_not_added_again(tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text(json.dumps({"labels": LABELS}))
+    task = RelationTask(schema=str(tmp_path / "schema.json"))
+    assert task.add_label(LABELS[0]) == 0 and task.add_label("spouse") == 1
+
+
 def test_labels_and_prompt_can_be_set(make_nlp, make_model, server: ChatServer) -> None:
     nlp = make_nlp(make_model(), labels=None)
     task = get_llm_component(nlp)[1].task
@@ -254,6 +261,15 @@ def test_initialize_takes_labels_and_examples_from_the_data(make_nlp, make_model
     assert not server.requests
     nlp(gold(nlp).reference)
     assert server.requests[0][2]["messages"][2] == {"role": "assistant", "content": "place of birth"}
+
+
+def test_examples_are_taken_from_the_attribute_of_the_task() -> None:
+    task = RelationTask(attr="found_relations")
+    doc = spacy.blank("en")(TEXT)
+    doc._.found_relations = [(doc[0:2], doc[5:6], "place of birth")]
+    task.initialize(lambda: [Example(doc, doc)], n_prompt_examples=-1)
+    assert task.labels == ("place of birth", "no_relation")
+    assert [shown["label"] for shown in task.style.examples] == ["place of birth"]
 
 
 def test_relations_are_scored_against_gold(nlp: Language) -> None:

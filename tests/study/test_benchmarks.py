@@ -105,5 +105,5 @@ def test_settings_are_converted_to_their_types():
     assert str(CARDS["tacred"].parse_settings({"patch": "a.json"})["patch"]) == "a.json"
     with pytest.raises(CorpusError, match=r'has no setting "ratio"\. Available settings: unit, negatives, seed'):
         card.parse_settings({"ratio": "2"})
-    with pytest.raises(CorpusError, match="seed=x must be of type int"):
+    with pytest.raises(CorpusError, match="seed=x is wrong: Input should be a valid integer"):
         card.parse_settings({"seed": "x"})

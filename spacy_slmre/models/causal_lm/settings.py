@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.adapter import PACKAGED_ADAPTER, Adapter
 from spacy_slmre.models.causal_lm.loading import QUANTIZATIONS
 from spacy_slmre.models.causal_lm.lora import MAX_RANK
-from spacy_slmre.models.few_shot import read_examples
 from spacy_slmre.models.hub import PACKAGED_BASE, resolve_device, resolve_dtype
-from spacy_slmre.models.prompts import PromptStyle, read_templates
+from spacy_slmre.models.prompts import PromptStyle, read_style
 from spacy_slmre.util.settings import check_choice, check_maximum, check_minimum, check_types
 
 
@@ -88,13 +86,8 @@ def resolve_settings(settings: SmallLMSettings, adapter: Adapter | None = None) 
     """
     if adapter is None:
         adapter = _read_adapter(settings)
-    given = {"label_list": settings.label_list, "definitions": settings.definitions}
-    style: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     try:
-        if settings.examples is not None:
-            style["examples"] = read_examples(settings.examples)
-        if settings.templates is not None:
-            style["templates"] = read_templates(settings.templates)
+        style = read_style(settings.label_list, settings.definitions, settings.examples, settings.templates)
     except ValueError as error:
         raise ModelError(f"model.{error}") from error
     record = adapter.record if adapter is not None else None
