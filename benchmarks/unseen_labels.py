@@ -8,9 +8,9 @@ The first measures the language model with an adapter, the second the encoder fo
 `min_prob`, also the language model and cascades of both.
 
 A FOLDER has label sets as in `assets/universal_corpus`. For each set, whole passages with at most `--pairs` pairs are
-scored. With `--shots`, that many few-shot examples of each label, and of pairs without a relation, are drawn from other
-passages: for a language model up to --example-tokens tokens; in a cascade, only the encoder gets them. Relations are
-decoded as by the components, with both directions of a pair together.
+scored. With `--shots`, labels are fitted to that many few-shot examples of each label, and of pairs without a relation,
+from other passages; with `--example-tokens`, examples of up to this many tokens become part of a language model's
+prompt instead. Relations are decoded as by the components, with both directions of a pair together.
 Prints for each set and number of examples:
 
 * precision, recall and micro-F1 of the positive labels; the row "mean" is the mean over sets;
@@ -196,22 +196,24 @@ def draw_examples(corpus: LabelSetCorpus, passages: Sequence[Passage], shots: in
     return [found[number] for number in range(shots) for found in by_label.values() if number < len(found)]
 
 
-def set_examples(model: RelationModel, examples: Sequence[RelationInstance], max_tokens: int) -> None:
-    """Give a model few-shot examples: a language model, an encoder, or the encoder of a cascade."""
-    if isinstance(model, SmallLM):
+def set_examples(model: RelationModel, examples: Sequence[RelationInstance], max_tokens: int | None) -> None:
+    """Fit labels to few-shot examples or, if the number of tokens is given, put them into the prompt."""
+    if isinstance(model, Cascade):
+        set_examples(model.first, examples, None)
+        set_examples(model.second, examples, max_tokens)
+    elif isinstance(model, SmallLM) and max_tokens is not None:
         sizes = np.cumsum([len(tokens) + 30 for tokens in model.prompts.contexts([one.context for one in examples])])
         chosen = list(examples[: int(np.searchsorted(sizes, max_tokens))])
         random.Random(0).shuffle(chosen)
         model.set_prompt_style(replace(model.style, examples=tuple(example.to_dict() for example in chosen)))
-    elif isinstance(model, Cascade):
-        set_examples(model.first, examples, max_tokens)
-        set_examples(model.second, [], max_tokens)
     else:
-        assert isinstance(model, UniversalEncoder)
+        assert isinstance(model, SmallLM | UniversalEncoder)
         model.set_examples(examples)
 
 
-def score(model: RelationModel, corpus: LabelSetCorpus, max_pairs: int, shots: int, max_tokens: int) -> Scored:
+def score(
+    model: RelationModel, corpus: LabelSetCorpus, max_pairs: int, shots: int = 0, max_tokens: int | None = None
+) -> Scored:
     """Score the pairs of a label set."""
     passages = take_passages(corpus, max_pairs)
     schema = corpus.schema
@@ -230,19 +232,18 @@ def score(model: RelationModel, corpus: LabelSetCorpus, max_pairs: int, shots: i
 
 def make_systems(arguments: Namespace) -> list[tuple[str, RelationModel, int]]:
     """Return the name, the model and the number of examples per label of each system."""
-    if not arguments.encoder:
-        lm = make_small_lm(adapter=arguments.adapter)
-        return [(f"{shots} examples", lm, shots) for shots in arguments.shots]
-    encoder = make_universal_encoder(weights=arguments.encoder)
-    systems: list[tuple[str, RelationModel, int]] = []
-    for shots in arguments.shots:
-        suffix = f", {shots} examples" if shots else ""
-        systems.append((f"encoder{suffix}", encoder, shots))
-        if arguments.cascade:
-            lm = make_small_lm(adapter=arguments.adapter)
-            cascades = [Cascade(encoder, lm, value, arguments.weight) for value in arguments.cascade]
-            systems += [(f"cascade {one.min_prob}{suffix}", one, shots) for one in cascades]
-    return [("language model", make_small_lm(adapter=arguments.adapter), 0), *systems] if arguments.cascade else systems
+    models: dict[str, RelationModel] = {}
+    if arguments.cascade or not arguments.encoder:
+        models["language model"] = lm = make_small_lm(adapter=arguments.adapter)
+    if arguments.encoder:
+        models["encoder"] = encoder = make_universal_encoder(weights=arguments.encoder)
+        for value in arguments.cascade or ():
+            models[f"cascade {value}"] = Cascade(encoder, lm, value, arguments.weight)
+    return [
+        (f"{name}, {shots} examples" if shots else name, model, shots)
+        for shots in arguments.shots
+        for name, model in models.items()
+    ]
 
 
 def main() -> None:
@@ -258,7 +259,7 @@ def main() -> None:
     parser.add_argument("--weight", type=float, default=Cascade.weight, help="weight of the encoder in a cascade")
     parser.add_argument("--pairs", type=int, default=2000, help="maximum number of pairs of a set")
     parser.add_argument("--shots", type=int, nargs="+", default=[0], help="numbers of examples per label")
-    parser.add_argument("--example-tokens", type=int, default=5000, help="maximum number of tokens of examples")
+    parser.add_argument("--example-tokens", type=int, help="maximum number of tokens of examples in the prompt")
     parser.add_argument("--threshold", type=float, help="default: that of each model")
     parser.add_argument("--thresholds", action="store_true", help="compare thresholds")
     parser.add_argument("--temperatures", action="store_true", help="compare temperatures")

@@ -14,9 +14,11 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from spacy_slmre.cli import slmre_cli
+from spacy_slmre.instances import RelationInstance
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.adapter import Adapter
 from spacy_slmre.models.causal_lm.model import SmallLM, make_small_lm
+from spacy_slmre.schema import LabelSchema
 from spacy_slmre.training.config import TrainingSettings, TuningError
 from spacy_slmre.training.label_sampling import LabelSampler, SamplingSettings
 from spacy_slmre.training.sampled_data import MIN_ROOM, SampledDataset, describe_corpora, dev_sets
@@ -169,7 +171,12 @@ def test_an_adapter_for_any_labels_takes_examples_and_no_definitions(config_file
     shown = {"text": "Ann fears Bo", "head": [0, 3, "PERSON"], "tail": [10, 12, "PERSON"], "label": "fears"}
     (tmp_path / "shown.jsonl").write_text(json.dumps(shown))
     lm = make_small_lm(adapter=str(adapter), examples=str(tmp_path / "shown.jsonl"), definitions=False)
-    assert not lm.style.definitions and lm.style.examples[0]["text"] == "Ann fears Bo"
+    # Labels are fitted to the examples, which are not part of the prompt.
+    assert not lm.style.definitions and lm.style.examples == ()
+    pair = RelationInstance.from_dict({**shown, "label": None})
+    schema = LabelSchema.from_labels(["fears", "likes"])
+    plain = make_small_lm(adapter=str(adapter), definitions=False)
+    assert lm.log_probs([pair], schema)[0, 0] > plain.log_probs([pair], schema)[0, 0]
     with pytest.raises(ModelError, match=r"model\.label_list conflicts with the adapter"):
         make_small_lm(adapter=str(adapter), label_list=False).load()
 

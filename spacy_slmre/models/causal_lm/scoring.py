@@ -25,6 +25,10 @@ ANSWER_ROOM = 512
 class PreparedLabels:
     """The trie of a label set, and its prompt prefix with cached keys and values.
 
+    Attributes:
+        fitted: Weights of the positive labels that were fitted to few-shot examples (None if there are none), and the
+            version of the model's weights, once that was computed.
+
     Raises:
         ModelError: The tokenizer does not distinguish two labels.
     """
@@ -36,6 +40,7 @@ class PreparedLabels:
             names = ", ".join(schema.names)
             raise ModelError(f"{error} Change the wording of these labels (labels 0, 1, … are: {names}).") from error
         self.prefix = prompts.prefix(schema)
+        self.fitted: tuple[torch.Tensor | None, object] | None = None
         self._cache: KeyValues | None = None
         self._version: object = None
 
@@ -61,7 +66,7 @@ def score_labels(
     min_prob: float = 0.0,
     max_tokens: int = 1024,
     use_prefix_cache: bool = True,
-) -> np.ndarray:
+) -> tuple[np.ndarray, torch.Tensor | None]:
     """Score the labels of instances in packed sequences, in evaluation mode.
 
     Args:
@@ -76,15 +81,18 @@ def score_labels(
         use_prefix_cache: Compute the prefix only once, and cache its keys and values.
 
     Returns:
-        Log-probabilities, float64 (n_instances, n_labels); -inf for labels that were not computed.
+        Log-probabilities, float64 (n_instances, n_labels); -inf for labels that were not computed. And the hidden
+        states at the end of the queries, (n_instances, hidden_size), zeros for instances without any allowed label;
+        None if there was nothing to compute.
 
     Raises:
         ModelError: A prompt is longer than the model's limit.
     """
     trie = labels.trie
     result = TrieSearch(trie, len(instances), k, allowed).log_probs
+    states: torch.Tensor | None = None
     if not instances or not trie.nodes:
-        return result
+        return result, None
     contexts = contexts_of(instances)
     index_of = {context: n for n, context in enumerate(contexts)}
     context_of = [index_of[instance.context] for instance in instances]
@@ -109,9 +117,13 @@ def score_labels(
                 computed = labels.prefix_cache(decoder)
                 tree.take_input()
             ends = _add_groups(tree, prefix, groups, context_tokens, query_tokens)
-            _search(decoder, tree, computed, search, ends, prompts.end_token)
+            of_queries, members = _search(decoder, tree, computed, search, ends, prompts.end_token)
             result[rows] = search.log_probs
-    return result
+            if len(members):
+                if states is None:
+                    states = of_queries.new_zeros(len(instances), of_queries.shape[1], dtype=torch.float32)
+                states[torch.from_numpy(rows[members])] = of_queries.float()
+    return result, states
 
 
 def _add_groups(
@@ -137,9 +149,13 @@ def _search(
     search: TrieSearch,
     ends: dict[tuple[int, int], int],
     pad_token: int,
-) -> None:
-    """Search the labels of one sequence, computing the nodes of the frontier in each forward pass."""
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Search the labels of one sequence, computing the nodes of the frontier in each forward pass.
+
+    Returns the hidden states at the root of the trie, (n, hidden_size), and the rows that they belong to, (n,).
+    """
     nodes = search.trie.nodes
+    of_root = torch.empty(0, 0), np.empty(0, dtype=int)
     while frontier := list(search.frontier()):
         # Sorted by row, blocks of the same context are adjacent.
         for row, index in sorted((row, index) for index, members in frontier for row in members):
@@ -150,10 +166,13 @@ def _search(
         rows = [[tree.last_token(ends[row, index]) - start for row in members] for index, members in frontier]
         hidden, computed = forward(decoder, tree, computed, [*chain(*rows)], pad_token, ROUND_TO)
         for (index, members), own in zip(frontier, hidden.split([*map(len, rows)]), strict=True):
+            if index == 0:
+                of_root = own, members
             logits = decoder.logits(own, nodes[index].tokens)
             if (choices := search.choices(index, members)) is not None:
                 logits = logits.masked_fill(~torch.from_numpy(choices).to(logits.device), -torch.inf)
             search.expand(index, members, F.log_softmax(logits, dim=-1).double().cpu().numpy())
+    return of_root
 
 
 def forward(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from spacy_slmre.models.base import ModelError
 from spacy_slmre.models.causal_lm.adapter import PACKAGED_ADAPTER, Adapter
@@ -36,8 +38,8 @@ class SmallLMSettings:
         label_list: List the labels in the instruction (default: yes).
         definitions: Include their definitions (default: yes).
         examples: JSONL file of few-shot examples: documents with entities and relations, as `slmre extract` writes
-            them, or pairs with "text", "head" and "tail" as [start, end, type], and "label". They are computed only
-            once, so they take no time per pair.
+            them, or pairs with "text", "head" and "tail" as [start, end, type], and "label". With an adapter for any
+            labels, labels are fitted to them; otherwise, they are part of the prompt.
         templates: Folder with system.jinja, context.jinja and query.jinja; built-in templates replace missing ones.
         lora_rank: Rank of the adapter that `nlp.update` creates if there is none; alpha is twice the rank.
 
@@ -70,12 +72,17 @@ class SmallLMSettings:
 
 @dataclass(frozen=True)
 class ResolvedSettings:
-    """The base model, prompt style and adapter that settings specify, with the content of their files."""
+    """The base model, prompt style and adapter that settings specify, with the content of their files.
+
+    Attributes:
+        examples: Few-shot examples that labels are fitted to, in contrast to those in the prompt style.
+    """
 
     base: str
     revision: str | None = None
     style: PromptStyle = field(default_factory=PromptStyle)
     adapter: Adapter | None = None
+    examples: tuple[Mapping[str, Any], ...] = ()
 
 
 def resolve_settings(settings: SmallLMSettings, adapter: Adapter | None = None) -> ResolvedSettings:
@@ -104,7 +111,8 @@ def resolve_settings(settings: SmallLMSettings, adapter: Adapter | None = None) 
             )
     base, revision = record.base.override(settings.base, settings.revision)
     chosen = {name: style[name] for name in flexible if name in style}
-    return ResolvedSettings(base, revision, replace(record.style, **chosen), adapter)
+    examples = chosen.pop("examples", ())
+    return ResolvedSettings(base, revision, replace(record.style, **chosen), adapter, examples)
 
 
 def _read_adapter(settings: SmallLMSettings) -> Adapter | None:

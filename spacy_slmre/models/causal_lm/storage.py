@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from spacy_slmre.models.causal_lm.adapter import Adapter
 from spacy_slmre.models.causal_lm.loading import load_base, quant_method, resolve_quantization
 from spacy_slmre.models.causal_lm.settings import ResolvedSettings, SmallLMSettings, resolve_settings
 from spacy_slmre.models.checkpoint import write_origin
+from spacy_slmre.models.few_shot import check_examples
 from spacy_slmre.models.hub import BaseModelInfo, copy_model, quiet_loading, resolve_device, resolve_dtype
 from spacy_slmre.models.prompts import PromptStyle
 from spacy_slmre.util.io import temporary_output
@@ -29,6 +31,7 @@ class StoredModel:
     Attributes:
         configured: The settings for adapter and prompt style when the model was saved.
         folder: The embedded base model, if there is one.
+        examples: Few-shot examples that labels are fitted to.
     """
 
     base: BaseModelInfo
@@ -36,6 +39,7 @@ class StoredModel:
     style: PromptStyle
     adapter: Adapter | None
     folder: Path | None
+    examples: tuple[Mapping[str, Any], ...] = ()
 
     def resolve(self, settings: SmallLMSettings, *, from_bytes: bool) -> ResolvedSettings:
         """Return the stored adapter and style, and the base model, which may have moved.
@@ -49,7 +53,7 @@ class StoredModel:
                 settings, self.adapter if now["adapter"] == self.configured.get("adapter") else None
             )
         base, revision = self.base.override(settings.base, settings.revision)
-        return ResolvedSettings(base, revision, self.style, self.adapter)
+        return ResolvedSettings(base, revision, self.style, self.adapter, self.examples)
 
 
 def _configured(settings: SmallLMSettings) -> dict[str, Any]:
@@ -81,7 +85,8 @@ def write(
             resolved.adapter.to_folder(temporary / ADAPTER_FOLDER)
         if source is not None:
             _embed(source, temporary / BASE_FOLDER, settings, quantization, base)
-        data = {"base": base.to_dict(), "configured": _configured(settings), "style": resolved.style.to_dict()}
+        style, examples = resolved.style.to_dict(), list(resolved.examples)
+        data = {"base": base.to_dict(), "configured": _configured(settings), "style": style, "examples": examples}
         (temporary / MODEL_FILE).write_text(json.dumps(data, indent=2), encoding="utf-8")
 
 
@@ -91,15 +96,16 @@ def read(folder: Path) -> StoredModel:
     Raises:
         ModelError: It is incomplete or damaged.
     """
-    base, style, configured = read_record(folder / MODEL_FILE, _parse, ModelError)
+    base, style, configured, examples = read_record(folder / MODEL_FILE, _parse, ModelError)
     adapter = Adapter.from_folder(folder / ADAPTER_FOLDER) if (folder / ADAPTER_FOLDER).is_dir() else None
     embedded = folder / BASE_FOLDER if (folder / BASE_FOLDER).is_dir() else None
-    return StoredModel(base, configured, style, adapter, embedded)
+    return StoredModel(base, configured, style, adapter, embedded, examples)
 
 
-def _parse(data: dict[str, Any]) -> tuple[BaseModelInfo, PromptStyle, dict[str, Any]]:
+def _parse(data: dict[str, Any]) -> tuple[BaseModelInfo, PromptStyle, dict[str, Any], tuple[Mapping[str, Any], ...]]:
     check_fields(data, base=dict, style=dict, configured=dict)
-    return BaseModelInfo.from_dict(data["base"]), PromptStyle.from_dict(data["style"]), data["configured"]
+    base, style = BaseModelInfo.from_dict(data["base"]), PromptStyle.from_dict(data["style"])
+    return base, style, data["configured"], check_examples(data.get("examples", []))
 
 
 def _embed(

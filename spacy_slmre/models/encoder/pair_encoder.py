@@ -120,10 +120,11 @@ class PairEncoder(TrainableModel):
         with self._lock, torch.inference_mode():
             score = self._scorer()
             for rows, inputs in self._batches(instances):
-                logits = self._logits(score(*inputs), schema).double()
+                outputs = score(*inputs)
+                logits = self._logits(outputs, schema).double()
                 if allowed is not None:
                     logits = logits.masked_fill(~torch.from_numpy(allowed[rows]).to(logits.device), -torch.inf)
-                log_probs = F.log_softmax(logits, dim=-1).cpu().numpy()
+                log_probs = F.log_softmax(self._with_examples(logits, outputs, schema), dim=-1).cpu().numpy()
                 if allowed is not None:
                     log_probs[~allowed[rows].any(axis=1)] = -np.inf
                 if np.isnan(log_probs).any():
@@ -146,6 +147,10 @@ class PairEncoder(TrainableModel):
         lengths = [len(ids) for ids, _ in self.markers.tokenize(contexts)]
         by_context = dict(zip(contexts, lengths, strict=True))
         return sum(by_context[instance.context] + self.markers.max_added for instance in instances)
+
+    def _with_examples(self, logits: torch.Tensor, outputs: torch.Tensor, schema: LabelSchema) -> torch.Tensor:
+        """Return logits, (n_pairs, n_labels), with the effect of few-shot examples, if the model has any."""
+        return logits
 
     def _batches(self, instances: Sequence[RelationInstance]) -> Iterator[tuple[list[int], tuple[torch.Tensor, ...]]]:
         for rows, arrays in self.markers.batches(instances, self.settings.max_batch_tokens):

@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -162,3 +163,50 @@ def test_top_k_handles_no_instances_and_refuses_k_below_one(make_lm) -> None:
     assert lm.top_k([], SCHEMA, 2)[0].shape == (0, 2)
     with pytest.raises(ValueError, match="k = 0"):
         lm.top_k(INSTANCES, SCHEMA, 0)
+
+
+def test_labels_are_fitted_to_examples(tiny_base: Path, tmp_path: Path) -> None:
+    lm = make_model(base=str(tiny_base))
+    plain = lm.log_probs(INSTANCES, SCHEMA)
+    pair, none = INSTANCES[0], SCHEMA.index["no_relation"]
+    rare = int(np.delete(plain[0], none).argmin())
+    example = replace(pair, label=SCHEMA.names[rare])
+    lm.set_examples([example, replace(INSTANCES[1], label="no_relation")])
+    fitted = lm.log_probs(INSTANCES, SCHEMA)
+    assert np.exp(fitted).sum(axis=1) == pytest.approx(1.0)
+    # They say which relation a pair has, not whether it has one.
+    assert fitted[0, rare] > plain[0, rare]
+    assert fitted[:, none] == pytest.approx(plain[:, none], abs=1e-5)
+    # Any label may become the most probable one, so that all are computed.
+    np.testing.assert_allclose(lm.log_probs(INSTANCES, SCHEMA, k=1, min_prob=0.2), fitted, atol=1e-5)
+    one_by_one = np.concatenate([lm.log_probs([instance], SCHEMA) for instance in INSTANCES])
+    np.testing.assert_allclose(one_by_one, fitted, atol=1e-4)
+    # Impossible labels remain impossible, also where none is left.
+    allowed = np.ones(plain.shape, dtype=bool)
+    allowed[:, rare] = False
+    allowed[0] = False
+    restricted = lm.log_probs(INSTANCES, SCHEMA, allowed)
+    assert np.isneginf(restricted[~allowed]).all()
+    assert np.exp(restricted[1:]).sum(axis=1) == pytest.approx(1.0)
+    lm.save(tmp_path / "model", embed=False)
+    for restored in (lm.restore(tmp_path / "model"), pickle.loads(pickle.dumps(lm))):
+        np.testing.assert_allclose(restored.log_probs(INSTANCES, SCHEMA), fitted, atol=1e-5)
+    assert lm.describe_files() != make_model(base=str(tiny_base)).describe_files()
+    with pytest.raises(ValueError, match="A few-shot example has the label"):
+        lm.set_labels(LabelSchema.from_labels(["other"]))
+    lm.set_examples([])
+    np.testing.assert_array_equal(lm.log_probs(INSTANCES, SCHEMA), plain)
+
+
+def test_fitted_labels_follow_the_weights(tiny_base: Path) -> None:
+    lm = make_model(base=str(tiny_base))
+    lm.set_examples([INSTANCES[0]])
+    before = lm.log_probs(INSTANCES, SCHEMA)
+    with torch.no_grad():
+        for name, parameter in lm.network.named_parameters():
+            if "down_proj" in name:
+                parameter.mul_(1.5)
+    after = lm.log_probs(INSTANCES, SCHEMA)
+    assert np.abs(after - before).max() > 1e-3
+    lm.clear_cache()
+    np.testing.assert_allclose(lm.log_probs(INSTANCES, SCHEMA), after, atol=1e-5)
