@@ -33,7 +33,7 @@ from common import make_parser
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from sklearn.metrics import average_precision_score, brier_score_loss, precision_recall_curve
+from sklearn.metrics import average_precision_score, brier_score_loss
 
 from spacy_slmre.calibration import calibration_error
 from spacy_slmre.corpus.docbin import read_docs
@@ -50,10 +50,10 @@ COMBINATIONS: dict[str, Callable[[Sequence[float]], float]] = {
 
 def measure(scores: np.ndarray, correct: np.ndarray, n_gold: int) -> dict[str, float]:
     """Compare the scores of facts (n,) with whether they are correct (n,), of `n_gold` facts to find."""
-    precision, recall, thresholds = precision_recall_curve(correct, scores)
-    found = recall[:-1] * correct.sum()
-    f1 = 2 * found / (found / precision[:-1] + n_gold)
-    best = int(np.nanargmax(f1))
+    thresholds = np.unique(scores)
+    is_written = scores[:, None] >= thresholds
+    f1 = 2 * (is_written & correct[:, None]).sum(axis=0) / (is_written.sum(axis=0) + n_gold)
+    best = int(f1.argmax())
     return {
         "facts": len(scores),
         "ece": calibration_error(scores, correct),

@@ -1,12 +1,14 @@
 """Measure how well relations are learned from a few annotated sentences, with the defaults of several commands.
 
     python benchmarks/few_sentences.py OUTPUT NAME=TRAIN,TEST … [--sizes 30 100 300] [--seeds 0 1 2 3 4]
-        [--systems tune tune-lm tune-base classifier universal one-config] [--pairs 1000]
+        [--systems shipped examples tune tune-lm tune-base classifier universal one-config] [--pairs 1000]
 
 TRAIN and TEST are corpora in any form that `slmre convert` recognizes, with one sentence per document. For each size
 and seed, that many sentences are drawn from TRAIN; a fifth of them is held out by the system itself. Whole documents of
 TEST with at most --pairs known pairs are scored, with gold entities. The systems are
 
+    shipped      a cascade of the shipped models, without the sentences
+    examples     the same with the sentences as few-shot examples, without training
     tune         `slmre tune --data`: steps and sequence length by the amount of data, and an encoder
     tune-lm      the same without the encoder
     tune-base    the same from the base model instead of the shipped adapter
@@ -26,8 +28,10 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Any
 
 import spacy
+import srsly
 from common import make_parser
 from rich.console import Console
 from rich.table import Table
@@ -39,6 +43,8 @@ from spacy_slmre.cli.output import log
 from spacy_slmre.corpus.gold_docs import format_of, holdout_positions, holdout_share
 from spacy_slmre.corpus.readers import make_predicted, relation_corpus
 from spacy_slmre.gold import gold_pairs
+from spacy_slmre.pipeline.examples import collect_schema, make_gold_instances
+from spacy_slmre.schema import NEGATIVE_LABEL
 from spacy_slmre.training.config import parse_config, resolve_config
 from spacy_slmre.training.own_data import HOLDOUT, make_config
 from spacy_slmre.training.tune import tune
@@ -75,7 +81,26 @@ def train_classifier(sample: Path, output: Path, config: str) -> Path:
     return output / "model-best"
 
 
+def use_shipped(sample: Path, output: Path, *, examples: bool) -> Path:
+    """Make a pipeline of the shipped models, with a sample as few-shot examples or only with its labels."""
+    docs = read(sample)
+    known = format_of(docs[0])
+    schema = (known and known.schema) or collect_schema(docs, NEGATIVE_LABEL)
+    assert schema is not None
+    model: dict[str, Any] = {"@architectures": "spacy-slmre.Cascade.v1"}
+    if examples:
+        model["examples"] = str(output.with_name("examples.jsonl"))
+        instances = [instance for doc in docs for instance in make_gold_instances(doc, schema)]
+        srsly.write_jsonl(model["examples"], (instance.to_dict() for instance in instances))
+    nlp = spacy.blank("en")
+    nlp.add_pipe("slm_relations", config={"schema": schema.to_dict(), "model": model})
+    nlp.to_disk(output)
+    return output
+
+
 SYSTEMS: dict[str, Callable[[Path, Path], Path]] = {
+    "shipped": lambda sample, output: use_shipped(sample, output, examples=False),
+    "examples": lambda sample, output: use_shipped(sample, output, examples=True),
     "tune": lambda sample, output: tune_with(sample, output, {}),
     "tune-lm": lambda sample, output: tune_with(sample, output, LM_ALONE),
     "tune-base": lambda sample, output: tune_with(sample, output, {**LM_ALONE, "model.adapter": None}),

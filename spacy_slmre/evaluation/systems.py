@@ -179,8 +179,8 @@ def make_system(nlp: Language, settings: EvaluationSettings, corpus: CorpusForma
     info |= {"model": of_model.name, "style": "", "prompt": "", "decoding": ""}
     predict = _scored(pipe, settings.top, several=several or settings.level == "facts")
     if isinstance(model, SmallLM):
-        style = model.style
-        info |= {"decoding": settings.decoding, **_prompt_info(len(style.examples_for(pipe.schema)), style.label_list)}
+        n_examples = len(model.style.examples_for(pipe.schema)) + len(model.resolved.examples)
+        info |= {"decoding": settings.decoding, **_prompt_info(n_examples, model.style.label_list)}
         if settings.decoding == "generated":
             predict = _generated(pipe, model, settings.max_new_tokens)
     tuning = nlp.meta.get("tuning") or {}

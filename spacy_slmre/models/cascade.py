@@ -144,6 +144,7 @@ def make_cascade(
     first: RelationModel | None = None,
     second: RelationModel | None = None,
     *,
+    examples: str | None = None,
     min_prob: float = Cascade.min_prob,
     weight: float = Cascade.weight,
     threshold: float | None = Cascade.threshold,
@@ -151,5 +152,24 @@ def make_cascade(
     """Make a cascade without loading its models; `@architectures = "spacy-slmre.Cascade.v1"`.
 
     By default, they are the shipped encoder for any labels and the packaged language model with the shipped adapter.
+
+    Args:
+        first: The fast model.
+        second: The better model.
+        examples: JSONL file of few-shot examples for default models.
+        min_prob: See `Cascade`.
+        weight: See `Cascade`.
+        threshold: See `Cascade`.
+
+    Raises:
+        ModelError: A setting is out of range, or neither model is the default one, which examples are for.
     """
-    return Cascade(first or make_universal_encoder(), second or make_small_lm(), min_prob, weight, threshold)
+    if examples is not None and first is not None and second is not None:
+        raise ModelError("model.examples is for the default models: set it in model.first and model.second instead.")
+    return Cascade(
+        first or make_universal_encoder(examples=examples),
+        second or make_small_lm(examples=examples),
+        min_prob,
+        weight,
+        threshold,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
@@ -144,3 +145,14 @@ def test_training_in_a_pipeline_says_that_it_has_no_effect(cascade: Cascade) -> 
     component.model = cascade
     with pytest.warns(UserWarning, match="cannot be trained in a pipeline"):
         nlp.update([Example.from_dict(nlp.make_doc("Ann"), {})])
+
+
+def test_examples_are_for_the_default_models(tmp_path: Path, cascade: Cascade) -> None:
+    example = {"text": "Bo works for Acme", "head": [0, 2, "PER"], "tail": [13, 17, "ORG"], "label": "employer"}
+    (tmp_path / "examples.jsonl").write_text(json.dumps(example))
+    both = make_cascade(examples=str(tmp_path / "examples.jsonl"))
+    assert isinstance(both.first, UniversalEncoder) and isinstance(both.second, SmallLM)
+    assert both.first.describe_files()["examples"][0]["label"] == "employer"
+    assert both.second.resolved.examples[0]["label"] == "employer" and not both.second.style.examples
+    with pytest.raises(ModelError, match=r"set it in model\.first and model\.second"):
+        make_cascade(cascade.first, cascade.second, examples="examples.jsonl")
