@@ -445,7 +445,7 @@ class SmallLM(TrainableModel):
                 self.begin_training(schema, LoraSettings(rank=rank, alpha=2 * rank))
             elif self._tuned_on.keys() == {""}:
                 self._tuned_on = {"": schema}  # labels may have been added
-            self.set_labels(schema)
+            context_limit(self.decoder, self._prepare(schema))  # raises if the instruction is too long
             max_tokens = self.settings.max_batch_tokens
             sequences = TrainingSequences(self.prompts, instances, schema, max_tokens=max_tokens, weights=weights)
             set_dropout(self.network, drop)

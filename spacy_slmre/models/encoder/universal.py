@@ -225,7 +225,8 @@ class UniversalEncoder(PairEncoder):
         """
         with self._lock:
             self.load()
-            self._fitted_weights(schema)
+            if not self.network.training:
+                self._fitted_weights(schema)
 
     def _logits(self, outputs: torch.Tensor, schema: LabelSchema) -> torch.Tensor:
         assert self._embed is not None

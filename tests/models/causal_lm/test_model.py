@@ -210,3 +210,10 @@ def test_fitted_labels_follow_the_weights(tiny_base: Path) -> None:
     assert np.abs(after - before).max() > 1e-3
     lm.clear_cache()
     np.testing.assert_allclose(lm.log_probs(INSTANCES, SCHEMA), after, atol=1e-5)
+
+
+def test_training_does_not_fit_labels(tiny_base: Path) -> None:
+    lm = make_model(base=str(tiny_base))
+    lm.set_examples([INSTANCES[0]])
+    with patch("spacy_slmre.models.causal_lm.model.fit_labels", side_effect=AssertionError):
+        assert lm.update(INSTANCES, SCHEMA) > 0
