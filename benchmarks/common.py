@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import spacy
+from spacy.tokens import Doc
 
 from spacy_slmre.corpus.docbin import read_docs
 from spacy_slmre.corpus.gold_docs import format_of
@@ -20,6 +21,11 @@ from spacy_slmre.schema import LabelSchema
 def make_parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser whose help shows a module docstring as it is."""
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
+
+
+def known_schema(docs: Sequence[Doc]) -> LabelSchema | None:
+    """Return the labels of the format of a corpus, given at least one of its documents, if the format has any."""
+    return getattr(format_of(docs[0]), "schema", None)
 
 
 def read_instances(
@@ -36,7 +42,7 @@ def read_instances(
     instances: list[RelationInstance] = []
     for doc in read_docs(corpus, spacy.blank("en").vocab):
         if schema is None:
-            schema = getattr(format_of(doc), "schema", None)
+            schema = known_schema([doc])
         if schema is None:
             raise SystemExit(f"{corpus} has no label set of its own: convert it from a benchmark.")
         instances += make_gold_instances(doc, schema)

@@ -29,7 +29,7 @@ from statistics import fmean
 
 import numpy as np
 import spacy
-from common import make_parser
+from common import known_schema, make_parser
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -37,7 +37,6 @@ from sklearn.metrics import average_precision_score, brier_score_loss
 
 from spacy_slmre.calibration import calibration_error
 from spacy_slmre.corpus.docbin import read_docs
-from spacy_slmre.corpus.gold_docs import format_of
 from spacy_slmre.facts import combine_scores, facts_of
 from spacy_slmre.pipeline.components import get_relation_extractor
 
@@ -78,7 +77,7 @@ def main() -> None:
     pipe.threshold, pipe.label_thresholds = arguments.threshold, {}
     docs = list(islice(read_docs(arguments.documents, nlp.vocab), arguments.limit))
     gold = [{(fact.head.key, fact.label, fact.tail.key) for fact in facts_of(doc)} for doc in docs]
-    if docs and (schema := getattr(format_of(docs[0]), "schema", None)) is not None:
+    if docs and (schema := known_schema(docs)) is not None:
         pipe.set_schema(schema)
     evidence: list[list[float]] = []
     correct: list[bool] = []

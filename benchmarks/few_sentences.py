@@ -32,7 +32,7 @@ from typing import Any
 
 import spacy
 import srsly
-from common import make_parser
+from common import known_schema, make_parser
 from rich.console import Console
 from rich.table import Table
 from spacy.cli.train import train as spacy_train
@@ -40,7 +40,7 @@ from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 
 from spacy_slmre.cli.output import log
-from spacy_slmre.corpus.gold_docs import format_of, holdout_positions, holdout_share
+from spacy_slmre.corpus.gold_docs import holdout_positions, holdout_share
 from spacy_slmre.corpus.readers import make_predicted, relation_corpus
 from spacy_slmre.gold import gold_pairs
 from spacy_slmre.pipeline.examples import collect_schema, make_gold_instances
@@ -73,10 +73,10 @@ def train_classifier(sample: Path, output: Path, config: str) -> Path:
     docs = read(sample)
     share = holdout_share(list(holdout_positions(docs)), HOLDOUT)
     overrides = {"paths.train": str(sample), "paths.dev": str(sample), "vars.holdout": share, "vars.held_out": True}
-    if (known := format_of(docs[0])) and known.schema:  # with definitions, which `slmre tune` finds by itself
-        schema = output.with_name("schema.json")
-        schema.write_text(json.dumps(known.schema.to_dict()), encoding="utf-8")
-        overrides["components.rel_classifier.schema"] = str(schema)
+    if (schema := known_schema(docs)) is not None:  # with definitions, which `slmre tune` finds by itself
+        file = output.with_name("schema.json")
+        file.write_text(json.dumps(schema.to_dict()), encoding="utf-8")
+        overrides["components.rel_classifier.schema"] = str(file)
     spacy_train(CONFIGS / config, output, overrides=overrides)
     return output / "model-best"
 
@@ -84,8 +84,7 @@ def train_classifier(sample: Path, output: Path, config: str) -> Path:
 def use_shipped(sample: Path, output: Path, *, examples: bool) -> Path:
     """Make a pipeline of the shipped models, with a sample as few-shot examples or only with its labels."""
     docs = read(sample)
-    known = format_of(docs[0])
-    schema = (known and known.schema) or collect_schema(docs, NEGATIVE_LABEL)
+    schema = known_schema(docs) or collect_schema(docs, NEGATIVE_LABEL)
     assert schema is not None
     model: dict[str, Any] = {"@architectures": "spacy-slmre.Cascade.v1"}
     if examples:

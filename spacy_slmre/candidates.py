@@ -46,8 +46,8 @@ class EntityPairs:
     """Ordered pairs of entities that are close to each other; `spacy-slmre.EntityPairs.v1` in configs.
 
     Skipped pairs are counted as "sentence", "distance", "type" (no label of the schema allows the two entity types),
-    "same_span" (two annotations of the same tokens), "same_entity" (two mentions with the
-    same id, or of one coreference cluster) and "cap".
+    "same_span" (two annotations of the same tokens), "same_entity" (two mentions with the same id, or of one
+    coreference cluster) and "cap".
 
     Attributes:
         spans_key: Take the entities from `doc.spans[spans_key]`, which may overlap, instead of `doc.ents`.

@@ -95,16 +95,16 @@ def positive_examples(
 
 @torch.inference_mode(False)
 @torch.enable_grad()
-def fit_labels(logits: torch.Tensor, features: torch.Tensor, gold: torch.Tensor, *, prior: float) -> torch.Tensor:
+def fit_labels(logits: torch.Tensor, features: torch.Tensor, gold: torch.Tensor, *, l2: float) -> torch.Tensor:
     """Return weights (n_labels, width), such that logits + features @ weights.T fit the gold labels of examples.
 
-    They minimize the cross-entropy, summed over examples, plus `prior` times the sum of their squares.
+    They minimize the cross-entropy, summed over examples, plus `l2` times the sum of their squares.
 
     Args:
         logits: Logits or log-probabilities of the positive labels without examples, (n, n_labels).
         features: What the model computes for the pair of each example, (n, width).
         gold: The column of the label of each example, (n,).
-        prior: How strongly weights are drawn to 0.
+        l2: Strength of the L2 penalty.
     """
     logits, features, gold = (tensor.detach().clone() for tensor in (logits, features, gold))
     weights = features.new_zeros(logits.shape[1], features.shape[1], requires_grad=True)
@@ -113,7 +113,7 @@ def fit_labels(logits: torch.Tensor, features: torch.Tensor, gold: torch.Tensor,
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
         entropy = F.cross_entropy(logits + features @ weights.T, gold, reduction="sum")
-        total = entropy + prior * weights.square().sum()
+        total = entropy + l2 * weights.square().sum()
         total.backward()
         return total
 

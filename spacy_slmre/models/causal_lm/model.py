@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MAX_PREPARED = 8  # label sets whose trie and prefix are cached
-# How strongly weights that are fitted to examples are drawn to 0: with 3 examples per label, 0.02 and 0.05 were about
-# equally good on dev data, and 0.1 worse.
-_PRIOR = 0.02
+# L2 penalty on weights that are fitted to examples: with 3 examples per label, 0.02 and 0.05 were about equally good on
+# dev data, and 0.1 was worse.
+_EXAMPLES_L2 = 0.02
 # Decoders that are never trained, because their adapter is merged: models with the same weights share one in memory.
 _SHARED: WeakValueDictionary[tuple, Decoder] = WeakValueDictionary()
 
@@ -355,7 +355,7 @@ class SmallLM(TrainableModel):
             return None
         columns = [schema.index[label.name] for label in schema.positive_labels]
         logits = torch.from_numpy(log_probs[:, columns]).to(states)
-        return fit_labels(logits, F.normalize(states, dim=-1), gold.to(states.device), prior=_PRIOR)
+        return fit_labels(logits, F.normalize(states, dim=-1), gold.to(states.device), l2=_EXAMPLES_L2)
 
     @property
     def info(self) -> ModelInfo:

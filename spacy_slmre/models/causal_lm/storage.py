@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,16 +96,16 @@ def read(folder: Path) -> StoredModel:
     Raises:
         ModelError: It is incomplete or damaged.
     """
-    base, style, configured, examples = read_record(folder / MODEL_FILE, _parse, ModelError)
+    stored = read_record(folder / MODEL_FILE, _parse, ModelError)
     adapter = Adapter.from_folder(folder / ADAPTER_FOLDER) if (folder / ADAPTER_FOLDER).is_dir() else None
     embedded = folder / BASE_FOLDER if (folder / BASE_FOLDER).is_dir() else None
-    return StoredModel(base, configured, style, adapter, embedded, examples)
+    return replace(stored, adapter=adapter, folder=embedded)
 
 
-def _parse(data: dict[str, Any]) -> tuple[BaseModelInfo, PromptStyle, dict[str, Any], tuple[Mapping[str, Any], ...]]:
+def _parse(data: dict[str, Any]) -> StoredModel:
     check_fields(data, base=dict, style=dict, configured=dict)
     base, style = BaseModelInfo.from_dict(data["base"]), PromptStyle.from_dict(data["style"])
-    return base, style, data["configured"], check_examples(data.get("examples", []))
+    return StoredModel(base, data["configured"], style, None, None, check_examples(data.get("examples", [])))
 
 
 def _embed(

@@ -47,9 +47,9 @@ MODEL_FILE = "universal_encoder.json"
 BASE_FOLDER = "base"
 MAX_FITTED = 64
 """Number of label sets whose fitted weights are kept."""
-# How strongly weights that are fitted to examples are drawn to 0: with 3 and 8 examples per label, 5, 10 and 20 were
-# equally good on dev data.
-_PRIOR = 10.0
+# L2 penalty on weights that are fitted to examples: with 3 and 8 examples per label, 5, 10 and 20 were equally good on
+# dev data.
+_EXAMPLES_L2 = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +260,7 @@ class UniversalEncoder(PairEncoder):
         rows, parts = zip(*((rows, self._scorer()(*inputs)) for rows, inputs in self._batches(instances)), strict=True)
         outputs = torch.cat(parts)
         logits = self._logits(outputs, replace(schema, labels=schema.positive_labels, negative_label=None))
-        return fit_labels(logits, outputs[:, :-1], gold[list(chain(*rows))].to(outputs.device), prior=_PRIOR)
+        return fit_labels(logits, outputs[:, :-1], gold[list(chain(*rows))].to(outputs.device), l2=_EXAMPLES_L2)
 
     def _forget(self) -> None:
         super()._forget()
